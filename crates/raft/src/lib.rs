@@ -1,1 +1,62 @@
-//! Placeholder.
+//! Bowline's consensus core: Raft (Ongaro and Ousterhout, 2014; Ongaro's thesis, 2014) as a pure
+//! state machine.
+//!
+//! It decides and does nothing: no clock, socket, file, thread or random source is inside. A host
+//! hands it one [`Input`] at a time, with the time, and carries out the [`Effects`] in their order:
+//!
+//! ```
+//! use bowline_raft::{Config, Effect, Effects, Group, Input, Membership, NodeId, Raft, Recovered, Time};
+//!
+//! let me = NodeId(1);
+//! let founders = Membership::simple(Group::of_voters([me]));
+//! let mut raft = Raft::new(Config::new(me, 42), Recovered::founding(founders), Time::ZERO)?;
+//!
+//! // Nothing happens by itself until the deadline: then this single voter stands for election.
+//! let mut effects = Effects::new();
+//! raft.handle(raft.next_deadline(), Input::Wake, &mut effects);
+//! let Some(Effect::Persist { id, .. }) = effects.drain().next() else { panic!("its vote is written first") };
+//! assert!(!raft.is_leader(), "its own vote counts when it is durable");
+//! raft.handle(raft.next_deadline(), Input::Persisted { up_to: id }, &mut effects);
+//! assert!(raft.is_leader());
+//! # Ok::<(), bowline_raft::ConfigError>(())
+//! ```
+//!
+//! Where to find what the paper says: elections in `election.rs` (5.2, 5.4.1), log replication in
+//! `replication.rs` (5.3) with a peer's state in `progress.rs`, commitment in `commit.rs` (5.4.2),
+//! membership in `membership.rs` and `reconfigure.rs` (6), snapshots in `snapshot.rs` (7), reads in
+//! `read.rs` (8), leadership transfer in `transfer.rs` (thesis 3.10). What a majority is, only
+//! `quorum.rs` knows.
+
+mod commit;
+mod config;
+mod effect;
+mod election;
+mod explain;
+mod log;
+mod membership;
+mod message;
+mod persistence;
+mod progress;
+mod quorum;
+mod raft;
+mod random;
+mod read;
+mod reconfigure;
+mod replication;
+mod requests;
+mod role;
+mod snapshot;
+mod transfer;
+mod types;
+
+pub use config::{Config, ConfigError, DriftBound};
+pub use effect::{Effect, Effects, Fault, HardState, Input, Outcome, ReadKind, Refusal, Write};
+pub use explain::{Explanation, PeerExplanation, RoleExplanation, Uncommitted};
+pub use log::{ENTRY_OVERHEAD, Entry, Log, Payload};
+pub use membership::{Group, MAX_MEMBERS, Membership, MembershipChange, MembershipError, MembershipHistory};
+pub use message::{AppendEntries, AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, Message, SnapshotHeader};
+pub use progress::Pause;
+pub use quorum::{Quorum, VoteResult, majority};
+pub use raft::{Raft, Recovered};
+pub use random::Random;
+pub use types::{Index, NodeId, PersistId, Position, Round, Session, Term, Time, Token};

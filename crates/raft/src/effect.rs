@@ -1,0 +1,286 @@
+//! What goes into the core, and what comes out: plain values.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::log::Entry;
+use crate::membership::{MembershipChange, MembershipError};
+use crate::message::{Message, SnapshotHeader};
+use crate::types::{Index, NodeId, PersistId, Position, Session, Term, Time, Token};
+
+/// Something that happened, told to the core by its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The time of [`crate::Raft::next_deadline`] has come; harmless at any other time.
+    Wake,
+    /// A message arrived. It may be late, doubled, or from a replica that is no member.
+    Receive {
+        /// Who sent it; vouched for by the host.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// A client wants a command appended.
+    Propose {
+        /// The host's name for the request.
+        token: Token,
+        /// The command.
+        command: Bytes,
+        /// When to give up waiting, if ever; the command may still take effect after that.
+        deadline: Option<Time>,
+    },
+    /// A client wants to read the latest state.
+    Read {
+        /// The host's name for the request.
+        token: Token,
+        /// How sure the read must be.
+        kind: ReadKind,
+        /// When to give up waiting, if ever.
+        deadline: Option<Time>,
+    },
+    /// An operator wants other members.
+    ChangeMembership {
+        /// The host's name for the request.
+        token: Token,
+        /// What to change.
+        change: MembershipChange,
+    },
+    /// An operator wants another leader.
+    TransferLeadership {
+        /// The host's name for the request.
+        token: Token,
+        /// Who shall lead; the most up-to-date voter if none is named.
+        to: Option<NodeId>,
+    },
+    /// Every [`Effect::Persist`] up to this one is durable.
+    Persisted {
+        /// The last durable one.
+        up_to: PersistId,
+    },
+    /// The state machine contains every entry up to here.
+    Applied {
+        /// The last applied entry.
+        index: Index,
+    },
+    /// The host has stored a snapshot of its own state machine: the log before it may go.
+    SnapshotStored {
+        /// The last entry that it contains; at most the last applied one.
+        index: Index,
+    },
+    /// The transfer that [`Effect::FetchSnapshot`] asked for has ended.
+    SnapshotSent {
+        /// Who was to receive it.
+        to: NodeId,
+        /// The session that the effect named.
+        session: Session,
+        /// Whether the receiver has all of it.
+        delivered: bool,
+    },
+}
+
+/// How a read is made linearizable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadKind {
+    /// Under the leader's lease if it is valid, else by a quorum.
+    Lease,
+    /// Always confirmed by a quorum; relies on no clock.
+    Quorum,
+}
+
+/// Something that the host must do. Effects are to be carried out in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make this durable, in the order of the ids: term, vote and entries are one stream.
+    Persist {
+        /// Its place in the stream.
+        id: PersistId,
+        /// What to write.
+        write: Write,
+    },
+    /// Send a message, but not before the write that it promises is durable.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// What to say.
+        message: Message,
+        /// What must be durable first; `None`: nothing.
+        after: Option<PersistId>,
+    },
+    /// Apply these committed entries to the state machine, then say [`Input::Applied`].
+    Apply {
+        /// The entries, in order, each exactly once.
+        entries: Vec<Entry>,
+    },
+    /// Answer a request. Each token is answered exactly once.
+    Answer {
+        /// The request.
+        token: Token,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Bring the latest snapshot to a follower that needs entries which are gone from the log,
+    /// then say [`Input::SnapshotSent`].
+    FetchSnapshot {
+        /// The follower.
+        to: NodeId,
+        /// The session to name.
+        session: Session,
+    },
+    /// Replace the state machine by this snapshot, which the host has received, then say
+    /// [`Input::Applied`] with its index.
+    InstallSnapshot {
+        /// Which snapshot.
+        snapshot: SnapshotHeader,
+    },
+    /// This replica must stop: a broken promise, its own or a peer's, was seen. From here on every
+    /// input is ignored.
+    Halt {
+        /// What was seen.
+        fault: Fault,
+    },
+}
+
+/// A durable write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The current term and the vote in it.
+    HardState(HardState),
+    /// Remove the entries from this index on.
+    Truncate {
+        /// The first one to go.
+        from: Index,
+    },
+    /// Add entries at the end of the log.
+    Append(Vec<Entry>),
+    /// The log now starts after this snapshot; all entries go.
+    Snapshot(SnapshotHeader),
+}
+
+/// What a replica must remember of elections (5.1, 5.2): written as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term that it has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub voted_for: Option<NodeId>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entry is committed and applied.
+    Done {
+        /// Where it stands in the log.
+        position: Position,
+    },
+    /// A read may be served now: the state machine contains everything up to this index.
+    Readable {
+        /// The index that the read was confirmed at.
+        index: Index,
+    },
+    /// This replica doesn't lead; nothing was done.
+    NotLeader {
+        /// Who leads, as far as this replica knows.
+        leader: Option<NodeId>,
+    },
+    /// A bound is reached; nothing was done. Try again later.
+    Overloaded {
+        /// Which bound.
+        limit: &'static str,
+    },
+    /// The entry was replaced by another leader's; it did not and will not take effect.
+    Superseded,
+    /// This replica stopped waiting, or can no longer tell: it may or may not have taken effect.
+    Expired,
+    /// The request can't be granted; nothing was done.
+    Refused(Refusal),
+}
+
+/// Why a request can't be granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A change of the membership that isn't possible.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The leader is handing over its leadership and takes no new entries meanwhile.
+    #[error("the leadership is being handed over: try again in a moment")]
+    TransferUnderWay,
+    /// Leadership can only go to another voter.
+    #[error("{0} is not another voter of this cluster")]
+    NotAVoter(NodeId),
+    /// There is no other voter to hand leadership to.
+    #[error("there is no other voter")]
+    NoOtherVoter,
+}
+
+/// What must not happen, seen by a replica that therefore stops (law 9).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A leader contradicts an entry that this replica knows to be committed.
+    #[error("{from} contradicts the committed entry at index {index}")]
+    CommittedConflict {
+        /// The sender.
+        from: NodeId,
+        /// The entry.
+        index: Index,
+    },
+    /// Two replicas lead in one term.
+    #[error("{other} leads in {term}, in which this replica leads")]
+    TwoLeaders {
+        /// The other one.
+        other: NodeId,
+        /// The term.
+        term: Term,
+    },
+}
+
+/// The effects of one input, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    list: Vec<Effect>,
+}
+
+impl Effects {
+    /// No effects.
+    #[must_use]
+    pub fn new() -> Effects {
+        Effects::default()
+    }
+
+    /// Takes all effects out, in order.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.list.drain(..)
+    }
+
+    /// The effects, in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Effect] {
+        &self.list
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Done { position } => write!(f, "done at {position}"),
+            Outcome::Readable { index } => write!(f, "readable at {index}"),
+            Outcome::NotLeader { leader: Some(leader) } => write!(f, "not leader, ask {leader}"),
+            Outcome::NotLeader { leader: None } => write!(f, "not leader, none known"),
+            Outcome::Overloaded { limit } => write!(f, "overloaded: {limit} reached"),
+            Outcome::Superseded => write!(f, "superseded"),
+            Outcome::Expired => write!(f, "expired"),
+            Outcome::Refused(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
+}

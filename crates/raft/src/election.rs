@@ -1,0 +1,198 @@
+//! Leader election (5.2), with the election restriction (5.4.1), pre-vote (thesis 9.6) and leader
+//! stickiness (6; thesis 4.2.3). All of it always on.
+
+use std::collections::BTreeMap;
+
+use crate::effect::Effects;
+use crate::log::Payload;
+use crate::message::Body;
+use crate::progress::Progress;
+use crate::quorum::VoteResult;
+use crate::raft::Raft;
+use crate::read::LeaderReads;
+use crate::role::{Candidate, Leader, PreCandidate, Role, Votes};
+use crate::types::{NodeId, Position, Session, Term};
+
+impl Raft {
+    /// Draws the next election timeout anew (5.2): a fixed one would let a split vote repeat for
+    /// ever (S12).
+    pub(crate) fn reset_election_deadline(&mut self) {
+        let timeout = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
+        self.election_deadline = self.now.after(timeout);
+    }
+
+    /// "If election timeout elapses without receiving AppendEntries RPC from current leader or
+    /// granting vote to candidate: convert to candidate" (Figure 2), by way of a pre-vote.
+    pub(crate) fn on_election_timeout(&mut self, out: &mut Effects) {
+        self.reset_election_deadline();
+        // A learner, or a member that was removed, has no right to stand (S17, S54).
+        if !self.membership.current().is_voter(self.config.id) {
+            return;
+        }
+        let mut votes = Votes::default();
+        votes.record(self.config.id, true);
+        self.role = Role::PreCandidate(PreCandidate { votes });
+        let last = self.log.last();
+        self.ask_voters(&Body::PreVote { last }, out);
+        self.count_pre_votes(out);
+    }
+
+    /// "Increment currentTerm; vote for self; reset election timer; send RequestVote RPCs to all
+    /// other servers" (Figure 2). The own vote counts when it is durable, like anyone's.
+    pub(crate) fn start_election(&mut self, transfer: bool, out: &mut Effects) {
+        self.term = self.term.next();
+        self.voted_for = Some(self.config.id);
+        let own_vote = self.persist_hard_state(out);
+        self.reset_election_deadline();
+        self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote });
+        let last = self.log.last();
+        self.ask_voters(&Body::RequestVote { last, transfer }, out);
+    }
+
+    fn ask_voters(&self, body: &Body, out: &mut Effects) {
+        for id in self.membership.current().voters() {
+            if id != self.config.id {
+                self.send_durably(id, body.clone(), out);
+            }
+        }
+    }
+
+    /// Grants a pre-vote to whom it would vote for now, and changes nothing by it.
+    pub(crate) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position, out: &mut Effects) {
+        if self.hears_leader() {
+            // A follower that stands for election has missed its heartbeats: it gets one at once.
+            if self.is_leader() {
+                self.heartbeat(from, out);
+            } else if term <= self.term {
+                self.send_durably(from, Body::PreVoteReply { granted: false }, out);
+            }
+            return;
+        }
+        if term > self.term {
+            self.step_down(term, out);
+        }
+        // A candidate of an earlier term learns of this one, so that terms spread (S5, S6).
+        let granted = term == self.term && last >= self.log.last();
+        self.send_durably(from, Body::PreVoteReply { granted }, out);
+    }
+
+    /// "Grant vote if votedFor is null or candidateId, and candidate's log is at least as
+    /// up-to-date as receiver's log" (5.2, 5.4).
+    pub(crate) fn handle_request_vote(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: Position,
+        transfer: bool,
+        out: &mut Effects,
+    ) {
+        // "If a server receives a RequestVote request within the minimum election timeout of hearing
+        // from a current leader, it does not update its term or grant its vote" (6): unless that
+        // leader itself asked for the election (thesis 4.2.3). Asking is only worth something to a
+        // candidate that this replica did not vote for already.
+        if term > self.term && !transfer && self.hears_leader() {
+            return;
+        }
+        if term > self.term {
+            self.step_down(term, out);
+        }
+        let free = self.voted_for.is_none_or(|candidate| candidate == from);
+        let following = self.leader().is_some();
+        let granted = term == self.term && free && !following && last >= self.log.last();
+        if granted {
+            if self.voted_for.is_none() {
+                self.voted_for = Some(from);
+                self.persist_hard_state(out);
+            }
+            self.reset_election_deadline();
+        }
+        self.send_durably(from, Body::RequestVoteReply { granted }, out);
+    }
+
+    /// Whether a leader was heard within the minimum election timeout. A leader hears itself: if
+    /// it has lost its quorum, check-quorum ends its term soon.
+    fn hears_leader(&self) -> bool {
+        let promised_until = |contact: crate::types::Time| contact.after(self.config.election_timeout_min);
+        self.is_leader() || self.leader_contact.is_some_and(|contact| self.now < promised_until(contact))
+    }
+
+    pub(crate) fn handle_pre_vote_reply(&mut self, from: NodeId, granted: bool, out: &mut Effects) {
+        if let Role::PreCandidate(candidate) = &mut self.role {
+            candidate.votes.record(from, granted);
+            self.count_pre_votes(out);
+        }
+    }
+
+    fn count_pre_votes(&mut self, out: &mut Effects) {
+        let Role::PreCandidate(candidate) = &self.role else { return };
+        match self.membership.current().quorum().vote_result(|id| candidate.votes.of(id)) {
+            VoteResult::Won => self.start_election(false, out),
+            // It could not win now: it waits for a leader, or for its next timeout.
+            VoteResult::Lost => self.become_follower(None, out),
+            VoteResult::Pending => {}
+        }
+    }
+
+    pub(crate) fn handle_vote_reply(&mut self, from: NodeId, granted: bool, out: &mut Effects) {
+        if let Role::Candidate(candidate) = &mut self.role {
+            candidate.votes.record(from, granted);
+            self.count_votes(out);
+        }
+    }
+
+    /// The own vote joins the others once it is on disk (S3).
+    pub(crate) fn count_own_vote(&mut self, out: &mut Effects) {
+        if let Role::Candidate(candidate) = &mut self.role
+            && self.persistence.is_durable(candidate.own_vote)
+        {
+            candidate.votes.record(self.config.id, true);
+            self.count_votes(out);
+        }
+    }
+
+    fn count_votes(&mut self, out: &mut Effects) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        match self.membership.current().quorum().vote_result(|id| candidate.votes.of(id)) {
+            VoteResult::Won => self.become_leader(out),
+            VoteResult::Lost => self.become_follower(None, out),
+            VoteResult::Pending => {}
+        }
+    }
+
+    /// "Upon election: send initial empty AppendEntries RPCs to each server" (Figure 2): here they
+    /// carry the blank entry, without which nothing could be committed (5.4.2, 8).
+    fn become_leader(&mut self, out: &mut Effects) {
+        let next_index = self.log.last().index.next();
+        self.role = Role::Leader(Box::new(Leader {
+            progress: BTreeMap::new(),
+            term_start: next_index,
+            since: self.now,
+            next_session: Session(0),
+            reads: LeaderReads::default(),
+            transfer: None,
+            lease_void: false,
+        }));
+        self.leader_contact = None;
+        self.track_members(next_index);
+        self.append_own(Payload::Blank, out);
+        // To everyone, also in thrifty mode: each must know at once that the election is over.
+        self.heartbeat_all(out);
+        self.adopt_relays(out);
+        self.settle_transfer(out);
+    }
+
+    /// Gives every other member a progress, and forgets who is no member any more. A member that
+    /// comes back starts a new session (S28).
+    pub(crate) fn track_members(&mut self, next_index: crate::types::Index) {
+        let mut members = self.membership.current().members();
+        members.remove(&self.config.id);
+        let Some(leader) = self.leader_mut() else { return };
+        leader.progress.retain(|id, _| members.contains(id));
+        for id in members {
+            if !leader.progress.contains_key(&id) {
+                let session = leader.new_session();
+                leader.progress.insert(id, Progress::new(session, next_index));
+            }
+        }
+    }
+}

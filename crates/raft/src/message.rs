@@ -1,0 +1,179 @@
+//! What replicas say to each other: one variant for each meaning.
+
+use std::fmt;
+
+use crate::effect::ReadKind;
+use crate::log::Entry;
+use crate::membership::Membership;
+use crate::types::{Index, Position, Round, Session, Term, Time};
+
+/// A message between two replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The sender's current term (5.1).
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// "Would you vote for me in the term after mine?" Changes nothing (thesis 9.6).
+    PreVote {
+        /// Last entry of the sender's log.
+        last: Position,
+    },
+    /// Answer to a [`Body::PreVote`].
+    PreVoteReply {
+        /// Whether the sender would grant its vote.
+        granted: bool,
+    },
+    /// "Vote for me in this term" (5.2).
+    RequestVote {
+        /// Last entry of the candidate's log (5.4.1).
+        last: Position,
+        /// Whether the leader itself asked for this election, so that its followers need not wait
+        /// until they have not heard of it for a while (thesis 3.10, 4.2.3).
+        transfer: bool,
+    },
+    /// Answer to a [`Body::RequestVote`].
+    RequestVoteReply {
+        /// Whether the vote is granted.
+        granted: bool,
+    },
+    /// Entries from the leader; without any it is a heartbeat (5.3).
+    AppendEntries(AppendEntries),
+    /// Answer to an [`AppendEntries`] or an [`InstallSnapshot`].
+    AppendEntriesReply(AppendEntriesReply),
+    /// A snapshot from the leader has arrived at the receiver's host (section 7).
+    InstallSnapshot(InstallSnapshot),
+    /// "Start an election now": the last step of a leadership transfer (thesis 3.10).
+    TimeoutNow,
+    /// A follower asks for the index from which a read would be linearizable (thesis 6.4).
+    ReadIndex {
+        /// The follower's name for the read; random, so that no other answer can be taken for its.
+        context: u64,
+        /// How sure the read must be.
+        kind: ReadKind,
+    },
+    /// Answer to a [`Body::ReadIndex`].
+    ReadIndexReply {
+        /// The name that the follower gave.
+        context: u64,
+        /// The index to wait for; `None` if the sender can't tell (it isn't the leader).
+        index: Option<Index>,
+    },
+}
+
+/// The leader's part of log replication (5.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntries {
+    /// The relation that an answer must name.
+    pub session: Session,
+    /// The latest confirmation round; an answer to this message confirms it.
+    pub round: Round,
+    /// When the leader sent this, on the leader's clock. Means nothing to the follower, which
+    /// sends it back: leases and check-quorum count from here.
+    pub sent_at: Time,
+    /// The entry just before the new ones: `prevLogIndex` and `prevLogTerm`.
+    pub prev: Position,
+    /// The new entries, following each other without a gap.
+    pub entries: Vec<Entry>,
+    /// The leader's commit index.
+    pub commit_index: Index,
+}
+
+/// A follower's answer to the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntriesReply {
+    /// The session of the message that this answers.
+    pub session: Session,
+    /// The round of the message that this answers.
+    pub round: Round,
+    /// The time in the message that this answers.
+    pub sent_at: Time,
+    /// What became of it.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an AppendEntries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The follower's log equals the leader's up to here, on disk.
+    Accepted {
+        /// Last index that is known to match.
+        match_index: Index,
+    },
+    /// The follower has no entry at `prev`, or another one.
+    Rejected {
+        /// Index of the `prev` that was refused.
+        prev_index: Index,
+        /// Where the logs may still agree: the follower's last entry at or before `prev` whose
+        /// term is not greater than `prev`'s.
+        hint: Position,
+    },
+}
+
+/// Announces a snapshot that the host has received in full (section 7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallSnapshot {
+    /// The relation that an answer must name.
+    pub session: Session,
+    /// What the snapshot holds.
+    pub snapshot: SnapshotHeader,
+}
+
+/// What a snapshot says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotHeader {
+    /// The last entry that it contains: `lastIncludedIndex` and `lastIncludedTerm`.
+    pub position: Position,
+    /// The configuration as of that entry.
+    pub membership: Membership,
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{} {}", self.term.0, self.body)
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::PreVote { last } => write!(f, "PreVote last={last}"),
+            Body::PreVoteReply { granted } => write!(f, "PreVoteReply {}", yes_or_no(*granted)),
+            Body::RequestVote { last, transfer: false } => write!(f, "RequestVote last={last}"),
+            Body::RequestVote { last, transfer: true } => write!(f, "RequestVote last={last} transfer"),
+            Body::RequestVoteReply { granted } => write!(f, "RequestVoteReply {}", yes_or_no(*granted)),
+            Body::AppendEntries(append) => append.fmt(f),
+            Body::AppendEntriesReply(reply) => match reply.outcome {
+                AppendOutcome::Accepted { match_index } => write!(f, "AppendEntriesReply match={match_index}"),
+                AppendOutcome::Rejected { prev_index, hint } => {
+                    write!(f, "AppendEntriesReply rejected prev={prev_index} hint={hint}")
+                }
+            },
+            Body::InstallSnapshot(install) => write!(f, "InstallSnapshot last={}", install.snapshot.position),
+            Body::TimeoutNow => write!(f, "TimeoutNow"),
+            Body::ReadIndex { .. } => write!(f, "ReadIndex"),
+            Body::ReadIndexReply { index: Some(index), .. } => write!(f, "ReadIndexReply index={index}"),
+            Body::ReadIndexReply { index: None, .. } => write!(f, "ReadIndexReply none"),
+        }
+    }
+}
+
+impl fmt::Display for AppendEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppendEntries prev={} commit={}", self.prev, self.commit_index)?;
+        match (self.entries.first(), self.entries.last()) {
+            (Some(first), Some(last)) if first.index == last.index => write!(f, " entry {}", first.position()),
+            (Some(first), Some(last)) => write!(f, " entries {}..{}", first.position(), last.position()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn yes_or_no(granted: bool) -> &'static str {
+    if granted { "granted" } else { "refused" }
+}

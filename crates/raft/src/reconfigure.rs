@@ -1,0 +1,149 @@
+//! Changing the membership (section 6; thesis 4): what a leader does step by step.
+//!
+//! A change of the voters goes through a joint configuration, in which both groups must agree. A
+//! change of learners alone needs none, since it changes no quorum. One change at a time, and only
+//! after the leader has committed an entry of its own term: without that, two leaders could each
+//! start from a configuration that the other doesn't know (S49).
+
+use crate::effect::{Effects, Outcome, Refusal};
+use crate::log::Payload;
+use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
+use crate::message::Body;
+use crate::raft::Raft;
+use crate::requests::PendingChange;
+use crate::types::{Index, Token};
+
+impl Raft {
+    pub(crate) fn change_membership(&mut self, token: Token, change: &MembershipChange, out: &mut Effects) {
+        let Some(leader) = self.leader_ref() else { return self.refuse_as_follower(token, out) };
+        if leader.transfer.is_some() {
+            return self.requests.answer(token, Outcome::Refused(Refusal::TransferUnderWay), out);
+        }
+        let (next, goal) = match self.next_membership(change) {
+            Ok(step) => step,
+            Err(error) => return self.requests.answer(token, Outcome::Refused(error.into()), out),
+        };
+        if &next == self.membership.current() {
+            let position = self.log.last();
+            return self.requests.answer(token, Outcome::Done { position }, out);
+        }
+        let position = self.append_membership(next, out);
+        self.requests.changes.push(PendingChange { token, position, goal });
+    }
+
+    /// The configuration to append for a change, and the group that it leads to.
+    fn next_membership(&self, change: &MembershipChange) -> Result<(Membership, Group), MembershipError> {
+        let current = self.membership.current();
+        let term_committed = self.leader_ref().is_some_and(|leader| self.commit_index >= leader.term_start);
+        if !term_committed {
+            return Err(MembershipError::TermNotCommitted);
+        }
+        if *change == MembershipChange::Revert {
+            // Allowed even while the joint configuration is not committed: the group that is taken
+            // back decides in both (S52).
+            let reverted = current.reverted();
+            let goal = reverted.incoming().clone();
+            return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
+        }
+        if current.is_joint() || !self.membership_is_committed() {
+            return Err(MembershipError::ChangeUnderWay);
+        }
+        let group = current.incoming();
+        let goal = target_of(group, change)?;
+        if let Some(laggard) = goal.voters.difference(&group.voters).find(|id| !self.has_caught_up(**id)) {
+            return Err(MembershipError::NotCaughtUp(*laggard));
+        }
+        let next = if goal.voters == group.voters {
+            Membership::simple(goal.clone())
+        } else {
+            Membership::joint(group.clone(), goal.clone())
+        };
+        Ok((next, goal))
+    }
+
+    fn membership_is_committed(&self) -> bool {
+        self.membership.current_index().is_none_or(|index| index <= self.commit_index)
+    }
+
+    /// Whether a learner lacks so little that it can vote without holding up the cluster.
+    fn has_caught_up(&self, id: crate::types::NodeId) -> bool {
+        let match_index = self.leader_ref().and_then(|leader| leader.progress.get(&id)).map(|peer| peer.match_index);
+        let lag = match_index.map(|index| self.log.last().index.distance_from(index));
+        lag.is_some_and(|lag| lag <= self.config.max_promotion_lag)
+    }
+
+    /// Appends a configuration, which is in force from here on (section 6).
+    fn append_membership(&mut self, membership: Membership, out: &mut Effects) -> crate::types::Position {
+        let next_index = self.log.last().index.next();
+        let position = self.append_own(Payload::Membership(membership), out);
+        self.track_members(next_index);
+        // To everyone at once, also in thrifty mode: the quorum itself may have changed.
+        self.heartbeat_all(out);
+        position
+    }
+
+    /// What a leader does about its configuration after each commit: leave a joint one, whoever
+    /// began it (S51), and step down when it has committed one that it isn't part of (section 6).
+    pub(crate) fn advance_membership(&mut self, out: &mut Effects) {
+        let Some(leader) = self.leader_ref() else { return };
+        if self.commit_index < leader.term_start || !self.membership_is_committed() {
+            return;
+        }
+        let current = self.membership.current();
+        if current.is_joint() {
+            if leader.transfer.is_none() {
+                let left = current.left();
+                self.append_membership(left, out);
+            }
+            return;
+        }
+        if !current.is_voter(self.config.id) {
+            self.leave_office(out);
+        }
+    }
+
+    /// A leader that is no voter any more tells everyone what is committed, asks the most
+    /// up-to-date voter to take over, and steps down (S53).
+    fn leave_office(&mut self, out: &mut Effects) {
+        self.heartbeat_all(out);
+        let Some(leader) = self.leader_ref() else { return };
+        let voters = &self.membership.current().incoming().voters;
+        let successor = leader
+            .progress
+            .iter()
+            .filter(|(id, _)| voters.contains(id))
+            .max_by_key(|(_, progress)| (progress.match_index, progress.contact))
+            .map(|(id, _)| *id);
+        if let Some(successor) = successor {
+            self.send_now(successor, Body::TimeoutNow, out);
+        }
+        self.become_follower(None, out);
+    }
+
+    /// Answers the changes whose end is known: the configuration that came of them is committed, or
+    /// their entry is gone from the log.
+    pub(crate) fn settle_changes(&mut self, out: &mut Effects) {
+        let current = self.membership.current();
+        let settled = !current.is_joint() && self.membership_is_committed();
+        let in_force = self.membership.current_index().unwrap_or(self.log.base().index);
+        let reached = current.incoming().clone();
+        for change in std::mem::take(&mut self.requests.changes) {
+            let compacted = change.position.index <= self.log.base().index;
+            if !compacted && !self.log.contains(change.position) {
+                self.requests.answer(change.token, Outcome::Superseded, out);
+            } else if settled {
+                let position = self.log.position_at(in_force).unwrap_or(self.log.base());
+                let outcome = if reached == change.goal { Outcome::Done { position } } else { Outcome::Superseded };
+                self.requests.answer(change.token, outcome, out);
+            } else {
+                self.requests.changes.push(change);
+            }
+        }
+    }
+
+    /// Takes back what truncated entries had changed.
+    pub(crate) fn truncate_membership(&mut self, from: Index, out: &mut Effects) {
+        self.membership.truncate_from(from);
+        self.settle_changes(out);
+    }
+}

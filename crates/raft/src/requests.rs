@@ -1,0 +1,130 @@
+//! Who waits for what, so that every request ends, and ends once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::effect::{Effect, Effects, Outcome};
+use crate::membership::Group;
+use crate::types::{Index, NodeId, Position, Time, Token};
+
+/// The requests that have not been answered yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requests {
+    /// Every unanswered token, with the time at which it is given up.
+    open: BTreeMap<Token, Option<Time>>,
+    deadlines: BTreeSet<(Time, Token)>,
+    /// Proposals by the entry that carries them, also after the leadership was lost: whoever
+    /// leads next decides their fate, and this replica will see it in the log.
+    proposals: BTreeMap<Index, (Position, Token)>,
+    /// Confirmed reads that wait for the state machine.
+    reads: BTreeMap<Index, Vec<Token>>,
+    /// The membership changes that this replica started.
+    pub(crate) changes: Vec<PendingChange>,
+    /// The leadership transfer that this replica started.
+    pub(crate) transfer: Option<PendingTransfer>,
+}
+
+/// A membership change that awaits its end.
+#[derive(Clone, Debug)]
+pub(crate) struct PendingChange {
+    pub(crate) token: Token,
+    /// The first entry of the change.
+    pub(crate) position: Position,
+    /// What the membership shall be.
+    pub(crate) goal: Group,
+}
+
+/// A leadership transfer that awaits its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingTransfer {
+    pub(crate) token: Token,
+    pub(crate) to: NodeId,
+    pub(crate) deadline: Time,
+}
+
+impl Requests {
+    /// Opens a request. A token names one request at a time.
+    pub(crate) fn open(&mut self, token: Token, deadline: Option<Time>) {
+        let earlier = self.open.insert(token, deadline);
+        assert!(earlier.is_none(), "the host gives each request a token of its own");
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, token));
+        }
+    }
+
+    /// Ends a request, unless it has ended before.
+    pub(crate) fn answer(&mut self, token: Token, outcome: Outcome, out: &mut Effects) {
+        let Some(deadline) = self.open.remove(&token) else { return };
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, token));
+        }
+        out.push(Effect::Answer { token, outcome });
+    }
+
+    /// Whether the request still waits for its answer.
+    pub(crate) fn is_open(&self, token: Token) -> bool {
+        self.open.contains_key(&token)
+    }
+
+    /// When the next request is to be given up.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let transfer = self.transfer.map(|transfer| transfer.deadline);
+        self.deadlines.first().map(|(deadline, _)| *deadline).into_iter().chain(transfer).min()
+    }
+
+    /// Gives up on the requests whose time has come.
+    pub(crate) fn expire(&mut self, now: Time, out: &mut Effects) {
+        while let Some((deadline, token)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.answer(token, Outcome::Expired, out);
+        }
+        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.deadline <= now) {
+            self.answer(transfer.token, Outcome::Expired, out);
+        }
+    }
+
+    /// Notes which entry carries a proposal.
+    pub(crate) fn proposed(&mut self, position: Position, token: Token) {
+        self.proposals.insert(position.index, (position, token));
+    }
+
+    /// The entries from `from` on were replaced: their proposals will never take effect.
+    pub(crate) fn truncated(&mut self, from: Index, out: &mut Effects) {
+        for (_, (_, token)) in self.proposals.split_off(&from) {
+            self.answer(token, Outcome::Superseded, out);
+        }
+    }
+
+    /// A snapshot replaced the log up to `through`: whether it holds the proposals of that part,
+    /// this replica can't tell any more.
+    pub(crate) fn covered_by_snapshot(&mut self, through: Index, out: &mut Effects) {
+        let later = self.proposals.split_off(&through.next());
+        for (_, (_, token)) in std::mem::replace(&mut self.proposals, later) {
+            self.answer(token, Outcome::Expired, out);
+        }
+    }
+
+    /// A read may be served once the state machine has reached `index`.
+    pub(crate) fn readable(&mut self, token: Token, index: Index, applied: Index, out: &mut Effects) {
+        if applied >= index {
+            self.answer(token, Outcome::Readable { index }, out);
+        } else {
+            self.reads.entry(index).or_default().push(token);
+        }
+    }
+
+    /// The state machine has reached `index`.
+    pub(crate) fn applied(&mut self, index: Index, out: &mut Effects) {
+        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= index) {
+            let (position, token) = entry.remove();
+            self.answer(token, Outcome::Done { position }, out);
+        }
+        while let Some(entry) = self.reads.first_entry().filter(|entry| *entry.key() <= index) {
+            let (index, tokens) = entry.remove_entry();
+            for token in tokens {
+                self.answer(token, Outcome::Readable { index }, out);
+            }
+        }
+    }
+}

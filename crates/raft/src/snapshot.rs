@@ -1,0 +1,99 @@
+//! Snapshots and log compaction (section 7). The host makes them, stores them and moves them; the
+//! core decides when one is needed, whether to take one, and what may go from the log.
+
+use crate::effect::{Effect, Effects, Write};
+use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
+use crate::progress::State;
+use crate::raft::Raft;
+use crate::role::Role;
+use crate::types::{Index, NodeId, Round, Session, Time};
+
+impl Raft {
+    /// A peer needs entries that are gone: the host brings it a snapshot, in a session of its own,
+    /// so that no answer to an earlier message can end it.
+    pub(crate) fn start_snapshot(&mut self, to: NodeId, out: &mut Effects) {
+        let Some(leader) = self.leader_mut() else { return };
+        let session = leader.new_session();
+        if let Some(progress) = leader.progress.get_mut(&to) {
+            progress.session = session;
+            progress.state = State::Snapshot;
+            out.push(Effect::FetchSnapshot { to, session });
+        }
+    }
+
+    /// The transfer has ended. Its receiver answers by itself; if that answer is lost, or if the
+    /// transfer failed, the next heartbeat finds out what the peer has now (S39).
+    pub(crate) fn snapshot_sent(&mut self, to: NodeId, session: Session, delivered: bool) {
+        let last = self.log.last().index;
+        let Some(leader) = self.leader_mut() else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        if progress.session != session || !matches!(progress.state, State::Snapshot) {
+            return;
+        }
+        progress.probe(last.next());
+        if delivered {
+            // It can go on at once; after a failure the heartbeat's time is soon enough.
+            progress.last_sent = None;
+        }
+    }
+
+    /// The host has stored a snapshot up to `index`: what is before it may go, except for a
+    /// bounded rest that spares slow followers a snapshot.
+    pub(crate) fn snapshot_stored(&mut self, index: Index) {
+        assert!(index <= self.applying.applied(), "a snapshot holds what is applied, not more");
+        self.snapshot_index = self.snapshot_index.max(index);
+        while self.log.bytes() > self.config.max_retained_bytes && self.log.base().index < self.snapshot_index {
+            self.log.compact_through(self.log.base().index.next());
+        }
+        self.membership.compact_through(self.log.base().index);
+    }
+
+    /// The receiver's rules for InstallSnapshot (Figure 13).
+    pub(crate) fn handle_install(&mut self, from: NodeId, install: InstallSnapshot, out: &mut Effects) {
+        let InstallSnapshot { session, snapshot } = install;
+        if !self.follow(from, out) {
+            return;
+        }
+        let position = snapshot.position;
+        let match_index = if position.index <= self.commit_index {
+            // Older than what is committed here: it has nothing to tell.
+            self.commit_index
+        } else if self.log.contains(position) {
+            // "If existing log entry has same index and term as snapshot's last included entry,
+            // retain log entries following it": the log has it all, and now knows it is committed.
+            self.verify_and_commit(position.index, out);
+            position.index
+        } else {
+            self.replace_by(snapshot, out);
+            position.index
+        };
+        let outcome = AppendOutcome::Accepted { match_index };
+        let reply = AppendEntriesReply { session, round: Round(0), sent_at: Time::ZERO, outcome };
+        self.send_durably(from, Body::AppendEntriesReply(reply), out);
+    }
+
+    fn verify_and_commit(&mut self, index: Index, out: &mut Effects) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.verified = follower.verified.max(index);
+        }
+        self.advance_follower_commit(index, out);
+    }
+
+    /// "Discard the entire log; reset state machine using snapshot contents, and load snapshot's
+    /// cluster configuration" (Figure 13). Nothing of the old configuration survives (S41).
+    fn replace_by(&mut self, snapshot: SnapshotHeader, out: &mut Effects) {
+        let index = snapshot.position.index;
+        self.log.reset(snapshot.position);
+        self.membership.reset(snapshot.membership.clone());
+        self.persistence.write(Write::Snapshot(snapshot.clone()), out);
+        self.snapshot_index = index;
+        self.commit_index = index;
+        self.applying.skip_to(index);
+        self.verify_and_commit(index, out);
+        // What followed the snapshot's place in the old log can't be in any future leader's log.
+        self.requests.truncated(index.next(), out);
+        self.requests.covered_by_snapshot(index, out);
+        self.settle_changes(out);
+        out.push(Effect::InstallSnapshot { snapshot });
+    }
+}
