@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The deterministic world, and the judges of what happened in it.
+
+pub mod linearizability;

@@ -1,0 +1,156 @@
+//! Which messages between replicas arrive: cuts and losses.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::random::Random;
+
+/// Faults beyond those of scenario files, for the simulator. All times count from the start of the
+/// run, not from the start of the lifetime.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExtraFaults {
+    /// Cuts of single links.
+    pub partitions: Vec<LinkCut>,
+    /// When which replica is killed; an index that names no replica kills nobody.
+    pub kills: Vec<(Duration, usize)>,
+}
+
+/// A cut of single, directed links for some time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkCut {
+    /// When it begins.
+    pub from: Duration,
+    /// When it is over.
+    pub until: Duration,
+    /// Which links are cut, as pairs of sender and receiver.
+    pub blocked: BTreeSet<(usize, usize)>,
+}
+
+/// What becomes of a message between two living replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Arrives,
+    Lost,
+    Cut,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    drops: f64,
+    random: Random,
+    /// The replicas on the side of the majority, while an event cuts the network in two.
+    majority: Option<BTreeSet<usize>>,
+    link_cuts: Vec<LinkCut>,
+}
+
+impl Network {
+    pub(super) fn new(drops: f64, random: Random, link_cuts: Vec<LinkCut>) -> Network {
+        Network {
+            drops,
+            random,
+            majority: None,
+            link_cuts,
+        }
+    }
+
+    pub(super) fn split(&mut self, majority: BTreeSet<usize>) {
+        self.majority = Some(majority);
+    }
+
+    /// Returns whether there was anything to heal.
+    pub(super) fn heal(&mut self) -> bool {
+        self.majority.take().is_some()
+    }
+
+    pub(super) fn is_cut(&self, now: Duration) -> bool {
+        self.majority.is_some() || self.link_cuts.iter().any(|cut| cut.is_on(now))
+    }
+
+    pub(super) fn fate(&mut self, now: Duration, from: usize, to: usize) -> Fate {
+        // Chance is asked first and always: then a cut does not change what is lost after it.
+        let lost = self.random.chance(self.drops);
+        let split = self
+            .majority
+            .as_ref()
+            .is_some_and(|side| side.contains(&from) != side.contains(&to));
+        let blocked = || {
+            self.link_cuts
+                .iter()
+                .any(|cut| cut.is_on(now) && cut.blocked.contains(&(from, to)))
+        };
+        if split || blocked() {
+            Fate::Cut
+        } else if lost {
+            Fate::Lost
+        } else {
+            Fate::Arrives
+        }
+    }
+}
+
+impl LinkCut {
+    fn is_on(&self, now: Duration) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
+/// A random majority of all replicas: the living ones first, so that it can still decide if enough
+/// of them are left, and in any case `wanted`, if given.
+pub(super) fn random_majority(
+    random: &mut Random,
+    alive: &[bool],
+    wanted: Option<usize>,
+) -> BTreeSet<usize> {
+    let mut order: Vec<usize> = (0..alive.len()).collect();
+    random.shuffle(&mut order);
+    order.sort_by_key(|&replica| (Some(replica) != wanted, !alive[replica]));
+    order.truncate(alive.len() / 2 + 1);
+    order.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_majority_prefers_the_living_and_holds_the_leader() {
+        let mut random = Random::new(1);
+        let mut seen = BTreeSet::new();
+        for _ in 0..200 {
+            let alive = [true, false, true, true, true];
+            let side = random_majority(&mut random, &alive, Some(3));
+            assert_eq!(side.len(), 3);
+            assert!(side.contains(&3) && !side.contains(&1));
+            seen.insert(side);
+        }
+        assert_eq!(seen.len(), 3);
+        let side = random_majority(&mut random, &[true, false, false], None);
+        assert!(side.contains(&0) && side.len() == 2);
+    }
+
+    #[test]
+    fn cuts_and_losses_decide_the_fate() {
+        let cut = LinkCut {
+            from: Duration::from_secs(2),
+            until: Duration::from_secs(3),
+            blocked: BTreeSet::from([(0, 1)]),
+        };
+        let mut network = Network::new(0.0, Random::new(1), vec![cut]);
+        let at = Duration::from_secs;
+        assert_eq!(network.fate(at(1), 0, 1), Fate::Arrives);
+        assert_eq!(network.fate(at(2), 0, 1), Fate::Cut);
+        assert_eq!(network.fate(at(2), 1, 0), Fate::Arrives);
+        assert_eq!(network.fate(at(3), 0, 1), Fate::Arrives);
+        network.split(BTreeSet::from([0, 1]));
+        assert_eq!(network.fate(at(4), 0, 1), Fate::Arrives);
+        assert_eq!(network.fate(at(4), 2, 1), Fate::Cut);
+        assert_eq!(network.fate(at(4), 1, 2), Fate::Cut);
+        assert!(network.heal() && !network.heal());
+        assert_eq!(network.fate(at(4), 1, 2), Fate::Arrives);
+        let mut network = Network::new(0.3, Random::new(1), Vec::new());
+        let lost = (0..10_000)
+            .filter(|_| network.fate(at(1), 0, 1) == Fate::Lost)
+            .count();
+        assert!((2_800..3_200).contains(&lost), "{lost}");
+    }
+}

@@ -1,0 +1,533 @@
+//! The codec of the LAN protocol: one JSON object a message.
+//!
+//! Everything that arrives here was written by a stranger: sizes are bounded before anything is
+//! kept, and what does not fit gets an error that names the field, its value and what is allowed.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+pub use crate::lan_id::{LanId, LanIdError};
+
+/// The longest message, in bytes: what fits into one UDP datagram.
+pub const MAX_MESSAGE_BYTES: usize = 65_507;
+
+/// The longest `MID`, in bytes. Known harnesses use 16 to 40.
+pub const MAX_MID_BYTES: usize = 1_024;
+
+/// The longest `type`, in bytes: it is used as a name in counters and reports.
+pub const MAX_KIND_BYTES: usize = 256;
+
+/// One message, with the fields that every message has and its [`Content`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// Who sent it.
+    pub src: LanId,
+    /// Who shall receive it; [`LanId::BROADCAST`] means every other replica.
+    pub dst: LanId,
+    /// The leader, as far as the sender knows; [`LanId::BROADCAST`] if it knows none.
+    pub leader: LanId,
+    /// What it says.
+    pub content: Content,
+    /// Whether the destination is spelled `dest` on the wire instead of `dst`.
+    pub spelled_dest: bool,
+}
+
+/// What a message says, by its `type`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// A client reads a key.
+    Get {
+        /// The request's name; the reply copies it.
+        mid: String,
+        /// The key to read.
+        key: String,
+    },
+    /// A client writes a key.
+    Put {
+        /// The request's name; the reply copies it.
+        mid: String,
+        /// The key to write.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// A request was done.
+    Ok {
+        /// The request that this answers.
+        mid: String,
+        /// What was read: the empty string for an absent key, `None` in the reply to a put.
+        value: Option<String>,
+    },
+    /// A request was not done: ask the replica in [`Envelope::leader`].
+    Redirect {
+        /// The request that this answers.
+        mid: String,
+    },
+    /// A request was not done, or it is unknown whether it was: try again.
+    Fail {
+        /// The request that this answers.
+        mid: String,
+        /// Why, for a human; an addition that readers may ignore.
+        error: Option<String>,
+    },
+    /// A replica on UDP makes its port known to the harness.
+    Hello,
+    /// Anything else is a message of the replicas' own.
+    Other {
+        /// The field `type`.
+        kind: String,
+        /// Every field but `src`, `dst` (or `dest`), `leader` and `type`.
+        fields: Map<String, Value>,
+    },
+}
+
+impl Content {
+    /// The `type` on the wire.
+    pub fn kind(&self) -> &str {
+        match self {
+            Content::Get { .. } => "get",
+            Content::Put { .. } => "put",
+            Content::Ok { .. } => "ok",
+            Content::Redirect { .. } => "redirect",
+            Content::Fail { .. } => "fail",
+            Content::Hello => "hello",
+            Content::Other { kind, .. } => kind,
+        }
+    }
+
+    /// The `MID`, for requests and their replies.
+    pub fn mid(&self) -> Option<&str> {
+        match self {
+            Content::Get { mid, .. }
+            | Content::Put { mid, .. }
+            | Content::Ok { mid, .. }
+            | Content::Redirect { mid }
+            | Content::Fail { mid, .. } => Some(mid),
+            Content::Hello | Content::Other { .. } => None,
+        }
+    }
+}
+
+/// The fields that a network looks at to route a message, see [`Envelope::peek`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Who sent it.
+    pub src: LanId,
+    /// Who shall receive it.
+    pub dst: LanId,
+    /// The leader, as far as the sender knows.
+    pub leader: LanId,
+    /// The `type`.
+    pub kind: Cow<'a, str>,
+    /// The `MID`, if there is one that is a string.
+    pub mid: Option<Cow<'a, str>>,
+    /// Whether the destination is spelled `dest` instead of `dst`.
+    pub spelled_dest: bool,
+}
+
+/// Why bytes are not a message of the LAN protocol. One line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// It is longer than [`MAX_MESSAGE_BYTES`].
+    #[error("the message has {length} bytes; at most {MAX_MESSAGE_BYTES} are allowed")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// It is not exactly one JSON object.
+    #[error("not one JSON object: {reason} (the message is {message:?})")]
+    NotAnObject {
+        /// What the JSON reader says.
+        reason: String,
+        /// The message, shortened.
+        message: String,
+    },
+    /// A required field is absent.
+    #[error("the field `{field}` is missing; it must be {allowed}")]
+    Missing {
+        /// The field's name.
+        field: &'static str,
+        /// What it must be.
+        allowed: &'static str,
+    },
+    /// A field has a value that is not allowed.
+    #[error("the field `{field}` is {value}; it must be {allowed}")]
+    Wrong {
+        /// The field's name.
+        field: &'static str,
+        /// Its value, shortened.
+        value: String,
+        /// What it must be.
+        allowed: &'static str,
+    },
+    /// `dst` and `dest` are both present and name different destinations.
+    #[error("the fields `dst` ({dst}) and `dest` ({dest}) differ; only one of them is needed")]
+    TwoDestinations {
+        /// The value of `dst`.
+        dst: LanId,
+        /// The value of `dest`.
+        dest: LanId,
+    },
+}
+
+impl MessageError {
+    /// Whether the message was refused for its size alone.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self, MessageError::TooLong { .. })
+    }
+}
+
+const AN_ID: &str = "a string of four hexadecimal digits";
+const A_KIND: &str = "a string of 1 to 256 bytes";
+const A_MID: &str = "a string of at most 1024 bytes";
+const A_STRING: &str = "a string";
+
+impl Envelope {
+    /// Reads one message. White space around the object, such as a newline at its end, is allowed.
+    ///
+    /// Unknown fields of client messages, replies and `hello` are ignored.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_MESSAGE_BYTES`], anything but exactly one JSON object, a field given twice,
+    /// and fields that are missing or not as the protocol has them.
+    pub fn parse(bytes: &[u8]) -> Result<Envelope, MessageError> {
+        let raw = Raw::parse(bytes)?;
+        let header = raw.header()?;
+        let content = match &*header.kind {
+            "get" => Content::Get {
+                mid: raw.mid()?,
+                key: required(&raw.key, "key")?,
+            },
+            "put" => Content::Put {
+                mid: raw.mid()?,
+                key: required(&raw.key, "key")?,
+                value: required(&raw.value, "value")?,
+            },
+            "ok" => Content::Ok {
+                mid: raw.mid()?,
+                value: optional(&raw.value, "value")?,
+            },
+            "redirect" => Content::Redirect { mid: raw.mid()? },
+            // The reason is a courtesy to humans: one that is not a string is not worth an error.
+            "fail" => Content::Fail {
+                mid: raw.mid()?,
+                error: optional(&raw.error, "error").ok().flatten(),
+            },
+            "hello" => Content::Hello,
+            kind => Content::Other {
+                kind: kind.to_owned(),
+                fields: other_fields(bytes)?,
+            },
+        };
+        Ok(Envelope {
+            src: header.src,
+            dst: header.dst,
+            leader: header.leader,
+            content,
+            spelled_dest: header.spelled_dest,
+        })
+    }
+
+    /// Reads only what a network needs for routing; every other field is checked to be JSON and
+    /// skipped without being kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Envelope::parse`], but only for the fields in [`Header`].
+    pub fn peek(bytes: &[u8]) -> Result<Header<'_>, MessageError> {
+        Raw::parse(bytes)?.header()
+    }
+
+    /// The message as one line of ASCII, with a newline at its end.
+    ///
+    /// It may be longer than [`MAX_MESSAGE_BYTES`] if its fields are: the sender checks.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut line = Line::default();
+        line.text("src", self.src.as_str());
+        line.text(
+            if self.spelled_dest { "dest" } else { "dst" },
+            self.dst.as_str(),
+        );
+        line.text("leader", self.leader.as_str());
+        line.text("type", self.content.kind());
+        if let Some(mid) = self.content.mid() {
+            line.text("MID", mid);
+        }
+        match &self.content {
+            Content::Get { key, .. } => line.text("key", key),
+            Content::Put { key, value, .. } => {
+                line.text("key", key);
+                line.text("value", value);
+            }
+            Content::Ok { value: text, .. } => {
+                if let Some(text) = text {
+                    line.text("value", text);
+                }
+            }
+            Content::Fail { error, .. } => {
+                if let Some(error) = error {
+                    line.text("error", error);
+                }
+            }
+            Content::Redirect { .. } | Content::Hello => {}
+            Content::Other { fields, .. } => {
+                // The envelope's own fields win: an object must not hold a field twice.
+                for (name, value) in fields.iter().filter(|(name, _)| !is_envelope_field(name)) {
+                    line.field(name, &value.to_string());
+                }
+            }
+        }
+        line.finish()
+    }
+}
+
+fn is_envelope_field(name: &str) -> bool {
+    matches!(name, "src" | "dst" | "dest" | "leader" | "type")
+}
+
+fn other_fields(bytes: &[u8]) -> Result<Map<String, Value>, MessageError> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))?;
+    fields.retain(|name, _| !is_envelope_field(name));
+    Ok(fields)
+}
+
+/// An object being written: JSON syntax and the escaping to ASCII.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+}
+
+impl Line {
+    fn text(&mut self, name: &str, text: &str) {
+        self.field(name, &Value::from(text).to_string());
+    }
+
+    fn field(&mut self, name: &str, json: &str) {
+        self.bytes
+            .push(if self.bytes.is_empty() { b'{' } else { b',' });
+        self.ascii(&Value::from(name).to_string());
+        self.bytes.push(b':');
+        self.ascii(json);
+    }
+
+    /// Characters beyond ASCII stand only inside strings, where an escape means the same.
+    fn ascii(&mut self, json: &str) {
+        let mut units = [0; 2];
+        for character in json.chars() {
+            if character.is_ascii() {
+                self.bytes.push(character as u8);
+            } else {
+                for unit in character.encode_utf16(&mut units) {
+                    self.bytes.extend(format!("\\u{unit:04x}").as_bytes());
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes.extend(b"}\n");
+        self.bytes
+    }
+}
+
+/// The fields that have a meaning in the protocol, borrowed from the message where possible.
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    src: Option<Field<'a>>,
+    #[serde(borrow)]
+    dst: Option<Field<'a>>,
+    #[serde(borrow)]
+    dest: Option<Field<'a>>,
+    #[serde(borrow)]
+    leader: Option<Field<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Field<'a>>,
+    #[serde(borrow, rename = "MID")]
+    mid: Option<Field<'a>>,
+    #[serde(borrow)]
+    key: Option<Field<'a>>,
+    #[serde(borrow)]
+    value: Option<Field<'a>>,
+    #[serde(borrow)]
+    error: Option<Field<'a>>,
+}
+
+impl<'a> Raw<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Raw<'a>, MessageError> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(MessageError::TooLong {
+                length: bytes.len(),
+            });
+        }
+        // A struct may also be read from a JSON array, which is no message.
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|&byte| byte != b'{') {
+            return Err(MessageError::NotAnObject {
+                reason: "it does not begin with {".to_owned(),
+                message: shorten(&String::from_utf8_lossy(bytes)),
+            });
+        }
+        serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))
+    }
+
+    fn header(&self) -> Result<Header<'a>, MessageError> {
+        let dst = self.dst.as_ref().map(|f| id(f, "dst")).transpose()?;
+        let dest = self.dest.as_ref().map(|f| id(f, "dest")).transpose()?;
+        let (dst, spelled_dest) = match (dst, dest) {
+            (Some(dst), Some(dest)) if dst != dest => {
+                return Err(MessageError::TwoDestinations { dst, dest });
+            }
+            (Some(dst), _) => (dst, false),
+            (None, Some(dest)) => (dest, true),
+            (None, None) => return Err(missing("dst", AN_ID)),
+        };
+        let kind = match self.kind.as_ref().ok_or(missing("type", A_KIND))? {
+            Field::Text(kind) if (1..=MAX_KIND_BYTES).contains(&kind.len()) => kind.clone(),
+            other => return Err(wrong("type", other, A_KIND)),
+        };
+        let mid = match &self.mid {
+            Some(Field::Text(mid)) if mid.len() <= MAX_MID_BYTES => Some(mid.clone()),
+            Some(long @ Field::Text(_)) => return Err(wrong("MID", long, A_MID)),
+            // Replicas may use the name for something else in messages of their own.
+            Some(Field::Other(_)) | None => None,
+        };
+        Ok(Header {
+            src: id(self.src.as_ref().ok_or(missing("src", AN_ID))?, "src")?,
+            dst,
+            leader: id(
+                self.leader.as_ref().ok_or(missing("leader", AN_ID))?,
+                "leader",
+            )?,
+            kind,
+            mid,
+            spelled_dest,
+        })
+    }
+
+    fn mid(&self) -> Result<String, MessageError> {
+        match &self.mid {
+            Some(Field::Text(mid)) => Ok(mid.to_string()),
+            Some(other) => Err(wrong("MID", other, A_MID)),
+            None => Err(missing("MID", A_MID)),
+        }
+    }
+}
+
+/// The value of a field: text, or something else that is only worth an error message.
+enum Field<'a> {
+    Text(Cow<'a, str>),
+    Other(String),
+}
+
+fn missing(field: &'static str, allowed: &'static str) -> MessageError {
+    MessageError::Missing { field, allowed }
+}
+
+fn wrong(field: &'static str, value: &Field<'_>, allowed: &'static str) -> MessageError {
+    let value = match value {
+        Field::Text(text) => format!("{:?}", shorten(text)),
+        Field::Other(what) => what.clone(),
+    };
+    MessageError::Wrong {
+        field,
+        value,
+        allowed,
+    }
+}
+
+fn not_an_object(error: &serde_json::Error, bytes: &[u8]) -> MessageError {
+    MessageError::NotAnObject {
+        reason: shorten(&error.to_string()),
+        message: shorten(&String::from_utf8_lossy(bytes)),
+    }
+}
+
+fn id(field: &Field<'_>, name: &'static str) -> Result<LanId, MessageError> {
+    match field {
+        Field::Text(text) => text.parse().map_err(|_| wrong(name, field, AN_ID)),
+        Field::Other(_) => Err(wrong(name, field, AN_ID)),
+    }
+}
+
+fn required(field: &Option<Field<'_>>, name: &'static str) -> Result<String, MessageError> {
+    optional(field, name)?.ok_or(missing(name, A_STRING))
+}
+
+fn optional(field: &Option<Field<'_>>, name: &'static str) -> Result<Option<String>, MessageError> {
+    match field {
+        None => Ok(None),
+        Some(Field::Text(text)) => Ok(Some(text.to_string())),
+        Some(other) => Err(wrong(name, other, A_STRING)),
+    }
+}
+
+/// The first 60 characters of a text, with an ellipsis if there are more: strangers' values go
+/// into error messages no longer than that.
+pub(crate) fn shorten(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> {
+        Ok(Field::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> {
+        Ok(Field::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Field<'de>, E> {
+        Ok(Field::Other(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Field<'de>, E> {
+        Ok(Field::Other(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Field<'de>, E> {
+        Ok(Field::Other(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Field<'de>, E> {
+        Ok(Field::Other(value.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Field<'de>, E> {
+        Ok(Field::Other("null".to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field<'de>, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::Other("an array".to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<'de>, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::Other("an object".to_owned()))
+    }
+}
