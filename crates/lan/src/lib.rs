@@ -2,12 +2,15 @@
 //! judges any replica program.
 //!
 //! What decides is pure: [`message`] is the codec, [`scenario`] reads what shall happen,
-//! [`emulation`] makes it happen.
+//! [`emulation`] makes it happen and records it.
 
 pub mod emulation;
 mod lan_id;
 pub mod message;
+pub mod profile;
 pub mod random;
+pub mod replica;
 pub mod scenario;
+pub mod wire;
 
 pub use lan_id::{LanId, LanIdError};

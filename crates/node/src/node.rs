@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bowline_raft::{
-    Config, ConfigError, Effect, Effects, Entry, Fault, Index, Input, MembershipChange, Message, NodeId, Outcome,
-    Payload, PersistId, Raft, ReadKind, Recovered, Refusal, SnapshotHeader, Time, Token, Write,
+    Body, Config, ConfigError, Effect, Effects, Entry, Fault, Index, Input, InstallSnapshot, MembershipChange, Message,
+    NodeId, Outcome, Payload, PersistId, Raft, ReadKind, Recovered, Refusal, SnapshotHeader, Time, Token, Write,
 };
 use bytes::Bytes;
 
@@ -258,6 +258,12 @@ impl<S: StateMachine> Node<S> {
     pub fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
         match input {
             NodeInput::Wake => self.consent(now, Input::Wake, out),
+            NodeInput::Receive {
+                message: NodeMessage::Raft(Message { body: Body::InstallSnapshot(_), .. }), ..
+            } => {
+                // Only a snapshot whose pieces have all arrived is announced to the core, by this
+                // replica itself.
+            }
             NodeInput::Receive { from, message: NodeMessage::Raft(message) } => {
                 self.consent(now, Input::Receive { from, message }, out);
             }
@@ -465,7 +471,7 @@ impl<S: StateMachine> Node<S> {
             };
             let header = snapshot.header.clone();
             self.arrived = Some((snapshot, machine));
-            let body = bowline_raft::Body::InstallSnapshot(bowline_raft::InstallSnapshot { session, snapshot: header });
+            let body = Body::InstallSnapshot(InstallSnapshot { session, snapshot: header });
             self.consent(now, Input::Receive { from, message: Message { term, body } }, out);
             self.arrived = None;
         }

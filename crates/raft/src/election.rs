@@ -11,7 +11,7 @@ use crate::quorum::VoteResult;
 use crate::raft::Raft;
 use crate::read::LeaderReads;
 use crate::role::{Candidate, Leader, PreCandidate, Role, Votes};
-use crate::types::{NodeId, Position, Session, Term};
+use crate::types::{Index, NodeId, Position, Session, Term, Time};
 
 impl Raft {
     /// Draws the next election timeout anew (5.2): a fixed one would let a split vote repeat for
@@ -23,7 +23,7 @@ impl Raft {
 
     /// "If election timeout elapses without receiving AppendEntries RPC from current leader or
     /// granting vote to candidate: convert to candidate" (Figure 2), by way of a pre-vote.
-    pub(crate) fn on_election_timeout(&mut self, out: &mut Effects) {
+    fn on_election_timeout(&mut self, out: &mut Effects) {
         self.reset_election_deadline();
         // A learner, or a member that was removed, has no right to stand (S17, S54).
         if !self.membership.current().is_voter(self.config.id) {
@@ -31,9 +31,8 @@ impl Raft {
         }
         let mut votes = Votes::default();
         votes.record(self.config.id, true);
-        self.role = Role::PreCandidate(PreCandidate { votes });
-        let last = self.log.last();
-        self.ask_voters(&Body::PreVote { last }, out);
+        self.role = Role::PreCandidate(PreCandidate { votes, asked_at: self.now });
+        self.ask_silent_voters(out);
         self.count_pre_votes(out);
     }
 
@@ -44,16 +43,49 @@ impl Raft {
         self.voted_for = Some(self.config.id);
         let own_vote = self.persist_hard_state(out);
         self.reset_election_deadline();
-        self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote });
-        let last = self.log.last();
-        self.ask_voters(&Body::RequestVote { last, transfer }, out);
+        let asked_at = self.now;
+        self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote, transfer, asked_at });
+        self.ask_silent_voters(out);
     }
 
-    fn ask_voters(&self, body: &Body, out: &mut Effects) {
-        for id in self.membership.current().voters() {
-            if id != self.config.id {
-                self.send_durably(id, body.clone(), out);
+    /// Asks every other voter that has not answered yet.
+    fn ask_silent_voters(&mut self, out: &mut Effects) {
+        let (now, last) = (self.now, self.log.last());
+        let (votes, body) = match &mut self.role {
+            Role::PreCandidate(candidate) => {
+                candidate.asked_at = now;
+                (&candidate.votes, Body::PreVote { last })
             }
+            Role::Candidate(candidate) => {
+                candidate.asked_at = now;
+                (&candidate.votes, Body::RequestVote { last, transfer: candidate.transfer })
+            }
+            Role::Follower(_) | Role::Leader(_) => return,
+        };
+        let mut silent = self.membership.current().voters();
+        silent.retain(|id| votes.of(*id).is_none() && *id != self.config.id);
+        for id in silent {
+            self.send_durably(id, body.clone(), out);
+        }
+    }
+
+    /// When this replica's election needs it next: it stands, or it asks again. "Servers retry RPCs
+    /// if they do not receive a response in a timely manner" (5.1).
+    pub(crate) fn next_election_deadline(&self) -> Time {
+        let asked_at = match &self.role {
+            Role::PreCandidate(candidate) => Some(candidate.asked_at),
+            Role::Candidate(candidate) => Some(candidate.asked_at),
+            Role::Follower(_) | Role::Leader(_) => None,
+        };
+        let ask_again = asked_at.map_or(Time::NEVER, |asked_at| asked_at.after(self.config.retry_after));
+        self.election_deadline.min(ask_again)
+    }
+
+    pub(crate) fn on_election_deadline(&mut self, out: &mut Effects) {
+        if self.election_deadline <= self.now {
+            self.on_election_timeout(out);
+        } else if self.next_election_deadline() <= self.now {
+            self.ask_silent_voters(out);
         }
     }
 
@@ -112,7 +144,7 @@ impl Raft {
     /// Whether a leader was heard within the minimum election timeout. A leader hears itself: if
     /// it has lost its quorum, check-quorum ends its term soon.
     fn hears_leader(&self) -> bool {
-        let promised_until = |contact: crate::types::Time| contact.after(self.config.election_timeout_min);
+        let promised_until = |contact: Time| contact.after(self.config.election_timeout_min);
         self.is_leader() || self.leader_contact.is_some_and(|contact| self.now < promised_until(contact))
     }
 
@@ -183,7 +215,7 @@ impl Raft {
 
     /// Gives every other member a progress, and forgets who is no member any more. A member that
     /// comes back starts a new session (S28).
-    pub(crate) fn track_members(&mut self, next_index: crate::types::Index) {
+    pub(crate) fn track_members(&mut self, next_index: Index) {
         let mut members = self.membership.current().members();
         members.remove(&self.config.id);
         let Some(leader) = self.leader_mut() else { return };

@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::read::Relay;
 use crate::requests::Requests;
 use crate::role::{Follower, Leader, Role};
-use crate::types::{Index, NodeId, Position, Term, Time};
+use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
 
 /// What a replica finds on its disk when it starts.
 #[derive(Clone, Debug, Default)]
@@ -153,7 +153,7 @@ impl Raft {
         }
         let role = match &self.role {
             Role::Leader(leader) => self.leader_deadline(leader),
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => self.election_deadline,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => self.next_election_deadline(),
         };
         let requests = self.requests.next_deadline().unwrap_or(Time::NEVER);
         let relays = self.next_relay_deadline().unwrap_or(Time::NEVER);
@@ -165,8 +165,7 @@ impl Raft {
         self.retry_relays(out);
         match &self.role {
             Role::Leader(_) => self.on_leader_deadline(out),
-            _ if self.election_deadline <= self.now => self.on_election_timeout(out),
-            _ => {}
+            _ => self.on_election_deadline(out),
         }
     }
 
@@ -214,12 +213,12 @@ impl Raft {
         self.reset_election_deadline();
     }
 
-    pub(crate) fn persist_hard_state(&mut self, out: &mut Effects) -> crate::types::PersistId {
+    pub(crate) fn persist_hard_state(&mut self, out: &mut Effects) -> PersistId {
         let hard_state = HardState { term: self.term, voted_for: self.voted_for };
         self.persistence.write(Write::HardState(hard_state), out)
     }
 
-    fn persisted(&mut self, up_to: crate::types::PersistId, out: &mut Effects) {
+    fn persisted(&mut self, up_to: PersistId, out: &mut Effects) {
         self.persistence.persisted(up_to);
         self.count_own_vote(out);
         self.advance_leader_commit(out);
@@ -276,7 +275,7 @@ impl Raft {
     }
 
     /// Answers a request that only a leader can serve.
-    pub(crate) fn refuse_as_follower(&mut self, token: crate::types::Token, out: &mut Effects) {
+    pub(crate) fn refuse_as_follower(&mut self, token: Token, out: &mut Effects) {
         let outcome = Outcome::NotLeader { leader: self.leader() };
         self.requests.answer(token, outcome, out);
     }

@@ -35,6 +35,8 @@ pub(crate) struct Follower {
 pub(crate) struct PreCandidate {
     /// Who would vote for it.
     pub(crate) votes: Votes,
+    /// When the silent ones were last asked.
+    pub(crate) asked_at: Time,
 }
 
 /// A candidate's own state.
@@ -44,6 +46,10 @@ pub(crate) struct Candidate {
     pub(crate) votes: Votes,
     /// The write of its own vote, which counts when it is durable.
     pub(crate) own_vote: PersistId,
+    /// Whether the leader itself asked for this election.
+    pub(crate) transfer: bool,
+    /// When the silent ones were last asked.
+    pub(crate) asked_at: Time,
 }
 
 /// A leader's own state.

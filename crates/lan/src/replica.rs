@@ -1,0 +1,333 @@
+//! The LAN replica, pure: a [`Node`] that speaks the JSON protocol.
+//!
+//! It never answers one `MID` twice, and answers every request that it has heard of as soon as it
+//! can tell. What it can't tell yet, it holds: while no leader is known, and when a client that was
+//! sent to the leader comes back before the leader was heard again, which mostly means that the
+//! leader is dead. Sending such a client away again would only make it run in circles.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bowline_kv::{Command, Map, Query};
+use bowline_node::raft::{ConfigError, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
+use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
+
+use crate::lan_id::LanId;
+use crate::message::{Content, Envelope};
+use crate::wire;
+
+/// Most requests that are held at once; one more is answered `fail`.
+pub const MAX_HELD: usize = 4_096;
+
+/// Most requests that wait for the replica's log at once; one more is answered `fail`.
+pub const MAX_WAITING: usize = 16_384;
+
+/// How many of the latest requests are remembered, so that none is answered twice.
+pub const MAX_REMEMBERED: usize = 16_384;
+
+/// Longest key and value together, in bytes: a put must fit into one message between replicas.
+pub const MAX_PUT_BYTES: usize = 40_000;
+
+/// What a replica has ignored, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// Not a message of the protocol.
+    pub unreadable: u64,
+    /// From or to someone who has no place here.
+    pub foreign: u64,
+    /// A replica's message that makes no sense.
+    pub malformed: u64,
+    /// A request that was heard before.
+    pub repeated: u64,
+}
+
+/// A client's request.
+#[derive(Clone, Debug)]
+struct Request {
+    client: LanId,
+    spelled_dest: bool,
+    mid: String,
+    action: Action,
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Get { key: String },
+    Put { key: String, value: String },
+}
+
+/// A replica on the LAN.
+#[derive(Debug)]
+pub struct LanReplica {
+    id: LanId,
+    peers: BTreeMap<NodeId, LanId>,
+    node: Node<Map>,
+    next_token: u64,
+    waiting: BTreeMap<Token, Request>,
+    held: VecDeque<(Time, Request)>,
+    /// When each client was last sent to the leader.
+    redirected: BTreeMap<LanId, Time>,
+    heard: BTreeSet<(LanId, String)>,
+    heard_order: VecDeque<(LanId, String)>,
+    ignored: Ignored,
+    effects: Vec<NodeEffect>,
+}
+
+impl LanReplica {
+    /// A replica that starts with an empty memory.
+    ///
+    /// # Errors
+    /// The configuration is out of range.
+    pub fn new(
+        id: LanId,
+        peers: &[LanId],
+        configure: impl FnOnce(NodeId) -> NodeConfig,
+        now: Time,
+    ) -> Result<LanReplica, ConfigError> {
+        let peers: BTreeMap<NodeId, LanId> = peers.iter().map(|peer| (node_id(*peer), *peer)).collect();
+        let founders = Group::of_voters(peers.keys().copied().chain([node_id(id)]));
+        let recovered = RecoveredNode { raft: Recovered::founding(Membership::simple(founders)), snapshot: None };
+        let node = Node::new(configure(node_id(id)), Map::default(), recovered, now)?;
+        Ok(LanReplica {
+            id,
+            peers,
+            node,
+            next_token: 0,
+            waiting: BTreeMap::new(),
+            held: VecDeque::new(),
+            redirected: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            heard_order: VecDeque::new(),
+            ignored: Ignored::default(),
+            effects: Vec::new(),
+        })
+    }
+
+    /// What a replica on UDP says first, so that the network learns its port.
+    #[must_use]
+    pub fn hello(&self) -> Envelope {
+        self.envelope(LanId::BROADCAST, false, Content::Hello)
+    }
+
+    /// Takes a message, and appends what it has to say to `out`. What makes no sense is ignored and
+    /// counted.
+    pub fn receive(&mut self, now: Time, bytes: &[u8], out: &mut Vec<Envelope>) {
+        match Envelope::parse(bytes) {
+            Ok(envelope) => self.take(now, envelope, out),
+            Err(_) => self.ignored.unreadable += 1,
+        }
+        self.release_held(now, out);
+    }
+
+    /// Lets time pass.
+    pub fn wake(&mut self, now: Time, out: &mut Vec<Envelope>) {
+        self.run(now, NodeInput::Wake, out);
+        self.release_held(now, out);
+    }
+
+    /// When to call [`LanReplica::wake`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.node.next_deadline()
+    }
+
+    /// What it has ignored.
+    #[must_use]
+    pub fn ignored(&self) -> Ignored {
+        self.ignored
+    }
+
+    /// The replica inside.
+    #[must_use]
+    pub fn node(&self) -> &Node<Map> {
+        &self.node
+    }
+
+    /// How many requests have no answer yet.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.waiting.len() + self.held.len()
+    }
+
+    fn take(&mut self, now: Time, envelope: Envelope, out: &mut Vec<Envelope>) {
+        let Envelope { src, dst, content, spelled_dest, .. } = envelope;
+        let from_peer = self.peers.contains_key(&node_id(src));
+        let to_me = dst == self.id || dst.is_broadcast();
+        let request = |mid, action| Request { client: src, spelled_dest, mid, action };
+        match content {
+            _ if !to_me || src == self.id || src.is_broadcast() => self.ignored.foreign += 1,
+            Content::Other { kind, fields } if from_peer => match wire::decode(&kind, fields) {
+                Ok(message) => self.run(now, NodeInput::Receive { from: node_id(src), message }, out),
+                Err(_) => self.ignored.malformed += 1,
+            },
+            Content::Get { mid, key } if !from_peer => self.hear(now, request(mid, Action::Get { key }), out),
+            Content::Put { mid, key, value } if !from_peer => {
+                self.hear(now, request(mid, Action::Put { key, value }), out);
+            }
+            _ => self.ignored.foreign += 1,
+        }
+    }
+
+    /// A client's request arrives; one that was heard before has its answer, or will have it.
+    fn hear(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
+        let name = (request.client, request.mid.clone());
+        if !self.heard.insert(name.clone()) {
+            self.ignored.repeated += 1;
+            return;
+        }
+        self.heard_order.push_back(name);
+        if self.heard_order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.heard_order.pop_front()
+        {
+            self.heard.remove(&oldest);
+        }
+        if let Action::Put { key, value } = &request.action
+            && key.len() + value.len() > MAX_PUT_BYTES
+        {
+            let error = format!("key and value take {} bytes; allowed: {MAX_PUT_BYTES}", key.len() + value.len());
+            return self.fail(request, error, out);
+        }
+        self.serve(now, request, out);
+    }
+
+    /// Leads, redirects or holds.
+    fn serve(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
+        if self.node.raft().is_leader() {
+            return self.submit(now, request, out);
+        }
+        let sent_away = self.redirected.get(&request.client).copied();
+        let heard_since = self.node.raft().leader_contact().is_some_and(|contact| Some(contact) > sent_away);
+        if self.node.raft().leader().is_some() && heard_since {
+            return self.redirect(now, request, out);
+        }
+        self.hold(now, request, out);
+    }
+
+    fn submit(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
+        if self.waiting.len() >= MAX_WAITING {
+            let error = format!("{MAX_WAITING} requests wait already");
+            return self.fail(request, error, out);
+        }
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        let input = match &request.action {
+            Action::Get { key } => NodeInput::Read {
+                token,
+                query: Query::Get { key: key.clone() }.encode(),
+                consistency: Consistency::Linearizable(ReadKind::Lease),
+                deadline: None,
+            },
+            Action::Put { key, value } => {
+                let origin = format!("{}/{}", request.client, request.mid);
+                let command = Command::Put { origin, key: key.clone(), value: value.clone() }.encode();
+                NodeInput::Write { token, command, deadline: None }
+            }
+        };
+        self.waiting.insert(token, request);
+        self.run(now, input, out);
+    }
+
+    fn redirect(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
+        self.redirected.insert(request.client, now);
+        self.reply(&request, Content::Redirect { mid: request.mid.clone() }, out);
+    }
+
+    fn hold(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
+        if self.held.len() >= MAX_HELD {
+            let error = format!("no leader is known, and {MAX_HELD} requests wait for one already");
+            return self.fail(request, error, out);
+        }
+        self.held.push_back((now, request));
+    }
+
+    fn fail(&self, request: Request, error: String, out: &mut Vec<Envelope>) {
+        self.reply(&request, Content::Fail { mid: request.mid.clone(), error: Some(error) }, out);
+    }
+
+    /// Serves what was held, as soon as this replica leads or has heard of a leader since.
+    fn release_held(&mut self, now: Time, out: &mut Vec<Envelope>) {
+        if self.node.raft().is_leader() {
+            for (_, request) in std::mem::take(&mut self.held) {
+                self.submit(now, request, out);
+            }
+            return;
+        }
+        if self.node.raft().leader().is_none() {
+            return;
+        }
+        let contact = self.node.raft().leader_contact();
+        while self.held.front().is_some_and(|(since, _)| contact >= Some(*since)) {
+            if let Some((_, request)) = self.held.pop_front() {
+                self.redirect(now, request, out);
+            }
+        }
+    }
+
+    /// Hands the replica an input and carries out what it says. Its memory is durable at once: that
+    /// it may lose everything with its process is what the LAN face is told of it.
+    fn run(&mut self, now: Time, input: NodeInput, out: &mut Vec<Envelope>) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.node.handle(now, input, &mut effects);
+            let mut durable = None;
+            for effect in effects.drain(..) {
+                match effect {
+                    NodeEffect::Persist { id, .. } => durable = Some(id),
+                    NodeEffect::StoreSnapshot { snapshot } => {
+                        inputs.push_back(NodeInput::SnapshotStored { index: snapshot.header.position.index });
+                    }
+                    NodeEffect::Send { to, message, .. } => self.send(to, &message, out),
+                    NodeEffect::Respond { token, response } => self.respond(now, token, response, out),
+                    // The node ignores every input from here on: the replica falls silent.
+                    NodeEffect::Halt { .. } => {}
+                }
+            }
+            self.effects = effects;
+            inputs.extend(durable.map(|up_to| NodeInput::Persisted { up_to }));
+        }
+    }
+
+    fn send(&self, to: NodeId, message: &NodeMessage, out: &mut Vec<Envelope>) {
+        if let Some(peer) = self.peers.get(&to) {
+            let (kind, fields) = wire::encode(message);
+            out.push(self.envelope(*peer, false, Content::Other { kind: kind.to_owned(), fields }));
+        }
+    }
+
+    fn respond(&mut self, now: Time, token: Token, response: Response, out: &mut Vec<Envelope>) {
+        let Some(request) = self.waiting.remove(&token) else { return };
+        let mid = request.mid.clone();
+        match response {
+            Response::Done(value) => {
+                let value = match &request.action {
+                    Action::Get { .. } => Some(String::from_utf8_lossy(&value).into_owned()),
+                    Action::Put { .. } => None,
+                };
+                self.reply(&request, Content::Ok { mid, value }, out);
+            }
+            // Nothing was done and nothing will be: whoever leads now may be asked again.
+            Response::NotLeader { .. } | Response::Superseded | Response::Refused(_) => self.serve(now, request, out),
+            Response::Overloaded { limit } => self.fail(request, format!("overloaded: {limit} is reached"), out),
+            Response::Expired => {
+                self.fail(request, "it is not known whether this took effect".to_owned(), out);
+            }
+        }
+    }
+
+    fn reply(&self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
+        out.push(self.envelope(request.client, request.spelled_dest, content));
+    }
+
+    fn envelope(&self, dst: LanId, spelled_dest: bool, content: Content) -> Envelope {
+        let leader = match self.node.raft().leader() {
+            Some(leader) if leader == node_id(self.id) => self.id,
+            Some(leader) => self.peers.get(&leader).copied().unwrap_or(LanId::BROADCAST),
+            None => LanId::BROADCAST,
+        };
+        Envelope { src: self.id, dst, leader, content, spelled_dest }
+    }
+}
+
+fn node_id(id: LanId) -> NodeId {
+    NodeId(id.value().into())
+}
