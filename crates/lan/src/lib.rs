@@ -11,6 +11,7 @@ pub mod profile;
 pub mod random;
 pub mod replica;
 pub mod scenario;
+pub mod virtual_run;
 pub mod wire;
 
 pub use lan_id::{LanId, LanIdError};

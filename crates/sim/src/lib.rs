@@ -1,3 +1,4 @@
 //! The deterministic world, and the judges of what happened in it.
 
 pub mod linearizability;
+pub mod trace;

@@ -1,0 +1,358 @@
+//! A scenario in virtual time: the emulated LAN and real replicas in one thread, with a queue of
+//! what is on its way and no clock but the queue's. One seed decides everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bowline_node::raft::{ConfigError, Time};
+use bowline_sim::trace::TraceHash;
+use bytes::Bytes;
+
+use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};
+use crate::lan_id::LanId;
+use crate::profile::Profile;
+use crate::random::Random;
+use crate::replica::{Ignored, LanReplica};
+use crate::scenario::Scenario;
+
+/// Most steps of one run: far beyond any real one, so that a loop without end is an error.
+const MAX_STEPS: u64 = 50_000_000;
+
+/// How messages travel between a replica and the network, one way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Links {
+    /// Shortest delay.
+    pub delay_min: Duration,
+    /// Longest delay.
+    pub delay_max: Duration,
+    /// Probability that a message between replicas arrives twice.
+    pub duplicates: f64,
+    /// Probability that a message between replicas is overtaken by later ones.
+    pub reorders: f64,
+    /// How long an overtaken or doubled message is late, at most.
+    pub lateness: Duration,
+}
+
+impl Default for Links {
+    /// Sockets on one machine: 20 to 60 µs, in order, nothing doubled.
+    fn default() -> Links {
+        Links {
+            delay_min: Duration::from_micros(20),
+            delay_max: Duration::from_micros(60),
+            duplicates: 0.0,
+            reorders: 0.0,
+            lateness: Duration::from_millis(20),
+        }
+    }
+}
+
+/// What a run is made of, beside its scenario.
+#[derive(Clone, Debug, Default)]
+pub struct VirtualOptions {
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// How the replicas are tuned.
+    pub profile: Profile,
+    /// How messages travel.
+    pub links: Links,
+    /// Faults beyond the scenario's.
+    pub faults: ExtraFaults,
+    /// Bytes of log that a replica keeps before it makes a snapshot, if not the profile's.
+    pub retained_bytes: Option<usize>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct VirtualOutcome {
+    /// Everything that happened, for judging and reporting.
+    pub record: Record,
+    /// Fingerprint of every message and event, in order, with its time.
+    pub trace_hash: u64,
+    /// What the replicas ignored, summed up.
+    pub ignored: Vec<Ignored>,
+    /// What happened, as lines of text.
+    pub steps: u64,
+}
+
+/// Why a run could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtualError {
+    /// The replicas' configuration is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The run did not come to its end.
+    #[error("the run made {MAX_STEPS} steps without coming to its end: something goes round in circles")]
+    TooManySteps,
+}
+
+/// Something on its way.
+#[derive(Debug)]
+enum Parcel {
+    ToReplica { to: usize, bytes: Bytes },
+    ToNetwork { from: usize, bytes: Vec<u8> },
+}
+
+struct World {
+    emulation: Emulation,
+    replicas: Vec<Option<LanReplica>>,
+    links: Links,
+    queue: BTreeMap<(Duration, u64), Parcel>,
+    parcels: u64,
+    /// When the last parcel of each direction arrives: those after it don't overtake it.
+    last_up: Vec<Duration>,
+    last_down: Vec<Duration>,
+    random: Random,
+    trace: TraceHash,
+    now: Duration,
+}
+
+/// Runs `scenario` to its end, and shows each note of the timeline to `observer`.
+///
+/// # Errors
+/// The configuration is out of range, or the run does not end.
+pub fn run(
+    scenario: Scenario,
+    options: VirtualOptions,
+    observer: &mut dyn FnMut(Duration, &Note),
+) -> Result<VirtualOutcome, VirtualError> {
+    let mut world = World::new(scenario, &options)?;
+    let mut steps = 0;
+    while world.step(observer) {
+        steps += 1;
+        if steps > MAX_STEPS {
+            return Err(VirtualError::TooManySteps);
+        }
+    }
+    let ignored = world.replicas.iter().flatten().map(LanReplica::ignored).collect();
+    Ok(VirtualOutcome { record: world.emulation.into_record(), trace_hash: world.trace.value(), ignored, steps })
+}
+
+impl World {
+    fn new(scenario: Scenario, options: &VirtualOptions) -> Result<World, VirtualError> {
+        let emulation = Emulation::new(scenario, options.seed, options.faults.clone());
+        let ids = emulation.replica_ids().to_vec();
+        let mut random = Random::stream(options.seed, 100);
+        let mut replicas = Vec::new();
+        for id in &ids {
+            let peers: Vec<LanId> = ids.iter().copied().filter(|peer| peer != id).collect();
+            let seed = random.next_u64();
+            let configure = |node| {
+                let mut config = options.profile.config(node, seed);
+                if let Some(bytes) = options.retained_bytes {
+                    config.raft.max_retained_bytes = bytes;
+                    config.snapshot_at_bytes = bytes * 2;
+                    config.chunk_bytes = config.chunk_bytes.min(bytes.max(64));
+                }
+                config
+            };
+            replicas.push(Some(LanReplica::new(*id, &peers, configure, Time::ZERO)?));
+        }
+        let count = replicas.len();
+        Ok(World {
+            emulation,
+            replicas,
+            links: options.links,
+            queue: BTreeMap::new(),
+            parcels: 0,
+            last_up: vec![Duration::ZERO; count],
+            last_down: vec![Duration::ZERO; count],
+            random,
+            trace: TraceHash::new(),
+            now: Duration::ZERO,
+        })
+    }
+
+    /// Lets the next thing happen; `false` when the run is over.
+    fn step(&mut self, observer: &mut dyn FnMut(Duration, &Note)) -> bool {
+        let Some(agenda) = self.emulation.next_deadline() else { return false };
+        let parcel = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let deadline = |replica: &Option<LanReplica>| replica.as_ref().map(|replica| as_duration(replica.next_deadline()));
+        let alarm = self.replicas.iter().enumerate().filter_map(|(index, replica)| Some((deadline(replica)?, index))).min();
+        let mut actions = Vec::new();
+        let first = alarm.map_or(agenda, |(at, _)| at.min(agenda)).min(parcel.unwrap_or(agenda));
+        self.now = self.now.max(first);
+        if let Some(parcel) = self.queue.first_entry().filter(|parcel| parcel.key().0 <= self.now) {
+            match parcel.remove() {
+                Parcel::ToReplica { to, bytes } => self.deliver(to, &bytes),
+                Parcel::ToNetwork { from, bytes } => {
+                    self.trace.number(from as u64);
+                    self.trace.bytes(&bytes);
+                    self.emulation.receive(self.now, from, &bytes, &mut actions);
+                }
+            }
+        } else if agenda <= self.now {
+            self.emulation.wake(self.now, &mut actions);
+        } else if let Some((_, index)) = alarm {
+            let mut said = Vec::new();
+            if let Some(replica) = &mut self.replicas[index] {
+                replica.wake(as_time(self.now), &mut said);
+            }
+            self.post(index, said);
+        }
+        self.carry_out(actions, observer);
+        true
+    }
+
+    fn deliver(&mut self, to: usize, bytes: &[u8]) {
+        let mut said = Vec::new();
+        self.trace.number(as_time(self.now).0);
+        if let Some(replica) = &mut self.replicas[to] {
+            replica.receive(as_time(self.now), bytes, &mut said);
+        }
+        self.post(to, said);
+    }
+
+    /// What a replica has said goes on its way.
+    fn post(&mut self, from: usize, said: Vec<crate::message::Envelope>) {
+        for envelope in said {
+            let at = self.arrival(Direction::Up, from);
+            self.enqueue(at, Parcel::ToNetwork { from, bytes: envelope.encode() });
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>, observer: &mut dyn FnMut(Duration, &Note)) {
+        for action in actions {
+            match action {
+                Action::Deliver { to, bytes, from_client } => {
+                    if !from_client && self.random.chance(self.links.duplicates) {
+                        let at = self.now + self.lateness();
+                        self.enqueue(at, Parcel::ToReplica { to, bytes: bytes.clone() });
+                    }
+                    let late = !from_client && self.random.chance(self.links.reorders);
+                    let at = if late { self.now + self.lateness() } else { self.arrival(Direction::Down, to) };
+                    self.enqueue(at, Parcel::ToReplica { to, bytes });
+                }
+                Action::Kill { replica } => self.replicas[replica] = None,
+                Action::Note(note) => observer(self.now, &note),
+            }
+        }
+    }
+
+    fn enqueue(&mut self, at: Duration, parcel: Parcel) {
+        self.parcels += 1;
+        self.queue.insert((at, self.parcels), parcel);
+    }
+
+    fn lateness(&mut self) -> Duration {
+        self.between(self.links.delay_min, self.links.delay_min + self.links.lateness)
+    }
+
+    /// When a message sent now arrives, if it keeps its place among the others.
+    fn arrival(&mut self, direction: Direction, replica: usize) -> Duration {
+        let at = self.now + self.between(self.links.delay_min, self.links.delay_max);
+        let last = match direction {
+            Direction::Up => &mut self.last_up[replica],
+            Direction::Down => &mut self.last_down[replica],
+        };
+        *last = (*last).max(at);
+        *last
+    }
+
+    fn between(&mut self, shortest: Duration, longest: Duration) -> Duration {
+        let width = as_time(longest.saturating_sub(shortest)).0;
+        shortest + Duration::from_nanos(self.random.below(width + 1))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Up,
+    Down,
+}
+
+fn as_time(span: Duration) -> Time {
+    Time::ZERO.after(span)
+}
+
+fn as_duration(time: Time) -> Duration {
+    Duration::from_nanos(time.0)
+}
+
+/// What [`mixture`] draws.
+#[derive(Clone, Debug)]
+pub struct Mixture {
+    /// The scenario of the mixture.
+    pub scenario: Scenario,
+    /// Everything else.
+    pub options: VirtualOptions,
+}
+
+/// A random mixture of everything that a LAN can do to replicas: 3 to 9 of them, losses of up to a
+/// half, doubled and overtaken messages, up to five cuts of all shapes, one-way ones included, and
+/// the death of up to a minority. The network heals before the end, and there is time left to answer.
+#[must_use]
+pub fn mixture(seed: u64) -> Mixture {
+    let mut random = Random::stream(seed, 200);
+    let replicas = 3 + random.below(7) as usize;
+    let scenario = crate::scenario::Scenario {
+        lifetime: Duration::from_secs(10 + random.below(11)),
+        replicas,
+        requests: 100 + random.below(301),
+        mix: 0.1 + 0.1 * random.below(8) as f64,
+        start_wait: Duration::from_secs(random.below(4)),
+        end_wait: Duration::from_secs(60),
+        drops: if random.chance(0.3) { 0.0 } else { 0.05 * random.below(11) as f64 },
+        seed: Some(seed),
+        max_packets: 1_000_000,
+        events: Vec::new(),
+        ..Scenario::builtin_named("simple-2").expect("the main job is built in")
+    };
+    let end = scenario.start_wait + scenario.lifetime;
+    let links = Links {
+        duplicates: if random.chance(0.5) { 0.1 * random.below(4) as f64 } else { 0.0 },
+        reorders: if random.chance(0.5) { 0.1 * random.below(4) as f64 } else { 0.0 },
+        delay_max: Duration::from_micros(60 + random.below(20_000)),
+        ..Links::default()
+    };
+    let faults = draw_faults(&mut random, replicas, end);
+    let retained_bytes = random.chance(0.3).then(|| 256 << random.below(6));
+    let profile = if random.chance(0.5) { Profile::Frugal } else { Profile::Paper };
+    Mixture { scenario, options: VirtualOptions { seed, profile, links, faults, retained_bytes } }
+}
+
+fn draw_faults(random: &mut Random, replicas: usize, end: Duration) -> ExtraFaults {
+    let moment = |random: &mut Random, end: Duration| Duration::from_millis(random.below(end.as_millis() as u64));
+    let mut faults = ExtraFaults::default();
+    for _ in 0..random.below(6) {
+        let from = moment(random, end);
+        let until = (from + Duration::from_millis(200 + random.below(8_000))).min(end);
+        let blocked = draw_cut(random, replicas);
+        faults.partitions.push(crate::emulation::LinkCut { from, until, blocked });
+    }
+    let mut victims: Vec<usize> = (0..replicas).collect();
+    random.shuffle(&mut victims);
+    let kills = random.below(replicas.div_ceil(2) as u64) as usize;
+    for victim in victims.into_iter().take(kills) {
+        faults.kills.push((moment(random, end), victim));
+    }
+    faults
+}
+
+/// A cut of one of five shapes: two halves, one replica alone, one replica deaf or mute, a bridge
+/// between two halves, or single links at random.
+fn draw_cut(random: &mut Random, replicas: usize) -> BTreeSet<(usize, usize)> {
+    let mut order: Vec<usize> = (0..replicas).collect();
+    random.shuffle(&mut order);
+    let (lone, bridge) = (order[0], order[order.len() - 1]);
+    let split = 1 + random.below(replicas as u64 - 1) as usize;
+    let left: BTreeSet<usize> = order[..split].iter().copied().collect();
+    let shape = random.below(6);
+    let mut blocked = BTreeSet::new();
+    for from in 0..replicas {
+        for to in (0..replicas).filter(|to| *to != from) {
+            let crosses = left.contains(&from) != left.contains(&to);
+            let cut = match shape {
+                0 => crosses,
+                1 => from == lone || to == lone,
+                2 => from == lone,
+                3 => to == lone,
+                4 => crosses && from != bridge && to != bridge,
+                _ => random.chance(0.3),
+            };
+            if cut {
+                blocked.insert((from, to));
+            }
+        }
+    }
+    blocked
+}
