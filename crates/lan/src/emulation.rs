@@ -280,14 +280,16 @@ impl Emulation {
         if header.kind == "hello" {
             self.record.traffic.hellos += 1;
         } else if header.dst.is_broadcast() {
+            let raw = Bytes::copy_from_slice(raw);
             for to in (0..self.alive.len()).filter(|&to| to != from) {
-                self.forward(from, to, &header.kind, raw, out);
+                self.forward(from, to, &header.kind, &raw, out);
             }
         } else if header.dst == own {
             let detail = || format!("a {:?}", shorten(&header.kind));
             self.bad(from, Bad::ToItself, detail, out);
         } else if let Some(to) = index_of(&self.record.replica_ids, header.dst) {
-            self.forward(from, to, &header.kind, raw, out);
+            let raw = Bytes::copy_from_slice(raw);
+            self.forward(from, to, &header.kind, &raw, out);
         } else if let Some(client) = index_of(&self.record.client_ids, header.dst) {
             self.reply(from, client, raw, out);
         } else {
@@ -297,7 +299,7 @@ impl Emulation {
     }
 
     /// One copy of a message from one replica to another one.
-    fn forward(&mut self, from: usize, to: usize, kind: &str, raw: &[u8], out: &mut Vec<Action>) {
+    fn forward(&mut self, from: usize, to: usize, kind: &str, raw: &Bytes, out: &mut Vec<Action>) {
         self.count(from, kind, raw.len() as u64);
         let fate = self.network.fate(self.now, from, to);
         let traffic = &mut self.record.traffic;
@@ -310,7 +312,7 @@ impl Emulation {
             Fate::Cut => traffic.cut += 1,
             Fate::Arrives => out.push(Action::Deliver {
                 to,
-                bytes: Bytes::copy_from_slice(raw),
+                bytes: raw.clone(),
                 from_client: false,
             }),
         }

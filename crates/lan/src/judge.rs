@@ -5,11 +5,13 @@
 //! exchanged as many messages as agreement needs, and neither a message storm nor a flood ended it.
 //! The benchmarks' tiers say how good it was; they do not decide whether it passed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::emulation::{Bad, End, Operation, Outcome, Record, Request};
+use crate::report::grouped;
 use crate::scenario::{Benchmarks, Thresholds, Tier};
 use crate::statistics::{Share, Statistics};
 
@@ -280,6 +282,7 @@ fn measure(record: &Record, statistics: &Statistics) -> Vec<Measured> {
 
 /// Every get that is wrong by the naive rule, see [`WrongGet`].
 pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
+    let puts = puts_by_key(record);
     let mut wrong: Vec<WrongGet> = record
         .attempts
         .iter()
@@ -298,10 +301,9 @@ pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
                 key: request.key.clone(),
                 expected: expected.clone(),
                 got: got.clone(),
-                put_under_way: record
-                    .requests
+                put_under_way: puts[&(request.client, request.key.as_str())]
                     .iter()
-                    .any(|other| overlaps(other, request, answer.at)),
+                    .any(|put| overlaps(put, request, answer.at)),
             })
         })
         .collect();
@@ -309,13 +311,21 @@ pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
     wrong
 }
 
-/// Whether `put` writes the key of `get` and was under way at some time while the get was.
+/// Every put, by its client and key. A get that expects a value has a put before it.
+fn puts_by_key(record: &Record) -> BTreeMap<(usize, &str), Vec<&Request>> {
+    let mut puts: BTreeMap<(usize, &str), Vec<&Request>> = BTreeMap::new();
+    for request in &record.requests {
+        if request.operation == Operation::Put {
+            let key = (request.client, request.key.as_str());
+            puts.entry(key).or_default().push(request);
+        }
+    }
+    puts
+}
+
+/// Whether a put was under way at some time while a get was.
 fn overlaps(put: &Request, get: &Request, get_done: Duration) -> bool {
-    put.operation == Operation::Put
-        && put.client == get.client
-        && put.key == get.key
-        && put.created <= get_done
-        && put.done.is_none_or(|done| done >= get.created)
+    put.created <= get_done && put.done.is_none_or(|done| done >= get.created)
 }
 
 fn right_gets(wrong: &[WrongGet], statistics: &Statistics) -> (Status, String) {
@@ -387,8 +397,9 @@ fn enough_messages(record: &Record, statistics: &Statistics) -> (Status, String)
         false => Status::Failed,
     };
     let reason = format!(
-        "{} messages between replicas; agreement needs at least {minimum}",
-        statistics.messages
+        "{} messages between replicas; agreement needs at least {}",
+        grouped(statistics.messages),
+        grouped(minimum)
     );
     (status, reason)
 }
@@ -397,12 +408,16 @@ fn no_message_storm(record: &Record, statistics: &Statistics) -> (Status, String
     let most = record.scenario.max_packets;
     if record.end == Some(End::MessageStorm) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!("more than {most} messages between replicas after {at:.3} s");
+        let reason = format!(
+            "more than {} messages between replicas after {at:.3} s",
+            grouped(most)
+        );
         (Status::Failed, reason)
     } else {
         let reason = format!(
-            "{} messages; at most {most} are allowed",
-            statistics.messages
+            "{} messages; at most {} are allowed",
+            grouped(statistics.messages),
+            grouped(most)
         );
         (Status::Passed, reason)
     }
@@ -413,12 +428,15 @@ fn no_flood(record: &Record) -> (Status, String) {
     let most = record.scenario.max_packets;
     if record.end == Some(End::Flood) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!("more than {most} messages that nobody can use after {at:.3} s");
+        let reason = format!(
+            "more than {} messages that nobody can use after {at:.3} s",
+            grouped(most)
+        );
         (Status::Failed, reason)
     } else {
         (
             Status::Passed,
-            format!("{useless} messages that nobody can use"),
+            format!("{} messages that nobody can use", grouped(useless)),
         )
     }
 }

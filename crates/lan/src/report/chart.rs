@@ -318,7 +318,9 @@ impl Decades {
 fn decades(report: &Report, top: f64) -> Decades {
     let latency = report.statistics.latency;
     let power = |time: Option<Duration>| time.map(|t| t.as_secs_f64().max(1e-7).log10());
-    let low = power(latency.map(|l| l.min)).map_or(-4, |p| p.floor() as i32);
+    let floor = report.floor.map(|floor| floor.median);
+    let lowest = [latency.map(|l| l.min), floor].into_iter().flatten().min();
+    let low = power(lowest).map_or(-4, |p| p.floor() as i32);
     let high = power(latency.map(|l| l.max)).map_or(0, |p| p.ceil() as i32);
     Decades {
         low,

@@ -191,7 +191,7 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
         (
             "bounces",
             format!(
-                "{} redirects and {} fails in {} attempts; one request was bounced {} times",
+                "{} redirects and {} fails in {} attempts; at most {} of them for one request",
                 n(s.redirects),
                 n(s.fails),
                 n(s.attempts),
