@@ -24,11 +24,22 @@ pub struct Judgement {
     pub verdicts: Vec<Verdict>,
     /// How the benchmarks came out; those that the scenario does not have are missing.
     pub benchmarks: Vec<Measured>,
+    /// What the checker of linearizability said, in full.
+    pub linearizability: Linearizability,
     /// Every wrong get, in order of time.
     pub wrong_gets: Vec<WrongGet>,
 }
 
 impl Judgement {
+    /// The operations that show that the history is not linearizable, one a line; empty if it is.
+    pub fn proof(&self) -> impl Iterator<Item = &str> {
+        let explanation = match &self.linearizability {
+            Linearizability::Violated { explanation } => explanation.as_str(),
+            Linearizability::Linearizable | Linearizability::Undecided { .. } => "",
+        };
+        explanation.lines().skip(1)
+    }
+
     /// The verdict on one check.
     pub fn verdict(&self, check: Check) -> &Verdict {
         self.verdicts
@@ -214,7 +225,7 @@ pub enum Linearizability {
     Linearizable,
     /// There is none.
     Violated {
-        /// Which key, and which operations.
+        /// In the first line what is wrong, in any further ones the operations.
         explanation: String,
     },
     /// The checker gave up; that fails a run, too.
@@ -257,6 +268,7 @@ pub fn judge(
         passed: verdicts.iter().all(|v| v.status != Status::Failed),
         verdicts,
         benchmarks: measure(record, statistics),
+        linearizability: linearizability.clone(),
         wrong_gets,
     }
 }
@@ -354,7 +366,10 @@ fn linearizable(linearizability: &Linearizability) -> (Status, String) {
             let reason = "one order explains every answer".to_owned();
             (Status::Passed, reason)
         }
-        Linearizability::Violated { explanation } => (Status::Failed, explanation.clone()),
+        Linearizability::Violated { explanation } => {
+            let summary = explanation.lines().next().unwrap_or_default();
+            (Status::Failed, summary.to_owned())
+        }
         // What nobody could verify does not pass.
         Linearizability::Undecided { reason } => (Status::Failed, reason.clone()),
     }

@@ -78,6 +78,7 @@ impl Report {
             "ended_at": record.ended_at.as_secs_f64(),
             "verdicts": self.judgement.verdicts,
             "benchmarks": self.judgement.benchmarks,
+            "linearizability": self.judgement.linearizability,
             "statistics": self.statistics,
             "wrong_gets": self.judgement.wrong_gets,
             "misbehaviour": record.misbehaviour,

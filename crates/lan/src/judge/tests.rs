@@ -278,7 +278,7 @@ fn a_message_storm_fails_the_run() {
 fn the_checkers_word_counts() {
     let record = run(half_puts(), &mut perfect());
     let statistics = Statistics::of(&record);
-    let explanation = "key A: the read saw what was overwritten".to_owned();
+    let explanation = "key A: the read saw what was overwritten\n  put\n  get".to_owned();
     let reason = "too many steps".to_owned();
     for word in [
         Linearizability::Violated { explanation },
@@ -287,6 +287,17 @@ fn the_checkers_word_counts() {
         let judgement = judge(&record, &statistics, &word);
         assert!(!judgement.passed);
         assert_eq!(failed(&judgement), [Check::Linearizable]);
+        let reason = &judgement.verdict(Check::Linearizable).reason;
+        match word {
+            Linearizability::Violated { .. } => {
+                assert_eq!(reason, "key A: the read saw what was overwritten");
+                assert!(judgement.proof().eq(["  put", "  get"]));
+            }
+            _ => {
+                assert_eq!(reason, "too many steps");
+                assert_eq!(judgement.proof().count(), 0);
+            }
+        }
     }
 }
 

@@ -101,7 +101,18 @@ fn verdicts(report: &Report, page: &mut String) {
             escape(&verdict.reason)
         );
     }
-    page.push_str("</table></section>\n");
+    page.push_str("</table>");
+    let mut proof = report.judgement.proof().peekable();
+    if proof.peek().is_some() {
+        page.push_str(
+            "<p class=\"caption\">These operations have no order that explains them:</p><pre>",
+        );
+        for operation in proof {
+            put!(page, "{}\n", escape(operation.trim_start()));
+        }
+        page.push_str("</pre>");
+    }
+    page.push_str("</section>\n");
 }
 
 fn benchmarks(report: &Report, page: &mut String) {

@@ -154,6 +154,25 @@ fn a_run_without_any_answer_can_be_reported() {
 }
 
 #[test]
+fn the_proof_of_a_violation_is_shown_in_full() {
+    let explanation = "key <A>: no order\n  put 1\n  get <i>".to_owned();
+    let word = Linearizability::Violated { explanation };
+    let report = Report::new(eventful().record, &word);
+    let text = report.text(false);
+    assert!(
+        text.contains("FAIL linearizable      key <A>: no order\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("  put 1\n") && text.contains("  get <i>\n"),
+        "{text}"
+    );
+    let page = report.html();
+    assert!(page.contains("<pre>put 1\nget &lt;i&gt;\n</pre>"));
+    assert_eq!(report.json()["linearizability"]["is"], "violated");
+}
+
+#[test]
 fn the_table_has_a_line_for_each_run_and_a_sum() {
     let good = eventful();
     let silent = Scenario::from_json(

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{Report, grouped};
-use crate::judge::{Benchmark, Measured, Status};
+use crate::judge::{Benchmark, Check, Measured, Status};
 use crate::scenario::Tier;
 use crate::seconds::show;
-use crate::statistics::Latency;
+use crate::statistics::{Latency, Statistics};
 
 /// How many wrong gets and how many moments of the timeline are listed.
 const LISTED: usize = 20;
@@ -117,6 +117,11 @@ fn verdicts(report: &Report, paint: Paint, text: &mut String) {
             verdict.check.title(),
             verdict.reason
         );
+        if verdict.check == Check::Linearizable {
+            for operation in report.judgement.proof() {
+                line!(text, "       {:<17} {}", "", operation.trim_end());
+            }
+        }
     }
 }
 
@@ -174,73 +179,73 @@ pub(super) fn distribution(latency: Option<Latency>) -> String {
 /// The numbers worth telling, as pairs of a name and a line.
 pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let s = &report.statistics;
-    let n = grouped;
-    let mut facts = vec![
-        (
-            "requests",
-            format!(
-                "{} created of {}: {} of {} gets and {} of {} puts answered",
-                n(s.created),
-                n(s.requests),
-                n(s.gets.answered),
-                n(s.gets.created),
-                n(s.puts.answered),
-                n(s.puts.created)
-            ),
-        ),
-        (
-            "bounces",
-            format!(
-                "{} redirects and {} fails in {} attempts; at most {} of them for one request",
-                n(s.redirects),
-                n(s.fails),
-                n(s.attempts),
-                n(u64::from(s.most_bounces))
-            ),
-        ),
-        (
-            "unanswered",
-            format!(
-                "{}: {} at replicas that were lost, {} elsewhere",
-                n(s.unanswered),
-                n(s.unanswered_at_lost_replicas),
-                n(s.unanswered_elsewhere)
-            ),
-        ),
+    let mut facts = client_facts(s);
+    facts.extend([
         ("latency", distribution(s.latency)),
         ("until done", distribution(s.completion)),
         ("gets", distribution(s.get_completion)),
         ("puts", distribution(s.put_completion)),
-        (
-            "messages",
-            format!(
-                "{} ({} bytes): {} lost, {} cut off, {} to dead replicas",
-                n(s.messages),
-                n(s.bytes),
-                n(s.lost),
-                n(s.cut),
-                n(s.to_the_dead)
-            ),
-        ),
-        (
-            "replicas",
-            format!(
-                "{} changes of leader, {} killed, {} died by themselves",
-                n(s.leader_changes),
-                n(s.killed),
-                n(s.died)
-            ),
-        ),
-    ];
+    ]);
     if let Some(floor) = report.floor {
         let value = format!(
             "a round trip on this machine takes {} ({} samples)",
             show(floor.median),
-            n(floor.samples as u64)
+            grouped(floor.samples as u64)
         );
-        facts.insert(7, ("floor", value));
+        facts.push(("floor", value));
     }
+    facts.extend(replica_facts(s));
     facts
+}
+
+fn client_facts(s: &Statistics) -> Vec<(&'static str, String)> {
+    let n = grouped;
+    let requests = format!(
+        "{} created of {}: {} of {} gets and {} of {} puts answered",
+        n(s.created),
+        n(s.requests),
+        n(s.gets.answered),
+        n(s.gets.created),
+        n(s.puts.answered),
+        n(s.puts.created)
+    );
+    let bounces = format!(
+        "{} redirects and {} fails in {} attempts; at most {} of them for one request",
+        n(s.redirects),
+        n(s.fails),
+        n(s.attempts),
+        n(u64::from(s.most_bounces))
+    );
+    let unanswered = format!(
+        "{}: {} at replicas that were lost, {} elsewhere",
+        n(s.unanswered),
+        n(s.unanswered_at_lost_replicas),
+        n(s.unanswered_elsewhere)
+    );
+    vec![
+        ("requests", requests),
+        ("bounces", bounces),
+        ("unanswered", unanswered),
+    ]
+}
+
+fn replica_facts(s: &Statistics) -> Vec<(&'static str, String)> {
+    let n = grouped;
+    let messages = format!(
+        "{} ({} bytes): {} lost, {} cut off, {} to dead replicas",
+        n(s.messages),
+        n(s.bytes),
+        n(s.lost),
+        n(s.cut),
+        n(s.to_the_dead)
+    );
+    let replicas = format!(
+        "{} changes of leader, {} killed, {} died by themselves",
+        n(s.leader_changes),
+        n(s.killed),
+        n(s.died)
+    );
+    vec![("messages", messages), ("replicas", replicas)]
 }
 
 fn numbers(report: &Report, text: &mut String) {
