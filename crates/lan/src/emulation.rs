@@ -37,8 +37,8 @@ mod record;
 pub use clients::{CLIENTS, FREE_BOUNCES};
 pub use network::{ExtraFaults, LinkCut};
 pub use record::{
-    Answer, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Moment, Note, Operation,
-    Outcome, Record, Request, Traffic, Volume,
+    Answer, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Moment, Note, Operation, Outcome, Record, Request,
+    Traffic, Volume,
 };
 
 use clients::Clients;
@@ -150,11 +150,7 @@ impl Emulation {
             tasks_made: 0,
             alive: vec![true; replicas],
             clients: Clients::new(scenario.mix, Random::stream(seed, 1)),
-            network: Network::new(
-                scenario.drops,
-                Random::stream(seed, 2),
-                extra.partitions.clone(),
-            ),
+            network: Network::new(scenario.drops, Random::stream(seed, 2), extra.partitions.clone()),
             leadership: Leadership::new(replicas),
             random: Random::stream(seed, 3),
             by_mid: BTreeMap::new(),
@@ -169,10 +165,7 @@ impl Emulation {
                 ended_at: Duration::ZERO,
                 requests: Vec::new(),
                 attempts: Vec::new(),
-                traffic: Traffic {
-                    by_sender: vec![0; replicas],
-                    ..Traffic::default()
-                },
+                traffic: Traffic { by_sender: vec![0; replicas], ..Traffic::default() },
                 misbehaviour: Misbehaviour::default(),
                 losses: Vec::new(),
                 timeline: Vec::new(),
@@ -313,26 +306,18 @@ impl Emulation {
         match fate {
             Fate::Lost => traffic.lost += 1,
             Fate::Cut => traffic.cut += 1,
-            Fate::Arrives => out.push(Action::Deliver {
-                to,
-                bytes: raw.clone(),
-                from_client: false,
-            }),
+            Fate::Arrives => out.push(Action::Deliver { to, bytes: raw.clone(), from_client: false }),
         }
     }
 
     fn count(&mut self, from: usize, kind: &str, bytes: u64) {
         let traffic = &mut self.record.traffic;
-        let known =
-            traffic.by_kind.len() < Traffic::MAX_KINDS || traffic.by_kind.contains_key(kind);
+        let known = traffic.by_kind.len() < Traffic::MAX_KINDS || traffic.by_kind.contains_key(kind);
         let kind = if known { kind } else { "(other)" };
         if !traffic.by_kind.contains_key(kind) {
             traffic.by_kind.insert(kind.to_owned(), Volume::default());
         }
-        for volume in [Some(&mut traffic.sent), traffic.by_kind.get_mut(kind)]
-            .into_iter()
-            .flatten()
-        {
+        for volume in [Some(&mut traffic.sent), traffic.by_kind.get_mut(kind)].into_iter().flatten() {
             volume.messages += 1;
             volume.bytes += bytes;
         }
@@ -381,24 +366,12 @@ impl Emulation {
     }
 
     /// The first answer to an attempt.
-    fn answer(
-        &mut self,
-        from: usize,
-        attempt: usize,
-        leader: LanId,
-        outcome: Outcome,
-        out: &mut Vec<Action>,
-    ) {
+    fn answer(&mut self, from: usize, attempt: usize, leader: LanId, outcome: Outcome, out: &mut Vec<Action>) {
         let leader = index_of(&self.record.replica_ids, leader);
-        self.record.attempts[attempt].answer = Some(Answer {
-            at: self.now,
-            by: from,
-            leader,
-            outcome: outcome.clone(),
-        });
+        self.record.attempts[attempt].answer =
+            Some(Answer { at: self.now, by: from, leader, outcome: outcome.clone() });
         let index = self.record.attempts[attempt].request;
-        self.clients
-            .learn_leader(self.record.requests[index].client, leader);
+        self.clients.learn_leader(self.record.requests[index].client, leader);
         match outcome {
             Outcome::Ok { value } => self.done(from, index, value, out),
             Outcome::Redirect => {
@@ -419,9 +392,7 @@ impl Emulation {
         let request = &mut self.record.requests[index];
         request.done = Some(self.now);
         match &request.value {
-            Some(written) => self
-                .clients
-                .acknowledge(request.client, &request.key, written),
+            Some(written) => self.clients.acknowledge(request.client, &request.key, written),
             None => {
                 let expected = self.clients.acknowledged(request.client, &request.key);
                 request.expected = expected.map(str::to_owned);
@@ -447,13 +418,7 @@ impl Emulation {
     /// The replica's process ended, or closed its socket, without being told to. It counts as dead
     /// from now on, and clients forget their leader as they do after a kill. `why` is for people; it
     /// is shortened to one line. Everything that is due by `now` happens first.
-    pub fn replica_died(
-        &mut self,
-        now: Duration,
-        replica: usize,
-        why: String,
-        out: &mut Vec<Action>,
-    ) {
+    pub fn replica_died(&mut self, now: Duration, replica: usize, why: String, out: &mut Vec<Action>) {
         self.wake(now, out);
         if self.finished() || !self.is_alive(replica) {
             return;
@@ -537,20 +502,10 @@ impl Emulation {
                 },
                 spelled_dest: false,
             };
-            out.push(Action::Deliver {
-                to,
-                bytes: envelope.encode().into(),
-                from_client: true,
-            });
+            out.push(Action::Deliver { to, bytes: envelope.encode().into(), from_client: true });
         }
         self.by_mid.insert(mid.clone(), self.record.attempts.len());
-        self.record.attempts.push(Attempt {
-            mid,
-            request: index,
-            to,
-            sent: self.now,
-            answer: None,
-        });
+        self.record.attempts.push(Attempt { mid, request: index, to, sent: self.now, answer: None });
     }
 
     fn event(&mut self, kind: EventKind, out: &mut Vec<Action>) {
@@ -587,19 +542,14 @@ impl Emulation {
         let ids = self.record.replica_ids.iter().copied().enumerate();
         let (majority, rest): (Vec<_>, Vec<_>) = ids.partition(|(r, _)| side.contains(r));
         let ids = |side: Vec<(usize, LanId)>| side.into_iter().map(|(_, id)| id).collect();
-        let note = Note::Cut {
-            event,
-            majority: ids(majority),
-            rest: ids(rest),
-        };
+        let note = Note::Cut { event, majority: ids(majority), rest: ids(rest) };
         self.network.split(side);
         self.note(note, out);
     }
 
     fn random_living(&mut self, except: Option<usize>) -> Option<usize> {
-        let candidates: Vec<usize> = (0..self.alive.len())
-            .filter(|&replica| self.alive[replica] && Some(replica) != except)
-            .collect();
+        let candidates: Vec<usize> =
+            (0..self.alive.len()).filter(|&replica| self.alive[replica] && Some(replica) != except).collect();
         self.random.pick(&candidates).copied()
     }
 
@@ -618,11 +568,7 @@ impl Emulation {
     fn lose(&mut self, replica: usize, died_by_itself: Option<String>) {
         self.alive[replica] = false;
         self.clients.forget_leaders();
-        self.record.losses.push(Loss {
-            replica,
-            at: self.now,
-            died_by_itself,
-        });
+        self.record.losses.push(Loss { replica, at: self.now, died_by_itself });
     }
 
     /// A replica's message names a leader.
@@ -632,11 +578,7 @@ impl Emulation {
             return;
         }
         if self.record.beliefs.len() < Record::MAX_BELIEFS {
-            self.record.beliefs.push(Belief {
-                at: self.now,
-                replica,
-                leader,
-            });
+            self.record.beliefs.push(Belief { at: self.now, replica, leader });
         }
         self.see_leader(out);
     }
@@ -645,33 +587,19 @@ impl Emulation {
         let ids = &self.record.replica_ids;
         let note = match self.leadership.update(&self.alive) {
             Change::Nothing => return,
-            Change::First(leader) => Note::FirstLeader {
-                leader: ids[leader],
-            },
-            Change::Another { from, to } => Note::LeaderChanged {
-                from: ids[from],
-                to: ids[to],
-            },
+            Change::First(leader) => Note::FirstLeader { leader: ids[leader] },
+            Change::Another { from, to } => Note::LeaderChanged { from: ids[from], to: ids[to] },
         };
         self.note(note, out);
     }
 
-    fn bad(
-        &mut self,
-        replica: usize,
-        bad: Bad,
-        detail: impl FnOnce() -> String,
-        out: &mut Vec<Action>,
-    ) {
+    fn bad(&mut self, replica: usize, bad: Bad, detail: impl FnOnce() -> String, out: &mut Vec<Action>) {
         let misbehaviour = &mut self.record.misbehaviour;
         misbehaviour.add(self.now, replica, bad, detail);
         if misbehaviour.count(bad) == 1 {
             let example = misbehaviour.examples.last().expect("the first is kept");
-            let note = Note::Misbehaved {
-                replica: self.record.replica_ids[replica],
-                bad,
-                detail: example.detail.clone(),
-            };
+            let note =
+                Note::Misbehaved { replica: self.record.replica_ids[replica], bad, detail: example.detail.clone() };
             self.note(note, out);
         }
     }
@@ -697,10 +625,7 @@ impl Emulation {
 
     fn note(&mut self, note: Note, out: &mut Vec<Action>) {
         if self.record.timeline.len() < Record::MAX_NOTES {
-            self.record.timeline.push(Moment {
-                at: self.now,
-                note: note.clone(),
-            });
+            self.record.timeline.push(Moment { at: self.now, note: note.clone() });
         }
         out.push(Action::Note(note));
     }

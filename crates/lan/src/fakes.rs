@@ -29,14 +29,7 @@ impl Seen<'_> {
     pub(crate) fn send(&self, dst: LanId, leader: LanId, content: Content) -> Vec<u8> {
         let src = id(self.replica);
         let spelled_dest = false;
-        Envelope {
-            src,
-            dst,
-            leader,
-            content,
-            spelled_dest,
-        }
-        .encode()
+        Envelope { src, dst, leader, content, spelled_dest }.encode()
     }
 
     pub(crate) fn mid(&self) -> String {
@@ -44,10 +37,7 @@ impl Seen<'_> {
     }
 
     pub(crate) fn is_request(&self) -> bool {
-        matches!(
-            self.message.content,
-            Content::Get { .. } | Content::Put { .. }
-        )
+        matches!(self.message.content, Content::Get { .. } | Content::Put { .. })
     }
 }
 
@@ -57,10 +47,7 @@ pub(crate) fn id(replica: usize) -> LanId {
 
 /// A message of the replicas' own.
 pub(crate) fn own(kind: &str) -> Content {
-    Content::Other {
-        kind: kind.to_owned(),
-        fields: serde_json::Map::new(),
-    }
+    Content::Other { kind: kind.to_owned(), fields: serde_json::Map::new() }
 }
 
 /// One register for each key, shared by all replicas as if agreement took no time.
@@ -71,10 +58,9 @@ impl Registers {
     /// The right answer to a request; `None` if the message is none.
     pub(crate) fn answer(&mut self, content: &Content) -> Option<Content> {
         match content.clone() {
-            Content::Get { mid, key } => Some(Content::Ok {
-                mid,
-                value: Some(self.0.get(&key).cloned().unwrap_or_default()),
-            }),
+            Content::Get { mid, key } => {
+                Some(Content::Ok { mid, value: Some(self.0.get(&key).cloned().unwrap_or_default()) })
+            }
             Content::Put { mid, key, value } => {
                 self.0.insert(key, value);
                 Some(Content::Ok { mid, value: None })

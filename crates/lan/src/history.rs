@@ -5,31 +5,18 @@
 
 use std::time::Duration;
 
+use bowline_sim::linearizability::{self, Action, Operation, Options, Verdict};
+
 use crate::emulation::{Attempt, Outcome, Record};
+use crate::judge::Linearizability;
 
-/// What an operation did to its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Wrote this value.
-    Write(String),
-    /// Returned this value; `None` if it is unknown.
-    Read(Option<String>),
-}
-
-/// One operation of one client on one key, as seen from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    /// Who asked.
-    pub client: u64,
-    /// Which key.
-    pub key: String,
-    /// What was asked, and for a read what came back.
-    pub action: Action,
-    /// When it was asked, in nanoseconds since the start of the run.
-    pub call: u64,
-    /// When it was answered; `None` if its outcome is unknown: it may take effect at any time after
-    /// its call, or never.
-    pub ret: Option<u64>,
+/// Whether the history of all clients is linearizable, within the checker's usual bound.
+pub fn check(record: &Record) -> Linearizability {
+    match linearizability::check(&operations(record), &Options::default()) {
+        Verdict::Linearizable => Linearizability::Linearizable,
+        Verdict::Violation(violation) => Linearizability::Violated { explanation: violation.to_string() },
+        Verdict::Undecided(undecided) => Linearizability::Undecided { reason: undecided.to_string() },
+    }
 }
 
 /// The history of all clients.
@@ -38,9 +25,7 @@ pub struct Operation {
 /// still take effect at any time. Reads without a result tell nothing and are not in it.
 pub fn operations(record: &Record) -> Vec<Operation> {
     let attempts = record.attempts.iter();
-    attempts
-        .filter_map(|attempt| operation(record, attempt))
-        .collect()
+    attempts.filter_map(|attempt| operation(record, attempt)).collect()
 }
 
 fn operation(record: &Record, attempt: &Attempt) -> Option<Operation> {

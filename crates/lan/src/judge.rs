@@ -42,10 +42,7 @@ impl Judgement {
 
     /// The verdict on one check.
     pub fn verdict(&self, check: Check) -> &Verdict {
-        self.verdicts
-            .iter()
-            .find(|verdict| verdict.check == check)
-            .expect("every check has a verdict")
+        self.verdicts.iter().find(|verdict| verdict.check == check).expect("every check has a verdict")
     }
 
     /// The result of one benchmark.
@@ -151,12 +148,8 @@ pub enum Benchmark {
 
 impl Benchmark {
     /// All four, in the order of the protocol page.
-    pub const ALL: [Benchmark; 4] = [
-        Benchmark::TotalMsgs,
-        Benchmark::Failures,
-        Benchmark::Duplicates,
-        Benchmark::MedianLatency,
-    ];
+    pub const ALL: [Benchmark; 4] =
+        [Benchmark::TotalMsgs, Benchmark::Failures, Benchmark::Duplicates, Benchmark::MedianLatency];
 
     /// Its name in reports.
     pub fn title(self) -> &'static str {
@@ -236,11 +229,7 @@ pub enum Linearizability {
 }
 
 /// Judges a run, given what the checker of linearizability says about it.
-pub fn judge(
-    record: &Record,
-    statistics: &Statistics,
-    linearizability: &Linearizability,
-) -> Judgement {
+pub fn judge(record: &Record, statistics: &Statistics, linearizability: &Linearizability) -> Judgement {
     let wrong_gets = wrong_gets(record);
     let verdicts: Vec<Verdict> = Check::ALL
         .into_iter()
@@ -257,11 +246,7 @@ pub fn judge(
                 Check::NoDuplicates => no_duplicates(statistics),
                 Check::GoodManners => good_manners(record),
             };
-            Verdict {
-                check,
-                status,
-                reason,
-            }
+            Verdict { check, status, reason }
         })
         .collect();
     Judgement {
@@ -282,12 +267,7 @@ fn measure(record: &Record, statistics: &Statistics) -> Vec<Measured> {
             Benchmark::Duplicates => Some(statistics.duplicates as f64),
             Benchmark::MedianLatency => statistics.latency.map(|l| l.median.as_secs_f64()),
         };
-        Some(Measured {
-            benchmark,
-            value,
-            thresholds,
-            tier: value.map_or(Tier::None, |value| thresholds.tier(value)),
-        })
+        Some(Measured { benchmark, value, thresholds, tier: value.map_or(Tier::None, |value| thresholds.tier(value)) })
     });
     measured.collect()
 }
@@ -398,10 +378,7 @@ fn half_answered(share: Share, what: &str) -> (Status, String) {
         true => Status::Passed,
         false => Status::Failed,
     };
-    let reason = format!(
-        "{} of {} {what} answered; at least half is needed",
-        share.answered, share.created
-    );
+    let reason = format!("{} of {} {what} answered; at least half is needed", share.answered, share.created);
     (status, reason)
 }
 
@@ -423,17 +400,10 @@ fn no_message_storm(record: &Record, statistics: &Statistics) -> (Status, String
     let most = record.scenario.max_packets;
     if record.end == Some(End::MessageStorm) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!(
-            "more than {} messages between replicas after {at:.3} s",
-            grouped(most)
-        );
+        let reason = format!("more than {} messages between replicas after {at:.3} s", grouped(most));
         (Status::Failed, reason)
     } else {
-        let reason = format!(
-            "{} messages; at most {} are allowed",
-            grouped(statistics.messages),
-            grouped(most)
-        );
+        let reason = format!("{} messages; at most {} are allowed", grouped(statistics.messages), grouped(most));
         (Status::Passed, reason)
     }
 }
@@ -443,16 +413,10 @@ fn no_flood(record: &Record) -> (Status, String) {
     let most = record.scenario.max_packets;
     if record.end == Some(End::Flood) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!(
-            "more than {} messages that nobody can use after {at:.3} s",
-            grouped(most)
-        );
+        let reason = format!("more than {} messages that nobody can use after {at:.3} s", grouped(most));
         (Status::Failed, reason)
     } else {
-        (
-            Status::Passed,
-            format!("{} messages that nobody can use", grouped(useless)),
-        )
+        (Status::Passed, format!("{} messages that nobody can use", grouped(useless)))
     }
 }
 
@@ -473,10 +437,7 @@ fn good_manners(record: &Record) -> (Status, String) {
         .map(|(bad, count)| format!("{count} {}", bad.describe()))
         .collect();
     if seen.is_empty() {
-        (
-            Status::Passed,
-            "every message kept to the protocol".to_owned(),
-        )
+        (Status::Passed, "every message kept to the protocol".to_owned())
     } else {
         (Status::Noted, seen.join(", "))
     }

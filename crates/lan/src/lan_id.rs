@@ -68,9 +68,7 @@ impl FromStr for LanId {
     fn from_str(text: &str) -> Result<LanId, LanIdError> {
         match <[u8; 4]>::try_from(text.as_bytes()) {
             Ok(digits) if digits.iter().all(u8::is_ascii_hexdigit) => Ok(LanId { digits }),
-            _ => Err(LanIdError {
-                value: crate::message::shorten(text),
-            }),
+            _ => Err(LanIdError { value: crate::message::shorten(text) }),
         }
     }
 }

@@ -200,30 +200,16 @@ impl Envelope {
         let raw = Raw::parse(bytes)?;
         let header = raw.header()?;
         let content = match &*header.kind {
-            "get" => Content::Get {
-                mid: raw.mid()?,
-                key: required(&raw.key, "key")?,
-            },
-            "put" => Content::Put {
-                mid: raw.mid()?,
-                key: required(&raw.key, "key")?,
-                value: required(&raw.value, "value")?,
-            },
-            "ok" => Content::Ok {
-                mid: raw.mid()?,
-                value: optional(&raw.value, "value")?,
-            },
+            "get" => Content::Get { mid: raw.mid()?, key: required(&raw.key, "key")? },
+            "put" => {
+                Content::Put { mid: raw.mid()?, key: required(&raw.key, "key")?, value: required(&raw.value, "value")? }
+            }
+            "ok" => Content::Ok { mid: raw.mid()?, value: optional(&raw.value, "value")? },
             "redirect" => Content::Redirect { mid: raw.mid()? },
             // The reason is a courtesy to humans: one that is not a string is not worth an error.
-            "fail" => Content::Fail {
-                mid: raw.mid()?,
-                error: optional(&raw.error, "error").ok().flatten(),
-            },
+            "fail" => Content::Fail { mid: raw.mid()?, error: optional(&raw.error, "error").ok().flatten() },
             "hello" => Content::Hello,
-            kind => Content::Other {
-                kind: kind.to_owned(),
-                fields: other_fields(bytes)?,
-            },
+            kind => Content::Other { kind: kind.to_owned(), fields: other_fields(bytes)? },
         };
         Ok(Envelope {
             src: header.src,
@@ -250,10 +236,7 @@ impl Envelope {
     pub fn encode(&self) -> Vec<u8> {
         let mut line = Line::default();
         line.text("src", self.src.as_str());
-        line.text(
-            if self.spelled_dest { "dest" } else { "dst" },
-            self.dst.as_str(),
-        );
+        line.text(if self.spelled_dest { "dest" } else { "dst" }, self.dst.as_str());
         line.text("leader", self.leader.as_str());
         line.text("type", self.content.kind());
         if let Some(mid) = self.content.mid() {
@@ -292,8 +275,7 @@ fn is_envelope_field(name: &str) -> bool {
 }
 
 fn other_fields(bytes: &[u8]) -> Result<Map<String, Value>, MessageError> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))?;
+    let mut fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))?;
     fields.retain(|name, _| !is_envelope_field(name));
     Ok(fields)
 }
@@ -310,8 +292,7 @@ impl Line {
     }
 
     fn field(&mut self, name: &str, json: &str) {
-        self.bytes
-            .push(if self.bytes.is_empty() { b'{' } else { b',' });
+        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
         self.ascii(&Value::from(name).to_string());
         self.bytes.push(b':');
         self.ascii(json);
@@ -363,9 +344,7 @@ struct Raw<'a> {
 impl<'a> Raw<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Raw<'a>, MessageError> {
         if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(MessageError::TooLong {
-                length: bytes.len(),
-            });
+            return Err(MessageError::TooLong { length: bytes.len() });
         }
         // A struct may also be read from a JSON array, which is no message.
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -402,10 +381,7 @@ impl<'a> Raw<'a> {
         Ok(Header {
             src: id(self.src.as_ref().ok_or(missing("src", AN_ID))?, "src")?,
             dst,
-            leader: id(
-                self.leader.as_ref().ok_or(missing("leader", AN_ID))?,
-                "leader",
-            )?,
+            leader: id(self.leader.as_ref().ok_or(missing("leader", AN_ID))?, "leader")?,
             kind,
             mid,
             spelled_dest,
@@ -436,18 +412,11 @@ fn wrong(field: &'static str, value: &Field<'_>, allowed: &'static str) -> Messa
         Field::Text(text) => format!("{:?}", shorten(text)),
         Field::Other(what) => what.clone(),
     };
-    MessageError::Wrong {
-        field,
-        value,
-        allowed,
-    }
+    MessageError::Wrong { field, value, allowed }
 }
 
 fn not_an_object(error: &serde_json::Error, bytes: &[u8]) -> MessageError {
-    MessageError::NotAnObject {
-        reason: shorten(&error.to_string()),
-        message: shorten(&String::from_utf8_lossy(bytes)),
-    }
+    MessageError::NotAnObject { reason: shorten(&error.to_string()), message: shorten(&String::from_utf8_lossy(bytes)) }
 }
 
 fn id(field: &Field<'_>, name: &'static str) -> Result<LanId, MessageError> {

@@ -49,14 +49,7 @@ impl Report {
     pub fn new(record: Record, linearizability: &Linearizability) -> Report {
         let statistics = Statistics::of(&record);
         let judgement = judge(&record, &statistics, linearizability);
-        Report {
-            record,
-            statistics,
-            judgement,
-            program: None,
-            socket: None,
-            floor: None,
-        }
+        Report { record, statistics, judgement, program: None, socket: None, floor: None }
     }
 
     /// For a terminal, several lines; `colour` adds ANSI escapes.

@@ -87,13 +87,8 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of the protocol page.
-    pub const ALL: [EventKind; 5] = [
-        EventKind::KillLeader,
-        EventKind::KillNonLeader,
-        EventKind::PartEasy,
-        EventKind::PartHard,
-        EventKind::PartEnd,
-    ];
+    pub const ALL: [EventKind; 5] =
+        [EventKind::KillLeader, EventKind::KillNonLeader, EventKind::PartEasy, EventKind::PartHard, EventKind::PartEnd];
 
     /// The `type` in a scenario file.
     pub fn name(self) -> &'static str {
@@ -183,9 +178,7 @@ impl Tier {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScenarioError {
     /// The file is too large to be one.
-    #[error(
-        "scenario {name}: the file has {length} bytes; at most {MAX_SCENARIO_BYTES} are allowed"
-    )]
+    #[error("scenario {name}: the file has {length} bytes; at most {MAX_SCENARIO_BYTES} are allowed")]
     TooLong {
         /// The scenario.
         name: String,

@@ -10,10 +10,7 @@ pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result
 }
 
 /// For `#[serde(serialize_with)]`.
-pub(crate) fn serialize_option<S: Serializer>(
-    time: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_option<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serialize(time, serializer),
         None => serializer.serialize_none(),

@@ -178,10 +178,7 @@ impl Statistics {
 
 fn share(record: &Record, operation: Operation) -> Share {
     let requests = || record.requests.iter().filter(|r| r.operation == operation);
-    Share {
-        created: requests().count() as u64,
-        answered: requests().filter(|r| r.done.is_some()).count() as u64,
-    }
+    Share { created: requests().count() as u64, answered: requests().filter(|r| r.done.is_some()).count() as u64 }
 }
 
 fn unanswered_at_lost_replicas(record: &Record) -> u64 {
@@ -199,9 +196,7 @@ fn unanswered_at_lost_replicas(record: &Record) -> u64 {
 
 fn leader_changes(record: &Record) -> u64 {
     let changes = record.timeline.iter();
-    changes
-        .filter(|moment| matches!(moment.note, Note::LeaderChanged { .. }))
-        .count() as u64
+    changes.filter(|moment| matches!(moment.note, Note::LeaderChanged { .. })).count() as u64
 }
 
 fn answer_latencies(record: &Record) -> Vec<Duration> {
@@ -209,22 +204,14 @@ fn answer_latencies(record: &Record) -> Vec<Duration> {
     answered
         .filter_map(|attempt| {
             let answer = attempt.answer.as_ref()?;
-            Some(
-                answer
-                    .at
-                    .saturating_sub(record.requests[attempt.request].created),
-            )
+            Some(answer.at.saturating_sub(record.requests[attempt.request].created))
         })
         .collect()
 }
 
 fn completion(record: &Record, wanted: impl Fn(&Request) -> bool) -> Option<Latency> {
     let requests = record.requests.iter().filter(|request| wanted(request));
-    Latency::of(
-        requests
-            .filter_map(|request| Some(request.done?.saturating_sub(request.created)))
-            .collect(),
-    )
+    Latency::of(requests.filter_map(|request| Some(request.done?.saturating_sub(request.created))).collect())
 }
 
 #[cfg(test)]
@@ -232,12 +219,7 @@ mod tests {
     use super::*;
 
     fn of(milliseconds: impl IntoIterator<Item = u64>) -> Option<Latency> {
-        Latency::of(
-            milliseconds
-                .into_iter()
-                .map(Duration::from_millis)
-                .collect(),
-        )
+        Latency::of(milliseconds.into_iter().map(Duration::from_millis).collect())
     }
 
     #[test]
@@ -263,9 +245,6 @@ mod tests {
         assert_eq!(latency.p99, Duration::from_millis(99));
         assert_eq!(latency.max, Duration::from_millis(100));
         let one = of([7]).unwrap();
-        assert_eq!(
-            [one.min, one.median, one.p99, one.max],
-            [Duration::from_millis(7); 4]
-        );
+        assert_eq!([one.min, one.median, one.p99, one.max], [Duration::from_millis(7); 4]);
     }
 }

@@ -166,8 +166,10 @@ impl World {
     fn step(&mut self, observer: &mut dyn FnMut(Duration, &Note)) -> bool {
         let Some(agenda) = self.emulation.next_deadline() else { return false };
         let parcel = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let deadline = |replica: &Option<LanReplica>| replica.as_ref().map(|replica| as_duration(replica.next_deadline()));
-        let alarm = self.replicas.iter().enumerate().filter_map(|(index, replica)| Some((deadline(replica)?, index))).min();
+        let deadline =
+            |replica: &Option<LanReplica>| replica.as_ref().map(|replica| as_duration(replica.next_deadline()));
+        let alarm =
+            self.replicas.iter().enumerate().filter_map(|(index, replica)| Some((deadline(replica)?, index))).min();
         let mut actions = Vec::new();
         let first = alarm.map_or(agenda, |(at, _)| at.min(agenda)).min(parcel.unwrap_or(agenda));
         self.now = self.now.max(first);

@@ -33,11 +33,7 @@ struct Client {
 
 impl Clients {
     pub(super) fn new(mix: f64, random: Random) -> Clients {
-        Clients {
-            random,
-            mix,
-            clients: vec![Client::default(); CLIENTS],
-        }
+        Clients { random, mix, clients: vec![Client::default(); CLIENTS] }
     }
 
     /// A new request of a random client.
@@ -63,16 +59,7 @@ impl Clients {
                 (Operation::Put, key, Some(format!("{:016X}", fresh[1])))
             }
         };
-        Request {
-            client: index,
-            operation,
-            key,
-            value,
-            created: now,
-            bounces: 0,
-            done: None,
-            expected: None,
-        }
+        Request { client: index, operation, key, value, created: now, bounces: 0, done: None, expected: None }
     }
 
     /// A `MID`: 64 random bits. That it is new is for the caller to check.
@@ -115,10 +102,7 @@ impl Clients {
 
     /// The value that the client last had acknowledged.
     pub(super) fn acknowledged(&self, client: usize, key: &str) -> Option<&str> {
-        self.clients[client]
-            .acknowledged
-            .get(key)
-            .map(String::as_str)
+        self.clients[client].acknowledged.get(key).map(String::as_str)
     }
 }
 

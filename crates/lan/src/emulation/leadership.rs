@@ -27,11 +27,7 @@ pub(super) enum Change {
 
 impl Leadership {
     pub(super) fn new(replicas: usize) -> Leadership {
-        Leadership {
-            named: vec![None; replicas],
-            last_ok: None,
-            known: None,
-        }
+        Leadership { named: vec![None; replicas], last_ok: None, known: None }
     }
 
     /// A replica's message names a leader; returns whether that is another one than before.
@@ -114,9 +110,6 @@ mod tests {
         leadership.answered_ok(2);
         assert_eq!(leadership.leader(&alive), Some(2));
         leadership.names(1, Some(1));
-        assert_eq!(
-            leadership.update(&alive),
-            Change::Another { from: 2, to: 1 }
-        );
+        assert_eq!(leadership.update(&alive), Change::Another { from: 2, to: 1 });
     }
 }

@@ -46,12 +46,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(drops: f64, random: Random, link_cuts: Vec<LinkCut>) -> Network {
-        Network {
-            drops,
-            random,
-            majority: None,
-            link_cuts,
-        }
+        Network { drops, random, majority: None, link_cuts }
     }
 
     pub(super) fn split(&mut self, majority: BTreeSet<usize>) {
@@ -70,15 +65,8 @@ impl Network {
     pub(super) fn fate(&mut self, now: Duration, from: usize, to: usize) -> Fate {
         // Chance is asked first and always: then a cut does not change what is lost after it.
         let lost = self.random.chance(self.drops);
-        let split = self
-            .majority
-            .as_ref()
-            .is_some_and(|side| side.contains(&from) != side.contains(&to));
-        let blocked = || {
-            self.link_cuts
-                .iter()
-                .any(|cut| cut.is_on(now) && cut.blocked.contains(&(from, to)))
-        };
+        let split = self.majority.as_ref().is_some_and(|side| side.contains(&from) != side.contains(&to));
+        let blocked = || self.link_cuts.iter().any(|cut| cut.is_on(now) && cut.blocked.contains(&(from, to)));
         if split || blocked() {
             Fate::Cut
         } else if lost {
@@ -97,11 +85,7 @@ impl LinkCut {
 
 /// A random majority of all replicas: the living ones first, so that it can still decide if enough
 /// of them are left, and in any case `wanted`, if given.
-pub(super) fn random_majority(
-    random: &mut Random,
-    alive: &[bool],
-    wanted: Option<usize>,
-) -> BTreeSet<usize> {
+pub(super) fn random_majority(random: &mut Random, alive: &[bool], wanted: Option<usize>) -> BTreeSet<usize> {
     let mut order: Vec<usize> = (0..alive.len()).collect();
     random.shuffle(&mut order);
     order.sort_by_key(|&replica| (Some(replica) != wanted, !alive[replica]));
@@ -131,11 +115,8 @@ mod tests {
 
     #[test]
     fn cuts_and_losses_decide_the_fate() {
-        let cut = LinkCut {
-            from: Duration::from_secs(2),
-            until: Duration::from_secs(3),
-            blocked: BTreeSet::from([(0, 1)]),
-        };
+        let cut =
+            LinkCut { from: Duration::from_secs(2), until: Duration::from_secs(3), blocked: BTreeSet::from([(0, 1)]) };
         let mut network = Network::new(0.0, Random::new(1), vec![cut]);
         let at = Duration::from_secs;
         assert_eq!(network.fate(at(1), 0, 1), Fate::Arrives);
@@ -149,9 +130,7 @@ mod tests {
         assert!(network.heal() && !network.heal());
         assert_eq!(network.fate(at(4), 1, 2), Fate::Arrives);
         let mut network = Network::new(0.3, Random::new(1), Vec::new());
-        let lost = (0..10_000)
-            .filter(|_| network.fate(at(1), 0, 1) == Fate::Lost)
-            .count();
+        let lost = (0..10_000).filter(|_| network.fate(at(1), 0, 1) == Fate::Lost).count();
         assert!((2_800..3_200).contains(&lost), "{lost}");
     }
 }

@@ -279,29 +279,14 @@ impl Misbehaviour {
     /// How many messages nobody could use.
     pub fn useless(&self) -> u64 {
         let useful = |bad: Bad| matches!(bad, Bad::ForeignMid | Bad::MissingValue);
-        self.counts
-            .iter()
-            .filter(|(bad, _)| !useful(**bad))
-            .map(|(_, count)| count)
-            .sum()
+        self.counts.iter().filter(|(bad, _)| !useful(**bad)).map(|(_, count)| count).sum()
     }
 
-    pub(super) fn add(
-        &mut self,
-        at: Duration,
-        replica: usize,
-        bad: Bad,
-        detail: impl FnOnce() -> String,
-    ) {
+    pub(super) fn add(&mut self, at: Duration, replica: usize, bad: Bad, detail: impl FnOnce() -> String) {
         let count = self.counts.entry(bad).or_default();
         *count += 1;
         if *count <= Self::MAX_EXAMPLES {
-            self.examples.push(Example {
-                at,
-                replica,
-                bad,
-                detail: detail(),
-            });
+            self.examples.push(Example { at, replica, bad, detail: detail() });
         }
     }
 }
@@ -415,11 +400,7 @@ impl fmt::Display for Note {
         match self {
             Note::FirstLeader { leader } => write!(f, "{leader} is the first leader"),
             Note::LeaderChanged { from, to } => write!(f, "{to} leads now, after {from}"),
-            Note::Cut {
-                event,
-                majority,
-                rest,
-            } => write!(f, "{}: {} | {}", event.name(), list(majority), list(rest)),
+            Note::Cut { event, majority, rest } => write!(f, "{}: {} | {}", event.name(), list(majority), list(rest)),
             Note::Healed => f.write_str("the network is whole again"),
             Note::LinksCut { index, links } => {
                 write!(f, "fault {index} cuts {links} one-way links")
@@ -430,11 +411,7 @@ impl fmt::Display for Note {
                 write!(f, "{replica}{role} is killed")
             }
             Note::Died { replica, why } => write!(f, "{replica} died by itself: {why}"),
-            Note::Misbehaved {
-                replica,
-                bad,
-                detail,
-            } => write!(f, "{replica}: first of {}: {detail}", bad.describe()),
+            Note::Misbehaved { replica, bad, detail } => write!(f, "{replica}: first of {}: {detail}", bad.describe()),
             Note::Ended { end } => f.write_str(match end {
                 End::Completed => "the run is complete",
                 End::MessageStorm => "the run ends: message storm",

@@ -23,10 +23,7 @@ fn outcomes(record: &Record, wanted: impl Fn(&Outcome) -> bool) -> usize {
 
 #[test]
 fn requests_are_spread_evenly_over_the_lifetime() {
-    let record = run(
-        emulation(r#"{"start_wait":3,"end_wait":1}"#),
-        &mut perfect(),
-    );
+    let record = run(emulation(r#"{"start_wait":3,"end_wait":1}"#), &mut perfect());
     assert_eq!(record.end, Some(End::Completed));
     assert_eq!(record.ended_at, secs(14));
     assert_eq!(record.requests.len(), 100);
@@ -41,9 +38,7 @@ fn requests_are_spread_evenly_over_the_lifetime() {
 fn the_clients_keep_to_the_rules() {
     let fields = r#"{"requests":5000,"mix":0.6,"max_packets":1000000}"#;
     let record = run(emulation(fields), &mut perfect());
-    let gets: Vec<_> = (record.requests.iter())
-        .filter(|request| request.operation == Operation::Get)
-        .collect();
+    let gets: Vec<_> = (record.requests.iter()).filter(|request| request.operation == Operation::Get).collect();
     assert!((2_850..3_100).contains(&gets.len()), "{}", gets.len());
     let mut known: BTreeSet<(usize, &str)> = BTreeSet::new();
     let (mut puts, mut fresh) = (0, 0);
@@ -73,12 +68,7 @@ fn the_clients_keep_to_the_rules() {
 #[test]
 fn a_get_becomes_a_put_while_nothing_is_acknowledged() {
     let record = run(emulation(r#"{"mix":1.0}"#), &mut silent);
-    assert!(
-        record
-            .requests
-            .iter()
-            .all(|r| r.operation == Operation::Put)
-    );
+    assert!(record.requests.iter().all(|r| r.operation == Operation::Put));
     assert!(record.attempts.iter().all(|a| a.answer.is_none()));
     assert_eq!(record.requests.len(), 100);
 }
@@ -100,10 +90,7 @@ fn a_client_follows_the_leader_that_its_last_reply_named() {
             assert_eq!(attempt.to, Some(3));
         }
     }
-    assert!(
-        strangers.len() > 1,
-        "the first request goes to a random replica"
-    );
+    assert!(strangers.len() > 1, "the first request goes to a random replica");
 }
 
 #[test]
@@ -189,10 +176,7 @@ fn late_answers_count_during_the_end_wait_and_not_after_it() {
                     let value = Some(String::new());
                     let content = Content::Ok { mid, value };
                     let replica = to;
-                    let seen = Seen {
-                        replica,
-                        message: &message,
-                    };
+                    let seen = Seen { replica, message: &message };
                     late.push((now + delay, to, seen.reply(0, content)));
                 }
             }
@@ -215,13 +199,7 @@ fn messages_between_replicas_are_counted_per_receiver() {
             seen.send(LanId::BROADCAST, id(0), own("append")),
             seen.send(id(2), id(0), own("vote")),
             seen.send(LanId::BROADCAST, id(0), Content::Hello),
-            seen.reply(
-                0,
-                Content::Ok {
-                    mid: seen.mid(),
-                    value: None,
-                },
-            ),
+            seen.reply(0, Content::Ok { mid: seen.mid(), value: None }),
         ],
         Content::Get { .. } | Content::Put { .. } => {
             vec![seen.reply(0, Content::Redirect { mid: seen.mid() })]
@@ -248,18 +226,12 @@ fn messages_between_replicas_are_counted_per_receiver() {
 #[test]
 fn bytes_are_forwarded_as_they_are() {
     let mut emulation = emulation("{}");
-    let raw =
-        b" {\"type\":\"x\", \"dest\":\"FFFF\",\"src\":\"0002\",\"leader\":\"ffff\",\"n\":1e2}\n\n";
+    let raw = b" {\"type\":\"x\", \"dest\":\"FFFF\",\"src\":\"0002\",\"leader\":\"ffff\",\"n\":1e2}\n\n";
     let mut out = Vec::new();
     emulation.receive(ms(1), 2, raw, &mut out);
     let mut receivers = Vec::new();
     for action in out {
-        let Action::Deliver {
-            to,
-            bytes,
-            from_client,
-        } = action
-        else {
+        let Action::Deliver { to, bytes, from_client } = action else {
             panic!("{action:?}");
         };
         assert_eq!((&bytes[..], from_client), (&raw[..], false));
@@ -301,14 +273,8 @@ fn a_split_separates_the_majority_with_the_leader_from_the_rest() {
     assert!(cut.1.contains(&id(0)));
     // Clients may ask others than the leader at first, which then send as it does.
     assert_eq!(record.traffic.cut, 500 * 2);
-    let healed = (record.timeline.iter())
-        .filter(|moment| moment.note == Note::Healed)
-        .map(|moment| moment.at);
-    assert_eq!(
-        healed.collect::<Vec<_>>(),
-        [secs(12)],
-        "healing twice is nothing"
-    );
+    let healed = (record.timeline.iter()).filter(|moment| moment.note == Note::Healed).map(|moment| moment.at);
+    assert_eq!(healed.collect::<Vec<_>>(), [secs(12)], "healing twice is nothing");
 }
 
 #[test]
@@ -335,10 +301,7 @@ fn the_leader_or_another_one_is_killed() {
         let loss = &record.losses[0];
         assert_eq!((loss.at, &loss.died_by_itself), (secs(10), &None));
         assert_eq!(loss.replica == 0, is_leader);
-        let killed = Note::Killed {
-            replica: id(loss.replica),
-            leader: is_leader,
-        };
+        let killed = Note::Killed { replica: id(loss.replica), leader: is_leader };
         assert!(record.timeline.iter().any(|moment| moment.note == killed));
         for attempt in record.attempts.iter().filter(|a| a.sent >= secs(10)) {
             assert_ne!(attempt.to, Some(loss.replica));
@@ -366,24 +329,14 @@ fn what_the_dead_send_is_ignored_and_what_is_sent_to_them_is_counted() {
     let mut emulation = emulation("{}");
     let mut out = Vec::new();
     let append = |seen: Seen<'_>| seen.send(LanId::BROADCAST, id(0), own("append"));
-    let message =
-        Envelope::parse(br#"{"src":"0000","dst":"0001","leader":"FFFF","type":"hello"}"#).unwrap();
-    let seen = |replica| Seen {
-        replica,
-        message: &message,
-    };
+    let message = Envelope::parse(br#"{"src":"0000","dst":"0001","leader":"FFFF","type":"hello"}"#).unwrap();
+    let seen = |replica| Seen { replica, message: &message };
     emulation.replica_died(ms(1), 1, "exit status 3".to_owned(), &mut out);
     emulation.replica_died(ms(1), 1, "again".to_owned(), &mut out);
     emulation.receive(ms(2), 1, &append(seen(1)), &mut out);
     emulation.receive(ms(2), 0, &append(seen(0)), &mut out);
-    assert!(
-        !out.iter()
-            .any(|action| matches!(action, Action::Kill { .. }))
-    );
-    let died = Note::Died {
-        replica: id(1),
-        why: "exit status 3".to_owned(),
-    };
+    assert!(!out.iter().any(|action| matches!(action, Action::Kill { .. })));
+    let died = Note::Died { replica: id(1), why: "exit status 3".to_owned() };
     assert_eq!(out[0], Action::Note(died));
     assert!(!emulation.is_alive(1) && emulation.is_alive(0) && !emulation.is_alive(99));
     let record = emulation.into_record();
@@ -448,14 +401,8 @@ fn bad_behaviour_is_counted_by_kind() {
         if seen.is_request() && std::mem::take(&mut first) {
             let client = seen.message.src;
             let other = LanId::from_value(if client.value() == 5 { 6 } else { 5 });
-            let ok = |mid: &str| Content::Ok {
-                mid: mid.to_owned(),
-                value: None,
-            };
-            let fake = Seen {
-                replica: (seen.replica + 1) % 5,
-                ..seen
-            };
+            let ok = |mid: &str| Content::Ok { mid: mid.to_owned(), value: None };
+            let fake = Seen { replica: (seen.replica + 1) % 5, ..seen };
             sent.push(b"{".to_vec());
             sent.push(vec![b' '; 65_508]);
             sent.push(fake.reply(0, ok(&seen.mid())));
@@ -493,18 +440,13 @@ fn bad_behaviour_is_counted_by_kind() {
 fn second_answers_are_duplicates_and_change_nothing() {
     let mut inner = perfect();
     let record = run(emulation(r#"{"mix":0.5}"#), &mut |seen| {
-        let wrong = Content::Ok {
-            mid: seen.mid(),
-            value: Some("wrong".to_owned()),
-        };
+        let wrong = Content::Ok { mid: seen.mid(), value: Some("wrong".to_owned()) };
         let again = seen.is_request().then(|| seen.reply(0, wrong));
         inner(seen).into_iter().chain(again).collect()
     });
     assert_eq!(record.misbehaviour.count(Bad::Duplicate), 100);
     assert_eq!(outcomes(&record, |o| matches!(o, Outcome::Ok { .. })), 100);
-    let wrong = Outcome::Ok {
-        value: Some("wrong".to_owned()),
-    };
+    let wrong = Outcome::Ok { value: Some("wrong".to_owned()) };
     assert_eq!(outcomes(&record, |o| *o == wrong), 0);
 }
 
@@ -517,14 +459,8 @@ fn an_answer_by_another_replica_is_counted_and_accepted() {
         panic!("the first request is sent");
     };
     let message = &Envelope::parse(&bytes).unwrap();
-    let seen = Seen {
-        replica: (to + 1) % 5,
-        message,
-    };
-    let ok = Content::Ok {
-        mid: seen.mid(),
-        value: None,
-    };
+    let seen = Seen { replica: (to + 1) % 5, message };
+    let ok = Content::Ok { mid: seen.mid(), value: None };
     emulation.receive(secs(6), seen.replica, &seen.reply(0, ok), &mut out);
     let record = emulation.into_record();
     assert_eq!(record.misbehaviour.count(Bad::ForeignMid), 1);
@@ -533,42 +469,23 @@ fn an_answer_by_another_replica_is_counted_and_accepted() {
 
 #[test]
 fn extra_faults_cut_links_and_kill() {
-    let cut = LinkCut {
-        from: secs(6),
-        until: secs(8),
-        blocked: BTreeSet::from([(0, 1), (0, 2), (3, 0)]),
-    };
-    let extra = ExtraFaults {
-        partitions: vec![cut],
-        kills: vec![(secs(9), 4), (secs(9), 4), (secs(9), 77)],
-    };
+    let cut = LinkCut { from: secs(6), until: secs(8), blocked: BTreeSet::from([(0, 1), (0, 2), (3, 0)]) };
+    let extra = ExtraFaults { partitions: vec![cut], kills: vec![(secs(9), 4), (secs(9), 4), (secs(9), 77)] };
     let scenario = scenario(r#"{"mix":0,"requests":1000}"#);
     let mut leader = perfect();
-    let record = run(
-        Emulation::new(scenario, 1, extra),
-        &mut |seen| match seen.replica {
-            0 => leader(seen),
-            _ if seen.is_request() => {
-                let mid = seen.mid();
-                vec![seen.reply(0, Content::Redirect { mid })]
-            }
-            _ => Vec::new(),
-        },
-    );
+    let record = run(Emulation::new(scenario, 1, extra), &mut |seen| match seen.replica {
+        0 => leader(seen),
+        _ if seen.is_request() => {
+            let mid = seen.mid();
+            vec![seen.reply(0, Content::Redirect { mid })]
+        }
+        _ => Vec::new(),
+    });
     // Only the leader sends: 100 puts a second to two blocked receivers.
-    assert!(
-        (398..=400).contains(&record.traffic.cut),
-        "{}",
-        record.traffic.cut
-    );
+    assert!((398..=400).contains(&record.traffic.cut), "{}", record.traffic.cut);
     assert_eq!(record.losses.len(), 1);
-    assert_eq!(
-        (record.losses[0].replica, record.losses[0].at),
-        (4, secs(9))
-    );
-    let notes: Vec<String> = (record.timeline.iter())
-        .map(|moment| moment.note.to_string())
-        .collect();
+    assert_eq!((record.losses[0].replica, record.losses[0].at), (4, secs(9)));
+    let notes: Vec<String> = (record.timeline.iter()).map(|moment| moment.note.to_string()).collect();
     assert!(notes.contains(&"fault 0 cuts 3 one-way links".to_owned()));
     assert!(notes.contains(&"fault 0 is over".to_owned()));
 }
@@ -578,10 +495,7 @@ fn leaders_are_noted_as_they_change() {
     let mut emulation = emulation("{}");
     let mut out = Vec::new();
     let says = |emulation: &mut Emulation, out: &mut Vec<Action>, at, from: usize, leader: &str| {
-        let line = format!(
-            r#"{{"src":"{}","dst":"FFFF","leader":"{leader}","type":"hello"}}"#,
-            id(from)
-        );
+        let line = format!(r#"{{"src":"{}","dst":"FFFF","leader":"{leader}","type":"hello"}}"#, id(from));
         emulation.receive(ms(at), from, line.as_bytes(), out);
     };
     for replica in 0..3 {
@@ -597,10 +511,7 @@ fn leaders_are_noted_as_they_change() {
         says(&mut emulation, &mut out, 3, replica, "0002");
     }
     let first = Note::FirstLeader { leader: id(1) };
-    let second = Note::LeaderChanged {
-        from: id(1),
-        to: id(2),
-    };
+    let second = Note::LeaderChanged { from: id(1), to: id(2) };
     assert_eq!(out, [Action::Note(first), Action::Note(second)]);
     let record = emulation.into_record();
     assert_eq!(record.beliefs.len(), 3 + 2 + 3);
@@ -635,19 +546,15 @@ fn time_never_runs_backwards() {
 fn progress_adds_up() {
     let mut emulation = Some(emulation(r#"{"events":[{"type":"part_hard","time":5}]}"#));
     let mut seen = 0;
-    run_with(
-        emulation.take().unwrap(),
-        &mut perfect(),
-        &mut |now, emulation, _| {
-            let progress = emulation.progress();
-            assert_eq!(progress.created, progress.answered + progress.outstanding);
-            assert!(progress.time <= now && progress.duration == secs(17));
-            if progress.time > secs(10) {
-                assert!(progress.cut);
-                seen += 1;
-            }
-        },
-    );
+    run_with(emulation.take().unwrap(), &mut perfect(), &mut |now, emulation, _| {
+        let progress = emulation.progress();
+        assert_eq!(progress.created, progress.answered + progress.outstanding);
+        assert!(progress.time <= now && progress.duration == secs(17));
+        if progress.time > secs(10) {
+            assert!(progress.cut);
+            seen += 1;
+        }
+    });
     assert!(seen > 50);
 }
 

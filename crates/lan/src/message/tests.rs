@@ -28,33 +28,14 @@ fn the_messages_of_the_protocol_page_are_read() {
     let mid = || "m".to_owned();
     assert_eq!(
         content(r#""type":"put","MID":"m","key":"k","value":"v""#),
-        Content::Put {
-            mid: mid(),
-            key: "k".to_owned(),
-            value: "v".to_owned()
-        }
+        Content::Put { mid: mid(), key: "k".to_owned(), value: "v".to_owned() }
     );
-    assert_eq!(
-        content(r#""type":"ok","MID":"m","value":"""#),
-        Content::Ok {
-            mid: mid(),
-            value: Some(String::new())
-        }
-    );
-    let ok = Content::Ok {
-        mid: mid(),
-        value: None,
-    };
+    assert_eq!(content(r#""type":"ok","MID":"m","value":"""#), Content::Ok { mid: mid(), value: Some(String::new()) });
+    let ok = Content::Ok { mid: mid(), value: None };
     assert_eq!(content(r#""type":"ok","MID":"m""#), ok);
     assert_eq!(content(r#""type":"ok","MID":"m","value":null"#), ok);
-    assert_eq!(
-        content(r#""type":"redirect","MID":"m""#),
-        Content::Redirect { mid: mid() }
-    );
-    let fail = Content::Fail {
-        mid: mid(),
-        error: None,
-    };
+    assert_eq!(content(r#""type":"redirect","MID":"m""#), Content::Redirect { mid: mid() });
+    let fail = Content::Fail { mid: mid(), error: None };
     assert_eq!(content(r#""type":"fail","MID":"m""#), fail);
     assert_eq!(content(r#""type":"fail","MID":"m","error":7"#), fail);
     assert_eq!(content(r#""type":"hello""#), Content::Hello);
@@ -62,10 +43,7 @@ fn the_messages_of_the_protocol_page_are_read() {
 
 #[test]
 fn messages_of_the_replicas_own_keep_their_fields() {
-    let envelope = parse(&message(
-        r#""type":"vote","MID":5,"key":[1],"term":3,"value":{"a":null}"#,
-    ))
-    .unwrap();
+    let envelope = parse(&message(r#""type":"vote","MID":5,"key":[1],"term":3,"value":{"a":null}"#)).unwrap();
     let Content::Other { kind, fields } = &envelope.content else {
         panic!("{envelope:?}");
     };
@@ -80,10 +58,7 @@ fn both_spellings_of_the_destination_are_read_and_kept() {
     let dest = parse(r#"{"src":"0001","dest":"000a","leader":"FFFF","type":"hello"}"#).unwrap();
     assert!(dest.spelled_dest);
     let line = String::from_utf8(dest.encode()).unwrap();
-    assert_eq!(
-        line,
-        "{\"src\":\"0001\",\"dest\":\"000a\",\"leader\":\"FFFF\",\"type\":\"hello\"}\n"
-    );
+    assert_eq!(line, "{\"src\":\"0001\",\"dest\":\"000a\",\"leader\":\"FFFF\",\"type\":\"hello\"}\n");
     let both = parse(&message(r#""dest":"0002","type":"hello""#)).unwrap();
     assert!(!both.spelled_dest);
     assert_eq!(
@@ -96,11 +71,7 @@ fn both_spellings_of_the_destination_are_read_and_kept() {
 fn white_space_and_unknown_fields_do_not_matter() {
     let plain = parse(&message(r#""type":"get","MID":"m","key":"k""#)).unwrap();
     let text = message(r#""type":"get","MID":"m","key":"k","colour":{"deep":[1]}"#);
-    for padded in [
-        format!("{text}\n"),
-        format!("{text}\r\n"),
-        format!(" \t\n{text} \n\n"),
-    ] {
+    for padded in [format!("{text}\n"), format!("{text}\r\n"), format!(" \t\n{text} \n\n")] {
         assert_eq!(parse(&padded).unwrap(), plain);
     }
 }
@@ -123,14 +94,8 @@ fn errors_name_the_field_the_value_and_what_is_allowed() {
         error(r#"{"src":"0001","dst":"0002","leader":"nobody","type":"hello"}"#),
         "the field `leader` is \"nobody\"; it must be a string of four hexadecimal digits"
     );
-    assert_eq!(
-        error(&message(r#""type":true"#)),
-        "the field `type` is true; it must be a string of 1 to 256 bytes"
-    );
-    assert_eq!(
-        error(&message(r#""type":"""#)),
-        "the field `type` is \"\"; it must be a string of 1 to 256 bytes"
-    );
+    assert_eq!(error(&message(r#""type":true"#)), "the field `type` is true; it must be a string of 1 to 256 bytes");
+    assert_eq!(error(&message(r#""type":"""#)), "the field `type` is \"\"; it must be a string of 1 to 256 bytes");
     assert_eq!(
         error(&message(r#""type":"get","key":"k""#)),
         "the field `MID` is missing; it must be a string of at most 1024 bytes"
@@ -157,24 +122,10 @@ fn errors_name_the_field_the_value_and_what_is_allowed() {
 
 #[test]
 fn anything_but_one_object_is_refused() {
-    for text in [
-        "",
-        "  \n",
-        "null",
-        "[]",
-        r#"["0001","0002"]"#,
-        "\"text\"",
-        "7",
-        "{",
-        "{}{}",
-        r#"{"src":"0001""#,
-        "}",
-    ] {
+    for text in ["", "  \n", "null", "[]", r#"["0001","0002"]"#, "\"text\"", "7", "{", "{}{}", r#"{"src":"0001""#, "}"]
+    {
         let error = parse(text).unwrap_err();
-        assert!(
-            matches!(error, MessageError::NotAnObject { .. }),
-            "{text}: {error}"
-        );
+        assert!(matches!(error, MessageError::NotAnObject { .. }), "{text}: {error}");
     }
     let twice = error(&message(r#""src":"0009","type":"hello""#));
     assert!(twice.contains("duplicate field `src`"), "{twice}");
@@ -189,16 +140,8 @@ fn sizes_are_bounded() {
     assert!(parse(&fits).is_ok());
     let error = parse(&format!("{fits} ")).unwrap_err();
     assert!(error.is_too_long());
-    assert_eq!(
-        error.to_string(),
-        "the message has 65508 bytes; at most 65507 are allowed"
-    );
-    let with_mid = |length: usize| {
-        parse(&message(&format!(
-            r#""type":"redirect","MID":"{}""#,
-            "m".repeat(length)
-        )))
-    };
+    assert_eq!(error.to_string(), "the message has 65508 bytes; at most 65507 are allowed");
+    let with_mid = |length: usize| parse(&message(&format!(r#""type":"redirect","MID":"{}""#, "m".repeat(length))));
     assert!(with_mid(MAX_MID_BYTES).is_ok());
     assert!(with_mid(MAX_MID_BYTES + 1).is_err());
 }
@@ -240,11 +183,7 @@ fn the_line_is_ascii_and_ends_with_a_newline() {
         src: LanId::from_value(1),
         dst: LanId::from_value(2),
         leader: LanId::BROADCAST,
-        content: Content::Put {
-            mid: "ü".to_owned(),
-            key: "a\"b\\\n\u{0}".to_owned(),
-            value: "🦀".to_owned(),
-        },
+        content: Content::Put { mid: "ü".to_owned(), key: "a\"b\\\n\u{0}".to_owned(), value: "🦀".to_owned() },
         spelled_dest: false,
     };
     let line = String::from_utf8(envelope.encode()).unwrap();
@@ -267,10 +206,7 @@ fn fields_of_its_own_cannot_fake_the_envelope() {
         src: LanId::from_value(1),
         dst: LanId::from_value(2),
         leader: LanId::BROADCAST,
-        content: Content::Other {
-            kind: "vote".to_owned(),
-            fields,
-        },
+        content: Content::Other { kind: "vote".to_owned(), fields },
         spelled_dest: false,
     };
     let read = Envelope::parse(&envelope.encode()).unwrap();
@@ -291,8 +227,7 @@ fn any_content() -> impl Strategy<Value = Content> {
     let fields = proptest::collection::btree_map(any::<String>(), any::<String>(), 0..5);
     prop_oneof![
         (mid.clone(), any::<String>()).prop_map(|(mid, key)| Content::Get { mid, key }),
-        (mid.clone(), any::<String>(), any::<String>())
-            .prop_map(|(mid, key, value)| Content::Put { mid, key, value }),
+        (mid.clone(), any::<String>(), any::<String>()).prop_map(|(mid, key, value)| Content::Put { mid, key, value }),
         (mid.clone(), maybe.clone()).prop_map(|(mid, value)| Content::Ok { mid, value }),
         mid.clone().prop_map(|mid| Content::Redirect { mid }),
         (mid, maybe).prop_map(|(mid, error)| Content::Fail { mid, error }),

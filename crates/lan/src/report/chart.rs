@@ -71,16 +71,10 @@ impl Layout {
 /// The whole drawing.
 pub(super) fn timeline(report: &Report) -> String {
     let record = &report.record;
-    let layout = Layout {
-        seconds: record.ended_at.as_secs_f64().max(0.001),
-        replicas: record.replica_ids.len(),
-    };
+    let layout = Layout { seconds: record.ended_at.as_secs_f64().max(0.001), replicas: record.replica_ids.len() };
     let mut svg = String::new();
     let height = layout.end() + 34.0;
-    draw!(
-        svg,
-        "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"Timeline of the run\">"
-    );
+    draw!(svg, "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"Timeline of the run\">");
     shade_cuts(record, &layout, &mut svg);
     time_axis(&layout, &mut svg);
     lanes(record, &layout, &mut svg);
@@ -104,11 +98,7 @@ pub(super) fn colour(replica: usize, replicas: usize) -> String {
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// A time in which the network was cut.
@@ -128,13 +118,7 @@ fn cuts(record: &Record) -> Vec<Cut<'_>> {
     let mut links: Vec<(usize, usize)> = Vec::new();
     for moment in &record.timeline {
         let mut open = |label, rest| {
-            cuts.push(Cut {
-                from: moment.at,
-                until: record.ended_at,
-                label,
-                title: moment.note.to_string(),
-                rest,
-            });
+            cuts.push(Cut { from: moment.at, until: record.ended_at, label, title: moment.note.to_string(), rest });
             cuts.len() - 1
         };
         let closed = match &moment.note {
@@ -160,12 +144,8 @@ fn cuts(record: &Record) -> Vec<Cut<'_>> {
 fn shade_cuts(record: &Record, layout: &Layout, svg: &mut String) {
     for cut in cuts(record) {
         let (from, until) = (layout.x(cut.from), layout.x(cut.until));
-        let title = format!(
-            "{}, {:.3} s to {:.3} s",
-            escape(&cut.title),
-            cut.from.as_secs_f64(),
-            cut.until.as_secs_f64()
-        );
+        let title =
+            format!("{}, {:.3} s to {:.3} s", escape(&cut.title), cut.from.as_secs_f64(), cut.until.as_secs_f64());
         draw!(
             svg,
             "<rect class=\"cut\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\">\
@@ -178,9 +158,7 @@ fn shade_cuts(record: &Record, layout: &Layout, svg: &mut String) {
             TOP - 11.0,
             cut.label
         );
-        for (replica, _) in
-            (record.replica_ids.iter().enumerate()).filter(|(_, id)| cut.rest.contains(id))
-        {
+        for (replica, _) in (record.replica_ids.iter().enumerate()).filter(|(_, id)| cut.rest.contains(id)) {
             draw!(
                 svg,
                 "<rect class=\"minority\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{LANE}\">\
@@ -194,12 +172,10 @@ fn shade_cuts(record: &Record, layout: &Layout, svg: &mut String) {
 }
 
 fn time_axis(layout: &Layout, svg: &mut String) {
-    let step = [
-        1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
-    ]
-    .into_iter()
-    .find(|step| layout.seconds / step <= 14.0)
-    .unwrap_or(layout.seconds / 10.0);
+    let step = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]
+        .into_iter()
+        .find(|step| layout.seconds / step <= 14.0)
+        .unwrap_or(layout.seconds / 10.0);
     let mut at = 0.0;
     while at <= layout.seconds {
         let x = layout.x(Duration::from_secs_f64(at));
@@ -215,10 +191,7 @@ fn time_axis(layout: &Layout, svg: &mut String) {
 }
 
 fn title(svg: &mut String, y: f64, text: &str) {
-    draw!(
-        svg,
-        "<text class=\"panel\" x=\"{LEFT}\" y=\"{y:.1}\">{text}</text>"
-    );
+    draw!(svg, "<text class=\"panel\" x=\"{LEFT}\" y=\"{y:.1}\">{text}</text>");
 }
 
 fn lanes(record: &Record, layout: &Layout, svg: &mut String) {
@@ -235,9 +208,7 @@ fn lanes(record: &Record, layout: &Layout, svg: &mut String) {
             colour(replica, layout.replicas)
         );
         let end = record.lost_at(replica).unwrap_or(record.ended_at);
-        let beliefs: Vec<_> = (record.beliefs.iter())
-            .filter(|belief| belief.replica == replica)
-            .collect();
+        let beliefs: Vec<_> = (record.beliefs.iter()).filter(|belief| belief.replica == replica).collect();
         for (index, belief) in beliefs.iter().enumerate() {
             let until = beliefs.get(index + 1).map_or(end, |next| next.at);
             let says = match belief.leader {
@@ -322,11 +293,7 @@ fn decades(report: &Report, top: f64) -> Decades {
     let lowest = [latency.map(|l| l.min), floor].into_iter().flatten().min();
     let low = power(lowest).map_or(-4, |p| p.floor() as i32);
     let high = power(latency.map(|l| l.max)).map_or(0, |p| p.ceil() as i32);
-    Decades {
-        low,
-        high: high.max(low + 2),
-        top,
-    }
+    Decades { low, high: high.max(low + 2), top }
 }
 
 fn latencies(report: &Report, layout: &Layout, svg: &mut String) {
@@ -348,10 +315,8 @@ fn latencies(report: &Report, layout: &Layout, svg: &mut String) {
             Decades::name(power)
         );
     }
-    let marks = [
-        ("median", report.statistics.latency.map(|l| l.median)),
-        ("floor", report.floor.map(|floor| floor.median)),
-    ];
+    let marks =
+        [("median", report.statistics.latency.map(|l| l.median)), ("floor", report.floor.map(|floor| floor.median))];
     for (name, time) in marks {
         let Some(time) = time else { continue };
         let y = decades.y(time);

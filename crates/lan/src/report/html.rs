@@ -104,9 +104,7 @@ fn verdicts(report: &Report, page: &mut String) {
     page.push_str("</table>");
     let mut proof = report.judgement.proof().peekable();
     if proof.peek().is_some() {
-        page.push_str(
-            "<p class=\"caption\">These operations have no order that explains them:</p><pre>",
-        );
+        page.push_str("<p class=\"caption\">These operations have no order that explains them:</p><pre>");
         for operation in proof {
             put!(page, "{}\n", escape(operation.trim_start()));
         }
@@ -141,12 +139,7 @@ fn drawing(report: &Report, page: &mut String) {
          \u{201c}I follow\u{201d}, a hair \u{201c}I know no leader\u{201d}. Shaded: the network is \
          cut, darker lanes are with the minority. Hover for details.</p><p class=\"legend\">",
     );
-    let legend = [
-        ("get", "get done"),
-        ("put", "put done"),
-        ("redirect", "redirect"),
-        ("fail", "fail"),
-    ];
+    let legend = [("get", "get done"), ("put", "put done"), ("redirect", "redirect"), ("fail", "fail")];
     for (class, name) in legend {
         put!(
             page,
@@ -186,19 +179,8 @@ fn numbers(report: &Report, page: &mut String) {
     ];
     for (name, latency) in rows {
         let Some(latency) = latency else { continue };
-        put!(
-            page,
-            "<tr><th>{name}</th><td>{}</td>",
-            grouped(latency.samples as u64)
-        );
-        let times = [
-            latency.min,
-            latency.median,
-            latency.mean,
-            latency.p90,
-            latency.p99,
-            latency.max,
-        ];
+        put!(page, "<tr><th>{name}</th><td>{}</td>", grouped(latency.samples as u64));
+        let times = [latency.min, latency.median, latency.mean, latency.p90, latency.p99, latency.max];
         for time in times {
             put!(page, "<td>{}</td>", show(time));
         }
@@ -229,11 +211,7 @@ fn kinds(report: &Report, page: &mut String) {
     );
     let record = &report.record;
     for (id, messages) in record.replica_ids.iter().zip(&record.traffic.by_sender) {
-        put!(
-            page,
-            "<tr><th>{id}</th><td>{}</td></tr>",
-            grouped(*messages)
-        );
+        put!(page, "<tr><th>{id}</th><td>{}</td></tr>", grouped(*messages));
     }
     page.push_str("</tbody></table></section>");
 }

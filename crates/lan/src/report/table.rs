@@ -54,9 +54,8 @@ impl Line {
         };
         let against = report.judgement.verdicts.iter();
         let against = against.filter(|verdict| verdict.status == Status::Failed);
-        let reasons: Vec<String> = against
-            .map(|verdict| format!("{}: {}", verdict.check.title(), verdict.reason))
-            .collect();
+        let reasons: Vec<String> =
+            against.map(|verdict| format!("{}: {}", verdict.check.title(), verdict.reason)).collect();
         Line {
             scenario: report.record.scenario.name.clone(),
             passed: report.judgement.passed,
@@ -101,11 +100,7 @@ pub fn table_text(lines: &[Line], colour: bool) -> String {
     text.push('\n');
     for line in lines {
         let answered = format!("{}/{}", grouped(line.answered), grouped(line.created));
-        let mut row = format!(
-            "{:<width$} {}  {answered:>11}",
-            line.scenario,
-            paint.passed(line.passed)
-        );
+        let mut row = format!("{:<width$} {}  {answered:>11}", line.scenario, paint.passed(line.passed));
         for cell in &line.benchmarks {
             let value = measured(cell.benchmark, cell.value);
             let tier = match cell.tier {

@@ -23,21 +23,13 @@ fn eventful() -> Report {
     let mut report = Report::new(record, &Linearizability::Linearizable);
     report.program = Some("./a \"b\" <script>alert(1)</script>".to_owned());
     report.socket = Some("UDP".to_owned());
-    report.floor = Some(Floor {
-        median: Duration::from_micros(43),
-        samples: 1_000,
-    });
+    report.floor = Some(Floor { median: Duration::from_micros(43), samples: 1_000 });
     report
 }
 
 #[test]
 fn numbers_are_grouped() {
-    for (number, expected) in [
-        (0, "0"),
-        (999, "999"),
-        (1_000, "1,000"),
-        (1_234_567, "1,234,567"),
-    ] {
+    for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
         assert_eq!(grouped(number), expected);
     }
 }
@@ -81,14 +73,9 @@ fn the_json_holds_the_numbers() {
     assert_eq!(json["statistics"]["fails"], report.statistics.fails);
     assert_eq!(json["verdicts"][1]["check"], "linearizable");
     assert_eq!(json["verdicts"][1]["status"], "passed");
-    assert_eq!(
-        json["benchmarks"][0]["thresholds"],
-        json!([300.0, 500.0, 600.0])
-    );
+    assert_eq!(json["benchmarks"][0]["thresholds"], json!([300.0, 500.0, 600.0]));
     assert_eq!(json["benchmarks"][0]["tier"], "top");
-    let kinds: Vec<&Value> = (json["timeline"].as_array().unwrap().iter())
-        .map(|moment| &moment["what"])
-        .collect();
+    let kinds: Vec<&Value> = (json["timeline"].as_array().unwrap().iter()).map(|moment| &moment["what"]).collect();
     for kind in ["first_leader", "cut", "killed", "healed", "ended"] {
         assert!(kinds.contains(&&json!(kind)), "{kind} is not in {kinds:?}");
     }
@@ -107,11 +94,8 @@ fn the_page_is_whole_and_lets_no_stranger_write_markup() {
     for word in ["http:", "https:", "src=", "@import", "url("] {
         assert!(!page.contains(word), "{word}");
     }
-    for tag in [
-        "svg", "section", "table", "tr", "title", "g", "div", "rect", "circle",
-    ] {
-        let opened =
-            page.matches(&format!("<{tag} ")).count() + page.matches(&format!("<{tag}>")).count();
+    for tag in ["svg", "section", "table", "tr", "title", "g", "div", "rect", "circle"] {
+        let opened = page.matches(&format!("<{tag} ")).count() + page.matches(&format!("<{tag}>")).count();
         let empty = page
             .split(&format!("<{tag} "))
             .skip(1)
@@ -124,11 +108,7 @@ fn the_page_is_whole_and_lets_no_stranger_write_markup() {
     let points = page.matches("r=\"2.6\"").count();
     assert_eq!(points, answers);
     let unanswered = page.matches("<path class=\"never\"").count();
-    assert_eq!(
-        unanswered as u64,
-        report.statistics.unanswered + 1,
-        "one is in the legend"
-    );
+    assert_eq!(unanswered as u64, report.statistics.unanswered + 1, "one is in the legend");
     assert_eq!(page.matches("class=\"minority\"").count(), 2);
     assert!(page.contains("NaN") as u8 + page.contains("inf\"") as u8 == 0);
 }
@@ -136,15 +116,11 @@ fn the_page_is_whole_and_lets_no_stranger_write_markup() {
 #[test]
 fn a_run_without_any_answer_can_be_reported() {
     let emulation = Emulation::new(scenario("{}"), 3, ExtraFaults::default());
-    let record = run_with(
-        emulation,
-        &mut |_| Vec::new(),
-        &mut |now, emulation, out| {
-            for replica in 0..5 {
-                emulation.replica_died(now, replica, "bad\n\u{1b}[31m".to_owned(), out);
-            }
-        },
-    );
+    let record = run_with(emulation, &mut |_| Vec::new(), &mut |now, emulation, out| {
+        for replica in 0..5 {
+            emulation.replica_died(now, replica, "bad\n\u{1b}[31m".to_owned(), out);
+        }
+    });
     let report = Report::new(record, &Linearizability::Linearizable);
     assert!(!report.judgement.passed);
     assert!(report.text(true).contains("FAILED"));
@@ -159,14 +135,8 @@ fn the_proof_of_a_violation_is_shown_in_full() {
     let word = Linearizability::Violated { explanation };
     let report = Report::new(eventful().record, &word);
     let text = report.text(false);
-    assert!(
-        text.contains("FAIL linearizable      key <A>: no order\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("  put 1\n") && text.contains("  get <i>\n"),
-        "{text}"
-    );
+    assert!(text.contains("FAIL linearizable      key <A>: no order\n"), "{text}");
+    assert!(text.contains("  put 1\n") && text.contains("  get <i>\n"), "{text}");
     let page = report.html();
     assert!(page.contains("<pre>put 1\nget &lt;i&gt;\n</pre>"));
     assert_eq!(report.json()["linearizability"]["is"], "violated");
@@ -175,10 +145,7 @@ fn the_proof_of_a_violation_is_shown_in_full() {
 #[test]
 fn the_table_has_a_line_for_each_run_and_a_sum() {
     let good = eventful();
-    let silent = Scenario::from_json(
-        "long-name-1",
-        br#"{"lifetime":5,"replicas":3,"requests":9}"#,
-    );
+    let silent = Scenario::from_json("long-name-1", br#"{"lifetime":5,"replicas":3,"requests":9}"#);
     let emulation = Emulation::new(silent.unwrap(), 1, ExtraFaults::default());
     let record = run(emulation, &mut |_| Vec::new());
     let bad = Report::new(record, &Linearizability::Linearizable);
@@ -188,14 +155,8 @@ fn the_table_has_a_line_for_each_run_and_a_sum() {
     assert_eq!(rows.len(), 5, "{text}");
     assert!(rows[0].starts_with("scenario    result"));
     assert!(rows[1].starts_with("test        PASSED"));
-    assert!(
-        rows[2].starts_with("long-name-1 FAILED          0/9"),
-        "{text}"
-    );
-    assert_eq!(
-        rows[3].trim_start(),
-        "puts answered: 0 of 9 puts answered; at least half is needed"
-    );
+    assert!(rows[2].starts_with("long-name-1 FAILED          0/9"), "{text}");
+    assert_eq!(rows[3].trim_start(), "puts answered: 0 of 9 puts answered; at least half is needed");
     assert_eq!(rows[4], "1 of 2 passed");
     let column = rows[0].find("median latency").unwrap();
     assert_eq!(rows[1][column..].split_whitespace().next(), Some("1.00"));

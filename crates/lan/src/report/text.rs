@@ -80,12 +80,7 @@ macro_rules! line {
 
 fn head(report: &Report, paint: Paint, text: &mut String) {
     let scenario = &report.record.scenario;
-    line!(
-        text,
-        "{}  {}",
-        paint.bold(&scenario.name),
-        paint.passed(report.judgement.passed)
-    );
+    line!(text, "{}  {}", paint.bold(&scenario.name), paint.passed(report.judgement.passed));
     let mut about = format!(
         "{} replicas, {} requests in {} s, {:.0}% gets, {:.0}% drops, seed {}",
         scenario.replicas,
@@ -110,13 +105,7 @@ fn verdicts(report: &Report, paint: Paint, text: &mut String) {
             Status::Noted => "note",
             Status::Failed => "FAIL",
         };
-        line!(
-            text,
-            "  {} {:<17} {}",
-            paint.status(verdict.status, mark),
-            verdict.check.title(),
-            verdict.reason
-        );
+        line!(text, "  {} {:<17} {}", paint.status(verdict.status, mark), verdict.check.title(), verdict.reason);
         if verdict.check == Check::Linearizable {
             for operation in report.judgement.proof() {
                 line!(text, "       {:<17} {}", "", operation.trim_end());
@@ -222,11 +211,7 @@ fn client_facts(s: &Statistics) -> Vec<(&'static str, String)> {
         n(s.unanswered_at_lost_replicas),
         n(s.unanswered_elsewhere)
     );
-    vec![
-        ("requests", requests),
-        ("bounces", bounces),
-        ("unanswered", unanswered),
-    ]
+    vec![("requests", requests), ("bounces", bounces), ("unanswered", unanswered)]
 }
 
 fn replica_facts(s: &Statistics) -> Vec<(&'static str, String)> {
@@ -239,12 +224,8 @@ fn replica_facts(s: &Statistics) -> Vec<(&'static str, String)> {
         n(s.cut),
         n(s.to_the_dead)
     );
-    let replicas = format!(
-        "{} changes of leader, {} killed, {} died by themselves",
-        n(s.leader_changes),
-        n(s.killed),
-        n(s.died)
-    );
+    let replicas =
+        format!("{} changes of leader, {} killed, {} died by themselves", n(s.leader_changes), n(s.killed), n(s.died));
     vec![("messages", messages), ("replicas", replicas)]
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{
-    Benchmarks, DEFAULT_MAX_PACKETS, Event, EventKind, MAX_EVENTS, MAX_REQUESTS,
-    MAX_SCENARIO_BYTES, REPLICAS, Scenario, ScenarioError, Thresholds,
+    Benchmarks, DEFAULT_MAX_PACKETS, Event, EventKind, MAX_EVENTS, MAX_REQUESTS, MAX_SCENARIO_BYTES, REPLICAS,
+    Scenario, ScenarioError, Thresholds,
 };
 use crate::message::shorten;
 
@@ -31,15 +31,9 @@ const MAX_WAIT: f64 = 3_600.0;
 
 pub(super) fn scenario(name: &str, bytes: &[u8]) -> Result<Scenario, ScenarioError> {
     if bytes.len() > MAX_SCENARIO_BYTES {
-        return Err(ScenarioError::TooLong {
-            name: name.to_owned(),
-            length: bytes.len(),
-        });
+        return Err(ScenarioError::TooLong { name: name.to_owned(), length: bytes.len() });
     }
-    let not_an_object = |reason: String| ScenarioError::NotAnObject {
-        name: name.to_owned(),
-        reason,
-    };
+    let not_an_object = |reason: String| ScenarioError::NotAnObject { name: name.to_owned(), reason };
     let fields = match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => {
@@ -47,11 +41,7 @@ pub(super) fn scenario(name: &str, bytes: &[u8]) -> Result<Scenario, ScenarioErr
         }
         Err(error) => return Err(not_an_object(shorten(&error.to_string()))),
     };
-    let object = Object {
-        name,
-        path: String::new(),
-        fields: &fields,
-    };
+    let object = Object { name, path: String::new(), fields: &fields };
     object.only(FIELDS)?;
     let lifetime = object.number("lifetime", None, 5.0..=MAX_LIFETIME)?;
     Ok(Scenario {
@@ -86,18 +76,13 @@ fn events(scenario: &Object<'_>, lifetime: f64) -> Result<Vec<Event>, ScenarioEr
         event.only(&["type", "time"])?;
         let names = EventKind::ALL.map(EventKind::name);
         let allowed = format!("one of {}", names.join(", "));
-        let kind = event
-            .given("type")
-            .ok_or_else(|| event.missing("type", &allowed))?;
+        let kind = event.given("type").ok_or_else(|| event.missing("type", &allowed))?;
         let kind = EventKind::ALL
             .into_iter()
             .find(|known| kind.as_str() == Some(known.name()))
             .ok_or_else(|| event.wrong("type", kind, &allowed))?;
         let time = event.number("time", None, 0.0..=lifetime)?;
-        events.push(Event {
-            kind,
-            time: Duration::from_secs_f64(time),
-        });
+        events.push(Event { kind, time: Duration::from_secs_f64(time) });
     }
     // A stable sort: events at the same time happen in the order of the file.
     events.sort_by_key(|event| event.time);
@@ -134,11 +119,7 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     fn within(&self, field: &str, value: &'a Value) -> Result<Object<'a>, ScenarioError> {
         match value {
-            Value::Object(fields) => Ok(Object {
-                name: self.name,
-                path: format!("{}{field}.", self.path),
-                fields,
-            }),
+            Value::Object(fields) => Ok(Object { name: self.name, path: format!("{}{field}.", self.path), fields }),
             other => Err(self.wrong(field, other, "an object")),
         }
     }
@@ -149,11 +130,7 @@ impl<'a> Object<'a> {
     }
 
     fn only(&self, allowed: &[&str]) -> Result<(), ScenarioError> {
-        match self
-            .fields
-            .keys()
-            .find(|field| !allowed.contains(&field.as_str()))
-        {
+        match self.fields.keys().find(|field| !allowed.contains(&field.as_str())) {
             None => Ok(()),
             Some(field) => Err(ScenarioError::UnknownField {
                 name: self.name.to_owned(),
@@ -190,16 +167,14 @@ impl<'a> Object<'a> {
         match (self.given(field), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(self.missing(field, &allowed)),
-            (Some(value), _) => value
-                .as_f64()
-                .filter(|number| range.contains(number))
-                .ok_or_else(|| self.wrong(field, value, &allowed)),
+            (Some(value), _) => {
+                value.as_f64().filter(|number| range.contains(number)).ok_or_else(|| self.wrong(field, value, &allowed))
+            }
         }
     }
 
     fn seconds(&self, field: &str, default: f64) -> Result<Duration, ScenarioError> {
-        self.number(field, Some(default), 0.0..=MAX_WAIT)
-            .map(Duration::from_secs_f64)
+        self.number(field, Some(default), 0.0..=MAX_WAIT).map(Duration::from_secs_f64)
     }
 
     fn integer(
@@ -212,10 +187,9 @@ impl<'a> Object<'a> {
         match (self.given(field), default) {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(self.missing(field, &allowed)),
-            (Some(value), _) => value
-                .as_u64()
-                .filter(|number| range.contains(number))
-                .ok_or_else(|| self.wrong(field, value, &allowed)),
+            (Some(value), _) => {
+                value.as_u64().filter(|number| range.contains(number)).ok_or_else(|| self.wrong(field, value, &allowed))
+            }
         }
     }
 

@@ -15,9 +15,7 @@ fn error(json: &str) -> String {
 }
 
 fn error_in(fields: &str) -> String {
-    error(&format!(
-        r#"{{"lifetime":30,"replicas":5,"requests":500,{fields}}}"#
-    ))
+    error(&format!(r#"{{"lifetime":30,"replicas":5,"requests":500,{fields}}}"#))
 }
 
 #[test]
@@ -62,10 +60,7 @@ fn every_field_is_read() {
     let kinds: Vec<_> = scenario.events.iter().map(|e| (e.kind, e.time)).collect();
     assert_eq!(
         kinds,
-        [
-            (EventKind::PartHard, Duration::from_millis(2_500)),
-            (EventKind::PartEnd, Duration::from_secs(10)),
-        ]
+        [(EventKind::PartHard, Duration::from_millis(2_500)), (EventKind::PartEnd, Duration::from_secs(10)),]
     );
     let thresholds = scenario.benchmarks.median_latency.unwrap();
     assert_eq!(<[f64; 3]>::from(thresholds), [0.0004, 0.002, 0.05]);
@@ -102,43 +97,16 @@ fn unknown_fields_are_named_with_what_is_allowed() {
 #[test]
 fn values_out_of_range_are_named_with_the_range() {
     for (fields, expected) in [
-        (
-            r#""mix":1.5"#,
-            "`mix` is 1.5; it must be a number from 0 to 1",
-        ),
-        (
-            r#""mix":-0.1"#,
-            "`mix` is -0.1; it must be a number from 0 to 1",
-        ),
-        (
-            r#""drops":"0.1""#,
-            "`drops` is \"0.1\"; it must be a number from 0 to 1",
-        ),
-        (
-            r#""start_wait":-1"#,
-            "`start_wait` is -1; it must be a number from 0 to 3600",
-        ),
-        (
-            r#""end_wait":1e9"#,
-            "`end_wait` is 1000000000.0; it must be a number from 0 to 3600",
-        ),
-        (
-            r#""max_packets":0"#,
-            "`max_packets` is 0; it must be a whole number from 1 to 1000000000",
-        ),
-        (
-            r#""seed":-4"#,
-            "`seed` is -4; it must be a whole number from 0 to 18446744073709551615",
-        ),
-        (
-            r#""events":{}"#,
-            "`events` is an object; it must be an array of at most 1000 events",
-        ),
+        (r#""mix":1.5"#, "`mix` is 1.5; it must be a number from 0 to 1"),
+        (r#""mix":-0.1"#, "`mix` is -0.1; it must be a number from 0 to 1"),
+        (r#""drops":"0.1""#, "`drops` is \"0.1\"; it must be a number from 0 to 1"),
+        (r#""start_wait":-1"#, "`start_wait` is -1; it must be a number from 0 to 3600"),
+        (r#""end_wait":1e9"#, "`end_wait` is 1000000000.0; it must be a number from 0 to 3600"),
+        (r#""max_packets":0"#, "`max_packets` is 0; it must be a whole number from 1 to 1000000000"),
+        (r#""seed":-4"#, "`seed` is -4; it must be a whole number from 0 to 18446744073709551615"),
+        (r#""events":{}"#, "`events` is an object; it must be an array of at most 1000 events"),
         (r#""events":[3]"#, "`events[0]` is 3; it must be an object"),
-        (
-            r#""events":[{"type":"part_end","time":30.1}]"#,
-            "`events[0].time` is 30.1; it must be a number from 0 to 30",
-        ),
+        (r#""events":[{"type":"part_end","time":30.1}]"#, "`events[0].time` is 30.1; it must be a number from 0 to 30"),
         (
             r#""tests":{"benchmarks":{"failures":[0,2,2]}}"#,
             "`tests.benchmarks.failures` is [0,2,2]; it must be an array of three rising numbers \
@@ -150,32 +118,17 @@ fn values_out_of_range_are_named_with_the_range() {
              from 0 up",
         ),
     ] {
-        assert_eq!(
-            error_in(fields),
-            format!("scenario s: the field {expected}")
-        );
+        assert_eq!(error_in(fields), format!("scenario s: the field {expected}"));
     }
     for (json, expected) in [
-        (
-            r#"{"lifetime":4,"replicas":5,"requests":1}"#,
-            "`lifetime` is 4; it must be a number from 5 to 86400",
-        ),
-        (
-            r#"{"lifetime":5,"replicas":2,"requests":1}"#,
-            "`replicas` is 2; it must be a whole number from 3 to 21",
-        ),
-        (
-            r#"{"lifetime":5,"replicas":22,"requests":1}"#,
-            "`replicas` is 22; it must be a whole number from 3 to 21",
-        ),
+        (r#"{"lifetime":4,"replicas":5,"requests":1}"#, "`lifetime` is 4; it must be a number from 5 to 86400"),
+        (r#"{"lifetime":5,"replicas":2,"requests":1}"#, "`replicas` is 2; it must be a whole number from 3 to 21"),
+        (r#"{"lifetime":5,"replicas":22,"requests":1}"#, "`replicas` is 22; it must be a whole number from 3 to 21"),
         (
             r#"{"lifetime":5,"replicas":3,"requests":0.5}"#,
             "`requests` is 0.5; it must be a whole number from 1 to 1000000",
         ),
-        (
-            r#"{"lifetime":5,"replicas":3}"#,
-            "`requests` is missing; it must be a whole number from 1 to 1000000",
-        ),
+        (r#"{"lifetime":5,"replicas":3}"#, "`requests` is missing; it must be a whole number from 1 to 1000000"),
     ] {
         assert_eq!(error(json), format!("scenario s: the field {expected}"));
     }
@@ -201,24 +154,13 @@ fn what_is_no_object_is_refused() {
 
 #[test]
 fn tiers_are_bounded_from_above() {
-    let thresholds = Thresholds {
-        top: 0.0,
-        full: 2.0,
-        partial: 5.0,
-    };
+    let thresholds = Thresholds { top: 0.0, full: 2.0, partial: 5.0 };
     // A threshold of 0 cannot be beaten.
     assert_eq!(thresholds.tier(0.0), Tier::Full);
     assert_eq!(thresholds.tier(1.9), Tier::Full);
     assert_eq!(thresholds.tier(2.0), Tier::Partial);
     assert_eq!(thresholds.tier(5.0), Tier::None);
-    assert_eq!(
-        Thresholds {
-            top: 1.0,
-            ..thresholds
-        }
-        .tier(0.5),
-        Tier::Top
-    );
+    assert_eq!(Thresholds { top: 1.0, ..thresholds }.tier(0.5), Tier::Top);
 }
 
 /// The table of the protocol page: name, requests, mix, drops, events, messages, failures,
@@ -271,19 +213,12 @@ fn the_known_scenarios_are_those_of_the_table() {
         assert_eq!(scenario.requests as f64, number(cells[1]));
         assert_eq!(scenario.mix, number(cells[2]));
         assert_eq!(scenario.drops, number(cells[3]));
-        let events: Vec<Event> = cells[4]
-            .split(',')
-            .filter(|cell| *cell != "-")
-            .map(event)
-            .collect();
+        let events: Vec<Event> = cells[4].split(',').filter(|cell| *cell != "-").map(event).collect();
         assert_eq!(scenario.events, events, "{}", cells[0]);
         assert_eq!(got(scenario.benchmarks.total_msgs), three(cells[5], 1.0));
         assert_eq!(got(scenario.benchmarks.failures), three(cells[6], 1.0));
         assert_eq!(got(scenario.benchmarks.duplicates), three(cells[7], 1.0));
-        for (got, wanted) in got(scenario.benchmarks.median_latency)
-            .iter()
-            .zip(three(cells[8], 1e-3))
-        {
+        for (got, wanted) in got(scenario.benchmarks.median_latency).iter().zip(three(cells[8], 1e-3)) {
             assert!((got - wanted).abs() < 1e-12, "{got} {wanted}");
         }
         assert_eq!(scenario.lifetime, Duration::from_secs(30));
@@ -306,10 +241,7 @@ fn every_builtin_scenario_is_fair() {
             events.filter(|event| wanted.contains(&event.kind)).count()
         };
         let killed = count(&[EventKind::KillLeader, EventKind::KillNonLeader]);
-        assert!(
-            killed <= (scenario.replicas - 1) / 2,
-            "{name} kills a quorum"
-        );
+        assert!(killed <= (scenario.replicas - 1) / 2, "{name} kills a quorum");
         let benchmarks = &scenario.benchmarks;
         let fewest = scenario.minimum_messages() as f64;
         assert!(benchmarks.total_msgs.unwrap().top > fewest, "{name}");

@@ -142,10 +142,7 @@ pub fn write_history(mut output: impl Write, history: &[Operation]) -> io::Resul
 
 fn parse(text: &[u8], line: usize) -> Result<Operation, HistoryError> {
     let object: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|error| HistoryError::NotAnObject {
-            line,
-            reason: error.to_string(),
-        })?;
+        serde_json::from_slice(text).map_err(|error| HistoryError::NotAnObject { line, reason: error.to_string() })?;
     let mut fields = Fields { object, line };
     let operation = Operation {
         client: fields.number("client")?,
@@ -177,19 +174,13 @@ impl Fields {
     fn error(&self, field: &str, reason: impl Into<String>) -> HistoryError {
         HistoryError::Field {
             line: self.line,
-            field: field
-                .chars()
-                .take(40)
-                .flat_map(char::escape_debug)
-                .collect(),
+            field: field.chars().take(40).flat_map(char::escape_debug).collect(),
             reason: reason.into(),
         }
     }
 
     fn take(&mut self, field: &str) -> Result<Value, HistoryError> {
-        self.object
-            .remove(field)
-            .ok_or_else(|| self.error(field, "missing"))
+        self.object.remove(field).ok_or_else(|| self.error(field, "missing"))
     }
 
     fn string(&mut self, field: &str) -> Result<String, HistoryError> {

@@ -76,10 +76,7 @@ pub struct Options {
 impl Default for Options {
     /// A bound of twenty million steps (well under a second), and no hint.
     fn default() -> Options {
-        Options {
-            max_steps: 20_000_000,
-            hint: None,
-        }
+        Options { max_steps: 20_000_000, hint: None }
     }
 }
 
@@ -125,10 +122,7 @@ impl fmt::Display for Undecided {
 /// its operations reduced to a small set that is a violation by itself. An operation that returned
 /// before its call is a violation too (of the recorder's clock), found before anything else.
 pub fn check(history: &[Operation], options: &Options) -> Verdict {
-    if let Some(backwards) = history
-        .iter()
-        .find(|operation| operation.ret.is_some_and(|ret| ret < operation.call))
-    {
+    if let Some(backwards) = history.iter().find(|operation| operation.ret.is_some_and(|ret| ret < operation.call)) {
         return Verdict::Violation(Violation {
             key: backwards.key.clone(),
             reason: Reason::ReturnsBeforeCall,

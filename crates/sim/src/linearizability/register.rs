@@ -42,10 +42,7 @@ impl Register {
         for (index, operation) in history.iter().enumerate() {
             indices.entry(&operation.key).or_default().push(index);
         }
-        indices
-            .into_iter()
-            .map(|(key, indices)| (key, Register::compile(history, &indices)))
-            .collect()
+        indices.into_iter().map(|(key, indices)| (key, Register::compile(history, &indices))).collect()
     }
 
     fn compile(history: &[Operation], indices: &[usize]) -> Register {
@@ -60,26 +57,14 @@ impl Register {
                 Action::Read(None) => continue,
             };
             let new = u32::try_from(numbers.len()).expect("fewer values than operations in memory");
-            ops.push(Op {
-                is_write,
-                value: *numbers.entry(value).or_insert(new),
-                call: operation.call,
-                ret,
-                index,
-            });
+            ops.push(Op { is_write, value: *numbers.entry(value).or_insert(new), call: operation.call, ret, index });
         }
-        Register {
-            ops,
-            values: numbers.len(),
-        }
+        Register { ops, values: numbers.len() }
     }
 
     /// The same register with only these operations.
     pub(super) fn with_ops(&self, ops: Vec<Op>) -> Register {
-        Register {
-            ops,
-            values: self.values,
-        }
+        Register { ops, values: self.values }
     }
 
     /// Every call and return in time order, calls first where times are equal: (time, whether it is

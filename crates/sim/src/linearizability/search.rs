@@ -137,11 +137,7 @@ impl<'a> Search<'a> {
         let ops = &register.ops[..];
         let mut search = Search {
             ops,
-            events: vec![Event {
-                time: 0,
-                op: NONE,
-                is_call: false,
-            }],
+            events: vec![Event { time: 0, op: NONE, is_call: false }],
             next: Vec::new(),
             previous: Vec::new(),
             call_event: vec![NONE; ops.len()],
@@ -180,11 +176,7 @@ impl<'a> Search<'a> {
                 false => &mut self.call_event,
             };
             places[at] = event;
-            self.events.push(Event {
-                time,
-                op: number(at),
-                is_call: !is_return,
-            });
+            self.events.push(Event { time, op: number(at), is_call: !is_return });
         }
         let count = number(self.events.len());
         self.next = (1..count).chain([0]).collect();
@@ -201,11 +193,7 @@ impl<'a> Search<'a> {
                 Settled::Choice(mut untried) => {
                     // Taken from the end: the write that must be done first is tried first.
                     untried.sort_unstable_by_key(|c| std::cmp::Reverse((c.ret, c.op, c.value)));
-                    branches.push(Branch {
-                        untried,
-                        trail: self.trail.len(),
-                        current: self.current,
-                    });
+                    branches.push(Branch { untried, trail: self.trail.len(), current: self.current });
                 }
             }
             loop {
@@ -335,9 +323,7 @@ impl<'a> Search<'a> {
         let mut event = self.next[HEAD] as usize;
         while event != HEAD && missing > 0 {
             self.steps.count();
-            let Event {
-                op: at, is_call, ..
-            } = self.events[event];
+            let Event { op: at, is_call, .. } = self.events[event];
             let op = &self.ops[at as usize];
             if op.is_read_of(candidate.value) {
                 if is_call && held_back {
@@ -398,11 +384,7 @@ impl<'a> Search<'a> {
             true => self.open_writes[op.value as usize] -= 1,
             false => self.open_reads[op.value as usize] -= 1,
         }
-        self.trail.push(Candidate {
-            value: op.value,
-            ret: 0,
-            op: at,
-        });
+        self.trail.push(Candidate { value: op.value, ret: 0, op: at });
         self.note_mixed(op.value);
     }
 
@@ -416,8 +398,7 @@ impl<'a> Search<'a> {
                 self.open_writes[value as usize] += 1;
             } else {
                 for event in [self.return_event[at as usize], self.call_event[at as usize]] {
-                    let (before, after) =
-                        (self.previous[event as usize], self.next[event as usize]);
+                    let (before, after) = (self.previous[event as usize], self.next[event as usize]);
                     self.next[before as usize] = event;
                     self.previous[after as usize] = event;
                 }

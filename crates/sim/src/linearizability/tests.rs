@@ -26,20 +26,11 @@ impl Random {
 }
 
 fn write(client: u64, value: &str, call: u64, ret: impl Into<Option<u64>>) -> Operation {
-    Operation {
-        client,
-        key: "x".to_owned(),
-        action: Action::Write(value.to_owned()),
-        call,
-        ret: ret.into(),
-    }
+    Operation { client, key: "x".to_owned(), action: Action::Write(value.to_owned()), call, ret: ret.into() }
 }
 
 fn read(client: u64, value: &str, call: u64, ret: impl Into<Option<u64>>) -> Operation {
-    Operation {
-        action: Action::Read(Some(value.to_owned())),
-        ..write(client, "", call, ret)
-    }
+    Operation { action: Action::Read(Some(value.to_owned())), ..write(client, "", call, ret) }
 }
 
 fn is_fine(history: &[Operation]) -> bool {
@@ -73,11 +64,7 @@ fn a_register_starts_empty() {
 fn a_stale_read_is_a_violation() {
     let history = [write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5)];
     assert_eq!(violation(&history).reason, Reason::NoOrder);
-    assert!(is_fine(&[
-        write(1, "a", 0, 1),
-        write(1, "b", 2, 5),
-        read(2, "a", 4, 5)
-    ]));
+    assert!(is_fine(&[write(1, "a", 0, 1), write(1, "b", 2, 5), read(2, "a", 4, 5)]));
 }
 
 #[test]
@@ -89,11 +76,7 @@ fn a_lost_write_is_a_violation() {
 fn a_new_old_inversion_is_a_violation() {
     // Lamport's regular but not atomic register: during one write, a later read is older.
     let write = write(1, "b", 0, 100);
-    assert!(!is_fine(&[
-        write.clone(),
-        read(2, "b", 10, 20),
-        read(3, "", 30, 40)
-    ]));
+    assert!(!is_fine(&[write.clone(), read(2, "b", 10, 20), read(3, "", 30, 40)]));
     assert!(is_fine(&[write, read(2, "", 10, 20), read(3, "b", 30, 40)]));
 }
 
@@ -106,12 +89,7 @@ fn overlapping_reads_may_see_both_sides_of_a_write() {
 #[test]
 fn two_readers_must_agree_on_the_order_of_two_writes() {
     let writes = [write(1, "a", 0, 100), write(2, "b", 0, 100)];
-    let disagreeing = [
-        read(3, "a", 10, 20),
-        read(3, "b", 30, 40),
-        read(4, "b", 50, 60),
-        read(4, "a", 70, 80),
-    ];
+    let disagreeing = [read(3, "a", 10, 20), read(3, "b", 30, 40), read(4, "b", 50, 60), read(4, "a", 70, 80)];
     assert!(!is_fine(&[&writes[..], &disagreeing[..]].concat()));
     assert!(is_fine(&[&writes[..], &disagreeing[..3]].concat()));
 }
@@ -140,27 +118,14 @@ fn operations_that_touch_in_one_instant_are_concurrent() {
 fn an_unanswered_write_may_take_effect_late_or_never() {
     let lost = write(1, "a", 0, None);
     assert!(is_fine(&[lost.clone(), read(2, "", 10, 11)]));
-    assert!(is_fine(&[
-        lost.clone(),
-        read(2, "", 10, 11),
-        read(2, "a", 1000, 1001)
-    ]));
-    assert!(is_fine(&[
-        lost.clone(),
-        write(2, "b", 5, 6),
-        read(2, "a", 1000, 1001)
-    ]));
+    assert!(is_fine(&[lost.clone(), read(2, "", 10, 11), read(2, "a", 1000, 1001)]));
+    assert!(is_fine(&[lost.clone(), write(2, "b", 5, 6), read(2, "a", 1000, 1001)]));
 }
 
 #[test]
 fn an_unanswered_write_takes_effect_at_most_once() {
     let lost = write(1, "a", 0, None);
-    let history = [
-        lost,
-        read(2, "a", 1, 2),
-        write(2, "b", 3, 4),
-        read(2, "a", 5, 6),
-    ];
+    let history = [lost, read(2, "a", 1, 2), write(2, "b", 3, 4), read(2, "a", 5, 6)];
     assert!(!is_fine(&history));
     // Two of them can do it.
     assert!(is_fine(&[&history[..], &[write(3, "a", 0, None)]].concat()));
@@ -173,27 +138,15 @@ fn an_unanswered_write_takes_no_effect_before_its_call() {
 
 #[test]
 fn a_repeated_value_can_be_read_again() {
-    let history = [
-        write(1, "a", 0, 1),
-        write(1, "b", 2, 3),
-        write(1, "a", 4, 5),
-        read(2, "a", 6, 7),
-    ];
+    let history = [write(1, "a", 0, 1), write(1, "b", 2, 3), write(1, "a", 4, 5), read(2, "a", 6, 7)];
     assert!(is_fine(&history));
     assert!(!is_fine(&[&history[..], &[read(2, "b", 8, 9)]].concat()));
 }
 
 #[test]
 fn reads_without_a_result_constrain_nothing() {
-    let unknown = |ret| Operation {
-        action: Action::Read(None),
-        ..read(1, "", 0, ret)
-    };
-    assert!(is_fine(&[
-        unknown(None),
-        unknown(Some(1)),
-        write(1, "a", 2, 3)
-    ]));
+    let unknown = |ret| Operation { action: Action::Read(None), ..read(1, "", 0, ret) };
+    assert!(is_fine(&[unknown(None), unknown(Some(1)), write(1, "a", 2, 3)]));
 }
 
 #[test]
@@ -204,25 +157,15 @@ fn a_read_with_a_result_but_no_return_must_still_be_explained() {
 
 #[test]
 fn keys_are_independent_registers() {
-    let on_y = |operation| Operation {
-        key: "y".to_owned(),
-        ..operation
-    };
+    let on_y = |operation| Operation { key: "y".to_owned(), ..operation };
     assert!(is_fine(&[write(1, "a", 0, 1), on_y(read(1, "", 2, 3))]));
-    let found = violation(&[
-        read(1, "", 2, 3),
-        on_y(write(1, "b", 0, 1)),
-        on_y(read(1, "", 2, 3)),
-    ]);
+    let found = violation(&[read(1, "", 2, 3), on_y(write(1, "b", 0, 1)), on_y(read(1, "", 2, 3))]);
     assert_eq!((found.key.as_str(), found.operations.len()), ("y", 2));
 }
 
 #[test]
 fn an_operation_that_ends_before_it_starts_is_no_history() {
-    assert_eq!(
-        violation(&[write(1, "a", 5, 4)]).reason,
-        Reason::ReturnsBeforeCall
-    );
+    assert_eq!(violation(&[write(1, "a", 5, 4)]).reason, Reason::ReturnsBeforeCall);
 }
 
 #[test]
@@ -230,20 +173,14 @@ fn a_violation_shows_the_core_only() {
     let mut history: Vec<Operation> = (0..2000)
         .flat_map(|n| {
             let value = format!("value {n}");
-            [
-                write(1, &value, n * 10, n * 10 + 4),
-                read(2, &value, n * 10 + 5, n * 10 + 9),
-            ]
+            [write(1, &value, n * 10, n * 10 + 4), read(2, &value, n * 10 + 5, n * 10 + 9)]
         })
         .collect();
     history[3001] = read(7, "value 1300", 15_005, 15_009);
     let found = violation(&history);
     assert!(found.operations.len() <= 3, "{found}");
     assert!(found.operations.contains(&history[3001]), "{found}");
-    assert!(
-        found.to_string().contains("client 7 reads \"value 1300\""),
-        "{found}"
-    );
+    assert!(found.to_string().contains("client 7 reads \"value 1300\""), "{found}");
     assert!(!is_fine(&found.operations));
 }
 
@@ -257,24 +194,12 @@ fn hostile_text_is_escaped_and_cut_in_reports() {
 
 #[test]
 fn a_search_over_its_bound_is_undecided_and_says_so() {
-    let history = simulate(
-        &mut Random(1),
-        &Shape {
-            operations: 500,
-            ..Shape::default()
-        },
-    );
-    let options = Options {
-        max_steps: 50,
-        hint: None,
-    };
+    let history = simulate(&mut Random(1), &Shape { operations: 500, ..Shape::default() });
+    let options = Options { max_steps: 50, hint: None };
     let Verdict::Undecided(undecided) = check(&history, &options) else {
         panic!("50 steps are too few for 500 operations");
     };
-    assert!(
-        undecided.to_string().contains("bound of 50 steps"),
-        "{undecided}"
-    );
+    assert!(undecided.to_string().contains("bound of 50 steps"), "{undecided}");
 }
 
 #[test]
@@ -286,22 +211,11 @@ fn a_right_hint_needs_no_search_and_a_wrong_one_does_no_harm() {
         read(3, "a", 30, 40),
         write(4, "c", 50, None),
     ];
-    let verdict = |max_steps, hint: &[usize]| {
-        check(
-            &history,
-            &Options {
-                max_steps,
-                hint: Some(hint.to_vec()),
-            },
-        )
-    };
+    let verdict = |max_steps, hint: &[usize]| check(&history, &Options { max_steps, hint: Some(hint.to_vec()) });
     assert_eq!(verdict(0, &[1, 0]), Verdict::Linearizable);
     assert_eq!(verdict(0, &[1, 2, 0, 4, 1, 99]), Verdict::Linearizable);
     for wrong in [&[0, 1][..], &[], &[1], &[0, 4, 1], &[77]] {
-        assert!(
-            matches!(verdict(0, wrong), Verdict::Undecided(_)),
-            "{wrong:?}"
-        );
+        assert!(matches!(verdict(0, wrong), Verdict::Undecided(_)), "{wrong:?}");
         assert_eq!(verdict(1000, wrong), Verdict::Linearizable, "{wrong:?}");
     }
 }
@@ -321,14 +235,7 @@ struct Shape {
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape {
-            clients: 8,
-            operations: 1000,
-            keys: 1,
-            values: 0,
-            unknown: 0,
-            duration: 1000,
-        }
+        Shape { clients: 8, operations: 1000, keys: 1, values: 0, unknown: 0, duration: 1000 }
     }
 }
 
@@ -375,18 +282,11 @@ fn simulate(random: &mut Random, shape: &Shape) -> Vec<Operation> {
 
 /// All subsets of the unanswered writes, all orders: no idea in common with the search.
 fn brute_force(history: &[Operation]) -> bool {
-    let needed: Vec<&Operation> = history
-        .iter()
-        .filter(|o| o.action != Action::Read(None))
-        .collect();
+    let needed: Vec<&Operation> = history.iter().filter(|o| o.action != Action::Read(None)).collect();
     let optional = |o: &&Operation| o.ret.is_none() && matches!(o.action, Action::Write(_));
-    let (optional, fixed): (Vec<&Operation>, Vec<&Operation>) =
-        needed.into_iter().partition(optional);
+    let (optional, fixed): (Vec<&Operation>, Vec<&Operation>) = needed.into_iter().partition(optional);
     (0..1_u32 << optional.len()).any(|subset| {
-        let chosen = optional
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| subset >> at & 1 == 1);
+        let chosen = optional.iter().enumerate().filter(|(at, _)| subset >> at & 1 == 1);
         let mut order: Vec<&Operation> = fixed.clone();
         order.extend(chosen.map(|(_, operation)| *operation));
         let count = order.len();
@@ -411,10 +311,7 @@ fn any_permutation(order: &mut Vec<&Operation>, count: usize) -> bool {
 fn explains(order: &[&Operation]) -> bool {
     let mut register = "";
     for (at, operation) in order.iter().enumerate() {
-        if order[at + 1..]
-            .iter()
-            .any(|later| later.ret.is_some_and(|ret| ret < operation.call))
-        {
+        if order[at + 1..].iter().any(|later| later.ret.is_some_and(|ret| ret < operation.call)) {
             return false;
         }
         match &operation.action {
@@ -472,17 +369,11 @@ fn every_verdict_is_that_of_brute_force() {
         } else {
             wrong += 1;
             let core = violation(&history).operations;
-            assert!(
-                !brute_force(&core),
-                "case {case}: the core is no violation: {core:#?}"
-            );
+            assert!(!brute_force(&core), "case {case}: the core is no violation: {core:#?}");
         }
     }
     let counts = format!("{fine:?} fine, {wrong} wrong, {unknown} with unknown outcomes");
-    assert!(
-        fine[0] > 2000 && fine[1] > 2000 && wrong > 1000 && unknown > 3000,
-        "{counts}"
-    );
+    assert!(fine[0] > 2000 && fine[1] > 2000 && wrong > 1000 && unknown > 3000, "{counts}");
     eprintln!("{counts}");
 }
 
@@ -497,24 +388,11 @@ fn a_hint_never_changes_a_verdict() {
             let at = usize::try_from(random.below(hint.len() as u64)).unwrap();
             hint.swap(at, 0);
         }
-        let hinted = Options {
-            hint: Some(hint.clone()),
-            ..Options::default()
-        };
+        let hinted = Options { hint: Some(hint.clone()), ..Options::default() };
         let expected = brute_force(&history);
         let verdict = check(&history, &hinted);
-        assert_eq!(
-            verdict == Verdict::Linearizable,
-            expected,
-            "case {case}: {history:#?}"
-        );
-        let witness = check(
-            &history,
-            &Options {
-                max_steps: 0,
-                hint: Some(hint),
-            },
-        );
+        assert_eq!(verdict == Verdict::Linearizable, expected, "case {case}: {history:#?}");
+        let witness = check(&history, &Options { max_steps: 0, hint: Some(hint) });
         if witness == Verdict::Linearizable {
             explained += 1;
             assert!(expected, "case {case}: {history:#?}");
@@ -527,17 +405,9 @@ fn a_hint_never_changes_a_verdict() {
 fn the_order_in_which_a_register_worked_is_always_a_witness() {
     let mut random = Random(9);
     for values in [0, 1, 2, 5] {
-        let shape = Shape {
-            operations: 3000,
-            keys: 3,
-            values,
-            ..Shape::default()
-        };
+        let shape = Shape { operations: 3000, keys: 3, values, ..Shape::default() };
         let history = simulate(&mut random, &shape);
-        let options = Options {
-            max_steps: 0,
-            hint: Some((0..history.len()).collect()),
-        };
+        let options = Options { max_steps: 0, hint: Some((0..history.len()).collect()) };
         assert_eq!(check(&history, &options), Verdict::Linearizable);
     }
 }
@@ -548,63 +418,13 @@ fn the_order_in_which_a_register_worked_is_always_a_witness() {
 fn large_histories_are_decided_in_time() {
     let default = Shape::default;
     let shapes = [
-        (
-            "mostly sequential",
-            Shape {
-                operations: 100_000,
-                keys: 200,
-                ..default()
-            },
-        ),
-        (
-            "one key",
-            Shape {
-                operations: 100_000,
-                ..default()
-            },
-        ),
-        (
-            "one key, few values",
-            Shape {
-                operations: 100_000,
-                values: 5,
-                ..default()
-            },
-        ),
-        (
-            "many clients",
-            Shape {
-                operations: 20_000,
-                clients: 64,
-                ..default()
-            },
-        ),
-        (
-            "many clients, some values",
-            Shape {
-                operations: 20_000,
-                clients: 20,
-                values: 200,
-                ..default()
-            },
-        ),
-        (
-            "unknown outcomes",
-            Shape {
-                operations: 50_000,
-                unknown: 5,
-                ..default()
-            },
-        ),
-        (
-            "unknown, some values",
-            Shape {
-                operations: 20_000,
-                unknown: 5,
-                values: 500,
-                ..default()
-            },
-        ),
+        ("mostly sequential", Shape { operations: 100_000, keys: 200, ..default() }),
+        ("one key", Shape { operations: 100_000, ..default() }),
+        ("one key, few values", Shape { operations: 100_000, values: 5, ..default() }),
+        ("many clients", Shape { operations: 20_000, clients: 64, ..default() }),
+        ("many clients, some values", Shape { operations: 20_000, clients: 20, values: 200, ..default() }),
+        ("unknown outcomes", Shape { operations: 50_000, unknown: 5, ..default() }),
+        ("unknown, some values", Shape { operations: 20_000, unknown: 5, values: 500, ..default() }),
     ];
     for (name, shape) in shapes {
         let mut history = simulate(&mut Random(10), &shape);
@@ -612,19 +432,15 @@ fn large_histories_are_decided_in_time() {
         let verdict = check(&history, &Options::default());
         eprintln!("{name}: fine in {:?}", started.elapsed());
         assert_eq!(verdict, Verdict::Linearizable, "{name}");
-        let Some(at) = (history.len() / 2..history.len())
-            .find(|&at| matches!(history[at].action, Action::Read(Some(_))))
+        let Some(at) =
+            (history.len() / 2..history.len()).find(|&at| matches!(history[at].action, Action::Read(Some(_))))
         else {
             continue;
         };
         history[at].action = Action::Read(Some(String::new()));
         let started = Instant::now();
         let found = violation(&history);
-        eprintln!(
-            "{name}: wrong in {:?}, {} operations",
-            started.elapsed(),
-            found.operations.len()
-        );
+        eprintln!("{name}: wrong in {:?}, {} operations", started.elapsed(), found.operations.len());
         assert!(found.operations.contains(&history[at]), "{name}: {found}");
         assert!(found.operations.len() < 6, "{name}: {found}");
     }
@@ -632,54 +448,30 @@ fn large_histories_are_decided_in_time() {
 
 #[test]
 fn a_file_holds_a_history_exactly() {
-    let mut history = simulate(
-        &mut Random(3),
-        &Shape {
-            unknown: 30,
-            ..Shape::default()
-        },
-    );
+    let mut history = simulate(&mut Random(3), &Shape { unknown: 30, ..Shape::default() });
     history.push(write(u64::MAX, "\"\n\u{1f422}\0", 0, u64::MAX));
     let mut file = Vec::new();
     write_history(&mut file, &history).unwrap();
     assert_eq!(read_history(&file[..]).unwrap(), history);
     let spaced = format!("\n  \n{}", String::from_utf8(file).unwrap());
-    assert_eq!(
-        read_history(spaced.as_bytes()).unwrap().len(),
-        history.len()
-    );
+    assert_eq!(read_history(spaced.as_bytes()).unwrap().len(), history.len());
 }
 
 #[test]
 fn a_bad_line_is_named_with_its_field() {
     let good = r#"{"client":1,"key":"x","write":"a","call":1,"return":2}"#;
-    let message = |line: &str| {
-        read_history(format!("{good}\n{line}\n").as_bytes())
-            .unwrap_err()
-            .to_string()
-    };
+    let message = |line: &str| read_history(format!("{good}\n{line}\n").as_bytes()).unwrap_err().to_string();
     let with = |from: &str, to: &str| message(&good.replace(from, to));
     assert!(message("{").starts_with("line 2: not a JSON object"));
     assert!(message("[1]").starts_with("line 2: not a JSON object"));
-    assert_eq!(
-        with(r#""client":1,"#, ""),
-        "line 2: field `client`: missing"
-    );
-    assert_eq!(
-        with(r#","write":"a""#, ""),
-        "line 2: field `write`: missing, and there is no `read` either"
-    );
-    assert!(
-        with(r#""call":1"#, r#""call":-1"#).starts_with("line 2: field `call`: is -1, must be")
-    );
+    assert_eq!(with(r#""client":1,"#, ""), "line 2: field `client`: missing");
+    assert_eq!(with(r#","write":"a""#, ""), "line 2: field `write`: missing, and there is no `read` either");
+    assert!(with(r#""call":1"#, r#""call":-1"#).starts_with("line 2: field `call`: is -1, must be"));
     assert!(with(r#""x""#, "7").starts_with("line 2: field `key`: is a number, must be a string"));
     assert!(with(r#""write":"a""#, r#""write":null"#).contains("field `write`: is null"));
     assert!(with(r#""return":2"#, r#""return":0"#).contains("field `return`: is before `call`"));
     assert!(with("}", r#","extra":1}"#).contains("field `extra`: unknown"));
     assert!(with("}", r#","read":"a"}"#).contains("field `read`: can't be there together"));
     let long = format!(r#"{{"key":"{}"}}"#, "x".repeat(MAX_LINE_BYTES));
-    assert_eq!(
-        message(&long),
-        format!("line 2: longer than {MAX_LINE_BYTES} bytes")
-    );
+    assert_eq!(message(&long), format!("line 2: longer than {MAX_LINE_BYTES} bytes"));
 }

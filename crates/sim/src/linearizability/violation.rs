@@ -60,22 +60,13 @@ impl Violation {
             None => (Reason::NoOrder, shrink(register)),
         };
         ops.sort_by_key(|op| (op.call, op.index));
-        Violation {
-            key: key.to_owned(),
-            reason,
-            operations: ops.iter().map(|op| history[op.index].clone()).collect(),
-        }
+        Violation { key: key.to_owned(), reason, operations: ops.iter().map(|op| history[op.index].clone()).collect() }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "not linearizable: key {}: {}",
-            quoted(&self.key),
-            self.reason
-        )?;
+        write!(f, "not linearizable: key {}: {}", quoted(&self.key), self.reason)?;
         for operation in self.operations.iter().take(SHOWN_OPERATIONS) {
             write!(f, "\n  {operation}")?;
         }
@@ -120,10 +111,7 @@ fn impossible_read(register: &Register) -> Option<(Reason, Vec<Op>)> {
             *first = *op;
         }
     }
-    let reads = register
-        .ops
-        .iter()
-        .filter(|op| !op.is_write && op.value != INITIAL);
+    let reads = register.ops.iter().filter(|op| !op.is_write && op.value != INITIAL);
     for read in reads {
         match first_write.get(&read.value) {
             None => return Some((Reason::NeverWritten, vec![*read])),
@@ -152,11 +140,7 @@ fn shrink(register: &Register) -> Vec<Op> {
         ops = without_groups(ops, |op| Some(op.value), &mut wrong);
         ops = without_groups(ops, |op| (!op.is_write).then_some(op.index), &mut wrong);
         // A write can be left out only if nothing reads its value.
-        let read: Vec<u32> = ops
-            .iter()
-            .filter(|op| !op.is_write)
-            .map(|op| op.value)
-            .collect();
+        let read: Vec<u32> = ops.iter().filter(|op| !op.is_write).map(|op| op.value).collect();
         let unread = |op: &Op| (op.is_write && !read.contains(&op.value)).then_some(op.index);
         ops = without_groups(ops, unread, &mut wrong);
         if ops.len() == before {

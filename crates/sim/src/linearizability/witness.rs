@@ -9,10 +9,7 @@ use super::register::{INITIAL, Op, Register};
 
 /// Splits an order of the whole history by key. Indices outside the history and second mentions are
 /// left out: if they mattered, the order won't explain the history.
-pub(super) fn order_by_key<'a>(
-    history: &'a [Operation],
-    order: &[usize],
-) -> BTreeMap<&'a str, Vec<usize>> {
+pub(super) fn order_by_key<'a>(history: &'a [Operation], order: &[usize]) -> BTreeMap<&'a str, Vec<usize>> {
     let mut seen = BTreeSet::new();
     let mut orders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for &index in order {
@@ -64,13 +61,8 @@ struct Places {
 impl Places {
     /// `None` if a finished write has no place.
     fn new(register: &Register, order: &[usize]) -> Option<Places> {
-        let by_index: BTreeMap<usize, usize> = register
-            .ops
-            .iter()
-            .enumerate()
-            .filter(|(_, op)| op.is_write)
-            .map(|(at, op)| (op.index, at))
-            .collect();
+        let by_index: BTreeMap<usize, usize> =
+            register.ops.iter().enumerate().filter(|(_, op)| op.is_write).map(|(at, op)| (op.index, at)).collect();
         let mut written_at = vec![None; register.ops.len()];
         let mut holding = vec![Vec::new(); register.values];
         holding[INITIAL as usize].push(0);
@@ -79,12 +71,8 @@ impl Places {
             written_at[at] = Some(before + 1);
             holding[register.ops[at].value as usize].push(before + 1);
         }
-        let missing =
-            |(op, place): (&Op, &Option<usize>)| op.is_write && op.ret.is_some() && place.is_none();
-        (!register.ops.iter().zip(&written_at).any(missing)).then_some(Places {
-            written_at,
-            holding,
-        })
+        let missing = |(op, place): (&Op, &Option<usize>)| op.is_write && op.ret.is_some() && place.is_none();
+        (!register.ops.iter().zip(&written_at).any(missing)).then_some(Places { written_at, holding })
     }
 
     fn first_of(&self, value: u32, floor: usize) -> Option<usize> {
