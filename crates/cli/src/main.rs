@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! `bowline`: the one binary.
+
+use std::process::ExitCode;
+
+mod exit;
+mod history;
+mod lan;
+mod live;
+mod scenarios;
+mod sim;
+
+use clap::{Parser, Subcommand};
+
+/// A strongly consistent, replicated key-value store, and the tools that prove it.
+#[derive(Parser)]
+#[command(name = "bowline", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  bowline lan run                     five replicas, a main job of 30 s, a verdict
+  bowline lan run --all               every scenario, one table
+  bowline lan run crash-4 --program ./their-kvstore
+  bowline sim run crash-4 --seed 7    the same in virtual time, in milliseconds
+  bowline sim lan --seeds 1000        random mixtures of everything that can go wrong
+
+Exit codes: 0 passed or done, 1 failed, 2 bad input.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// The LAN face: replicas that speak JSON, and an emulated hostile network for any of them.
+    #[command(subcommand)]
+    Lan(lan::LanCommand),
+    /// The same in virtual time: repeatable from a seed, a thousand times as fast.
+    #[command(subcommand)]
+    Sim(sim::SimCommand),
+    /// Checks a recorded history for linearizability.
+    Check(history::CheckCommand),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Lan(command) => command.run(),
+        Command::Sim(command) => command.run(),
+        Command::Check(command) => command.run(),
+    };
+    exit::code_of(outcome)
+}
