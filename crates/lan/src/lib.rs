@@ -11,3 +11,6 @@ pub mod random;
 pub mod scenario;
 
 pub use lan_id::{LanId, LanIdError};
+
+pub mod harness;
+pub mod socket;
