@@ -10,8 +10,8 @@
 //! happen before a request that is due at the same time.
 //!
 //! **The leader** that `kill_leader`, `kill_non_leader` and `part_easy` aim at is the living replica
-//! that the last messages of more than half of the living replicas name, else the living replica
-//! that last sent an `ok`. If there is none, a random living replica takes its part.
+//! that the last messages of more than half of the living replicas name, else the one that the last
+//! `ok` named, if it lives. If there is none, a random living replica takes its part.
 //!
 //! **A request that is bounced** (`redirect`, `fail`) is sent again at once; after
 //! [`FREE_BOUNCES`] bounces the client pauses 10 ms, after 256 bounces 100 ms, before each attempt.
@@ -34,8 +34,8 @@ mod record;
 pub use clients::{CLIENTS, FREE_BOUNCES};
 pub use network::{ExtraFaults, LinkCut};
 pub use record::{
-    Answer, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Note, Operation, Outcome,
-    Record, Request, Traffic, Volume,
+    Answer, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Moment, Note, Operation,
+    Outcome, Record, Request, Traffic, Volume,
 };
 
 use clients::Clients;
@@ -280,14 +280,16 @@ impl Emulation {
         if header.kind == "hello" {
             self.record.traffic.hellos += 1;
         } else if header.dst.is_broadcast() {
+            let raw = Bytes::copy_from_slice(raw);
             for to in (0..self.alive.len()).filter(|&to| to != from) {
-                self.forward(from, to, &header.kind, raw, out);
+                self.forward(from, to, &header.kind, &raw, out);
             }
         } else if header.dst == own {
             let detail = || format!("a {:?}", shorten(&header.kind));
             self.bad(from, Bad::ToItself, detail, out);
         } else if let Some(to) = index_of(&self.record.replica_ids, header.dst) {
-            self.forward(from, to, &header.kind, raw, out);
+            let raw = Bytes::copy_from_slice(raw);
+            self.forward(from, to, &header.kind, &raw, out);
         } else if let Some(client) = index_of(&self.record.client_ids, header.dst) {
             self.reply(from, client, raw, out);
         } else {
@@ -297,7 +299,7 @@ impl Emulation {
     }
 
     /// One copy of a message from one replica to another one.
-    fn forward(&mut self, from: usize, to: usize, kind: &str, raw: &[u8], out: &mut Vec<Action>) {
+    fn forward(&mut self, from: usize, to: usize, kind: &str, raw: &Bytes, out: &mut Vec<Action>) {
         self.count(from, kind, raw.len() as u64);
         let fate = self.network.fate(self.now, from, to);
         let traffic = &mut self.record.traffic;
@@ -310,7 +312,7 @@ impl Emulation {
             Fate::Cut => traffic.cut += 1,
             Fate::Arrives => out.push(Action::Deliver {
                 to,
-                bytes: Bytes::copy_from_slice(raw),
+                bytes: raw.clone(),
                 from_client: false,
             }),
         }
@@ -350,7 +352,7 @@ impl Emulation {
             Content::Ok { mid, value } => (mid, Outcome::Ok { value }),
             Content::Redirect { mid } => (mid, Outcome::Redirect),
             Content::Fail { mid, error } => {
-                let error = error.map(|error| shorten(&error));
+                let error = error.map(|error| one_line(&error));
                 (mid, Outcome::Fail { error })
             }
             other => {
@@ -440,8 +442,8 @@ impl Emulation {
     }
 
     /// The replica's process ended, or closed its socket, without being told to. It counts as dead
-    /// from now on, and clients forget their leader as they do after a kill. Everything that is due
-    /// by `now` happens first.
+    /// from now on, and clients forget their leader as they do after a kill. `why` is for people; it
+    /// is shortened to one line. Everything that is due by `now` happens first.
     pub fn replica_died(
         &mut self,
         now: Duration,
@@ -454,6 +456,7 @@ impl Emulation {
             return;
         }
         let id = self.record.replica_ids[replica];
+        let why = one_line(&why);
         self.lose(replica, Some(why.clone()));
         self.note(Note::Died { replica: id, why }, out);
         self.see_leader(out);
@@ -691,7 +694,10 @@ impl Emulation {
 
     fn note(&mut self, note: Note, out: &mut Vec<Action>) {
         if self.record.timeline.len() < Record::MAX_NOTES {
-            self.record.timeline.push((self.now, note.clone()));
+            self.record.timeline.push(Moment {
+                at: self.now,
+                note: note.clone(),
+            });
         }
         out.push(Action::Note(note));
     }
@@ -701,3 +707,16 @@ impl Emulation {
         self.tasks_made += 1;
     }
 }
+
+/// A stranger's text as one line of at most 200 characters, without control characters, which
+/// could do harm in a terminal.
+fn one_line(text: &str) -> String {
+    let printable = |character: char| match character.is_control() {
+        true => ' ',
+        false => character,
+    };
+    text.trim().chars().map(printable).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests;

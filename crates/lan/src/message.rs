@@ -193,8 +193,9 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// More than [`MAX_MESSAGE_BYTES`], anything but exactly one JSON object, a field given twice,
-    /// and fields that are missing or not as the protocol has them.
+    /// More than [`MAX_MESSAGE_BYTES`], anything but exactly one JSON object, a field of the protocol
+    /// given twice, fields that are missing or not as the protocol has them, and fields of the
+    /// replicas' own that are nested more than 127 deep.
     pub fn parse(bytes: &[u8]) -> Result<Envelope, MessageError> {
         let raw = Raw::parse(bytes)?;
         let header = raw.header()?;
@@ -531,3 +532,6 @@ impl<'de> Visitor<'de> for FieldVisitor {
         Ok(Field::Other("an object".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ pub struct Scenario {
     /// What it is called, such as `crash-3`; it is not in the file.
     pub name: String,
     /// For how long requests are sent.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub lifetime: Duration,
     /// How many replicas there are, 3 to 21.
     pub replicas: usize,
@@ -41,8 +42,10 @@ pub struct Scenario {
     /// The share of gets among the requests, 0 to 1.
     pub mix: f64,
     /// The quiet time before the first request.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub start_wait: Duration,
     /// The quiet time after the lifetime.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub end_wait: Duration,
     /// The probability that a message between two replicas is lost, 0 to 1.
     pub drops: f64,
@@ -62,6 +65,7 @@ pub struct Event {
     /// What happens.
     pub kind: EventKind,
     /// When, counted from the start of the lifetime.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub time: Duration,
 }
 
@@ -265,6 +269,10 @@ impl Scenario {
     /// The fewest messages with which replicas can have agreed on all puts.
     pub fn minimum_messages(&self) -> u64 {
         let puts = self.requests as f64 * (1.0 - self.mix);
-        (puts * self.replicas as f64 / 2.0).round() as u64
+        // Rounded up, except where the doubles are a hair above a whole number.
+        (puts * self.replicas as f64 / 2.0 - 1e-6).ceil() as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! Who leads, as far as an onlooker of the network can tell.
 //!
 //! Every message names a leader. The leader is the living replica that the last messages of more
-//! than half of the living replicas name; if there is none, the living replica that last sent an
-//! `ok` to a client; if there is none either, nobody. So a leader that was cut off is replaced as
-//! soon as a majority follows another one, and a short election changes nothing.
+//! than half of the living replicas name; if there is none, the one that the last `ok` to a client
+//! named (its sender, if it named none), if that lives; else nobody. So a leader that was cut off is
+//! replaced as soon as a majority follows another one, and a short election changes nothing.
 
 use crate::lan_id::LanId;
 
@@ -11,6 +11,7 @@ use crate::lan_id::LanId;
 pub(super) struct Leadership {
     /// What each replica's last message named as leader, if that is a replica.
     named: Vec<Option<usize>>,
+    /// What the last `ok` to a client named as leader, else its sender.
     last_ok: Option<usize>,
     /// The last leader that was known, dead or alive.
     known: Option<usize>,
@@ -41,7 +42,7 @@ impl Leadership {
     }
 
     pub(super) fn answered_ok(&mut self, replica: usize) {
-        self.last_ok = Some(replica);
+        self.last_ok = self.named[replica].or(Some(replica));
     }
 
     /// Whether the last known leader is another one now.
@@ -69,7 +70,7 @@ impl Leadership {
             }
         }
         let followed = (0..alive.len()).find(|&r| alive[r] && votes[r] * 2 > living);
-        followed.or(self.last_ok.filter(|&replica| alive[replica]))
+        followed.or(self.last_ok.filter(|&leader| alive[leader]))
     }
 }
 
@@ -107,6 +108,11 @@ mod tests {
         assert_eq!(leadership.update(&alive), Change::First(2));
         leadership.names(0, Some(1));
         assert_eq!(leadership.update(&alive), Change::Nothing);
+        // A follower that answers says who leads.
+        leadership.answered_ok(0);
+        assert_eq!(leadership.leader(&alive), Some(1));
+        leadership.answered_ok(2);
+        assert_eq!(leadership.leader(&alive), Some(2));
         leadership.names(1, Some(1));
         assert_eq!(
             leadership.update(&alive),

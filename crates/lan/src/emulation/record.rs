@@ -23,6 +23,7 @@ pub struct Record {
     /// Why the run ended; `None` if it was taken apart before its end.
     pub end: Option<End>,
     /// When the run ended, or the time of the last input if it did not.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub ended_at: Duration,
     /// Every request, in order of creation.
     pub requests: Vec<Request>,
@@ -35,7 +36,7 @@ pub struct Record {
     /// Which replicas were killed, by whom and when.
     pub losses: Vec<Loss>,
     /// What happened, in order of time; at most [`Record::MAX_NOTES`].
-    pub timeline: Vec<(Duration, Note)>,
+    pub timeline: Vec<Moment>,
     /// Whenever a replica named another leader than before; at most [`Record::MAX_BELIEFS`].
     pub beliefs: Vec<Belief>,
 }
@@ -100,10 +101,12 @@ pub struct Request {
     /// The value to write; `None` for a get.
     pub value: Option<String>,
     /// When it was created.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub created: Duration,
     /// How many attempts were answered with `redirect` or `fail`.
     pub bounces: u32,
     /// When it was answered with `ok`.
+    #[serde(serialize_with = "crate::seconds::serialize_option")]
     pub done: Option<Duration>,
     /// For a get that is done: the value of the key that this client last had acknowledged.
     pub expected: Option<String>,
@@ -119,6 +122,7 @@ pub struct Attempt {
     /// The replica that it was sent to; `None` if none was alive.
     pub to: Option<usize>,
     /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub sent: Duration,
     /// The first answer, if there was any.
     pub answer: Option<Answer>,
@@ -128,6 +132,7 @@ pub struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// When it came.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// The replica that gave it.
     pub by: usize,
@@ -252,6 +257,7 @@ pub struct Misbehaviour {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Example {
     /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// Which replica.
     pub replica: usize,
@@ -306,6 +312,7 @@ pub struct Loss {
     /// Which replica.
     pub replica: usize,
     /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// Why it died by itself; `None` if the emulation killed it.
     pub died_by_itself: Option<String>,
@@ -315,11 +322,23 @@ pub struct Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Belief {
     /// When the replica first said so.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// Which replica.
     pub replica: usize,
     /// The leader that it names, if that is a replica.
     pub leader: Option<usize>,
+}
+
+/// A [`Note`] and its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// When it happened.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// What happened.
+    #[serde(flatten)]
+    pub note: Note,
 }
 
 /// Something that happened, for the timeline and for live printing.
