@@ -123,7 +123,7 @@ fn tell(outcome: VirtualOutcome, took: Duration, as_json: bool, html: Option<&Pa
     let VirtualOutcome { record, trace_hash, .. } = outcome;
     let virtual_time = record.ended_at;
     let speed = virtual_time.as_secs_f64() / took.as_secs_f64();
-    let mut report = Report::new_judged(record);
+    let mut report = Report::judged(record);
     report.program = Some("bowline, in virtual time".to_owned());
     if let Some(file) = html {
         fs::write(file, report.html()).with_context(|| format!("can't write {}", file.display()))?;

@@ -5,10 +5,15 @@
 //! messages. The replica: [`replica`], tuned by a [`profile`]. The network: [`scenario`] reads what
 //! shall happen, [`emulation`] makes it happen and records it, [`statistics`] counts, [`judge`]
 //! judges, [`report`] tells. [`virtual_run`] joins both in virtual time.
+//!
+//! What touches the world is in three places: [`socket`] has the three forms of socket, from both
+//! ends, [`replica_program`] gives a replica its socket and its clock, and [`harness`] starts programs
+//! and gives the emulation the real time.
 
 pub mod emulation;
 #[cfg(test)]
 mod fakes;
+pub mod harness;
 pub mod history;
 pub mod judge;
 mod lan_id;
@@ -16,9 +21,11 @@ pub mod message;
 pub mod profile;
 pub mod random;
 pub mod replica;
+pub mod replica_program;
 pub mod report;
 pub mod scenario;
 mod seconds;
+pub mod socket;
 pub mod statistics;
 pub mod virtual_run;
 pub mod wire;

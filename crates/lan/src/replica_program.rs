@@ -9,9 +9,9 @@ use bowline_node::raft::{ConfigError, Time};
 
 use crate::message::Envelope;
 use crate::profile::Profile;
-use crate::replica::LanReplica;
+use crate::replica::{Ignored, LanReplica};
 use crate::socket::arguments::Arguments;
-use crate::socket::{Received, ReplicaSocket, SocketError, SocketKind};
+use crate::socket::{Received, ReplicaCounters, ReplicaSocket, SocketError, SocketKind};
 
 /// How to run a replica.
 #[derive(Debug, Clone)]
@@ -37,11 +37,20 @@ pub enum ReplicaError {
     Config(#[from] ConfigError),
 }
 
+/// What a replica has ignored or lost in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Messages that made no sense to the replica.
+    pub ignored: Ignored,
+    /// Messages that were lost at its socket.
+    pub socket: ReplicaCounters,
+}
+
 /// Runs a replica until its socket closes.
 ///
 /// # Errors
 /// When the socket can't be had or used.
-pub fn run_replica(options: &ReplicaOptions) -> Result<(), ReplicaError> {
+pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
     let Arguments { port, own, peers } = &options.arguments;
     let mut socket = match port {
         Some(port) => ReplicaSocket::udp(*port)?,
@@ -70,7 +79,7 @@ pub fn run_replica(options: &ReplicaOptions) -> Result<(), ReplicaError> {
                 send_all(&mut socket, &mut said)?;
             }
             Received::Timeout => {}
-            Received::Closed => return Ok(()),
+            Received::Closed => return Ok(Summary { ignored: replica.ignored(), socket: socket.counters() }),
         }
     }
 }

@@ -34,13 +34,14 @@ pub struct Report {
     pub floor: Option<Floor>,
 }
 
-/// How long a message takes to a program that answers at once: no latency can be below that.
+/// How long a put takes with replicas that exchange the messages of an agreement and do nothing
+/// else: what the machine, the sockets and the network cost by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Floor {
-    /// The median round trip.
+    /// The median latency of such a put.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub median: Duration,
-    /// How many round trips were measured.
+    /// How many were measured.
     pub samples: usize,
 }
 
@@ -50,6 +51,12 @@ impl Report {
         let statistics = Statistics::of(&record);
         let judgement = judge(&record, &statistics, linearizability);
         Report { record, statistics, judgement, program: None, socket: None, floor: None }
+    }
+
+    /// Counts, checks for linearizability and judges a run.
+    pub fn judged(record: Record) -> Report {
+        let word = crate::history::check(&record);
+        Report::new(record, &word)
     }
 
     /// For a terminal, several lines; `colour` adds ANSI escapes.

@@ -23,6 +23,8 @@ pub struct Line {
     pub created: u64,
     /// The four benchmarks.
     pub benchmarks: Vec<Cell>,
+    /// The median latency as a multiple of the floor, where that was measured.
+    pub times_floor: Option<f64>,
     /// Why it failed, if it did: the first verdict against it.
     pub reason: Option<String>,
 }
@@ -63,6 +65,7 @@ impl Line {
             answered: statistics.answered,
             created: statistics.created,
             benchmarks: Benchmark::ALL.map(cell).into(),
+            times_floor: statistics.latency.zip(report.floor).map(|(latency, floor)| latency.median.div_duration_f64(floor.median)),
             reason: reasons.into_iter().next(),
         }
     }
@@ -83,7 +86,7 @@ pub fn table_text(lines: &[Line], colour: bool) -> String {
     let widest = lines.iter().map(|line| line.scenario.len()).max();
     let width = widest.unwrap_or(0).max("scenario".len());
     let head = format!(
-        "{:<width$} {:<6}  {:>11}  {:>8} {:<7}  {:>8} {:<7}  {:>10} {:<7}  {:>14} {:<7}",
+        "{:<width$} {:<6}  {:>11}  {:>8} {:<7}  {:>8} {:<7}  {:>10} {:<7}  {:>14} {:<7}  {:>7}",
         "scenario",
         "result",
         "answered",
@@ -94,7 +97,8 @@ pub fn table_text(lines: &[Line], colour: bool) -> String {
         "duplicates",
         "tier",
         "median latency",
-        "tier"
+        "tier",
+        "× floor"
     );
     let mut text = paint.bold(head.trim_end());
     text.push('\n');
@@ -109,6 +113,9 @@ pub fn table_text(lines: &[Line], colour: bool) -> String {
             };
             let width = cell.benchmark.title().len();
             row += &format!("  {value:>width$} {tier}");
+        }
+        if let Some(times) = line.times_floor {
+            row += &format!("  {times:>7.2}");
         }
         text += row.trim_end();
         text.push('\n');

@@ -176,8 +176,10 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
         ("puts", distribution(s.put_completion)),
     ]);
     if let Some(floor) = report.floor {
+        let times = s.latency.map(|latency| latency.median.div_duration_f64(floor.median));
+        let times = times.map(|times| format!(", the median above is {times:.2} times that")).unwrap_or_default();
         let value = format!(
-            "a round trip on this machine takes {} ({} samples)",
+            "a put without any work takes {} on this machine ({} samples){times}",
             show(floor.median),
             grouped(floor.samples as u64)
         );

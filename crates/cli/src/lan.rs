@@ -1,0 +1,152 @@
+//! `bowline lan`: the emulated LAN, and the replica that lives on it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bowline_lan::emulation::Record;
+use bowline_lan::harness::run_null_replica;
+use bowline_lan::history;
+use bowline_lan::profile::Profile;
+use bowline_lan::replica_program::{ReplicaOptions, run_replica};
+use bowline_lan::scenario::Scenario;
+use bowline_lan::socket::SocketKind;
+use bowline_lan::socket::arguments::{Arguments, Form};
+use bowline_sim::linearizability::write_history;
+use clap::{Args, Subcommand};
+
+use crate::exit::Verdict;
+use run::RunCommand;
+
+mod run;
+
+#[derive(Subcommand)]
+pub(crate) enum LanCommand {
+    /// Runs replicas on an emulated, hostile LAN, and judges them.
+    Run(RunCommand),
+    /// One replica: what a harness starts.
+    Replica(ReplicaCommand),
+    /// Lists the built-in scenarios, or prints one.
+    Scenarios {
+        /// Print this one, as a file.
+        name: Option<String>,
+    },
+    /// A replica that does no work, to measure what the machine costs.
+    #[command(hide = true)]
+    NullReplica {
+        #[arg(required = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline lan replica 5000 0000 0001 0002     UDP, to and from port 5000
+  bowline lan replica 0000 0001 0002          the local socket in the file 0000
+
+The same without options is the program kvstore. A replica keeps its state in memory, and ends when
+its socket closes or on SIGTERM.")]
+pub(crate) struct ReplicaCommand {
+    /// [port] own-id peer-id...: a port means UDP, none a local socket in the file named by the own id.
+    #[arg(required = true)]
+    arguments: Vec<String>,
+    /// udp, packets, stream, or auto: decided by the arguments, and by trying.
+    #[arg(long, default_value = "auto", value_parser = parse_replica_socket)]
+    socket: ReplicaSocketChoice,
+    /// How it is tuned: frugal (few messages) or paper (the paper's timeouts).
+    #[arg(long, default_value = "frugal", value_parser = parse_profile)]
+    profile: Profile,
+    /// Seed of its timeouts; random if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Say on standard error at the end what was ignored.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// The form of socket that a user asked for; `None`: whatever the arguments say.
+type ReplicaSocketChoice = Option<SocketKind>;
+
+fn parse_replica_socket(name: &str) -> Result<ReplicaSocketChoice, String> {
+    match name {
+        "auto" => Ok(None),
+        name => match SocketKind::ALL.into_iter().find(|kind| kind.name() == name) {
+            Some(kind) => Ok(Some(kind)),
+            None => Err("allowed: auto, udp, packets, stream".to_owned()),
+        },
+    }
+}
+
+pub(crate) fn parse_profile(name: &str) -> Result<Profile, String> {
+    Profile::named(name).ok_or_else(|| "allowed: frugal, paper".to_owned())
+}
+
+impl LanCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        match self {
+            LanCommand::Run(command) => command.run(),
+            LanCommand::Replica(command) => command.run(),
+            LanCommand::Scenarios { name } => list_scenarios(name.as_deref()),
+            LanCommand::NullReplica { arguments } => {
+                run_null_replica(&Arguments::parse(&arguments, None)?)?;
+                Ok(Verdict::Passed)
+            }
+        }
+    }
+}
+
+impl ReplicaCommand {
+    fn run(self) -> anyhow::Result<Verdict> {
+        let form = self.socket.map(|kind| if kind == SocketKind::Udp { Form::Udp } else { Form::Local });
+        let arguments = Arguments::parse(&self.arguments, form)?;
+        let (socket, profile, seed) = (self.socket, self.profile, self.seed);
+        let summary = run_replica(&ReplicaOptions { arguments, socket, profile, seed })?;
+        if self.verbose {
+            anstream::eprintln!("{summary:?}");
+        }
+        Ok(Verdict::Passed)
+    }
+}
+
+fn list_scenarios(name: Option<&str>) -> anyhow::Result<Verdict> {
+    let builtin = Scenario::builtin();
+    let Some(name) = name else {
+        for (name, _) in builtin {
+            if let Some(scenario) = Scenario::builtin_named(name) {
+                let Scenario { replicas, requests, mix, drops, events, .. } = scenario;
+                let gets = (mix * 100.0).round();
+                let drops = drops * 100.0;
+                let events = events.len();
+                anstream::println!(
+                    "{name:<14} {replicas} replicas, {requests} requests, {gets} % gets, {drops:.0} % lost, {events} events"
+                );
+            }
+        }
+        return Ok(Verdict::Passed);
+    };
+    match builtin.iter().find(|(known, _)| *known == name) {
+        Some((_, json)) => anstream::print!("{json}"),
+        None => {
+            let names: Vec<&str> = builtin.iter().map(|(name, _)| *name).collect();
+            bail!("no scenario {name:?} is built in; built in: {}", names.join(", "));
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Writes the history of a run in the format of `bowline check`.
+pub(crate) fn write_history_file(path: &Path, record: &Record) -> anyhow::Result<()> {
+    let say = || format!("can't write {}", path.display());
+    let mut out = std::io::BufWriter::new(fs::File::create(path).with_context(say)?);
+    write_history(&mut out, &history::operations(record)).with_context(say)?;
+    out.flush().with_context(say)
+}
+
+/// Where to write a page, if anywhere.
+pub(crate) fn write_page(path: Option<&PathBuf>, page: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match path {
+        Some(path) => fs::write(path, page()).with_context(|| format!("can't write {}", path.display())),
+        None => Ok(()),
+    }
+}
