@@ -150,7 +150,7 @@ impl Emulation {
             tasks_made: 0,
             alive: vec![true; replicas],
             clients: Clients::new(scenario.mix, Random::stream(seed, 1)),
-            network: Network::new(scenario.drops, Random::stream(seed, 2), extra.partitions.clone()),
+            network: Network::new(scenario.drops, Random::stream(seed, 2), &extra),
             leadership: Leadership::new(replicas),
             random: Random::stream(seed, 3),
             by_mid: BTreeMap::new(),

@@ -70,7 +70,7 @@ pub struct VirtualOutcome {
     pub trace_hash: u64,
     /// What the replicas ignored, summed up.
     pub ignored: Vec<Ignored>,
-    /// What happened, as lines of text.
+    /// How many things happened one after the other.
     pub steps: u64,
 }
 
@@ -96,6 +96,8 @@ struct World {
     emulation: Emulation,
     replicas: Vec<Option<LanReplica>>,
     links: Links,
+    /// From here on nothing is doubled or overtaken: the network has healed.
+    orderly_from: Duration,
     queue: BTreeMap<(Duration, u64), Parcel>,
     parcels: u64,
     /// When the last parcel of each direction arrives: those after it don't overtake it.
@@ -152,6 +154,7 @@ impl World {
             emulation,
             replicas,
             links: options.links,
+            orderly_from: options.faults.lossless_from.unwrap_or(Duration::MAX),
             queue: BTreeMap::new(),
             parcels: 0,
             last_up: vec![Duration::ZERO; count],
@@ -216,11 +219,12 @@ impl World {
         for action in actions {
             match action {
                 Action::Deliver { to, bytes, from_client } => {
-                    if !from_client && self.random.chance(self.links.duplicates) {
+                    let faulty = !from_client && self.now < self.orderly_from;
+                    if faulty && self.random.chance(self.links.duplicates) {
                         let at = self.now + self.lateness();
                         self.enqueue(at, Parcel::ToReplica { to, bytes: bytes.clone() });
                     }
-                    let late = !from_client && self.random.chance(self.links.reorders);
+                    let late = faulty && self.random.chance(self.links.reorders);
                     let at = if late { self.now + self.lateness() } else { self.arrival(Direction::Down, to) };
                     self.enqueue(at, Parcel::ToReplica { to, bytes });
                 }
@@ -292,7 +296,7 @@ pub fn mixture(seed: u64) -> Mixture {
         requests: 100 + random.below(301),
         mix: 0.1 + 0.1 * random.below(8) as f64,
         start_wait: Duration::from_secs(random.below(4)),
-        end_wait: Duration::from_secs(60),
+        end_wait: Duration::from_secs(20),
         drops: if random.chance(0.3) { 0.0 } else { 0.05 * random.below(11) as f64 },
         seed: Some(seed),
         max_packets: 1_000_000,
@@ -314,7 +318,7 @@ pub fn mixture(seed: u64) -> Mixture {
 
 fn draw_faults(random: &mut Random, replicas: usize, end: Duration) -> ExtraFaults {
     let moment = |random: &mut Random, end: Duration| Duration::from_millis(random.below(end.as_millis() as u64));
-    let mut faults = ExtraFaults::default();
+    let mut faults = ExtraFaults { lossless_from: Some(end), ..ExtraFaults::default() };
     for _ in 0..random.below(6) {
         let from = moment(random, end);
         let until = (from + Duration::from_millis(200 + random.below(8_000))).min(end);

@@ -13,6 +13,8 @@ pub struct ExtraFaults {
     pub partitions: Vec<LinkCut>,
     /// When which replica is killed; an index that names no replica kills nobody.
     pub kills: Vec<(Duration, usize)>,
+    /// From when on the network loses nothing any more, if ever.
+    pub lossless_from: Option<Duration>,
 }
 
 /// A cut of single, directed links for some time. When it begins, clients forget their leader, as
@@ -42,11 +44,18 @@ pub(super) struct Network {
     /// The replicas on the side of the majority, while an event cuts the network in two.
     majority: Option<BTreeSet<usize>>,
     link_cuts: Vec<LinkCut>,
+    lossless_from: Duration,
 }
 
 impl Network {
-    pub(super) fn new(drops: f64, random: Random, link_cuts: Vec<LinkCut>) -> Network {
-        Network { drops, random, majority: None, link_cuts }
+    pub(super) fn new(drops: f64, random: Random, extra: &ExtraFaults) -> Network {
+        Network {
+            drops,
+            random,
+            majority: None,
+            link_cuts: extra.partitions.clone(),
+            lossless_from: extra.lossless_from.unwrap_or(Duration::MAX),
+        }
     }
 
     pub(super) fn split(&mut self, majority: BTreeSet<usize>) {
@@ -64,7 +73,7 @@ impl Network {
 
     pub(super) fn fate(&mut self, now: Duration, from: usize, to: usize) -> Fate {
         // Chance is asked first and always: then a cut does not change what is lost after it.
-        let lost = self.random.chance(self.drops);
+        let lost = self.random.chance(self.drops) && now < self.lossless_from;
         let split = self.majority.as_ref().is_some_and(|side| side.contains(&from) != side.contains(&to));
         let blocked = || self.link_cuts.iter().any(|cut| cut.is_on(now) && cut.blocked.contains(&(from, to)));
         if split || blocked() {
