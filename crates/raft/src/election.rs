@@ -25,8 +25,7 @@ impl Raft {
     /// granting vote to candidate: convert to candidate" (Figure 2), by way of a pre-vote.
     pub(crate) fn on_election_timeout(&mut self, out: &mut Effects) {
         self.reset_election_deadline();
-        // A learner, or a member that was removed, has no right to stand (S17, S54).
-        if !self.membership.current().is_voter(self.config.id) {
+        if !self.may_stand() {
             return;
         }
         let mut votes = Votes::default();
@@ -47,6 +46,16 @@ impl Raft {
         self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote });
         let last = self.log.last();
         self.ask_voters(&Body::RequestVote { last, transfer }, out);
+    }
+
+    /// A learner, or a member that was removed, has no right to stand (S17, S54). But a removal that
+    /// isn't known to be committed may need this replica: "a server that is not part of its own
+    /// latest configuration should still start new elections, as it might still be needed until the
+    /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
+    pub(crate) fn may_stand(&self) -> bool {
+        let me = self.config.id;
+        let mut committed_or_later = self.membership.since(self.commit_index);
+        committed_or_later.any(|membership| membership.is_voter(me))
     }
 
     fn ask_voters(&self, body: &Body, out: &mut Effects) {

@@ -278,6 +278,12 @@ impl MembershipHistory {
         self.changes.iter().rev().find(|(at, _)| *at <= index).map_or(&self.base, |(_, membership)| membership)
     }
 
+    /// The configuration as of `index`, and every later one.
+    pub(crate) fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
+        let later = self.changes.iter().filter(move |(at, _)| *at > index).map(|(_, membership)| membership);
+        std::iter::once(self.at(index)).chain(later)
+    }
+
     /// Notes the configuration of an entry that was appended.
     pub fn append(&mut self, index: Index, membership: Membership) {
         assert!(self.current_index().is_none_or(|last| last < index), "configurations follow the log's order");

@@ -95,7 +95,7 @@ impl Raft {
     /// The target's part: it stands for election without waiting, if it has a right to (S61).
     pub(crate) fn handle_timeout_now(&mut self, out: &mut Effects) {
         let follows = matches!(self.role, Role::Follower(_));
-        if follows && self.membership.current().is_voter(self.config.id) {
+        if follows && self.may_stand() {
             self.start_election(true, out);
         }
     }

@@ -228,7 +228,7 @@ impl Bench {
     /// The state of the leader's relation with `peer`, as its next heartbeat shows it.
     pub(crate) fn heartbeat_to(&mut self, peer: NodeId) -> AppendEntries {
         let effects = self.wait(self.raft.config().heartbeat_interval);
-        appends_to(&effects, peer).last().expect("a heartbeat").clone()
+        (*appends_to(&effects, peer).last().expect("a heartbeat")).clone()
     }
 
     /// `from` answers this AppendEntries with "accepted".
