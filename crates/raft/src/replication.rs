@@ -315,8 +315,7 @@ impl Raft {
     fn truncate_log(&mut self, from: Index, out: &mut Effects) {
         self.log.truncate_from(from);
         self.persistence.write(Write::Truncate { from }, out);
-        self.requests.truncated(from, out);
-        self.truncate_membership(from, out);
+        self.membership.truncate_from(from);
     }
 
     /// Says where the logs may still agree: the last own entry at or before `prev` of a term not

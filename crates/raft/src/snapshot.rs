@@ -90,8 +90,6 @@ impl Raft {
         self.commit_index = index;
         self.applying.skip_to(index);
         self.verify_and_commit(index, out);
-        // What followed the snapshot's place in the old log can't be in any future leader's log.
-        self.requests.truncated(index.next(), out);
         self.requests.covered_by_snapshot(index, out);
         self.settle_changes(out);
         out.push(Effect::InstallSnapshot { snapshot });

@@ -2,7 +2,7 @@
 
 mod support;
 
-use bowline_raft::{Body, Entry, Index, Membership, Payload, Term};
+use bowline_raft::{Body, Entry, Index, Membership, MembershipChange, Outcome, Payload, Term};
 use support::bench::*;
 
 /// An entry that holds a configuration.
@@ -32,4 +32,31 @@ fn a_server_outside_its_latest_configuration_stands_until_that_is_committed() {
     // From here on it knows that it is out, and disturbs nobody.
     let effects = bench.wait(ms(2000));
     assert!(sent(&effects).is_empty());
+}
+
+/// A change is done when its configuration is committed, whatever else was changed since. Here n1
+/// loses its office after appending its change, and hears of the commit only together with a later
+/// change by the next leader.
+#[test]
+fn a_change_that_is_committed_is_done_though_another_one_followed() {
+    let mut bench = one_of_three().lead_and_commit();
+    let effects = bench.change(MembershipChange::AddLearner(N4));
+    assert!(outcomes(&effects).is_empty());
+    let learners = |learners| Membership::simple(group(&[1, 2, 3], learners));
+    let later = vec![config_entry(3, 2, learners(&[4, 5]))];
+    let effects = bench.append(N2, 2, append(position(2, 1), later, 3));
+    assert_eq!(outcome(&effects), &Outcome::Done { position: position(2, 1) });
+}
+
+/// The same as for commands: a truncated change may still come back (Figure 8), so it is only said
+/// to be superseded when another entry is committed in its place.
+#[test]
+fn a_change_is_superseded_only_when_something_else_is_committed_in_its_place() {
+    let mut bench = one_of_three().lead_and_commit();
+    bench.change(MembershipChange::AddLearner(N4));
+    let effects = bench.append(N2, 2, append(position(1, 1), entries(2, &[2]), 1));
+    assert_eq!(bench.raft.membership(), &simple(&[1, 2, 3]), "the configuration rolls back at once");
+    assert!(outcomes(&effects).is_empty(), "but the change may come back with n3");
+    let effects = bench.append(N2, 2, append(position(2, 2), vec![], 2));
+    assert_eq!(outcome(&effects), &Outcome::Superseded);
 }
