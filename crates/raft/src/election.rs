@@ -97,9 +97,10 @@ impl Raft {
     ) {
         // "If a server receives a RequestVote request within the minimum election timeout of hearing
         // from a current leader, it does not update its term or grant its vote" (6): unless that
-        // leader itself asked for the election (thesis 4.2.3). Asking is only worth something to a
-        // candidate that this replica did not vote for already.
-        if term > self.term && !transfer && self.hears_leader() {
+        // leader itself asked for the election (thesis 4.2.3). That holds for the vote even if this
+        // replica learned of the candidate's term by another way: the old leader's lease counts on it.
+        let promised = !transfer && self.hears_leader();
+        if term > self.term && promised {
             return;
         }
         if term > self.term {
@@ -107,7 +108,7 @@ impl Raft {
         }
         let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
-        let granted = term == self.term && free && !following && last >= self.log.last();
+        let granted = term == self.term && !promised && free && !following && last >= self.log.last();
         if granted {
             if self.voted_for.is_none() {
                 self.voted_for = Some(from);
