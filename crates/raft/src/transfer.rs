@@ -86,8 +86,11 @@ impl Raft {
     /// Gives up a transfer that took too long, or tells the target again.
     pub(crate) fn on_transfer_deadline(&mut self, out: &mut Effects) {
         let now = self.now;
-        if let Some(leader) = self.leader_mut() {
-            leader.transfer.take_if(|transfer| transfer.deadline <= now);
+        let given_up =
+            self.leader_mut().and_then(|leader| leader.transfer.take_if(|transfer| transfer.deadline <= now));
+        if given_up.is_some() {
+            // A joint configuration that was committed meanwhile waited to be left.
+            self.advance_membership(out);
         }
         self.advance_transfer(out);
     }

@@ -60,3 +60,19 @@ fn a_change_is_superseded_only_when_something_else_is_committed_in_its_place() {
     let effects = bench.append(N2, 2, append(position(2, 2), vec![], 2));
     assert_eq!(outcome(&effects), &Outcome::Superseded);
 }
+
+/// S51: a joint configuration that is committed while a transfer is under way is left when the
+/// transfer ends, by whoever leads then; here the transfer fails, and no command ever follows.
+#[test]
+fn a_joint_configuration_is_left_after_a_transfer_that_failed() {
+    let mut bench = one_of_three().lead_and_commit();
+    bench.change(MembershipChange::Demote(N3));
+    bench.transfer(Some(N3));
+    bench.these_accept(&[N2]);
+    assert!(bench.raft.membership().is_joint(), "it stays while the transfer is under way");
+    assert_eq!(bench.raft.commit_index(), bench.raft.log().last().index);
+    for _ in 0..8 {
+        bench.these_accept(&[N2]);
+    }
+    assert_eq!(bench.raft.membership(), &Membership::simple(group(&[1, 2], &[3])));
+}
