@@ -351,7 +351,7 @@ impl Raft {
 fn is_well_formed(append: &AppendEntries, term: crate::types::Term) -> bool {
     let mut last = append.prev;
     for entry in &append.entries {
-        if entry.index != last.index.next() || entry.term < last.term {
+        if entry.index.0.checked_sub(1) != Some(last.index.0) || entry.term < last.term {
             return false;
         }
         last = entry.position();
