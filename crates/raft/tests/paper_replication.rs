@@ -30,3 +30,23 @@ fn a_malformed_append_is_ignored() {
     assert!(bench.append(N2, 3, no_session).is_empty());
     assert_eq!(bench.raft.log().last().index, Index(0));
 }
+
+/// A follower that refuses what it acknowledged in the same session has lost its promises. It is
+/// not asked again at the speed of the network, only when a retry is due.
+#[test]
+fn a_follower_that_lost_what_it_acknowledged_is_not_asked_in_a_tight_loop() {
+    let mut bench = one_of_three().lead_and_commit();
+    bench.propose("x");
+    bench.all_accept();
+    let effects = bench.propose("y");
+    let first = appends_to(&effects, N2)[0].clone();
+    // The retry falls back to a probe at what matches; the wiped follower refuses that too.
+    let effects = bench.wait(ms(60));
+    let again = appends_to(&effects, N2).into_iter().find(|append| !append.entries.is_empty());
+    let again = again.expect("a retry").clone();
+    assert_eq!(again.prev, first.prev);
+    for _ in 0..5 {
+        let effects = bench.reject(N2, &again, position(0, 0));
+        assert!(appends_to(&effects, N2).is_empty());
+    }
+}
