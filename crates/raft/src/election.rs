@@ -114,7 +114,8 @@ impl Raft {
                 self.voted_for = Some(from);
                 self.persist_hard_state(out);
             }
-            self.reset_election_deadline();
+            // "Or granting vote to candidate" (Figure 2): whoever was about to stand waits anew.
+            self.become_follower(None, out);
         }
         self.send_durably(from, Body::RequestVoteReply { granted }, out);
     }

@@ -23,3 +23,15 @@ fn a_server_that_heard_a_leader_grants_no_vote_in_a_later_term_that_it_learned_o
     let effects = bench.request_vote(N3, 2, position(9, 1));
     assert_eq!(vote(&effects), Some(true), "the promise is over");
 }
+
+/// Figure 2, followers: the election timeout starts anew when a vote is granted. A server that was
+/// only asking who would vote for it gives that up, or it would stand against its own choice.
+#[test]
+fn a_server_that_asks_for_pre_votes_gives_up_when_it_grants_its_vote() {
+    let mut bench = one_of_three().term(2).start();
+    bench.time_out();
+    assert_eq!(vote(&bench.request_vote(N3, 2, position(0, 0))), Some(true));
+    let effects = bench.receive(N2, 2, Body::PreVoteReply { granted: true });
+    assert!(sent(&effects).is_empty());
+    assert_eq!((bench.raft.term(), bench.raft.voted_for()), (Term(2), Some(N3)));
+}
