@@ -64,6 +64,13 @@ impl Requests {
         out.push(Effect::Answer { token, outcome });
     }
 
+    /// This replica stops: nothing that is still open will ever be known here.
+    pub(crate) fn give_up_all(&mut self, out: &mut Effects) {
+        while let Some((token, _)) = self.open.first_key_value() {
+            self.answer(*token, Outcome::Expired, out);
+        }
+    }
+
     /// Whether the request still waits for its answer.
     pub(crate) fn is_open(&self, token: Token) -> bool {
         self.open.contains_key(&token)

@@ -2,7 +2,7 @@
 
 mod support;
 
-use bowline_raft::Outcome;
+use bowline_raft::{Effect, Fault, Outcome, ReadKind, Term, Time};
 use support::bench::*;
 
 /// Figure 8: an entry that was overwritten here may still be held by another server, which may
@@ -43,4 +43,21 @@ fn a_truncated_command_is_superseded_by_a_later_term_that_is_committed_before_it
     let effects = bench.append(N5, term + 1, append(position(1, term), entries(2, &[term + 1]), 2));
     let both: Vec<_> = outcomes(&effects).into_iter().map(|(_, outcome)| outcome).collect();
     assert_eq!(both, [&Outcome::Superseded, &Outcome::Superseded]);
+}
+
+/// A replica that stops leaves nobody waiting: what is open ends first.
+#[test]
+fn every_open_request_ends_when_a_replica_halts() {
+    let mut bench = one_of_three().lead_and_commit();
+    let term = bench.raft.term().0;
+    bench.propose("x");
+    bench.read(ReadKind::Quorum);
+    bench.transfer(Some(N2));
+    let effects = bench.heartbeat(N3, term);
+    let all: Vec<_> = outcomes(&effects).into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(all, [&Outcome::Expired; 3]);
+    let fault = Fault::TwoLeaders { other: N3, term: Term(term) };
+    assert_eq!(effects.last(), Some(&Effect::Halt { fault }));
+    assert!(bench.propose("y").is_empty(), "it has stopped");
+    assert_eq!(bench.raft.next_deadline(), Time::NEVER);
 }
