@@ -7,4 +7,5 @@ pub(crate) mod bench;
 pub(crate) mod host;
 pub(crate) mod narrate;
 pub(crate) mod oracle;
+pub(crate) mod script;
 pub(crate) mod world;
