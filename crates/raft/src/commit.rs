@@ -111,6 +111,6 @@ impl Raft {
     /// The state machine contains everything up to `index`.
     pub(crate) fn applied(&mut self, index: Index, out: &mut Effects) {
         self.applying.reached(index);
-        self.requests.applied(self.applying.applied(), out);
+        self.requests.applied(self.applying.applied(), &self.log, out);
     }
 }

@@ -133,8 +133,8 @@ pub enum Effect {
         /// Which snapshot.
         snapshot: SnapshotHeader,
     },
-    /// This replica must stop: a broken promise, its own or a peer's, was seen. From here on every
-    /// input is ignored.
+    /// This replica must stop: a broken promise, its own or a peer's, was seen. Every open request
+    /// has been answered before; from here on every input is ignored.
     Halt {
         /// What was seen.
         fault: Fault,

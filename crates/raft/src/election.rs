@@ -25,8 +25,7 @@ impl Raft {
     /// granting vote to candidate: convert to candidate" (Figure 2), by way of a pre-vote.
     fn on_election_timeout(&mut self, out: &mut Effects) {
         self.reset_election_deadline();
-        // A learner, or a member that was removed, has no right to stand (S17, S54).
-        if !self.membership.current().is_voter(self.config.id) {
+        if !self.may_stand() {
             return;
         }
         let mut votes = Votes::default();
@@ -46,6 +45,16 @@ impl Raft {
         let asked_at = self.now;
         self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote, transfer, asked_at });
         self.ask_silent_voters(out);
+    }
+
+    /// A learner, or a member that was removed, has no right to stand (S17, S54). But a removal that
+    /// isn't known to be committed may need this replica: "a server that is not part of its own
+    /// latest configuration should still start new elections, as it might still be needed until the
+    /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
+    pub(crate) fn may_stand(&self) -> bool {
+        let me = self.config.id;
+        let mut committed_or_later = self.membership.since(self.commit_index);
+        committed_or_later.any(|membership| membership.is_voter(me))
     }
 
     /// Asks every other voter that has not answered yet.
@@ -120,9 +129,10 @@ impl Raft {
     ) {
         // "If a server receives a RequestVote request within the minimum election timeout of hearing
         // from a current leader, it does not update its term or grant its vote" (6): unless that
-        // leader itself asked for the election (thesis 4.2.3). Asking is only worth something to a
-        // candidate that this replica did not vote for already.
-        if term > self.term && !transfer && self.hears_leader() {
+        // leader itself asked for the election (thesis 4.2.3). That holds for the vote even if this
+        // replica learned of the candidate's term by another way: the old leader's lease counts on it.
+        let promised = !transfer && self.hears_leader();
+        if term > self.term && promised {
             return;
         }
         if term > self.term {
@@ -130,13 +140,14 @@ impl Raft {
         }
         let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
-        let granted = term == self.term && free && !following && last >= self.log.last();
+        let granted = term == self.term && !promised && free && !following && last >= self.log.last();
         if granted {
             if self.voted_for.is_none() {
                 self.voted_for = Some(from);
                 self.persist_hard_state(out);
             }
-            self.reset_election_deadline();
+            // "Or granting vote to candidate" (Figure 2): whoever was about to stand waits anew.
+            self.become_follower(None, out);
         }
         self.send_durably(from, Body::RequestVoteReply { granted }, out);
     }

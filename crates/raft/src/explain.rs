@@ -55,7 +55,7 @@ pub enum RoleExplanation {
         /// Until then.
         stands_in: Duration,
     },
-    /// It knows no leader and may not stand: it is no voter of the configuration that it knows.
+    /// It knows no leader and may not stand: it is no voter of any configuration that may be in force.
     NotAVoter,
     /// It asks who would vote for it, or for votes.
     Standing {
@@ -152,9 +152,7 @@ impl Raft {
                 (Some(leader), Some(contact)) => {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
-                _ if self.membership.current().is_voter(self.config.id) => {
-                    RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) }
-                }
+                _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
             },
         }

@@ -278,6 +278,18 @@ impl MembershipHistory {
         self.changes.iter().rev().find(|(at, _)| *at <= index).map_or(&self.base, |(_, membership)| membership)
     }
 
+    /// The configuration as of `index`, and every later one.
+    pub(crate) fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
+        let later = self.changes.iter().filter(move |(at, _)| *at > index).map(|(_, membership)| membership);
+        std::iter::once(self.at(index)).chain(later)
+    }
+
+    /// The first configuration at or after `index` that is not joint.
+    pub(crate) fn first_simple_from(&self, index: Index) -> Option<(Index, &Membership)> {
+        let mut later = self.changes.iter().filter(move |(at, membership)| *at >= index && !membership.is_joint());
+        later.next().map(|(at, membership)| (*at, membership))
+    }
+
     /// Notes the configuration of an entry that was appended.
     pub fn append(&mut self, index: Index, membership: Membership) {
         assert!(self.current_index().is_none_or(|last| last < index), "configurations follow the log's order");

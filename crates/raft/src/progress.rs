@@ -160,7 +160,7 @@ impl Progress {
     /// or that is no longer being asked about, must not move anything back.
     pub(crate) fn refusal_is_news(&self, prev_index: Index) -> bool {
         match &self.state {
-            State::Probe { next_index, .. } => prev_index == next_index.previous(),
+            State::Probe { next_index, .. } => prev_index > self.match_index && prev_index == next_index.previous(),
             State::Replicate { next_index, .. } => prev_index > self.match_index && prev_index < *next_index,
             State::Snapshot => false,
         }

@@ -235,9 +235,10 @@ impl Raft {
         out.push(Effect::Send { to, message: Message { term: self.term, body }, after });
     }
 
-    /// Stops for good: see [`Effect::Halt`].
+    /// Stops for good, and leaves no request without an answer: see [`Effect::Halt`].
     pub(crate) fn halt(&mut self, fault: Fault, out: &mut Effects) {
         self.fault = Some(fault.clone());
+        self.requests.give_up_all(out);
         out.push(Effect::Halt { fault });
     }
 

@@ -11,7 +11,7 @@ use crate::membership::{Group, Membership, MembershipChange, MembershipError, ta
 use crate::message::Body;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
-use crate::types::{Index, Token};
+use crate::types::Token;
 
 impl Raft {
     pub(crate) fn change_membership(&mut self, token: Token, change: &MembershipChange, out: &mut Effects) {
@@ -120,30 +120,41 @@ impl Raft {
         self.become_follower(None, out);
     }
 
-    /// Answers the changes whose end is known: the configuration that came of them is committed, or
-    /// their entry is gone from the log.
+    /// Answers the changes whose end is committed. An entry that was truncated here may still come
+    /// back with another leader, so only what is committed at its place decides.
     pub(crate) fn settle_changes(&mut self, out: &mut Effects) {
-        let current = self.membership.current();
-        let settled = !current.is_joint() && self.membership_is_committed();
-        let in_force = self.membership.current_index().unwrap_or(self.log.base().index);
-        let reached = current.incoming().clone();
         for change in std::mem::take(&mut self.requests.changes) {
-            let compacted = change.position.index <= self.log.base().index;
-            if !compacted && !self.log.contains(change.position) {
-                self.requests.answer(change.token, Outcome::Superseded, out);
-            } else if settled {
-                let position = self.log.position_at(in_force).unwrap_or(self.log.base());
-                let outcome = if reached == change.goal { Outcome::Done { position } } else { Outcome::Superseded };
-                self.requests.answer(change.token, outcome, out);
-            } else {
-                self.requests.changes.push(change);
+            match self.end_of(&change) {
+                Some(outcome) => self.requests.answer(change.token, outcome, out),
+                None => self.requests.changes.push(change),
             }
         }
     }
 
-    /// Takes back what truncated entries had changed.
-    pub(crate) fn truncate_membership(&mut self, from: Index, out: &mut Effects) {
-        self.membership.truncate_from(from);
-        self.settle_changes(out);
+    /// How a change ended, once it has: with the first simple configuration that was committed at or
+    /// after its entry.
+    fn end_of(&self, change: &PendingChange) -> Option<Outcome> {
+        let (begun, base) = (change.position, self.log.base());
+        let covered = begun.index <= base.index;
+        if begun.index > self.commit_index {
+            // After a committed entry of a later term it can't be in any future leader's log (5.4).
+            let dead = self.log.term_at(self.commit_index).is_some_and(|term| term > begun.term);
+            return dead.then_some(Outcome::Superseded);
+        }
+        if !covered && !self.log.contains(begun) {
+            return Some(Outcome::Superseded);
+        }
+        let as_of_base = self.membership.at(base.index);
+        let (index, reached) = match covered && !as_of_base.is_joint() {
+            true => (base.index, as_of_base),
+            false => self.membership.first_simple_from(begun.index)?,
+        };
+        let position = self.log.position_at(index).filter(|_| index <= self.commit_index)?;
+        Some(match reached.incoming() == &change.goal {
+            true => Outcome::Done { position },
+            // A snapshot covers its entry: it may have led to its goal, and something later away again.
+            false if covered => Outcome::Expired,
+            false => Outcome::Superseded,
+        })
     }
 }

@@ -315,8 +315,7 @@ impl Raft {
     fn truncate_log(&mut self, from: Index, out: &mut Effects) {
         self.log.truncate_from(from);
         self.persistence.write(Write::Truncate { from }, out);
-        self.requests.truncated(from, out);
-        self.truncate_membership(from, out);
+        self.membership.truncate_from(from);
     }
 
     /// Says where the logs may still agree: the last own entry at or before `prev` of a term not
@@ -352,7 +351,7 @@ impl Raft {
 fn is_well_formed(append: &AppendEntries, term: crate::types::Term) -> bool {
     let mut last = append.prev;
     for entry in &append.entries {
-        if entry.index != last.index.next() || entry.term < last.term {
+        if entry.index.0.checked_sub(1) != Some(last.index.0) || entry.term < last.term {
             return false;
         }
         last = entry.position();

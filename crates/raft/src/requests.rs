@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::effect::{Effect, Effects, Outcome};
+use crate::log::Log;
 use crate::membership::Group;
-use crate::types::{Index, NodeId, Position, Time, Token};
+use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
 /// The requests that have not been answered yet.
 #[derive(Clone, Debug, Default)]
@@ -12,9 +13,12 @@ pub(crate) struct Requests {
     /// Every unanswered token, with the time at which it is given up.
     open: BTreeMap<Token, Option<Time>>,
     deadlines: BTreeSet<(Time, Token)>,
-    /// Proposals by the entry that carries them, also after the leadership was lost: whoever
-    /// leads next decides their fate, and this replica will see it in the log.
-    proposals: BTreeMap<Index, (Position, Token)>,
+    /// Proposals by the index and term of the entry that carries them, also after the leadership was
+    /// lost, and also when the entry was truncated here: another replica may still have it, lead, and
+    /// commit it (Figure 8). Only what is committed at its index decides its fate.
+    proposals: BTreeMap<(Index, Term), Token>,
+    /// No proposal of an earlier term waits any more.
+    buried_before: Term,
     /// Confirmed reads that wait for the state machine.
     reads: BTreeMap<Index, Vec<Token>>,
     /// The membership changes that this replica started.
@@ -60,6 +64,13 @@ impl Requests {
         out.push(Effect::Answer { token, outcome });
     }
 
+    /// This replica stops: nothing that is still open will ever be known here.
+    pub(crate) fn give_up_all(&mut self, out: &mut Effects) {
+        while let Some((token, _)) = self.open.first_key_value() {
+            self.answer(*token, Outcome::Expired, out);
+        }
+    }
+
     /// Whether the request still waits for its answer.
     pub(crate) fn is_open(&self, token: Token) -> bool {
         self.open.contains_key(&token)
@@ -86,21 +97,14 @@ impl Requests {
 
     /// Notes which entry carries a proposal.
     pub(crate) fn proposed(&mut self, position: Position, token: Token) {
-        self.proposals.insert(position.index, (position, token));
-    }
-
-    /// The entries from `from` on were replaced: their proposals will never take effect.
-    pub(crate) fn truncated(&mut self, from: Index, out: &mut Effects) {
-        for (_, (_, token)) in self.proposals.split_off(&from) {
-            self.answer(token, Outcome::Superseded, out);
-        }
+        self.proposals.insert((position.index, position.term), token);
     }
 
     /// A snapshot replaced the log up to `through`: whether it holds the proposals of that part,
     /// this replica can't tell any more.
     pub(crate) fn covered_by_snapshot(&mut self, through: Index, out: &mut Effects) {
-        let later = self.proposals.split_off(&through.next());
-        for (_, (_, token)) in std::mem::replace(&mut self.proposals, later) {
+        let later = self.proposals.split_off(&(through.next(), Term(0)));
+        for token in std::mem::replace(&mut self.proposals, later).into_values() {
             self.answer(token, Outcome::Expired, out);
         }
     }
@@ -114,12 +118,26 @@ impl Requests {
         }
     }
 
-    /// The state machine has reached `index`.
-    pub(crate) fn applied(&mut self, index: Index, out: &mut Effects) {
-        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= index) {
-            let (position, token) = entry.remove();
-            self.answer(token, Outcome::Done { position }, out);
+    /// An entry of an earlier term than that of a committed one before it can't be in any future
+    /// leader's log: terms never decrease along a log, and every leader has what is committed (5.4).
+    fn bury(&mut self, committed: Index, log: &Log, out: &mut Effects) {
+        let term = log.term_at(committed).unwrap_or_default();
+        if term > self.buried_before {
+            self.buried_before = term;
+            let dead: Vec<_> = self.proposals.extract_if(.., |(_, of), _| *of < term).collect();
+            dead.into_iter().for_each(|(_, token)| self.answer(token, Outcome::Superseded, out));
         }
+    }
+
+    /// The state machine has reached `index`, with the entries of `log`.
+    pub(crate) fn applied(&mut self, index: Index, log: &Log, out: &mut Effects) {
+        while let Some(entry) = self.proposals.first_entry().filter(|entry| entry.key().0 <= index) {
+            let ((index, term), token) = entry.remove_entry();
+            let position = Position::new(index, term);
+            let outcome = if log.contains(position) { Outcome::Done { position } } else { Outcome::Superseded };
+            self.answer(token, outcome, out);
+        }
+        self.bury(index, log, out);
         while let Some(entry) = self.reads.first_entry().filter(|entry| *entry.key() <= index) {
             let (index, tokens) = entry.remove_entry();
             for token in tokens {

@@ -6,7 +6,7 @@ use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, S
 use crate::progress::State;
 use crate::raft::Raft;
 use crate::role::Role;
-use crate::types::{Index, NodeId, Round, Session, Time};
+use crate::types::{Index, NodeId, Round, Session, Term, Time};
 
 impl Raft {
     /// A peer needs entries that are gone: the host brings it a snapshot, in a session of its own,
@@ -51,7 +51,7 @@ impl Raft {
     /// The receiver's rules for InstallSnapshot (Figure 13).
     pub(crate) fn handle_install(&mut self, from: NodeId, install: InstallSnapshot, out: &mut Effects) {
         let InstallSnapshot { session, snapshot } = install;
-        if !self.follow(from, out) {
+        if !is_well_formed(session, &snapshot, self.term) || !self.follow(from, out) {
             return;
         }
         let position = snapshot.position;
@@ -92,9 +92,14 @@ impl Raft {
         self.verify_and_commit(index, out);
         // Before the answers: the new state may tell the host what became of the requests.
         out.push(Effect::InstallSnapshot { snapshot });
-        // What followed the snapshot's place in the old log can't be in any future leader's log.
-        self.requests.truncated(index.next(), out);
         self.requests.covered_by_snapshot(index, out);
         self.settle_changes(out);
     }
+}
+
+/// Whether a leader of `term` can have sent this.
+fn is_well_formed(session: Session, snapshot: &SnapshotHeader, term: Term) -> bool {
+    let mut groups = std::iter::once(snapshot.membership.incoming()).chain(snapshot.membership.outgoing());
+    let valid = groups.all(|group| group.validate().is_ok());
+    valid && session != Session(0) && snapshot.position.term <= term && snapshot.position.index < Index(u64::MAX)
 }

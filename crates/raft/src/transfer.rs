@@ -86,8 +86,11 @@ impl Raft {
     /// Gives up a transfer that took too long, or tells the target again.
     pub(crate) fn on_transfer_deadline(&mut self, out: &mut Effects) {
         let now = self.now;
-        if let Some(leader) = self.leader_mut() {
-            leader.transfer.take_if(|transfer| transfer.deadline <= now);
+        let given_up =
+            self.leader_mut().and_then(|leader| leader.transfer.take_if(|transfer| transfer.deadline <= now));
+        if given_up.is_some() {
+            // A joint configuration that was committed meanwhile waited to be left.
+            self.advance_membership(out);
         }
         self.advance_transfer(out);
     }
@@ -95,7 +98,7 @@ impl Raft {
     /// The target's part: it stands for election without waiting, if it has a right to (S61).
     pub(crate) fn handle_timeout_now(&mut self, out: &mut Effects) {
         let follows = matches!(self.role, Role::Follower(_));
-        if follows && self.membership.current().is_voter(self.config.id) {
+        if follows && self.may_stand() {
             self.start_election(true, out);
         }
     }

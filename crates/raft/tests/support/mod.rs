@@ -1,0 +1,11 @@
+//! What the tests share: a bench for one replica, and a world for many.
+//!
+//! Each test binary uses a part of it.
+#![allow(dead_code)]
+
+pub(crate) mod bench;
+pub(crate) mod host;
+pub(crate) mod narrate;
+pub(crate) mod oracle;
+pub(crate) mod script;
+pub(crate) mod world;
