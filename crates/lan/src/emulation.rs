@@ -13,6 +13,9 @@
 //! that the last messages of more than half of the living replicas name, else the one that the last
 //! `ok` named, if it lives. If there is none, a random living replica takes its part.
 //!
+//! **A cut** puts a random `n / 2 + 1` of the `n` replicas on one side, the living before the dead, so
+//! that a majority can go on deciding where enough are left; a new cut replaces the one before.
+//!
 //! **A request that is bounced** (`redirect`, `fail`) is sent again at once; after
 //! [`FREE_BOUNCES`] bounces the client pauses 10 ms, after 256 bounces 100 ms, before each attempt.
 

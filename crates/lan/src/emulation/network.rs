@@ -15,7 +15,8 @@ pub struct ExtraFaults {
     pub kills: Vec<(Duration, usize)>,
 }
 
-/// A cut of single, directed links for some time.
+/// A cut of single, directed links for some time. When it begins, clients forget their leader, as
+/// they do at a hard partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkCut {
     /// When it begins.
