@@ -1,11 +1,11 @@
 //! The harness and the judge, end to end, against real processes: a replica that is right passes
-//! over every socket, and each of ten that are broken is caught with the right verdict.
+//! over every socket, and each of eleven that are broken is caught with the right verdict.
 //!
 //! The replicas are this same program, started again as `replica <fault> <arguments>...`. All cases
 //! run at the same time: they mostly wait.
 
 use std::io::{BufRead, BufReader};
-use std::panic::catch_unwind;
+use std::panic::{catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -50,7 +50,9 @@ const CASES: &[Case] = &[
     ("a_missing_program_is_named", missing_program),
     ("a_program_that_ends_at_once_is_shown", ends_at_once),
     ("a_program_that_does_not_connect_is_shown", never_connects),
+    ("replicas_that_leave_after_hello_are_caught", fleeting),
     ("no_process_outlives_a_stopped_run", nothing_outlives_a_stop),
+    ("no_process_outlives_a_panic", nothing_outlives_a_panic),
     (
         "no_process_or_folder_outlives_ctrl_c",
         nothing_outlives_ctrl_c,
@@ -443,6 +445,40 @@ fn assert_no_replica_lives(output: &Path) {
         let words = std::fs::read_to_string(output.join(format!("{id}.stderr")));
         let words = words.expect("there is a file");
         assert_eq!(words, format!("replica {id} is None\n"));
+    }
+}
+
+fn nothing_outlives_a_panic() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let output = folder.path().join("output");
+    let result = catch_unwind(|| {
+        let mut options = options(Fault::None);
+        options.output = Output::Files(output.clone());
+        let _ = run(&options, &mut |event| {
+            // Without the message that a panic prints.
+            if matches!(event, Event::Note(..)) {
+                resume_unwind(Box::new("the observer gives up"));
+            }
+        });
+    });
+    assert!(result.is_err());
+    assert_no_replica_lives(&output);
+}
+
+fn fleeting() {
+    for kind in SocketKind::ALL {
+        let mut options = options(Fault::Fleeting);
+        options.socket = SocketChoice::Only(kind);
+        let (outcome, report) = judged(&options);
+        assert_eq!(outcome.record.end, Some(End::NoReplicaLeft));
+        assert_eq!(
+            report.judgement.verdict(Check::ReplicasLived).status,
+            Status::Failed
+        );
+        for loss in &outcome.record.losses {
+            let why = loss.died_by_itself.as_deref().unwrap_or_default();
+            assert!(why.starts_with("exit status: 4"), "{kind}: {why}");
+        }
     }
 }
 

@@ -40,10 +40,12 @@ pub(crate) enum Fault {
     Lonely,
     /// Closes its socket after its tenth put, and lives on.
     HangUp,
+    /// Ends as soon as it has said hello.
+    Fleeting,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 11] = [
+    pub(crate) const ALL: [Fault; 12] = [
         Fault::None,
         Fault::Hasty,
         Fault::StaleReads,
@@ -55,6 +57,7 @@ impl Fault {
         Fault::Mute,
         Fault::Lonely,
         Fault::HangUp,
+        Fault::Fleeting,
     ];
 
     pub(crate) fn name(self) -> String {
@@ -73,6 +76,9 @@ pub(crate) fn run(fault: Fault, arguments: &Arguments) -> Result<(), SocketError
     let mut replica = Replica::new(fault, socket, arguments);
     if arguments.port.is_some() {
         replica.send(LanId::BROADCAST, Content::Hello)?;
+    }
+    if fault == Fault::Fleeting {
+        std::process::exit(4);
     }
     let mut buffer = Vec::new();
     loop {
