@@ -36,6 +36,8 @@ struct Replica {
     words: Words,
     killed: bool,
     status: Option<ExitStatus>,
+    /// Whether [`Children::ended`] has told of its end.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Children {
             words,
             killed: false,
             status: None,
+            told: false,
         });
         if let Some(Words::Pipe(pipe, _)) = self.all.last().map(|replica| &replica.words) {
             rustix::io::ioctl_fionbio(pipe, true)?;
@@ -108,16 +111,25 @@ impl Children {
         }
     }
 
-    /// Looks for ended processes; returns those that were not known to have ended.
-    pub(super) fn ended(&mut self) -> Vec<usize> {
-        let mut ended = Vec::new();
-        for (index, replica) in self.all.iter_mut().enumerate() {
+    /// Waits for processes that have ended, without blocking.
+    pub(super) fn reap(&mut self) {
+        for replica in &mut self.all {
             if replica.status.is_none() && replica.has_ended() {
                 replica.wait();
-                ended.push(index);
             }
         }
-        ended
+    }
+
+    /// The replicas that have ended since the last call, killed or not.
+    pub(super) fn ended(&mut self) -> Vec<usize> {
+        self.reap();
+        let replicas = self.all.iter_mut().enumerate();
+        let news = replicas.filter(|(_, replica)| replica.status.is_some() && !replica.told);
+        news.map(|(index, replica)| {
+            replica.told = true;
+            index
+        })
+        .collect()
     }
 
     /// Kills a replica and all that it has started; it is waited for later, when it has ended.
@@ -165,7 +177,7 @@ impl Children {
 
     fn end_all(&mut self) {
         // First those that ended by themselves, so that they don't count as killed.
-        self.ended();
+        self.reap();
         for replica in &mut self.all {
             replica.kill();
         }

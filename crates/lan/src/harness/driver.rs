@@ -95,6 +95,8 @@ impl Session {
         let until = Instant::now() + options.patience;
         let mut buffer = Vec::new();
         loop {
+            // Before the sockets are read: what it said before its end is there then.
+            self.children.reap();
             while let Some(incoming) = self.switch.receive(&mut buffer) {
                 match incoming {
                     Incoming::Message { from, length } => {
@@ -113,7 +115,6 @@ impl Session {
             if missing.is_empty() {
                 return Ok(());
             }
-            self.children.ended();
             let dead = missing
                 .iter()
                 .find_map(|&r| Some((r, self.children.status(r)?)));

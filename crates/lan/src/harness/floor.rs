@@ -79,6 +79,15 @@ pub struct Floor {
     pub samples: usize,
 }
 
+impl From<Floor> for crate::report::Floor {
+    fn from(floor: Floor) -> crate::report::Floor {
+        crate::report::Floor {
+            median: floor.median,
+            samples: floor.samples,
+        }
+    }
+}
+
 /// Measures the floor; takes about three seconds.
 ///
 /// # Errors
