@@ -226,7 +226,9 @@ impl MixturesCommand {
                             Err(error) => Some(error.to_string()),
                         };
                         if let Some(why) = why {
-                            live.say(&format!("mixture {seed} failed: {why}\n  bowline sim lan --seed {seed} --verbose"));
+                            live.say(&format!(
+                                "mixture {seed} failed: {why}\n  bowline sim lan --seed {seed} --verbose"
+                            ));
                             failures.lock().expect("no thread panics while it holds this").push(Failure { seed, why });
                         }
                         let finished = done.fetch_add(1, Ordering::Relaxed) + 1;

@@ -208,10 +208,7 @@ impl HarnessError {
 
     /// Whether another form of socket may help.
     fn is_about_the_form(&self) -> bool {
-        matches!(
-            self,
-            HarnessError::DiedAtStart { .. } | HarnessError::NobodyConnected { .. }
-        )
+        matches!(self, HarnessError::DiedAtStart { .. } | HarnessError::NobodyConnected { .. })
     }
 }
 
@@ -223,10 +220,7 @@ impl HarnessError {
 /// # Errors
 ///
 /// See [`HarnessError`]. That replicas fail during the run is no error but a result.
-pub fn run(
-    options: &RunOptions,
-    observer: &mut dyn FnMut(Event<'_>),
-) -> Result<RunOutcome, HarnessError> {
+pub fn run(options: &RunOptions, observer: &mut dyn FnMut(Event<'_>)) -> Result<RunOutcome, HarnessError> {
     let kinds = options.socket.kinds();
     let mut attempts = Vec::new();
     for &kind in &kinds {
@@ -243,8 +237,5 @@ pub fn run(
             Err(error) => return Err(error),
         }
     }
-    Err(HarnessError::NoFormSuits {
-        program: options.program.to_string(),
-        attempts: attempts.join("\n"),
-    })
+    Err(HarnessError::NoFormSuits { program: options.program.to_string(), attempts: attempts.join("\n") })
 }

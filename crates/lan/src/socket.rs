@@ -106,10 +106,7 @@ impl FromStr for SocketChoice {
             return Ok(SocketChoice::Auto);
         }
         let kind = SocketKind::ALL.into_iter().find(|kind| kind.name() == text);
-        kind.map(SocketChoice::Only)
-            .ok_or_else(|| SocketChoiceError {
-                value: crate::message::shorten(text),
-            })
+        kind.map(SocketChoice::Only).ok_or_else(|| SocketChoiceError { value: crate::message::shorten(text) })
     }
 }
 
@@ -168,9 +165,6 @@ mod tests {
     fn an_unknown_kind_is_refused_with_the_known_ones() {
         let error = "tcp".parse::<SocketChoice>().unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("\"tcp\"") && text.contains("udp, packets, stream"),
-            "{text}"
-        );
+        assert!(text.contains("\"tcp\"") && text.contains("udp, packets, stream"), "{text}");
     }
 }

@@ -46,10 +46,8 @@ fn connected(kind: SocketKind) -> (Switch, ReplicaSocket, TempDir) {
 }
 
 fn wait(sockets: Vec<(BorrowedFd<'_>, PollFlags)>) {
-    let mut polled: Vec<PollFd<'_>> = sockets
-        .into_iter()
-        .map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags))
-        .collect();
+    let mut polled: Vec<PollFd<'_>> =
+        sockets.into_iter().map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags)).collect();
     poll(&mut polled, Some(&Timespec::try_from(PATIENCE).unwrap())).unwrap();
 }
 
@@ -83,9 +81,7 @@ fn messages_keep_their_order_and_bounds_in_both_directions() {
     for kind in SocketKind::ALL {
         let (mut switch, mut replica, _folder) = connected(kind);
         for n in 0..100 {
-            replica
-                .send(format!("to the switch {n}\n").as_bytes())
-                .unwrap();
+            replica.send(format!("to the switch {n}\n").as_bytes()).unwrap();
             switch.send(1, format!("to the replica {n}").as_bytes());
         }
         for n in 0..100 {
@@ -137,11 +133,7 @@ fn each_side_sees_that_the_other_is_gone_and_loses_nothing_before() {
             // It never reads this: then the system resets the connection.
             switch.send(1, b"unread");
             drop(replica);
-            assert_eq!(
-                next(&mut switch),
-                Some((1, "last words".to_owned())),
-                "{kind}"
-            );
+            assert_eq!(next(&mut switch), Some((1, "last words".to_owned())), "{kind}");
             assert_eq!(next(&mut switch), None);
             assert!(!switch.is_connected(1));
             switch.send(1, b"into the void");
@@ -164,13 +156,10 @@ fn a_replica_that_does_not_read_costs_bounded_memory_and_blocks_nobody() {
             switch.send(1, message.as_bytes());
         }
         let dropped = switch.counters().undelivered;
-        assert!(
-            (1_000..5_000).contains(&dropped),
-            "{kind}: {dropped} dropped"
-        );
+        assert!((1_000..5_000).contains(&dropped), "{kind}: {dropped} dropped");
         let reader = thread::spawn(move || {
-            let count = (0..5_000 - dropped)
-                .take_while(|_| heard(&mut replica).is_some_and(|text| text.len() == 10_000));
+            let count =
+                (0..5_000 - dropped).take_while(|_| heard(&mut replica).is_some_and(|text| text.len() == 10_000));
             count.count() as u64
         });
         while !reader.is_finished() {
@@ -201,12 +190,7 @@ fn datagrams_of_strangers_are_counted_and_ignored() {
     let port = switch.port().unwrap();
     let nobody = hello(LanId::from_value(7));
     let taken = hello(ids()[1]);
-    for bytes in [
-        b"garbage" as &[u8],
-        b"",
-        nobody.as_bytes(),
-        taken.as_bytes(),
-    ] {
+    for bytes in [b"garbage" as &[u8], b"", nobody.as_bytes(), taken.as_bytes()] {
         stranger.send_to(bytes, ("127.0.0.1", port)).unwrap();
     }
     replica.send(b"after them").unwrap();
@@ -256,8 +240,5 @@ fn what_can_not_be_connected_to_is_named() {
     assert!(message(wrong).contains("rong type"));
     let long = "d".repeat(100);
     let error = Switch::local(Path::new(&long), &ids(), SocketKind::Packets).unwrap_err();
-    assert!(
-        error.to_string().contains("can't use the socket file dddd"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("can't use the socket file dddd"), "{error}");
 }

@@ -106,7 +106,10 @@ impl RunCommand {
             let workers: Vec<_> = (0..self.jobs.min(count as u64))
                 .map(|_| {
                     scope.spawn(|| -> anyhow::Result<()> {
-                        while let Some((place, scenario)) = lock(&queue).pop_front() {
+                        loop {
+                            // A statement of its own: the queue is free again while the scenario runs.
+                            let next = lock(&queue).pop_front();
+                            let Some((place, scenario)) = next else { return Ok(()) };
                             let hidden = Live::new(1_000, true);
                             let (report, notes) = self.measure(scenario, stop, &hidden)?;
                             let line = Line::of(&report);
@@ -117,7 +120,6 @@ impl RunCommand {
                             lines.push((place, line));
                             live.step(lines.len() as u64, format!("{}/{count} done", lines.len()));
                         }
-                        Ok(())
                     })
                 })
                 .collect();

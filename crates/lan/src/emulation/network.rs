@@ -126,7 +126,8 @@ mod tests {
     fn cuts_and_losses_decide_the_fate() {
         let cut =
             LinkCut { from: Duration::from_secs(2), until: Duration::from_secs(3), blocked: BTreeSet::from([(0, 1)]) };
-        let mut network = Network::new(0.0, Random::new(1), vec![cut]);
+        let mut network =
+            Network::new(0.0, Random::new(1), &ExtraFaults { partitions: vec![cut], ..ExtraFaults::default() });
         let at = Duration::from_secs;
         assert_eq!(network.fate(at(1), 0, 1), Fate::Arrives);
         assert_eq!(network.fate(at(2), 0, 1), Fate::Cut);
@@ -138,8 +139,13 @@ mod tests {
         assert_eq!(network.fate(at(4), 1, 2), Fate::Cut);
         assert!(network.heal() && !network.heal());
         assert_eq!(network.fate(at(4), 1, 2), Fate::Arrives);
-        let mut network = Network::new(0.3, Random::new(1), Vec::new());
+        let mut network = Network::new(
+            0.3,
+            Random::new(1),
+            &ExtraFaults { lossless_from: Some(Duration::from_secs(9)), ..ExtraFaults::default() },
+        );
         let lost = (0..10_000).filter(|_| network.fate(at(1), 0, 1) == Fate::Lost).count();
         assert!((2_800..3_200).contains(&lost), "{lost}");
+        assert!((0..1_000).all(|_| network.fate(at(9), 0, 1) == Fate::Arrives), "it has healed");
     }
 }

@@ -470,7 +470,11 @@ fn an_answer_by_another_replica_is_counted_and_accepted() {
 #[test]
 fn extra_faults_cut_links_and_kill() {
     let cut = LinkCut { from: secs(6), until: secs(8), blocked: BTreeSet::from([(0, 1), (0, 2), (3, 0)]) };
-    let extra = ExtraFaults { partitions: vec![cut], kills: vec![(secs(9), 4), (secs(9), 4), (secs(9), 77)] };
+    let extra = ExtraFaults {
+        partitions: vec![cut],
+        kills: vec![(secs(9), 4), (secs(9), 4), (secs(9), 77)],
+        lossless_from: None,
+    };
     let scenario = scenario(r#"{"mix":0,"requests":1000}"#);
     let mut leader = perfect();
     let record = run(Emulation::new(scenario, 1, extra), &mut |seen| match seen.replica {

@@ -7,9 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 use super::tail::Tail;
 use super::{HarnessError, Output, ReplicaExit};
@@ -50,12 +48,7 @@ enum Words {
 
 impl Children {
     /// Starts a replica, in a process group of its own so that its children end with it.
-    pub(super) fn start(
-        &mut self,
-        id: LanId,
-        mut command: Command,
-        output: &Output,
-    ) -> Result<(), std::io::Error> {
+    pub(super) fn start(&mut self, id: LanId, mut command: Command, output: &Output) -> Result<(), std::io::Error> {
         let file = match output {
             Output::Discard => {
                 command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -230,27 +223,17 @@ impl Replica {
 fn files(folder: &Path, id: LanId) -> Result<(File, File), std::io::Error> {
     fs::create_dir_all(folder)?;
     let file = |name: &str| {
-        File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(folder.join(format!("{id}.{name}")))
+        File::options().create(true).truncate(true).read(true).write(true).open(folder.join(format!("{id}.{name}")))
     };
     Ok((file("stdout")?, file("stderr")?))
 }
 
 /// A problem with starting a replica, told apart: the program, or the files for its output.
-pub(super) fn cannot_start(
-    program: String,
-    output: &Output,
-    source: std::io::Error,
-) -> HarnessError {
+pub(super) fn cannot_start(program: String, output: &Output, source: std::io::Error) -> HarnessError {
     match output {
-        Output::Files(folder) if !folder.is_dir() => HarnessError::System {
-            what: format!("make the folder {}", folder.display()),
-            source,
-        },
+        Output::Files(folder) if !folder.is_dir() => {
+            HarnessError::System { what: format!("make the folder {}", folder.display()), source }
+        }
         _ => HarnessError::CannotStart { program, source },
     }
 }

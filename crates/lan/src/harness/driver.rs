@@ -43,11 +43,7 @@ pub(super) struct Session {
 impl Session {
     /// Starts all replicas and waits for them to connect.
     pub(super) fn start(options: &RunOptions, kind: SocketKind) -> Result<Session, HarnessError> {
-        let emulation = Emulation::new(
-            options.scenario.clone(),
-            options.seed,
-            options.extra.clone(),
-        );
+        let emulation = Emulation::new(options.scenario.clone(), options.seed, options.extra.clone());
         let ids = emulation.replica_ids().to_vec();
         let (folder, switch) = match kind {
             SocketKind::Udp => (None, Switch::udp(&ids)?),
@@ -83,9 +79,7 @@ impl Session {
             command.args(ids.iter().filter(|id| *id != own).map(LanId::as_str));
             self.children
                 .start(*own, command, &options.output)
-                .map_err(|source| {
-                    cannot_start(options.program.to_string(), &options.output, source)
-                })?;
+                .map_err(|source| cannot_start(options.program.to_string(), &options.output, source))?;
         }
         Ok(())
     }
@@ -108,16 +102,12 @@ impl Session {
                 }
             }
             let missing: Vec<usize> = (0..ids.len())
-                .filter(|&replica| {
-                    !self.switch.is_connected(replica) && self.closed[replica].is_none()
-                })
+                .filter(|&replica| !self.switch.is_connected(replica) && self.closed[replica].is_none())
                 .collect();
             if missing.is_empty() {
                 return Ok(());
             }
-            let dead = missing
-                .iter()
-                .find_map(|&r| Some((r, self.children.status(r)?)));
+            let dead = missing.iter().find_map(|&r| Some((r, self.children.status(r)?)));
             if let Some((replica, status)) = dead {
                 return Err(self.died_at_start(replica, ids[replica], status));
             }
@@ -206,8 +196,7 @@ impl Session {
 
     fn deliver_early(&mut self, actions: &mut Vec<Action>, observer: &mut dyn FnMut(Event<'_>)) {
         for (from, message) in std::mem::take(&mut self.early) {
-            self.emulation
-                .receive(Duration::ZERO, from, &message, actions);
+            self.emulation.receive(Duration::ZERO, from, &message, actions);
             self.perform(Duration::ZERO, actions, observer);
         }
     }
@@ -226,8 +215,7 @@ impl Session {
                 Some(Incoming::Closed { from }) => self.closed[from] = Some(Instant::now()),
                 Some(Incoming::Message { from, length }) => {
                     let now = start.elapsed();
-                    self.emulation
-                        .receive(now, from, &buffer[..length], actions);
+                    self.emulation.receive(now, from, &buffer[..length], actions);
                     self.perform(now, actions, observer);
                 }
             }
@@ -236,12 +224,7 @@ impl Session {
     }
 
     /// Messages first: an observer may take its time.
-    fn perform(
-        &mut self,
-        now: Duration,
-        actions: &mut Vec<Action>,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) {
+    fn perform(&mut self, now: Duration, actions: &mut Vec<Action>, observer: &mut dyn FnMut(Event<'_>)) {
         let mut notes: Vec<Note> = Vec::new();
         for action in actions.drain(..) {
             match action {
@@ -259,19 +242,11 @@ impl Session {
     }
 
     /// Finds replicas that ended, or closed their socket, without being told to.
-    fn look_after_children(
-        &mut self,
-        start: Instant,
-        actions: &mut Vec<Action>,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) {
+    fn look_after_children(&mut self, start: Instant, actions: &mut Vec<Action>, observer: &mut dyn FnMut(Event<'_>)) {
         self.children.listen();
         let mut dead: Vec<(usize, String)> = Vec::new();
         for replica in self.children.ended() {
-            if let (false, Some(status)) = (
-                self.children.was_killed(replica),
-                self.children.status(replica),
-            ) {
+            if let (false, Some(status)) = (self.children.was_killed(replica), self.children.status(replica)) {
                 let words = self.children.last_words(replica);
                 let last = words.last().map(|line| format!(": {}", shorten(line)));
                 dead.push((replica, format!("{status}{}", last.unwrap_or_default())));
@@ -296,18 +271,15 @@ impl Session {
     /// wrote something.
     fn wait(&self, most: Duration) -> Result<bool, HarnessError> {
         let sockets = self.switch.sockets();
-        let mut polled: Vec<PollFd<'_>> = sockets
-            .map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags))
-            .collect();
+        let mut polled: Vec<PollFd<'_>> =
+            sockets.map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags)).collect();
         let of_children = polled.len();
         let children = self.children.watched();
         polled.extend(children.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         // At most 200 ms, which always fits.
         let most = Timespec::try_from(most).unwrap_or_default();
         match poll(&mut polled, Some(&most)) {
-            Ok(_) | Err(Errno::INTR) => Ok(polled[of_children..]
-                .iter()
-                .any(|fd| !fd.revents().is_empty())),
+            Ok(_) | Err(Errno::INTR) => Ok(polled[of_children..].iter().any(|fd| !fd.revents().is_empty())),
             Err(error) => Err(HarnessError::system("wait for the replicas")(error.into())),
         }
     }

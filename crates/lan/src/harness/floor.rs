@@ -81,10 +81,7 @@ pub struct Floor {
 
 impl From<Floor> for crate::report::Floor {
     fn from(floor: Floor) -> crate::report::Floor {
-        crate::report::Floor {
-            median: floor.median,
-            samples: floor.samples,
-        }
+        crate::report::Floor { median: floor.median, samples: floor.samples }
     }
 }
 
@@ -97,9 +94,7 @@ pub fn measure_floor(options: &FloorOptions) -> Result<Floor, HarnessError> {
     let requests = options.samples + WARM_UP;
     let scenario = Scenario {
         name: "floor".to_owned(),
-        lifetime: options
-            .spacing
-            .saturating_mul(u32::try_from(requests).unwrap_or(u32::MAX)),
+        lifetime: options.spacing.saturating_mul(u32::try_from(requests).unwrap_or(u32::MAX)),
         replicas: options.replicas,
         requests,
         mix: 0.0,
@@ -119,19 +114,10 @@ pub fn measure_floor(options: &FloorOptions) -> Result<Floor, HarnessError> {
     let outcome = run(&run_options, &mut |_| {})?;
     let warm_up = usize::try_from(WARM_UP).unwrap_or(usize::MAX);
     let measured = outcome.record.requests.iter().skip(warm_up);
-    let mut latencies: Vec<Duration> = measured
-        .filter_map(|request| Some(request.done? - request.created))
-        .collect();
+    let mut latencies: Vec<Duration> = measured.filter_map(|request| Some(request.done? - request.created)).collect();
     latencies.sort_unstable();
-    match (
-        latencies.get(latencies.len() / 2),
-        latencies.get(latencies.len() * 9 / 10),
-    ) {
-        (Some(&median), Some(&p90)) => Ok(Floor {
-            median,
-            p90,
-            samples: latencies.len(),
-        }),
+    match (latencies.get(latencies.len() / 2), latencies.get(latencies.len() * 9 / 10)) {
+        (Some(&median), Some(&p90)) => Ok(Floor { median, p90, samples: latencies.len() }),
         _ => Err(HarnessError::System {
             what: "measure the floor".to_owned(),
             source: std::io::Error::other("no put was answered"),
@@ -217,9 +203,7 @@ impl NullReplica {
         let kind = ASK.to_owned();
         let content = Content::Other { kind, fields };
         let helpers = self.helpers.iter();
-        helpers
-            .map(|&to| self.envelope(to, content.clone()))
-            .collect()
+        helpers.map(|&to| self.envelope(to, content.clone())).collect()
     }
 
     /// One more echo; the answer, if it was the last.
@@ -234,13 +218,7 @@ impl NullReplica {
     }
 
     fn envelope(&self, dst: LanId, content: Content) -> Vec<u8> {
-        let envelope = Envelope {
-            src: self.own,
-            dst,
-            leader: self.own,
-            content,
-            spelled_dest: false,
-        };
+        let envelope = Envelope { src: self.own, dst, leader: self.own, content, spelled_dest: false };
         envelope.encode()
     }
 }

@@ -32,10 +32,7 @@ impl Interrupts {
     /// When the system lets no handler be installed.
     pub fn watch() -> io::Result<Interrupts> {
         if WATCH.get().is_none() {
-            let watch = Watch {
-                came: Arc::new(AtomicBool::new(false)),
-                as_usual: Arc::new(AtomicBool::new(false)),
-            };
+            let watch = Watch { came: Arc::new(AtomicBool::new(false)), as_usual: Arc::new(AtomicBool::new(false)) };
             for signal in [SIGINT, SIGTERM, SIGHUP] {
                 flag::register_conditional_default(signal, Arc::clone(&watch.as_usual))?;
                 flag::register(signal, Arc::clone(&watch.came))?;
@@ -43,9 +40,7 @@ impl Interrupts {
             // Another thread may have been first: then these handlers set flags of no use.
             let _ = WATCH.set(watch);
         }
-        let watch = WATCH
-            .get()
-            .expect("it was set above, and is never taken out");
+        let watch = WATCH.get().expect("it was set above, and is never taken out");
         watch.came.store(false, Ordering::Relaxed);
         watch.as_usual.store(false, Ordering::Relaxed);
         Ok(Interrupts { watch })

@@ -18,10 +18,7 @@ pub struct Program {
 impl Program {
     /// A program without prefix arguments.
     pub fn new(command: impl Into<PathBuf>) -> Program {
-        Program {
-            command: command.into(),
-            prefix_arguments: Vec::new(),
-        }
+        Program { command: command.into(), prefix_arguments: Vec::new() }
     }
 
     /// The same program with one more prefix argument.
@@ -55,9 +52,7 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = [self.command.as_os_str()]
-            .into_iter()
-            .chain(self.prefix_arguments.iter().map(OsString::as_os_str));
+        let words = [self.command.as_os_str()].into_iter().chain(self.prefix_arguments.iter().map(OsString::as_os_str));
         for (index, word) in words.enumerate() {
             let space = if index == 0 { "" } else { " " };
             write!(f, "{space}{}", shown(word))?;
@@ -85,17 +80,12 @@ mod tests {
 
     #[test]
     fn in_another_folder_paths_keep_their_meaning() {
-        let program = Program::new("./python")
-            .with_argument("Cargo.toml")
-            .with_argument("-x");
+        let program = Program::new("./python").with_argument("Cargo.toml").with_argument("-x");
         let command = program.to_command(Some(Path::new("/tmp")));
         let here = std::env::current_dir().unwrap();
         assert_eq!(Path::new(command.get_program()), here.join("python"));
         let arguments: Vec<&OsStr> = command.get_args().collect();
-        assert_eq!(
-            arguments,
-            [here.join("Cargo.toml").as_os_str(), OsStr::new("-x")]
-        );
+        assert_eq!(arguments, [here.join("Cargo.toml").as_os_str(), OsStr::new("-x")]);
         assert_eq!(command.get_current_dir(), Some(Path::new("/tmp")));
     }
 
@@ -103,9 +93,6 @@ mod tests {
     fn a_bare_name_is_left_to_the_path_variable() {
         let command = Program::new("python3").to_command(Some(Path::new("/tmp")));
         assert_eq!(command.get_program(), "python3");
-        assert_eq!(
-            Program::new("a b").with_argument("c").to_string(),
-            "\"a b\" c"
-        );
+        assert_eq!(Program::new("a b").with_argument("c").to_string(), "\"a b\" c");
     }
 }

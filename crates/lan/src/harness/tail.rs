@@ -30,9 +30,7 @@ impl Tail {
         let length = file.seek(SeekFrom::End(0)).unwrap_or(0);
         let start = length.saturating_sub(KEPT_BYTES as u64);
         let mut bytes = Vec::new();
-        if file.seek(SeekFrom::Start(start)).is_ok()
-            && file.take(KEPT_BYTES as u64).read_to_end(&mut bytes).is_ok()
-        {
+        if file.seek(SeekFrom::Start(start)).is_ok() && file.take(KEPT_BYTES as u64).read_to_end(&mut bytes).is_ok() {
             tail.push(&bytes);
         }
         tail
@@ -42,15 +40,10 @@ impl Tail {
     pub(super) fn lines(&self) -> Vec<String> {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let clean = |line: &&str| -> String {
             let shown = line.trim_end().chars();
-            shown
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect()
+            shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
         };
         let first = lines.len().saturating_sub(SHOWN_LINES);
         lines[first..].iter().map(clean).collect()

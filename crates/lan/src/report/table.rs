@@ -65,7 +65,10 @@ impl Line {
             answered: statistics.answered,
             created: statistics.created,
             benchmarks: Benchmark::ALL.map(cell).into(),
-            times_floor: statistics.latency.zip(report.floor).map(|(latency, floor)| latency.median.div_duration_f64(floor.median)),
+            times_floor: statistics
+                .latency
+                .zip(report.floor)
+                .map(|(latency, floor)| latency.median.div_duration_f64(floor.median)),
             reason: reasons.into_iter().next(),
         }
     }

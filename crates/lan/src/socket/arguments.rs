@@ -84,17 +84,11 @@ impl Arguments {
     /// # Errors
     ///
     /// See [`ArgumentsError`].
-    pub fn parse<S: AsRef<str>>(
-        arguments: &[S],
-        form: Option<Form>,
-    ) -> Result<Arguments, ArgumentsError> {
+    pub fn parse<S: AsRef<str>>(arguments: &[S], form: Option<Form>) -> Result<Arguments, ArgumentsError> {
         let texts: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let (port, first_id) = match form.unwrap_or_else(|| form_of(&texts)) {
             Form::Local => (None, 0),
-            Form::Udp => (
-                Some(port(texts.first().ok_or(ArgumentsError::NoOwnId)?)?),
-                1,
-            ),
+            Form::Udp => (Some(port(texts.first().ok_or(ArgumentsError::NoOwnId)?)?), 1),
         };
         let count = texts.len() - first_id;
         if count > MAX_PEERS + 1 {
@@ -103,9 +97,7 @@ impl Arguments {
         let mut ids: Vec<LanId> = Vec::with_capacity(count);
         for (index, text) in texts.iter().enumerate().skip(first_id) {
             let position = index + 1;
-            let value: LanId = text
-                .parse()
-                .map_err(|source| ArgumentsError::Id { position, source })?;
+            let value: LanId = text.parse().map_err(|source| ArgumentsError::Id { position, source })?;
             if value.is_broadcast() {
                 return Err(ArgumentsError::Broadcast { position, value });
             }
@@ -118,11 +110,7 @@ impl Arguments {
         if peers.is_empty() {
             return Err(ArgumentsError::NoPeers);
         }
-        Ok(Arguments {
-            port,
-            own: *own,
-            peers: peers.to_vec(),
-        })
+        Ok(Arguments { port, own: *own, peers: peers.to_vec() })
     }
 }
 
@@ -137,20 +125,14 @@ fn form_of(texts: &[&str]) -> Form {
     }
     let can_be_port = decimal && !first.starts_with('0');
     let own_follows = rest.len() >= 2 && rest[0].parse::<LanId>().is_ok();
-    if can_be_port && own_follows {
-        Form::Udp
-    } else {
-        Form::Local
-    }
+    if can_be_port && own_follows { Form::Udp } else { Form::Local }
 }
 
 fn port(text: &str) -> Result<u16, ArgumentsError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if port > 0 && digits => Ok(port),
-        _ => Err(ArgumentsError::Port {
-            value: shorten(text),
-        }),
+        _ => Err(ArgumentsError::Port { value: shorten(text) }),
     }
 }
 
@@ -165,11 +147,7 @@ mod tests {
 
     fn found(line: &str) -> (Option<u16>, String, usize) {
         let arguments = parse(line).unwrap();
-        (
-            arguments.port,
-            arguments.own.to_string(),
-            arguments.peers.len(),
-        )
+        (arguments.port, arguments.own.to_string(), arguments.peers.len())
     }
 
     #[test]
@@ -196,12 +174,7 @@ mod tests {
         assert_eq!((udp.port, udp.peers.len()), (Some(2000), 1));
         assert_eq!(Arguments::parse(&words, None), Ok(udp));
         let error = Arguments::parse(&["00A1", "0001", "0002"], Some(Form::Udp)).unwrap_err();
-        assert_eq!(
-            error,
-            ArgumentsError::Port {
-                value: id_text("00A1")
-            }
-        );
+        assert_eq!(error, ArgumentsError::Port { value: id_text("00A1") });
     }
 
     fn id_text(text: &str) -> String {

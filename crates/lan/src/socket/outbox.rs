@@ -37,13 +37,7 @@ pub(super) enum Sent {
 
 impl Outbox {
     pub(super) fn new(kind: SocketKind) -> Outbox {
-        Outbox {
-            kind,
-            waiting: VecDeque::new(),
-            bytes: 0,
-            sent: 0,
-            dropped: 0,
-        }
+        Outbox { kind, waiting: VecDeque::new(), bytes: 0, sent: 0, dropped: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -96,8 +90,7 @@ impl Outbox {
     }
 
     fn keep(&mut self, message: Bytes) {
-        let full = self.bytes + message.len() > MAX_WAITING_BYTES
-            || self.waiting.len() >= MAX_WAITING_MESSAGES;
+        let full = self.bytes + message.len() > MAX_WAITING_BYTES || self.waiting.len() >= MAX_WAITING_MESSAGES;
         if full {
             self.dropped += 1;
         } else {

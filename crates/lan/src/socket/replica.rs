@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
+    sockopt,
 };
 
 use super::framing::Lines;
@@ -70,10 +70,9 @@ impl ReplicaSocket {
             Ok(socket.into())
         };
         match open() {
-            Ok(_) if port == 0 => Err(SocketError::Udp {
-                port,
-                source: std::io::Error::from(std::io::ErrorKind::InvalidInput),
-            }),
+            Ok(_) if port == 0 => {
+                Err(SocketError::Udp { port, source: std::io::Error::from(std::io::ErrorKind::InvalidInput) })
+            }
             Ok(socket) => Ok(ReplicaSocket::new(SocketKind::Udp, socket)),
             Err(source) => Err(SocketError::Udp { port, source }),
         }
@@ -85,10 +84,7 @@ impl ReplicaSocket {
     ///
     /// When there is no such file, or nobody listens to it, or it has another type.
     pub fn local(path: &Path, kind: Option<SocketKind>) -> Result<ReplicaSocket, SocketError> {
-        let fault = |source: Errno| SocketError::File {
-            path: path.to_owned(),
-            source: source.into(),
-        };
+        let fault = |source: Errno| SocketError::File { path: path.to_owned(), source: source.into() };
         let address = SocketAddrUnix::new(path).map_err(fault)?;
         let open = |kind: SocketKind| -> Result<ReplicaSocket, Errno> {
             let of_type = match kind {
@@ -183,10 +179,7 @@ impl ReplicaSocket {
                 self.counters.too_long += 1;
                 Ok(())
             }
-            Err(error) => Err(SocketError::Send {
-                kind: self.kind,
-                source: error.into(),
-            }),
+            Err(error) => Err(SocketError::Send { kind: self.kind, source: error.into() }),
         }
     }
 
@@ -204,10 +197,7 @@ impl ReplicaSocket {
         buffer: &'b mut Vec<u8>,
     ) -> Result<Received<'b>, SocketError> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let fault = |kind, source: Errno| SocketError::Receive {
-            kind,
-            source: source.into(),
-        };
+        let fault = |kind, source: Errno| SocketError::Receive { kind, source: source.into() };
         let must_look = timeout == Some(Duration::ZERO);
         loop {
             if !self.empty || must_look {
@@ -239,10 +229,7 @@ impl ReplicaSocket {
         match poll(&mut polled, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                return Err(SocketError::Receive {
-                    kind: self.kind,
-                    source: error.into(),
-                });
+                return Err(SocketError::Receive { kind: self.kind, source: error.into() });
             }
         }
         let ready = polled[0].revents();

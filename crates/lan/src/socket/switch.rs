@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
-    recv, socket_with, sockopt,
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recv, socket_with,
+    sockopt,
 };
 
 use super::framing::Lines;
@@ -108,14 +108,7 @@ impl Switch {
         };
         let (socket, port) = open().map_err(|source| SocketError::Udp { port: 0, source })?;
         widen(socket.as_fd());
-        Ok(Switch::new(
-            ids,
-            Ends::Udp {
-                socket,
-                port,
-                ports: vec![None; ids.len()],
-            },
-        ))
+        Ok(Switch::new(ids, Ends::Udp { socket, port, ports: vec![None; ids.len()] }))
     }
 
     /// A listening socket for each replica, at the file in `folder` that is named by its id.
@@ -126,15 +119,8 @@ impl Switch {
     pub fn local(folder: &Path, ids: &[LanId], kind: SocketKind) -> Result<Switch, SocketError> {
         let end = |id: &LanId| {
             let path = folder.join(id.as_str());
-            let listener = listener(&path, kind).map_err(|source| SocketError::File {
-                path,
-                source: source.into(),
-            })?;
-            Ok(LocalEnd {
-                state: State::Listening(listener),
-                lines: Lines::default(),
-                outbox: Outbox::new(kind),
-            })
+            let listener = listener(&path, kind).map_err(|source| SocketError::File { path, source: source.into() })?;
+            Ok(LocalEnd { state: State::Listening(listener), lines: Lines::default(), outbox: Outbox::new(kind) })
         };
         let ends = ids.iter().map(end).collect::<Result<Vec<LocalEnd>, _>>()?;
         let turn = (0, TURN);
@@ -142,11 +128,7 @@ impl Switch {
     }
 
     fn new(ids: &[LanId], ends: Ends) -> Switch {
-        Switch {
-            ids: ids.to_vec(),
-            ends,
-            counters: SwitchCounters::default(),
-        }
+        Switch { ids: ids.to_vec(), ends, counters: SwitchCounters::default() }
     }
 
     /// Which form it has.
@@ -196,9 +178,7 @@ impl Switch {
         };
         let local = local.iter().filter_map(|end| match &end.state {
             State::Listening(socket) => Some((socket.as_fd(), PollFlags::IN)),
-            State::Connected(socket) if end.outbox.is_empty() => {
-                Some((socket.as_fd(), PollFlags::IN))
-            }
+            State::Connected(socket) if end.outbox.is_empty() => Some((socket.as_fd(), PollFlags::IN)),
             State::Connected(socket) => Some((socket.as_fd(), PollFlags::IN | PollFlags::OUT)),
             State::Closed => None,
         });
@@ -246,15 +226,12 @@ impl Switch {
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<Incoming> {
         buffer.resize(BUFFER_BYTES, 0);
         match &mut self.ends {
-            Ends::Udp { socket, ports, .. } => {
-                receive_datagram(socket, ports, &self.ids, &mut self.counters, buffer)
-            }
+            Ends::Udp { socket, ports, .. } => receive_datagram(socket, ports, &self.ids, &mut self.counters, buffer),
             Ends::Local { kind, ends, turn } => {
                 for _ in 0..=ends.len() {
                     let (from, left) = *turn;
                     if left > 0
-                        && let Some(incoming) =
-                            ends[from].receive(from, *kind, &mut self.counters, buffer)
+                        && let Some(incoming) = ends[from].receive(from, *kind, &mut self.counters, buffer)
                     {
                         *turn = (from, left - 1);
                         return Some(incoming);
@@ -286,9 +263,7 @@ fn receive_datagram(
             return Some(Incoming::Message { from, length });
         }
         let src = Envelope::peek(&buffer[..length]).map(|header| header.src);
-        let replica = src
-            .ok()
-            .and_then(|src| ids.iter().position(|id| *id == src));
+        let replica = src.ok().and_then(|src| ids.iter().position(|id| *id == src));
         match replica {
             Some(from) if ports[from].is_none() => {
                 ports[from] = Some(port);
@@ -376,9 +351,6 @@ fn widen(socket: BorrowedFd<'_>) {
 fn overrun(port: u16) -> u64 {
     let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
     let local = format!("0100007F:{port:04X}");
-    let row = table
-        .lines()
-        .find(|line| line.split_ascii_whitespace().nth(1) == Some(&local));
-    row.and_then(|row| row.split_ascii_whitespace().last()?.parse().ok())
-        .unwrap_or(0)
+    let row = table.lines().find(|line| line.split_ascii_whitespace().nth(1) == Some(&local));
+    row.and_then(|row| row.split_ascii_whitespace().last()?.parse().ok()).unwrap_or(0)
 }

@@ -82,9 +82,7 @@ pub(crate) fn run(fault: Fault, arguments: &Arguments) -> Result<(), SocketError
     }
     let mut buffer = Vec::new();
     loop {
-        let wait = replica
-            .next_deadline()
-            .saturating_duration_since(Instant::now());
+        let wait = replica.next_deadline().saturating_duration_since(Instant::now());
         let message = match replica.socket.receive(Some(wait), &mut buffer)? {
             Received::Closed => return Ok(()),
             Received::Timeout => None,
@@ -161,19 +159,8 @@ impl Replica {
         self.send_naming(leader, dst, content)
     }
 
-    fn send_naming(
-        &mut self,
-        leader: LanId,
-        dst: LanId,
-        content: Content,
-    ) -> Result<(), SocketError> {
-        let envelope = Envelope {
-            src: self.own,
-            dst,
-            leader,
-            content,
-            spelled_dest: false,
-        };
+    fn send_naming(&mut self, leader: LanId, dst: LanId, content: Content) -> Result<(), SocketError> {
+        let envelope = Envelope { src: self.own, dst, leader, content, spelled_dest: false };
         self.socket.send(&envelope.encode())
     }
 
@@ -230,13 +217,9 @@ impl Replica {
         }
         match message.content {
             Content::Get { mid, key } => self.get(message.src, mid, &key),
-            Content::Put { mid, key, value } => self.put(Put {
-                client: message.src,
-                mid,
-                key,
-                value,
-                missing: self.peers.len().div_ceil(2),
-            }),
+            Content::Put { mid, key, value } => {
+                self.put(Put { client: message.src, mid, key, value, missing: self.peers.len().div_ceil(2) })
+            }
             Content::Other { kind, fields } => match kind.as_str() {
                 "copy" => self.copy(message.src, fields),
                 "copied" => self.copied(&fields),
@@ -252,10 +235,7 @@ impl Replica {
             _ => self.leader() == self.own,
         };
         let content = match may {
-            true => Content::Ok {
-                mid,
-                value: Some(self.store.get(key).cloned().unwrap_or_default()),
-            },
+            true => Content::Ok { mid, value: Some(self.store.get(key).cloned().unwrap_or_default()) },
             false => Content::Redirect { mid },
         };
         self.answer(client, content)
@@ -274,8 +254,7 @@ impl Replica {
         ]);
         match self.fault {
             Fault::Hasty => {
-                self.later
-                    .push_back((Instant::now() + Duration::from_millis(900), fields));
+                self.later.push_back((Instant::now() + Duration::from_millis(900), fields));
                 return self.commit(put);
             }
             Fault::Lonely => return self.commit(put),
@@ -338,10 +317,7 @@ impl Replica {
         if self.fault == Fault::Mute {
             return Ok(());
         }
-        let content = Content::Ok {
-            mid: put.mid,
-            value: None,
-        };
+        let content = Content::Ok { mid: put.mid, value: None };
         self.answer(put.client, content)
     }
 }
