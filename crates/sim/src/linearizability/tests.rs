@@ -412,12 +412,10 @@ fn the_order_in_which_a_register_worked_is_always_a_witness() {
     }
 }
 
-/// Histories of real registers, which must pass, and the same with one result changed to one that
-/// is far away in time, which must not.
-#[test]
-fn large_histories_are_decided_in_time() {
+/// The easy shape of real histories, and harder ones.
+fn large_shapes() -> [(&'static str, Shape); 7] {
     let default = Shape::default;
-    let shapes = [
+    [
         ("mostly sequential", Shape { operations: 100_000, keys: 200, ..default() }),
         ("one key", Shape { operations: 100_000, ..default() }),
         ("one key, few values", Shape { operations: 100_000, values: 5, ..default() }),
@@ -425,8 +423,14 @@ fn large_histories_are_decided_in_time() {
         ("many clients, some values", Shape { operations: 20_000, clients: 20, values: 200, ..default() }),
         ("unknown outcomes", Shape { operations: 50_000, unknown: 5, ..default() }),
         ("unknown, some values", Shape { operations: 20_000, unknown: 5, values: 500, ..default() }),
-    ];
-    for (name, shape) in shapes {
+    ]
+}
+
+/// Histories of real registers, which must pass, and the same with one result changed to one that
+/// is far away in time, which must not.
+#[test]
+fn large_histories_are_decided_in_time() {
+    for (name, shape) in large_shapes() {
         let mut history = simulate(&mut Random(10), &shape);
         let started = Instant::now();
         let verdict = check(&history, &Options::default());
