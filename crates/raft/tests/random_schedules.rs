@@ -88,10 +88,14 @@ impl Schedule {
         while self.now < end {
             self.now += Duration::from_millis(5);
             let ids: Vec<NodeId> = self.world.hosts.keys().copied().collect();
+            for id in &ids {
+                self.world.host_mut(*id).clock = self.clock(*id, self.now);
+            }
             for id in ids {
-                let target = self.clock(id, self.now);
-                let left = target.since(self.world.host(id).clock);
-                self.world.tick(&[id], left, deliver);
+                let due = |raft: &bowline_raft::Raft| raft.next_deadline() <= self.world.host(id).clock;
+                if self.world.host(id).raft.as_ref().is_some_and(due) {
+                    self.world.feed(id, Input::Wake);
+                }
             }
             if deliver {
                 self.world.deliver_all();
