@@ -105,8 +105,7 @@ impl World {
         match effect {
             Effect::Persist { id: at, write } => {
                 if let bowline_raft::Write::Truncate { from } = &write {
-                    let known = |index: Index| self.host(id).unsynced_position(index);
-                    *before = known(from.previous());
+                    *before = self.host(id).unsynced_position(from.previous());
                 }
                 if let bowline_raft::Write::Append(entries) = &write {
                     self.oracle.written(*before, &write);
@@ -208,7 +207,7 @@ impl World {
 
     /// Lets the state machine do what it was given.
     pub(crate) fn work(&mut self, id: NodeId) {
-        while let Some(work) = self.host_mut(id).unapplied.pop_front() {
+        while let Some(work) = self.host_mut(id).next_work() {
             let index = match work {
                 Work::Apply(entries) => {
                     self.say(|| format!("{id} applies {}", narrate::entries(&entries)));
