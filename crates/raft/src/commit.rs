@@ -103,6 +103,11 @@ impl Raft {
             let room = self.config.max_applying_bytes - self.applying.bytes;
             let entries = self.log.slice(self.applying.handed_over.next(), limit, usize::MAX, room);
             assert!(!entries.is_empty(), "what is not applied yet is still in the log");
+            // One entry alone may be larger than the limit, but only by itself.
+            let bytes: usize = entries.iter().map(Entry::size).sum();
+            if self.applying.bytes > 0 && bytes > room {
+                return;
+            }
             self.applying.hand_over(&entries);
             out.push(Effect::Apply { entries });
         }

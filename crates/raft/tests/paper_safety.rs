@@ -150,7 +150,7 @@ fn a_follower_that_comes_back_catches_up() {
         leader.propose(command);
         leader.these_accept(&[N2]);
     }
-    let mut back = Setup::new(N3, simple(&[1, 2, 3])).term(1).restart();
+    let mut back = Setup::new(N3, simple(&[1, 2, 3])).log(&[1]).restart();
     for _ in 0..4 {
         let heartbeat = leader.heartbeat_to(N3);
         let outcome = reply(&back.append(N1, 1, heartbeat.clone()));
