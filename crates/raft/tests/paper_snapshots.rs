@@ -121,7 +121,9 @@ fn a_snapshot_is_acknowledged_when_it_is_durable() {
     let effects = bench.install(N2, 1, position(9, 1), simple(&[1, 2, 3]));
     assert_eq!(waits_for(&effects), [Some(bench.written)]);
     assert_eq!(bench.raft.explain().durable, Index(0));
+    assert_eq!(bench.raft.last_applied(), Index(0), "nor is it installed: the machine would be ahead of the log");
     bench.sync();
+    assert_eq!(bench.raft.last_applied(), Index(9));
     assert_eq!(bench.raft.explain().durable, Index(9));
 }
 

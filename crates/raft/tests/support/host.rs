@@ -91,14 +91,6 @@ impl Host {
         self.raft.as_ref().expect("the replica is up")
     }
 
-    /// What the state machine may do next. A snapshot is installed only once its write is durable: a
-    /// state machine that is ahead of the log would, after a crash, vouch for entries of an old log.
-    pub(crate) fn next_work(&mut self) -> Option<Work> {
-        let is_snapshot = |(_, write): &(PersistId, Write)| matches!(write, Write::Snapshot(_));
-        let too_early = self.unsynced.iter().any(is_snapshot);
-        self.unapplied.pop_front_if(|work| !(too_early && matches!(work, Work::Install(_))))
-    }
-
     /// How far its state machine is.
     pub(crate) fn applied(&self) -> Index {
         self.machine.last().map_or(Index(0), |entry| entry.index)

@@ -207,7 +207,7 @@ impl World {
 
     /// Lets the state machine do what it was given.
     pub(crate) fn work(&mut self, id: NodeId) {
-        while let Some(work) = self.host_mut(id).next_work() {
+        while let Some(work) = self.host_mut(id).unapplied.pop_front() {
             let index = match work {
                 Work::Apply(entries) => {
                     self.say(|| format!("{id} applies {}", narrate::entries(&entries)));
