@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use serde::{Deserialize, Serialize};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
 

@@ -221,6 +221,8 @@ pub struct Node<S> {
     incoming: Option<Incoming>,
     /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
     arrived: Option<(StoredSnapshot, S)>,
+    /// The same, once the core has decided for it, until its mark in the log is durable.
+    installing: Option<(StoredSnapshot, S)>,
     effects: Effects,
 }
 
@@ -249,6 +251,7 @@ impl<S: StateMachine> Node<S> {
             senders: Senders::new(config.chunk_bytes, config.chunk_retry_after),
             incoming: None,
             arrived: None,
+            installing: None,
             effects: Effects::new(),
             config,
         })
@@ -297,7 +300,11 @@ impl<S: StateMachine> Node<S> {
             NodeInput::Persisted { up_to } => self.consent(now, Input::Persisted { up_to }, out),
             NodeInput::SnapshotStored { index } => {
                 self.storing = false;
-                self.consent(now, Input::SnapshotStored { index }, out);
+                // A leader's snapshot can be stored before it is installed: then the log is reset
+                // already, and there is nothing to compact.
+                if index <= self.raft.last_applied() {
+                    self.consent(now, Input::SnapshotStored { index }, out);
+                }
             }
         }
         if !self.raft.is_leader() {
@@ -347,9 +354,12 @@ impl<S: StateMachine> Node<S> {
     fn carry_out(&mut self, now: Time, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
         match effect {
             Effect::Persist { id, write } => {
-                if let (Write::Snapshot(header), Some((snapshot, _))) = (&write, &self.arrived) {
-                    assert_eq!(header, &snapshot.header, "the core installs what has just arrived");
+                if let Write::Snapshot(header) = &write {
+                    let (snapshot, machine) = self.arrived.take().expect("the core takes what has just arrived");
+                    assert_eq!(header, &snapshot.header, "the core takes what has just arrived");
                     out.push(NodeEffect::StoreSnapshot { snapshot: snapshot.clone() });
+                    self.storing = true;
+                    self.installing = Some((snapshot, machine));
                 }
                 out.push(NodeEffect::Persist { id, write });
             }
@@ -478,13 +488,12 @@ impl<S: StateMachine> Node<S> {
         out.push(NodeEffect::Send { to: from, message: NodeMessage::ChunkReply(reply), after: None });
     }
 
-    /// The core has decided for the snapshot that has just arrived: it takes the machine's place.
+    /// The mark of a snapshot that the core has decided for is durable: it takes the machine's place.
     fn install(&mut self, header: &SnapshotHeader, queue: &mut VecDeque<Input>) {
-        let (snapshot, machine) = self.arrived.take().expect("the core installs what has just arrived");
-        assert_eq!(header, &snapshot.header, "the core installs what has just arrived");
+        let (snapshot, machine) = self.installing.take().expect("the core installs what it has decided for");
+        assert_eq!(header, &snapshot.header, "the core installs what it has decided for");
         self.machine = machine;
-        queue.push_back(Input::Applied { index: header.position.index });
         self.stored = Some(snapshot);
-        self.storing = true;
+        queue.push_back(Input::Applied { index: header.position.index });
     }
 }

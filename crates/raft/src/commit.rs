@@ -103,7 +103,10 @@ impl Raft {
             return;
         }
         if let Some((_, snapshot)) = self.applying.installing.take_if(|(id, _)| self.persistence.is_durable(*id)) {
+            let index = snapshot.position.index;
             out.push(Effect::InstallSnapshot { snapshot });
+            // After it: the new state may tell the host what became of the requests.
+            self.requests.covered_by_snapshot(index, out);
         }
         let limit = self.commit_index.min(self.persistence.durable_index());
         while self.applying.handed_over < limit && self.applying.bytes < self.config.max_applying_bytes {

@@ -90,9 +90,6 @@ impl Raft {
         self.commit_index = index;
         self.applying.skip_to(snapshot, written);
         self.verify_and_commit(index, out);
-        // Before the answers: the new state may tell the host what became of the requests.
-        out.push(Effect::InstallSnapshot { snapshot });
-        self.requests.covered_by_snapshot(index, out);
         self.settle_changes(out);
     }
 }
