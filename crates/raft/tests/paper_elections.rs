@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use bowline_raft::{Body, HardState, RoleExplanation, Term, Time};
+use bowline_raft::{Body, Config, HardState, RoleExplanation, Term, Time};
 use support::bench::*;
 
 /// Thesis 4.2.3: a server that hears from a leader does not grant its vote, even if it has learned
@@ -78,7 +78,7 @@ fn a_pre_vote_changes_neither_term_nor_vote() {
 /// RequestVote to all other servers.
 #[test]
 fn a_candidate_increments_its_term_votes_for_itself_and_asks_all_others() {
-    let mut bench = one_of_three().log(&[1, 1]).start();
+    let mut bench = one_of_three().log(&[1, 1]).with(ask_once).start();
     let before = bench.raft.next_deadline();
     bench.time_out();
     let effects = bench.receive(N2, 1, Body::PreVoteReply { granted: true });
@@ -155,10 +155,35 @@ fn a_candidate_rejects_a_leader_of_an_earlier_term() {
     assert!(is_standing(&bench, false));
 }
 
+/// 5.1: servers retry RPCs if they do not receive a response in a timely manner; so do candidates of
+/// both kinds, to those who have not answered yet.
+#[test]
+fn a_candidate_asks_silent_voters_again() {
+    let mut bench = one_of_five().start();
+    bench.time_out();
+    bench.receive(N2, 0, Body::PreVoteReply { granted: true });
+    let again = bench.until_deadline();
+    let ask = Body::PreVote { last: position(0, 0) };
+    assert_eq!(sent(&again), [(N3, &ask), (N4, &ask), (N5, &ask)]);
+    bench.receive(N3, 0, Body::PreVoteReply { granted: true });
+    assert!(is_standing(&bench, false));
+    bench.receive(N4, 1, Body::RequestVoteReply { granted: false });
+    let again = bench.until_deadline();
+    let ask = Body::RequestVote { last: position(0, 0), transfer: false };
+    assert_eq!(sent(&again), [(N2, &ask), (N3, &ask), (N5, &ask)]);
+    assert!(writes(&again).is_empty(), "asking again changes nothing");
+    assert_eq!(bench.raft.term(), Term(1));
+}
+
+/// Only the election timeout wakes a candidate: it asks nobody again before.
+fn ask_once(config: &mut Config) {
+    config.retry_after = ms(400);
+}
+
 /// Figure 2, candidates: if the election timeout elapses, start a new election.
 #[test]
 fn a_candidate_without_a_result_starts_over() {
-    let mut bench = one_of_three().start();
+    let mut bench = one_of_three().with(ask_once).start();
     bench.stand();
     let effects = bench.time_out();
     assert!(is_standing(&bench, true));
@@ -170,7 +195,7 @@ fn a_candidate_without_a_result_starts_over() {
 /// 5.2: election timeouts are chosen randomly from a fixed interval, each time anew (S12).
 #[test]
 fn each_election_timeout_is_drawn_anew_from_the_interval() {
-    let mut bench = one_of_three().restart();
+    let mut bench = one_of_three().with(ask_once).restart();
     let mut seen = BTreeSet::new();
     for _ in 0..50 {
         let before = bench.now;
