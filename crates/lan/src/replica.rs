@@ -25,7 +25,8 @@ pub const MAX_WAITING: usize = 16_384;
 /// that has no answer yet is never forgotten.
 pub const MAX_REMEMBERED: usize = 16_384;
 
-/// Longest key and value together, in bytes: a put must fit into one message between replicas.
+/// Longest key and value together, in bytes as they are written in messages, escapes included: a
+/// put must fit into one message between replicas, and its value into the answer to a get.
 pub const MAX_PUT_BYTES: usize = 40_000;
 
 /// What a replica has ignored, by reason.
@@ -176,11 +177,12 @@ impl LanReplica {
             self.ignored.repeated += 1;
             return;
         }
-        if let Action::Put { key, value } = &request.action
-            && key.len() + value.len() > MAX_PUT_BYTES
-        {
-            let error = format!("key and value take {} bytes; allowed: {MAX_PUT_BYTES}", key.len() + value.len());
-            return self.fail(request, error, out);
+        if let Action::Put { key, value } = &request.action {
+            let length = wire::escaped_length(key) + wire::escaped_length(value);
+            if length > MAX_PUT_BYTES {
+                let error = format!("key and value take {length} bytes in ASCII; allowed: {MAX_PUT_BYTES}");
+                return self.fail(request, error, out);
+            }
         }
         self.serve(now, request, out);
     }

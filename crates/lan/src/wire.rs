@@ -367,7 +367,7 @@ fn wire_bytes(bytes: &Bytes) -> WireBytes {
 }
 
 /// Bytes that text takes inside a JSON string of ASCII.
-fn escaped_length(text: &str) -> usize {
+pub(crate) fn escaped_length(text: &str) -> usize {
     let length = |character: char| match character {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
         ' '..='~' => 1,
