@@ -21,10 +21,12 @@ pub const MAX_HELD: usize = 4_096;
 /// Most requests that wait for the replica's log at once; one more is answered `fail`.
 pub const MAX_WAITING: usize = 16_384;
 
-/// How many of the latest requests are remembered, so that none is answered twice.
+/// How many of the latest answered requests are remembered, so that none is answered twice. One
+/// that has no answer yet is never forgotten.
 pub const MAX_REMEMBERED: usize = 16_384;
 
-/// Longest key and value together, in bytes: a put must fit into one message between replicas.
+/// Longest key and value together, in bytes as they are written in messages, escapes included: a
+/// put must fit into one message between replicas, and its value into the answer to a get.
 pub const MAX_PUT_BYTES: usize = 40_000;
 
 /// What a replica has ignored, by reason.
@@ -66,8 +68,10 @@ pub struct LanReplica {
     held: VecDeque<(Time, Request)>,
     /// When each client was last sent to the leader.
     redirected: BTreeMap<LanId, Time>,
+    /// Every request that waits for its answer, and the latest that had it.
     heard: BTreeSet<(LanId, String)>,
-    heard_order: VecDeque<(LanId, String)>,
+    /// Those that had their answer, oldest first.
+    answered: VecDeque<(LanId, String)>,
     ignored: Ignored,
     effects: Vec<NodeEffect>,
 }
@@ -96,7 +100,7 @@ impl LanReplica {
             held: VecDeque::new(),
             redirected: BTreeMap::new(),
             heard: BTreeSet::new(),
-            heard_order: VecDeque::new(),
+            answered: VecDeque::new(),
             ignored: Ignored::default(),
             effects: Vec::new(),
         })
@@ -169,22 +173,16 @@ impl LanReplica {
 
     /// A client's request arrives; one that was heard before has its answer, or will have it.
     fn hear(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
-        let name = (request.client, request.mid.clone());
-        if !self.heard.insert(name.clone()) {
+        if !self.heard.insert((request.client, request.mid.clone())) {
             self.ignored.repeated += 1;
             return;
         }
-        self.heard_order.push_back(name);
-        if self.heard_order.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.heard_order.pop_front()
-        {
-            self.heard.remove(&oldest);
-        }
-        if let Action::Put { key, value } = &request.action
-            && key.len() + value.len() > MAX_PUT_BYTES
-        {
-            let error = format!("key and value take {} bytes; allowed: {MAX_PUT_BYTES}", key.len() + value.len());
-            return self.fail(request, error, out);
+        if let Action::Put { key, value } = &request.action {
+            let length = wire::escaped_length(key) + wire::escaped_length(value);
+            if length > MAX_PUT_BYTES {
+                let error = format!("key and value take {length} bytes in ASCII; allowed: {MAX_PUT_BYTES}");
+                return self.fail(request, error, out);
+            }
         }
         self.serve(now, request, out);
     }
@@ -239,7 +237,7 @@ impl LanReplica {
         self.held.push_back((now, request));
     }
 
-    fn fail(&self, request: Request, error: String, out: &mut Vec<Envelope>) {
+    fn fail(&mut self, request: Request, error: String, out: &mut Vec<Envelope>) {
         self.reply(&request, Content::Fail { mid: request.mid.clone(), error: Some(error) }, out);
     }
 
@@ -314,8 +312,15 @@ impl LanReplica {
         }
     }
 
-    fn reply(&self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
+    /// Answers a request, which from now on may be forgotten.
+    fn reply(&mut self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
         out.push(self.envelope(request.client, request.spelled_dest, content));
+        self.answered.push_back((request.client, request.mid.clone()));
+        if self.answered.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            self.heard.remove(&oldest);
+        }
     }
 
     fn envelope(&self, dst: LanId, spelled_dest: bool, content: Content) -> Envelope {
