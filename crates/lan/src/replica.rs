@@ -336,3 +336,6 @@ impl LanReplica {
 fn node_id(id: LanId) -> NodeId {
     NodeId(id.value().into())
 }
+
+#[cfg(test)]
+mod tests;

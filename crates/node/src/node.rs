@@ -272,7 +272,7 @@ impl<S: StateMachine> Node<S> {
             }
             NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) } => self.take_chunk(now, from, chunk, out),
             NodeInput::Receive { from, message: NodeMessage::ChunkReply(reply) } => {
-                if let Some(delivered) = self.senders.answered(now, from, &reply) {
+                if let Some(delivered) = self.senders.answered(now, self.raft.term(), from, &reply) {
                     self.consent(now, delivered, out);
                 }
             }
