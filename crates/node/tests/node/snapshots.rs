@@ -171,7 +171,9 @@ impl Transfer {
         reply.map(|reply| reply.received)
     }
 
-    fn installed(&self) -> Vec<String> {
+    /// What the state machine holds once the disk has done its work.
+    fn installed(&mut self) -> Vec<String> {
+        self.world.pass(Duration::from_millis(5));
         self.world.lines(n(1))
     }
 }
