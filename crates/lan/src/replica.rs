@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bowline_kv::{Command, Map, Query};
-use bowline_node::raft::{ConfigError, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
+use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
 use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
@@ -115,6 +115,9 @@ impl LanReplica {
     /// Takes a message, and appends what it has to say to `out`. What makes no sense is ignored and
     /// counted.
     pub fn receive(&mut self, now: Time, bytes: &[u8], out: &mut Vec<Envelope>) {
+        if self.fault().is_some() {
+            return;
+        }
         match Envelope::parse(bytes) {
             Ok(envelope) => self.take(now, envelope, out),
             Err(_) => self.ignored.unreadable += 1,
@@ -132,6 +135,13 @@ impl LanReplica {
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         self.node.next_deadline()
+    }
+
+    /// Why it has stopped, if it has: a broken promise, its own or a peer's, was seen. It is silent from
+    /// then on, and its host should end it.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.node.raft().fault()
     }
 
     /// What it has ignored.
@@ -243,6 +253,12 @@ impl LanReplica {
 
     /// Serves what was held, as soon as this replica leads or has heard of a leader since.
     fn release_held(&mut self, now: Time, out: &mut Vec<Envelope>) {
+        if self.fault().is_some() {
+            for (_, request) in std::mem::take(&mut self.held) {
+                self.fail(request, "this replica has stopped".to_owned(), out);
+            }
+            return;
+        }
         if self.node.raft().is_leader() {
             for (_, request) in std::mem::take(&mut self.held) {
                 self.submit(now, request, out);
@@ -276,7 +292,7 @@ impl LanReplica {
                     }
                     NodeEffect::Send { to, message, .. } => self.send(to, &message, out),
                     NodeEffect::Respond { token, response } => self.respond(now, token, response, out),
-                    // The node ignores every input from here on: the replica falls silent.
+                    // See `fault`: the replica falls silent.
                     NodeEffect::Halt { .. } => {}
                 }
             }

@@ -194,8 +194,19 @@ impl World {
             }
             self.post(index, said);
         }
+        self.bury_the_stopped(&mut actions);
         self.carry_out(actions, observer);
         true
+    }
+
+    /// A replica that has stopped by itself is dead, as its program would be.
+    fn bury_the_stopped(&mut self, actions: &mut Vec<Action>) {
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            if let Some(fault) = replica.as_ref().and_then(LanReplica::fault).map(ToString::to_string) {
+                *replica = None;
+                self.emulation.replica_died(self.now, index, fault, actions);
+            }
+        }
     }
 
     fn deliver(&mut self, to: usize, bytes: &[u8]) {

@@ -162,7 +162,8 @@ pub enum NodeEffect {
         /// The answer.
         response: Response,
     },
-    /// This replica must stop for good.
+    /// This replica must stop for good. Every request that was open has been answered; a later one
+    /// is answered [`Response::NotLeader`] at once, and nothing else is taken.
     Halt {
         /// Why.
         fault: Fault,
@@ -259,6 +260,9 @@ impl<S: StateMachine> Node<S> {
 
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
+        if self.raft.fault().is_some() {
+            return refuse_after_halt(&input, out);
+        }
         match input {
             NodeInput::Wake => self.consent(now, Input::Wake, out),
             NodeInput::Receive {
@@ -307,7 +311,7 @@ impl<S: StateMachine> Node<S> {
                 }
             }
         }
-        if !self.raft.is_leader() {
+        if !self.raft.is_leader() || self.raft.fault().is_some() {
             self.senders.clear();
         }
         self.senders.send_due(now, self.raft.term(), out);
@@ -427,6 +431,17 @@ impl<S: StateMachine> Node<S> {
             Recall::NotApplied if proposed_at <= contains => Response::Superseded,
             Recall::NotApplied | Recall::Forgotten => Response::Expired,
         }
+    }
+}
+
+/// A replica that has stopped ignores everything, but leaves no client without an answer (law 5).
+fn refuse_after_halt(input: &NodeInput, out: &mut Vec<NodeEffect>) {
+    if let NodeInput::Write { token, .. }
+    | NodeInput::Read { token, .. }
+    | NodeInput::ChangeMembership { token, .. }
+    | NodeInput::TransferLeadership { token, .. } = input
+    {
+        out.push(NodeEffect::Respond { token: *token, response: Response::NotLeader { leader: None } });
     }
 }
 

@@ -27,25 +27,17 @@ struct Clients {
     reads: BTreeMap<Token, usize>,
     /// The most lines that any answer has named.
     known: usize,
-    seen: usize,
 }
 
 impl Clients {
-    /// Takes the new answers.
+    /// Takes the answers. An old one says nothing new.
     fn listen(&mut self, world: &World) {
-        let new: Vec<(Token, Response)> = world
-            .responses
-            .iter()
-            .filter(|(token, _)| token.0 > 0)
-            .map(|(token, response)| (*token, response.clone()))
-            .collect();
-        self.seen = new.len();
-        for (token, response) in new {
+        for (token, response) in &world.responses {
             let Response::Done(bytes) = response else { continue };
-            if self.writes.contains_key(&token) {
-                self.known = self.known.max(count(&bytes));
-            } else if let Some(known) = self.reads.get(&token) {
-                let read = count(&bytes);
+            if self.writes.contains_key(token) {
+                self.known = self.known.max(count(bytes));
+            } else if let Some(known) = self.reads.get(token) {
+                let read = count(bytes);
                 assert!(read >= *known, "a read saw {read} lines, {known} were acknowledged before it");
                 self.known = self.known.max(read);
             }
@@ -84,16 +76,16 @@ fn disturb(world: &mut World, random: &mut Random) {
 fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: usize) {
     let ids: Vec<NodeId> = world.ids().into_iter().filter(|id| world.is_up(*id)).collect();
     let any = ids[(random.next_u64() % ids.len() as u64) as usize];
-    let at = if random.next_u64() % 4 == 0 { any } else { world.leader().unwrap_or(any) };
+    let at = if random.next_u64().is_multiple_of(4) { any } else { world.leader().unwrap_or(any) };
     match random.next_u64() % 4 {
         0 | 1 => {
             let line = format!("line {number}");
-            let deadline = (random.next_u64() % 4 == 0).then(|| world.now.after(Duration::from_millis(100)));
+            let deadline = (random.next_u64().is_multiple_of(4)).then(|| world.now.after(Duration::from_millis(100)));
             let token = world.write_until(at, &line, deadline);
             clients.writes.insert(token, line);
         }
         2 => {
-            let kind = if random.next_u64() % 2 == 0 { ReadKind::Lease } else { ReadKind::Quorum };
+            let kind = if random.next_u64().is_multiple_of(2) { ReadKind::Lease } else { ReadKind::Quorum };
             let known = clients.known;
             let token = world.read(at, Consistency::Linearizable(kind));
             clients.reads.insert(token, known);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bowline_node::raft::{ReadKind, Token};
-use bowline_node::{Consistency, Response};
+use bowline_node::raft::{AppendEntries, Body, Index, Message, Position, ReadKind, Round, Session, Time, Token};
+use bowline_node::{Consistency, NodeInput, NodeMessage, Response};
 
 use crate::ledger::count;
 use crate::world::{AN_ELECTION, World, n};
@@ -229,4 +229,34 @@ fn a_lone_replica_serves_alone() {
         let read = world.read(leader, consistency);
         assert_eq!(world.response(read), Some(&done("1")));
     }
+}
+
+#[test]
+fn a_replica_that_has_stopped_leaves_no_request_without_an_answer() {
+    let mut world = World::new(3);
+    let (leader, others) = world.elect();
+    world.isolate(leader);
+    world.halts_expected = true;
+    let open = world.write(leader, "open");
+    let append = AppendEntries {
+        session: Session(1),
+        round: Round(0),
+        sent_at: world.now,
+        prev: Position::ORIGIN,
+        entries: Vec::new(),
+        commit_index: Index(0),
+    };
+    let term = world.node(leader).raft().term();
+    let message = NodeMessage::Raft(Message { term, body: Body::AppendEntries(append) });
+    world.input(leader, NodeInput::Receive { from: others[0], message });
+    assert!(world.node(leader).raft().fault().is_some(), "two replicas lead in one term");
+    assert_eq!(world.response(open), Some(&Response::Expired));
+    let later = world.write(leader, "later");
+    let read = world.read(leader, LEASE);
+    let local = world.read(leader, Consistency::Serializable);
+    let transfer = world.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
+    for token in [later, read, local, transfer] {
+        assert_eq!(world.response(token), Some(&Response::NotLeader { leader: None }));
+    }
+    assert_eq!((world.node(leader).waiting(), world.node(leader).next_deadline()), (0, Time::NEVER));
 }

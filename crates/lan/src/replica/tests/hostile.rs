@@ -102,6 +102,33 @@ fn what_a_peer_can_not_mean_is_counted_as_malformed() {
     }
 }
 
+#[test]
+fn a_replica_that_sees_two_leaders_answers_everyone_and_falls_silent() {
+    let mut network = Network::settled(3);
+    let (leader, other) = network.leader_and_follower();
+    network.isolate(leader);
+    network.ask(leader, 1, put("open", "k", "v"));
+    let term = network.replica(leader).node().raft().term().0;
+    let forged =
+        format!(r#""type":"append_entries","term":{term},"session":1,"round":0,"sent":1,"prev":[0,0],"commit":0"#);
+    network.hand_over(leader, &message(id(other), id(leader), &forged));
+    let fault = network.replica(leader).fault().expect("it has seen what must not be").to_string();
+    assert!(fault.contains("leads in"), "{fault}");
+    assert!(matches!(network.answer(1, "open").content, Content::Fail { .. }), "nobody knows what became of it");
+    assert_eq!(network.replica(leader).unanswered(), 0);
+    let said = network.said.len();
+    network.ask(leader, 1, put("later", "k", "v"));
+    network.hand_over(leader, &message(id(other), id(leader), &forged));
+    assert_eq!((network.answers(1, "later").len(), network.said.len()), (0, said));
+    network.heal();
+    network.pass(AN_ELECTION);
+    let next = network.leader().expect("the others go on");
+    assert_ne!(next, leader);
+    network.ask(next, 2, put("m", "k", "w"));
+    network.pass(Duration::from_millis(100));
+    assert_eq!(network.answer(2, "m").content, ok("m", None));
+}
+
 /// Every message that replicas said to each other in an eventful life, snapshots included.
 fn real_messages() -> Vec<Vec<u8>> {
     let mut network = Network::tuned(3, |config| {
