@@ -324,6 +324,18 @@ impl<S: StateMachine> Node<S> {
         &self.machine
     }
 
+    /// Whether a snapshot is on its way, from or to this replica.
+    #[must_use]
+    pub fn is_in_transfer(&self) -> bool {
+        self.incoming.is_some() || !self.senders.is_empty()
+    }
+
+    /// Bytes of the latest snapshot; 0 if there is none.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> usize {
+        self.stored.as_ref().map_or(0, |stored| stored.data.len())
+    }
+
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {

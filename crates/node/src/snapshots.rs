@@ -84,6 +84,10 @@ impl Senders {
         self.by_peer.clear();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_peer.is_empty()
+    }
+
     pub(crate) fn next_deadline(&self) -> Time {
         self.by_peer.values().map(|sender| sender.due).min().unwrap_or(Time::NEVER)
     }

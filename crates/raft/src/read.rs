@@ -83,7 +83,7 @@ impl Raft {
             return self.refuse_read(reader, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
         let term_committed = self.commit_index >= leader.term_start;
-        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader);
+        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader, self.now);
         let index = self.commit_index;
         if term_committed && under_lease {
             return self.grant_read(reader, index, out);
@@ -148,14 +148,14 @@ impl Raft {
     /// *sent* less than the shortest election timeout ago, and refuses votes for that long (thesis
     /// 6.4.1). Clocks may drift by the bound. Void in a term in which a transfer told a peer to stand
     /// for election, since such an election waits for nobody (S66).
-    pub(crate) fn lease_is_valid(&self, leader: &Leader) -> bool {
+    pub(crate) fn lease_is_valid(&self, leader: &Leader, now: Time) -> bool {
         let answered = |id: NodeId| match leader.progress.get(&id) {
             Some(progress) => progress.contact,
             None => (id == self.config.id).then_some(Time::NEVER),
         };
         let contact = self.membership.current().quorum().reached(answered);
         let valid_until = contact.map(|contact| contact.after(self.config.lease_duration()));
-        self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| self.now < until)
+        self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| now < until)
     }
 
     fn grant_read(&mut self, reader: Reader, index: Index, out: &mut Effects) {
