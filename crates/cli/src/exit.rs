@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::complaint;
+
 /// How a command ended, if it could be carried out at all; what could not is bad input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -24,7 +26,7 @@ pub(crate) fn code_of(outcome: anyhow::Result<Verdict>) -> ExitCode {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            anstream::eprintln!("error: {}", complaint::tell(&error));
             ExitCode::from(2)
         }
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod complaint;
 mod exit;
 mod history;
 mod lan;

@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bowline_lan::emulation::Record;
-use bowline_lan::history;
-use bowline_lan::judge::{Check, Status};
+use bowline_lan::mixture::{Mixture, failure_of, mixture};
 use bowline_lan::profile::Profile;
 use bowline_lan::report::Report;
-use bowline_lan::virtual_run::{Mixture, VirtualOptions, VirtualOutcome, mixture, run};
+use bowline_lan::virtual_run::{VirtualOptions, VirtualOutcome, run};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -160,34 +158,6 @@ fn tell(outcome: VirtualOutcome, took: Duration, as_json: bool, html: Option<&Pa
 struct Failure {
     seed: u64,
     why: String,
-}
-
-/// What must hold in every mixture: linearizable, and everything answered that was asked of a
-/// replica which lived, once the network was whole again.
-fn failure_of(record: &Record) -> Option<String> {
-    let word = history::check(record);
-    let report = Report::new(record.clone(), &word);
-    for check in [Check::Linearizable, Check::ReplicasLived, Check::NoMessageStorm, Check::GoodManners] {
-        let verdict = report.judgement.verdict(check);
-        if verdict.status != Status::Passed {
-            return Some(format!("{}: {}", check.title(), verdict.reason));
-        }
-    }
-    let statistics = &report.statistics;
-    if statistics.duplicates > 0 {
-        return Some(format!("{} requests were answered twice", statistics.duplicates));
-    }
-    if statistics.fails > 0 {
-        return Some(format!("{} requests were answered with fail", statistics.fails));
-    }
-    let lost = record.attempts.iter().filter(|attempt| {
-        let at_living = attempt.to.is_some_and(|to| record.lost_at(to).is_none());
-        attempt.answer.is_none() && at_living
-    });
-    match lost.count() {
-        0 => None,
-        count => Some(format!("{count} requests at living replicas were never answered")),
-    }
 }
 
 impl MixturesCommand {

@@ -5,9 +5,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
 
 pub use crate::lan_id::{LanId, LanIdError};
@@ -235,34 +237,34 @@ impl Envelope {
     /// It may be longer than [`MAX_MESSAGE_BYTES`] if its fields are: the sender checks.
     pub fn encode(&self) -> Vec<u8> {
         let mut line = Line::default();
-        line.text("src", self.src.as_str());
-        line.text(if self.spelled_dest { "dest" } else { "dst" }, self.dst.as_str());
-        line.text("leader", self.leader.as_str());
-        line.text("type", self.content.kind());
+        line.field("src", self.src.as_str());
+        line.field(if self.spelled_dest { "dest" } else { "dst" }, self.dst.as_str());
+        line.field("leader", self.leader.as_str());
+        line.field("type", self.content.kind());
         if let Some(mid) = self.content.mid() {
-            line.text("MID", mid);
+            line.field("MID", mid);
         }
         match &self.content {
-            Content::Get { key, .. } => line.text("key", key),
+            Content::Get { key, .. } => line.field("key", key),
             Content::Put { key, value, .. } => {
-                line.text("key", key);
-                line.text("value", value);
+                line.field("key", key);
+                line.field("value", value);
             }
             Content::Ok { value: text, .. } => {
                 if let Some(text) = text {
-                    line.text("value", text);
+                    line.field("value", text);
                 }
             }
             Content::Fail { error, .. } => {
                 if let Some(error) = error {
-                    line.text("error", error);
+                    line.field("error", error);
                 }
             }
             Content::Redirect { .. } | Content::Hello => {}
             Content::Other { fields, .. } => {
                 // The envelope's own fields win: an object must not hold a field twice.
                 for (name, value) in fields.iter().filter(|(name, _)| !is_envelope_field(name)) {
-                    line.field(name, &value.to_string());
+                    line.field(name, value);
                 }
             }
         }
@@ -280,41 +282,50 @@ fn other_fields(bytes: &[u8]) -> Result<Map<String, Value>, MessageError> {
     Ok(fields)
 }
 
-/// An object being written: JSON syntax and the escaping to ASCII.
+/// An object being written.
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
 }
 
 impl Line {
-    fn text(&mut self, name: &str, text: &str) {
-        self.field(name, &Value::from(text).to_string());
-    }
-
-    fn field(&mut self, name: &str, json: &str) {
+    fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
         self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
-        self.ascii(&Value::from(name).to_string());
+        self.json(name);
         self.bytes.push(b':');
-        self.ascii(json);
+        self.json(value);
     }
 
-    /// Characters beyond ASCII stand only inside strings, where an escape means the same.
-    fn ascii(&mut self, json: &str) {
-        let mut units = [0; 2];
-        for character in json.chars() {
-            if character.is_ascii() {
-                self.bytes.push(character as u8);
-            } else {
-                for unit in character.encode_utf16(&mut units) {
-                    self.bytes.extend(format!("\\u{unit:04x}").as_bytes());
-                }
-            }
-        }
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        let mut serializer = Serializer::with_formatter(&mut self.bytes, Ascii);
+        value.serialize(&mut serializer).expect("text and JSON values are written to memory");
     }
 
     fn finish(mut self) -> Vec<u8> {
         self.bytes.extend(b"}\n");
         self.bytes
+    }
+}
+
+/// Compact JSON with everything beyond ASCII escaped.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.is_ascii() {
+            return writer.write_all(fragment.as_bytes());
+        }
+        let mut units = [0; 2];
+        for character in fragment.chars() {
+            if character.is_ascii() {
+                writer.write_all(&[character as u8])?;
+            } else {
+                for unit in character.encode_utf16(&mut units) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

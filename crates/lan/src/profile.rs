@@ -43,7 +43,7 @@ impl Profile {
             raft.election_timeout_max = Duration::from_millis(2_500);
             raft.heartbeat_interval = Duration::from_millis(500);
             raft.retry_after = Duration::from_millis(150);
-            raft.thrifty = Some(Duration::from_millis(35));
+            raft.thrifty = Some(Duration::from_millis(45));
         }
         let mut config = NodeConfig::new(raft);
         config.chunk_bytes = MAX_MESSAGE_PAYLOAD;

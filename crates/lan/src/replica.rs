@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bowline_kv::{Command, Map, Query};
-use bowline_node::raft::{ConfigError, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
+use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
 use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
@@ -21,10 +21,12 @@ pub const MAX_HELD: usize = 4_096;
 /// Most requests that wait for the replica's log at once; one more is answered `fail`.
 pub const MAX_WAITING: usize = 16_384;
 
-/// How many of the latest requests are remembered, so that none is answered twice.
+/// How many of the latest answered requests are remembered, so that none is answered twice. One
+/// that has no answer yet is never forgotten.
 pub const MAX_REMEMBERED: usize = 16_384;
 
-/// Longest key and value together, in bytes: a put must fit into one message between replicas.
+/// Longest key and value together, in bytes as they are written in messages, escapes included: a
+/// put must fit into one message between replicas, and its value into the answer to a get.
 pub const MAX_PUT_BYTES: usize = 40_000;
 
 /// What a replica has ignored, by reason.
@@ -66,8 +68,10 @@ pub struct LanReplica {
     held: VecDeque<(Time, Request)>,
     /// When each client was last sent to the leader.
     redirected: BTreeMap<LanId, Time>,
+    /// Every request that waits for its answer, and the latest that had it.
     heard: BTreeSet<(LanId, String)>,
-    heard_order: VecDeque<(LanId, String)>,
+    /// Those that had their answer, oldest first.
+    answered: VecDeque<(LanId, String)>,
     ignored: Ignored,
     effects: Vec<NodeEffect>,
 }
@@ -96,7 +100,7 @@ impl LanReplica {
             held: VecDeque::new(),
             redirected: BTreeMap::new(),
             heard: BTreeSet::new(),
-            heard_order: VecDeque::new(),
+            answered: VecDeque::new(),
             ignored: Ignored::default(),
             effects: Vec::new(),
         })
@@ -111,6 +115,9 @@ impl LanReplica {
     /// Takes a message, and appends what it has to say to `out`. What makes no sense is ignored and
     /// counted.
     pub fn receive(&mut self, now: Time, bytes: &[u8], out: &mut Vec<Envelope>) {
+        if self.fault().is_some() {
+            return;
+        }
         match Envelope::parse(bytes) {
             Ok(envelope) => self.take(now, envelope, out),
             Err(_) => self.ignored.unreadable += 1,
@@ -128,6 +135,13 @@ impl LanReplica {
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         self.node.next_deadline()
+    }
+
+    /// Why it has stopped, if it has: a broken promise, its own or a peer's, was seen. It is silent from
+    /// then on, and its host should end it.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.node.raft().fault()
     }
 
     /// What it has ignored.
@@ -169,22 +183,16 @@ impl LanReplica {
 
     /// A client's request arrives; one that was heard before has its answer, or will have it.
     fn hear(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
-        let name = (request.client, request.mid.clone());
-        if !self.heard.insert(name.clone()) {
+        if !self.heard.insert((request.client, request.mid.clone())) {
             self.ignored.repeated += 1;
             return;
         }
-        self.heard_order.push_back(name);
-        if self.heard_order.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.heard_order.pop_front()
-        {
-            self.heard.remove(&oldest);
-        }
-        if let Action::Put { key, value } = &request.action
-            && key.len() + value.len() > MAX_PUT_BYTES
-        {
-            let error = format!("key and value take {} bytes; allowed: {MAX_PUT_BYTES}", key.len() + value.len());
-            return self.fail(request, error, out);
+        if let Action::Put { key, value } = &request.action {
+            let length = wire::escaped_length(key) + wire::escaped_length(value);
+            if length > MAX_PUT_BYTES {
+                let error = format!("key and value take {length} bytes in ASCII; allowed: {MAX_PUT_BYTES}");
+                return self.fail(request, error, out);
+            }
         }
         self.serve(now, request, out);
     }
@@ -239,12 +247,18 @@ impl LanReplica {
         self.held.push_back((now, request));
     }
 
-    fn fail(&self, request: Request, error: String, out: &mut Vec<Envelope>) {
+    fn fail(&mut self, request: Request, error: String, out: &mut Vec<Envelope>) {
         self.reply(&request, Content::Fail { mid: request.mid.clone(), error: Some(error) }, out);
     }
 
     /// Serves what was held, as soon as this replica leads or has heard of a leader since.
     fn release_held(&mut self, now: Time, out: &mut Vec<Envelope>) {
+        if self.fault().is_some() {
+            for (_, request) in std::mem::take(&mut self.held) {
+                self.fail(request, "this replica has stopped".to_owned(), out);
+            }
+            return;
+        }
         if self.node.raft().is_leader() {
             for (_, request) in std::mem::take(&mut self.held) {
                 self.submit(now, request, out);
@@ -278,7 +292,7 @@ impl LanReplica {
                     }
                     NodeEffect::Send { to, message, .. } => self.send(to, &message, out),
                     NodeEffect::Respond { token, response } => self.respond(now, token, response, out),
-                    // The node ignores every input from here on: the replica falls silent.
+                    // See `fault`: the replica falls silent.
                     NodeEffect::Halt { .. } => {}
                 }
             }
@@ -314,8 +328,15 @@ impl LanReplica {
         }
     }
 
-    fn reply(&self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
+    /// Answers a request, which from now on may be forgotten.
+    fn reply(&mut self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
         out.push(self.envelope(request.client, request.spelled_dest, content));
+        self.answered.push_back((request.client, request.mid.clone()));
+        if self.answered.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            self.heard.remove(&oldest);
+        }
     }
 
     fn envelope(&self, dst: LanId, spelled_dest: bool, content: Content) -> Envelope {
@@ -331,3 +352,6 @@ impl LanReplica {
 fn node_id(id: LanId) -> NodeId {
     NodeId(id.value().into())
 }
+
+#[cfg(test)]
+mod tests;

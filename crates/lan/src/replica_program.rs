@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bowline_node::raft::{ConfigError, Time};
+use bowline_node::raft::{ConfigError, Fault, Time};
 
 use crate::message::Envelope;
 use crate::profile::Profile;
@@ -35,6 +35,9 @@ pub enum ReplicaError {
     /// Its configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It has seen what must not happen, and goes no further.
+    #[error("stopped: {0}")]
+    Stopped(Fault),
 }
 
 /// What a replica has ignored or lost in its life.
@@ -49,7 +52,7 @@ pub struct Summary {
 /// Runs a replica until its socket closes.
 ///
 /// # Errors
-/// When the socket can't be had or used.
+/// When the socket can't be had or used, or the replica has stopped by itself.
 pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
     let Arguments { port, own, peers } = &options.arguments;
     let mut socket = match port {
@@ -67,6 +70,9 @@ pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
     let mut buffer = Vec::new();
     let mut said = Vec::new();
     loop {
+        if let Some(fault) = replica.fault() {
+            return Err(ReplicaError::Stopped(fault.clone()));
+        }
         let now = clock.now();
         if replica.next_deadline() <= now {
             replica.wake(now, &mut said);

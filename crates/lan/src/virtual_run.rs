@@ -1,7 +1,7 @@
 //! A scenario in virtual time: the emulated LAN and real replicas in one thread, with a queue of
 //! what is on its way and no clock but the queue's. One seed decides everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_node::raft::{ConfigError, Time};
@@ -194,8 +194,19 @@ impl World {
             }
             self.post(index, said);
         }
+        self.bury_the_stopped(&mut actions);
         self.carry_out(actions, observer);
         true
+    }
+
+    /// A replica that has stopped by itself is dead, as its program would be.
+    fn bury_the_stopped(&mut self, actions: &mut Vec<Action>) {
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            if let Some(fault) = replica.as_ref().and_then(LanReplica::fault).map(ToString::to_string) {
+                *replica = None;
+                self.emulation.replica_died(self.now, index, fault, actions);
+            }
+        }
     }
 
     fn deliver(&mut self, to: usize, bytes: &[u8]) {
@@ -272,93 +283,4 @@ fn as_time(span: Duration) -> Time {
 
 fn as_duration(time: Time) -> Duration {
     Duration::from_nanos(time.0)
-}
-
-/// What [`mixture`] draws.
-#[derive(Clone, Debug)]
-pub struct Mixture {
-    /// The scenario of the mixture.
-    pub scenario: Scenario,
-    /// Everything else.
-    pub options: VirtualOptions,
-}
-
-/// A random mixture of everything that a LAN can do to replicas: 3 to 9 of them, losses of up to a
-/// half, doubled and overtaken messages, up to five cuts of all shapes, one-way ones included, and
-/// the death of up to a minority. The network heals before the end, and there is time left to answer.
-#[must_use]
-pub fn mixture(seed: u64) -> Mixture {
-    let mut random = Random::stream(seed, 200);
-    let replicas = 3 + random.below(7) as usize;
-    let scenario = crate::scenario::Scenario {
-        lifetime: Duration::from_secs(10 + random.below(11)),
-        replicas,
-        requests: 100 + random.below(301),
-        mix: 0.1 + 0.1 * random.below(8) as f64,
-        start_wait: Duration::from_secs(random.below(4)),
-        end_wait: Duration::from_secs(20),
-        drops: if random.chance(0.3) { 0.0 } else { 0.05 * random.below(11) as f64 },
-        seed: Some(seed),
-        max_packets: 1_000_000,
-        events: Vec::new(),
-        ..Scenario::builtin_named("simple-2").expect("the main job is built in")
-    };
-    let end = scenario.start_wait + scenario.lifetime;
-    let links = Links {
-        duplicates: if random.chance(0.5) { 0.1 * random.below(4) as f64 } else { 0.0 },
-        reorders: if random.chance(0.5) { 0.1 * random.below(4) as f64 } else { 0.0 },
-        delay_max: Duration::from_micros(60 + random.below(20_000)),
-        ..Links::default()
-    };
-    let faults = draw_faults(&mut random, replicas, end);
-    let retained_bytes = random.chance(0.3).then(|| 256 << random.below(6));
-    let profile = if random.chance(0.5) { Profile::Frugal } else { Profile::Paper };
-    Mixture { scenario, options: VirtualOptions { seed, profile, links, faults, retained_bytes } }
-}
-
-fn draw_faults(random: &mut Random, replicas: usize, end: Duration) -> ExtraFaults {
-    let moment = |random: &mut Random, end: Duration| Duration::from_millis(random.below(end.as_millis() as u64));
-    let mut faults = ExtraFaults { lossless_from: Some(end), ..ExtraFaults::default() };
-    for _ in 0..random.below(6) {
-        let from = moment(random, end);
-        let until = (from + Duration::from_millis(200 + random.below(8_000))).min(end);
-        let blocked = draw_cut(random, replicas);
-        faults.partitions.push(crate::emulation::LinkCut { from, until, blocked });
-    }
-    let mut victims: Vec<usize> = (0..replicas).collect();
-    random.shuffle(&mut victims);
-    let kills = random.below(replicas.div_ceil(2) as u64) as usize;
-    for victim in victims.into_iter().take(kills) {
-        faults.kills.push((moment(random, end), victim));
-    }
-    faults
-}
-
-/// A cut of one of five shapes: two halves, one replica alone, one replica deaf or mute, a bridge
-/// between two halves, or single links at random.
-fn draw_cut(random: &mut Random, replicas: usize) -> BTreeSet<(usize, usize)> {
-    let mut order: Vec<usize> = (0..replicas).collect();
-    random.shuffle(&mut order);
-    let (lone, bridge) = (order[0], order[order.len() - 1]);
-    let split = 1 + random.below(replicas as u64 - 1) as usize;
-    let left: BTreeSet<usize> = order[..split].iter().copied().collect();
-    let shape = random.below(6);
-    let mut blocked = BTreeSet::new();
-    for from in 0..replicas {
-        for to in (0..replicas).filter(|to| *to != from) {
-            let crosses = left.contains(&from) != left.contains(&to);
-            let cut = match shape {
-                0 => crosses,
-                1 => from == lone || to == lone,
-                2 => from == lone,
-                3 => to == lone,
-                4 => crosses && from != bridge && to != bridge,
-                _ => random.chance(0.3),
-            };
-            if cut {
-                blocked.insert((from, to));
-            }
-        }
-    }
-    blocked
 }

@@ -31,6 +31,10 @@ pub enum WireError {
     },
 }
 
+/// The greatest term or index that a message may name. Replicas count on from what they hear: this
+/// leaves them room for as long as anything lasts.
+const MAX_ORDINAL: u64 = 1 << 62;
+
 /// An index and a term.
 type Place = (u64, u64);
 
@@ -224,6 +228,25 @@ fn encode_raft(term: u64, body: &Body) -> (&'static str, Map<String, Value>) {
 /// # Errors
 /// The type is none of this program's, or a field is missing, unknown or impossible.
 pub fn decode(kind: &str, fields: Map<String, Value>) -> Result<NodeMessage, WireError> {
+    let message = decode_fields(kind, fields)?;
+    let (term, place) = match &message {
+        NodeMessage::Raft(Message { term, body }) => match body {
+            Body::PreVote { last } | Body::RequestVote { last, .. } => (*term, *last),
+            Body::AppendEntries(append) => (*term, append.prev),
+            _ => (*term, Position::ORIGIN),
+        },
+        NodeMessage::Chunk(chunk) => (chunk.term, chunk.header.position),
+        NodeMessage::ChunkReply(reply) => (reply.term, Position::ORIGIN),
+    };
+    match [term.0, place.term.0, place.index.0].into_iter().find(|ordinal| *ordinal > MAX_ORDINAL) {
+        Some(ordinal) => {
+            Err(field_error(kind, &format!("{ordinal} is beyond every term and index, which end at 2^62")))
+        }
+        None => Ok(message),
+    }
+}
+
+fn decode_fields(kind: &str, fields: Map<String, Value>) -> Result<NodeMessage, WireError> {
     let raft = |term, body| NodeMessage::Raft(Message { term: Term(term), body });
     Ok(match kind {
         "pre_vote" => {
@@ -367,7 +390,7 @@ fn wire_bytes(bytes: &Bytes) -> WireBytes {
 }
 
 /// Bytes that text takes inside a JSON string of ASCII.
-fn escaped_length(text: &str) -> usize {
+pub(crate) fn escaped_length(text: &str) -> usize {
     let length = |character: char| match character {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
         ' '..='~' => 1,
@@ -518,7 +541,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cores_messages_survive_the_wire(term: u64, body in bodies()) {
+        fn the_cores_messages_survive_the_wire(term in 0..=MAX_ORDINAL, body in bodies()) {
             let message = NodeMessage::Raft(Message { term: Term(term), body });
             prop_assert_eq!(over_the_wire(&message), Ok(message));
         }
@@ -531,6 +554,7 @@ mod tests {
             data: Vec<u8>,
         ) {
             let [term, session, total, offset] = numbers;
+            let term = term.min(MAX_ORDINAL);
             let header = SnapshotHeader { position: place, membership };
             let (term, session, data) = (Term(term), Session(session), data.into());
             let chunk = NodeMessage::Chunk(SnapshotChunk { term, session, header, total, offset, data });

@@ -162,7 +162,8 @@ pub enum NodeEffect {
         /// The answer.
         response: Response,
     },
-    /// This replica must stop for good.
+    /// This replica must stop for good. Every request that was open has been answered; a later one
+    /// is answered [`Response::NotLeader`] at once, and nothing else is taken.
     Halt {
         /// Why.
         fault: Fault,
@@ -221,6 +222,8 @@ pub struct Node<S> {
     incoming: Option<Incoming>,
     /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
     arrived: Option<(StoredSnapshot, S)>,
+    /// The same, once the core has decided for it, until its mark in the log is durable.
+    installing: Option<(StoredSnapshot, S)>,
     effects: Effects,
 }
 
@@ -249,6 +252,7 @@ impl<S: StateMachine> Node<S> {
             senders: Senders::new(config.chunk_bytes, config.chunk_retry_after),
             incoming: None,
             arrived: None,
+            installing: None,
             effects: Effects::new(),
             config,
         })
@@ -256,6 +260,9 @@ impl<S: StateMachine> Node<S> {
 
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
+        if self.raft.fault().is_some() {
+            return refuse_after_halt(&input, out);
+        }
         match input {
             NodeInput::Wake => self.consent(now, Input::Wake, out),
             NodeInput::Receive {
@@ -269,7 +276,7 @@ impl<S: StateMachine> Node<S> {
             }
             NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) } => self.take_chunk(now, from, chunk, out),
             NodeInput::Receive { from, message: NodeMessage::ChunkReply(reply) } => {
-                if let Some(delivered) = self.senders.answered(now, from, &reply) {
+                if let Some(delivered) = self.senders.answered(now, self.raft.term(), from, &reply) {
                     self.consent(now, delivered, out);
                 }
             }
@@ -297,10 +304,14 @@ impl<S: StateMachine> Node<S> {
             NodeInput::Persisted { up_to } => self.consent(now, Input::Persisted { up_to }, out),
             NodeInput::SnapshotStored { index } => {
                 self.storing = false;
-                self.consent(now, Input::SnapshotStored { index }, out);
+                // A leader's snapshot can be stored before it is installed: then the log is reset
+                // already, and there is nothing to compact.
+                if index <= self.raft.last_applied() {
+                    self.consent(now, Input::SnapshotStored { index }, out);
+                }
             }
         }
-        if !self.raft.is_leader() {
+        if !self.raft.is_leader() || self.raft.fault().is_some() {
             self.senders.clear();
         }
         self.senders.send_due(now, self.raft.term(), out);
@@ -359,9 +370,12 @@ impl<S: StateMachine> Node<S> {
     fn carry_out(&mut self, now: Time, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
         match effect {
             Effect::Persist { id, write } => {
-                if let (Write::Snapshot(header), Some((snapshot, _))) = (&write, &self.arrived) {
-                    assert_eq!(header, &snapshot.header, "the core installs what has just arrived");
+                if let Write::Snapshot(header) = &write {
+                    let (snapshot, machine) = self.arrived.take().expect("the core takes what has just arrived");
+                    assert_eq!(header, &snapshot.header, "the core takes what has just arrived");
                     out.push(NodeEffect::StoreSnapshot { snapshot: snapshot.clone() });
+                    self.storing = true;
+                    self.installing = Some((snapshot, machine));
                 }
                 out.push(NodeEffect::Persist { id, write });
             }
@@ -432,6 +446,17 @@ impl<S: StateMachine> Node<S> {
     }
 }
 
+/// A replica that has stopped ignores everything, but leaves no client without an answer (law 5).
+fn refuse_after_halt(input: &NodeInput, out: &mut Vec<NodeEffect>) {
+    if let NodeInput::Write { token, .. }
+    | NodeInput::Read { token, .. }
+    | NodeInput::ChangeMembership { token, .. }
+    | NodeInput::TransferLeadership { token, .. } = input
+    {
+        out.push(NodeEffect::Respond { token: *token, response: Response::NotLeader { leader: None } });
+    }
+}
+
 /// Snapshots: made, received and installed.
 impl<S: StateMachine> Node<S> {
     /// Makes a snapshot when the log has grown enough since the last one (section 7).
@@ -490,13 +515,12 @@ impl<S: StateMachine> Node<S> {
         out.push(NodeEffect::Send { to: from, message: NodeMessage::ChunkReply(reply), after: None });
     }
 
-    /// The core has decided for the snapshot that has just arrived: it takes the machine's place.
+    /// The mark of a snapshot that the core has decided for is durable: it takes the machine's place.
     fn install(&mut self, header: &SnapshotHeader, queue: &mut VecDeque<Input>) {
-        let (snapshot, machine) = self.arrived.take().expect("the core installs what has just arrived");
-        assert_eq!(header, &snapshot.header, "the core installs what has just arrived");
+        let (snapshot, machine) = self.installing.take().expect("the core installs what it has decided for");
+        assert_eq!(header, &snapshot.header, "the core installs what it has decided for");
         self.machine = machine;
-        queue.push_back(Input::Applied { index: header.position.index });
         self.stored = Some(snapshot);
-        self.storing = true;
+        queue.push_back(Input::Applied { index: header.position.index });
     }
 }

@@ -111,9 +111,17 @@ impl Senders {
         }
     }
 
-    /// Takes a receiver's answer; returns what to tell the core if the transfer is complete.
-    pub(crate) fn answered(&mut self, now: Time, from: NodeId, reply: &SnapshotChunkReply) -> Option<Input> {
-        let sender = self.by_peer.get_mut(&from).filter(|sender| sender.session == reply.session)?;
+    /// Takes a receiver's answer; returns what to tell the core if the transfer is complete. An
+    /// answer to an earlier term names a session of that term, which may have the same number.
+    pub(crate) fn answered(
+        &mut self,
+        now: Time,
+        term: Term,
+        from: NodeId,
+        reply: &SnapshotChunkReply,
+    ) -> Option<Input> {
+        let answers = |sender: &&mut Sender| (term, sender.session) == (reply.term, reply.session);
+        let sender = self.by_peer.get_mut(&from).filter(answers)?;
         let total = sender.snapshot.data.len();
         let received = usize::try_from(reply.received).ok().filter(|received| *received <= total)?;
         if received == total {

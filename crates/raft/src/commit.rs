@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effect, Effects};
 use crate::log::Entry;
+use crate::message::SnapshotHeader;
 use crate::raft::Raft;
 use crate::role::Role;
-use crate::types::Index;
+use crate::types::{Index, PersistId};
 
 /// How far the state machine is, and what it has been given to do.
 #[derive(Clone, Debug)]
@@ -16,11 +17,13 @@ pub(crate) struct Applying {
     /// Last index and bytes of each batch that is not applied yet.
     batches: VecDeque<(Index, usize)>,
     bytes: usize,
+    /// A snapshot that is to replace the state machine, once this write of it is durable.
+    installing: Option<(PersistId, SnapshotHeader)>,
 }
 
 impl Applying {
     pub(crate) fn new(applied: Index) -> Applying {
-        Applying { applied, handed_over: applied, batches: VecDeque::new(), bytes: 0 }
+        Applying { applied, handed_over: applied, batches: VecDeque::new(), bytes: 0, installing: None }
     }
 
     /// `lastApplied`: the state machine contains everything up to here.
@@ -42,9 +45,10 @@ impl Applying {
         }
     }
 
-    /// A snapshot takes the place of everything up to `index`.
-    pub(crate) fn skip_to(&mut self, index: Index) {
-        self.handed_over = index;
+    /// A snapshot takes the place of everything up to its index, once `written` is durable.
+    pub(crate) fn skip_to(&mut self, snapshot: SnapshotHeader, written: PersistId) {
+        self.handed_over = snapshot.position.index;
+        self.installing = Some((written, snapshot));
     }
 
     fn reached(&mut self, index: Index) {
@@ -98,11 +102,22 @@ impl Raft {
         if self.fault.is_some() {
             return;
         }
+        if let Some((_, snapshot)) = self.applying.installing.take_if(|(id, _)| self.persistence.is_durable(*id)) {
+            let index = snapshot.position.index;
+            out.push(Effect::InstallSnapshot { snapshot });
+            // After it: the new state may tell the host what became of the requests.
+            self.requests.covered_by_snapshot(index, out);
+        }
         let limit = self.commit_index.min(self.persistence.durable_index());
         while self.applying.handed_over < limit && self.applying.bytes < self.config.max_applying_bytes {
             let room = self.config.max_applying_bytes - self.applying.bytes;
             let entries = self.log.slice(self.applying.handed_over.next(), limit, usize::MAX, room);
             assert!(!entries.is_empty(), "what is not applied yet is still in the log");
+            // One entry alone may be larger than the limit, but only by itself.
+            let bytes: usize = entries.iter().map(Entry::size).sum();
+            if self.applying.bytes > 0 && bytes > room {
+                return;
+            }
             self.applying.hand_over(&entries);
             out.push(Effect::Apply { entries });
         }

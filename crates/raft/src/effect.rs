@@ -128,7 +128,9 @@ pub enum Effect {
         session: Session,
     },
     /// Replace the state machine by this snapshot, which the host has received, then say
-    /// [`Input::Applied`] with its index.
+    /// [`Input::Applied`] with its index. Comes when the [`Write::Snapshot`] of it is durable: after
+    /// a crash between the two, a state machine that is ahead of the log would vouch, by
+    /// [`crate::Recovered::applied`], for entries of the log that the snapshot replaces.
     InstallSnapshot {
         /// Which snapshot.
         snapshot: SnapshotHeader,

@@ -11,6 +11,10 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{Index, Round, Session, Time};
 
+/// Messages that a peer may leave unanswered in a row before it is asked less often: on a network that
+/// loses a third of them, that is everyday.
+const PATIENT_MISSES: u32 = 2;
+
 /// How often a silent peer's retry delay doubles, at most.
 const MAX_BACKOFF_SHIFT: u32 = 4;
 
@@ -181,7 +185,7 @@ impl Progress {
             State::Snapshot => return None,
         };
         let base = config.thrifty.unwrap_or(config.retry_after);
-        Some(sent_at.after(base * (1 << self.misses.min(MAX_BACKOFF_SHIFT))))
+        Some(sent_at.after(base * (1 << self.misses.saturating_sub(PATIENT_MISSES).min(MAX_BACKOFF_SHIFT))))
     }
 
     /// When the peer must hear of the leader next.

@@ -80,7 +80,9 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Result<Raft, ConfigError> {
         config.validate()?;
         let (log, membership) = restore_log(&recovered)?;
-        let mut random = Random::new(config.seed ^ config.id.0.rotate_left(32));
+        // The id goes through the mixer before it meets the seed: however a host derives its seeds, two
+        // replicas must not draw the same timeouts (S12).
+        let mut random = Random::new(config.seed ^ Random::new(config.id.0).next_u64());
         let timeout = random.span(config.election_timeout_min, config.election_timeout_max);
         // Before it stopped, this replica may have acknowledged a leader that reads under a lease:
         // it keeps that promise as if it had heard of the leader just now.

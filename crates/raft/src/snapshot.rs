@@ -85,14 +85,11 @@ impl Raft {
         let index = snapshot.position.index;
         self.log.reset(snapshot.position);
         self.membership.reset(snapshot.membership.clone());
-        self.persistence.write(Write::Snapshot(snapshot.clone()), out);
+        let written = self.persistence.write(Write::Snapshot(snapshot.clone()), out);
         self.snapshot_index = index;
         self.commit_index = index;
-        self.applying.skip_to(index);
+        self.applying.skip_to(snapshot, written);
         self.verify_and_commit(index, out);
-        // Before the answers: the new state may tell the host what became of the requests.
-        out.push(Effect::InstallSnapshot { snapshot });
-        self.requests.covered_by_snapshot(index, out);
         self.settle_changes(out);
     }
 }

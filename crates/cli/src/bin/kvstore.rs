@@ -3,6 +3,9 @@
 
 use std::process::ExitCode;
 
+#[path = "../complaint.rs"]
+mod complaint;
+
 use bowline_lan::profile::Profile;
 use bowline_lan::replica_program::{ReplicaOptions, run_replica};
 use bowline_lan::socket::arguments::Arguments;
@@ -16,7 +19,7 @@ fn main() -> ExitCode {
     match start(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            anstream::eprintln!("error: {}", complaint::tell(&error));
             ExitCode::from(2)
         }
     }

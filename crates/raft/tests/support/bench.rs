@@ -333,11 +333,11 @@ pub(crate) fn append(prev: Position, entries: Vec<Entry>, commit: u64) -> Append
 
 /// Every message sent, with its receiver.
 pub(crate) fn sent(effects: &[Effect]) -> Vec<(NodeId, &Body)> {
-    let body = |effect| match effect {
-        &Effect::Send { to, ref message, .. } => Some((to, &message.body)),
+    let list = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { to, message, .. } => Some((*to, &message.body)),
         _ => None,
-    };
-    effects.iter().filter_map(body).collect()
+    });
+    list.collect()
 }
 
 pub(crate) fn sent_to(effects: &[Effect], to: NodeId) -> Vec<&Body> {
@@ -345,11 +345,11 @@ pub(crate) fn sent_to(effects: &[Effect], to: NodeId) -> Vec<&Body> {
 }
 
 pub(crate) fn appends_to(effects: &[Effect], to: NodeId) -> Vec<&AppendEntries> {
-    let append = |body| match body {
-        &Body::AppendEntries(ref append) => Some(append),
+    let list = sent_to(effects, to).into_iter().filter_map(|body| match body {
+        Body::AppendEntries(append) => Some(append),
         _ => None,
-    };
-    sent_to(effects, to).into_iter().filter_map(append).collect()
+    });
+    list.collect()
 }
 
 /// The only answer to an AppendEntries or InstallSnapshot.
@@ -378,11 +378,11 @@ pub(crate) fn vote(effects: &[Effect]) -> Option<bool> {
 }
 
 pub(crate) fn outcomes(effects: &[Effect]) -> Vec<(Token, &Outcome)> {
-    let answer = |effect| match effect {
-        &Effect::Answer { token, ref outcome } => Some((token, outcome)),
+    let list = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer { token, outcome } => Some((*token, outcome)),
         _ => None,
-    };
-    effects.iter().filter_map(answer).collect()
+    });
+    list.collect()
 }
 
 /// The only outcome.
@@ -393,29 +393,29 @@ pub(crate) fn outcome(effects: &[Effect]) -> &Outcome {
 }
 
 pub(crate) fn writes(effects: &[Effect]) -> Vec<&Write> {
-    let write = |effect| match effect {
-        &Effect::Persist { ref write, .. } => Some(write),
+    let list = effects.iter().filter_map(|effect| match effect {
+        Effect::Persist { write, .. } => Some(write),
         _ => None,
-    };
-    effects.iter().filter_map(write).collect()
+    });
+    list.collect()
 }
 
 /// Terms and votes written.
 pub(crate) fn hard_states(effects: &[Effect]) -> Vec<HardState> {
-    let state = |write| match write {
-        &Write::HardState(state) => Some(state),
+    let list = writes(effects).into_iter().filter_map(|write| match write {
+        Write::HardState(state) => Some(*state),
         _ => None,
-    };
-    writes(effects).into_iter().filter_map(state).collect()
+    });
+    list.collect()
 }
 
 /// Indexes handed to the state machine.
 pub(crate) fn applied(effects: &[Effect]) -> Vec<u64> {
-    let entries = |effect| match effect {
-        &Effect::Apply { ref entries } => Some(entries),
+    let batches = effects.iter().filter_map(|effect| match effect {
+        Effect::Apply { entries } => Some(entries),
         _ => None,
-    };
-    effects.iter().filter_map(entries).flatten().map(|entry| entry.index.0).collect()
+    });
+    batches.flatten().map(|entry| entry.index.0).collect()
 }
 
 /// What a message must wait for.

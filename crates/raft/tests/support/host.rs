@@ -116,7 +116,7 @@ impl Host {
         }
         self.starts += 1;
         let mut config = self.config.clone();
-        config.seed = config.seed.wrapping_add(self.starts << 32);
+        config.seed = config.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
         let recovered = Recovered {
             hard_state: self.disk.hard_state,
             snapshot: self.disk.snapshot.clone(),

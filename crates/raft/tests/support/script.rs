@@ -199,7 +199,7 @@ impl Script {
             "propose" => {
                 let command = args.next_pos().ok_or("which command?")?;
                 let size = number(args, "size", 0)?;
-                let bytes = format!("{command:<size$}").into_bytes();
+                let bytes = format!("{command:.<size$}").into_bytes();
                 let token = self.world.token(id, command, Some(&bytes));
                 Input::Propose { token, command: bytes.into(), deadline }
             }

@@ -105,8 +105,7 @@ impl World {
         match effect {
             Effect::Persist { id: at, write } => {
                 if let bowline_raft::Write::Truncate { from } = &write {
-                    let known = |index: Index| self.host(id).unsynced_position(index);
-                    *before = known(from.previous());
+                    *before = self.host(id).unsynced_position(from.previous());
                 }
                 if let bowline_raft::Write::Append(entries) = &write {
                     self.oracle.written(*before, &write);
@@ -272,26 +271,29 @@ impl World {
         gone.into_iter().for_each(|envelope| self.lost(envelope));
     }
 
-    /// Lets time pass on these hosts' clocks, waking each replica when it wants to be.
+    /// Lets time pass on these hosts' clocks, which run side by side, waking each replica when it
+    /// wants to be.
     pub(crate) fn tick(&mut self, ids: &[NodeId], span: Duration, deliver: bool) {
-        let targets: BTreeMap<NodeId, Time> = ids.iter().map(|id| (*id, self.host(*id).clock.after(span))).collect();
+        let start: BTreeMap<NodeId, Time> = ids.iter().map(|id| (*id, self.host(*id).clock)).collect();
         loop {
-            let remaining = |id: &NodeId| {
+            let due = |id: &NodeId| {
                 let host = &self.hosts[id];
                 let due = host.raft.as_ref()?.next_deadline().max(host.clock);
-                (due <= targets[id]).then(|| (targets[id].since(due), due))
+                Some((due.since(start[id]), *id)).filter(|(passed, _)| *passed <= span)
             };
-            // The clocks run side by side: whoever has the most time left after its deadline is first.
-            let next = ids.iter().filter_map(|id| Some((remaining(id)?, *id))).max_by_key(|((left, _), _)| *left);
-            let Some(((_, due), id)) = next else { break };
-            self.host_mut(id).clock = due;
+            let Some((passed, id)) = ids.iter().filter_map(due).min() else { break };
+            self.set_clocks(&start, passed);
             self.feed(id, Input::Wake);
             if deliver {
                 self.deliver_all();
             }
         }
-        for (id, target) in targets {
-            self.host_mut(id).clock = target;
+        self.set_clocks(&start, span);
+    }
+
+    fn set_clocks(&mut self, start: &BTreeMap<NodeId, Time>, passed: Duration) {
+        for (id, start) in start {
+            self.host_mut(*id).clock = start.after(passed);
         }
     }
 

@@ -1,0 +1,12 @@
+//! Nodes in a small deterministic world: a network, disks that forget what was not yet written,
+//! and clients that remember everything.
+
+// Helpers are tests too, which the lint does not see.
+#![allow(clippy::unwrap_used)]
+
+mod ledger;
+mod operations;
+mod random_schedules;
+mod requests;
+mod snapshots;
+mod world;

@@ -1,0 +1,162 @@
+//! A hundred seeds of everything at once: losses, cuts, crashes, slow disks, reads and writes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bowline_node::raft::{NodeId, Random, ReadKind, Token};
+use bowline_node::{Consistency, NodeConfig, NodeInput, Response};
+
+use crate::ledger::count;
+use crate::world::World;
+
+const SEEDS: u64 = 100;
+const STEPS: usize = 300;
+
+fn small(config: &mut NodeConfig) {
+    config.raft.max_retained_bytes = 500;
+    config.snapshot_at_bytes = 1_000;
+    config.chunk_bytes = 200;
+    config.raft.max_uncommitted_bytes = 2_000;
+}
+
+/// What the clients know: the ledger only grows, so that a count says all about freshness.
+#[derive(Default)]
+struct Clients {
+    writes: BTreeMap<Token, String>,
+    /// Linearizable reads, with what was known to be in the ledger when they were asked.
+    reads: BTreeMap<Token, usize>,
+    /// The most lines that any answer has named.
+    known: usize,
+}
+
+impl Clients {
+    /// Takes the answers. An old one says nothing new.
+    fn listen(&mut self, world: &World) {
+        for (token, response) in &world.responses {
+            let Response::Done(bytes) = response else { continue };
+            if self.writes.contains_key(token) {
+                self.known = self.known.max(count(bytes));
+            } else if let Some(known) = self.reads.get(token) {
+                let read = count(bytes);
+                assert!(read >= *known, "a read saw {read} lines, {known} were acknowledged before it");
+                self.known = self.known.max(read);
+            }
+        }
+    }
+}
+
+fn disturb(world: &mut World, random: &mut Random) {
+    let ids = world.ids();
+    let some = ids[(random.next_u64() % ids.len() as u64) as usize];
+    let up = ids.iter().filter(|id| world.is_up(**id)).count();
+    match random.next_u64() % 40 {
+        0 => world.isolate(some),
+        1 => {
+            let other = ids[(random.next_u64() % ids.len() as u64) as usize];
+            world.cut.insert((some, other));
+        }
+        2..=4 => world.cut.clear(),
+        5 if up > ids.len() / 2 => world.crash(some),
+        6..=8 if !world.is_up(some) => world.start(some),
+        9 => world.lost = random.next_u64() % 30,
+        10 => world.doubled = random.next_u64() % 30,
+        11 => world.delay = Duration::from_micros(random.next_u64() % 30_000),
+        12 => world.disk = Duration::from_micros(random.next_u64() % 20_000),
+        13 => world.lost = 0,
+        14 => {
+            let leader = world.leader();
+            if let Some(leader) = leader {
+                world.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: usize) {
+    let ids: Vec<NodeId> = world.ids().into_iter().filter(|id| world.is_up(*id)).collect();
+    let any = ids[(random.next_u64() % ids.len() as u64) as usize];
+    let at = if random.next_u64().is_multiple_of(4) { any } else { world.leader().unwrap_or(any) };
+    match random.next_u64() % 4 {
+        0 | 1 => {
+            let line = format!("line {number}");
+            let deadline = (random.next_u64().is_multiple_of(4)).then(|| world.now.after(Duration::from_millis(100)));
+            let token = world.write_until(at, &line, deadline);
+            clients.writes.insert(token, line);
+        }
+        2 => {
+            let kind = if random.next_u64().is_multiple_of(2) { ReadKind::Lease } else { ReadKind::Quorum };
+            let known = clients.known;
+            let token = world.read(at, Consistency::Linearizable(kind));
+            clients.reads.insert(token, known);
+        }
+        _ => {
+            let token = world.read(at, Consistency::Serializable);
+            assert!(matches!(world.response(token), Some(Response::Done(_))), "at once");
+        }
+    }
+}
+
+/// Returns how many writes were done, and how many snapshots stored.
+fn run(seed: u64) -> (usize, usize) {
+    let mut random = Random::new(seed);
+    let mut world = World::configured(3 + 2 * (seed % 2), seed, small);
+    let mut clients = Clients::default();
+    for number in 0..STEPS {
+        disturb(&mut world, &mut random);
+        ask(&mut world, &mut random, &mut clients, number);
+        world.pass(Duration::from_micros(random.next_u64() % 30_000));
+        clients.listen(&world);
+    }
+    world.cut.clear();
+    (world.lost, world.doubled, world.delay, world.disk) = (0, 0, Duration::ZERO, Duration::from_micros(200));
+    for id in world.ids().into_iter().filter(|id| !world.is_up(*id)).collect::<Vec<_>>() {
+        world.start(id);
+    }
+    let (leader, others) = world.elect();
+    world.fill(leader, "last", 1);
+    world.elect();
+    clients.listen(&world);
+    assert_eq!(world.unanswered(), [], "seed {seed}: everything that was asked of a living replica has its end");
+    let lines = world.lines(leader);
+    for id in others {
+        assert_eq!(world.lines(id), lines, "seed {seed}: {id} agrees with {leader}");
+    }
+    let mut done = 0;
+    for (token, line) in &clients.writes {
+        let times = lines.iter().filter(|known| *known == line).count();
+        match world.response(*token) {
+            Some(Response::Done(receipt)) => {
+                assert_eq!(
+                    lines.get(count(receipt) - 1),
+                    Some(line),
+                    "seed {seed}: {line:?} is where its receipt says"
+                );
+                assert_eq!(times, 1, "seed {seed}: {line:?}");
+                done += 1;
+            }
+            // A crash took its answer, or nobody can tell.
+            None | Some(Response::Expired) => assert!(times <= 1, "seed {seed}: {line:?}"),
+            Some(refusal) => assert_eq!(times, 0, "seed {seed}: {line:?} had no effect: {refusal:?}"),
+        }
+    }
+    (done, world.stored.len())
+}
+
+#[test]
+fn whatever_happens_nothing_that_was_acknowledged_is_lost() {
+    let (mut done, mut stored) = (0, 0);
+    for seed in 1..=SEEDS {
+        let (writes, snapshots) = run(seed);
+        done += writes;
+        stored += snapshots;
+    }
+    // A schedule in which nothing succeeds proves nothing.
+    assert!(done > 30 * SEEDS as usize, "{done}");
+    assert!(stored > 5 * SEEDS as usize, "{stored}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(run(7), run(7));
+}

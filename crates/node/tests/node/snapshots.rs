@@ -1,0 +1,358 @@
+//! Snapshots: made when they are due, carried in pieces, installed whole, and never believed in part.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bowline_node::raft::{
+    Body, Group, Index, InstallSnapshot, Membership, Message, NodeId, Position, Session, SnapshotHeader, Term,
+};
+use bowline_node::{NodeConfig, NodeInput, NodeMessage, Response, SnapshotChunk, SnapshotChunkReply};
+use bytes::Bytes;
+
+use crate::ledger::RECALLED;
+use crate::world::{AN_ELECTION, World, n};
+
+const CHUNK: usize = 64;
+const MAX_SNAPSHOT: u64 = 10_000;
+
+fn small(config: &mut NodeConfig) {
+    config.raft.max_retained_bytes = 400;
+    config.snapshot_at_bytes = 800;
+    config.chunk_bytes = CHUNK;
+    config.max_snapshot_bytes = MAX_SNAPSHOT;
+}
+
+/// A leader, and a follower that can only be helped by a snapshot, still cut off.
+fn one_left_behind(seed: u64) -> (World, NodeId, NodeId) {
+    let mut world = World::configured(3, seed, small);
+    let (leader, others) = world.elect();
+    world.fill(leader, "early", 1);
+    world.isolate(others[0]);
+    world.fill(leader, "w", 30);
+    let log = world.node(leader).raft().log();
+    assert!(log.base().index > world.node(others[0]).raft().log().last().index, "its entries are gone");
+    (world, leader, others[0])
+}
+
+fn chunks(world: &World, to: NodeId) -> Vec<&SnapshotChunk> {
+    let mut chunks = Vec::new();
+    for (_, receiver, message) in &world.sent {
+        if let NodeMessage::Chunk(chunk) = message
+            && *receiver == to
+        {
+            chunks.push(chunk);
+        }
+    }
+    chunks
+}
+
+fn replies(world: &World, by: NodeId) -> Vec<SnapshotChunkReply> {
+    let reply = |(from, _, message): &(NodeId, NodeId, NodeMessage)| match message {
+        NodeMessage::ChunkReply(reply) if *from == by => Some(*reply),
+        _ => None,
+    };
+    world.sent.iter().filter_map(reply).collect()
+}
+
+#[test]
+fn a_snapshot_is_made_when_the_log_has_grown_and_the_log_shrinks() {
+    let mut world = World::configured(3, 1, small);
+    let (leader, _) = world.elect();
+    world.fill(leader, "w", 8);
+    assert!(world.node(leader).raft().log().bytes() <= 800);
+    assert_eq!(world.stored, [], "not before it is due");
+    world.fill(leader, "x", 20);
+    for id in world.ids() {
+        let made: Vec<Index> =
+            world.stored.iter().filter(|(by, _)| *by == id).map(|(_, header)| header.position.index).collect();
+        assert!(made.len() >= 2 && made.is_sorted_by(|a, b| a < b), "{made:?}");
+        assert!(made.len() <= 8, "not one for each entry: {made:?}");
+        assert!(world.node(id).raft().log().bytes() <= 800 + 100);
+    }
+}
+
+#[test]
+fn a_replica_starts_from_its_snapshot() {
+    let mut world = World::configured(3, 1, small);
+    let (leader, _) = world.elect();
+    world.fill(leader, "w", 30);
+    let before = world.lines(leader);
+    world.crash(leader);
+    world.start(leader);
+    let recovered = world.lines(leader);
+    assert!(!recovered.is_empty() && before.starts_with(&recovered), "what the snapshot holds is there at once");
+    world.pass(AN_ELECTION);
+    assert_eq!(world.lines(leader), before);
+}
+
+#[test]
+fn a_snapshot_crosses_a_bad_network_in_pieces() {
+    for seed in 1..=10 {
+        let (mut world, leader, follower) = one_left_behind(seed);
+        (world.lost, world.doubled, world.delay) = (20, 30, Duration::from_millis(10));
+        world.cut.clear();
+        world.pass(Duration::from_secs(20));
+        (world.lost, world.doubled, world.delay) = (0, 0, Duration::ZERO);
+        world.pass(AN_ELECTION);
+        assert_eq!(world.lines(follower), world.lines(leader), "seed {seed}");
+        assert_eq!(world.lines(follower).len(), 31);
+        let chunks = chunks(&world, follower);
+        assert!(chunks.iter().any(|chunk| chunk.offset > 0), "there are several pieces");
+        assert!(chunks.iter().all(|chunk| chunk.data.len() <= CHUNK && !chunk.data.is_empty()));
+        assert!(world.stored.iter().any(|(by, _)| *by == follower));
+    }
+}
+
+#[test]
+fn a_receiver_that_restarts_starts_over() {
+    let (mut world, leader, follower) = one_left_behind(1);
+    world.cut.clear();
+    let half_way = |world: &World| {
+        let total = chunks(world, follower).last().map_or(0, |chunk| chunk.total);
+        replies(world, follower).last().is_some_and(|reply| reply.received > 0 && reply.received < total)
+    };
+    while !half_way(&world) {
+        world.pass(Duration::from_micros(100));
+    }
+    world.crash(follower);
+    world.start(follower);
+    let before = replies(&world, follower).len();
+    world.pass(AN_ELECTION);
+    assert_eq!(replies(&world, follower)[before].received, 0, "it knows nothing of the earlier pieces");
+    assert_eq!(world.lines(follower), world.lines(leader));
+}
+
+#[test]
+fn a_sender_that_restarts_starts_over() {
+    let (mut world, leader, follower) = one_left_behind(2);
+    world.cut.clear();
+    while replies(&world, follower).is_empty() {
+        world.pass(Duration::from_micros(100));
+    }
+    world.crash(leader);
+    world.pass(AN_ELECTION);
+    world.start(leader);
+    world.pass(AN_ELECTION);
+    assert!(world.ids().iter().all(|id| world.lines(*id).len() == 31));
+}
+
+/// Pieces of a transfer to replica 1, handed over one by one.
+struct Transfer {
+    world: World,
+    header: SnapshotHeader,
+}
+
+impl Transfer {
+    fn new() -> Transfer {
+        let membership = Membership::simple(Group::of_voters([n(1), n(2), n(3)]));
+        let header = SnapshotHeader { position: Position::new(Index(7), Term(1)), membership };
+        Transfer { world: World::configured(3, 1, small), header }
+    }
+
+    /// What replica 1 answers to this piece; `None` if it is silent.
+    fn piece(&mut self, session: u64, total: usize, offset: usize, data: &str) -> Option<u64> {
+        self.piece_from(n(2), session, total, offset, data)
+    }
+
+    fn piece_from(&mut self, from: NodeId, session: u64, total: usize, offset: usize, data: &str) -> Option<u64> {
+        let chunk = SnapshotChunk {
+            term: Term(1),
+            session: Session(session),
+            header: self.header.clone(),
+            total: total as u64,
+            offset: offset as u64,
+            data: Bytes::copy_from_slice(data.as_bytes()),
+        };
+        self.world.sent.clear();
+        self.world.input(n(1), NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) });
+        let reply = replies(&self.world, n(1)).last().copied();
+        assert!(reply.is_none_or(|reply| reply.session == Session(session) && reply.term == Term(1)));
+        reply.map(|reply| reply.received)
+    }
+
+    /// What the state machine holds once the disk has done its work.
+    fn installed(&mut self) -> Vec<String> {
+        self.world.pass(Duration::from_millis(5));
+        self.world.lines(n(1))
+    }
+}
+
+#[test]
+fn pieces_of_two_snapshots_are_never_mixed() {
+    let mut transfer = Transfer::new();
+    let (a, b) = ("ledger 1\n1 a\n", "ledger 1\n1 b\n");
+    assert_eq!((a.len(), b.len()), (13, 13));
+    assert_eq!(transfer.piece(1, 13, 0, &a[..11]), Some(11));
+    // The rest of another session, of another sender, of another length, of another place in the log.
+    assert_eq!(transfer.piece(2, 13, 11, &b[11..]), Some(0));
+    assert_eq!(transfer.piece(1, 13, 0, &a[..11]), Some(11));
+    assert_eq!(transfer.piece_from(n(3), 1, 13, 11, &b[11..]), Some(0));
+    assert_eq!(transfer.piece(1, 13, 0, &a[..11]), Some(11));
+    assert_eq!(transfer.piece(1, 14, 11, &b[11..]), Some(0));
+    assert_eq!(transfer.piece(1, 13, 0, &a[..11]), Some(11));
+    transfer.header.position.index = Index(8);
+    assert_eq!(transfer.piece(1, 13, 11, &b[11..]), Some(0));
+    assert_eq!(transfer.installed(), [""; 0]);
+    assert_eq!(transfer.piece(1, 13, 0, b), Some(13));
+    assert_eq!(transfer.installed(), ["b"]);
+}
+
+#[test]
+fn doubled_gaping_and_overlong_pieces_change_nothing() {
+    let mut transfer = Transfer::new();
+    let whole = "ledger 1\n1 a\n";
+    assert_eq!(transfer.piece(1, 13, 5, &whole[5..]), Some(0), "a gap");
+    assert_eq!(transfer.piece(1, 13, 0, &whole[..5]), Some(5));
+    assert_eq!(transfer.piece(1, 13, 0, &whole[..5]), Some(5), "doubled");
+    assert_eq!(transfer.piece(1, 13, 6, &whole[6..]), Some(5), "a gap");
+    assert_eq!(transfer.piece(1, 13, 5, &format!("{}and more", &whole[5..])), Some(5), "longer than announced");
+    assert_eq!(transfer.piece(1, 13, 5, ""), Some(5), "empty");
+    assert_eq!(transfer.installed(), [""; 0]);
+    assert_eq!(transfer.piece(1, 13, 5, &whole[5..]), Some(13));
+    assert_eq!(transfer.installed(), ["a"]);
+    assert_eq!(transfer.piece(1, 13, 5, &whole[5..]), Some(13), "the last piece again");
+    assert_eq!(transfer.piece(1, 13, 0, &whole[..5]), Some(13), "the first piece again");
+    transfer.world.pass(Duration::from_millis(10));
+    assert_eq!(transfer.world.stored.len(), 1, "it was installed once");
+}
+
+#[test]
+fn a_snapshot_that_is_too_large_is_not_even_begun() {
+    let mut transfer = Transfer::new();
+    assert_eq!(transfer.piece(1, MAX_SNAPSHOT as usize + 1, 0, "ledger 1\n"), None);
+    assert_eq!(transfer.piece(2, usize::MAX, 0, "ledger 1\n"), None);
+    assert_eq!(transfer.piece(3, MAX_SNAPSHOT as usize, 0, "ledger 1\n"), Some(9));
+}
+
+#[test]
+fn a_snapshot_that_can_not_be_restored_is_refused_and_asked_for_again() {
+    let mut transfer = Transfer::new();
+    assert_eq!(transfer.piece(1, 13, 0, "nonsense"), Some(8));
+    assert_eq!(transfer.piece(1, 13, 8, "!!!!!"), None, "it is not acknowledged");
+    assert_eq!(transfer.piece(1, 13, 8, "!!!!!"), Some(0), "and asked for from its start");
+    assert_eq!(transfer.piece(1, 13, 0, "ledger 1\n1 a\n"), Some(13));
+    assert_eq!(transfer.installed(), ["a"]);
+}
+
+#[test]
+fn a_snapshot_that_was_damaged_on_its_way_is_sent_again() {
+    let (mut world, leader, follower) = one_left_behind(1);
+    let damaged = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&damaged);
+    world.meddle = Box::new(move |_, _, message| {
+        if let NodeMessage::Chunk(chunk) = message
+            && chunk.offset == 0
+            && counter.get() < 2
+        {
+            counter.set(counter.get() + 1);
+            let mut data = chunk.data.to_vec();
+            data[0] ^= 1;
+            chunk.data = data.into();
+        }
+        true
+    });
+    world.cut.clear();
+    world.pass(AN_ELECTION);
+    assert_eq!(damaged.get(), 2);
+    assert_eq!(world.lines(follower), world.lines(leader));
+}
+
+#[test]
+fn an_announcement_without_a_snapshot_is_ignored() {
+    let mut world = World::configured(3, 1, small);
+    let (leader, others) = world.elect();
+    world.fill(leader, "w", 3);
+    world.pass(Duration::from_millis(200));
+    let own = world.node(leader).raft().term();
+    let membership = Membership::simple(Group::of_voters([n(9)]));
+    let snapshot = SnapshotHeader { position: Position::new(Index(99), own), membership };
+    for (term, to) in [(own, others[0]), (own.next(), others[0]), (own.next(), leader)] {
+        let body = Body::InstallSnapshot(InstallSnapshot { session: Session(1), snapshot: snapshot.clone() });
+        let message = NodeMessage::Raft(Message { term, body });
+        world.sent.clear();
+        world.input(to, NodeInput::Receive { from: leader, message });
+        assert_eq!(world.sent, []);
+        assert_eq!((world.node(to).raft().term(), world.lines(to).len()), (own, 3));
+        assert!(world.node(to).raft().membership().is_voter(n(1)));
+    }
+    world.fill(leader, "x", 1);
+}
+
+/// A leader that was cut off with an open write comes back, and a snapshot takes the place of its
+/// log: what the state remembers decides the answer.
+fn answer_after_install(heard_by_others: bool, lines: usize) -> Response {
+    let mut world = World::configured(3, 1, small);
+    let (old, others) = world.elect();
+    if heard_by_others {
+        world.cut.extend(others.iter().map(|id| (*id, old)));
+    } else {
+        world.isolate(old);
+    }
+    let token = world.write(old, "open");
+    world.pass(Duration::from_millis(100));
+    world.isolate(old);
+    world.pass(AN_ELECTION);
+    let new = world.leader().unwrap();
+    assert!(new != old && world.response(token).is_none());
+    world.fill(new, "w", lines);
+    assert_eq!(world.lines(new).contains(&"open".to_owned()), heard_by_others);
+    // A leader begins a transfer when it is due, with the snapshot of that time: let it begin now.
+    world.crash(new);
+    world.start(new);
+    world.pass(AN_ELECTION);
+    let new = world.leader().unwrap();
+    world.sent.clear();
+    world.cut.clear();
+    world.pass(AN_ELECTION);
+    assert!(!chunks(&world, old).is_empty(), "it came back by a snapshot");
+    assert_eq!(world.lines(old), world.lines(new));
+    assert_eq!(world.node(old).waiting(), 0);
+    world.response(token).expect("it has an answer").clone()
+}
+
+#[test]
+fn what_became_of_a_write_is_recalled_from_a_snapshot() {
+    assert_eq!(answer_after_install(true, RECALLED / 2), Response::Done("1".into()));
+    assert_eq!(answer_after_install(false, RECALLED / 2), Response::Superseded);
+    assert_eq!(answer_after_install(true, RECALLED * 2), Response::Expired, "it is too long ago to tell");
+    assert_eq!(answer_after_install(false, RECALLED * 2), Response::Expired, "it is too long ago to tell");
+}
+
+#[test]
+fn a_crash_between_storing_a_snapshot_and_starting_the_log_after_it_loses_nothing() {
+    let (mut world, leader, follower) = one_left_behind(1);
+    world.disk = Duration::from_millis(1);
+    world.cut.clear();
+    while !world.stored.iter().any(|(by, _)| *by == follower) {
+        world.pass(Duration::from_micros(100));
+    }
+    // The disk asserts the order of the two; here it has done only the first.
+    world.crash(follower);
+    world.start(follower);
+    let before = world.lines(follower);
+    assert!(before.len() <= 1, "the log was not told yet: {before:?}");
+    world.pass(AN_ELECTION);
+    assert_eq!(world.lines(follower), world.lines(leader));
+    world.crash(follower);
+    world.start(follower);
+    assert!(world.lines(follower).len() > 1, "now it starts from the snapshot");
+}
+
+/// Sessions are unique within a term only.
+#[test]
+fn an_answer_of_an_earlier_term_does_not_end_a_transfer() {
+    let (mut world, leader, follower) = one_left_behind(1);
+    // Nothing but appends gets through, so that the leader learns what the follower lacks.
+    world.meddle = Box::new(|_, _, message| matches!(message, NodeMessage::Raft(_)));
+    world.cut.clear();
+    world.pass(Duration::from_millis(200));
+    let chunk = (*chunks(&world, follower).last().expect("a transfer has begun")).clone();
+    let before = chunks(&world, follower).len();
+    let reply = SnapshotChunkReply { term: Term(chunk.term.0 - 1), session: chunk.session, received: chunk.total };
+    world.input(leader, NodeInput::Receive { from: follower, message: NodeMessage::ChunkReply(reply) });
+    world.pass(Duration::from_secs(2));
+    let after = chunks(&world, follower);
+    assert!(after.len() > before, "it goes on");
+    assert!(after[before..].iter().all(|chunk| chunk.session == after[before - 1].session), "in the same session");
+}
