@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::{
-    Entry, HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Write,
+    Entry, HardState, Index, Membership, NodeId, Payload, PersistId, Position, Recovered, SnapshotHeader, Term, Write,
 };
 
 use crate::world::dice::Dice;
@@ -182,6 +182,20 @@ impl Disk {
 
     pub(crate) fn last(&self) -> Position {
         self.durable.entries.back().map_or(self.durable.base(), Entry::position)
+    }
+
+    /// The configuration as of `index`, as far as the disk knows it, and every later one.
+    pub(crate) fn memberships_since(&self, index: Index) -> Vec<&Membership> {
+        let mut found: Vec<&Membership> = self.durable.base.iter().map(|header| &header.membership).collect();
+        for entry in &self.durable.entries {
+            if let Payload::Membership(membership) = &entry.payload {
+                if entry.index <= index {
+                    found.clear();
+                }
+                found.push(membership);
+            }
+        }
+        found
     }
 
     pub(crate) fn hard_state(&self) -> HardState {

@@ -82,6 +82,12 @@ impl World<'_> {
 
     fn make_whole(&mut self, core: &BTreeSet<usize>) {
         self.tell(None, || format!("{} are made whole", names(core)));
+        for host in 0..self.hosts.len() {
+            let it = &self.hosts[host];
+            let (membership, commit, last) = (it.shadow.membership().to_string(), it.shadow.commit, it.disk.last());
+            let lost = if it.lost { ", lost" } else { "" };
+            self.tell(Some(host), || format!("follows {membership}, committed {commit}, last {last} on disk{lost}"));
+        }
         self.epoch += 1;
         self.network.heal_all();
         self.network.plan = NetworkPlan::healthy(&self.plan.settings);

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use bowline_node::NodeInput;
-use bowline_raft::{Group, MembershipChange, NodeId};
+use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId};
 
 use crate::world::coverage::Fault;
 use crate::world::host::Asker;
@@ -94,8 +94,8 @@ impl World<'_> {
         if self.hosts[host].lost || self.hosts.iter().filter(|it| it.lost).count() >= 4 {
             return false;
         }
-        self.hosts[host].lost = true;
         let in_force = self.memberships_in_force();
+        self.hosts[host].lost = true;
         let survives = in_force.iter().all(|group| self.is_alive(group));
         if !survives {
             self.hosts[host].lost = false;
@@ -111,15 +111,21 @@ impl World<'_> {
         true
     }
 
-    /// The voters of every group that may decide something, now or after a crash: those of all logs,
-    /// from the last configuration that is committed on.
+    /// The voters of every group that may decide something, now or after a crash: those of all logs
+    /// that hold what is committed, as of there and later. A log that lacks it decides nothing: no
+    /// majority of the group in force would elect its replica.
     pub(crate) fn memberships_in_force(&self) -> BTreeSet<BTreeSet<NodeId>> {
+        let committed = Index(self.oracle.commits.len());
         let mut groups = BTreeSet::new();
+        let mut note = |membership: &Membership| {
+            groups.insert(membership.incoming().voters.clone());
+            groups.extend(membership.outgoing().map(|group| group.voters.clone()));
+        };
         for host in self.hosts.iter().filter(|host| !host.lost) {
-            let commit = host.shadow.commit;
-            for membership in host.shadow.memberships_since(commit) {
-                groups.insert(membership.incoming().voters.clone());
-                groups.extend(membership.outgoing().map(|group| group.voters.clone()));
+            if host.node.is_some() && host.shadow.last().index >= committed {
+                host.shadow.memberships_since(committed).for_each(&mut note);
+            } else if host.node.is_none() && host.disk.last().index >= committed {
+                host.disk.memberships_since(committed).into_iter().for_each(&mut note);
             }
         }
         groups.remove(&BTreeSet::new());

@@ -39,7 +39,7 @@ impl Shadow {
         }
     }
 
-    fn last(&self) -> Position {
+    pub(crate) fn last(&self) -> Position {
         match self.terms.back() {
             Some(term) => Position::new(Index(self.base.index.0 + self.terms.len() as u64), *term),
             None => self.base,
