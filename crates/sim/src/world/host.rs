@@ -237,7 +237,9 @@ impl World<'_> {
         if !it.paused {
             return Some(event);
         }
-        if it.backlog.len() < MOST_BACKLOG {
+        // What its own disk tells is never lost.
+        let droppable = matches!(event, Event::Message { .. } | Event::Request { .. });
+        if !droppable || it.backlog.len() < MOST_BACKLOG {
             it.backlog.push(event);
         }
         None
@@ -348,7 +350,7 @@ impl World<'_> {
         if it.node.is_some() && it.disk.start_sync(share) {
             let mut span = dice.between(plan.sync_low, plan.sync_high);
             if self.now < it.slow_until {
-                span = span * dice.between(10, 200) + 10 * MILLI;
+                span = span * dice.between(10, 200) + dice.magnitude(MILLI, SECOND);
             }
             self.queue.push(self.now + span, Event::Synced { host, life: it.life });
         }

@@ -9,7 +9,7 @@ use crate::world::clock::Moment;
 use crate::world::nemesis::around;
 use crate::world::oracle::Rule;
 use crate::world::plan::{Clocks, NetworkPlan, SECOND};
-use crate::world::stage::World;
+use crate::world::stage::{Event, World};
 
 /// Longest election timeouts within which the majority has a leader that can commit.
 const ELECTS_WITHIN: u64 = 10;
@@ -119,6 +119,9 @@ impl World<'_> {
         }
         self.start(host);
         self.resume(host, life, false);
+        // A sync that hung on a slow disk ends.
+        let life = self.hosts[host].life;
+        self.queue.push(self.now + self.plan.disk.sync_low, Event::Synced { host, life });
         if !self.hosts[host].paused {
             self.hosts[host].wake_at = Moment::MAX;
             self.reschedule(host);

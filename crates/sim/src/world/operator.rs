@@ -25,6 +25,10 @@ pub(crate) struct Operator {
 impl World<'_> {
     /// A look at the cluster, and one thing done about it.
     pub(crate) fn operate(&mut self) {
+        if !self.may_strike() {
+            // Whoever is broken now stays so: adding it would only weaken the majority.
+            return;
+        }
         let wait = self.patience() / 4;
         self.queue.push(self.now + wait, Event::Operate);
         let Some(change) = self.next_change() else { return };
