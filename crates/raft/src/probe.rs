@@ -109,10 +109,27 @@ pub fn take() -> Vec<u64> {
     COUNTS.with(|counts| counts.iter().map(|count| count.replace(0)).collect())
 }
 
-/// Marks a rare path: `probe!(Probe name)`.
+/// Marks a rare path of the core by the name of its [`Probe`].
 macro_rules! probe {
     ($name:ident) => {
         $crate::probe::hit($crate::probe::Probe::$name)
     };
 }
 pub(crate) use probe;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_counts_once_and_only_while_somebody_records() {
+        record(true);
+        let _ = take();
+        hit(Probe::JointLeft);
+        hit(Probe::JointLeft);
+        let counts = take();
+        assert_eq!(counts[Probe::JointLeft as usize], 2);
+        assert_eq!(counts.iter().sum::<u64>(), 2);
+        assert!(take().iter().all(|count| *count == 0), "what was taken is gone");
+    }
+}

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effects, Outcome, ReadKind};
 use crate::message::Body;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
@@ -86,10 +87,12 @@ impl Raft {
         let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader, self.now);
         let index = self.commit_index;
         if term_committed && under_lease {
+            probe!(ReadLease);
             return self.grant_read(reader, index, out);
         }
         let Some(leader) = self.leader_mut() else { return };
         if !term_committed {
+            probe!(ReadEarly);
             leader.reads.early.push((reader, kind));
             return;
         }
@@ -98,6 +101,8 @@ impl Raft {
         leader.reads.waiting.push_back(WaitingRead { reader, index, round });
         if leader.reads.confirmed == leader.reads.round {
             self.begin_round(out);
+        } else {
+            probe!(ReadShared);
         }
     }
 
@@ -180,6 +185,7 @@ impl Raft {
     pub(crate) fn refuse_waiting_reads(&mut self, leader: Leader, out: &mut Effects) {
         let readers = leader.reads.waiting.into_iter().map(|read| read.reader);
         for reader in readers.chain(leader.reads.early.into_iter().map(|(reader, _)| reader)) {
+            probe!(ReadRefusedOnLoss);
             self.refuse_read(reader, Outcome::NotLeader { leader: self.leader() }, out);
         }
     }
@@ -202,6 +208,7 @@ impl Raft {
         }
         // Random, so that no answer to a question of an earlier life of this replica can be taken
         // for an answer to this one.
+        probe!(ReadRelayed);
         let context = self.random.next_u64();
         self.relays.insert(context, Relay { token, kind, asked_at: self.now });
         self.ask_for_index(context, kind, out);
@@ -245,6 +252,7 @@ impl Raft {
     /// This replica leads now: its own relayed reads are its own to confirm.
     pub(crate) fn adopt_relays(&mut self, out: &mut Effects) {
         for (_, relay) in std::mem::take(&mut self.relays) {
+            probe!(RelayAdopted);
             self.lead_read(Reader::Local(relay.token), relay.kind, out);
         }
     }
