@@ -19,12 +19,21 @@ use crate::lan::{parse_profile, write_history_file};
 use crate::live::{Live, at};
 use crate::scenarios;
 
+mod explore;
+mod explore_report;
+
 #[derive(Subcommand)]
 pub(crate) enum SimCommand {
     /// Runs one scenario of the LAN in virtual time.
     Run(RunCommand),
     /// Runs random mixtures of everything that a LAN can do to replicas.
     Lan(MixturesCommand),
+    /// Searches worlds, each drawn from a seed, for one in which a promise is broken.
+    Explore(explore::ExploreCommand),
+    /// Lets one world happen again, and tells its story.
+    Replay(explore::ReplayCommand),
+    /// Measures how fast simulated time passes.
+    Speed(explore::SpeedCommand),
 }
 
 #[derive(Args)]
@@ -92,6 +101,9 @@ impl SimCommand {
                 Some(seed) => command.run_one(seed),
                 None => command.run_all(),
             },
+            SimCommand::Explore(command) => command.run(),
+            SimCommand::Replay(command) => command.run(),
+            SimCommand::Speed(command) => command.run(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{
     Body, Config, ConfigError, Effect, Effects, Entry, Fault, Index, Input, InstallSnapshot, MembershipChange, Message,
     NodeId, Outcome, Payload, PersistId, Raft, ReadKind, Recovered, Refusal, SnapshotHeader, Time, Token, Write,
@@ -335,6 +336,18 @@ impl<S: StateMachine> Node<S> {
         &self.machine
     }
 
+    /// Whether a snapshot is on its way, from or to this replica.
+    #[must_use]
+    pub fn is_in_transfer(&self) -> bool {
+        self.incoming.is_some() || !self.senders.is_empty()
+    }
+
+    /// Bytes of the latest snapshot; 0 if there is none.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> usize {
+        self.stored.as_ref().map_or(0, |stored| stored.data.len())
+    }
+
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -426,7 +439,10 @@ impl<S: StateMachine> Node<S> {
         let installed = self.stored.as_ref().map_or(Index(0), |stored| stored.header.position.index);
         let contains = installed.max(self.raft.last_applied());
         match self.machine.recall(command, proposed_at) {
-            Recall::Applied(response) => Response::Done(response),
+            Recall::Applied(response) => {
+                hit(Probe::Recalled);
+                Response::Done(response)
+            }
             // Its place in the log is behind, and another entry had it.
             Recall::NotApplied if proposed_at <= contains => Response::Superseded,
             Recall::NotApplied | Recall::Forgotten => Response::Expired,

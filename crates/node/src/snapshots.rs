@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Input, NodeId, Session, SnapshotHeader, Term, Time};
 use bytes::{Bytes, BytesMut};
 
@@ -84,6 +85,10 @@ impl Senders {
         self.by_peer.clear();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_peer.is_empty()
+    }
+
     pub(crate) fn next_deadline(&self) -> Time {
         self.by_peer.values().map(|sender| sender.due).min().unwrap_or(Time::NEVER)
     }
@@ -123,6 +128,9 @@ impl Senders {
         if received == total {
             self.by_peer.remove(&from);
             return Some(Input::SnapshotSent { to: from, session: reply.session, delivered: true });
+        }
+        if received < sender.offset {
+            hit(Probe::ChunkRestarted);
         }
         if received != sender.offset {
             // It went on, or has started over: the next piece at once. A doubled answer to the
@@ -185,6 +193,9 @@ impl Incoming {
         }
         let received = if self.finished { self.total } else { self.data.len() as u64 };
         let reply = SnapshotChunkReply { term: self.term, session: self.session, received };
+        if !fits {
+            hit(Probe::ChunkRepeated);
+        }
         if !fits || received < self.total {
             return (reply, Received::Nothing);
         }

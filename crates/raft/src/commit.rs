@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::effect::{Effect, Effects};
 use crate::log::Entry;
 use crate::message::SnapshotHeader;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::Role;
 use crate::types::{Index, PersistId};
@@ -73,8 +74,15 @@ impl Raft {
         let Some(index) = self.membership.current().quorum().reached(match_index) else { return };
         // An entry of an earlier term is never committed by counting replicas (Figure 8): it is
         // when an entry of this term after it is.
-        if index <= self.commit_index || self.log.term_at(index) != Some(self.term) {
+        if index <= self.commit_index {
             return;
+        }
+        if self.log.term_at(index) != Some(self.term) {
+            probe!(OldTermHeldBack);
+            return;
+        }
+        if index > self.persistence.durable_index() {
+            probe!(SelfNotDurable);
         }
         self.commit_index = index;
         self.settle_changes(out);
@@ -116,6 +124,7 @@ impl Raft {
             // One entry alone may be larger than the limit, but only by itself.
             let bytes: usize = entries.iter().map(Entry::size).sum();
             if self.applying.bytes > 0 && bytes > room {
+                probe!(ApplyLimited);
                 return;
             }
             self.applying.hand_over(&entries);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::effect::Effects;
 use crate::log::Payload;
 use crate::message::Body;
+use crate::probe::probe;
 use crate::progress::Progress;
 use crate::quorum::VoteResult;
 use crate::raft::Raft;
@@ -27,6 +28,9 @@ impl Raft {
         self.reset_election_deadline();
         if !self.may_stand() {
             return;
+        }
+        if !self.membership.current().is_voter(self.config.id) {
+            probe!(StoodThoughRemoved);
         }
         let mut votes = Votes::default();
         votes.record(self.config.id, true);
@@ -101,6 +105,7 @@ impl Raft {
     /// Grants a pre-vote to whom it would vote for now, and changes nothing by it.
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position, out: &mut Effects) {
         if self.hears_leader() {
+            probe!(PreVoteIgnored);
             // A follower that stands for election has missed its heartbeats: it gets one at once.
             if self.is_leader() {
                 self.heartbeat(from, out);
@@ -132,6 +137,9 @@ impl Raft {
         // leader itself asked for the election (thesis 4.2.3). That holds for the vote even if this
         // replica learned of the candidate's term by another way: the old leader's lease counts on it.
         let promised = !transfer && self.hears_leader();
+        if promised {
+            probe!(VoteWithheld);
+        }
         if term > self.term && promised {
             return;
         }
@@ -141,6 +149,9 @@ impl Raft {
         let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
         let granted = term == self.term && !promised && free && !following && last >= self.log.last();
+        if term == self.term && !promised {
+            mark_vote(granted, self.voted_for, from, last >= self.log.last());
+        }
         if granted {
             if self.voted_for.is_none() {
                 self.voted_for = Some(from);
@@ -171,7 +182,10 @@ impl Raft {
         match self.membership.current().quorum().vote_result(|id| candidate.votes.of(id)) {
             VoteResult::Won => self.start_election(false, out),
             // It could not win now: it waits for a leader, or for its next timeout.
-            VoteResult::Lost => self.become_follower(None, out),
+            VoteResult::Lost => {
+                probe!(PreVoteLost);
+                self.become_follower(None, out);
+            }
             VoteResult::Pending => {}
         }
     }
@@ -197,7 +211,10 @@ impl Raft {
         let Role::Candidate(candidate) = &self.role else { return };
         match self.membership.current().quorum().vote_result(|id| candidate.votes.of(id)) {
             VoteResult::Won => self.become_leader(out),
-            VoteResult::Lost => self.become_follower(None, out),
+            VoteResult::Lost => {
+                probe!(VoteSplit);
+                self.become_follower(None, out);
+            }
             VoteResult::Pending => {}
         }
     }
@@ -237,5 +254,15 @@ impl Raft {
                 leader.progress.insert(id, Progress::new(session, next_index));
             }
         }
+    }
+}
+
+/// Marks why a vote was granted or refused.
+fn mark_vote(granted: bool, voted_for: Option<NodeId>, from: NodeId, up_to_date: bool) {
+    match (granted, voted_for) {
+        (true, Some(_)) => probe!(VoteRepeated),
+        (false, Some(candidate)) if candidate != from => probe!(VoteSecondCandidate),
+        (false, _) if !up_to_date => probe!(VoteShortLog),
+        _ => {}
     }
 }

@@ -141,7 +141,7 @@ impl Raft {
     fn explain_role(&self) -> RoleExplanation {
         match &self.role {
             Role::Leader(leader) => RoleExplanation::Leading {
-                lease: self.lease_is_valid(leader),
+                lease: self.lease_is_valid(leader, self.now),
                 waiting_reads: leader.reads.len(),
                 steps_down_in: self.check_quorum_deadline(leader).since(self.now),
                 transferring: leader.transfer.is_some(),

@@ -36,6 +36,7 @@ mod log;
 mod membership;
 mod message;
 mod persistence;
+pub mod probe;
 mod progress;
 mod quorum;
 mod raft;

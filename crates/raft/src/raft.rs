@@ -339,6 +339,13 @@ impl Raft {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// Whether it leads and would answer a read under its lease at `now`, on this replica's clock.
+    #[must_use]
+    pub fn holds_lease(&self, now: Time) -> bool {
+        let leader = self.leader_ref().filter(|leader| self.commit_index >= leader.term_start);
+        leader.is_some_and(|leader| self.lease_is_valid(leader, self.now.max(now)))
+    }
+
     /// When it last heard of a leader, on this replica's clock.
     #[must_use]
     pub fn leader_contact(&self) -> Option<Time> {

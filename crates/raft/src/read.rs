@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effects, Outcome, ReadKind};
 use crate::message::Body;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
@@ -83,13 +84,15 @@ impl Raft {
             return self.refuse_read(reader, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
         let term_committed = self.commit_index >= leader.term_start;
-        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader);
+        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader, self.now);
         let index = self.commit_index;
         if term_committed && under_lease {
+            probe!(ReadLease);
             return self.grant_read(reader, index, out);
         }
         let Some(leader) = self.leader_mut() else { return };
         if !term_committed {
+            probe!(ReadEarly);
             leader.reads.early.push((reader, kind));
             return;
         }
@@ -98,6 +101,8 @@ impl Raft {
         leader.reads.waiting.push_back(WaitingRead { reader, index, round });
         if leader.reads.confirmed == leader.reads.round {
             self.begin_round(out);
+        } else {
+            probe!(ReadShared);
         }
     }
 
@@ -148,14 +153,14 @@ impl Raft {
     /// *sent* less than the shortest election timeout ago, and refuses votes for that long (thesis
     /// 6.4.1). Clocks may drift by the bound. Void in a term in which a transfer told a peer to stand
     /// for election, since such an election waits for nobody (S66).
-    pub(crate) fn lease_is_valid(&self, leader: &Leader) -> bool {
+    pub(crate) fn lease_is_valid(&self, leader: &Leader, now: Time) -> bool {
         let answered = |id: NodeId| match leader.progress.get(&id) {
             Some(progress) => progress.contact,
             None => (id == self.config.id).then_some(Time::NEVER),
         };
         let contact = self.membership.current().quorum().reached(answered);
         let valid_until = contact.map(|contact| contact.after(self.config.lease_duration()));
-        self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| self.now < until)
+        self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| now < until)
     }
 
     fn grant_read(&mut self, reader: Reader, index: Index, out: &mut Effects) {
@@ -180,6 +185,7 @@ impl Raft {
     pub(crate) fn refuse_waiting_reads(&mut self, leader: Leader, out: &mut Effects) {
         let readers = leader.reads.waiting.into_iter().map(|read| read.reader);
         for reader in readers.chain(leader.reads.early.into_iter().map(|(reader, _)| reader)) {
+            probe!(ReadRefusedOnLoss);
             self.refuse_read(reader, Outcome::NotLeader { leader: self.leader() }, out);
         }
     }
@@ -202,6 +208,7 @@ impl Raft {
         }
         // Random, so that no answer to a question of an earlier life of this replica can be taken
         // for an answer to this one.
+        probe!(ReadRelayed);
         let context = self.random.next_u64();
         self.relays.insert(context, Relay { token, kind, asked_at: self.now });
         self.ask_for_index(context, kind, out);
@@ -245,6 +252,7 @@ impl Raft {
     /// This replica leads now: its own relayed reads are its own to confirm.
     pub(crate) fn adopt_relays(&mut self, out: &mut Effects) {
         for (_, relay) in std::mem::take(&mut self.relays) {
+            probe!(RelayAdopted);
             self.lead_read(Reader::Local(relay.token), relay.kind, out);
         }
     }

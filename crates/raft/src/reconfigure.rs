@@ -9,6 +9,7 @@ use crate::effect::{Effects, Outcome, Refusal};
 use crate::log::Payload;
 use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
 use crate::message::Body;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
 use crate::types::Token;
@@ -26,6 +27,12 @@ impl Raft {
         if &next == self.membership.current() {
             let position = self.log.last();
             return self.requests.answer(token, Outcome::Done { position }, out);
+        }
+        if next.is_joint() {
+            probe!(JointEntered);
+        }
+        if *change == MembershipChange::Revert {
+            probe!(JointReverted);
         }
         let position = self.append_membership(next, out);
         self.requests.changes.push(PendingChange { token, position, goal });
@@ -46,11 +53,13 @@ impl Raft {
             return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
         }
         if current.is_joint() || !self.membership_is_committed() {
+            probe!(ChangeRefused);
             return Err(MembershipError::ChangeUnderWay);
         }
         let group = current.incoming();
         let goal = target_of(group, change)?;
         if let Some(laggard) = goal.voters.difference(&group.voters).find(|id| !self.has_caught_up(**id)) {
+            probe!(PromotionRefused);
             return Err(MembershipError::NotCaughtUp(*laggard));
         }
         let next = if goal.voters == group.voters {
@@ -92,6 +101,7 @@ impl Raft {
         let current = self.membership.current();
         if current.is_joint() {
             if leader.transfer.is_none() {
+                probe!(JointLeft);
                 let left = current.left();
                 self.append_membership(left, out);
             }
@@ -105,6 +115,7 @@ impl Raft {
     /// A leader that is no voter any more tells everyone what is committed, asks the most
     /// up-to-date voter to take over, and steps down (S53).
     fn leave_office(&mut self, out: &mut Effects) {
+        probe!(LeaderRemovedItself);
         self.heartbeat_all(out);
         let Some(leader) = self.leader_ref() else { return };
         let voters = &self.membership.current().incoming().voters;

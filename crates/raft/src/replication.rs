@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::effect::{Effects, Fault, Outcome, Refusal, Write};
 use crate::log::{Entry, Payload};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendOutcome, Body};
+use crate::probe::probe;
 use crate::progress::Pause;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
@@ -22,6 +23,7 @@ impl Raft {
         // One entry is always let in, however large: the host bounds the size of requests.
         let uncommitted = self.uncommitted_bytes();
         if uncommitted > 0 && uncommitted + command.len() > self.config.max_uncommitted_bytes {
+            probe!(UncommittedLimited);
             return self.requests.answer(token, Outcome::Overloaded { limit: "max_uncommitted_bytes" }, out);
         }
         let position = self.append_own(Payload::Command(command), out);
@@ -108,7 +110,11 @@ impl Raft {
             return even_if_empty && self.send_append(to, true, out);
         };
         let entries = match progress.paused(&self.config) {
-            Some(Pause::Probing | Pause::WindowFull | Pause::Snapshot) => Vec::new(),
+            Some(Pause::WindowFull) => {
+                probe!(WindowFull);
+                Vec::new()
+            }
+            Some(Pause::Probing | Pause::Snapshot) => Vec::new(),
             None => {
                 let (from, to) = (prev.index.next(), self.log.last().index);
                 self.log.slice(from, to, self.config.max_message_entries, self.config.max_message_bytes)
@@ -133,6 +139,7 @@ impl Raft {
         let newest_round = leader.reads.round();
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         if progress.session != reply.session || reply.round > newest_round {
+            probe!(WrongSession);
             return;
         }
         match reply.outcome {
@@ -147,7 +154,10 @@ impl Raft {
             }
             AppendOutcome::Rejected { prev_index, hint } => {
                 progress.answered(now, reply.sent_at, reply.round);
-                if progress.refusal_is_news(prev_index) {
+                if !progress.refusal_is_news(prev_index) {
+                    probe!(LateRefusal);
+                } else {
+                    probe!(ProbeRefused);
                     // The follower's hint skips its own terms, this search the leader's: together
                     // they take at most one probe for each term in which the logs differ.
                     let agreed = self.log.last_at_most(hint.index.min(prev_index.previous()), hint.term);
@@ -185,6 +195,7 @@ impl Raft {
 
     pub(crate) fn on_leader_deadline(&mut self, out: &mut Effects) {
         if self.leader_ref().is_some_and(|leader| self.check_quorum_deadline(leader) <= self.now) {
+            probe!(CheckQuorum);
             return self.become_follower(None, out);
         }
         self.on_transfer_deadline(out);
@@ -209,6 +220,7 @@ impl Raft {
         let mut overdue = Vec::new();
         for (id, progress) in &mut leader.progress {
             if progress.retry_due(&config).is_some_and(|due| due <= now) {
+                probe!(OverdueRetried);
                 progress.missed();
                 overdue.push(*id);
             }
@@ -216,6 +228,7 @@ impl Raft {
         if config.thrifty.is_some() {
             let uncommitted = self.commit_index < self.log.last().index;
             if uncommitted && !overdue.is_empty() {
+                probe!(ThriftyReplaced);
                 self.broadcast_entries(out);
             }
             return;
@@ -272,7 +285,11 @@ impl Raft {
             Role::Follower(follower) if follower.leader == Some(from) => self.reset_election_deadline(),
             // "If the leader's term is at least as large as the candidate's current term, then the
             // candidate recognizes the leader as legitimate and returns to follower state" (5.2).
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(Some(from), out),
+            Role::Follower(_) | Role::PreCandidate(_) => self.become_follower(Some(from), out),
+            Role::Candidate(_) => {
+                probe!(CandidateFollows);
+                self.become_follower(Some(from), out);
+            }
         }
         self.leader_contact = Some(self.now);
         self.settle_transfer(out);
@@ -300,6 +317,9 @@ impl Raft {
         let known = |entry: &Entry| entry.index <= self.log.base().index || self.log.contains(entry.position());
         let new_from = entries.iter().position(|entry| !known(entry));
         let Some(new_from) = new_from else { return Some(verified) };
+        if new_from > 0 {
+            probe!(AppendMatched);
+        }
         let first = entries[new_from].index;
         if first <= self.commit_index {
             self.halt(Fault::CommittedConflict { from, index: first }, out);
@@ -313,6 +333,10 @@ impl Raft {
     }
 
     fn truncate_log(&mut self, from: Index, out: &mut Effects) {
+        probe!(LogConflict);
+        if self.membership.current_index().is_some_and(|index| index >= from) {
+            probe!(ConfigurationTruncated);
+        }
         self.log.truncate_from(from);
         self.persistence.write(Write::Truncate { from }, out);
         self.membership.truncate_from(from);
@@ -340,6 +364,7 @@ impl Raft {
             Body::InstallSnapshot(install) => (install.session, install.snapshot.position.index),
             _ => return,
         };
+        probe!(StaleAnswered);
         let outcome = AppendOutcome::Rejected { prev_index, hint: self.log.last() };
         let reply = AppendEntriesReply { session, round: Round(0), sent_at: Time::ZERO, outcome };
         self.send_durably(from, Body::AppendEntriesReply(reply), out);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::log::Log;
 use crate::membership::Group;
+use crate::probe::probe;
 use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
 /// The requests that have not been answered yet.
@@ -88,9 +89,11 @@ impl Requests {
             if deadline > now {
                 break;
             }
+            probe!(RequestExpired);
             self.answer(token, Outcome::Expired, out);
         }
         if let Some(transfer) = self.transfer.take_if(|transfer| transfer.deadline <= now) {
+            probe!(TransferFailed);
             self.answer(transfer.token, Outcome::Expired, out);
         }
     }
@@ -105,6 +108,7 @@ impl Requests {
     pub(crate) fn covered_by_snapshot(&mut self, through: Index, out: &mut Effects) {
         let later = self.proposals.split_off(&(through.next(), Term(0)));
         for token in std::mem::replace(&mut self.proposals, later).into_values() {
+            probe!(ProposalCovered);
             self.answer(token, Outcome::Expired, out);
         }
     }
@@ -135,6 +139,9 @@ impl Requests {
             let ((index, term), token) = entry.remove_entry();
             let position = Position::new(index, term);
             let outcome = if log.contains(position) { Outcome::Done { position } } else { Outcome::Superseded };
+            if outcome == Outcome::Superseded {
+                probe!(ProposalSuperseded);
+            }
             self.answer(token, outcome, out);
         }
         self.bury(index, log, out);

@@ -3,6 +3,7 @@
 
 use crate::effect::{Effect, Effects, Write};
 use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
+use crate::probe::probe;
 use crate::progress::State;
 use crate::raft::Raft;
 use crate::role::Role;
@@ -16,6 +17,7 @@ impl Raft {
         let session = leader.new_session();
         if let Some(progress) = leader.progress.get_mut(&to) {
             progress.session = session;
+            probe!(SnapshotNeeded);
             progress.state = State::Snapshot;
             out.push(Effect::FetchSnapshot { to, session });
         }
@@ -31,6 +33,9 @@ impl Raft {
             return;
         }
         progress.probe(last.next());
+        if !delivered {
+            probe!(SnapshotFailed);
+        }
         if delivered {
             // It can go on at once; after a failure the heartbeat's time is soon enough.
             progress.last_sent = None;
@@ -57,13 +62,16 @@ impl Raft {
         let position = snapshot.position;
         let match_index = if position.index <= self.commit_index {
             // Older than what is committed here: it has nothing to tell.
+            probe!(SnapshotOld);
             self.commit_index
         } else if self.log.contains(position) {
             // "If existing log entry has same index and term as snapshot's last included entry,
             // retain log entries following it": the log has it all, and now knows it is committed.
+            probe!(SnapshotRetained);
             self.verify_and_commit(position.index, out);
             position.index
         } else {
+            probe!(SnapshotInstalled);
             self.replace_by(snapshot, out);
             position.index
         };

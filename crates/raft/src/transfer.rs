@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::effect::{Effects, Outcome, Refusal};
 use crate::message::Body;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingTransfer;
 use crate::role::Role;
@@ -73,6 +74,7 @@ impl Raft {
         if !caught_up || transfer.told_at.is_some_and(|told_at| now < told_at.after(transfer.retry_after)) {
             return;
         }
+        probe!(TransferTold);
         transfer.told_at = Some(now);
         leader.lease_void = true;
         let to = transfer.to;

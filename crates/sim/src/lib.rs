@@ -2,3 +2,4 @@
 
 pub mod linearizability;
 pub mod trace;
+pub mod world;

@@ -1,0 +1,281 @@
+//! `bowline sim explore`, `replay` and `speed`: the deterministic world.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bowline_sim::world::{Fault, Line, Outcome, Plan, Reduction, Rule, Violation, run, shrink};
+use clap::Args;
+use serde_json::json;
+
+use super::explore_report::{Failure, Totals, replay_command};
+use crate::exit::Verdict;
+use crate::live::Live;
+
+/// Every so many seeds one is run twice.
+const TWICE_EVERY: u64 = 20;
+/// Most runs that are spent to make a failing world smaller.
+const SHRINK_TRIES: usize = 60;
+/// Most failures that are shrunk; after that the search goes on without.
+const SHRUNK: usize = 3;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline sim explore --seeds 2000
+  bowline sim explore --minutes 30 --from 1000000
+
+Exit codes: 0 nothing found, 1 a promise was broken, or a rare path was never taken in 2,000 seeds or more.")]
+pub(crate) struct ExploreCommand {
+    /// How many seeds.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    seeds: u64,
+    /// Go on for so many minutes instead.
+    #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    minutes: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many at once; as many as there are processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline sim replay 17                 the story of seed 17
+  bowline sim replay 17 --grep LEADS")]
+pub(crate) struct ReplayCommand {
+    /// The seed.
+    seed: u64,
+    /// Kinds of fault to leave out, as a failure names them.
+    #[arg(long, value_delimiter = ',', value_parser = parse_fault)]
+    without: Vec<Fault>,
+    /// At most so many clients.
+    #[arg(long)]
+    clients: Option<usize>,
+    /// End the safety phase after so many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Tell only lines that contain this.
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<String>,
+    /// Tell only what happens from this second on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    since: f64,
+    /// Tell no story, only the result.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct SpeedCommand {
+    /// For how long to measure, in seconds of real time.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How many at once; as many as there are processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_fault(name: &str) -> Result<Fault, String> {
+    let found = Fault::ALL.iter().copied().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
+    found.ok_or_else(|| {
+        let names: Vec<String> = Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect();
+        format!("no such kind of fault; there are {}", names.join(", "))
+    })
+}
+
+fn job_count(jobs: Option<u64>) -> u64 {
+    jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64))
+}
+
+/// A violated assertion is reported with its seed; the panic's own words would only disturb.
+fn silence_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+impl ExploreCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        silence_panics();
+        let live = Live::new(if self.minutes.is_some() { 1000 } else { self.seeds }, self.json);
+        live.title("worlds");
+        let search = Search {
+            from: self.from,
+            seeds: if self.minutes.is_some() { u64::MAX } else { self.seeds },
+            until: self.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+            live,
+            started: Instant::now(),
+            next: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            totals: Mutex::new(Totals::default()),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..job_count(self.jobs) {
+                scope.spawn(|| search.work());
+            }
+        });
+        search.live.end();
+        let took = search.started.elapsed();
+        let totals = search.totals.into_inner().expect("no thread panicked");
+        if self.json {
+            anstream::println!("{}", totals.json(took));
+        } else {
+            anstream::print!("{}", totals.text(took));
+        }
+        Ok(Verdict::of(totals.passed()))
+    }
+}
+
+/// A search under way.
+struct Search {
+    from: u64,
+    seeds: u64,
+    until: Option<Duration>,
+    live: Live,
+    started: Instant,
+    next: AtomicU64,
+    /// Enough failures were found.
+    full: AtomicBool,
+    totals: Mutex<Totals>,
+}
+
+impl Search {
+    fn work(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let late = self.until.is_some_and(|until| self.started.elapsed() >= until);
+            if number >= self.seeds || late || self.full.load(Ordering::Relaxed) {
+                return;
+            }
+            let seed = self.from.wrapping_add(number);
+            let plan = Plan::drawn(seed);
+            let mut outcome = run(&plan, None);
+            let twice = number.is_multiple_of(TWICE_EVERY);
+            if twice && outcome.violation.is_none() {
+                outcome.violation = differs(&outcome, &run(&plan, None));
+            }
+            self.note(seed, &plan, &outcome, twice);
+        }
+    }
+
+    fn note(&self, seed: u64, plan: &Plan, outcome: &Outcome, twice: bool) {
+        if let Some(violation) = &outcome.violation {
+            self.failed(seed, plan, violation);
+        }
+        let mut totals = self.totals.lock().expect("no thread panics while it holds this");
+        totals.add(outcome, twice);
+        let elapsed = self.started.elapsed();
+        let done = match self.until {
+            Some(until) => (elapsed.as_secs_f64() / until.as_secs_f64() * 1000.0) as u64,
+            None => totals.seeds,
+        };
+        self.live.step(done, totals.line(elapsed));
+    }
+
+    fn failed(&self, seed: u64, plan: &Plan, violation: &Violation) {
+        let known = self.totals.lock().expect("no thread panics while it holds this").failures.len();
+        let (reduction, found) = match known < SHRUNK && violation.rule != Rule::Deterministic {
+            true => shrink(plan, violation, SHRINK_TRIES),
+            false => (Reduction::default(), violation.clone()),
+        };
+        self.live.say(&format!("seed {seed} FAILED: {found}\n  {}", replay_command(seed, &reduction)));
+        let mut totals = self.totals.lock().expect("no thread panics while it holds this");
+        totals.failures.push(Failure { seed, violation: found, reduction });
+        if totals.failures.len() >= 20 {
+            self.full.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The two runs of a seed must be the same in everything.
+fn differs(first: &Outcome, second: &Outcome) -> Option<Violation> {
+    (first != second).then(|| Violation {
+        rule: Rule::Deterministic,
+        what: format!("trace hashes {:016x} and {:016x}", first.trace_hash, second.trace_hash),
+        at: first.simulated,
+    })
+}
+
+impl ReplayCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        silence_panics();
+        let mut plan = Plan::drawn(self.seed);
+        let reduction = Reduction { without: self.without, clients: self.clients, seconds: self.seconds };
+        reduction.apply(&mut plan);
+        let mut tell = |line: Line| {
+            let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
+            if wanted && line.at as f64 >= self.since * 1e9 {
+                anstream::println!("{line}");
+            }
+        };
+        if !self.quiet {
+            anstream::println!("{plan:#?}");
+        }
+        let outcome = run(&plan, if self.quiet { None } else { Some(&mut tell) });
+        let (begun, done) = outcome.operations;
+        anstream::println!(
+            "\nseed {}: {:.1} s simulated, {} events, {begun} operations, {done} done, {} entries committed, {} elections, \
+             trace hash {:016x}",
+            self.seed,
+            outcome.simulated as f64 / 1e9,
+            outcome.events,
+            outcome.committed,
+            outcome.elections,
+            outcome.trace_hash,
+        );
+        match &outcome.violation {
+            Some(violation) => anstream::println!("VIOLATED: {violation}"),
+            None => anstream::println!("nothing was violated"),
+        }
+        Ok(Verdict::of(outcome.violation.is_none()))
+    }
+}
+
+impl SpeedCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        silence_panics();
+        let (next, totals) = (AtomicU64::new(1), Mutex::new((0_u64, 0_u64, 0_u64, None)));
+        let started = Instant::now();
+        let until = Duration::from_secs(self.seconds);
+        std::thread::scope(|scope| {
+            for _ in 0..job_count(self.jobs) {
+                scope.spawn(|| {
+                    while started.elapsed() < until {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        let outcome = run(&Plan::standard(seed, Duration::from_mins(10)), None);
+                        let mut totals = totals.lock().expect("no thread panics while it holds this");
+                        totals.0 += outcome.simulated;
+                        totals.1 += outcome.events;
+                        totals.2 += outcome.operations.1;
+                        totals.3 = totals.3.take().or(outcome.violation);
+                    }
+                });
+            }
+        });
+        let took = started.elapsed().as_secs_f64();
+        let (simulated, events, done, violation) = totals.into_inner().expect("no thread panicked");
+        let hours = simulated as f64 / 3.6e12;
+        let (per_minute, rate) = (hours / took * 60.0, done as f64 / (simulated as f64 / 1e9));
+        if self.json {
+            let value = json!({ "hours_per_minute": per_minute, "hours": hours, "seconds": took, "events": events,
+                "operations_per_second": rate, "violation": violation.as_ref().map(ToString::to_string) });
+            anstream::println!("{value}");
+        } else {
+            anstream::println!(
+                "five members, {rate:.0} client operations a second, every check on:\n\
+                 {per_minute:.1} simulated hours a minute ({hours:.1} hours in {took:.1} s, {:.2} million events a second)",
+                events as f64 / took / 1e6,
+            );
+            if let Some(violation) = &violation {
+                anstream::println!("VIOLATED: {violation}");
+            }
+        }
+        Ok(Verdict::of(violation.is_none()))
+    }
+}

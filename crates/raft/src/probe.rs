@@ -1,0 +1,135 @@
+//! Named probes on rare paths: proof that a test, above all the simulator, went there.
+//!
+//! A probe only counts. Nothing in the core or its host can see whether one was hit, so results
+//! never depend on it; while nobody records, one costs the load of a flag and a branch.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static RECORDING: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static COUNTS: [Cell<u64>; Probe::COUNT] = const { [const { Cell::new(0) }; Probe::COUNT] };
+}
+
+macro_rules! probes {
+    ($($name:ident: $title:literal,)*) => {
+        /// A rare path in the core or in the replica around it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Probe {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Probe {
+            /// All of them, in the order of their declaration.
+            pub const ALL: &'static [Probe] = &[$(Probe::$name,)*];
+            /// How many there are.
+            pub const COUNT: usize = Probe::ALL.len();
+
+            /// What happens there, in words.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Probe::$name => $title,)* }
+            }
+        }
+    };
+}
+
+probes! {
+    VoteSplit: "an election was lost",
+    PreVoteLost: "a pre-vote was lost",
+    PreVoteIgnored: "a pre-vote was ignored, a leader being there",
+    VoteWithheld: "a vote was withheld, a leader having been heard",
+    VoteSecondCandidate: "a second candidate of a term was refused",
+    VoteShortLog: "a candidate with a shorter log was refused",
+    VoteRepeated: "a vote was granted again to the same candidate",
+    StoodThoughRemoved: "a replica stood that its uncommitted configuration removes",
+    CandidateFollows: "a candidate found a leader of its term",
+    CheckQuorum: "a leader without a quorum stepped down",
+    StaleAnswered: "a message of an earlier term was answered",
+    LogConflict: "a follower truncated a conflicting suffix",
+    AppendMatched: "a follower had some of the new entries already",
+    ProbeRefused: "a refusal moved a search back",
+    LateRefusal: "a late refusal was ignored",
+    WrongSession: "an answer of another session was ignored",
+    WindowFull: "a peer's window was full",
+    OverdueRetried: "entries were overdue",
+    ThriftyReplaced: "thrifty: another peer took over",
+    OldTermHeldBack: "an entry of an earlier term had a quorum and was not committed (Figure 8)",
+    SelfNotDurable: "a quorum's entry was committed before it was on the leader's disk",
+    ApplyLimited: "the limit of unapplied bytes was reached",
+    UncommittedLimited: "a proposal was refused: too many uncommitted bytes",
+    ProposalSuperseded: "a proposal was superseded by another leader's entry",
+    ProposalCovered: "a snapshot covered a waiting proposal",
+    RequestExpired: "a request expired",
+    ReadEarly: "a read waited for the first commit of the term",
+    ReadLease: "a read was served under the lease",
+    ReadShared: "a read joined the next round",
+    ReadRelayed: "a follower asked for a read index",
+    ReadRefusedOnLoss: "waiting reads were refused: the leadership was lost",
+    RelayAdopted: "a new leader adopted its own relayed reads",
+    SnapshotNeeded: "a follower needed a snapshot",
+    SnapshotInstalled: "a snapshot replaced the log",
+    SnapshotOld: "a snapshot was older than what is committed",
+    SnapshotRetained: "a snapshot was in the log already",
+    SnapshotFailed: "a transfer of a snapshot failed",
+    ChunkRepeated: "a piece of a snapshot came twice or out of place",
+    ChunkRestarted: "a receiver started a transfer over",
+    JointEntered: "a joint configuration was entered",
+    JointLeft: "a joint configuration was left",
+    JointReverted: "a joint configuration was taken back",
+    ChangeRefused: "a change of the membership was refused: another one is under way",
+    PromotionRefused: "a learner was too far behind to be promoted",
+    ConfigurationTruncated: "an uncommitted configuration was truncated",
+    LeaderRemovedItself: "a leader left office, being no voter any more",
+    TransferTold: "a transfer's target was told to stand",
+    TransferFailed: "a transfer of the leadership was given up",
+    Recalled: "the state itself knew what became of a write",
+}
+
+/// Turns counting on or off, for all threads.
+pub fn record(on: bool) {
+    RECORDING.store(on, Ordering::Relaxed);
+}
+
+/// Counts a visit of this thread, while counting is on.
+#[inline]
+pub fn hit(probe: Probe) {
+    if RECORDING.load(Ordering::Relaxed) {
+        COUNTS.with(|counts| {
+            let count = &counts[probe as usize];
+            count.set(count.get().saturating_add(1));
+        });
+    }
+}
+
+/// This thread's visits by probe, in the order of [`Probe::ALL`]; counting starts over.
+#[must_use]
+pub fn take() -> Vec<u64> {
+    COUNTS.with(|counts| counts.iter().map(|count| count.replace(0)).collect())
+}
+
+/// Marks a rare path of the core by the name of its [`Probe`].
+macro_rules! probe {
+    ($name:ident) => {
+        $crate::probe::hit($crate::probe::Probe::$name)
+    };
+}
+pub(crate) use probe;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_counts_once_and_only_while_somebody_records() {
+        record(true);
+        let _ = take();
+        hit(Probe::JointLeft);
+        hit(Probe::JointLeft);
+        let counts = take();
+        assert_eq!(counts[Probe::JointLeft as usize], 2);
+        assert_eq!(counts.iter().sum::<u64>(), 2);
+        assert!(take().iter().all(|count| *count == 0), "what was taken is gone");
+    }
+}

@@ -1,0 +1,79 @@
+//! The world: a cluster of real replicas ([`bowline_node::Node`] over the production state machine)
+//! in virtual time, with a network, disks, clocks, clients and an operator, all of them hostile.
+//!
+//! One seed draws everything ([`Plan::drawn`]). First comes a *safety* phase in which every fault
+//! may strike; then a *liveness* phase: a random majority is made whole, the rest stays broken, and
+//! the majority must elect, serve and converge within bounds. After every step the oracle looks at
+//! the replica that made it; at the end the clients' history is checked for linearizability.
+//!
+//! The same plan gives the same run, bit for bit.
+
+mod clients;
+mod clock;
+mod coverage;
+mod dice;
+mod disk;
+mod host;
+mod liveness;
+mod machine;
+mod mangle;
+mod nemesis;
+mod network;
+mod operator;
+mod oracle;
+mod plan;
+mod queue;
+mod shrink;
+mod stage;
+mod story;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bowline_raft::probe;
+
+pub use bowline_raft::probe::Probe;
+pub use coverage::{Coverage, Fault};
+pub use oracle::{Rule, Violation};
+pub use plan::{Plan, Sabotage};
+pub use shrink::{Reduction, shrink};
+pub use story::Line;
+
+use stage::World;
+
+/// What came of a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was violated, if anything was.
+    pub violation: Option<Violation>,
+    /// Fingerprint of everything that happened, in order.
+    pub trace_hash: u64,
+    /// How many things happened.
+    pub events: u64,
+    /// Nanoseconds of simulated time.
+    pub simulated: u64,
+    /// Operations that clients began, and those that they were told are done.
+    pub operations: (u64, u64),
+    /// Entries that were committed.
+    pub committed: u64,
+    /// Elections that were won.
+    pub elections: u64,
+    /// What was exercised.
+    pub coverage: Coverage,
+}
+
+/// Lets a world happen. Each line of its story goes to `teller`, if there is one.
+#[must_use]
+pub fn run(plan: &Plan, teller: Option<&mut dyn FnMut(Line)>) -> Outcome {
+    probe::record(true);
+    let _ = probe::take();
+    let mut world = World::new(plan.clone(), teller);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.live()));
+    if let Err(panic) = ended {
+        let what = panic.downcast_ref::<String>().cloned();
+        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = what.unwrap_or_else(|| "a panic without words".to_owned());
+        let now = world.now;
+        world.oracle.judge(now, Err((Rule::Assertion, what)));
+    }
+    world.into_outcome()
+}

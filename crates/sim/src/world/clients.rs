@@ -1,0 +1,353 @@
+//! The clients: they read and write, are sent away, try again, give up, and remember what they were
+//! told. What they remember must have an order that explains it.
+
+use bowline_node::{Consistency, NodeInput, Response};
+use bowline_raft::{NodeId, ReadKind, Time};
+use std::time::Duration;
+
+use crate::linearizability::{Action, Operation, Options, Verdict, check};
+use crate::world::clock::Moment;
+use crate::world::coverage::Fault;
+use crate::world::host::Asker;
+use crate::world::machine::{Applied, command_of, query_of, value_of, writer_of};
+use crate::world::oracle::{Judged, Oracle, Rule};
+use crate::world::plan::{MILLI, Workload};
+use crate::world::stage::{Event, World};
+use crate::world::story::describe_response;
+
+/// Longest value of a plan that goes beyond limits, in bytes.
+const HUGE: u64 = 30_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Write { bytes: usize },
+    Read(Consistency),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Done,
+    Unknown,
+    /// It did not and will not happen.
+    Denied,
+}
+
+#[derive(Clone, Debug)]
+struct Op {
+    client: usize,
+    key: u64,
+    kind: Kind,
+    call: Moment,
+    ret: Option<Moment>,
+    /// What a read returned: the operation that wrote it.
+    read: Option<u64>,
+    attempt: u32,
+    end: End,
+}
+
+#[derive(Debug)]
+pub(crate) struct Clients {
+    ops: Vec<Op>,
+    done: u64,
+    /// Whom each client believes to lead.
+    guess: Vec<usize>,
+    /// By key: the operation whose value it holds, as of everything that was applied.
+    model: Vec<Option<u64>>,
+    /// The next write is huge.
+    pub(crate) huge: bool,
+    /// Only these are asked, if there are any.
+    pub(crate) only: Vec<usize>,
+    /// No new operations begin.
+    pub(crate) stopped: bool,
+}
+
+impl Clients {
+    pub(crate) fn new(workload: &Workload) -> Clients {
+        Clients {
+            ops: Vec::new(),
+            done: 0,
+            guess: vec![0; workload.clients],
+            model: vec![None; workload.keys as usize],
+            huge: false,
+            only: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    /// Operations begun, and done.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.ops.len() as u64, self.done)
+    }
+
+    /// Operations that still wait, and when the oldest of them began.
+    pub(crate) fn open(&self) -> Option<(usize, Moment)> {
+        let open: Vec<Moment> = self.ops.iter().filter(|op| op.end == End::Open).map(|op| op.call).collect();
+        open.iter().min().map(|oldest| (open.len(), *oldest))
+    }
+
+    /// The first replica to apply a command tells what it did.
+    pub(crate) fn took_effect(&mut self, applied: &Applied, oracle: &mut Oracle) -> Judged {
+        let Some(op) = self.ops.get(usize::try_from(applied.op).unwrap_or(usize::MAX)) else {
+            return Err((Rule::AnswersAreTrue, format!("a command at {} that no client sent", applied.index)));
+        };
+        let holds = &mut self.model[op.key as usize];
+        if oracle.commits.effect_of(applied.op) == Some(applied.index) {
+            *holds = Some(applied.op);
+            oracle.fates.took_effect(applied.op)?;
+        }
+        if *holds == applied.holds {
+            return Ok(());
+        }
+        let what = format!("after {} key {} holds {:?} instead of {holds:?}", applied.index, op.key, applied.holds);
+        Err((Rule::ExactlyOnce, what))
+    }
+}
+
+/// The way of an operation.
+impl World<'_> {
+    pub(crate) fn next_operation(&mut self, client: usize) {
+        if self.clients.stopped {
+            return;
+        }
+        let workload = &self.plan.workload;
+        let dice = &mut self.chances.clients;
+        let key = if dice.percent(workload.hot) { 0 } else { dice.below(workload.keys) };
+        let kind = if dice.percent(workload.write_percent) {
+            let mut bytes = dice.between(workload.value_low, workload.value_high);
+            if std::mem::take(&mut self.clients.huge) {
+                bytes = dice.between(HUGE / 10, HUGE);
+                self.coverage.struck(Fault::Huge);
+            }
+            Kind::Write { bytes: bytes as usize }
+        } else if dice.percent(workload.local_percent) {
+            Kind::Read(Consistency::Serializable)
+        } else if dice.percent(workload.lease_percent) {
+            Kind::Read(Consistency::Linearizable(ReadKind::Lease))
+        } else {
+            Kind::Read(Consistency::Linearizable(ReadKind::Quorum))
+        };
+        let op = self.clients.ops.len() as u64;
+        let (call, end) = (self.now, End::Open);
+        self.clients.ops.push(Op { client, key, kind, call, ret: None, read: None, attempt: 0, end });
+        self.tell(None, || match kind {
+            Kind::Write { bytes } => format!("client {client}: writes k{key} := {op} ({bytes} bytes)"),
+            Kind::Read(consistency) => format!("client {client}: reads k{key} as operation {op}, {consistency:?}"),
+        });
+        self.attempt(op);
+    }
+
+    /// Sends an operation to a replica, for the first time or again.
+    pub(crate) fn attempt(&mut self, op: u64) {
+        let client = self.clients.ops[op as usize].client;
+        if self.clients.ops[op as usize].end != End::Open {
+            return;
+        }
+        let anywhere = self.chances.clients.percent(self.plan.workload.anywhere_percent);
+        let host = match (&self.clients.only[..], anywhere) {
+            ([], true) => self.chances.clients.index(self.hosts.len()),
+            (only, true) => only[self.chances.clients.index(only.len())],
+            (only, false) if only.is_empty() || only.contains(&self.clients.guess[client]) => {
+                self.clients.guess[client]
+            }
+            (only, false) => only[self.chances.clients.index(only.len())],
+        };
+        let it = &mut self.clients.ops[op as usize];
+        it.attempt += 1;
+        let (attempt, writes) = (it.attempt, matches!(it.kind, Kind::Write { .. }));
+        let timeout = self.plan.workload.timeout;
+        self.queue.push(self.now + timeout, Event::GiveUp { op, attempt });
+        let copies = if self.chances.network.chance(self.network.plan.doubled / 4) { 2 } else { 1 };
+        for _ in 0..copies {
+            if let Some(at) = self.network.client_way(self.now, host, &mut self.chances.network) {
+                if writes {
+                    self.oracle.fates.copy_sent(op);
+                }
+                self.queue.push(at, Event::Request { host, op, attempt });
+            }
+        }
+    }
+
+    /// A request arrives at a replica.
+    pub(crate) fn request(&mut self, host: usize, op: u64, attempt: u32) {
+        let it = &self.clients.ops[op as usize];
+        let (kind, key) = (it.kind, format!("k{}", it.key));
+        if self.hosts[host].node.is_none() {
+            // Nobody listens there.
+            if matches!(kind, Kind::Write { .. }) {
+                self.oracle.fates.copy_gone(op);
+            }
+            let response = Response::NotLeader { leader: None };
+            self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
+            return;
+        }
+        if self.hosts[host].paused {
+            self.keep_for_later(host, Event::Request { host, op, attempt });
+            return;
+        }
+        let known = self.oracle.commits.len();
+        let timeout = Duration::from_nanos(self.plan.workload.timeout);
+        let it = &mut self.hosts[host];
+        let token = it.token(Asker::Client { op, attempt, known });
+        let deadline: Option<Time> = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
+        let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
+        let input = match kind {
+            Kind::Write { bytes } => NodeInput::Write { token, command: command_of(op, &key, bytes), deadline },
+            Kind::Read(_) if stale => {
+                NodeInput::Read { token, query: query_of(&key), consistency: Consistency::Serializable, deadline }
+            }
+            Kind::Read(consistency) => NodeInput::Read { token, query: query_of(&key), consistency, deadline },
+        };
+        self.tell(Some(host), || format!("is asked for operation {op}, try {attempt}"));
+        self.step(host, input);
+    }
+
+    /// A replica replies: is it true, and does it arrive?
+    pub(crate) fn replied(&mut self, host: usize, op: u64, attempt: u32, known: u64, response: Response) {
+        self.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
+        let kind = self.clients.ops[op as usize].kind;
+        match (&response, kind) {
+            (Response::Done(_), Kind::Write { .. }) => {
+                if self.oracle.commits.effect_of(op).is_none() {
+                    let what = format!("n{} says that operation {op} is done, and it is not", host + 1);
+                    self.judge(Err((Rule::AnswersAreTrue, what)));
+                }
+            }
+            (Response::Done(value), Kind::Read(consistency)) => {
+                let applied = self.hosts[host].node.as_ref().map_or(0, |node| node.raft().last_applied().0);
+                if matches!(consistency, Consistency::Linearizable(_)) && applied < known {
+                    let what = format!("n{} answers read {op} as of {applied}; {known} was committed", host + 1);
+                    self.judge(Err((Rule::ReadsSeeWhatWasCommitted, what)));
+                }
+                self.judge_value(op, value, applied);
+            }
+            (Response::Expired, _) | (_, Kind::Read(_)) => {}
+            // Refused for certain.
+            (_, Kind::Write { .. }) => self.oracle.fates.copy_gone(op),
+        }
+        if let Some(at) = self.network.client_way(self.now, host, &mut self.chances.network) {
+            self.queue.push(at, Event::Answer { op, attempt, response });
+        }
+    }
+
+    /// A value is whole, was written by someone, and was written by then.
+    fn judge_value(&mut self, op: u64, value: &[u8], applied: u64) {
+        let Ok(text) = std::str::from_utf8(value) else { return };
+        let writer = writer_of(text);
+        let whole = match writer.and_then(|writer| Some((writer, self.clients.ops.get(writer as usize)?.kind))) {
+            Some((writer, Kind::Write { bytes })) => {
+                let by_then = self.oracle.commits.effect_of(writer).is_some_and(|at| at <= applied);
+                by_then && value_of(writer, bytes) == text
+            }
+            Some((_, Kind::Read(_))) => false,
+            None => text.is_empty(),
+        };
+        if !whole {
+            let what = format!("read {op} returns {:?}, which nobody wrote by then", text.get(..20).unwrap_or(text));
+            self.judge(Err((Rule::AnswersAreTrue, what)));
+        }
+    }
+
+    /// A reply arrives at its client.
+    pub(crate) fn answered(&mut self, op: u64, attempt: u32, response: Response) {
+        let it = &self.clients.ops[op as usize];
+        if it.end != End::Open {
+            return;
+        }
+        let (client, current) = (it.client, it.attempt == attempt);
+        match response {
+            Response::Done(value) => {
+                let read = std::str::from_utf8(&value).ok().and_then(writer_of);
+                self.clients.done += 1;
+                self.clients.ops[op as usize].read = read;
+                self.finish(op, End::Done);
+            }
+            Response::NotLeader { leader } if current => {
+                self.clients.guess[client] = match leader {
+                    Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => leader as usize - 1,
+                    _ => self.chances.clients.index(self.hosts.len()),
+                };
+                self.try_again(op);
+            }
+            _ if current => self.try_again(op),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, op: u64, attempt: u32) {
+        let it = &self.clients.ops[op as usize];
+        if it.end == End::Open && it.attempt == attempt {
+            self.clients.guess[it.client] = self.chances.clients.index(self.hosts.len());
+            self.try_again(op);
+        }
+    }
+
+    fn try_again(&mut self, op: u64) {
+        let it = &self.clients.ops[op as usize];
+        // Once a majority is whole, clients don't give up.
+        if it.attempt < self.plan.workload.tries || !self.clients.only.is_empty() {
+            self.coverage.struck(Fault::Retry);
+            let at = self.now + self.chances.clients.between(MILLI, self.plan.settings.heartbeat);
+            // No earlier attempt's end may start another one.
+            self.clients.ops[op as usize].attempt += 1;
+            self.queue.push(at, Event::Try { op });
+            return;
+        }
+        let denied = match it.kind {
+            Kind::Write { .. } => self.oracle.fates.give_up(op),
+            Kind::Read(_) => true,
+        };
+        if !denied {
+            self.coverage.struck(Fault::Unknown);
+        }
+        self.finish(op, if denied { End::Denied } else { End::Unknown });
+    }
+
+    fn finish(&mut self, op: u64, end: End) {
+        self.tell(None, || format!("client: operation {op} ends: {end:?}"));
+        let it = &mut self.clients.ops[op as usize];
+        it.ret = (end == End::Done).then_some(self.now);
+        it.end = end;
+        let client = it.client;
+        let pause = self.chances.clients.waiting(self.plan.workload.pause);
+        self.queue.push(self.now + pause, Event::Next { client });
+    }
+}
+
+/// The history.
+impl World<'_> {
+    /// Checks that some order explains what the clients were told.
+    pub(crate) fn check_history(&mut self) {
+        let (history, hint) = self.history();
+        let options = Options { hint: Some(hint), ..Options::default() };
+        let judged = match check(&history, &options) {
+            Verdict::Linearizable => Ok(()),
+            Verdict::Violation(violation) => Err((Rule::Linearizable, violation.to_string())),
+            Verdict::Undecided(undecided) => Err((Rule::Linearizable, undecided.to_string())),
+        };
+        self.judge(judged);
+    }
+
+    /// Every operation that may have taken effect, and the order in which the log has the writes.
+    fn history(&self) -> (Vec<Operation>, Vec<usize>) {
+        let mut history = Vec::new();
+        let mut place = vec![None; self.clients.ops.len()];
+        let names: Vec<String> = (0..self.plan.workload.keys).map(|key| format!("k{key}")).collect();
+        for (number, op) in self.clients.ops.iter().enumerate() {
+            let action = match (op.kind, &op.end) {
+                (Kind::Read(Consistency::Serializable), _) | (_, End::Denied) => continue,
+                (Kind::Write { .. }, _) => Action::Write(number.to_string()),
+                (Kind::Read(_), End::Done) => {
+                    Action::Read(Some(op.read.map_or(String::new(), |writer| writer.to_string())))
+                }
+                (Kind::Read(_), _) => continue,
+            };
+            place[number] = Some(history.len());
+            let key = names[op.key as usize].clone();
+            history.push(Operation { client: op.client as u64, key, action, call: op.call, ret: op.ret });
+        }
+        let order = self.oracle.commits.order().iter();
+        let hint = order.filter_map(|(_, op)| place.get(*op as usize).copied().flatten()).collect();
+        (history, hint)
+    }
+}

@@ -1,0 +1,641 @@
+//! A simulated replica's surroundings: its process, disk, clock and sockets; and the step in which
+//! it takes an input, is looked at, and has its effects carried out one by one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bowline_node::{Node, NodeEffect, NodeInput, NodeMessage, Response};
+use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, Token, Write};
+
+use crate::world::clock::{Clock, Moment};
+use crate::world::coverage::Fault;
+use crate::world::disk::{Disk, Item};
+use crate::world::machine::Machine;
+use crate::world::mangle::mangled;
+use crate::world::network::size_of;
+use crate::world::oracle::{Rule, Shadow};
+use crate::world::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
+use crate::world::stage::{Event, World};
+use crate::world::story::{describe, describe_response};
+
+/// Most events that wait for a paused process: the size of its sockets' buffers.
+const MOST_BACKLOG: usize = 2_000;
+
+/// Who waits for an answer of a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
+    Client {
+        op: u64,
+        attempt: u32,
+        /// How many entries were committed anywhere when the request arrived.
+        known: u64,
+    },
+    Operator,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) id: NodeId,
+    /// Counts its starts and stops: what was planned for an earlier life doesn't happen.
+    pub(crate) life: u32,
+    /// The running process.
+    pub(crate) node: Option<Box<Node<Machine>>>,
+    /// Its disk is lost for good: it never comes back.
+    pub(crate) lost: bool,
+    pub(crate) paused: bool,
+    pub(crate) disk: Disk,
+    pub(crate) clock: Clock,
+    pub(crate) shadow: Shadow,
+    pub(crate) wake_at: Moment,
+    /// Messages that wait for the disk, in the order of what they wait for.
+    held: VecDeque<(PersistId, NodeId, NodeMessage)>,
+    durable: PersistId,
+    pub(crate) tokens: BTreeMap<Token, Asker>,
+    next_token: u64,
+    /// It crashes after so many more effects.
+    pub(crate) crash_in: Option<u64>,
+    backlog: Vec<Event>,
+    /// Its disk is slow until then.
+    pub(crate) slow_until: Moment,
+    /// The next sync fails.
+    pub(crate) fail_sync: bool,
+    /// It is configured in its own way, not like the others.
+    pub(crate) own_ways: bool,
+    /// What it was last seen to be.
+    pub(crate) stays_down: bool,
+}
+
+impl Host {
+    pub(crate) fn new(at: usize, founders: Option<Membership>, plan: &Plan) -> Host {
+        let mut disk = founders.map_or_else(Disk::default, Disk::founding);
+        disk.lies = plan.sabotage == Some(Sabotage::LyingDisks);
+        Host {
+            id: NodeId(at as u64 + 1),
+            life: 0,
+            node: None,
+            lost: false,
+            paused: false,
+            disk,
+            clock: Clock::new(0, 0, 0),
+            shadow: Shadow::default(),
+            wake_at: Moment::MAX,
+            held: VecDeque::new(),
+            durable: PersistId(0),
+            tokens: BTreeMap::new(),
+            next_token: 0,
+            crash_in: None,
+            backlog: Vec::new(),
+            slow_until: 0,
+            fail_sync: false,
+            own_ways: false,
+            stays_down: false,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.raft().is_leader())
+    }
+
+    /// A name for a request that was never used in this life.
+    pub(crate) fn token(&mut self, asker: Asker) -> Token {
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        self.tokens.insert(token, asker);
+        token
+    }
+}
+
+/// Life and death.
+impl World<'_> {
+    /// Gives a replica's clock a rate, and what it shows at its start.
+    pub(crate) fn set_clock(&mut self, host: usize) {
+        let bound = u64::from(self.plan.settings.drift_ppm);
+        let dice = &mut self.chances.hosts;
+        let gains = match self.plan.clocks {
+            Clocks::True => 0,
+            // The ends of the bound are where a mistake shows.
+            Clocks::Drifting => match dice.below(4) {
+                0 => bound as i64,
+                1 => -(bound as i64),
+                _ => dice.between(0, bound * 2) as i64 - bound as i64,
+            },
+            Clocks::Wild => dice.between(0, 800_000) as i64 - 400_000,
+        };
+        let shown = dice.magnitude(1, 1_000 * SECOND);
+        self.hosts[host].clock = Clock::new(self.now, shown, gains);
+    }
+
+    /// Starts a replica's process, if it may and doesn't run.
+    pub(crate) fn start(&mut self, host: usize) {
+        let sabotaged = self.plan.sabotage == Some(Sabotage::ForgottenVotes);
+        let own_ways = self.hosts[host].own_ways;
+        let it = &mut self.hosts[host];
+        if it.lost || it.node.is_some() || it.stays_down {
+            return;
+        }
+        if sabotaged {
+            it.disk.forget_vote();
+        }
+        let recovered = it.disk.recover();
+        let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
+        let config = self.plan.settings.config(it.id, &mut self.chances.hosts, own_ways);
+        let last = recovered.raft.entries.last().map(|entry| entry.index);
+        let term = recovered.raft.hard_state.term;
+        let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
+        self.judge(judged);
+        match made {
+            Ok(node) => {
+                let it = &mut self.hosts[host];
+                it.life += 1;
+                it.shadow = Shadow::of(node.raft());
+                it.durable = PersistId(0);
+                it.node = Some(Box::new(node));
+                self.tell(Some(host), || match last {
+                    Some(last) => format!("starts in {term} with entries up to {last}"),
+                    None => format!("starts in {term} without entries"),
+                });
+                self.inspect(host);
+                self.reschedule(host);
+            }
+            Err(error) => self.judge(Err((Rule::RestartKeepsPromises, format!("n{} can't start: {error}", host + 1)))),
+        }
+    }
+
+    /// The process is gone at once; `power` says whether the machine went with it.
+    pub(crate) fn crash(&mut self, host: usize, power: bool) {
+        let it = &mut self.hosts[host];
+        if it.node.take().is_none() {
+            return;
+        }
+        it.life += 1;
+        it.paused = false;
+        it.crash_in = None;
+        it.fail_sync = false;
+        it.wake_at = Moment::MAX;
+        it.held.clear();
+        it.backlog.clear();
+        it.tokens.clear();
+        let mut damage = Default::default();
+        if power && self.plan.disk.lost_writes {
+            damage = it.disk.crash(&mut self.chances.disk);
+        } else {
+            it.disk.stop();
+        }
+        self.leading.retain(|leader| *leader != host);
+        if damage.lost > 0 {
+            self.coverage.struck(Fault::LostWrites);
+        }
+        if damage.torn {
+            self.coverage.struck(Fault::TornWrite);
+        }
+        self.tell(Some(host), || match (damage.lost, damage.torn) {
+            (0, false) => "CRASHES".to_owned(),
+            (lost, torn) => format!("CRASHES, {lost} unsynced writes lost{}", if torn { ", one torn" } else { "" }),
+        });
+    }
+
+    /// Stops a process without its knowing, as SIGSTOP does.
+    pub(crate) fn pause(&mut self, host: usize, span: Moment, leap: bool) {
+        let it = &mut self.hosts[host];
+        if it.node.is_none() || it.paused {
+            return;
+        }
+        it.paused = true;
+        let life = it.life;
+        self.queue.push(self.now + span, Event::Resume { host, life, leap });
+        self.tell(Some(host), || format!("PAUSES for {:.3} s", span as f64 / 1e9));
+    }
+
+    /// What waited meanwhile happens now, in any order.
+    pub(crate) fn resume(&mut self, host: usize, life: u32, leap: bool) {
+        let it = &mut self.hosts[host];
+        if it.life != life || !it.paused {
+            return;
+        }
+        it.paused = false;
+        if leap {
+            // Its clock stood still less than it should have made up for, or more: it leaps ahead.
+            it.clock.jump(self.now, self.chances.hosts.below(SECOND));
+        }
+        let mut backlog = std::mem::take(&mut it.backlog);
+        if self.chances.hosts.percent(50) {
+            self.chances.hosts.shuffle(&mut backlog);
+        }
+        self.tell(Some(host), || format!("resumes, {} events waited", backlog.len()));
+        it_wakes(self, host);
+        for event in backlog {
+            self.queue.push(self.now, event);
+        }
+    }
+
+    /// Keeps an event for a paused process; gives it back if the process runs.
+    fn unless_paused(&mut self, host: usize, event: Event) -> Option<Event> {
+        let it = &mut self.hosts[host];
+        if !it.paused {
+            return Some(event);
+        }
+        // What its own disk tells is never lost.
+        let droppable = matches!(event, Event::Message { .. } | Event::Request { .. });
+        if !droppable || it.backlog.len() < MOST_BACKLOG {
+            it.backlog.push(event);
+        }
+        None
+    }
+}
+
+fn it_wakes(world: &mut World<'_>, host: usize) {
+    world.hosts[host].wake_at = Moment::MAX;
+    world.reschedule(host);
+}
+
+/// Inputs.
+impl World<'_> {
+    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: NodeMessage) {
+        if self.hosts[to].node.is_none() {
+            return;
+        }
+        let Some(event) = self.unless_paused(to, Event::Message { from, to, message }) else { return };
+        if let Event::Message { from, message, .. } = event {
+            self.tell(Some(to), || format!("<- n{} {}", from + 1, describe(&message)));
+            self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });
+        }
+    }
+
+    pub(crate) fn wake(&mut self, host: usize, life: u32) {
+        let it = &mut self.hosts[host];
+        if it.life != life || it.wake_at != self.now || it.paused {
+            return;
+        }
+        it.wake_at = Moment::MAX;
+        let due = it.node.as_ref().is_some_and(|node| node.next_deadline() <= it.clock.shows(self.now));
+        if due {
+            self.step(host, NodeInput::Wake);
+        } else {
+            self.reschedule(host);
+        }
+    }
+
+    pub(crate) fn reschedule(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &it.node else { return };
+        let moment = it.clock.moment_of(node.next_deadline()).max(self.now);
+        if moment < it.wake_at && !it.paused {
+            it.wake_at = moment;
+            self.queue.push(moment, Event::Wake { host, life: it.life });
+        }
+    }
+
+    pub(crate) fn synced(&mut self, host: usize, life: u32) {
+        if self.hosts[host].life != life {
+            return;
+        }
+        if self.hosts[host].paused {
+            // The disk goes on by itself; the process hears of it later.
+            let _ = self.unless_paused(host, Event::Synced { host, life });
+            return;
+        }
+        if std::mem::take(&mut self.hosts[host].fail_sync) {
+            self.tell(Some(host), || "its disk fails to sync: it stops".to_owned());
+            self.crash(host, true);
+            let at = self.now + self.chances.nemesis.between(100 * MILLI, 3 * SECOND);
+            self.queue.push(at, Event::Start { host });
+            return;
+        }
+        let it = &mut self.hosts[host];
+        let synced = it.disk.finish_sync();
+        for index in synced.files {
+            self.step(host, NodeInput::SnapshotStored { index });
+        }
+        if let Some(up_to) = synced.up_to
+            && self.hosts[host].life == life
+        {
+            self.hosts[host].durable = up_to;
+            // The messages that waited, and the news for the replica, in either order.
+            let first = self.chances.disk.percent(50);
+            if first {
+                self.release_held(host);
+            }
+            self.step(host, NodeInput::Persisted { up_to });
+            self.release_held(host);
+        }
+        self.sync(host);
+    }
+
+    fn release_held(&mut self, host: usize) {
+        let durable = self.hosts[host].durable;
+        while self.hosts[host].held.front().is_some_and(|(after, _, _)| *after <= durable) {
+            let Some((_, to, message)) = self.hosts[host].held.pop_front() else { return };
+            self.send(host, to, message);
+        }
+    }
+
+    pub(crate) fn stored(&mut self, host: usize, life: u32) {
+        if self.hosts[host].life != life || self.unless_paused(host, Event::Stored { host, life }).is_none() {
+            return;
+        }
+        if let Some(index) = self.hosts[host].disk.finish_storing() {
+            self.step(host, NodeInput::SnapshotStored { index });
+        }
+    }
+
+    /// Starts a sync if there is something to sync.
+    fn sync(&mut self, host: usize) {
+        let plan = &self.plan.disk;
+        let dice = &mut self.chances.disk;
+        let share = if plan.partial { dice.between(1, 100) } else { 100 };
+        let it = &mut self.hosts[host];
+        if it.node.is_some() && it.disk.start_sync(share) {
+            let mut span = dice.between(plan.sync_low, plan.sync_high);
+            if self.now < it.slow_until {
+                span = span * dice.between(10, 200) + dice.magnitude(MILLI, SECOND);
+            }
+            self.queue.push(self.now + span, Event::Synced { host, life: it.life });
+        }
+    }
+}
+
+/// A step.
+impl World<'_> {
+    /// A replica takes an input.
+    pub(crate) fn step(&mut self, host: usize, input: NodeInput) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &mut it.node else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        node.handle(it.clock.shows(self.now), input, &mut effects);
+        for effect in &effects {
+            if let NodeEffect::Persist { write, .. } = effect {
+                self.observe_write(host, write);
+            }
+        }
+        self.inspect(host);
+        self.carry_out(host, &mut effects);
+        effects.clear();
+        self.effects = effects;
+        self.sync(host);
+        self.reschedule(host);
+    }
+
+    fn observe_write(&mut self, host: usize, write: &Write) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &it.node else { return };
+        let judged = it.shadow.written(node.raft(), write, &mut self.oracle.links);
+        let judged = match judged {
+            Ok(true) => it.shadow.change_is_sound(node.raft()),
+            Ok(false) => Ok(()),
+            Err(violation) => Err(violation),
+        };
+        self.judge(judged);
+    }
+
+    /// Looks at a replica after its step.
+    pub(crate) fn inspect(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &it.node else { return };
+        let raft = node.raft();
+        let judged = it.shadow.agrees(raft);
+        let leads = raft.is_leader().then(|| raft.term());
+        let was = std::mem::replace(&mut it.shadow.leads, leads);
+        let before = std::mem::replace(&mut it.shadow.commit, raft.commit_index());
+        let after = raft.commit_index();
+        node.machine().take_news(&mut self.news);
+        let witness = node.machine().witness();
+        self.oracle.judge(self.now, judged);
+        if leads != was {
+            self.leadership_changed(host);
+        }
+        if after < before {
+            let what = format!("n{} goes back from {before} to {after}", host + 1);
+            self.judge(Err((Rule::CommitNeverDecreases, what)));
+        } else if after > before {
+            self.commit_advanced(host, before);
+        }
+        self.judge_news(host, witness);
+        if self.leading.len() > 1 && self.hosts[host].leads() {
+            self.judge_leases();
+        }
+    }
+
+    fn leadership_changed(&mut self, host: usize) {
+        self.leading.retain(|leader| *leader != host);
+        let Some(node) = &self.hosts[host].node else { return };
+        let raft = node.raft();
+        if raft.is_leader() {
+            let (id, term) = (raft.id(), raft.term());
+            let judged = self.oracle.leads(id, term).and_then(|()| self.oracle.commits.led_by(raft));
+            self.judge(judged);
+            self.leading.push(host);
+            self.tell(Some(host), || format!("LEADS in {term}"));
+        } else {
+            self.tell(Some(host), || "leads no more".to_owned());
+        }
+    }
+
+    fn commit_advanced(&mut self, host: usize, before: Index) {
+        let Some(node) = &self.hosts[host].node else { return };
+        let raft = node.raft();
+        let judged = self.oracle.commits.advanced(raft, before);
+        let judged = judged.and_then(|new_from| match new_from {
+            Some(_) => self.durable_on_quorum(host),
+            None => Ok(()),
+        });
+        self.judge(judged);
+    }
+
+    /// I10: what is committed now is on the disks of a quorum.
+    fn durable_on_quorum(&self, host: usize) -> Result<(), (Rule, String)> {
+        let Some(node) = &self.hosts[host].node else { return Ok(()) };
+        let raft = node.raft();
+        let index = raft.commit_index();
+        let Some(term) = raft.log().term_at(index) else { return Ok(()) };
+        let holds = |id: NodeId| {
+            let disk = self.hosts.get(id.0 as usize - 1).map(|it| &it.disk);
+            disk.is_some_and(|disk| disk.base().index >= index || disk.term_at(index) == Some(term))
+        };
+        if raft.membership().quorum().is_reached_by(holds) {
+            return Ok(());
+        }
+        let what = format!("n{} commits {index}@{}, which {} don't hold", host + 1, term.0, raft.membership());
+        Err((Rule::CommittedIsDurableOnQuorum, what))
+    }
+
+    /// What a replica has applied, and the state that it is in.
+    fn judge_news(&mut self, host: usize, witness: (u64, u64)) {
+        let id = self.hosts[host].id;
+        let mut news = std::mem::take(&mut self.news);
+        for applied in news.drain(..) {
+            let judged = match self.oracle.commits.applied(id, &applied) {
+                Ok(true) => self.clients.took_effect(&applied, &mut self.oracle),
+                Ok(false) => Ok(()),
+                Err(violation) => Err(violation),
+            };
+            self.judge(judged);
+        }
+        self.news = news;
+        let (index, digest) = witness;
+        if index > 0 && self.oracle.commits.digest_at(index) != Some(digest) {
+            self.judge(Err((Rule::StatesAreEqual, format!("{id} has another state as of index {index}"))));
+        }
+    }
+
+    /// I21: no two leaders would serve a read under their leases.
+    fn judge_leases(&mut self) {
+        let holds = |host: &&usize| {
+            let it = &self.hosts[**host];
+            it.node.as_ref().is_some_and(|node| node.raft().holds_lease(it.clock.shows(self.now)))
+        };
+        let holders: Vec<usize> = self.leading.iter().filter(holds).copied().collect();
+        if let [one, other, ..] = holders[..] {
+            let what = format!("n{} and n{} both hold a lease", one + 1, other + 1);
+            self.judge(Err((Rule::OneLease, what)));
+        }
+    }
+}
+
+/// Effects.
+impl World<'_> {
+    fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
+        let mut effects = effects.drain(..).peekable();
+        while let Some(effect) = effects.next() {
+            if let Some(left) = &mut self.hosts[host].crash_in {
+                if *left == 0 {
+                    self.coverage.struck(Fault::CrashInside);
+                    self.crash(host, true);
+                    self.restart_soon(host);
+                    return;
+                }
+                *left -= 1;
+            }
+            match effect {
+                NodeEffect::Persist { id, write } => self.hosts[host].disk.write(Item::Write(id, write)),
+                NodeEffect::StoreSnapshot { snapshot } => {
+                    let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
+                        if *header == snapshot.header);
+                    self.tell(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
+                    if of_the_stream {
+                        self.hosts[host].disk.write(Item::File(snapshot));
+                    } else {
+                        self.hosts[host].disk.start_storing(snapshot);
+                        let plan = &self.plan.disk;
+                        let span = self.chances.disk.between(plan.sync_low, plan.sync_high * 4);
+                        let life = self.hosts[host].life;
+                        self.queue.push(self.now + span, Event::Stored { host, life });
+                    }
+                }
+                NodeEffect::Send { to, message, after } => {
+                    let durable = self.hosts[host].durable;
+                    match after.filter(|after| *after > durable) {
+                        Some(after) if self.plan.sabotage != Some(Sabotage::HastyMessages) => {
+                            self.hosts[host].held.push_back((after, to, message));
+                        }
+                        _ => self.send(host, to, message),
+                    }
+                }
+                NodeEffect::Respond { token, response } => self.respond(host, token, response),
+                NodeEffect::Halt { fault } => {
+                    self.judge(Err((Rule::NoReplicaHalts, format!("n{} halts: {fault}", host + 1))));
+                }
+            }
+        }
+    }
+
+    fn respond(&mut self, host: usize, token: Token, response: Response) {
+        match self.hosts[host].tokens.remove(&token) {
+            Some(Asker::Client { op, attempt, known }) => self.replied(host, op, attempt, known, response),
+            Some(Asker::Operator) => {
+                self.tell(Some(host), || format!("tells the operator: {}", describe_response(&response)));
+            }
+            None => {
+                let what = format!("n{} answers a request that is not open", host + 1);
+                self.judge(Err((Rule::EveryRequestEndsOnce, what)));
+            }
+        }
+    }
+
+    /// A message leaves a replica.
+    fn send(&mut self, from: usize, to: NodeId, message: NodeMessage) {
+        if let NodeMessage::Raft(message) = &message {
+            let it = &self.hosts[from];
+            let judged = self.oracle.promises.sent(it.id, to, message, &it.disk);
+            self.judge(judged);
+            self.judge_claims(from, to, message);
+        }
+        let to = to.0 as usize - 1;
+        if to >= self.hosts.len() {
+            return;
+        }
+        let fate = self.network.send(self.now, from, to, size_of(&message), &mut self.chances.network);
+        if fate.lost {
+            if !fate.cut {
+                self.coverage.struck(Fault::Drop);
+            }
+            self.tell(Some(from), || format!("-x n{} {}", to + 1, describe(&message)));
+            return;
+        }
+        for (struck, fault) in [(fate.slow, Fault::Slow), (fate.overtaken, Fault::Reorder)] {
+            if struck {
+                self.coverage.struck(fault);
+            }
+        }
+        for (at, fault) in [(fate.copy, Fault::Duplicate), (fate.replay, Fault::Replay)] {
+            if let Some(at) = at {
+                self.coverage.struck(fault);
+                self.queue.push(at, Event::Message { from, to, message: message.clone() });
+            }
+        }
+        if fate.mangled {
+            self.coverage.struck(Fault::Mangle);
+            let copy = mangled(&message, &mut self.chances.network);
+            self.queue.push(fate.at, Event::Message { from, to, message: copy });
+        }
+        self.queue.push(fate.at, Event::Message { from, to, message });
+    }
+
+    /// What a message claims is true of the sender, and of the leader that it answers.
+    fn judge_claims(&mut self, from: usize, to: NodeId, message: &bowline_raft::Message) {
+        let Some(node) = &self.hosts[from].node else { return };
+        let judged = match &message.body {
+            Body::AppendEntries(append) if append.commit_index > node.raft().commit_index() => {
+                let what = format!("n{} tells {to} that {} is committed", from + 1, append.commit_index);
+                Err((Rule::CommitIsNotOverstated, what))
+            }
+            Body::AppendEntriesReply(reply) => match reply.outcome {
+                AppendOutcome::Accepted { match_index } => self.matches_leader(from, to, message.term, match_index),
+                AppendOutcome::Rejected { .. } => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        self.judge(judged);
+    }
+
+    /// I9: an acknowledged entry is the leader's own, on the follower's disk.
+    fn matches_leader(
+        &self,
+        from: usize,
+        to: NodeId,
+        term: bowline_raft::Term,
+        index: Index,
+    ) -> Result<(), (Rule, String)> {
+        let (disk, leader) = (&self.hosts[from].disk, self.hosts.get(to.0 as usize - 1));
+        let Some(raft) = leader.and_then(|it| it.node.as_ref()).map(|node| node.raft()) else { return Ok(()) };
+        if !raft.is_leader() || raft.term() != term || disk.hard_state().term > term {
+            return Ok(());
+        }
+        match (disk.term_at(index), raft.log().term_at(index)) {
+            (Some(held), Some(led)) if held != led => {
+                let what = format!("n{} acknowledges {index}@{} where {to} has {index}@{}", from + 1, held.0, led.0);
+                Err((Rule::AcknowledgedIsDurable, what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// For requests that arrive at a paused process.
+impl World<'_> {
+    pub(crate) fn keep_for_later(&mut self, host: usize, event: Event) {
+        let _ = self.unless_paused(host, event);
+    }
+}

@@ -1,0 +1,203 @@
+//! The operator: adds newcomers, replaces members whose disk is lost, and changes the membership at
+//! random when told to. It knows which replicas are lost for good, as a person would, and never
+//! asks for a group in which they are a majority.
+
+use std::collections::BTreeSet;
+
+use bowline_node::NodeInput;
+use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId};
+
+use crate::world::coverage::Fault;
+use crate::world::host::Asker;
+use crate::world::stage::{Event, World};
+
+/// Most voters of any group that is asked for.
+const MOST_VOTERS: usize = 9;
+
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    /// Replicas that shall become voters.
+    pub(crate) newcomers: Vec<NodeId>,
+    /// Members that shall go, their disk being lost.
+    pub(crate) to_remove: Vec<NodeId>,
+}
+
+impl World<'_> {
+    /// A look at the cluster, and one thing done about it.
+    pub(crate) fn operate(&mut self) {
+        if !self.may_strike() {
+            // Whoever is broken now stays so: adding it would only weaken the majority.
+            return;
+        }
+        let wait = self.patience() / 4;
+        self.queue.push(self.now + wait, Event::Operate);
+        let Some(change) = self.next_change() else { return };
+        self.ask_for(change);
+    }
+
+    fn next_change(&mut self) -> Option<MembershipChange> {
+        let leader = *self.leading.last()?;
+        let membership = self.hosts[leader].node.as_ref()?.raft().membership().clone();
+        let group = membership.incoming();
+        if membership.is_joint() {
+            return None;
+        }
+        if let Some(newcomer) = self.operator.newcomers.first().copied() {
+            if group.voters.contains(&newcomer) || self.is_lost(newcomer) {
+                self.operator.newcomers.remove(0);
+                return None;
+            }
+            let known = group.learners.contains(&newcomer);
+            let change =
+                if known { MembershipChange::Promote(newcomer) } else { MembershipChange::AddLearner(newcomer) };
+            // Others come to their turn even if this one doesn't get on.
+            self.operator.newcomers.rotate_left(1);
+            return Some(change);
+        }
+        self.operator.to_remove.retain(|id| membership.contains(*id));
+        self.operator.to_remove.first().map(|id| MembershipChange::Remove(*id))
+    }
+
+    fn is_lost(&self, id: NodeId) -> bool {
+        self.hosts.get(id.0 as usize - 1).is_none_or(|host| host.lost)
+    }
+
+    /// Whether a majority of these voters still has its disk.
+    fn is_alive(&self, voters: &BTreeSet<NodeId>) -> bool {
+        let intact = voters.iter().filter(|id| !self.is_lost(**id)).count();
+        intact * 2 > voters.len()
+    }
+
+    /// Asks the leader for a change, unless that would leave the cluster to the dead.
+    fn ask_for(&mut self, change: MembershipChange) -> bool {
+        let Some(leader) = self.leading.last().copied().filter(|host| !self.hosts[*host].paused) else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        let mut voters = node.raft().membership().incoming().voters.clone();
+        match &change {
+            MembershipChange::Promote(id) => {
+                voters.insert(*id);
+            }
+            MembershipChange::Remove(id) | MembershipChange::Demote(id) => {
+                voters.remove(id);
+            }
+            MembershipChange::Replace(group) => voters = group.voters.clone(),
+            MembershipChange::AddLearner(_) | MembershipChange::Revert => {}
+        }
+        if !self.is_alive(&voters) || voters.len() > MOST_VOTERS {
+            return false;
+        }
+        let token = self.hosts[leader].token(Asker::Operator);
+        self.tell(Some(leader), || format!("is asked to change the membership: {change:?}"));
+        self.step(leader, NodeInput::ChangeMembership { token, change });
+        true
+    }
+
+    /// A disk is lost for good, with all that it held; a new replica takes its place. Never so many
+    /// that a configuration which may be in force would lose its majority.
+    pub(crate) fn wipe(&mut self, host: usize) -> bool {
+        if self.hosts[host].lost || self.hosts.iter().filter(|it| it.lost).count() >= 4 {
+            return false;
+        }
+        let in_force = self.memberships_in_force();
+        self.hosts[host].lost = true;
+        let survives = in_force.iter().all(|group| self.is_alive(group));
+        if !survives {
+            self.hosts[host].lost = false;
+            return false;
+        }
+        self.tell(Some(host), || "its DISK IS LOST".to_owned());
+        self.crash(host, true);
+        let id = self.hosts[host].id;
+        self.operator.to_remove.push(id);
+        if let Some(newcomer) = self.add_host(None) {
+            self.operator.newcomers.push(NodeId(newcomer as u64 + 1));
+        }
+        true
+    }
+
+    /// The voters of every group that may decide something, now or after a crash: those of all logs
+    /// that hold what is committed, as of there and later. A log that lacks it decides nothing: no
+    /// majority of the group in force would elect its replica.
+    pub(crate) fn memberships_in_force(&self) -> BTreeSet<BTreeSet<NodeId>> {
+        let committed = Index(self.oracle.commits.len());
+        let mut groups = BTreeSet::new();
+        let mut note = |membership: &Membership| {
+            groups.insert(membership.incoming().voters.clone());
+            groups.extend(membership.outgoing().map(|group| group.voters.clone()));
+        };
+        for host in self.hosts.iter().filter(|host| !host.lost) {
+            if host.node.is_some() && host.shadow.last().index >= committed {
+                host.shadow.memberships_since(committed).for_each(&mut note);
+            } else if host.node.is_none() && host.disk.last().index >= committed {
+                host.disk.memberships_since(committed).into_iter().for_each(&mut note);
+            }
+        }
+        groups.remove(&BTreeSet::new());
+        groups
+    }
+
+    pub(crate) fn strike_membership(&mut self, fault: Fault) -> bool {
+        let Some(leader) = self.leading.last().copied() else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        let membership = node.raft().membership().clone();
+        let members: Vec<NodeId> = membership.members().into_iter().collect();
+        let group = membership.incoming().clone();
+        let all: Vec<NodeId> = self.hosts.iter().filter(|host| !host.lost).map(|host| host.id).collect();
+        let outside: Vec<NodeId> = all.iter().copied().filter(|id| !members.contains(id)).collect();
+        let dice = &mut self.chances.nemesis;
+        match fault {
+            Fault::EarlyPromotion => {
+                let Some(id) = dice.pick(&outside) else { return false };
+                self.ask_for(MembershipChange::AddLearner(id)) && self.ask_for(MembershipChange::Promote(id))
+            }
+            Fault::Rejoin => {
+                // One that was a member before: it has entries on its disk.
+                let old: Vec<NodeId> = outside
+                    .iter()
+                    .copied()
+                    .filter(|id| self.hosts[id.0 as usize - 1].disk.last().index.0 > 0)
+                    .collect();
+                let Some(id) = self.chances.nemesis.pick(&old) else { return false };
+                self.ask_for(MembershipChange::AddLearner(id))
+            }
+            Fault::RemovedLives => {
+                let Some(id) = dice.pick(&members).filter(|id| group.voters.len() > 1 || !group.voters.contains(id))
+                else {
+                    return false;
+                };
+                self.ask_for(MembershipChange::Remove(id))
+            }
+            Fault::RemoveMany => {
+                let keep = dice.pick(&all).into_iter().collect();
+                self.ask_for(MembershipChange::Replace(Group { voters: keep, learners: BTreeSet::new() }))
+            }
+            _ => {
+                let change = self.any_change(&all, &outside, &members, &group);
+                change.is_some_and(|change| self.ask_for(change))
+            }
+        }
+    }
+
+    fn any_change(
+        &mut self,
+        all: &[NodeId],
+        outside: &[NodeId],
+        members: &[NodeId],
+        group: &Group,
+    ) -> Option<MembershipChange> {
+        let learners: Vec<NodeId> = group.learners.iter().copied().collect();
+        let dice = &mut self.chances.nemesis;
+        Some(match dice.below(10) {
+            0..3 => MembershipChange::AddLearner(dice.pick(outside)?),
+            3..5 => MembershipChange::Promote(dice.pick(&learners)?),
+            5 => MembershipChange::Demote(dice.pick(members)?),
+            6..8 => MembershipChange::Remove(dice.pick(members)?),
+            8 => MembershipChange::Revert,
+            _ => {
+                let mut voters: BTreeSet<NodeId> = members.iter().copied().filter(|_| dice.percent(70)).collect();
+                voters.extend(dice.pick(all));
+                MembershipChange::Replace(Group { voters, learners: BTreeSet::new() })
+            }
+        })
+    }
+}
