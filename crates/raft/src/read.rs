@@ -16,6 +16,9 @@ use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
+/// For how many of the longest election timeouts a follower's read waits for a new leader.
+const RELAY_PATIENCE: u32 = 4;
+
 /// The reads that wait at a leader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeaderReads {
@@ -64,6 +67,7 @@ enum Reader {
 pub(crate) struct Relay {
     token: Token,
     kind: ReadKind,
+    since: Time,
     asked_at: Time,
 }
 
@@ -210,7 +214,7 @@ impl Raft {
         // for an answer to this one.
         probe!(ReadRelayed);
         let context = self.random.next_u64();
-        self.relays.insert(context, Relay { token, kind, asked_at: self.now });
+        self.relays.insert(context, Relay { token, kind, since: self.now, asked_at: self.now });
         self.ask_for_index(context, kind, out);
     }
 
@@ -235,6 +239,9 @@ impl Raft {
     /// Asks again for what got no answer; whoever leads now is as good as the one asked before.
     pub(crate) fn retry_relays(&mut self, out: &mut Effects) {
         let (now, retry_after) = (self.now, self.config.retry_after);
+        if self.leader().is_none() {
+            self.refuse_old_relays(out);
+        }
         let requests = &self.requests;
         self.relays.retain(|_, relay| requests.is_open(relay.token));
         let mut overdue = Vec::new();
@@ -246,6 +253,16 @@ impl Raft {
         }
         for (context, kind) in overdue {
             self.ask_for_index(context, kind, out);
+        }
+    }
+
+    /// Nobody leads, as far as this replica knows: a read waits for the next leader as long as a
+    /// few elections may take, and no longer: a removed replica will never hear of one (law 5).
+    fn refuse_old_relays(&mut self, out: &mut Effects) {
+        let (now, patience) = (self.now, self.config.election_timeout_max * RELAY_PATIENCE);
+        let old: Vec<_> = self.relays.extract_if(.., |_, relay| relay.since.after(patience) <= now).collect();
+        for (_, relay) in old {
+            self.requests.answer(relay.token, Outcome::NotLeader { leader: None }, out);
         }
     }
 

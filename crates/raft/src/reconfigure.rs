@@ -88,6 +88,8 @@ impl Raft {
         self.track_members(next_index);
         // To everyone at once, also in thrifty mode: the quorum itself may have changed.
         self.heartbeat_all(out);
+        // And who is left in it may have confirmed the waiting reads already.
+        self.confirm_reads(out);
         position
     }
 

@@ -362,6 +362,10 @@ impl Raft {
         let (session, prev_index) = match body {
             Body::AppendEntries(append) => (append.session, append.prev.index),
             Body::InstallSnapshot(install) => (install.session, install.snapshot.position.index),
+            Body::ReadIndex { context, .. } => {
+                // A removed replica hears of new terms in no other way, and its clients wait.
+                return self.send_durably(from, Body::ReadIndexReply { context: *context, index: None }, out);
+            }
             _ => return,
         };
         probe!(StaleAnswered);
