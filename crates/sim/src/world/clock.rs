@@ -24,7 +24,7 @@ impl Clock {
     /// What it shows.
     pub(crate) fn shows(&self, now: Moment) -> Time {
         let passed = i128::from(now - self.since);
-        let shown = passed + passed * i128::from(self.gains_ppm) / MILLION;
+        let shown = passed + (passed * i128::from(self.gains_ppm)).div_euclid(MILLION);
         Time(self.shown_then + u64::try_from(shown).expect("a clock doesn't run backwards"))
     }
 
