@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};
 use crate::lan_id::LanId;
+use crate::message::Envelope;
 use crate::profile::Profile;
 use crate::random::Random;
 use crate::replica::{Ignored, LanReplica};
@@ -95,6 +96,8 @@ enum Parcel {
 struct World {
     emulation: Emulation,
     replicas: Vec<Option<LanReplica>>,
+    /// When each replica wants to be woken: asked anew only after it was given something.
+    alarms: Vec<Duration>,
     links: Links,
     /// From here on nothing is doubled or overtaken: the network has healed.
     orderly_from: Duration,
@@ -150,8 +153,10 @@ impl World {
             replicas.push(Some(LanReplica::new(*id, &peers, configure, Time::ZERO)?));
         }
         let count = replicas.len();
+        let alarm = |replica: &Option<LanReplica>| replica.as_ref().map_or(Duration::MAX, wakes_at);
         Ok(World {
             emulation,
+            alarms: replicas.iter().map(alarm).collect(),
             replicas,
             links: options.links,
             orderly_from: options.faults.lossless_from.unwrap_or(Duration::MAX),
@@ -169,16 +174,16 @@ impl World {
     fn step(&mut self, observer: &mut dyn FnMut(Duration, &Note)) -> bool {
         let Some(agenda) = self.emulation.next_deadline() else { return false };
         let parcel = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let deadline =
-            |replica: &Option<LanReplica>| replica.as_ref().map(|replica| as_duration(replica.next_deadline()));
-        let alarm =
-            self.replicas.iter().enumerate().filter_map(|(index, replica)| Some((deadline(replica)?, index))).min();
+        let alarm = self.alarms.iter().copied().zip(0..).min();
         let mut actions = Vec::new();
         let first = alarm.map_or(agenda, |(at, _)| at.min(agenda)).min(parcel.unwrap_or(agenda));
         self.now = self.now.max(first);
         if let Some(parcel) = self.queue.first_entry().filter(|parcel| parcel.key().0 <= self.now) {
             match parcel.remove() {
-                Parcel::ToReplica { to, bytes } => self.deliver(to, &bytes),
+                Parcel::ToReplica { to, bytes } => {
+                    self.trace.number(as_time(self.now).0);
+                    self.give(to, |replica, now, said| replica.receive(now, &bytes, said), &mut actions);
+                }
                 Parcel::ToNetwork { from, bytes } => {
                     self.trace.number(from as u64);
                     self.trace.bytes(&bytes);
@@ -188,38 +193,38 @@ impl World {
         } else if agenda <= self.now {
             self.emulation.wake(self.now, &mut actions);
         } else if let Some((_, index)) = alarm {
-            let mut said = Vec::new();
-            if let Some(replica) = &mut self.replicas[index] {
-                replica.wake(as_time(self.now), &mut said);
-            }
-            self.post(index, said);
+            self.give(index, LanReplica::wake, &mut actions);
         }
-        self.bury_the_stopped(&mut actions);
         self.carry_out(actions, observer);
         true
     }
 
-    /// A replica that has stopped by itself is dead, as its program would be.
-    fn bury_the_stopped(&mut self, actions: &mut Vec<Action>) {
-        for (index, replica) in self.replicas.iter_mut().enumerate() {
-            if let Some(fault) = replica.as_ref().and_then(LanReplica::fault).map(ToString::to_string) {
-                *replica = None;
-                self.emulation.replica_died(self.now, index, fault, actions);
-            }
+    /// Gives a replica something to do. One that stops by itself is dead, as its program would be.
+    fn give(
+        &mut self,
+        to: usize,
+        what: impl FnOnce(&mut LanReplica, Time, &mut Vec<Envelope>),
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(replica) = &mut self.replicas[to] else { return };
+        let mut said = Vec::new();
+        what(replica, as_time(self.now), &mut said);
+        self.alarms[to] = wakes_at(replica);
+        let fault = replica.fault().map(ToString::to_string);
+        self.post(to, said);
+        if let Some(fault) = fault {
+            self.bury(to);
+            self.emulation.replica_died(self.now, to, fault, actions);
         }
     }
 
-    fn deliver(&mut self, to: usize, bytes: &[u8]) {
-        let mut said = Vec::new();
-        self.trace.number(as_time(self.now).0);
-        if let Some(replica) = &mut self.replicas[to] {
-            replica.receive(as_time(self.now), bytes, &mut said);
-        }
-        self.post(to, said);
+    fn bury(&mut self, replica: usize) {
+        self.replicas[replica] = None;
+        self.alarms[replica] = Duration::MAX;
     }
 
     /// What a replica has said goes on its way.
-    fn post(&mut self, from: usize, said: Vec<crate::message::Envelope>) {
+    fn post(&mut self, from: usize, said: Vec<Envelope>) {
         for envelope in said {
             let at = self.arrival(Direction::Up, from);
             self.enqueue(at, Parcel::ToNetwork { from, bytes: envelope.encode() });
@@ -239,7 +244,7 @@ impl World {
                     let at = if late { self.now + self.lateness() } else { self.arrival(Direction::Down, to) };
                     self.enqueue(at, Parcel::ToReplica { to, bytes });
                 }
-                Action::Kill { replica } => self.replicas[replica] = None,
+                Action::Kill { replica } => self.bury(replica),
                 Action::Note(note) => observer(self.now, &note),
             }
         }
@@ -275,6 +280,10 @@ impl World {
 enum Direction {
     Up,
     Down,
+}
+
+fn wakes_at(replica: &LanReplica) -> Duration {
+    as_duration(replica.next_deadline())
 }
 
 fn as_time(span: Duration) -> Time {

@@ -225,6 +225,8 @@ pub struct Node<S> {
     arrived: Option<(StoredSnapshot, S)>,
     /// The same, once the core has decided for it, until its mark in the log is durable.
     installing: Option<(StoredSnapshot, S)>,
+    /// What the machine said to commands that the core doesn't know to be applied yet.
+    responses: BTreeMap<Index, Bytes>,
     effects: Effects,
 }
 
@@ -254,6 +256,7 @@ impl<S: StateMachine> Node<S> {
             incoming: None,
             arrived: None,
             installing: None,
+            responses: BTreeMap::new(),
             effects: Effects::new(),
             config,
         })
@@ -358,17 +361,22 @@ impl<S: StateMachine> Node<S> {
     fn consent(&mut self, now: Time, input: Input, out: &mut Vec<NodeEffect>) {
         let mut queue = VecDeque::from([input]);
         while let Some(input) = queue.pop_front() {
+            let applied = if let Input::Applied { index } = &input { Some(*index) } else { None };
             let mut effects = std::mem::take(&mut self.effects);
             self.raft.handle(now, input, &mut effects);
             for effect in effects.drain() {
-                self.carry_out(now, effect, &mut queue, out);
+                self.carry_out(effect, &mut queue, out);
             }
             self.effects = effects;
+            if let Some(index) = applied {
+                // Whoever waited for these has been answered.
+                self.responses = self.responses.split_off(&index.next());
+            }
         }
         self.make_snapshot_if_due(out);
     }
 
-    fn carry_out(&mut self, now: Time, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
+    fn carry_out(&mut self, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
         match effect {
             Effect::Persist { id, write } => {
                 if let Write::Snapshot(header) = &write {
@@ -383,8 +391,8 @@ impl<S: StateMachine> Node<S> {
             Effect::Send { to, message, after } => {
                 out.push(NodeEffect::Send { to, message: NodeMessage::Raft(message), after });
             }
-            Effect::Apply { entries } => self.apply(now, &entries, queue, out),
-            Effect::Answer { token, outcome } => self.answer(token, outcome, None, out),
+            Effect::Apply { entries } => self.apply(&entries, queue),
+            Effect::Answer { token, outcome } => self.answer(token, outcome, out),
             Effect::FetchSnapshot { to, session } => match self.snapshot_to_send() {
                 Some(snapshot) => self.senders.start(to, session, snapshot),
                 None => queue.push_back(Input::SnapshotSent { to, session, delivered: false }),
@@ -394,33 +402,25 @@ impl<S: StateMachine> Node<S> {
         }
     }
 
-    /// Applies committed entries and answers whoever waited for them, with the machine's response.
-    fn apply(&mut self, now: Time, entries: &[Entry], queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
-        let Some(last) = entries.last() else { return };
-        let mut responses = BTreeMap::new();
+    /// Applies committed entries. Their responses are kept until the core, told that they are applied,
+    /// says who waits for them. It is told by way of the queue: with small batches and a long backlog,
+    /// doing so from within would nest without a bound.
+    fn apply(&mut self, entries: &[Entry], queue: &mut VecDeque<Input>) {
         for entry in entries {
             if let Payload::Command(command) = &entry.payload {
-                responses.insert(entry.index, self.machine.apply(entry.index, command));
+                self.responses.insert(entry.index, self.machine.apply(entry.index, command));
             }
         }
-        let mut effects = Effects::new();
-        self.raft.handle(now, Input::Applied { index: last.index }, &mut effects);
-        for effect in effects.drain() {
-            match effect {
-                Effect::Answer { token, outcome: Outcome::Done { position } } => {
-                    let response = responses.get(&position.index).cloned();
-                    self.answer(token, Outcome::Done { position }, response, out);
-                }
-                effect => self.carry_out(now, effect, queue, out),
-            }
-        }
+        queue.extend(entries.last().map(|last| Input::Applied { index: last.index }));
     }
 
     /// Gives a client its answer.
-    fn answer(&mut self, token: Token, outcome: Outcome, applied: Option<Bytes>, out: &mut Vec<NodeEffect>) {
+    fn answer(&mut self, token: Token, outcome: Outcome, out: &mut Vec<NodeEffect>) {
         let waiting = self.waiting.remove(&token).expect("the core answers each request once");
         let response = match (outcome, waiting) {
-            (Outcome::Done { .. }, _) => Response::Done(applied.unwrap_or_default()),
+            (Outcome::Done { position }, _) => {
+                Response::Done(self.responses.remove(&position.index).unwrap_or_default())
+            }
             (Outcome::Readable { .. }, Waiting::Read { query }) => Response::Done(self.machine.query(&query)),
             (Outcome::Readable { .. }, _) => unreachable!("only reads become readable"),
             (Outcome::NotLeader { leader }, _) => Response::NotLeader { leader },

@@ -174,6 +174,10 @@ impl Raft {
     /// The rules for all servers (Figure 2), then the rule of the message.
     fn receive(&mut self, from: NodeId, message: Message, out: &mut Effects) {
         let Message { term, body } = message;
+        // Adopting it would leave no terms to count on with.
+        if term > Term::GREATEST {
+            return;
+        }
         match body {
             // Requests for votes come first: they may be ignored without adopting their term.
             Body::PreVote { last } => return self.handle_pre_vote(from, term, last, out),

@@ -21,6 +21,10 @@ impl fmt::Display for NodeId {
 pub struct Term(pub u64);
 
 impl Term {
+    /// The greatest term that is believed. At a million elections a second, a cluster needs more than
+    /// a hundred thousand years to get here: a message from beyond it is no replica's.
+    pub const GREATEST: Term = Term(1 << 62);
+
     /// The term after this one.
     #[must_use]
     pub fn next(self) -> Term {

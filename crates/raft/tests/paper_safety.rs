@@ -164,3 +164,22 @@ fn a_follower_that_comes_back_catches_up() {
     }
     assert_eq!(back.raft.last_applied(), Index(4));
 }
+
+/// No message can leave a replica without terms to count on with: one from beyond the greatest term is
+/// no replica's, and is ignored.
+#[test]
+fn a_term_beyond_all_counting_is_ignored() {
+    let mut bench = one_of_three().term(3).start();
+    for body in [
+        Body::PreVote { last: position(9, 9) },
+        Body::RequestVote { last: position(9, 9), transfer: true },
+        Body::RequestVoteReply { granted: false },
+        Body::TimeoutNow,
+    ] {
+        assert!(bench.receive(N2, u64::MAX, body).is_empty());
+    }
+    assert_eq!(bench.raft.term(), Term(3));
+    bench.time_out();
+    bench.receive(N2, 3, Body::PreVoteReply { granted: true });
+    assert_eq!(bench.raft.term(), Term(4));
+}

@@ -260,3 +260,26 @@ fn a_replica_that_has_stopped_leaves_no_request_without_an_answer() {
     }
     assert_eq!((world.node(leader).waiting(), world.node(leader).next_deadline()), (0, Time::NEVER));
 }
+
+/// A node that applies one entry at a time, and is told that a long backlog is committed, once nested one
+/// call for each entry, until its stack was full (found by the simulator, with tiny limits).
+#[test]
+fn a_long_backlog_in_small_batches_needs_no_deep_stack() {
+    let little_stack = std::thread::Builder::new().stack_size(256 << 10);
+    let run = little_stack.spawn(|| {
+        let mut world = World::configured(3, 1, |config| {
+            config.raft.max_applying_bytes = 1;
+            config.raft.max_message_entries = 100_000;
+        });
+        let (leader, others) = world.elect();
+        world.isolate(others[0]);
+        for number in 0..5_000 {
+            world.write(leader, &format!("w{number}"));
+        }
+        world.pass(Duration::from_secs(3));
+        world.cut.clear();
+        world.pass(AN_ELECTION);
+        assert_eq!(world.lines(others[0]).len(), 5_000);
+    });
+    run.expect("a thread can be had").join().expect("the backlog is applied");
+}
