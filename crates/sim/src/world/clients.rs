@@ -272,6 +272,10 @@ impl World<'_> {
                 };
                 self.try_again(op);
             }
+            Response::Expired if current => {
+                self.ask_another(op);
+                self.try_again(op);
+            }
             _ if current => self.try_again(op),
             _ => {}
         }
@@ -280,14 +284,20 @@ impl World<'_> {
     pub(crate) fn give_up(&mut self, op: u64, attempt: u32) {
         let it = &self.clients.ops[op as usize];
         if it.end == End::Open && it.attempt == attempt && !it.resting {
-            let client = it.client;
-            self.clients.guess[client] = match &self.clients.only[..] {
-                [] => self.chances.clients.index(self.hosts.len()),
-                // One after the other: some of them may be no members any more.
-                only => only[attempt as usize % only.len()],
-            };
+            self.ask_another(op);
             self.try_again(op);
         }
+    }
+
+    /// The replica that was asked last can't help.
+    fn ask_another(&mut self, op: u64) {
+        let it = &self.clients.ops[op as usize];
+        let (client, attempt) = (it.client, it.attempt as usize);
+        self.clients.guess[client] = match &self.clients.only[..] {
+            [] => self.chances.clients.index(self.hosts.len()),
+            // One after the other: some of them may be no members any more.
+            only => only[attempt % only.len()],
+        };
     }
 
     fn try_again(&mut self, op: u64) {
