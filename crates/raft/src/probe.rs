@@ -72,7 +72,6 @@ probes! {
     SnapshotInstalled: "a snapshot replaced the log",
     SnapshotOld: "a snapshot was older than what is committed",
     SnapshotRetained: "a snapshot was in the log already",
-    SnapshotFailed: "a transfer of a snapshot failed",
     ChunkRepeated: "a piece of a snapshot came twice or out of place",
     ChunkRestarted: "a receiver started a transfer over",
     JointEntered: "a joint configuration was entered",

@@ -33,9 +33,6 @@ impl Raft {
             return;
         }
         progress.probe(last.next());
-        if !delivered {
-            probe!(SnapshotFailed);
-        }
         if delivered {
             // It can go on at once; after a failure the heartbeat's time is soon enough.
             progress.last_sent = None;

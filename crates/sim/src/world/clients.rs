@@ -43,6 +43,8 @@ struct Op {
     /// What a read returned: the operation that wrote it.
     read: Option<u64>,
     attempt: u32,
+    /// It waits until it tries again: no answer to an earlier try can start another one.
+    resting: bool,
     end: End,
 }
 
@@ -129,7 +131,7 @@ impl World<'_> {
         };
         let op = self.clients.ops.len() as u64;
         let (call, end) = (self.now, End::Open);
-        self.clients.ops.push(Op { client, key, kind, call, ret: None, read: None, attempt: 0, end });
+        self.clients.ops.push(Op { client, key, kind, call, ret: None, read: None, attempt: 0, resting: false, end });
         self.tell(None, || match kind {
             Kind::Write { bytes } => format!("client {client}: writes k{key} := {op} ({bytes} bytes)"),
             Kind::Read(consistency) => format!("client {client}: reads k{key} as operation {op}, {consistency:?}"),
@@ -154,6 +156,7 @@ impl World<'_> {
         };
         let it = &mut self.clients.ops[op as usize];
         it.attempt += 1;
+        it.resting = false;
         let (attempt, writes) = (it.attempt, matches!(it.kind, Kind::Write { .. }));
         let timeout = self.plan.workload.timeout;
         self.queue.push(self.now + timeout, Event::GiveUp { op, attempt });
@@ -254,7 +257,7 @@ impl World<'_> {
         if it.end != End::Open {
             return;
         }
-        let (client, current) = (it.client, it.attempt == attempt);
+        let (client, current) = (it.client, it.attempt == attempt && !it.resting);
         match response {
             Response::Done(value) => {
                 let read = std::str::from_utf8(&value).ok().and_then(writer_of);
@@ -269,6 +272,10 @@ impl World<'_> {
                 };
                 self.try_again(op);
             }
+            Response::Expired if current => {
+                self.ask_another(op);
+                self.try_again(op);
+            }
             _ if current => self.try_again(op),
             _ => {}
         }
@@ -276,10 +283,21 @@ impl World<'_> {
 
     pub(crate) fn give_up(&mut self, op: u64, attempt: u32) {
         let it = &self.clients.ops[op as usize];
-        if it.end == End::Open && it.attempt == attempt {
-            self.clients.guess[it.client] = self.chances.clients.index(self.hosts.len());
+        if it.end == End::Open && it.attempt == attempt && !it.resting {
+            self.ask_another(op);
             self.try_again(op);
         }
+    }
+
+    /// The replica that was asked last can't help.
+    fn ask_another(&mut self, op: u64) {
+        let it = &self.clients.ops[op as usize];
+        let (client, attempt) = (it.client, it.attempt as usize);
+        self.clients.guess[client] = match &self.clients.only[..] {
+            [] => self.chances.clients.index(self.hosts.len()),
+            // One after the other: some of them may be no members any more.
+            only => only[attempt % only.len()],
+        };
     }
 
     fn try_again(&mut self, op: u64) {
@@ -288,8 +306,7 @@ impl World<'_> {
         if it.attempt < self.plan.workload.tries || !self.clients.only.is_empty() {
             self.coverage.struck(Fault::Retry);
             let at = self.now + self.chances.clients.between(MILLI, self.plan.settings.heartbeat);
-            // No earlier attempt's end may start another one.
-            self.clients.ops[op as usize].attempt += 1;
+            self.clients.ops[op as usize].resting = true;
             self.queue.push(at, Event::Try { op });
             return;
         }

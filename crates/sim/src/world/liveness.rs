@@ -30,11 +30,12 @@ impl World<'_> {
             let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
             return self.judge(Err((Rule::Elects, what)));
         }
-        let committed = self.oracle.commits.len();
         // They serve for a while, and then finish what is open.
         self.run_until(self.now + timeout * 4);
         self.clients.stopped = true;
-        if !self.wait_for(self.now + timeout * SERVES_WITHIN, |world| world.clients.open().is_none()) {
+        // A client may have to ask every replica once, each for as long as it is patient.
+        let round = self.plan.workload.timeout * (core.len() as u64 + 1);
+        if !self.wait_for(self.now + timeout * SERVES_WITHIN + round, |world| world.clients.open().is_none()) {
             let (open, oldest) = self.clients.open().unwrap_or_default();
             let what = format!("{open} requests are still open, the oldest from {:.3} s", oldest as f64 / 1e9);
             return self.judge(Err((Rule::Serves, what)));
@@ -45,7 +46,6 @@ impl World<'_> {
             return self.judge(Err((Rule::Converges, why)));
         }
         self.tell(None, || "converged".to_owned());
-        let _ = committed;
         self.every_request_has_ended(&core);
     }
 

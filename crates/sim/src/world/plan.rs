@@ -157,14 +157,14 @@ impl Plan {
         let network = NetworkPlan::drawn(&mut dice, &settings);
         let disk = DiskPlan::drawn(&mut dice, &settings);
         let workload = Workload::drawn(&mut dice, &settings);
-        let faults = draw_faults(&mut dice, clocks);
-        let safety = dice.between(8, 30) * settings.election_max * 2;
+        let faults = draw_faults(&mut dice, clocks, settings.election_max);
+        let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
         Plan {
             seed,
             voters,
             learners,
-            safety: safety.clamp(3 * SECOND, 40 * SECOND),
+            safety: safety.clamp(5 * SECOND, 120 * SECOND),
             settings,
             clocks,
             network,
@@ -419,7 +419,7 @@ impl Workload {
             lease_percent: dice.pick(&[0, 50, 100]).expect("some"),
             local_percent: dice.pick(&[0, 0, 10]).expect("some"),
             anywhere_percent: dice.pick(&[0, 10, 50]).expect("some"),
-            pause: dice.magnitude(MILLI, 300 * MILLI),
+            pause: dice.magnitude(settings.election_max / 200, settings.election_max),
             timeout: settings.election_max * dice.between(1, 6),
             tries: dice.pick(&[1, 2, 5, 20]).expect("some"),
             deadlines: dice.percent(60),
@@ -428,7 +428,7 @@ impl Workload {
 }
 
 /// Each kind of fault is off in half of the worlds; those that are on have a rhythm of their own.
-fn draw_faults(dice: &mut Dice, clocks: Clocks) -> Vec<(Fault, Moment)> {
+fn draw_faults(dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault, Moment)> {
     use Fault::*;
     let kinds = [
         Isolate,
@@ -464,8 +464,8 @@ fn draw_faults(dice: &mut Dice, clocks: Clocks) -> Vec<(Fault, Moment)> {
     let mut faults = Vec::new();
     for kind in kinds {
         let mean = match kind {
-            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull => dice.between(4, 20) * SECOND,
-            _ => dice.magnitude(SECOND / 2, 10 * SECOND),
+            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull => dice.between(10, 60) * election,
+            _ => dice.magnitude(2, 60) * election,
         };
         if dice.percent(if kind == Crash || kind == Isolate { 60 } else { 40 }) {
             faults.push((kind, mean));

@@ -1,0 +1,112 @@
+//! The world itself is tested: it finds nothing in honest replicas, it is the same every time, and
+//! it sees what is broken on purpose.
+
+use std::time::Duration;
+
+use bowline_sim::world::{Coverage, Fault, Line, Outcome, Plan, Probe, Rule, Sabotage, run, shrink};
+
+/// Runs a world that must be flawless.
+fn flawless(seed: u64) -> Outcome {
+    let outcome = run(&Plan::drawn(seed), None);
+    if let Some(violation) = &outcome.violation {
+        panic!("seed {seed}: {violation}\n  bowline sim replay {seed}");
+    }
+    outcome
+}
+
+#[test]
+fn nothing_is_violated_in_fifty_worlds() {
+    let mut coverage = Coverage::default();
+    let mut done = 0;
+    for seed in 1..=50 {
+        let outcome = flawless(seed);
+        coverage.add(&outcome.coverage);
+        done += outcome.operations.1;
+    }
+    assert!(done > 10_000, "the clients get something done: {done} operations");
+    let struck = coverage.by_fault().filter(|(_, count)| *count > 0).count();
+    assert!(struck * 10 >= Fault::COUNT * 9, "most kinds of fault strike: {struck} of {}", Fault::COUNT);
+    let visited = coverage.by_probe().filter(|(_, count)| *count > 0).count();
+    assert!(visited * 10 >= Probe::COUNT * 8, "most rare paths are taken: {visited} of {}", Probe::COUNT);
+}
+
+/// Worlds in which something was found once, and is no more.
+#[test]
+fn what_was_found_once_stays_fixed() {
+    for seed in [22, 82, 108, 153, 197, 461, 468, 581, 705, 1728] {
+        flawless(seed);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_world_told_or_untold() {
+    for seed in [3, 17, 40] {
+        let plan = Plan::drawn(seed);
+        let first = run(&plan, None);
+        let mut lines = 0;
+        let mut tell = |line: Line| lines += usize::from(!line.to_string().is_empty());
+        let second = run(&plan, Some(&mut tell));
+        assert_eq!(first, second, "seed {seed}");
+        assert!(lines > 100, "the story of seed {seed} has {lines} lines");
+    }
+    assert_ne!(run(&Plan::drawn(3), None).trace_hash, run(&Plan::drawn(4), None).trace_hash);
+}
+
+/// The first violation that `sabotage` leads to within `seeds` worlds.
+fn found(sabotage: Sabotage, seeds: u64) -> (u64, Plan, Outcome) {
+    for seed in 1..=seeds {
+        let mut plan = Plan::drawn(seed);
+        plan.sabotage = Some(sabotage);
+        let outcome = run(&plan, None);
+        if outcome.violation.is_some() {
+            return (seed, plan, outcome);
+        }
+    }
+    panic!("{sabotage:?} was not found in {seeds} worlds");
+}
+
+#[test]
+fn disks_that_lose_what_they_acknowledged_are_found() {
+    let (_, _, outcome) = found(Sabotage::LyingDisks, 5);
+    let rule = outcome.violation.map(|violation| violation.rule);
+    let of_disks = [
+        Rule::AcknowledgedIsDurable,
+        Rule::VoteIsDurable,
+        Rule::TermNeverDecreases,
+        Rule::CommittedIsDurableOnQuorum,
+        Rule::RestartKeepsPromises,
+    ];
+    assert!(rule.is_some_and(|rule| of_disks.contains(&rule)), "{rule:?}");
+}
+
+#[test]
+fn messages_that_leave_before_their_promise_is_durable_are_found() {
+    found(Sabotage::HastyMessages, 5);
+}
+
+#[test]
+fn a_vote_that_is_forgotten_in_a_restart_is_found() {
+    let (_, _, outcome) = found(Sabotage::ForgottenVotes, 20);
+    let rule = outcome.violation.map(|violation| violation.rule);
+    assert!(rule == Some(Rule::RestartKeepsPromises) || rule == Some(Rule::VoteIsDurable), "{rule:?}");
+}
+
+#[test]
+fn stale_reads_are_found_and_the_world_is_made_smaller() {
+    let (seed, plan, outcome) = found(Sabotage::StaleReads, 20);
+    let violation = outcome.violation.expect("just found");
+    let (reduction, smaller) = shrink(&plan, &violation, 30);
+    assert_eq!(smaller.rule, violation.rule);
+    assert!(!reduction.is_empty(), "something of seed {seed} can be left out");
+    let mut plan = plan;
+    reduction.apply(&mut plan);
+    assert_eq!(run(&plan, None).violation, Some(smaller), "the smaller world fails in the same way each time");
+}
+
+#[test]
+fn the_standard_cluster_serves_fifty_operations_a_second() {
+    let outcome = run(&Plan::standard(1, Duration::from_mins(2)), None);
+    assert_eq!(outcome.violation, None);
+    let rate = outcome.operations.1 as f64 / (outcome.simulated as f64 / 1e9);
+    assert!((45.0..=55.0).contains(&rate), "{rate} operations a second");
+}
