@@ -207,8 +207,10 @@ enum Waiting {
     Operation,
 }
 
+/// Sees each step of a replica's core: the time, the input, the effects, and the core after it.
+pub type Witness = Box<dyn FnMut(Time, &Input, &[Effect], &Raft) + Send>;
+
 /// One replica.
-#[derive(Debug)]
 pub struct Node<S> {
     config: NodeConfig,
     raft: Raft,
@@ -225,6 +227,13 @@ pub struct Node<S> {
     /// The same, once the core has decided for it, until its mark in the log is durable.
     installing: Option<(StoredSnapshot, S)>,
     effects: Effects,
+    witness: Option<Witness>,
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("raft", &self.raft).field("machine", &self.machine).finish_non_exhaustive()
+    }
 }
 
 impl<S: StateMachine> Node<S> {
@@ -254,6 +263,7 @@ impl<S: StateMachine> Node<S> {
             arrived: None,
             installing: None,
             effects: Effects::new(),
+            witness: None,
             config,
         })
     }
@@ -323,6 +333,12 @@ impl<S: StateMachine> Node<S> {
         self.raft.next_deadline().min(self.senders.next_deadline())
     }
 
+    /// Lets `witness` see each step of the core from now on: for the judges of a simulation. It
+    /// changes nothing; without one a step costs what it did.
+    pub fn set_witness(&mut self, witness: Witness) {
+        self.witness = Some(witness);
+    }
+
     /// The consensus core.
     #[must_use]
     pub fn raft(&self) -> &Raft {
@@ -346,13 +362,22 @@ impl<S: StateMachine> Node<S> {
         let mut queue = VecDeque::from([input]);
         while let Some(input) = queue.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.raft.handle(now, input, &mut effects);
+            self.think(now, input, &mut effects);
             for effect in effects.drain() {
                 self.carry_out(now, effect, &mut queue, out);
             }
             self.effects = effects;
         }
         self.make_snapshot_if_due(out);
+    }
+
+    /// One step of the core.
+    fn think(&mut self, now: Time, input: Input, effects: &mut Effects) {
+        let seen = self.witness.is_some().then(|| input.clone());
+        self.raft.handle(now, input, effects);
+        if let Some((witness, input)) = self.witness.as_mut().zip(seen) {
+            witness(now, &input, effects.as_slice(), &self.raft);
+        }
     }
 
     fn carry_out(&mut self, now: Time, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {
@@ -391,7 +416,7 @@ impl<S: StateMachine> Node<S> {
             }
         }
         let mut effects = Effects::new();
-        self.raft.handle(now, Input::Applied { index: last.index }, &mut effects);
+        self.think(now, Input::Applied { index: last.index }, &mut effects);
         for effect in effects.drain() {
             match effect {
                 Effect::Answer { token, outcome: Outcome::Done { position } } => {
