@@ -10,7 +10,7 @@ mod node;
 mod snapshots;
 
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
-pub use node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
+pub use node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};
 pub use snapshots::{SnapshotChunk, SnapshotChunkReply, StoredSnapshot};
 
 pub use bowline_raft as raft;

@@ -208,8 +208,10 @@ enum Waiting {
     Operation,
 }
 
+/// Sees each step of a replica's core: the time, the input, the effects, and the core after it.
+pub type Witness = Box<dyn FnMut(Time, &Input, &[Effect], &Raft) + Send>;
+
 /// One replica.
-#[derive(Debug)]
 pub struct Node<S> {
     config: NodeConfig,
     raft: Raft,
@@ -228,6 +230,13 @@ pub struct Node<S> {
     /// What the machine said to commands that the core doesn't know to be applied yet.
     responses: BTreeMap<Index, Bytes>,
     effects: Effects,
+    witness: Option<Witness>,
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("raft", &self.raft).field("machine", &self.machine).finish_non_exhaustive()
+    }
 }
 
 impl<S: StateMachine> Node<S> {
@@ -258,6 +267,7 @@ impl<S: StateMachine> Node<S> {
             installing: None,
             responses: BTreeMap::new(),
             effects: Effects::new(),
+            witness: None,
             config,
         })
     }
@@ -327,6 +337,12 @@ impl<S: StateMachine> Node<S> {
         self.raft.next_deadline().min(self.senders.next_deadline())
     }
 
+    /// Lets `witness` see each step of the core from now on: for the judges of a simulation. It
+    /// changes nothing; without one a step costs what it did.
+    pub fn set_witness(&mut self, witness: Witness) {
+        self.witness = Some(witness);
+    }
+
     /// The consensus core.
     #[must_use]
     pub fn raft(&self) -> &Raft {
@@ -363,7 +379,7 @@ impl<S: StateMachine> Node<S> {
         while let Some(input) = queue.pop_front() {
             let applied = if let Input::Applied { index } = &input { Some(*index) } else { None };
             let mut effects = std::mem::take(&mut self.effects);
-            self.raft.handle(now, input, &mut effects);
+            self.think(now, input, &mut effects);
             for effect in effects.drain() {
                 self.carry_out(effect, &mut queue, out);
             }
@@ -374,6 +390,15 @@ impl<S: StateMachine> Node<S> {
             }
         }
         self.make_snapshot_if_due(out);
+    }
+
+    /// One step of the core.
+    fn think(&mut self, now: Time, input: Input, effects: &mut Effects) {
+        let seen = self.witness.is_some().then(|| input.clone());
+        self.raft.handle(now, input, effects);
+        if let Some((witness, input)) = self.witness.as_mut().zip(seen) {
+            witness(now, &input, effects.as_slice(), &self.raft);
+        }
     }
 
     fn carry_out(&mut self, effect: Effect, queue: &mut VecDeque<Input>, out: &mut Vec<NodeEffect>) {

@@ -101,6 +101,7 @@ fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: us
 fn run(seed: u64) -> (usize, usize) {
     let mut random = Random::new(seed);
     let mut world = World::configured(3 + 2 * (seed % 2), seed, small);
+    world.watch();
     let mut clients = Clients::default();
     for number in 0..STEPS {
         disturb(&mut world, &mut random);

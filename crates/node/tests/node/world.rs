@@ -1,6 +1,7 @@
 //! Nodes, their disks, and what is between them, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline_node::raft::{
@@ -10,6 +11,7 @@ use bowline_node::raft::{
 use bowline_node::{
     Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, StoredSnapshot,
 };
+use bowline_sim::spec::Lockstep;
 use bytes::Bytes;
 
 use crate::ledger::Ledger;
@@ -106,6 +108,8 @@ pub(crate) struct World {
     pub(crate) sent: Vec<(NodeId, NodeId, NodeMessage)>,
     /// Snapshots that replicas have stored, in order.
     pub(crate) stored: Vec<(NodeId, SnapshotHeader)>,
+    /// The reference model, if it watches this world.
+    model: Option<Arc<Mutex<Lockstep>>>,
 }
 
 pub(crate) fn n(id: u64) -> NodeId {
@@ -139,11 +143,31 @@ impl World {
             halts_expected: false,
             sent: Vec::new(),
             stored: Vec::new(),
+            model: None,
         };
         for id in (1..=count).map(NodeId) {
             world.add(id, Disk::founding(membership.clone()));
         }
         world
+    }
+
+    /// Holds every step from now on against the reference model. For a world that has just begun, in
+    /// which no message is forged.
+    pub(crate) fn watch(&mut self) {
+        self.model = Some(Arc::default());
+        self.ids().into_iter().for_each(|id| self.show(id));
+    }
+
+    /// Shows the model a replica that has just started.
+    fn show(&mut self, id: NodeId) {
+        let Some(model) = &self.model else { return };
+        let node = self.hosts.get_mut(&id).unwrap().node.as_mut().unwrap();
+        model.lock().unwrap().started(node.raft()).unwrap_or_else(|violation| panic!("{violation}"));
+        let model = Arc::clone(model);
+        node.set_witness(Box::new(move |now, input, effects, raft| {
+            // What is wrong is kept in the model until the world asks.
+            let _ = model.lock().unwrap().step(raft, now, input, effects);
+        }));
     }
 
     /// A replica that knows nobody yet.
@@ -167,6 +191,7 @@ impl World {
         (self.configure)(&mut config);
         let node = Node::new(config, Ledger::default(), host.disk.recover(), now).unwrap();
         host.node = Some(node);
+        self.show(id);
     }
 
     /// Ends a replica: what its disk had not finished is lost, and nobody answers its clients.
@@ -254,6 +279,9 @@ impl World {
                 assert_eq!(up_to.0, host.durable.0 + 1, "writes come in the order of their ids");
                 host.disk.write(write);
                 host.durable = up_to;
+                if let Some(model) = &self.model {
+                    model.lock().unwrap().durable(id, up_to);
+                }
                 for (_, to, message) in host.held.extract_if(.., |(after, ..)| *after <= up_to).collect::<Vec<_>>() {
                     self.post(id, to, message);
                 }
@@ -275,6 +303,9 @@ impl World {
         let host = self.hosts.get_mut(&id).unwrap();
         let Some(node) = &mut host.node else { return };
         node.handle(now, input, &mut effects);
+        if let Some(violation) = self.model.as_ref().and_then(|model| model.lock().unwrap().violation().cloned()) {
+            panic!("{violation}");
+        }
         for effect in effects {
             let host = self.hosts.get_mut(&id).unwrap();
             // One job after the other.

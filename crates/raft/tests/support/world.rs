@@ -8,6 +8,8 @@ use bowline_raft::{
     Time, Token,
 };
 
+use bowline_sim::spec::Lockstep;
+
 use super::host::{Host, Work};
 use super::narrate::{self, Status};
 use super::oracle::Oracle;
@@ -31,6 +33,8 @@ pub(crate) struct World {
     /// Links that lose everything, each for one direction.
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) oracle: Oracle,
+    /// The reference model: each step of each replica must be one of its steps.
+    pub(crate) model: Lockstep,
     pub(crate) trace: Vec<String>,
     /// Without a story nobody reads the lines.
     pub(crate) silent: bool,
@@ -47,7 +51,9 @@ impl World {
         let mut world = World::default();
         for id in (1..=voters + learners + spares).map(NodeId) {
             let membership = (id.0 <= voters + learners).then(|| founders.clone());
-            world.hosts.insert(id, Host::new(config(id), membership));
+            let host = Host::new(config(id), membership);
+            world.model.started(host.raft()).unwrap_or_else(|violation| panic!("{violation}"));
+            world.hosts.insert(id, host);
         }
         world
     }
@@ -73,13 +79,14 @@ impl World {
     /// Gives a replica an input and carries out what follows from it, except for what the network,
     /// a held disk or a held state machine keeps back.
     pub(crate) fn feed(&mut self, id: NodeId, input: Input) {
-        let host = self.host_mut(id);
+        let host = self.hosts.get_mut(&id).expect("the test names replicas that exist");
         let clock = host.clock;
         let Some(raft) = &mut host.raft else { return };
         let before = Status::of(raft);
         let (led, last) = (raft.is_leader(), raft.log().last());
         let mut effects = Effects::new();
-        raft.handle(clock, input, &mut effects);
+        let watched = self.model.drive(raft, clock, input, &mut effects);
+        watched.unwrap_or_else(|violation| panic!("{violation}"));
         let elected = !led && raft.is_leader();
         let lines = Status::of(raft).changes_since(&before, raft);
         if elected {
@@ -199,6 +206,7 @@ impl World {
             host.sync_one();
         }
         let durable = host.durable;
+        self.model.durable(id, durable);
         while let Some((_, to, message)) = self.host_mut(id).parked.pop_front_if(|(after, ..)| *after <= durable) {
             self.post(Envelope { from: id, to, message, contents: Vec::new() });
         }
@@ -247,6 +255,7 @@ impl World {
     pub(crate) fn restart(&mut self, id: NodeId) {
         self.oracle.restarted(id, &self.hosts[&id].disk);
         self.host_mut(id).start();
+        self.model.started(self.hosts[&id].raft()).unwrap_or_else(|violation| panic!("{violation}"));
     }
 
     pub(crate) fn store_snapshot(&mut self, id: NodeId) -> Option<Index> {

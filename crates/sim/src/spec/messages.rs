@@ -1,0 +1,145 @@
+//! What a server may say in its state: each message is one that a transition of the model sends.
+
+use bowline_raft::{AppendEntries, AppendOutcome, Body, Message, NodeId, PersistId};
+
+use super::lockstep::Step;
+use super::rule::{Checked, Rule, check};
+use super::server::{Ballot, Role};
+
+impl Step<'_> {
+    pub(super) fn said(&mut self, to: NodeId, message: &Message, after: Option<PersistId>) -> Checked {
+        let Ballot { term, .. } = self.server.ballot;
+        check(message.term == term, Rule::Message, || format!("speaks in {} while it is in {term}", message.term))?;
+        match &message.body {
+            Body::PreVote { last } => self.asks_for_pre_vote(*last),
+            Body::PreVoteReply { granted } => self.answers_pre_vote(to, *granted),
+            Body::RequestVote { last, transfer } => self.asks_for_vote(*last, *transfer, after),
+            Body::RequestVoteReply { granted: true } => self.votes(to, after),
+            Body::RequestVoteReply { granted: false } => Ok(()),
+            Body::AppendEntries(append) => self.sends_entries(append),
+            Body::AppendEntriesReply(reply) => self.answers_append(to, &reply.outcome, after),
+            Body::InstallSnapshot(_) => self.leads(Rule::Message, "sends a snapshot"),
+            Body::TimeoutNow => self.leads(Rule::Message, "asks for an election"),
+            Body::ReadIndex { .. } | Body::ReadIndexReply { index: None, .. } => Ok(()),
+            Body::ReadIndexReply { index: Some(index), .. } => {
+                self.leads(Rule::Message, "confirms a read")?;
+                self.advance_commit(self.raft.commit_index())?;
+                let server = &*self.server;
+                let knows = server.log.term_at(server.commit) == Some(term) && *index <= server.commit;
+                check(knows, Rule::Message, || {
+                    format!("confirms a read at {index} in {term} with the commit index {}", server.commit)
+                })
+            }
+        }
+    }
+
+    fn asks_for_pre_vote(&self, last: bowline_raft::Position) -> Checked {
+        let own = self.server.log.last();
+        check(last == own && self.server.role != Role::Leader, Rule::Message, || {
+            format!("asks for pre-votes as {:?} with {last} while its log ends at {own}", self.server.role)
+        })
+    }
+
+    fn answers_pre_vote(&self, to: NodeId, granted: bool) -> Checked {
+        let asked = match self.message {
+            Some(Message { term, body: Body::PreVote { last } }) if self.from == Some(to) => Some((*term, *last)),
+            _ => None,
+        };
+        let server = &*self.server;
+        let fit = asked.is_some_and(|(term, last)| term == server.ballot.term && last >= server.log.last());
+        check(asked.is_some() && (fit || !granted), Rule::Message, || {
+            format!("answers {to} granted={granted} to the pre-vote {asked:?}")
+        })?;
+        check(!(granted && self.promised), Rule::Stickiness, || format!("grants {to} a pre-vote"))
+    }
+
+    fn asks_for_vote(&self, last: bowline_raft::Position, transfer: bool, after: Option<PersistId>) -> Checked {
+        let (server, own) = (&*self.server, self.server.log.last());
+        let stands = server.role == Role::Candidate && last == own && transfer == server.transfer;
+        check(stands, Rule::Message, || {
+            format!("asks for votes as {:?} with {last} (transfer: {transfer}); its log ends at {own}", server.role)
+        })?;
+        self.promises(server.ballot, after)
+    }
+
+    /// A vote that is told must be durable when it leaves.
+    fn promises(&self, ballot: Ballot, after: Option<PersistId>) -> Checked {
+        let durable = self.server.ballot_after(after);
+        check(durable == ballot, Rule::Promise, || format!("tells {ballot:?} when {durable:?} is durable"))
+    }
+
+    fn votes(&self, to: NodeId, after: Option<PersistId>) -> Checked {
+        let ballot = self.server.ballot;
+        check(ballot.voted_for == Some(to) && self.from == Some(to), Rule::GrantVote, || {
+            format!("tells {to} that it has its vote of {}, which {:?} has", ballot.term, ballot.voted_for)
+        })?;
+        self.may_grant()?;
+        self.promises(ballot, after)
+    }
+
+    fn sends_entries(&mut self, append: &AppendEntries) -> Checked {
+        self.leads(Rule::AppendEntries, "sends entries")?;
+        let mut before = append.prev;
+        let known = self.server.log.contains(before);
+        check(known, Rule::AppendEntries, || format!("sends entries after {before}, which its log doesn't hold"))?;
+        for entry in &append.entries {
+            let position = entry.position();
+            let own = entry.index == before.index.next() && self.server.log.contains(position);
+            check(own && self.ledger.holds(entry, Some(before.term)), Rule::AppendEntries, || {
+                format!("sends after {before} an entry {position} that its log doesn't hold there")
+            })?;
+            before = position;
+        }
+        // What was committed in this step shows here first.
+        if append.commit_index > self.server.commit {
+            self.advance_commit(append.commit_index)?;
+        }
+        Ok(())
+    }
+
+    fn answers_append(&mut self, to: NodeId, outcome: &AppendOutcome, after: Option<PersistId>) -> Checked {
+        let asked = matches!(
+            self.message.map(|message| &message.body),
+            Some(Body::AppendEntries(_) | Body::InstallSnapshot(_))
+        );
+        check(asked && self.from == Some(to), Rule::Acknowledge, || format!("answers {to}, who has sent no entries"))?;
+        if self.message.is_some_and(|message| message.term == self.server.ballot.term) {
+            self.follow()?;
+            let (heard, now) = (self.raft.leader_contact(), self.server.now);
+            check(heard >= Some(now), Rule::Stickiness, || {
+                format!("answers its leader at {now:?} and has last heard it at {heard:?}")
+            })?;
+        }
+        match *outcome {
+            AppendOutcome::Accepted { match_index } => self.acknowledges(match_index, after),
+            AppendOutcome::Rejected { hint, .. } => {
+                let wrong = self.append().filter(|(append, _)| self.server.matches_at(append.prev));
+                check(wrong.is_none() && self.server.log.contains(hint), Rule::Acknowledge, || {
+                    format!("refuses entries after a place that matches, or hints at {hint} which it doesn't hold")
+                })
+            }
+        }
+    }
+
+    fn acknowledges(&mut self, match_index: bowline_raft::Index, after: Option<PersistId>) -> Checked {
+        let shown = self.append().map(|(_, end)| end).or(self.snapshot().map(|header| header.position));
+        if self.snapshot().is_some() {
+            self.advance_commit(self.raft.commit_index())?;
+        }
+        let server = &*self.server;
+        let matched = shown.filter(|end| server.matches_at(*end));
+        // A snapshot that is older than what is committed is answered with that.
+        let limit = match (matched, self.snapshot()) {
+            (Some(end), Some(_)) => Some(end.index.max(server.commit)),
+            (Some(end), None) => Some(end.index),
+            (None, _) => None,
+        };
+        check(limit.is_some_and(|limit| match_index <= limit), Rule::Acknowledge, || {
+            format!("acknowledges {match_index} where {matched:?} is what matches")
+        })?;
+        let durable = server.log_is_durable_after(after, match_index) && server.ballot_after(after) == server.ballot;
+        check(durable, Rule::Promise, || {
+            format!("acknowledges {match_index} when its disk has {}", server.durable.log.last())
+        })
+    }
+}
