@@ -35,6 +35,7 @@ mod explain;
 mod log;
 mod membership;
 mod message;
+mod mutant;
 mod persistence;
 mod progress;
 mod quorum;
@@ -55,6 +56,8 @@ pub use explain::{Explanation, PeerExplanation, RoleExplanation, Uncommitted};
 pub use log::{ENTRY_OVERHEAD, Entry, Log, Payload};
 pub use membership::{Group, MAX_MEMBERS, Membership, MembershipChange, MembershipError, MembershipHistory};
 pub use message::{AppendEntries, AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, Message, SnapshotHeader};
+#[cfg(feature = "museum")]
+pub use mutant::Mutant;
 pub use progress::Pause;
 pub use quorum::{Quorum, VoteResult, majority};
 pub use raft::{Raft, Recovered};

@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effects, Outcome, ReadKind};
 use crate::message::Body;
-use crate::raft::Raft;
+use crate::mutant::mutant;
+use crate::raft::{Raft, quorum_in_force};
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
@@ -82,9 +83,13 @@ impl Raft {
         if leader.reads.len() >= self.config.max_waiting_reads {
             return self.refuse_read(reader, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
-        let term_committed = self.commit_index >= leader.term_start;
-        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader);
-        let index = self.commit_index;
+        let term_committed = self.commit_index >= leader.term_start || mutant!(self.config, ReadBeforeTermCommit);
+        let under_lease =
+            (kind == ReadKind::Lease && self.lease_is_valid(leader)) || mutant!(self.config, ReadWithoutQuorum);
+        let mut index = self.commit_index;
+        if mutant!(self.config, BatchedReadsShareIndex) {
+            index = leader.reads.waiting.front().map_or(index, |first| first.index);
+        }
         if term_committed && under_lease {
             return self.grant_read(reader, index, out);
         }
@@ -118,7 +123,7 @@ impl Raft {
             Some(progress) => Some(progress.round),
             None => (id == self.config.id).then_some(newest),
         };
-        let Some(confirmed) = self.membership.current().quorum().reached(answered) else { return };
+        let Some(confirmed) = quorum_in_force(&self.membership, &self.config).reached(answered) else { return };
         leader.reads.confirmed = leader.reads.confirmed.max(confirmed);
         let confirmed = leader.reads.confirmed;
         let ready = leader.reads.waiting.partition_point(|read| read.round <= confirmed);
@@ -153,14 +158,15 @@ impl Raft {
             Some(progress) => progress.contact,
             None => (id == self.config.id).then_some(Time::NEVER),
         };
-        let contact = self.membership.current().quorum().reached(answered);
+        let contact = self.quorum().reached(answered);
         let valid_until = contact.map(|contact| contact.after(self.config.lease_duration()));
         self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| self.now < until)
     }
 
     fn grant_read(&mut self, reader: Reader, index: Index, out: &mut Effects) {
+        let applied = if mutant!(self.config, ReadBeforeApplied) { index } else { self.applying.applied() };
         match reader {
-            Reader::Local(token) => self.requests.readable(token, index, self.applying.applied(), out),
+            Reader::Local(token) => self.requests.readable(token, index, applied, out),
             Reader::Remote { from, context } => {
                 self.send_now(from, Body::ReadIndexReply { context, index: Some(index) }, out);
             }

@@ -9,6 +9,7 @@ use crate::effect::{Effects, Outcome, Refusal};
 use crate::log::Payload;
 use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
 use crate::message::Body;
+use crate::mutant::mutant;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
 use crate::types::Token;
@@ -35,7 +36,8 @@ impl Raft {
     fn next_membership(&self, change: &MembershipChange) -> Result<(Membership, Group), MembershipError> {
         let current = self.membership.current();
         let term_committed = self.leader_ref().is_some_and(|leader| self.commit_index >= leader.term_start);
-        if !term_committed {
+        let too_early = mutant!(self.config, ChangeBeforeTermCommit) || mutant!(self.config, SingleServerOf2015);
+        if !term_committed && !too_early {
             return Err(MembershipError::TermNotCommitted);
         }
         if *change == MembershipChange::Revert {
@@ -45,7 +47,8 @@ impl Raft {
             let goal = reverted.incoming().clone();
             return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
         }
-        if current.is_joint() || !self.membership_is_committed() {
+        let under_way = current.is_joint() || !self.membership_is_committed();
+        if under_way && !mutant!(self.config, TwoChangesInFlight) {
             return Err(MembershipError::ChangeUnderWay);
         }
         let group = current.incoming();
@@ -53,7 +56,10 @@ impl Raft {
         if let Some(laggard) = goal.voters.difference(&group.voters).find(|id| !self.has_caught_up(**id)) {
             return Err(MembershipError::NotCaughtUp(*laggard));
         }
-        let next = if goal.voters == group.voters {
+        let one_apart = goal.voters.symmetric_difference(&group.voters).count() == 1;
+        let without_joint = (one_apart && mutant!(self.config, SingleServerOf2015))
+            || (!one_apart && mutant!(self.config, NoJointForReplace));
+        let next = if goal.voters == group.voters || without_joint {
             Membership::simple(goal.clone())
         } else {
             Membership::joint(group.clone(), goal.clone())
@@ -90,6 +96,10 @@ impl Raft {
             return;
         }
         let current = self.membership.current();
+        let begun_before = self.membership.current_index().is_none_or(|index| index < leader.term_start);
+        if mutant!(self.config, JointNotLeft) && current.is_joint() && begun_before {
+            return;
+        }
         if current.is_joint() {
             if leader.transfer.is_none() {
                 let left = current.left();
@@ -97,7 +107,7 @@ impl Raft {
             }
             return;
         }
-        if !current.is_voter(self.config.id) {
+        if !current.is_voter(self.config.id) && !mutant!(self.config, RemovedLeaderStays) {
             self.leave_office(out);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::log::Log;
 use crate::membership::Group;
+use crate::mutant::mutant;
 use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
 /// The requests that have not been answered yet.
@@ -25,6 +26,8 @@ pub(crate) struct Requests {
     pub(crate) changes: Vec<PendingChange>,
     /// The leadership transfer that this replica started.
     pub(crate) transfer: Option<PendingTransfer>,
+    #[cfg(feature = "museum")]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A membership change that awaits its end.
@@ -134,7 +137,8 @@ impl Requests {
         while let Some(entry) = self.proposals.first_entry().filter(|entry| entry.key().0 <= index) {
             let ((index, term), token) = entry.remove_entry();
             let position = Position::new(index, term);
-            let outcome = if log.contains(position) { Outcome::Done { position } } else { Outcome::Superseded };
+            let done = log.contains(position) || mutant!(self, SuccessIgnoringTerm);
+            let outcome = if done { Outcome::Done { position } } else { Outcome::Superseded };
             self.answer(token, outcome, out);
         }
         self.bury(index, log, out);
