@@ -412,8 +412,10 @@ impl Raft {
         self.membership.current()
     }
 
-    /// What a snapshot of the state machine as of `index` must say of itself; `None` if the log
-    /// no longer knows that entry.
+    /// What a snapshot of the state machine as of `index` must say of itself; `None` if the log no
+    /// longer knows that entry, or if this replica doesn't know the configuration as of it: one that
+    /// was added to a cluster and got its log from the start learns of no configuration before the
+    /// first entry that holds one.
     #[must_use]
     pub fn snapshot_header(&self, index: Index) -> Option<SnapshotHeader> {
         let position = self.log.position_at(index)?;
@@ -421,7 +423,7 @@ impl Raft {
             true => self.membership.current(),
             false => self.membership.at(index),
         };
-        Some(SnapshotHeader { position, membership: membership.clone() })
+        (membership != &Membership::default()).then(|| SnapshotHeader { position, membership: membership.clone() })
     }
 
     /// Why this replica has stopped, if it has.
