@@ -1,4 +1,6 @@
 //! The deterministic world, and the judges of what happened in it.
 
 pub mod linearizability;
+#[cfg(feature = "museum")]
+pub mod museum;
 pub mod trace;
