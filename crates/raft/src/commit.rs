@@ -11,7 +11,7 @@ use crate::role::Role;
 use crate::types::{Index, PersistId};
 
 /// How far the state machine is, and what it has been given to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Applying {
     applied: Index,
     handed_over: Index,

@@ -8,7 +8,7 @@ use crate::types::NodeId;
 
 /// Bound on how far the clocks of two replicas may drift apart, in parts per million of the time
 /// that passes. Leases are shortened by it; beyond it they would be unsafe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DriftBound {
     parts_per_million: u32,
 }
@@ -48,7 +48,7 @@ impl Default for DriftBound {
 }
 
 /// The tunable parts of the core.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Identity of this replica.
     pub id: NodeId,

@@ -45,6 +45,7 @@ mod read;
 mod reconfigure;
 mod replication;
 mod requests;
+mod rest;
 mod role;
 mod snapshot;
 mod transfer;

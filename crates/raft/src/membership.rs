@@ -15,7 +15,7 @@ use crate::types::{Index, NodeId};
 pub const MAX_MEMBERS: usize = 64;
 
 /// Voters and learners that belong together: a simple configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group {
     /// Members whose votes and acknowledgements count.
     pub voters: BTreeSet<NodeId>,
@@ -50,7 +50,7 @@ impl Group {
 }
 
 /// A configuration of the cluster: a group, or two of them while one is exchanged for the other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Membership {
     incoming: Group,
     outgoing: Option<Group>,
@@ -253,7 +253,7 @@ pub(crate) fn target_of(current: &Group, change: &MembershipChange) -> Result<Gr
 }
 
 /// The configurations that the log and the snapshot under it hold, in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MembershipHistory {
     /// The configuration as of the log's base.
     base: Membership,
@@ -315,6 +315,14 @@ impl MembershipHistory {
         while self.changes.front().is_some_and(|(index, _)| *index <= through) {
             let (_, membership) = self.changes.pop_front().expect("there is a front entry");
             self.base = membership;
+        }
+    }
+
+    /// Changes every configuration into another.
+    pub(crate) fn change_all(&mut self, change: impl Fn(&Membership) -> Membership) {
+        self.base = change(&self.base);
+        for (_, membership) in &mut self.changes {
+            *membership = change(membership);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::mutant::mutant;
 use crate::types::{Index, PersistId};
 
 /// What was written and what of it is durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Persistence {
     last: PersistId,
     pending: VecDeque<Pending>,
@@ -17,7 +17,7 @@ pub(crate) struct Persistence {
 }
 
 /// A write that is not durable yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     id: PersistId,
     /// The log is durable up to here once this write is.
@@ -70,6 +70,16 @@ impl Persistence {
                 self.durable_index = self.durable_index.max(index);
             }
         }
+    }
+
+    /// Numbers the writes anew, from the first that is not durable. Returns by how much they went down.
+    pub(crate) fn start_anew(&mut self) -> u64 {
+        let shift = self.pending.front().map_or(self.last.0, |pending| pending.id.0 - 1);
+        self.last.0 -= shift;
+        for pending in &mut self.pending {
+            pending.id.0 -= shift;
+        }
+        shift
     }
 
     /// Whether this write is durable.

@@ -44,7 +44,7 @@ impl Recovered {
 /// It is driven through [`Raft::handle`] by one owner, and says what to do in [`Effects`]. It reads
 /// no clock and draws no randomness that the host didn't give it: the same inputs always give the
 /// same effects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) random: Random,

@@ -17,7 +17,7 @@ use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
 /// The reads that wait at a leader.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct LeaderReads {
     /// The latest round that was begun; each message to a follower carries it.
     round: Round,
@@ -41,7 +41,7 @@ impl LeaderReads {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct WaitingRead {
     reader: Reader,
     /// What was committed when the read arrived.
@@ -51,7 +51,7 @@ struct WaitingRead {
 }
 
 /// Who reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     /// A client of this replica.
     Local(Token),
@@ -60,7 +60,7 @@ enum Reader {
 }
 
 /// A read of a follower's client, on its way to the leader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Relay {
     token: Token,
     kind: ReadKind,

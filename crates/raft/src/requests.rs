@@ -9,7 +9,7 @@ use crate::mutant::mutant;
 use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
 /// The requests that have not been answered yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
     /// Every unanswered token, with the time at which it is given up.
     open: BTreeMap<Token, Option<Time>>,
@@ -31,7 +31,7 @@ pub(crate) struct Requests {
 }
 
 /// A membership change that awaits its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingChange {
     pub(crate) token: Token,
     /// The first entry of the change.
@@ -41,7 +41,7 @@ pub(crate) struct PendingChange {
 }
 
 /// A leadership transfer that awaits its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingTransfer {
     pub(crate) token: Token,
     pub(crate) to: NodeId,

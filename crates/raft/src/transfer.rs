@@ -12,7 +12,7 @@ use crate::types::{NodeId, Time, Token};
 
 /// A transfer that a leader is carrying out. It takes no new entries meanwhile, and gives up after
 /// an election timeout (S60, S62).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Transfer {
     to: NodeId,
     deadline: Time,

@@ -7,7 +7,6 @@
 
 mod catalogue;
 mod layers;
-mod panics;
 // The same hosts, oracles, scripts and schedules that the core's own tests use.
 #[path = "../../raft/tests/support/mod.rs"]
 mod support;

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::panics::caught;
 use super::support::schedule::{Flavour, Schedule};
 use super::support::script::Script;
 use super::{Check, Finding, Kill, Layer, Mutant};
+use crate::panics::{Panic, caught};
 
 /// The golden scripts of the core.
 pub struct Stories {
@@ -33,8 +33,7 @@ impl Stories {
     /// How a story came out otherwise, if it did.
     fn deviation(text: &str, mutant: Option<Mutant>) -> Option<(Check, String)> {
         match caught(|| goldenscript::generate(&mut Script { mutant, ..Script::default() }, text)) {
-            Err((_, said)) if said.is_empty() => Some((Check::Story, "it can't be told to its end".to_owned())),
-            Err((check, said)) => Some((check, said)),
+            Err(panic) => Some((whose(&panic), panic.said)),
             Ok(Err(error)) => Some((Check::Story, error.to_string())),
             Ok(Ok(told)) => {
                 let differs = told.lines().zip(text.lines()).find(|(told, written)| told != written);
@@ -88,7 +87,8 @@ impl Schedules {
     fn run(seed: u64, mutant: Option<Mutant>) -> Option<(Check, String)> {
         let flavours = [Flavour::Plain, Flavour::Membership, Flavour::Snapshots, Flavour::Everything];
         let flavour = flavours[(seed % 4) as usize];
-        caught(|| Schedule::new(seed, flavour, |config| config.mutant = mutant).run()).err()
+        let outcome = caught(|| Schedule::new(seed, flavour, |config| config.mutant = mutant).run());
+        outcome.err().map(|panic| (whose(&panic), panic.said))
     }
 }
 
@@ -110,5 +110,30 @@ impl Layer for Schedules {
             }
         }
         Finding { kill: None, spent: end - self.seeds.start }
+    }
+}
+
+/// Whose check a panic was.
+fn whose(panic: &Panic) -> Check {
+    if panic.file.contains("raft/src/") || panic.said.contains(" halts: ") {
+        Check::Assertion
+    } else if panic.file.ends_with("schedule.rs") || panic.file.ends_with("drills.rs") {
+        Check::Liveness
+    } else {
+        Check::Oracle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_has_an_owner() {
+        let by = |file: &str, said: &str| whose(&Panic { file: file.to_owned(), said: said.to_owned() });
+        assert_eq!(by("crates/raft/src/log.rs", ""), Check::Assertion);
+        assert_eq!(by("crates/raft/tests/support/drills.rs", ""), Check::Liveness);
+        assert_eq!(by("crates/raft/tests/support/world.rs", "n1 halts: x"), Check::Assertion);
+        assert_eq!(by("crates/raft/tests/support/oracle.rs", "n1 votes twice"), Check::Oracle);
     }
 }
