@@ -19,12 +19,19 @@ use crate::lan::{parse_profile, write_history_file};
 use crate::live::{Live, at};
 use crate::scenarios;
 
+mod exhaust;
+mod museum;
+
 #[derive(Subcommand)]
 pub(crate) enum SimCommand {
     /// Runs one scenario of the LAN in virtual time.
     Run(RunCommand),
     /// Runs random mixtures of everything that a LAN can do to replicas.
     Lan(MixturesCommand),
+    /// Searches every order of events over a few replicas, within bounds.
+    Exhaust(exhaust::ExhaustCommand),
+    /// Shows which tests notice which historic bugs of the core.
+    Museum(museum::MuseumCommand),
 }
 
 #[derive(Args)]
@@ -92,6 +99,8 @@ impl SimCommand {
                 Some(seed) => command.run_one(seed),
                 None => command.run_all(),
             },
+            SimCommand::Exhaust(command) => command.run(),
+            SimCommand::Museum(command) => command.run(),
         }
     }
 }

@@ -12,7 +12,7 @@ mod layers;
 mod support;
 
 pub use catalogue::{Absent, NOT_IN_THE_CORE};
-pub use layers::{Schedules, Stories};
+pub use layers::{Schedules, Search, Stories};
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -107,10 +107,17 @@ impl Schedule {
         self.pass(Duration::from_millis(500), true);
     }
 
-    /// A transfer ends where it was meant to (thesis 3.10).
+    /// A transfer ends where it was meant to, or not at all (thesis 3.10).
     fn leadership_is_handed_over(&mut self, voters: &BTreeSet<NodeId>) {
         let leader = self.leader();
         let to = *voters.iter().find(|id| **id != leader).expect("there are three voters");
+        // To one that is down it comes to nothing, and stands in nobody's way (S60).
+        self.world.crash(to);
+        self.request(leader, |token| Input::TransferLeadership { token, to: Some(to) });
+        self.pass(Duration::from_millis(500), true);
+        self.serve(leader);
+        self.world.restart(to);
+        self.pass(Duration::from_millis(500), true);
         self.request(leader, |token| Input::TransferLeadership { token, to: Some(to) });
         self.pass(Duration::from_millis(500), true);
         assert_eq!(self.leader(), to, "the leadership is handed over");

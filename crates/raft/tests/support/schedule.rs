@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bowline_raft::{Config, DriftBound, Input, MembershipChange, NodeId, Random, ReadKind, Time};
+use bowline_raft::{Config, DriftBound, Group, Input, MembershipChange, NodeId, Random, ReadKind, Time};
 
 use super::world::World;
 
@@ -219,12 +219,13 @@ impl Schedule {
             }
             1 | 2 if membership => {
                 let member = self.any();
-                let change = match self.below(6) {
+                let change = match self.below(7) {
                     0 | 1 => MembershipChange::AddLearner(member),
                     2 => MembershipChange::Promote(member),
                     3 => MembershipChange::Demote(member),
                     4 => MembershipChange::Remove(member),
-                    _ => MembershipChange::Revert,
+                    5 => MembershipChange::Revert,
+                    _ => self.replacement(id),
                 };
                 let token = self.world.token(id, "", None);
                 self.world.feed(id, Input::ChangeMembership { token, change });
@@ -236,6 +237,13 @@ impl Schedule {
             }
             _ => {}
         }
+    }
+
+    /// Some of the members that `at` knows, as a new group.
+    fn replacement(&mut self, at: NodeId) -> MembershipChange {
+        let mut voters = self.world.host(at).raft().membership().members();
+        voters.retain(|_| self.chance(60));
+        MembershipChange::Replace(Group { voters, learners: BTreeSet::new() })
     }
 
     /// Everything works again: then the cluster must too.

@@ -401,7 +401,8 @@ impl Space {
         (best, by)
     }
 
-    fn encoded(&mut self, state: &State, naming: usize) -> Vec<u32> {
+    /// The state under other names, as numbers.
+    pub(super) fn encoded(&mut self, state: &State, naming: usize) -> Vec<u32> {
         let count = state.replicas.len();
         let mut code = vec![0; count + 2];
         for (at, replica) in state.replicas.iter().enumerate() {
@@ -425,6 +426,12 @@ impl Space {
         let used = Used { commands: used(4), crashes: used(3), changes: used(2), doubles: used(1), drops: used(0) };
         let (replicas, network) = (code[..count].to_vec(), code[count + 2..].to_vec());
         State { replicas, memory: code[count], used, network }
+    }
+
+    /// How many namings there are.
+    #[cfg(test)]
+    pub(super) fn namings(&self) -> usize {
+        self.namings.len()
     }
 
     fn renamed_replica(&mut self, replica: u32, naming: usize) -> u32 {
@@ -480,12 +487,17 @@ impl Space {
     /// What an action of the canonical state is called before the naming that led there.
     pub(super) fn called_before(&mut self, action: Action, naming: usize) -> Action {
         let inverse = self.namings[naming].inverse;
-        let names = self.namings[inverse].names.clone();
+        self.called_after(action, inverse)
+    }
+
+    /// What an action is called under a naming.
+    pub(super) fn called_after(&mut self, action: Action, naming: usize) -> Action {
+        let names = self.namings[naming].names.clone();
         let at = |replica: usize| names[replica].0 as usize - 1;
         match action {
-            Action::Deliver(message) => Action::Deliver(self.renamed_message(message, inverse)),
-            Action::Double(message) => Action::Double(self.renamed_message(message, inverse)),
-            Action::Drop(message) => Action::Drop(self.renamed_message(message, inverse)),
+            Action::Deliver(message) => Action::Deliver(self.renamed_message(message, naming)),
+            Action::Double(message) => Action::Double(self.renamed_message(message, naming)),
+            Action::Drop(message) => Action::Drop(self.renamed_message(message, naming)),
             Action::TimeOut(replica) => Action::TimeOut(at(replica)),
             Action::Heartbeat(replica) => Action::Heartbeat(at(replica)),
             Action::Propose(replica, number) => Action::Propose(at(replica), number),

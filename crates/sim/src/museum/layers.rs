@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::support::schedule::{Flavour, Schedule};
 use super::support::script::Script;
 use super::{Check, Finding, Kill, Layer, Mutant};
+use crate::exhaust::{Limits, STARTS, explore};
 use crate::panics::{Panic, caught};
 
 /// The golden scripts of the core.
@@ -110,6 +112,38 @@ impl Layer for Schedules {
             }
         }
         Finding { kill: None, spent: end - self.seeds.start }
+    }
+}
+
+/// The exhaustive search, from every start in turn.
+pub struct Search {
+    /// How many states from each start.
+    pub states: u64,
+}
+
+impl Layer for Search {
+    fn name(&self) -> &'static str {
+        "search"
+    }
+
+    fn unit(&self) -> &'static str {
+        "states"
+    }
+
+    fn look_for(&self, mutant: Option<Mutant>, times: u64) -> Finding {
+        let limits = Limits { states: self.states * times, time: Duration::from_hours(1) };
+        let mut spent = 0;
+        // From those just before an accident first.
+        for start in STARTS.iter().rev() {
+            let report = explore(start, |bounds| bounds.mutant = mutant, &limits, &mut |_, _| ());
+            spent += report.states;
+            if let Some(violation) = report.violation {
+                let by = if violation.rule.starts_with("assertion") { Check::Assertion } else { Check::Oracle };
+                let at = format!("start {}, {} steps", start.name, violation.steps);
+                return Finding { kill: Some(Kill { by, said: violation.rule, cost: spent, at }), spent };
+            }
+        }
+        Finding { kill: None, spent }
     }
 }
 
