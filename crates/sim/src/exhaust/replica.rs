@@ -204,6 +204,12 @@ impl Replica {
         self.unsynced.iter_mut().for_each(|(id, _)| id.0 -= shift);
         self.parked.iter_mut().for_each(|(id, _)| id.0 -= shift);
         self.parked.iter_mut().for_each(|(_, envelope)| envelope.message.rest());
+        self.sort_parked();
+    }
+
+    /// In which order messages wait is nothing to anyone.
+    fn sort_parked(&mut self) {
+        self.parked.sort_by_key(|(after, envelope)| (*after, envelope.to));
     }
 
     fn moved_forward(&self, next: &Replica) -> Result<(), Broken> {
@@ -229,7 +235,7 @@ impl Replica {
             }
             Write::Truncate { from } => Write::Truncate { from: *from },
         };
-        Replica {
+        let mut renamed = Replica {
             raft: self.raft.renamed(names),
             disk: Disk {
                 hard_state: HardState { voted_for: self.disk.hard_state.voted_for.map(name), ..self.disk.hard_state },
@@ -238,7 +244,9 @@ impl Replica {
             },
             unsynced: self.unsynced.iter().map(|(id, of)| (*id, write(of))).collect(),
             parked: self.parked.iter().map(|(id, envelope)| (*id, envelope.renamed(names))).collect(),
-        }
+        };
+        renamed.sort_parked();
+        renamed
     }
 }
 

@@ -48,7 +48,8 @@ pub(super) enum Action {
     /// Delivered, and still on its way.
     Double(u32),
     Drop(u32),
-    TimeOut(usize),
+    /// Nothing was heard; if it stands, the second replica is the first to answer its pre-vote.
+    TimeOut(usize, usize),
     Heartbeat(usize),
     Propose(usize, u8),
     /// The first replica is told to remove the second.
@@ -65,7 +66,7 @@ impl Action {
             Action::Deliver(message) => message,
             Action::Double(message) => 1 << 28 | message,
             Action::Drop(message) => 2 << 28 | message,
-            Action::TimeOut(replica) => 3 << 28 | at(replica),
+            Action::TimeOut(replica, first) => 3 << 28 | at(first) << 8 | at(replica),
             Action::Heartbeat(replica) => 4 << 28 | at(replica),
             Action::Propose(replica, number) => 5 << 28 | u32::from(number) << 8 | at(replica),
             Action::Remove(replica, other) => 6 << 28 | at(other) << 8 | at(replica),
@@ -82,7 +83,7 @@ impl Action {
             0 => Action::Deliver(rest),
             1 => Action::Double(rest),
             2 => Action::Drop(rest),
-            3 => Action::TimeOut(low),
+            3 => Action::TimeOut(low, high.into()),
             4 => Action::Heartbeat(low),
             5 => Action::Propose(low, high),
             6 => Action::Remove(low, high.into()),
@@ -201,8 +202,11 @@ impl Space {
         }
         for (at, replica) in state.replicas.iter().enumerate() {
             let digest = &self.digests[*replica as usize];
-            if digest.leads || digest.term.0 < bounds.terms {
-                actions.push(Action::TimeOut(at));
+            if digest.leads {
+                actions.push(Action::TimeOut(at, at));
+            } else if digest.term.0 < bounds.terms {
+                let others = (0..state.replicas.len()).filter(|other| *other != at);
+                actions.extend(others.map(|first| Action::TimeOut(at, first)));
             }
             if digest.leads {
                 actions.push(Action::Heartbeat(at));
@@ -253,7 +257,7 @@ impl Space {
                 used.crashes += 1;
                 action
             }
-            Action::TimeOut(_) | Action::Heartbeat(_) | Action::Persist(_) => action,
+            Action::TimeOut(..) | Action::Heartbeat(_) | Action::Persist(_) => action,
         };
         self.happens(&mut next, event)?;
         let fits = next.network.len() <= self.bounds.in_flight
@@ -261,14 +265,16 @@ impl Space {
         Ok(fits.then_some(next))
     }
 
-    /// Carries an event out, with what follows at once: pre-votes and their answers travel in no time.
+    /// Carries an event out, with what follows at once: the pre-votes of a timeout and their answers
+    /// travel in no time, unless one of them waits for a disk.
     fn happens(&mut self, state: &mut State, event: Action) -> Result<(), Broken> {
+        let at_once = matches!(event, Action::TimeOut(..));
         let mut queue = std::collections::VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
             let at = match event {
                 Action::Deliver(message) => self.messages.get(message).to.0 as usize - 1,
-                Action::TimeOut(at) | Action::Heartbeat(at) | Action::Propose(at, _) => at,
-                Action::Remove(at, _) | Action::Persist(at) | Action::Restart(at) => at,
+                Action::Heartbeat(at) | Action::Propose(at, _) => at,
+                Action::TimeOut(at, _) | Action::Remove(at, _) | Action::Persist(at) | Action::Restart(at) => at,
                 Action::Double(_) | Action::Drop(_) => continue,
             };
             let before = state.replicas[at];
@@ -278,9 +284,15 @@ impl Space {
             if replica != before {
                 self.judge(state, at)?;
             }
+            let mut sent = sent;
+            if let Action::TimeOut(_, first) = event {
+                sent.sort_by_key(|message| self.messages.get(*message).to.0 != first as u64 + 1);
+            }
             for message in sent {
                 match &self.messages.get(message).message.body {
-                    Body::PreVote { .. } | Body::PreVoteReply { .. } => queue.push_back(Action::Deliver(message)),
+                    Body::PreVote { .. } | Body::PreVoteReply { .. } if at_once => {
+                        queue.push_back(Action::Deliver(message))
+                    }
                     _ => {
                         if let Err(place) = state.network.binary_search(&message) {
                             state.network.insert(place, message);
@@ -297,6 +309,8 @@ impl Space {
 
     /// What an event does to a replica, worked out once.
     fn consequence(&mut self, replica: u32, event: Action) -> u32 {
+        // Who answers first is nothing to the one who asks.
+        let event = if let Action::TimeOut(at, _) = event { Action::TimeOut(at, 0) } else { event };
         let key = u64::from(replica) << 32 | u64::from(event.code());
         if let Some(known) = self.consequences.get(&key) {
             return *known;
@@ -327,7 +341,7 @@ impl Space {
                 let envelope = self.messages.get(message);
                 Event::Receive { from: envelope.from, message: envelope.message.clone() }
             }
-            Action::TimeOut(_) => Event::TimeOut,
+            Action::TimeOut(..) => Event::TimeOut,
             Action::Heartbeat(_) => Event::Heartbeat,
             Action::Propose(_, number) => Event::Propose(number),
             Action::Remove(_, other) => Event::Change(MembershipChange::Remove(NodeId(other as u64 + 1))),
@@ -498,7 +512,7 @@ impl Space {
             Action::Deliver(message) => Action::Deliver(self.renamed_message(message, naming)),
             Action::Double(message) => Action::Double(self.renamed_message(message, naming)),
             Action::Drop(message) => Action::Drop(self.renamed_message(message, naming)),
-            Action::TimeOut(replica) => Action::TimeOut(at(replica)),
+            Action::TimeOut(replica, first) => Action::TimeOut(at(replica), at(first)),
             Action::Heartbeat(replica) => Action::Heartbeat(at(replica)),
             Action::Propose(replica, number) => Action::Propose(at(replica), number),
             Action::Remove(replica, other) => Action::Remove(at(replica), at(other)),

@@ -87,7 +87,9 @@ impl Script<'_> {
     }
 
     fn time_out(&mut self, id: usize) -> Result<(), Broken> {
-        self.act(Action::TimeOut(id - 1))
+        let leads = self.space.replicas.get(self.state.replicas[id - 1]).raft.is_leader();
+        let first = if leads { id - 1 } else { usize::from(id == 1) };
+        self.act(Action::TimeOut(id - 1, first))
     }
 
     /// Delivers what is on its way among these, and what follows, until nothing is.

@@ -61,7 +61,10 @@ fn name(space: &Space, action: Action) -> String {
         Action::Deliver(number) => format!("{} arrives", message(number)),
         Action::Double(number) => format!("{} arrives, and will once more", message(number)),
         Action::Drop(number) => format!("{} is lost", message(number)),
-        Action::TimeOut(at) => format!("n{} has heard nothing for an election timeout", at + 1),
+        Action::TimeOut(at, first) if at == first => format!("n{} has no quorum that answers", at + 1),
+        Action::TimeOut(at, first) => {
+            format!("n{} has heard nothing for an election timeout, and reaches n{} first", at + 1, first + 1)
+        }
         Action::Heartbeat(at) => format!("n{} sends heartbeats, and again what was not answered", at + 1),
         Action::Propose(at, number) => format!("n{} is given command {number}", at + 1),
         Action::Remove(at, other) => format!("n{} is told to remove n{}", at + 1, other + 1),
