@@ -19,8 +19,10 @@ use crate::lan::{parse_profile, write_history_file};
 use crate::live::{Live, at};
 use crate::scenarios;
 
+mod exhaust;
 mod explore;
 mod explore_report;
+mod museum;
 
 #[derive(Subcommand)]
 pub(crate) enum SimCommand {
@@ -34,6 +36,10 @@ pub(crate) enum SimCommand {
     Replay(explore::ReplayCommand),
     /// Measures how fast simulated time passes.
     Speed(explore::SpeedCommand),
+    /// Searches every order of events over a few replicas, within bounds.
+    Exhaust(exhaust::ExhaustCommand),
+    /// Shows which tests notice which historic bugs of the core.
+    Museum(museum::MuseumCommand),
 }
 
 #[derive(Args)]
@@ -104,6 +110,8 @@ impl SimCommand {
             SimCommand::Explore(command) => command.run(),
             SimCommand::Replay(command) => command.run(),
             SimCommand::Speed(command) => command.run(),
+            SimCommand::Exhaust(command) => command.run(),
+            SimCommand::Museum(command) => command.run(),
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use crate::mutant::mutant;
 use crate::types::NodeId;
 
 /// Bound on how far the clocks of two replicas may drift apart, in parts per million of the time
 /// that passes. Leases are shortened by it; beyond it they would be unsafe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DriftBound {
     parts_per_million: u32,
 }
@@ -47,7 +48,7 @@ impl Default for DriftBound {
 }
 
 /// The tunable parts of the core.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Identity of this replica.
     pub id: NodeId,
@@ -89,6 +90,9 @@ pub struct Config {
     pub thrifty: Option<Duration>,
     /// Tell the followers at once that entries are committed, instead of with the next message.
     pub eager_commit: bool,
+    /// The bug that this replica carries, if any.
+    #[cfg(feature = "museum")]
+    pub mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A value of the configuration that can't be.
@@ -133,12 +137,17 @@ impl Config {
             clock_drift: DriftBound::default(),
             thrifty: None,
             eager_commit: false,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
     }
 
     /// How long a lease lasts, counted from the moment its confirming messages were sent.
     #[must_use]
     pub fn lease_duration(&self) -> Duration {
+        if mutant!(self, LeaseWithoutDriftBound) {
+            return self.election_timeout_min * 2 - self.clock_drift.shorten(self.election_timeout_min);
+        }
         self.clock_drift.shorten(self.election_timeout_min)
     }
 

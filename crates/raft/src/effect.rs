@@ -80,7 +80,7 @@ pub enum Input {
 }
 
 /// How a read is made linearizable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadKind {
     /// Under the leader's lease if it is valid, else by a quorum.
     Lease,
@@ -144,7 +144,7 @@ pub enum Effect {
 }
 
 /// A durable write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
     /// The current term and the vote in it.
     HardState(HardState),
@@ -160,7 +160,7 @@ pub enum Write {
 }
 
 /// What a replica must remember of elections (5.1, 5.2): written as one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The latest term that it has seen.
     pub term: Term,
@@ -217,7 +217,7 @@ pub enum Refusal {
 }
 
 /// What must not happen, seen by a replica that therefore stops (law 9).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
     /// A leader contradicts an entry that this replica knows to be committed.
     #[error("{from} contradicts the committed entry at index {index}")]

@@ -14,7 +14,7 @@ use crate::types::{Index, Position, Term};
 pub const ENTRY_OVERHEAD: usize = 64;
 
 /// What an entry carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// Nothing: the entry with which a leader starts its term, so that it may commit (5.4.2, 8).
     Blank,
@@ -25,7 +25,7 @@ pub enum Payload {
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its place in the log.
     pub index: Index,
@@ -55,7 +55,7 @@ impl Entry {
 }
 
 /// The tail of the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     base: Position,
     slots: VecDeque<Slot>,
@@ -66,7 +66,7 @@ pub struct Log {
     base_total: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Slot {
     entry: Entry,
     /// `total` up to and including this entry.
@@ -204,6 +204,11 @@ impl Log {
             Some(offset) => Some(self.slots[offset].entry.position()),
             None => (self.base.term <= term).then_some(self.base),
         }
+    }
+
+    /// Changes payloads into others of the same size.
+    pub(crate) fn change_payloads(&mut self, mut change: impl FnMut(&mut Payload)) {
+        self.slots.iter_mut().for_each(|slot| change(&mut slot.entry.payload));
     }
 
     /// The entries of the tail, in order.

@@ -15,7 +15,7 @@ use crate::types::{Index, NodeId};
 pub const MAX_MEMBERS: usize = 64;
 
 /// Voters and learners that belong together: a simple configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group {
     /// Members whose votes and acknowledgements count.
     pub voters: BTreeSet<NodeId>,
@@ -50,7 +50,7 @@ impl Group {
 }
 
 /// A configuration of the cluster: a group, or two of them while one is exchanged for the other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Membership {
     incoming: Group,
     outgoing: Option<Group>,
@@ -117,6 +117,13 @@ impl Membership {
     pub fn quorum(&self) -> Quorum<'_> {
         static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
         Quorum::new(&self.incoming.voters, self.outgoing.as_ref().map_or(&NOBODY, |group| &group.voters))
+    }
+
+    /// The quorums of this configuration, as a mutant counts them.
+    #[cfg(feature = "museum")]
+    pub(crate) fn quorum_of_mutant(&self, mutant: Option<crate::mutant::Mutant>) -> Quorum<'_> {
+        let learners = [Some(&self.incoming.learners), self.outgoing.as_ref().map(|group| &group.learners)];
+        self.quorum().mutated(mutant, learners)
     }
 
     /// The configuration that leaves a joint one forward, for the incoming group.
@@ -246,7 +253,7 @@ pub(crate) fn target_of(current: &Group, change: &MembershipChange) -> Result<Gr
 }
 
 /// The configurations that the log and the snapshot under it hold, in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MembershipHistory {
     /// The configuration as of the log's base.
     base: Membership,
@@ -308,6 +315,14 @@ impl MembershipHistory {
         while self.changes.front().is_some_and(|(index, _)| *index <= through) {
             let (_, membership) = self.changes.pop_front().expect("there is a front entry");
             self.base = membership;
+        }
+    }
+
+    /// Changes every configuration into another.
+    pub(crate) fn change_all(&mut self, change: impl Fn(&Membership) -> Membership) {
+        self.base = change(&self.base);
+        for (_, membership) in &mut self.changes {
+            *membership = change(membership);
         }
     }
 

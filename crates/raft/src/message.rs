@@ -8,7 +8,7 @@ use crate::membership::Membership;
 use crate::types::{Index, Position, Round, Session, Term, Time};
 
 /// A message between two replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// The sender's current term (5.1).
     pub term: Term,
@@ -17,7 +17,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// "Would you vote for me in the term after mine?" Changes nothing (thesis 9.6).
     PreVote {
@@ -67,7 +67,7 @@ pub enum Body {
 }
 
 /// The leader's part of log replication (5.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendEntries {
     /// The relation that an answer must name.
     pub session: Session,
@@ -85,7 +85,7 @@ pub struct AppendEntries {
 }
 
 /// A follower's answer to the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendEntriesReply {
     /// The session of the message that this answers.
     pub session: Session,
@@ -98,7 +98,7 @@ pub struct AppendEntriesReply {
 }
 
 /// What became of an AppendEntries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
     /// The follower's log equals the leader's up to here, on disk.
     Accepted {
@@ -116,7 +116,7 @@ pub enum AppendOutcome {
 }
 
 /// Announces a snapshot that the host has received in full (section 7).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstallSnapshot {
     /// The relation that an answer must name.
     pub session: Session,
@@ -125,7 +125,7 @@ pub struct InstallSnapshot {
 }
 
 /// What a snapshot says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotHeader {
     /// The last entry that it contains: `lastIncludedIndex` and `lastIncludedTerm`.
     pub position: Position,

@@ -3,18 +3,21 @@
 use std::collections::VecDeque;
 
 use crate::effect::{Effect, Effects, Write};
+use crate::mutant::mutant;
 use crate::types::{Index, PersistId};
 
 /// What was written and what of it is durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Persistence {
     last: PersistId,
     pending: VecDeque<Pending>,
     durable_index: Index,
+    #[cfg(feature = "museum")]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A write that is not durable yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     id: PersistId,
     /// The log is durable up to here once this write is.
@@ -24,7 +27,13 @@ struct Pending {
 impl Persistence {
     /// A stream whose log is durable up to `durable_index`.
     pub(crate) fn new(durable_index: Index) -> Persistence {
-        Persistence { last: PersistId(0), pending: VecDeque::new(), durable_index }
+        Persistence {
+            last: PersistId(0),
+            pending: VecDeque::new(),
+            durable_index,
+            #[cfg(feature = "museum")]
+            mutant: None,
+        }
     }
 
     /// Emits a write, and returns its place in the stream.
@@ -63,6 +72,16 @@ impl Persistence {
         }
     }
 
+    /// Numbers the writes anew, from the first that is not durable. Returns by how much they went down.
+    pub(crate) fn start_anew(&mut self) -> u64 {
+        let shift = self.pending.front().map_or(self.last.0, |pending| pending.id.0 - 1);
+        self.last.0 -= shift;
+        for pending in &mut self.pending {
+            pending.id.0 -= shift;
+        }
+        shift
+    }
+
     /// Whether this write is durable.
     pub(crate) fn is_durable(&self, id: PersistId) -> bool {
         self.pending.front().is_none_or(|pending| pending.id > id)
@@ -77,6 +96,9 @@ impl Persistence {
     /// for their successors: the same index may be written again before the first write is
     /// confirmed, with another term (S31).
     fn forget_from(&mut self, from: Index) {
+        if mutant!(self, LateDiskConfirmsReplaced) {
+            return;
+        }
         let keep = from.previous();
         self.durable_index = self.durable_index.min(keep);
         for pending in &mut self.pending {

@@ -19,7 +19,7 @@ const PATIENT_MISSES: u32 = 2;
 const MAX_BACKOFF_SHIFT: u32 = 4;
 
 /// A leader's view of one peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
     /// Names this relation; answers to any other are ignored.
     pub(crate) session: Session,
@@ -40,7 +40,7 @@ pub(crate) struct Progress {
 }
 
 /// What a leader is doing for a peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     /// Looking for the point up to which the logs agree.
     Probe {
@@ -61,7 +61,7 @@ pub(crate) enum State {
 }
 
 /// An unanswered message with entries.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct InFlight {
     last: Index,
     bytes: usize,
@@ -199,6 +199,19 @@ impl Progress {
         match &mut self.state {
             State::Probe { sent_at, .. } => *sent_at = None,
             State::Replicate { .. } => self.probe(self.match_index.next()),
+            State::Snapshot => {}
+        }
+    }
+
+    /// Takes time out: everything was sent just now, and nothing was measured yet.
+    pub(crate) fn rest(&mut self, now: Time) {
+        self.contact = None;
+        self.last_sent = Some(now);
+        self.round_trip = None;
+        self.misses = 0;
+        match &mut self.state {
+            State::Probe { sent_at, .. } => *sent_at = sent_at.map(|_| now),
+            State::Replicate { inflight, .. } => inflight.iter_mut().for_each(|message| message.sent_at = now),
             State::Snapshot => {}
         }
     }

@@ -8,7 +8,9 @@ use crate::effect::{Effect, Effects, Fault, HardState, Input, Outcome, Write};
 use crate::log::{Entry, Log, Payload};
 use crate::membership::{Membership, MembershipHistory};
 use crate::message::{Body, Message, SnapshotHeader};
+use crate::mutant::mutant;
 use crate::persistence::Persistence;
+use crate::quorum::Quorum;
 use crate::random::Random;
 use crate::read::Relay;
 use crate::requests::Requests;
@@ -42,7 +44,7 @@ impl Recovered {
 /// It is driven through [`Raft::handle`] by one owner, and says what to do in [`Effects`]. It reads
 /// no clock and draws no randomness that the host didn't give it: the same inputs always give the
 /// same effects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) random: Random,
@@ -87,7 +89,7 @@ impl Raft {
         // Before it stopped, this replica may have acknowledged a leader that reads under a lease:
         // it keeps that promise as if it had heard of the leader just now.
         let leader_contact = (recovered.hard_state.term > Term(0)).then_some(now);
-        Ok(Raft {
+        let mut raft = Raft {
             random,
             now,
             term: recovered.hard_state.term,
@@ -105,8 +107,21 @@ impl Raft {
             config,
             log,
             membership,
-        })
+        };
+        raft.carry_mutant();
+        Ok(raft)
     }
+
+    /// The rooms that don't see the configuration are told of the mutant.
+    #[cfg(feature = "museum")]
+    fn carry_mutant(&mut self) {
+        self.persistence.mutant = self.config.mutant;
+        self.requests.mutant = self.config.mutant;
+    }
+
+    #[cfg(not(feature = "museum"))]
+    #[expect(clippy::unused_self, reason = "there is nothing to carry")]
+    fn carry_mutant(&mut self) {}
 
     /// Takes one input and appends what is to be done to `out`. `now` must not go back; if it
     /// does, the latest time counts.
@@ -182,10 +197,20 @@ impl Raft {
             // Requests for votes come first: they may be ignored without adopting their term.
             Body::PreVote { last } => return self.handle_pre_vote(from, term, last, out),
             Body::RequestVote { last, transfer } => return self.handle_request_vote(from, term, last, transfer, out),
+            Body::AppendEntriesReply(_) | Body::RequestVoteReply { .. }
+                if term > self.term && mutant!(self.config, NoStepDownOnReply) =>
+            {
+                return;
+            }
             _ if term > self.term => self.step_down(term, out),
             _ => {}
         }
-        if term < self.term {
+        let accepted_all_the_same = match &body {
+            Body::AppendEntries(_) => mutant!(self.config, AcceptStaleTermAppend),
+            Body::RequestVoteReply { .. } => mutant!(self.config, CountStaleVotes),
+            _ => false,
+        };
+        if term < self.term && !accepted_all_the_same {
             return self.answer_stale(from, &body, out);
         }
         match body {
@@ -206,14 +231,21 @@ impl Raft {
         assert!(term > self.term, "terms only grow");
         self.term = term;
         self.voted_for = None;
-        self.persist_hard_state(out);
+        if !mutant!(self.config, TermNotPersisted) {
+            self.persist_hard_state(out);
+        }
         self.become_follower(None, out);
     }
 
     /// Becomes a follower in the current term. The vote stays: it is the term's, not the role's (S2).
     pub(crate) fn become_follower(&mut self, leader: Option<NodeId>, out: &mut Effects) {
         let role = Role::Follower(Follower { leader, verified: Index(0) });
-        if let Role::Leader(leader) = std::mem::replace(&mut self.role, role) {
+        if mutant!(self.config, VoteClearedOnStepDown) {
+            self.voted_for = None;
+        }
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, role)
+            && !mutant!(self.config, ReadsDroppedOnStepDown)
+        {
             self.refuse_waiting_reads(*leader, out);
         }
         self.reset_election_deadline();
@@ -287,6 +319,11 @@ impl Raft {
         self.requests.answer(token, outcome, out);
     }
 
+    /// The quorums of the configuration in force.
+    pub(crate) fn quorum(&self) -> Quorum<'_> {
+        quorum_in_force(&self.membership, &self.config)
+    }
+
     /// What must hold after every input (I6, I11; law 9).
     fn assert_invariants(&self) {
         assert!(self.applying.applied() <= self.applying.handed_over(), "nothing is applied that was not committed");
@@ -301,6 +338,18 @@ impl Raft {
             }
         }
     }
+}
+
+/// The quorums of the configuration in force, for where the whole replica can't be borrowed.
+#[cfg(not(feature = "museum"))]
+pub(crate) fn quorum_in_force<'a>(membership: &'a MembershipHistory, _: &Config) -> Quorum<'a> {
+    membership.current().quorum()
+}
+
+/// The quorums of the configuration in force, as the mutant of this replica counts them.
+#[cfg(feature = "museum")]
+pub(crate) fn quorum_in_force<'a>(membership: &'a MembershipHistory, config: &Config) -> Quorum<'a> {
+    membership.current().quorum_of_mutant(config.mutant)
 }
 
 /// What a host or a test may ask.
@@ -376,12 +425,18 @@ impl Raft {
         self.membership.current()
     }
 
-    /// What a snapshot of the state machine as of `index` must say of itself; `None` if the log
-    /// no longer knows that entry.
+    /// What a snapshot of the state machine as of `index` must say of itself; `None` if the log no
+    /// longer knows that entry, or if this replica doesn't know the configuration as of it: one that
+    /// was added to a cluster and got its log from the start learns of no configuration before the
+    /// first entry that holds one.
     #[must_use]
     pub fn snapshot_header(&self, index: Index) -> Option<SnapshotHeader> {
         let position = self.log.position_at(index)?;
-        Some(SnapshotHeader { position, membership: self.membership.at(index).clone() })
+        let membership = match mutant!(self.config, SnapshotCarriesLatestConfig) {
+            true => self.membership.current(),
+            false => self.membership.at(index),
+        };
+        (membership != &Membership::default()).then(|| SnapshotHeader { position, membership: membership.clone() })
     }
 
     /// Why this replica has stopped, if it has.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A small generator (SplitMix64: Steele, Lea and Flood, 2014). It draws timeouts; it is no
 /// source of secrets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Random {
     state: u64,
 }

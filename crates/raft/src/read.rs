@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effects, Outcome, ReadKind};
 use crate::message::Body;
+use crate::mutant::mutant;
 use crate::probe::probe;
-use crate::raft::Raft;
+use crate::raft::{Raft, quorum_in_force};
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
@@ -20,7 +21,7 @@ use crate::types::{Index, NodeId, Round, Time, Token};
 const RELAY_PATIENCE: u32 = 4;
 
 /// The reads that wait at a leader.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct LeaderReads {
     /// The latest round that was begun; each message to a follower carries it.
     round: Round,
@@ -44,7 +45,7 @@ impl LeaderReads {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct WaitingRead {
     reader: Reader,
     /// What was committed when the read arrived.
@@ -54,7 +55,7 @@ struct WaitingRead {
 }
 
 /// Who reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     /// A client of this replica.
     Local(Token),
@@ -63,7 +64,7 @@ enum Reader {
 }
 
 /// A read of a follower's client, on its way to the leader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Relay {
     token: Token,
     kind: ReadKind,
@@ -87,9 +88,13 @@ impl Raft {
         if leader.reads.len() >= self.config.max_waiting_reads {
             return self.refuse_read(reader, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
-        let term_committed = self.commit_index >= leader.term_start;
-        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader, self.now);
-        let index = self.commit_index;
+        let term_committed = self.commit_index >= leader.term_start || mutant!(self.config, ReadBeforeTermCommit);
+        let under_lease = (kind == ReadKind::Lease && self.lease_is_valid(leader, self.now))
+            || mutant!(self.config, ReadWithoutQuorum);
+        let mut index = self.commit_index;
+        if mutant!(self.config, BatchedReadsShareIndex) {
+            index = leader.reads.waiting.front().map_or(index, |first| first.index);
+        }
         if term_committed && under_lease {
             probe!(ReadLease);
             return self.grant_read(reader, index, out);
@@ -127,7 +132,7 @@ impl Raft {
             Some(progress) => Some(progress.round),
             None => (id == self.config.id).then_some(newest),
         };
-        let Some(confirmed) = self.membership.current().quorum().reached(answered) else { return };
+        let Some(confirmed) = quorum_in_force(&self.membership, &self.config).reached(answered) else { return };
         leader.reads.confirmed = leader.reads.confirmed.max(confirmed);
         let confirmed = leader.reads.confirmed;
         let ready = leader.reads.waiting.partition_point(|read| read.round <= confirmed);
@@ -162,14 +167,15 @@ impl Raft {
             Some(progress) => progress.contact,
             None => (id == self.config.id).then_some(Time::NEVER),
         };
-        let contact = self.membership.current().quorum().reached(answered);
+        let contact = self.quorum().reached(answered);
         let valid_until = contact.map(|contact| contact.after(self.config.lease_duration()));
         self.config.lease_reads && !leader.lease_void && valid_until.is_some_and(|until| now < until)
     }
 
     fn grant_read(&mut self, reader: Reader, index: Index, out: &mut Effects) {
+        let applied = if mutant!(self.config, ReadBeforeApplied) { index } else { self.applying.applied() };
         match reader {
-            Reader::Local(token) => self.requests.readable(token, index, self.applying.applied(), out),
+            Reader::Local(token) => self.requests.readable(token, index, applied, out),
             Reader::Remote { from, context } => {
                 self.send_now(from, Body::ReadIndexReply { context, index: Some(index) }, out);
             }

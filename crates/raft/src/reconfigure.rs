@@ -9,6 +9,7 @@ use crate::effect::{Effects, Outcome, Refusal};
 use crate::log::Payload;
 use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
 use crate::message::Body;
+use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
@@ -42,7 +43,8 @@ impl Raft {
     fn next_membership(&self, change: &MembershipChange) -> Result<(Membership, Group), MembershipError> {
         let current = self.membership.current();
         let term_committed = self.leader_ref().is_some_and(|leader| self.commit_index >= leader.term_start);
-        if !term_committed {
+        let too_early = mutant!(self.config, ChangeBeforeTermCommit) || mutant!(self.config, SingleServerOf2015);
+        if !term_committed && !too_early {
             return Err(MembershipError::TermNotCommitted);
         }
         if *change == MembershipChange::Revert {
@@ -52,7 +54,8 @@ impl Raft {
             let goal = reverted.incoming().clone();
             return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
         }
-        if current.is_joint() || !self.membership_is_committed() {
+        let under_way = current.is_joint() || !self.membership_is_committed();
+        if under_way && !mutant!(self.config, TwoChangesInFlight) {
             probe!(ChangeRefused);
             return Err(MembershipError::ChangeUnderWay);
         }
@@ -62,7 +65,10 @@ impl Raft {
             probe!(PromotionRefused);
             return Err(MembershipError::NotCaughtUp(*laggard));
         }
-        let next = if goal.voters == group.voters {
+        let one_apart = goal.voters.symmetric_difference(&group.voters).count() == 1;
+        let without_joint = (one_apart && mutant!(self.config, SingleServerOf2015))
+            || (!one_apart && mutant!(self.config, NoJointForReplace));
+        let next = if goal.voters == group.voters || without_joint {
             Membership::simple(goal.clone())
         } else {
             Membership::joint(group.clone(), goal.clone())
@@ -101,6 +107,10 @@ impl Raft {
             return;
         }
         let current = self.membership.current();
+        let begun_before = self.membership.current_index().is_none_or(|index| index < leader.term_start);
+        if mutant!(self.config, JointNotLeft) && current.is_joint() && begun_before {
+            return;
+        }
         if current.is_joint() {
             if leader.transfer.is_none() {
                 probe!(JointLeft);
@@ -109,7 +119,7 @@ impl Raft {
             }
             return;
         }
-        if !current.is_voter(self.config.id) {
+        if !current.is_voter(self.config.id) && !mutant!(self.config, RemovedLeaderStays) {
             self.leave_office(out);
         }
     }

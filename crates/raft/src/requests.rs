@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::log::Log;
 use crate::membership::Group;
+use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
 /// The requests that have not been answered yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
     /// Every unanswered token, with the time at which it is given up.
     open: BTreeMap<Token, Option<Time>>,
@@ -26,10 +27,12 @@ pub(crate) struct Requests {
     pub(crate) changes: Vec<PendingChange>,
     /// The leadership transfer that this replica started.
     pub(crate) transfer: Option<PendingTransfer>,
+    #[cfg(feature = "museum")]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A membership change that awaits its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingChange {
     pub(crate) token: Token,
     /// The first entry of the change.
@@ -39,7 +42,7 @@ pub(crate) struct PendingChange {
 }
 
 /// A leadership transfer that awaits its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PendingTransfer {
     pub(crate) token: Token,
     pub(crate) to: NodeId,
@@ -138,7 +141,8 @@ impl Requests {
         while let Some(entry) = self.proposals.first_entry().filter(|entry| entry.key().0 <= index) {
             let ((index, term), token) = entry.remove_entry();
             let position = Position::new(index, term);
-            let outcome = if log.contains(position) { Outcome::Done { position } } else { Outcome::Superseded };
+            let done = log.contains(position) || mutant!(self, SuccessIgnoringTerm);
+            let outcome = if done { Outcome::Done { position } } else { Outcome::Superseded };
             if outcome == Outcome::Superseded {
                 probe!(ProposalSuperseded);
             }

@@ -9,7 +9,7 @@ use crate::transfer::Transfer;
 use crate::types::{Index, NodeId, PersistId, Session, Time};
 
 /// What a replica is at the moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// Follows a leader, or waits for one.
     Follower(Follower),
@@ -22,7 +22,7 @@ pub(crate) enum Role {
 }
 
 /// A follower's own state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Follower {
     /// The leader of this term, once it was heard.
     pub(crate) leader: Option<NodeId>,
@@ -31,7 +31,7 @@ pub(crate) struct Follower {
 }
 
 /// A pre-candidate's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PreCandidate {
     /// Who would vote for it.
     pub(crate) votes: Votes,
@@ -40,7 +40,7 @@ pub(crate) struct PreCandidate {
 }
 
 /// A candidate's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Candidate {
     /// Who voted for it.
     pub(crate) votes: Votes,
@@ -53,7 +53,7 @@ pub(crate) struct Candidate {
 }
 
 /// A leader's own state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leader {
     /// Every other member.
     pub(crate) progress: BTreeMap<NodeId, Progress>,
@@ -81,7 +81,7 @@ impl Leader {
 }
 
 /// Who granted and who refused. A voter's first answer counts, however often it arrives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Votes {
     answers: BTreeMap<NodeId, bool>,
 }
@@ -90,6 +90,11 @@ impl Votes {
     /// Notes an answer.
     pub(crate) fn record(&mut self, from: NodeId, granted: bool) {
         self.answers.entry(from).or_insert(granted);
+    }
+
+    /// All answers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.answers.iter().map(|(id, granted)| (*id, *granted))
     }
 
     /// What a voter answered.

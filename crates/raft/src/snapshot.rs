@@ -2,7 +2,9 @@
 //! core decides when one is needed, whether to take one, and what may go from the log.
 
 use crate::effect::{Effect, Effects, Write};
+use crate::membership::{Group, Membership};
 use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
+use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::progress::State;
 use crate::raft::Raft;
@@ -27,9 +29,12 @@ impl Raft {
     /// transfer failed, the next heartbeat finds out what the peer has now (S39).
     pub(crate) fn snapshot_sent(&mut self, to: NodeId, session: Session, delivered: bool) {
         let last = self.log.last().index;
-        let Some(leader) = self.leader_mut() else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         if progress.session != session || !matches!(progress.state, State::Snapshot) {
+            return;
+        }
+        if !delivered && mutant!(self.config, SnapshotFailureForgotten) {
             return;
         }
         progress.probe(last.next());
@@ -57,11 +62,14 @@ impl Raft {
             return;
         }
         let position = snapshot.position;
-        let match_index = if position.index <= self.commit_index {
+        let nothing_new = position.index <= self.commit_index && !mutant!(self.config, InstallOlderSnapshot);
+        let kept = self.log.contains(position)
+            || (mutant!(self.config, ConflictKeptUnderSnapshot) && self.log.term_at(position.index).is_some());
+        let match_index = if nothing_new {
             // Older than what is committed here: it has nothing to tell.
             probe!(SnapshotOld);
             self.commit_index
-        } else if self.log.contains(position) {
+        } else if kept {
             // "If existing log entry has same index and term as snapshot's last included entry,
             // retain log entries following it": the log has it all, and now knows it is committed.
             probe!(SnapshotRetained);
@@ -89,7 +97,18 @@ impl Raft {
     fn replace_by(&mut self, snapshot: SnapshotHeader, out: &mut Effects) {
         let index = snapshot.position.index;
         self.log.reset(snapshot.position);
-        self.membership.reset(snapshot.membership.clone());
+        let mut membership = snapshot.membership.clone();
+        if mutant!(self.config, StaleConfigSurvivesInstall) {
+            membership = self.membership.current().clone();
+        }
+        if mutant!(self.config, SnapshotPromotesLearners) {
+            membership = Membership::simple(Group::of_voters(membership.members()));
+        }
+        if mutant!(self.config, TermRegressOnInstall) {
+            self.term = snapshot.position.term;
+            self.persist_hard_state(out);
+        }
+        self.membership.reset(membership);
         let written = self.persistence.write(Write::Snapshot(snapshot.clone()), out);
         self.snapshot_index = index;
         self.commit_index = index;

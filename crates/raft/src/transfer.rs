@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::effect::{Effects, Outcome, Refusal};
 use crate::message::Body;
+use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingTransfer;
@@ -12,7 +13,7 @@ use crate::types::{NodeId, Time, Token};
 
 /// A transfer that a leader is carrying out. It takes no new entries meanwhile, and gives up after
 /// an election timeout (S60, S62).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Transfer {
     to: NodeId,
     deadline: Time,
@@ -76,7 +77,7 @@ impl Raft {
         }
         probe!(TransferTold);
         transfer.told_at = Some(now);
-        leader.lease_void = true;
+        leader.lease_void = !mutant!(self.config, LeaseKeptDuringTransfer);
         let to = transfer.to;
         self.send_now(to, Body::TimeoutNow, out);
     }
@@ -87,6 +88,9 @@ impl Raft {
 
     /// Gives up a transfer that took too long, or tells the target again.
     pub(crate) fn on_transfer_deadline(&mut self, out: &mut Effects) {
+        if mutant!(self.config, TransferNeverCleared) {
+            return self.advance_transfer(out);
+        }
         let now = self.now;
         let given_up =
             self.leader_mut().and_then(|leader| leader.transfer.take_if(|transfer| transfer.deadline <= now));

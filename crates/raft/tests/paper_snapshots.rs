@@ -212,3 +212,23 @@ fn a_failed_transfer_is_begun_again() {
     bench.step(Input::SnapshotSent { to: N3, session, delivered: false });
     assert_ne!(ask_for_snapshot(&mut bench), session);
 }
+
+/// S43: "A snapshot also includes the latest configuration in the log as of last included index" (7). A
+/// replica that was added later and got the log from its start knows no configuration before the entry
+/// that added it: a snapshot of that part would name none, and no receiver would take it.
+#[test]
+fn a_replica_that_knows_no_configuration_as_of_an_index_makes_no_snapshot_of_it() {
+    let mut bench = Setup::new(N4, Membership::default()).term(1).start();
+    let mut log = entries(1, &[1, 1]);
+    let added = Membership::simple(group(&[1, 2, 3], &[4]));
+    log.push(bowline_raft::Entry {
+        index: Index(3),
+        term: bowline_raft::Term(1),
+        payload: bowline_raft::Payload::Membership(added.clone()),
+    });
+    bench.append(N1, 1, append(position(0, 0), log, 3));
+    assert_eq!(bench.raft.commit_index(), Index(3));
+    assert_eq!(bench.raft.snapshot_header(Index(2)), None);
+    let header = bench.raft.snapshot_header(Index(3)).expect("from here on it knows");
+    assert_eq!(header, SnapshotHeader { position: position(3, 1), membership: added });
+}

@@ -4,8 +4,11 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod drills;
 pub(crate) mod host;
+pub(crate) mod invariants;
 pub(crate) mod narrate;
 pub(crate) mod oracle;
+pub(crate) mod schedule;
 pub(crate) mod script;
 pub(crate) mod world;

@@ -105,6 +105,14 @@ impl Oracle {
         }
     }
 
+    /// Entries are taken back. None of them can be one that was acknowledged in the same term: its leader
+    /// never overwrites its own (I2, I9).
+    pub(crate) fn truncated(&self, host: &Host, from: Index) {
+        let term = host.raft().term();
+        let acknowledged = self.acks.get(&(host.id, term)).map_or(Index(0), |position| position.index);
+        assert!(acknowledged < from, "{} takes back {acknowledged}, which it acknowledged in {term} (I9)", host.id);
+    }
+
     /// A message leaves a host.
     pub(crate) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &Disk, raft: &Raft) {
         let term = message.term;

@@ -15,7 +15,10 @@ type Answer<T> = Result<T, Box<dyn Error>>;
 /// Runs one script: a world that begins with the command `cluster`.
 #[derive(Default)]
 pub(crate) struct Script {
-    world: World,
+    pub(crate) world: World,
+    /// The bug that all replicas carry.
+    #[cfg(feature = "museum")]
+    pub(crate) mutant: Option<bowline_raft::Mutant>,
 }
 
 impl goldenscript::Runner for Script {
@@ -89,6 +92,10 @@ impl Script {
         config.lease_reads = args.take_key("lease") != Some("off");
         config.eager_commit = args.take_key("commit") == Some("eager");
         config.thrifty = args.take_key("thrifty").map(span).transpose()?;
+        #[cfg(feature = "museum")]
+        {
+            config.mutant = self.mutant;
+        }
         self.world = World::new(voters, learners, spares, |id| Config { id, ..config.clone() });
         Ok(Vec::new())
     }

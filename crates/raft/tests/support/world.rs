@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline_raft::{
-    Body, Config, Effect, Effects, Entry, Group, Index, Input, InstallSnapshot, Membership, Message, NodeId, Session,
-    Time, Token,
+    Body, Config, Effect, Effects, Entry, Group, Index, Input, InstallSnapshot, Membership, Message, NodeId, Position,
+    Session, Time, Token,
 };
 
 use bowline_sim::spec::Lockstep;
 
 use super::host::{Host, Work};
+use super::invariants::{Before, Invariants};
 use super::narrate::{self, Status};
 use super::oracle::Oracle;
 
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     /// The reference model: each step of each replica must be one of its steps.
     pub(crate) model: Lockstep,
+    pub(crate) invariants: Invariants,
     pub(crate) trace: Vec<String>,
     /// Without a story nobody reads the lines.
     pub(crate) silent: bool,
@@ -49,6 +51,7 @@ impl World {
         let group = Group { voters: ids(1..=voters), learners: ids(voters + 1..=voters + learners) };
         let founders = Membership::simple(group);
         let mut world = World::default();
+        world.invariants.founders = founders.clone();
         for id in (1..=voters + learners + spares).map(NodeId) {
             let membership = (id.0 <= voters + learners).then(|| founders.clone());
             let host = Host::new(config(id), membership);
@@ -79,19 +82,22 @@ impl World {
     /// Gives a replica an input and carries out what follows from it, except for what the network,
     /// a held disk or a held state machine keeps back.
     pub(crate) fn feed(&mut self, id: NodeId, input: Input) {
+        let silent = self.silent;
         let host = self.hosts.get_mut(&id).expect("the test names replicas that exist");
         let clock = host.clock;
         let Some(raft) = &mut host.raft else { return };
-        let before = Status::of(raft);
+        let before = (!silent).then(|| Status::of(raft));
+        let known = Before::of(raft, &input);
         let (led, last) = (raft.is_leader(), raft.log().last());
         let mut effects = Effects::new();
         let watched = self.model.drive(raft, clock, input, &mut effects);
         watched.unwrap_or_else(|violation| panic!("{violation}"));
         let elected = !led && raft.is_leader();
-        let lines = Status::of(raft).changes_since(&before, raft);
+        let lines = before.map(|before| Status::of(raft).changes_since(&before, raft)).unwrap_or_default();
         if elected {
             self.oracle.elected(self.hosts[&id].raft());
         }
+        self.invariants.check(&self.hosts, id, &known);
         for line in lines {
             self.say(|| line);
         }
@@ -112,6 +118,7 @@ impl World {
         match effect {
             Effect::Persist { id: at, write } => {
                 if let bowline_raft::Write::Truncate { from } = &write {
+                    self.oracle.truncated(self.host(id), *from);
                     *before = self.host(id).unsynced_position(from.previous());
                 }
                 if let bowline_raft::Write::Append(entries) = &write {
@@ -131,8 +138,16 @@ impl World {
                 }
                 None => self.post(Envelope { from: id, to, message, contents: Vec::new() }),
             },
-            Effect::Apply { entries } => self.host_mut(id).unapplied.push_back(Work::Apply(entries)),
-            Effect::InstallSnapshot { snapshot } => self.host_mut(id).unapplied.push_back(Work::Install(snapshot)),
+            Effect::Apply { entries } => {
+                let last = entries.last().map_or(Position::ORIGIN, Entry::position);
+                assert!(self.host(id).disk.holds(last), "{id} applies {last}, which it could still forget (S71)");
+                self.host_mut(id).unapplied.push_back(Work::Apply(entries));
+            }
+            Effect::InstallSnapshot { snapshot } => {
+                let durable = self.host(id).disk.base().index >= snapshot.position.index;
+                assert!(durable, "{id} installs a snapshot whose mark in the log it could still forget");
+                self.host_mut(id).unapplied.push_back(Work::Install(snapshot));
+            }
             Effect::Answer { token, outcome } => {
                 self.oracle.answered(&self.hosts[&id], token, &outcome);
                 let name = self.names.get(&token).cloned().unwrap_or_default();
@@ -150,6 +165,7 @@ impl World {
         let host = self.host(from);
         let snapshot = host.disk.snapshot.clone().expect("a log is compacted only under a snapshot");
         let contents = host.disk.contents.clone();
+        self.invariants.snapshot_names(snapshot.position, &snapshot.membership);
         let body = Body::InstallSnapshot(InstallSnapshot { session, snapshot });
         let message = Message { term: host.raft().term(), body };
         self.post(Envelope { from, to, message, contents });
@@ -260,6 +276,10 @@ impl World {
 
     pub(crate) fn store_snapshot(&mut self, id: NodeId) -> Option<Index> {
         let index = self.host_mut(id).store_snapshot()?;
+        let disk = &self.hosts[&id].disk;
+        if let Some(snapshot) = &disk.snapshot {
+            self.invariants.snapshot_names(snapshot.position, &snapshot.membership);
+        }
         self.feed(id, Input::SnapshotStored { index });
         Some(index)
     }

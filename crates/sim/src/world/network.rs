@@ -95,13 +95,14 @@ impl Network {
         let usual = plan.delay.draw(dice);
         let mut at = now + if slow { usual * dice.between(10, 100) } else { usual };
         let capacity = u64::from(self.capacity[from][to]);
-        if capacity > 0 {
+        // Without a capacity the link is never busy.
+        if let Some(span) = (bytes as u64 * MILLI).checked_div(capacity) {
             let busy = &mut self.busy_until[from][to];
             let start = (*busy).max(now);
             if start > now + LONGEST_QUEUE {
                 return Fate { lost: true, ..Fate::default() };
             }
-            *busy = start + bytes as u64 * MILLI / capacity;
+            *busy = start + span;
             at = at.max(*busy);
         }
         let latest = &mut self.latest[from][to];

@@ -2,6 +2,7 @@
 //! that equal logs make equal states (I16, I17).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bowline_raft::{Index, Log, NodeId, Raft, Term};
 
@@ -95,8 +96,8 @@ impl Commits {
         }
 
         self.digests[at] = applied.digest;
-        if !self.first_at.contains_key(&applied.op) {
-            self.first_at.insert(applied.op, applied.index);
+        if let Entry::Vacant(first) = self.first_at.entry(applied.op) {
+            first.insert(applied.index);
             self.order.push((applied.index, applied.op));
         }
         Ok(true)

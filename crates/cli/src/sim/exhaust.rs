@@ -1,0 +1,167 @@
+//! `bowline sim exhaust`: every order of events, within bounds.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use bowline_sim::exhaust::{Bounds, Limits, Report, STARTS, Start, explore};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::exit::Verdict;
+use crate::live::Live;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline sim exhaust                     ten million states from each start
+  bowline sim exhaust --start figure-8 --states 50000000
+  bowline sim exhaust --start figure-8 --mutant CommitOldTermByCounting   (a build with the museum)")]
+pub(crate) struct ExhaustCommand {
+    /// Stop after this many distinct states from each start.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    states: u64,
+    /// Stop after this many minutes for each start.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    minutes: u64,
+    /// Begin only here; all starts if none is given.
+    #[arg(long, value_name = "NAME")]
+    start: Vec<String>,
+    /// The bug that all replicas carry; only in a build with the feature `museum`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// How many starts at once; as many as there are processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl ExhaustCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        let starts = self.starts()?;
+        let carry = carrying(self.mutant.as_deref())?;
+        let limits = Limits { states: self.states, time: Duration::from_secs(self.minutes * 60) };
+        let available = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let jobs = self.jobs.unwrap_or(available).min(starts.len() as u64);
+        let live = Live::new(self.states.saturating_mul(starts.len() as u64), self.json);
+        live.title("states");
+        let began = Instant::now();
+        let (next, reached) = (AtomicUsize::new(0), starts.iter().map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
+        let reports = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| {
+                    while let Some((number, start)) =
+                        starts.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let report = explore(start, &carry, &limits, &mut |states, depth| {
+                            reached[number].store(states, Ordering::Relaxed);
+                            let all: u64 = reached.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+                            live.step(all, format!("{all} states, {} at depth {depth}", start.name));
+                        });
+                        reached[number].store(report.states, Ordering::Relaxed);
+                        reports.lock().expect("no thread panics while it holds this").push((number, report));
+                    }
+                });
+            }
+        });
+        live.end();
+        let mut reports = reports.into_inner().expect("no thread panicked");
+        reports.sort_by_key(|(number, _)| *number);
+        let found = reports.iter().any(|(_, report)| report.violation.is_some());
+        let reports: Vec<(&Start, Report)> =
+            reports.into_iter().map(|(number, report)| (starts[number], report)).collect();
+        match self.json {
+            true => anstream::println!("{}", as_json(&reports, began.elapsed())),
+            false => print(&reports, began.elapsed()),
+        }
+        Ok(Verdict::of(!found))
+    }
+
+    fn starts(&self) -> anyhow::Result<Vec<&'static Start>> {
+        let find = |name: &String| match STARTS.iter().find(|start| start.name == name) {
+            Some(start) => Ok(start),
+            None => {
+                let names: Vec<_> = STARTS.iter().map(|start| start.name).collect();
+                bail!("--start {name}: no such start; allowed: {}", names.join(", "))
+            }
+        };
+        if self.start.is_empty() { Ok(STARTS.iter().collect()) } else { self.start.iter().map(find).collect() }
+    }
+}
+
+/// What gives the bounds their mutant.
+#[cfg(feature = "museum")]
+fn carrying(name: Option<&str>) -> anyhow::Result<impl Fn(&mut Bounds) + Sync> {
+    let mutant = name.map(super::museum::mutant_named).transpose()?;
+    Ok(move |bounds: &mut Bounds| bounds.mutant = mutant)
+}
+
+#[cfg(not(feature = "museum"))]
+fn carrying(name: Option<&str>) -> anyhow::Result<impl Fn(&mut Bounds) + Sync> {
+    if name.is_some() {
+        bail!("--mutant: this build has no museum; build it with `--features museum`");
+    }
+    Ok(|_: &mut Bounds| ())
+}
+
+fn print(reports: &[(&Start, Report)], took: Duration) {
+    let header = ["start", "states", "steps", "depth", "replica states", "tables", "time", ""];
+    let [start, states, steps, depth, replicas, tables, time, result] = header;
+    anstream::println!("{start:<9} {states:>11} {steps:>12} {depth:>6} {replicas:>15} {tables:>8} {time:>8}  {result}");
+    for (start, report) in reports {
+        let result = match &report.violation {
+            Some(violation) => format!("broken after {} steps", violation.steps),
+            None if report.exhausted => "nothing wrong, and nothing left".to_owned(),
+            None => "nothing wrong".to_owned(),
+        };
+        anstream::println!(
+            "{:<9} {:>11} {:>12} {:>6} {:>15} {:>5} MB {:>6.1} s  {result}",
+            start.name,
+            report.states,
+            report.steps,
+            report.depth,
+            report.replica_states,
+            report.table_bytes / 1_000_000,
+            report.took.as_secs_f64(),
+        );
+    }
+    let all: u64 = reports.iter().map(|(_, report)| report.states).sum();
+    let memory = peak_memory().map_or(String::new(), |bytes| format!(", {} MB of memory at most", bytes / 1_000_000));
+    anstream::println!("{all} states in {:.1} s{memory}", took.as_secs_f64());
+    for (start, report) in reports {
+        if let Some(violation) = &report.violation {
+            anstream::println!("\n{}: {}\n{}", start.name, violation.rule, start.about);
+            violation.story.iter().for_each(|line| anstream::println!("{line}"));
+        }
+    }
+}
+
+fn as_json(reports: &[(&Start, Report)], took: Duration) -> Value {
+    let searches: Vec<Value> = reports
+        .iter()
+        .map(|(start, report)| {
+            let violation = report
+                .violation
+                .as_ref()
+                .map(|violation| json!({ "rule": violation.rule, "steps": violation.steps, "story": violation.story }));
+            json!({
+                "start": start.name, "states": report.states, "steps": report.steps, "depth": report.depth,
+                "beyond_bounds": report.beyond_bounds, "widest": report.widest, "exhausted": report.exhausted,
+                "replica_states": report.replica_states, "messages": report.messages,
+                "table_bytes": report.table_bytes, "took": report.took.as_secs_f64(), "violation": violation,
+            })
+        })
+        .collect();
+    let states: u64 = reports.iter().map(|(_, report)| report.states).sum();
+    json!({ "states": states, "took": took.as_secs_f64(), "peak_memory": peak_memory(), "searches": searches })
+}
+
+/// The most memory that this process had, in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

@@ -1,0 +1,109 @@
+//! The search itself: breadth first, so that the first violation is among the shortest.
+
+use std::time::{Duration, Instant};
+
+use super::interner::{Fingerprints, mix};
+use super::space::{Action, Space, State};
+use super::story;
+use super::{Limits, Report, Violation};
+
+/// States that wait, one after the other: each with its length before it.
+#[derive(Default)]
+struct Queue {
+    words: Vec<u32>,
+    count: u32,
+}
+
+impl Queue {
+    fn push(&mut self, code: &[u32]) {
+        self.words.push(code.len() as u32);
+        self.words.extend_from_slice(code);
+        self.count += 1;
+    }
+}
+
+/// How a state was found.
+struct Origin {
+    parent: u32,
+    action: u32,
+}
+
+/// Looks at every state that can be reached from `start`, as far as the limits allow.
+pub(super) fn search(space: &mut Space, start: &State, limits: &Limits, watch: &mut dyn FnMut(u64, u32)) -> Report {
+    let began = Instant::now();
+    let mut seen = Fingerprints::new();
+    let mut origins = Vec::new();
+    let mut level = Queue::default();
+    let (code, _) = space.canonical(start);
+    seen.insert(fingerprint(&code));
+    origins.push(Origin { parent: u32::MAX, action: 0 });
+    level.push(&code);
+    let mut report = Report { states: 1, ..Report::default() };
+    let mut first = 0_u32;
+    'search: while level.count > 0 {
+        let mut next = Queue::default();
+        let next_first = origins.len() as u32;
+        let mut at = 0;
+        for offset in 0..level.count {
+            let length = level.words[at] as usize;
+            let state = space.decoded(&level.words[at + 1..=at + length]);
+            at += length + 1;
+            let parent = first + offset;
+            for action in space.actions(&state) {
+                report.steps += 1;
+                let reached = match space.after(&state, action) {
+                    Ok(Some(reached)) => reached,
+                    Ok(None) => {
+                        report.beyond_bounds += 1;
+                        continue;
+                    }
+                    Err(rule) => {
+                        let actions = path(&origins, parent, action);
+                        let story = story::tell(space, start, &actions);
+                        report.violation = Some(Violation { rule, steps: actions.len(), story });
+                        report.depth += 1;
+                        break 'search;
+                    }
+                };
+                let (code, _) = space.canonical(&reached);
+                if seen.insert(fingerprint(&code)) {
+                    origins.push(Origin { parent, action: action.code() });
+                    next.push(&code);
+                    report.states += 1;
+                }
+            }
+            if parent.is_multiple_of(1 << 12) {
+                watch(report.states, report.depth);
+            }
+            if report.states >= limits.states || began.elapsed() >= limits.time {
+                break 'search;
+            }
+        }
+        report.depth += 1;
+        report.widest = report.widest.max(u64::from(next.count));
+        first = next_first;
+        level = next;
+        report.exhausted = level.count == 0;
+    }
+    report.took = began.elapsed().max(Duration::from_nanos(1));
+    report.replica_states = space.replicas.len() as u64;
+    report.messages = space.messages.len() as u64;
+    report.table_bytes = (seen.bytes() + origins.len() * size_of::<Origin>() + level.words.len() * 4) as u64;
+    report
+}
+
+fn fingerprint(code: &[u32]) -> u64 {
+    code.iter().fold(0, |hash, word| mix(hash ^ u64::from(*word)))
+}
+
+/// The actions that lead to `last` and then through `action`.
+fn path(origins: &[Origin], last: u32, action: Action) -> Vec<Action> {
+    let mut actions = vec![action];
+    let mut at = last;
+    while let Some(origin) = origins.get(at as usize).filter(|origin| origin.parent != u32::MAX) {
+        actions.push(Action::of(origin.action));
+        at = origin.parent;
+    }
+    actions.reverse();
+    actions
+}

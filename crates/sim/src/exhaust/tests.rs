@@ -1,0 +1,73 @@
+use super::*;
+
+fn limits(states: u64) -> Limits {
+    Limits { states, time: Duration::from_mins(5) }
+}
+
+#[cfg(feature = "museum")]
+fn start(name: &str) -> &'static Start {
+    STARTS.iter().find(|start| start.name == name).expect("there is such a start")
+}
+
+#[test]
+fn nothing_is_wrong_near_any_start() {
+    for start in STARTS {
+        let report = explore(start, |_| (), &limits(30_000), &mut |_, _| ());
+        assert_eq!(report.violation, None, "{}", start.name);
+        assert!(report.states >= 30_000, "{}: only {} states", start.name, report.states);
+    }
+}
+
+/// Names mean nothing to the core: a step under other names is the same step. Were a name forgotten in
+/// a renaming, states that differ would be taken for one.
+#[test]
+fn a_step_under_other_names_is_the_same_step() {
+    for start in STARTS.iter().filter(|start| start.name != "2015") {
+        let mut bounds = Bounds::default();
+        (start.bounds)(&mut bounds);
+        let mut space = Space::new(bounds);
+        let state = space.fresh();
+        let mut script = Script { space: &mut space, state };
+        (start.script)(&mut script).expect("the beginning can be played");
+        let mut states = vec![script.state];
+        let mut seen = std::collections::BTreeSet::new();
+        let mut at = 0;
+        while at < states.len() && at < 1500 {
+            let state = states[at].clone();
+            at += 1;
+            for action in space.actions(&state) {
+                let Ok(Some(next)) = space.after(&state, action) else { continue };
+                let (expected, _) = space.canonical(&next);
+                for naming in 1..space.namings() {
+                    let code = space.encoded(&state, naming);
+                    let renamed = space.decoded(&code);
+                    let action = space.called_after(action, naming);
+                    let reached = space.after(&renamed, action).expect("no rule is broken").expect("within the bounds");
+                    assert_eq!(space.canonical(&reached).0, expected, "{}: {action:?}", start.name);
+                }
+                if seen.insert(expected) {
+                    states.push(next);
+                }
+            }
+        }
+        assert!(at >= 1000, "{}: {at} states", start.name);
+    }
+}
+
+#[cfg(feature = "museum")]
+#[test]
+fn figure_8_is_found() {
+    let carry = |bounds: &mut Bounds| bounds.mutant = Some(bowline_raft::Mutant::CommitOldTermByCounting);
+    let report = explore(start("figure-8"), carry, &limits(3_000_000), &mut |_, _| ());
+    let violation = report.violation.expect("it is found");
+    assert!(violation.rule.contains("Leader Completeness"), "{}", violation.story.join("\n"));
+}
+
+#[cfg(feature = "museum")]
+#[test]
+fn the_single_server_bug_of_2015_is_found() {
+    let carry = |bounds: &mut Bounds| bounds.mutant = Some(bowline_raft::Mutant::SingleServerOf2015);
+    let report = explore(start("2015"), carry, &limits(3_000_000), &mut |_, _| ());
+    let violation = report.violation.expect("it is found");
+    assert!(violation.rule.contains("Leader Completeness"), "{}", violation.story.join("\n"));
+}

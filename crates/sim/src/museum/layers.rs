@@ -1,0 +1,173 @@
+//! The layers that the museum has of its own.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::support::schedule::{Flavour, Schedule};
+use super::support::script::Script;
+use super::{Check, Finding, Kill, Layer, Mutant};
+use crate::exhaust::{Limits, STARTS, explore};
+use crate::panics::{Panic, caught};
+
+/// The golden scripts of the core.
+pub struct Stories {
+    scripts: Vec<(String, String)>,
+}
+
+impl Stories {
+    /// The scripts of the folder that the core's tests read.
+    ///
+    /// # Errors
+    /// The folder can't be read: the museum is built from a source tree, and needs it.
+    pub fn of_the_core() -> std::io::Result<Stories> {
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../raft/tests/scripts"));
+        let mut scripts = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            scripts.push((name, std::fs::read_to_string(path)?));
+        }
+        scripts.sort();
+        Ok(Stories { scripts })
+    }
+
+    /// How a story came out otherwise, if it did.
+    fn deviation(text: &str, mutant: Option<Mutant>) -> Option<(Check, String)> {
+        match caught(|| goldenscript::generate(&mut Script { mutant, ..Script::default() }, text)) {
+            Err(panic) => Some((whose(&panic), panic.said)),
+            Ok(Err(error)) => Some((Check::Story, error.to_string())),
+            Ok(Ok(told)) => {
+                let differs = told.lines().zip(text.lines()).find(|(told, written)| told != written);
+                let longer = (told != text).then_some((Check::Story, "it ends otherwise".to_owned()));
+                differs.map(|(told, written)| (Check::Story, format!("“{told}” instead of “{written}”"))).or(longer)
+            }
+        }
+    }
+}
+
+impl Layer for Stories {
+    fn name(&self) -> &'static str {
+        "stories"
+    }
+
+    fn unit(&self) -> &'static str {
+        "stories"
+    }
+
+    /// All of them, always: the cost is how many noticed, the place is the first that did.
+    fn look_for(&self, mutant: Option<Mutant>, _: u64) -> Finding {
+        let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text, mutant)?)));
+        let deviating: Vec<_> = deviating.collect();
+        // The story of the very bug, before the others that happen to notice.
+        let own = deviating.iter().find(|(name, _)| mutant.is_some_and(|mutant| is_story_of(name, mutant)));
+        let kill = own.or(deviating.first()).map(|(name, (by, said))| Kill {
+            by: *by,
+            said: said.clone(),
+            cost: deviating.len() as u64,
+            at: (*name).clone(),
+        });
+        Finding { kill, spent: self.scripts.len() as u64 }
+    }
+}
+
+/// Whether a script's S-number is among the mutant's.
+fn is_story_of(script: &str, mutant: Mutant) -> bool {
+    let number = |text: &str| text.split(['_', ',']).next().and_then(|word| word.trim()[1..].parse::<u32>().ok());
+    let numbers = mutant.origin().split(", ").filter(|word| word.starts_with('S')).filter_map(number);
+    script.starts_with('s') && numbers.into_iter().any(|wanted| number(script) == Some(wanted))
+}
+
+/// Random schedules of a few replicas, with the oracles and drills of the core's own tests.
+pub struct Schedules {
+    /// The seeds.
+    pub seeds: Range<u64>,
+}
+
+impl Schedules {
+    /// Runs one seed. Returns how the mutant was noticed, if it was.
+    fn run(seed: u64, mutant: Option<Mutant>) -> Option<(Check, String)> {
+        let flavours = [Flavour::Plain, Flavour::Membership, Flavour::Snapshots, Flavour::Everything];
+        let flavour = flavours[(seed % 4) as usize];
+        let outcome = caught(|| Schedule::new(seed, flavour, |config| config.mutant = mutant).run());
+        outcome.err().map(|panic| (whose(&panic), panic.said))
+    }
+}
+
+impl Layer for Schedules {
+    fn name(&self) -> &'static str {
+        "schedules"
+    }
+
+    fn unit(&self) -> &'static str {
+        "seeds"
+    }
+
+    fn look_for(&self, mutant: Option<Mutant>, times: u64) -> Finding {
+        let end = self.seeds.start + (self.seeds.end - self.seeds.start) * times;
+        for seed in self.seeds.start..end {
+            if let Some((by, said)) = Self::run(seed, mutant) {
+                let cost = seed - self.seeds.start + 1;
+                return Finding { kill: Some(Kill { by, said, cost, at: format!("seed {seed}") }), spent: cost };
+            }
+        }
+        Finding { kill: None, spent: end - self.seeds.start }
+    }
+}
+
+/// The exhaustive search, from every start in turn.
+pub struct Search {
+    /// How many states from each start.
+    pub states: u64,
+}
+
+impl Layer for Search {
+    fn name(&self) -> &'static str {
+        "search"
+    }
+
+    fn unit(&self) -> &'static str {
+        "states"
+    }
+
+    fn look_for(&self, mutant: Option<Mutant>, times: u64) -> Finding {
+        let limits = Limits { states: self.states * times, time: Duration::from_hours(1) };
+        let mut spent = 0;
+        // From those just before an accident first.
+        for start in STARTS.iter().rev() {
+            let report = explore(start, |bounds| bounds.mutant = mutant, &limits, &mut |_, _| ());
+            spent += report.states;
+            if let Some(violation) = report.violation {
+                let by = if violation.rule.starts_with("assertion") { Check::Assertion } else { Check::Oracle };
+                let at = format!("start {}, {} steps", start.name, violation.steps);
+                return Finding { kill: Some(Kill { by, said: violation.rule, cost: spent, at }), spent };
+            }
+        }
+        Finding { kill: None, spent }
+    }
+}
+
+/// Whose check a panic was.
+fn whose(panic: &Panic) -> Check {
+    if panic.file.contains("raft/src/") || panic.said.contains(" halts: ") {
+        Check::Assertion
+    } else if panic.file.ends_with("schedule.rs") || panic.file.ends_with("drills.rs") {
+        Check::Liveness
+    } else {
+        Check::Oracle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_has_an_owner() {
+        let by = |file: &str, said: &str| whose(&Panic { file: file.to_owned(), said: said.to_owned() });
+        assert_eq!(by("crates/raft/src/log.rs", ""), Check::Assertion);
+        assert_eq!(by("crates/raft/tests/support/drills.rs", ""), Check::Liveness);
+        assert_eq!(by("crates/raft/tests/support/world.rs", "n1 halts: x"), Check::Assertion);
+        assert_eq!(by("crates/raft/tests/support/oracle.rs", "n1 votes twice"), Check::Oracle);
+    }
+}
