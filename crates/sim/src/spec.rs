@@ -10,8 +10,8 @@
 //! joint consensus, with the quorum of the configuration in force; and leadership transfer, an election
 //! without waiting.
 //!
-//! The model shares no code with the core except for plain values, quorums and the answers to "is this
-//! a member". It holds a history of the whole cluster that no replica has, so a wrong step is found
+//! The model shares no code with the core except for plain values: what a majority is, what a log and a
+//! configuration are at each moment it works out for itself. It holds a history of the whole cluster that no replica has, so a wrong step is found
 //! when it is taken, and not when it first does harm: a leader that commits must have a quorum of
 //! *disks* that hold the entry at that moment.
 //!

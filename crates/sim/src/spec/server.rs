@@ -114,6 +114,18 @@ impl Configurations {
         std::iter::once(as_of).chain(later).any(|membership| membership.is_voter(id))
     }
 
+    /// Whether those of whom `it` is true are a majority of each half of the configuration in force.
+    /// Counted here and not by the core's own arithmetic, which is under test too.
+    pub(super) fn quorum(&self, it: impl Fn(NodeId) -> bool) -> bool {
+        let current = self.current();
+        let halves = std::iter::once(current.incoming()).chain(current.outgoing());
+        let majority = |voters: &BTreeSet<NodeId>| {
+            let agreeing = voters.iter().filter(|id| it(**id)).count();
+            agreeing * 2 > voters.len()
+        };
+        halves.map(|group| &group.voters).all(majority)
+    }
+
     pub(super) fn truncate_from(&mut self, from: Index) {
         self.later.retain(|(index, _)| *index < from);
     }

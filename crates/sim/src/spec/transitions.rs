@@ -84,8 +84,7 @@ impl Step<'_> {
         check(server.configurations.may_be_voter(me, server.commit), Rule::Timeout, || {
             "stands for election and is no voter".to_owned()
         })?;
-        let quorum = server.configurations.current().quorum();
-        let would = quorum.is_reached_by(|id| id == me || server.pre_votes.contains(&id));
+        let would = server.configurations.quorum(|id| id == me || server.pre_votes.contains(&id));
         check(told || would, Rule::Timeout, || {
             format!("stands for election with the pre-votes of {:?} only", server.pre_votes)
         })?;
@@ -129,7 +128,7 @@ impl Step<'_> {
             None => server.votes.contains(&id) && ledger.vote_of(id, term) == Some(me),
         };
         let membership = server.configurations.current();
-        check(membership.quorum().is_reached_by(voted), Rule::BecomeLeader, || {
+        check(server.configurations.quorum(voted), Rule::BecomeLeader, || {
             let durable: Vec<_> = membership.voters().into_iter().filter(|id| voted(*id)).collect();
             format!("leads in {term} with the durable votes of {durable:?} in {membership}")
         })?;
@@ -305,7 +304,7 @@ impl Step<'_> {
             None => false,
         };
         let membership = server.configurations.current();
-        check(membership.quorum().is_reached_by(holds), Rule::AdvanceCommitIndex, || {
+        check(server.configurations.quorum(holds), Rule::AdvanceCommitIndex, || {
             let held: Vec<_> = membership.voters().into_iter().filter(|id| holds(*id)).collect();
             format!("commits {position} with the copies of {held:?} in {membership}")
         })?;

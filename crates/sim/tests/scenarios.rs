@@ -1,0 +1,106 @@
+//! Holds the table of the 78 scenarios against the source tree: whatever it names must be there, and
+//! whatever story there is must be named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Scenarios in the list that the table answers.
+const SCENARIOS: usize = 78;
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate lies among the others").to_path_buf()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A row of the table.
+struct Row {
+    number: usize,
+    stories: Vec<String>,
+    /// File, from the folder of all crates, and function.
+    tests: Vec<(String, String)>,
+    /// Why it can't happen, or where it belongs.
+    reason: Option<String>,
+}
+
+impl Row {
+    fn parse(line: &str) -> Row {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, what, covered] = cells[..] else { panic!("not three cells: {line}") };
+        let number = number.strip_prefix('S').and_then(|number| number.parse().ok());
+        let number = number.unwrap_or_else(|| panic!("no S-number: {line}"));
+        assert!(!what.is_empty(), "S{number} says what went wrong");
+        let mut row = Row { number, stories: Vec::new(), tests: Vec::new(), reason: None };
+        for item in covered.split("; ") {
+            let name = item.strip_suffix('`').and_then(|item| item.split_once('`'));
+            match name {
+                Some(("story ", story)) => row.stories.push(story.to_owned()),
+                Some(("", test)) => {
+                    let (file, function) = test.split_once("::").unwrap_or_else(|| panic!("no function: {test}"));
+                    row.tests.push((file.to_owned(), function.to_owned()));
+                }
+                // A reason may have a `;` of its own.
+                _ => {
+                    let reason = row.reason.take().map_or(item.to_owned(), |before| format!("{before}; {item}"));
+                    row.reason = Some(reason);
+                }
+            }
+        }
+        row
+    }
+}
+
+fn table() -> Vec<Row> {
+    let text = read(&crates().join("raft/SCENARIOS.md"));
+    let lines = text.lines().filter(|line| line.starts_with("| S"));
+    lines.inspect(|line| println!("{line}")).map(Row::parse).collect()
+}
+
+#[test]
+fn every_scenario_has_its_row_in_order() {
+    let numbers: Vec<usize> = table().iter().map(|row| row.number).collect();
+    assert_eq!(numbers, (1..=SCENARIOS).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_row_is_covered_or_says_why_not() {
+    for Row { number, stories, tests, reason } in table() {
+        assert!(!(stories.is_empty() && tests.is_empty() && reason.is_none()), "S{number} is covered by nothing");
+        let apart = reason.as_ref().is_none_or(|reason| !reason.is_empty());
+        assert!(apart, "S{number} gives an empty reason");
+    }
+}
+
+#[test]
+fn every_story_is_named_by_its_row() {
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(crates().join("raft/tests/scripts")).expect("the stories are there") {
+        let name = entry.expect("a readable folder").file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix('s').and_then(|rest| rest.get(..2)).and_then(|digits| digits.parse().ok());
+        if let Some(number) = number {
+            there.insert((number, name));
+        }
+    }
+    let rows = table();
+    let named: BTreeSet<(usize, String)> =
+        rows.iter().flat_map(|row| row.stories.iter().map(|story| (row.number, story.clone()))).collect();
+    assert_eq!(named, there);
+}
+
+#[test]
+fn every_named_test_is_there() {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    for row in table() {
+        for (file, function) in row.tests {
+            let text = files.entry(file.clone()).or_insert_with(|| read(&crates().join(&file)));
+            let found = text.find(&format!("fn {function}("));
+            let at = found.unwrap_or_else(|| panic!("S{}: {file} has no fn {function}", row.number));
+            // Nothing but other attributes stands between `#[test]` and its function.
+            let before = text[..at].rsplit("\n\n").next().unwrap_or_default();
+            assert!(before.contains("#[test]"), "S{}: {file}::{function} is no test", row.number);
+        }
+    }
+}
