@@ -230,6 +230,8 @@ pub struct Node<S> {
     /// What the machine said to commands that the core doesn't know to be applied yet.
     responses: BTreeMap<Index, Bytes>,
     effects: Effects,
+    /// What the core is to be told next; empty between inputs, kept for its memory.
+    queue: VecDeque<Input>,
     witness: Option<Witness>,
 }
 
@@ -267,6 +269,7 @@ impl<S: StateMachine> Node<S> {
             installing: None,
             responses: BTreeMap::new(),
             effects: Effects::new(),
+            queue: VecDeque::new(),
             witness: None,
             config,
         })
@@ -375,7 +378,8 @@ impl<S: StateMachine> Node<S> {
 
     /// Hands the core an input and carries out what it says, until nothing is left to do.
     fn consent(&mut self, now: Time, input: Input, out: &mut Vec<NodeEffect>) {
-        let mut queue = VecDeque::from([input]);
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.push_back(input);
         while let Some(input) = queue.pop_front() {
             let applied = if let Input::Applied { index } = &input { Some(*index) } else { None };
             let mut effects = std::mem::take(&mut self.effects);
@@ -389,6 +393,7 @@ impl<S: StateMachine> Node<S> {
                 self.responses = self.responses.split_off(&index.next());
             }
         }
+        self.queue = queue;
         self.make_snapshot_if_due(out);
     }
 

@@ -30,10 +30,12 @@ fn nothing_is_violated_in_fifty_worlds() {
     assert!(visited * 10 >= Probe::COUNT * 8, "most rare paths are taken: {visited} of {}", Probe::COUNT);
 }
 
-/// Worlds in which something was found once, and is no more.
+/// Worlds in which something was found once, and is no more: a replica with a long log to apply and a
+/// tight limit exhausted its stack (100); a client's read stuck at a replica that is no member any more
+/// (1728).
 #[test]
 fn what_was_found_once_stays_fixed() {
-    for seed in [22, 82, 108, 153, 197, 461, 468, 581, 705, 1728] {
+    for seed in [100, 1728] {
         flawless(seed);
     }
 }

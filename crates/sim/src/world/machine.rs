@@ -59,12 +59,25 @@ pub(crate) fn writer_of(value: &str) -> Option<u64> {
     value.trim_end_matches('.').parse().ok()
 }
 
+/// The operation and the key of a command, read in place: the state machine has checked it already.
+fn parse(command: &[u8]) -> Option<(u64, &str)> {
+    let mut rest = std::str::from_utf8(command).ok()?;
+    let mut field = || {
+        let (length, tail) = rest.split_once(':')?;
+        let (text, tail) = tail.split_at_checked(length.parse().ok()?)?;
+        rest = tail.strip_prefix(',')?;
+        Some(text)
+    };
+    let (_kind, origin, key) = (field()?, field()?, field()?);
+    Some((origin.parse().ok()?, key))
+}
+
 impl StateMachine for Machine {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
         let response = self.map.apply(index, command);
-        let (op, holds) = match Command::decode(command) {
-            Ok(Command::Put { origin, key, .. }) => (origin.parse().unwrap_or(u64::MAX), writer_of(self.map.get(&key))),
-            Err(_) => (u64::MAX, None),
+        let (op, holds) = match parse(command) {
+            Some((op, key)) => (op, writer_of(self.map.get(key))),
+            None => (u64::MAX, None),
         };
         self.digest = mix(mix(mix(self.digest, index.0), op), holds.unwrap_or(u64::MAX));
         self.last = index.0;

@@ -94,15 +94,13 @@ impl Network {
         let slow = dice.chance(plan.tail);
         let usual = plan.delay.draw(dice);
         let mut at = now + if slow { usual * dice.between(10, 100) } else { usual };
-        let capacity = u64::from(self.capacity[from][to]);
-        // Without a capacity the link is never busy.
-        if let Some(span) = (bytes as u64 * MILLI).checked_div(capacity) {
+        if let Some(way) = (bytes as u64 * MILLI).checked_div(u64::from(self.capacity[from][to])) {
             let busy = &mut self.busy_until[from][to];
             let start = (*busy).max(now);
             if start > now + LONGEST_QUEUE {
                 return Fate { lost: true, ..Fate::default() };
             }
-            *busy = start + span;
+            *busy = start + way;
             at = at.max(*busy);
         }
         let latest = &mut self.latest[from][to];

@@ -1,13 +1,13 @@
 //! What is committed, once and for all: Leader Completeness (I4), State Machine Safety (I5), and
 //! that equal logs make equal states (I16, I17).
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use bowline_raft::{Index, Log, NodeId, Raft, Term};
 
 use crate::world::machine::Applied;
 use crate::world::oracle::{Judged, Rule};
+
+/// Far more operations than the clients of a world begin.
+const MOST_OPERATIONS: usize = 1 << 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Commit {
@@ -21,10 +21,12 @@ pub(crate) struct Commits {
     entries: Vec<Commit>,
     /// By index: the digest of the state after the command there; 0 where there is none yet.
     digests: Vec<u64>,
-    /// By key, the operation whose value it holds; and by operation, where it took effect.
-    first_at: BTreeMap<u64, u64>,
+    /// By operation: where it took effect; 0 where it did not.
+    first_at: Vec<u64>,
     /// The order in which operations took effect.
     order: Vec<(u64, u64)>,
+    /// The last command that was applied anywhere.
+    last: u64,
 }
 
 impl Commits {
@@ -90,14 +92,19 @@ impl Commits {
             };
             return if known == applied.digest { Ok(false) } else { Err((Rule::StatesAreEqual, what())) };
         }
-        if self.order.last().is_some_and(|(last, _)| *last >= applied.index) {
+        if self.last >= applied.index {
             let what = format!("{id} applies a command at {} that others had passed over", applied.index);
             return Err((Rule::StatesAreEqual, what));
         }
 
         self.digests[at] = applied.digest;
-        if let Entry::Vacant(first) = self.first_at.entry(applied.op) {
-            first.insert(applied.index);
+        self.last = applied.index;
+        let op = usize::try_from(applied.op).unwrap_or(usize::MAX);
+        if op < MOST_OPERATIONS && self.first_at.len() <= op {
+            self.first_at.resize(op + 1, 0);
+        }
+        if let Some(first @ 0) = self.first_at.get_mut(op) {
+            *first = applied.index;
             self.order.push((applied.index, applied.op));
         }
         Ok(true)
@@ -110,7 +117,7 @@ impl Commits {
 
     /// Where an operation took effect.
     pub(crate) fn effect_of(&self, op: u64) -> Option<u64> {
-        self.first_at.get(&op).copied()
+        self.first_at.get(usize::try_from(op).ok()?).copied().filter(|index| *index > 0)
     }
 
     /// Operations in the order in which they took effect.
