@@ -14,12 +14,12 @@ use crate::live::Live;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim exhaust                     ten million states from each start
+  bowline sim exhaust                     four million states from each of five starts
   bowline sim exhaust --start figure-8 --states 50000000
   bowline sim exhaust --start figure-8 --mutant CommitOldTermByCounting   (a build with the museum)")]
 pub(crate) struct ExhaustCommand {
     /// Stop after this many distinct states from each start.
-    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
     states: u64,
     /// Stop after this many minutes for each start.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=100_000))]

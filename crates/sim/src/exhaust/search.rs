@@ -60,6 +60,9 @@ pub(super) fn search(space: &mut Space, start: &State, limits: &Limits, watch: &
                     Err(rule) => {
                         let actions = path(&origins, parent, action);
                         let story = story::tell(space, start, &actions);
+                        // In the story's names, not in those of the state that stood for it.
+                        let told = story.last().and_then(|line| line.trim().strip_prefix(story::BROKEN));
+                        let rule = told.map_or(rule, str::to_owned);
                         report.violation = Some(Violation { rule, steps: actions.len(), story });
                         report.depth += 1;
                         break 'search;

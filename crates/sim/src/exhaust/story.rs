@@ -2,6 +2,9 @@
 
 use super::space::{Action, Space, State};
 
+/// What the line begins with that names the broken rule.
+pub(super) const BROKEN: &str = "✗ ";
+
 /// Tells the steps from `start`, with the replicas' names as they are there.
 pub(super) fn tell(space: &mut Space, start: &State, actions: &[Action]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -27,7 +30,7 @@ pub(super) fn tell(space: &mut Space, start: &State, actions: &[Action]) -> Vec<
                 state = next;
             }
             Ok(None) => lines.push("       (beyond the bounds)".to_owned()),
-            Err(rule) => lines.push(format!("       ✗ {rule}")),
+            Err(rule) => lines.push(format!("       {BROKEN}{rule}")),
         }
     }
     lines

@@ -138,7 +138,12 @@ impl Layer for Search {
             let report = explore(start, |bounds| bounds.mutant = mutant, &limits, &mut |_, _| ());
             spent += report.states;
             if let Some(violation) = report.violation {
-                let by = if violation.rule.starts_with("assertion") { Check::Assertion } else { Check::Oracle };
+                let by = match &violation.rule {
+                    rule if rule.starts_with("assertion") => Check::Assertion,
+                    // The beginning itself can't be played: nobody is elected.
+                    rule if rule.contains("can't win") => Check::Liveness,
+                    _ => Check::Oracle,
+                };
                 let at = format!("start {}, {} steps", start.name, violation.steps);
                 return Finding { kill: Some(Kill { by, said: violation.rule, cost: spent, at }), spent };
             }
