@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::lan_id::LanId;
-use crate::message::{Content, Envelope, Header, shorten};
+use crate::message::{Content, Envelope, Header, MessageError, shorten};
 use crate::random::Random;
 use crate::scenario::{EventKind, Scenario};
 
@@ -248,6 +248,18 @@ impl Emulation {
     /// A raw message that a replica put on its socket. What is for other replicas is forwarded as
     /// it is, byte for byte. Everything that is due by `now` happens first.
     pub fn receive(&mut self, now: Duration, from: usize, raw: &[u8], out: &mut Vec<Action>) {
+        self.receive_read(now, from, raw, Envelope::peek(raw), out);
+    }
+
+    /// The same for a message that the driver has read already, as [`Envelope::peek`] does.
+    pub fn receive_read(
+        &mut self,
+        now: Duration,
+        from: usize,
+        raw: &[u8],
+        header: Result<Header<'_>, MessageError>,
+        out: &mut Vec<Action>,
+    ) {
         self.wake(now, out);
         if self.finished() || from >= self.alive.len() {
             return;
@@ -256,7 +268,7 @@ impl Emulation {
             self.record.traffic.from_the_dead += 1;
             return;
         }
-        match Envelope::peek(raw) {
+        match header {
             Ok(header) => self.route(from, &header, raw, out),
             Err(error) if error.is_too_long() => {
                 self.bad(from, Bad::Oversized, || error.to_string(), out);

@@ -47,7 +47,7 @@ pub(crate) fn id(replica: usize) -> LanId {
 
 /// A message of the replicas' own.
 pub(crate) fn own(kind: &str) -> Content {
-    Content::Other { kind: kind.to_owned(), fields: serde_json::Map::new() }
+    Content::Other { kind: kind.to_owned(), fields: serde_json::Map::new().into() }
 }
 
 /// One register for each key, shared by all replicas as if agreement took no time.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
@@ -83,8 +83,43 @@ pub enum Content {
         /// The field `type`.
         kind: String,
         /// Every field but `src`, `dst` (or `dest`), `leader` and `type`.
-        fields: Map<String, Value>,
+        fields: Fields,
     },
+}
+
+/// The fields of a message of the replicas' own: one JSON object, kept as it is written, since a
+/// network only passes it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fields {
+    json: Vec<u8>,
+}
+
+impl Fields {
+    /// The fields of a struct, none of which may be named like one of the envelope's.
+    pub(crate) fn of(message: &impl Serialize) -> Fields {
+        let mut json = Vec::with_capacity(TYPICAL_BYTES);
+        write_json(&mut json, message);
+        debug_assert!(json.starts_with(b"{"), "the fields of a message are an object");
+        Fields { json }
+    }
+
+    /// The object as text, in ASCII.
+    pub fn as_json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// The object as a tree.
+    pub fn to_map(&self) -> Map<String, Value> {
+        serde_json::from_slice(&self.json).expect("it was written as a JSON object")
+    }
+}
+
+/// Names that belong to the envelope are left out: an object must not hold a field twice.
+impl From<Map<String, Value>> for Fields {
+    fn from(mut fields: Map<String, Value>) -> Fields {
+        fields.retain(|name, _| !is_envelope_field(name));
+        Fields::of(&fields)
+    }
 }
 
 impl Content {
@@ -99,6 +134,11 @@ impl Content {
             Content::Hello => "hello",
             Content::Other { kind, .. } => kind,
         }
+    }
+
+    /// Whether the protocol gives a meaning to messages of this `type`.
+    pub(crate) fn is_of_the_protocol(kind: &str) -> bool {
+        matches!(kind, "get" | "put" | "ok" | "redirect" | "fail" | "hello")
     }
 
     /// The `MID`, for requests and their replies.
@@ -232,11 +272,30 @@ impl Envelope {
         Raw::parse(bytes)?.header()
     }
 
+    /// What [`Envelope::peek`] reads from this message when it is encoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Envelope::peek`], for its length.
+    pub(crate) fn header(&self, encoded: &[u8]) -> Result<Header<'_>, MessageError> {
+        if encoded.len() > MAX_MESSAGE_BYTES {
+            return Err(MessageError::TooLong { length: encoded.len() });
+        }
+        Ok(Header {
+            src: self.src,
+            dst: self.dst,
+            leader: self.leader,
+            kind: Cow::Borrowed(self.content.kind()),
+            mid: self.content.mid().map(Cow::Borrowed),
+            spelled_dest: self.spelled_dest,
+        })
+    }
+
     /// The message as one line of ASCII, with a newline at its end.
     ///
     /// It may be longer than [`MAX_MESSAGE_BYTES`] if its fields are: the sender checks.
     pub fn encode(&self) -> Vec<u8> {
-        let mut line = Line::default();
+        let mut line = Line::new();
         line.field("src", self.src.as_str());
         line.field(if self.spelled_dest { "dest" } else { "dst" }, self.dst.as_str());
         line.field("leader", self.leader.as_str());
@@ -261,12 +320,7 @@ impl Envelope {
                 }
             }
             Content::Redirect { .. } | Content::Hello => {}
-            Content::Other { fields, .. } => {
-                // The envelope's own fields win: an object must not hold a field twice.
-                for (name, value) in fields.iter().filter(|(name, _)| !is_envelope_field(name)) {
-                    line.field(name, value);
-                }
-            }
+            Content::Other { fields, .. } => line.fields(fields),
         }
         line.finish()
     }
@@ -276,29 +330,53 @@ fn is_envelope_field(name: &str) -> bool {
     matches!(name, "src" | "dst" | "dest" | "leader" | "type")
 }
 
-fn other_fields(bytes: &[u8]) -> Result<Map<String, Value>, MessageError> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))?;
-    fields.retain(|name, _| !is_envelope_field(name));
+fn other_fields(bytes: &[u8]) -> Result<Fields, MessageError> {
+    let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))?;
+    Ok(fields.into())
+}
+
+/// Reads a struct from the further fields of a message; those of the envelope are passed over.
+pub(crate) fn read_fields<T: DeserializeOwned>(message: &[u8]) -> serde_json::Result<T> {
+    // Checked once and as a whole, which is faster than each string on its own.
+    let text = std::str::from_utf8(message).map_err(serde::de::Error::custom)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let fields = T::deserialize(own_fields::OwnFields(&mut reader))?;
+    reader.end()?;
     Ok(fields)
 }
 
+/// What a message takes at most, mostly: room for it is made at once.
+const TYPICAL_BYTES: usize = 256;
+
+fn write_json(bytes: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let mut serializer = Serializer::with_formatter(bytes, Ascii);
+    value.serialize(&mut serializer).expect("text and JSON values are written to memory");
+}
+
 /// An object being written.
-#[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
 }
 
 impl Line {
-    fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
-        self.json(name);
-        self.bytes.push(b':');
-        self.json(value);
+    fn new() -> Line {
+        Line { bytes: Vec::with_capacity(TYPICAL_BYTES) }
     }
 
-    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
-        let mut serializer = Serializer::with_formatter(&mut self.bytes, Ascii);
-        value.serialize(&mut serializer).expect("text and JSON values are written to memory");
+    fn field(&mut self, name: &str, value: &str) {
+        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
+        write_json(&mut self.bytes, name);
+        self.bytes.push(b':');
+        write_json(&mut self.bytes, value);
+    }
+
+    /// The members of an object, after fields that are there already.
+    fn fields(&mut self, fields: &Fields) {
+        let inside = &fields.json[1..fields.json.len() - 1];
+        if !inside.is_empty() {
+            self.bytes.push(b',');
+            self.bytes.extend_from_slice(inside);
+        }
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -365,7 +443,9 @@ impl<'a> Raw<'a> {
                 message: shorten(&String::from_utf8_lossy(bytes)),
             });
         }
-        serde_json::from_slice(bytes).map_err(|error| not_an_object(&error, bytes))
+        // Checked once and as a whole, which is faster than each string on its own.
+        let text = std::str::from_utf8(bytes).map_err(|error| not_an_object(&error, bytes))?;
+        serde_json::from_str(text).map_err(|error| not_an_object(&error, bytes))
     }
 
     fn header(&self) -> Result<Header<'a>, MessageError> {
@@ -426,7 +506,7 @@ fn wrong(field: &'static str, value: &Field<'_>, allowed: &'static str) -> Messa
     MessageError::Wrong { field, value, allowed }
 }
 
-fn not_an_object(error: &serde_json::Error, bytes: &[u8]) -> MessageError {
+fn not_an_object(error: &impl fmt::Display, bytes: &[u8]) -> MessageError {
     MessageError::NotAnObject { reason: shorten(&error.to_string()), message: shorten(&String::from_utf8_lossy(bytes)) }
 }
 
@@ -513,5 +593,6 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 }
 
+mod own_fields;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind
 use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
-use crate::message::{Content, Envelope};
+use crate::message::{Content, Envelope, Header};
 use crate::wire;
 
 /// Most requests that are held at once; one more is answered `fail`.
@@ -118,8 +118,12 @@ impl LanReplica {
         if self.fault().is_some() {
             return;
         }
-        match Envelope::parse(bytes) {
-            Ok(envelope) => self.take(now, envelope, out),
+        match Envelope::peek(bytes) {
+            Ok(header) if self.peers.contains_key(&node_id(header.src)) => self.hear_peer(now, &header, bytes, out),
+            Ok(_) => match Envelope::parse(bytes) {
+                Ok(envelope) => self.hear_client(now, envelope, out),
+                Err(_) => self.ignored.unreadable += 1,
+            },
             Err(_) => self.ignored.unreadable += 1,
         }
         self.release_held(now, out);
@@ -162,23 +166,31 @@ impl LanReplica {
         self.waiting.len() + self.held.len()
     }
 
-    fn take(&mut self, now: Time, envelope: Envelope, out: &mut Vec<Envelope>) {
+    /// Another replica's message, of which the envelope was read.
+    fn hear_peer(&mut self, now: Time, header: &Header<'_>, bytes: &[u8], out: &mut Vec<Envelope>) {
+        if !self.is_mine(header.dst) || Content::is_of_the_protocol(&header.kind) {
+            self.ignored.foreign += 1;
+            return;
+        }
+        match wire::decode(&header.kind, bytes) {
+            Ok(message) => self.run(now, NodeInput::Receive { from: node_id(header.src), message }, out),
+            Err(_) => self.ignored.malformed += 1,
+        }
+    }
+
+    fn hear_client(&mut self, now: Time, envelope: Envelope, out: &mut Vec<Envelope>) {
         let Envelope { src, dst, content, spelled_dest, .. } = envelope;
-        let from_peer = self.peers.contains_key(&node_id(src));
-        let to_me = dst == self.id || dst.is_broadcast();
         let request = |mid, action| Request { client: src, spelled_dest, mid, action };
         match content {
-            _ if !to_me || src == self.id || src.is_broadcast() => self.ignored.foreign += 1,
-            Content::Other { kind, fields } if from_peer => match wire::decode(&kind, fields) {
-                Ok(message) => self.run(now, NodeInput::Receive { from: node_id(src), message }, out),
-                Err(_) => self.ignored.malformed += 1,
-            },
-            Content::Get { mid, key } if !from_peer => self.hear(now, request(mid, Action::Get { key }), out),
-            Content::Put { mid, key, value } if !from_peer => {
-                self.hear(now, request(mid, Action::Put { key, value }), out);
-            }
+            _ if !self.is_mine(dst) || src == self.id || src.is_broadcast() => self.ignored.foreign += 1,
+            Content::Get { mid, key } => self.hear(now, request(mid, Action::Get { key }), out),
+            Content::Put { mid, key, value } => self.hear(now, request(mid, Action::Put { key, value }), out),
             _ => self.ignored.foreign += 1,
         }
+    }
+
+    fn is_mine(&self, dst: LanId) -> bool {
+        dst == self.id || dst.is_broadcast()
     }
 
     /// A client's request arrives; one that was heard before has its answer, or will have it.

@@ -89,8 +89,16 @@ pub enum VirtualError {
 /// Something on its way.
 #[derive(Debug)]
 enum Parcel {
-    ToReplica { to: usize, bytes: Bytes },
-    ToNetwork { from: usize, bytes: Vec<u8> },
+    ToReplica {
+        to: usize,
+        bytes: Bytes,
+    },
+    /// What was said, and how it reads on the wire.
+    ToNetwork {
+        from: usize,
+        said: Envelope,
+        bytes: Vec<u8>,
+    },
 }
 
 struct World {
@@ -184,10 +192,13 @@ impl World {
                     self.trace.number(as_time(self.now).0);
                     self.give(to, |replica, now, said| replica.receive(now, &bytes, said), &mut actions);
                 }
-                Parcel::ToNetwork { from, bytes } => {
+                Parcel::ToNetwork { from, said, bytes } => {
                     self.trace.number(from as u64);
                     self.trace.bytes(&bytes);
-                    self.emulation.receive(self.now, from, &bytes, &mut actions);
+                    // The network needn't read what this program has just written.
+                    let header = said.header(&bytes);
+                    debug_assert_eq!(header, Envelope::peek(&bytes), "a message reads as it was meant");
+                    self.emulation.receive_read(self.now, from, &bytes, header, &mut actions);
                 }
             }
         } else if agenda <= self.now {
@@ -227,7 +238,8 @@ impl World {
     fn post(&mut self, from: usize, said: Vec<Envelope>) {
         for envelope in said {
             let at = self.arrival(Direction::Up, from);
-            self.enqueue(at, Parcel::ToNetwork { from, bytes: envelope.encode() });
+            let bytes = envelope.encode();
+            self.enqueue(at, Parcel::ToNetwork { from, said: envelope, bytes });
         }
     }
 

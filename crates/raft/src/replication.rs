@@ -203,10 +203,17 @@ impl Raft {
 
     /// The next moment at which a leader has something to do by itself.
     pub(crate) fn leader_deadline(&self, leader: &Leader) -> Time {
-        let mut deadline = self.check_quorum_deadline(leader);
+        let mut deadline = Time::NEVER;
+        let mut oldest_contact = Time::NEVER;
         for progress in leader.progress.values() {
             deadline = deadline.min(progress.heartbeat_due(&self.config));
             deadline = deadline.min(progress.retry_due(&self.config).unwrap_or(Time::NEVER));
+            oldest_contact = oldest_contact.min(progress.contact.unwrap_or(leader.since).max(leader.since));
+        }
+        // No quorum is older than its oldest member: while all have been heard of late, which is almost
+        // always, the arithmetic of quorums can't make the deadline any earlier.
+        if oldest_contact.after(self.config.election_timeout_max) < deadline {
+            deadline = deadline.min(self.check_quorum_deadline(leader));
         }
         let transfer = leader.transfer.as_ref().filter(|_| !mutant!(self.config, TransferNeverCleared));
         let transfer = transfer.map_or(Time::NEVER, |transfer| transfer.due());

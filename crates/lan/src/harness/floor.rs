@@ -188,7 +188,7 @@ impl NullReplica {
                 vec![self.envelope(message.src, Content::Other { kind, fields })]
             }
             Content::Other { kind, fields } if kind == ECHO => {
-                let number = fields.get("number").and_then(Value::as_u64);
+                let number = fields.to_map().get("number").and_then(Value::as_u64);
                 number.and_then(|n| self.echoed(n)).into_iter().collect()
             }
             _ => Vec::new(),
@@ -201,7 +201,7 @@ impl NullReplica {
         self.asked.insert(number, (client, mid, self.helpers.len()));
         let fields = Map::from_iter([("number".to_owned(), Value::from(number))]);
         let kind = ASK.to_owned();
-        let content = Content::Other { kind, fields };
+        let content = Content::Other { kind, fields: fields.into() };
         let helpers = self.helpers.iter();
         helpers.map(|&to| self.envelope(to, content.clone())).collect()
     }

@@ -166,7 +166,7 @@ impl Replica {
 
     fn send_own(&mut self, dst: LanId, kind: &str, fields: Fields) -> Result<(), SocketError> {
         let kind = kind.to_owned();
-        self.send(dst, Content::Other { kind, fields })
+        self.send(dst, Content::Other { kind, fields: fields.into() })
     }
 
     fn answer(&mut self, client: LanId, content: Content) -> Result<(), SocketError> {
@@ -221,8 +221,8 @@ impl Replica {
                 self.put(Put { client: message.src, mid, key, value, missing: self.peers.len().div_ceil(2) })
             }
             Content::Other { kind, fields } => match kind.as_str() {
-                "copy" => self.copy(message.src, fields),
-                "copied" => self.copied(&fields),
+                "copy" => self.copy(message.src, fields.to_map()),
+                "copied" => self.copied(&fields.to_map()),
                 _ => Ok(()),
             },
             _ => Ok(()),

@@ -213,7 +213,9 @@ impl Damage {
                 bytes[at] = byte;
             }
             (Err((mut place, number)), Content::Other { fields, .. }) => {
-                fields.values_mut().for_each(|value| replace_number(value, &mut place, number));
+                let mut map = fields.to_map();
+                map.values_mut().for_each(|value| replace_number(value, &mut place, number));
+                *fields = map.into();
                 bytes = envelope.encode();
             }
             (Err(_), content) => unreachable!("between replicas only: {content:?}"),
