@@ -34,7 +34,7 @@ enum Command {
     /// The LAN face: replicas that speak JSON, and an emulated hostile network for any of them.
     #[command(subcommand)]
     Lan(lan::LanCommand),
-    /// The same in virtual time: repeatable from a seed, about a thousand times as fast.
+    /// The same in virtual time: repeatable from a seed, more than a thousand times as fast.
     #[command(subcommand)]
     Sim(sim::SimCommand),
     /// Checks a recorded history for linearizability.

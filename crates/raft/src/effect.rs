@@ -157,6 +157,8 @@ pub enum Write {
     Append(Vec<Entry>),
     /// The log now starts after this snapshot; all entries go.
     Snapshot(SnapshotHeader),
+    /// Nothing that was acknowledged is missing any more: see [`crate::Recovered::suspect`].
+    Repaired,
 }
 
 /// What a replica must remember of elections (5.1, 5.2): written as one.

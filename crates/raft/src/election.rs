@@ -60,13 +60,17 @@ impl Raft {
         self.ask_silent_voters(out);
     }
 
-    /// A learner, or a member that was removed, has no right to stand (S17, S54). But a removal that
+    /// A learner, or a member that was removed, has no right to stand (S17, S54), nor has one whose log
+    /// has lost something. But a removal that
     /// isn't known to be committed may need this replica: "a server that is not part of its own
     /// latest configuration should still start new elections, as it might still be needed until the
     /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
     pub(crate) fn may_stand(&self) -> bool {
         if mutant!(self.config, LearnerStands) {
             return true;
+        }
+        if self.suspect.is_some() {
+            return false;
         }
         let me = self.config.id;
         let mut committed_or_later = self.membership.since(self.commit_index);
@@ -137,7 +141,7 @@ impl Raft {
             return;
         }
         // A candidate of an earlier term learns of this one, so that terms spread (S5, S6).
-        let granted = term == self.term && self.is_up_to_date(last);
+        let granted = term == self.term && self.is_up_to_date(last) && self.suspect.is_none();
         self.send_durably(from, Body::PreVoteReply { granted }, out);
     }
 
@@ -169,6 +173,8 @@ impl Raft {
             self.voted_for.is_none_or(|candidate| candidate == from) || mutant!(self.config, GrantIgnoresVotedFor);
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
+        // It may have acknowledged what this candidate lacks.
+        granted &= self.suspect.is_none();
         if mutant!(self.config, PromotedLearnerRefuses) {
             granted &= self.membership.current().is_voter(self.config.id);
         }

@@ -57,6 +57,11 @@ pub enum RoleExplanation {
     },
     /// It knows no leader and may not stand: it is no voter of any configuration that may be in force.
     NotAVoter,
+    /// It knows no leader and may not stand: its disk has lost entries that it may have acknowledged.
+    Suspect {
+        /// Where its log may have ended.
+        reach: Position,
+    },
     /// It asks who would vote for it, or for votes.
     Standing {
         /// Whether this is only the pre-vote.
@@ -148,10 +153,11 @@ impl Raft {
             },
             Role::PreCandidate(candidate) => self.explain_votes(true, &candidate.votes),
             Role::Candidate(candidate) => self.explain_votes(false, &candidate.votes),
-            Role::Follower(follower) => match (follower.leader, self.leader_contact) {
-                (Some(leader), Some(contact)) => {
+            Role::Follower(follower) => match (follower.leader, self.leader_contact, self.suspect) {
+                (Some(leader), Some(contact), _) => {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
+                (_, _, Some(reach)) => RoleExplanation::Suspect { reach },
                 _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
             },
@@ -230,6 +236,9 @@ impl fmt::Display for RoleExplanation {
             }
             RoleExplanation::Waiting { stands_in } => {
                 write!(f, "knows no leader, stands for election in {stands_in:?}")
+            }
+            RoleExplanation::Suspect { reach } => {
+                write!(f, "knows no leader, and has lost entries up to {reach}: it waits to be repaired")
             }
             RoleExplanation::NotAVoter => write!(f, "knows no leader, and is no voter: it waits to be found"),
             RoleExplanation::Standing { pre_vote, granted, refused, silent } => {

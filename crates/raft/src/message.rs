@@ -113,6 +113,14 @@ pub enum AppendOutcome {
         /// term is not greater than `prev`'s.
         hint: Position,
     },
+    /// The same, from a follower whose disk has lost entries: what it acknowledged before, beyond
+    /// `hint`, is void.
+    Damaged {
+        /// Index of the `prev` that was refused.
+        prev_index: Index,
+        /// Where the logs may still agree.
+        hint: Position,
+    },
 }
 
 /// Announces a snapshot that the host has received in full (section 7).
@@ -150,6 +158,9 @@ impl fmt::Display for Body {
             Body::AppendEntries(append) => append.fmt(f),
             Body::AppendEntriesReply(reply) => match reply.outcome {
                 AppendOutcome::Accepted { match_index } => write!(f, "AppendEntriesReply match={match_index}"),
+                AppendOutcome::Damaged { prev_index, hint } => {
+                    write!(f, "AppendEntriesReply damaged prev={prev_index} hint={hint}")
+                }
                 AppendOutcome::Rejected { prev_index, hint } => {
                     write!(f, "AppendEntriesReply rejected prev={prev_index} hint={hint}")
                 }

@@ -170,6 +170,14 @@ impl Progress {
         }
     }
 
+    /// The peer has lost what it had after `index`, which the logs may still share.
+    pub(crate) fn lost_after(&mut self, index: Index) {
+        self.match_index = self.match_index.min(index);
+        if !matches!(self.state, State::Snapshot) {
+            self.probe(index.next());
+        }
+    }
+
     /// Starts over with a search from `next_index`, which is kept above what is known to match.
     pub(crate) fn probe(&mut self, next_index: Index) {
         let next_index = next_index.max(self.match_index.next());

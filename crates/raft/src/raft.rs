@@ -29,6 +29,10 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// How far the state machine has come; entries up to here are known to be committed.
     pub applied: Index,
+    /// If a part of the log was lost that this replica may have acknowledged: an upper bound, in the
+    /// order of 5.4.1, of where its log ever ended. With no better knowledge, the greatest index in
+    /// the term of `hard_state`. `entries` then hold what is left before the loss.
+    pub suspect: Option<Position>,
 }
 
 impl Recovered {
@@ -72,6 +76,8 @@ pub struct Raft {
     /// Reads of this follower's clients, by the name that was given to the leader.
     pub(crate) relays: BTreeMap<u64, Relay>,
     pub(crate) fault: Option<Fault>,
+    /// Where the log may have ended before a part of it was lost, see `damage.rs`.
+    pub(crate) suspect: Option<Position>,
 }
 
 impl Raft {
@@ -104,6 +110,7 @@ impl Raft {
             requests: Requests::default(),
             relays: BTreeMap::new(),
             fault: None,
+            suspect: recovered.suspect,
             config,
             log,
             membership,
@@ -472,6 +479,9 @@ fn restore_log(recovered: &Recovered) -> Result<(Log, MembershipHistory), Config
         log.append(entry.clone());
     }
     let last = log.last();
+    if recovered.suspect.is_some_and(|reach| reach.term > recovered.hard_state.term) {
+        return contradiction("entries were lost of a later term than the replica knew".to_owned());
+    }
     if last.term > recovered.hard_state.term {
         return contradiction(format!("the last entry {last} is of a later term than {}", recovered.hard_state.term));
     }

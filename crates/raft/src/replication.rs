@@ -163,6 +163,7 @@ impl Raft {
                 }
                 self.go_on_with(from, out);
             }
+            AppendOutcome::Damaged { hint, .. } => self.handle_damage(from, reply, hint, out),
             AppendOutcome::Rejected { prev_index, hint } => {
                 progress.answered(now, sent_at, round);
                 if mutant!(self.config, StaleRefusalLowersMatch) {
@@ -296,11 +297,12 @@ impl Raft {
         let outcome = if self.is_known_to_match(prev) {
             let Some(match_index) = self.take_entries(from, prev, entries, out) else { return };
             self.verified_through(match_index);
+            self.check_repaired(match_index, out);
             self.advance_follower_commit(commit_index, out);
             let acknowledged = if mutant!(self.config, AckLastIndex) { self.log.last().index } else { match_index };
             AppendOutcome::Accepted { match_index: acknowledged }
         } else {
-            self.refuse_at(prev)
+            self.mark_damaged(self.refuse_at(prev))
         };
         let reply = AppendEntriesReply { session, round, sent_at, outcome };
         let at_once =

@@ -89,6 +89,7 @@ impl Raft {
         if let Role::Follower(follower) = &mut self.role {
             follower.verified = follower.verified.max(index);
         }
+        self.check_repaired(index, out);
         self.advance_follower_commit(index, out);
     }
 

@@ -7,7 +7,13 @@ use support::schedule::{Flavour, Schedule};
 
 /// Runs `seeds` schedules. Returns how many commands were done and reads were served.
 fn run(flavour: Flavour, seeds: std::ops::Range<u64>) -> (usize, usize) {
-    let (mut done, mut readable) = (0, 0);
+    let (done, readable, _) = run_all(flavour, seeds);
+    (done, readable)
+}
+
+/// Returns also how often a disk lost something.
+fn run_all(flavour: Flavour, seeds: std::ops::Range<u64>) -> (usize, usize, usize) {
+    let (mut done, mut readable, mut damages) = (0, 0, 0);
     // More of them for a longer search: BOWLINE_SCHEDULES=50 runs fifty times as many.
     let times = std::env::var("BOWLINE_SCHEDULES").ok().and_then(|times| times.parse::<u64>().ok()).unwrap_or(1);
     let end = seeds.start + (seeds.end - seeds.start) * times;
@@ -18,8 +24,9 @@ fn run(flavour: Flavour, seeds: std::ops::Range<u64>) -> (usize, usize) {
         schedule.run();
         done += schedule.world.oracle.done;
         readable += schedule.world.oracle.readable;
+        damages += schedule.damages;
     }
-    (done, readable)
+    (done, readable, damages)
 }
 
 #[test]
@@ -44,4 +51,11 @@ fn replicas_agree_while_logs_are_compacted() {
 fn replicas_agree_while_everything_happens_at_once() {
     let (done, readable) = run(Flavour::Everything, 3000..3800);
     assert!(done > 1000 && readable > 500, "the schedules get something done: {done} commands, {readable} reads");
+}
+
+#[test]
+fn replicas_agree_while_disks_lose_what_they_promised() {
+    let (done, readable, damages) = run_all(Flavour::Damage, 4000..4400);
+    assert!(done > 1000 && readable > 500, "the schedules get something done: {done} commands, {readable} reads");
+    assert!(damages > 100, "disks lose something: {damages} times");
 }

@@ -39,6 +39,7 @@ impl Disk {
             Write::HardState(hard_state) => self.hard_state = hard_state,
             Write::Truncate { from } => self.entries.retain(|entry| entry.index < from),
             Write::Append(entries) => self.entries.extend(entries),
+            Write::Repaired => panic!("no disk loses anything"),
             Write::Snapshot(header) => {
                 let stored = self.snapshots.iter().any(|snapshot| snapshot.header == header);
                 assert!(stored, "a log never starts after a snapshot that is not durable");

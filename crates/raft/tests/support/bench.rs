@@ -75,6 +75,12 @@ impl Setup {
         self
     }
 
+    /// Its disk has lost what its log held after what is left; it may have reached up to here.
+    pub(crate) fn suspect(mut self, reach: Position) -> Setup {
+        self.recovered.suspect = Some(reach);
+        self
+    }
+
     pub(crate) fn applied(mut self, index: u64) -> Setup {
         self.recovered.applied = Index(index);
         self

@@ -15,6 +15,10 @@ pub(crate) struct Disk {
     /// Everything that the snapshot's state machine has applied, from index 1.
     pub(crate) contents: Vec<Entry>,
     pub(crate) entries: Vec<Entry>,
+    /// Where the log may have ended before a part of it was lost.
+    pub(crate) suspect: Option<Position>,
+    /// What was lost, and counts as held until nothing that matters of it is missing.
+    pub(crate) owed: Vec<Position>,
 }
 
 impl Disk {
@@ -28,7 +32,8 @@ impl Disk {
 
     /// Whether this disk holds the position, or a snapshot that covers it.
     pub(crate) fn holds(&self, position: Position) -> bool {
-        position.index <= self.base().index || self.entries.iter().any(|entry| entry.position() == position)
+        let held = self.entries.iter().any(|entry| entry.position() == position) || self.owed.contains(&position);
+        position.index <= self.base().index || held
     }
 }
 
@@ -122,6 +127,7 @@ impl Host {
             snapshot: self.disk.snapshot.clone(),
             entries: self.disk.entries.clone(),
             applied: self.applied(),
+            suspect: self.disk.suspect,
         };
         self.durable = PersistId(0);
         self.raft = Some(Raft::new(config, recovered, self.clock).expect("the disk is consistent"));
@@ -148,6 +154,10 @@ impl Host {
             Write::Append(entries) => {
                 assert_eq!(entries[0].index, self.disk.last().index.next(), "{} leaves a gap on disk", self.id);
                 self.disk.entries.extend(entries);
+            }
+            Write::Repaired => {
+                self.disk.suspect = None;
+                self.disk.owed.clear();
             }
             Write::Snapshot(snapshot) => {
                 self.disk.contents = self.received[&snapshot.position].clone();

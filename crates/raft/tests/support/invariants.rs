@@ -1,7 +1,7 @@
 //! What must hold after every input, seen from outside of the replica that got it: each rule is worked
 //! out a second time here, from the log and the disks, and compared with what the core made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bowline_raft::{
     Effect, Effects, Entry, Index, Input, Membership, NodeId, Outcome, Payload, Position, Raft, ReadKind,
@@ -45,6 +45,8 @@ pub(crate) struct Invariants {
     /// The configurations that were committed.
     configurations: BTreeMap<Index, Membership>,
     /// What each leader knew to match, by leader, term and peer.
+    /// Replicas that have lost what they acknowledged: what matches them may go back.
+    damaged: BTreeSet<NodeId>,
     matched: BTreeMap<(NodeId, Term), BTreeMap<NodeId, Index>>,
 }
 
@@ -122,13 +124,19 @@ impl Invariants {
         assert!(later || committed, "{me} stands for election without a right to (S17)");
     }
 
+    /// The disk of a replica has lost entries: leaders will count anew what it has.
+    pub(crate) fn damaged(&mut self, id: NodeId) {
+        self.damaged.insert(id);
+    }
+
     fn matches_only_grow(&mut self, raft: &Raft) {
         let peers: BTreeMap<NodeId, Index> =
             raft.explain().peers.iter().map(|peer| (peer.id, peer.match_index)).collect();
         let known = self.matched.insert((raft.id(), raft.term()), peers.clone()).unwrap_or_default();
         for (peer, index) in known {
             let now = peers.get(&peer).copied().unwrap_or(index);
-            assert!(now >= index, "{}: what matches {peer} went back from {index} to {now} (I11)", raft.id());
+            let voided = self.damaged.contains(&peer);
+            assert!(now >= index || voided, "{}: what matches {peer} went back from {index} to {now} (I11)", raft.id());
         }
     }
 }

@@ -162,6 +162,11 @@ impl Oracle {
         }
     }
 
+    /// The disk of a replica has lost entries, and will say so: nobody counts on its word any more.
+    pub(crate) fn damaged(&mut self, id: NodeId) {
+        self.acks.retain(|(acknowledger, _), _| *acknowledger != id);
+    }
+
     /// After an input.
     pub(crate) fn check(&mut self, host: &Host) {
         let Some(raft) = &host.raft else { return };

@@ -15,6 +15,8 @@ pub(crate) enum Flavour {
     Membership,
     Snapshots,
     Everything,
+    /// Snapshots, and disks that lose what was synced and say so.
+    Damage,
 }
 
 /// One schedule.
@@ -27,6 +29,8 @@ pub(crate) struct Schedule {
     /// Parts per million by which each host's clock is fast or slow.
     rates: Vec<i64>,
     proposals: u64,
+    /// How often a disk has lost something.
+    pub(crate) damages: usize,
 }
 
 impl Schedule {
@@ -59,7 +63,7 @@ impl Schedule {
         world.invariants.clocks_keep_time = true;
         let rates =
             (0..=voters + spares).map(|_| (random.next_u64() % (2 * drift + 1)) as i64 - drift as i64).collect();
-        Schedule { random, flavour, world, now: Duration::ZERO, rates, proposals: 0 }
+        Schedule { random, flavour, world, now: Duration::ZERO, rates, proposals: 0, damages: 0 }
     }
 
     fn below(&mut self, limit: usize) -> usize {
@@ -196,6 +200,9 @@ impl Schedule {
     fn crash_step(&mut self) {
         let id = self.any();
         if !self.world.is_up(id) {
+            if self.flavour == Flavour::Damage && self.chance(50) {
+                self.damage(id);
+            }
             self.world.restart(id);
         } else if self.chance(50) {
             self.world.crash(id);
@@ -205,11 +212,24 @@ impl Schedule {
         }
     }
 
+    /// A replica that is down loses the end of its log, if all others still have what they had: of two that
+    /// have lost the same entry, neither can be repaired, and the cluster waits for ever.
+    fn damage(&mut self, id: NodeId) {
+        if self.world.hosts.values().any(|host| host.disk.suspect.is_some()) {
+            return;
+        }
+        let disk = &self.world.host(id).disk;
+        let (base, last) = (disk.base().index, disk.last().index);
+        let from = base.plus(1 + self.below(last.distance_from(base) as usize + 1));
+        self.world.damage(id, from, true);
+        self.damages += 1;
+    }
+
     fn operate(&mut self) {
         let (membership, snapshots) = match self.flavour {
             Flavour::Plain => (false, false),
             Flavour::Membership => (true, false),
-            Flavour::Snapshots => (false, true),
+            Flavour::Snapshots | Flavour::Damage => (false, true),
             Flavour::Everything => (true, true),
         };
         let Some(id) = self.served() else { return };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::time::Duration;
 
-use bowline_raft::{Config, Group, Input, MembershipChange, NodeId, ReadKind};
+use bowline_raft::{Config, Group, Index, Input, MembershipChange, NodeId, ReadKind};
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::narrate;
@@ -32,7 +32,9 @@ impl goldenscript::Runner for Script {
             | "heal" => self.network(&command.name, &mut args)?,
             "tick" | "run" | "campaign" | "elect" => self.time(&command.name, &mut args)?,
             "propose" | "read" | "change" | "transfer" => self.request(&command.name, &mut args)?,
-            "crash" | "restart" | "disk" | "machine" | "compact" => self.machine(&command.name, &mut args)?,
+            "crash" | "restart" | "damage" | "disk" | "machine" | "compact" => {
+                self.machine(&command.name, &mut args)?
+            }
             "status" | "log" | "explain" => self.show(&command.name, &mut args)?,
             name => return Err(format!("no such command: {name}").into()),
         };
@@ -237,6 +239,11 @@ impl Script {
                 self.world.restart(id);
                 let status = narrate::Status::of(self.world.host(id).raft());
                 return Ok(vec![format!("{id} starts as {}, commit {}", status.role, status.commit)]);
+            }
+            "damage" => {
+                let from = Index(number(args, "from", 1)?);
+                let end = self.world.damage(id, from, args.take_key("end") != Some("unknown"));
+                return Ok(vec![format!("{id} has lost its log from {from} on; it may have reached {end}")]);
             }
             "disk" | "machine" => {
                 let verb = args.next_pos().ok_or("hold, sync or release?")?;

@@ -268,6 +268,24 @@ impl World {
         self.oracle.forget_requests(id);
     }
 
+    /// The disk of a replica that is down loses its log from an index on. Whoever looks at it knows
+    /// where the log has ended, or only in which term.
+    pub(crate) fn damage(&mut self, id: NodeId, from: Index, end_is_known: bool) -> Position {
+        let host = self.host_mut(id);
+        assert!(host.raft.is_none(), "it is down");
+        let last =
+            if end_is_known { host.disk.last() } else { Position::new(Index(u64::MAX), host.disk.hard_state.term) };
+        let reach = host.disk.suspect.max(Some(last)).expect("there is one");
+        host.disk.suspect = Some(reach);
+        let lost = host.disk.entries.iter().filter(|entry| entry.index >= from);
+        host.disk.owed.extend(lost.map(Entry::position));
+        host.disk.entries.retain(|entry| entry.index < from);
+        host.machine.truncate(usize::try_from(from.0 - 1).expect("a short log"));
+        self.oracle.damaged(id);
+        self.invariants.damaged(id);
+        reach
+    }
+
     pub(crate) fn restart(&mut self, id: NodeId) {
         self.oracle.restarted(id, &self.hosts[&id].disk);
         self.host_mut(id).start();

@@ -157,7 +157,7 @@ impl Replica {
                 AppendOutcome::Accepted { match_index } => {
                     kept.term > message.term || (kept.term == message.term && self.durable() >= match_index)
                 }
-                AppendOutcome::Rejected { .. } => kept.term >= message.term,
+                AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => kept.term >= message.term,
             },
             _ => true,
         };
@@ -189,6 +189,7 @@ impl Replica {
             Write::Truncate { from } => self.disk.entries.retain(|entry| entry.index < from),
             Write::Append(entries) => self.disk.entries.extend(entries),
             Write::Snapshot(_) => return Err("there are no snapshots".to_owned()),
+            Write::Repaired => return Err("no disk loses anything".to_owned()),
         }
         let (free, parked) = std::mem::take(&mut self.parked).into_iter().partition(|(after, _)| *after <= id);
         self.parked = parked;
@@ -234,6 +235,7 @@ impl Replica {
                 Write::Snapshot(SnapshotHeader { membership: header.membership.renamed(names), ..header.clone() })
             }
             Write::Truncate { from } => Write::Truncate { from: *from },
+            Write::Repaired => Write::Repaired,
         };
         let mut renamed = Replica {
             raft: self.raft.renamed(names),
@@ -269,6 +271,7 @@ fn start(config: Config, disk: &Disk) -> Raft {
         snapshot: Some(SnapshotHeader { position, membership: disk.founders.clone() }),
         entries: disk.entries.clone(),
         applied: Index(0),
+        suspect: None,
     };
     let mut raft = Raft::new(config, recovered, MOMENT).expect("the disk is consistent");
     raft.rest();

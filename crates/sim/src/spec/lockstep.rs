@@ -45,10 +45,14 @@ impl Lockstep {
     /// A replica has started, for the first time or again: call it right after [`Raft::new`].
     ///
     /// # Errors
-    /// It has forgotten something that was durable, or made something up.
+    /// It has forgotten something that was durable and doesn't say so, or made something up.
     pub fn started(&mut self, raft: &Raft) -> Result<(), Violation> {
         let checked = self.check_start(raft);
-        self.servers.insert(raft.id(), Box::new(Server::of(raft)));
+        let mut server = Box::new(Server::of(raft));
+        if let Some(before) = self.servers.get(&raft.id()).filter(|_| raft.suspect().is_some()) {
+            server.durable.owed = before.owes(raft);
+        }
+        self.servers.insert(raft.id(), server);
         self.judge(raft.id(), checked)
     }
 
@@ -120,7 +124,8 @@ impl Lockstep {
         }
         let Some(server) = self.servers.get(&raft.id()) else { return self.ledger.adopt(raft) };
         let durable = &server.durable;
-        check(server.recovers_as(raft), Rule::Restart, || {
+        let lost = raft.suspect().is_some() && raft.term() >= durable.ballot.term;
+        check(lost || server.recovers_as(raft), Rule::Restart, || {
             let (ballot, vote) = (durable.ballot, raft.voted_for());
             format!(
                 "starts in {} with the vote {vote:?} and the log up to {}; durable were {}, {:?} and {}, and {} writes were under way",

@@ -112,7 +112,7 @@ impl Step<'_> {
         }
         match *outcome {
             AppendOutcome::Accepted { match_index } => self.acknowledges(match_index, after),
-            AppendOutcome::Rejected { hint, .. } => {
+            AppendOutcome::Rejected { hint, .. } | AppendOutcome::Damaged { hint, .. } => {
                 let wrong = self.append().filter(|(append, _)| self.server.matches_at(append.prev));
                 check(wrong.is_none() && self.server.log.contains(hint), Rule::Acknowledge, || {
                     format!("refuses entries after a place that matches, or hints at {hint} which it doesn't hold")

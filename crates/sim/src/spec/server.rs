@@ -156,6 +156,7 @@ pub(super) enum Pending {
     Truncate(Index),
     Append(Index, Vec<Term>),
     Snapshot(Position),
+    Repaired,
 }
 
 /// What a server finds after a restart.
@@ -163,6 +164,9 @@ pub(super) enum Pending {
 pub(super) struct Durable {
     pub(super) ballot: Ballot,
     pub(super) log: Terms,
+    /// Logs of which a part was lost, until nothing that matters of them is missing. What they hold
+    /// counts as held: their owner gives no vote away that could contradict them.
+    pub(super) owed: Vec<Terms>,
 }
 
 impl Durable {
@@ -172,12 +176,14 @@ impl Durable {
             Pending::Truncate(from) => self.log.truncate_from(*from),
             Pending::Append(_, terms) => terms.iter().for_each(|term| self.log.push(*term)),
             Pending::Snapshot(base) => self.log.reset(*base),
+            Pending::Repaired => self.owed.clear(),
         }
     }
 
-    /// Whether an entry would be there after a restart.
+    /// Whether an entry would be there after a restart, or be missed until it is there again.
     pub(super) fn holds(&self, position: Position) -> bool {
-        position.index <= self.log.base.index || self.log.contains(position)
+        let mut logs = std::iter::once(&self.log).chain(&self.owed);
+        logs.any(|log| position.index <= log.base.index || log.contains(position))
     }
 
     fn is_what_came_back(&self, raft: &Raft) -> bool {
@@ -213,6 +219,8 @@ pub(super) struct Server {
     pub(super) written: PersistId,
     pub(super) now: Time,
     pub(super) leader_contact: Option<Time>,
+    /// Whether it owes what its disk has lost: it must not vote.
+    pub(super) suspect: bool,
     /// Where the commands stand that wait for their outcome.
     pub(super) proposals: BTreeMap<Token, Position>,
 }
@@ -234,14 +242,24 @@ impl Server {
             commit: raft.commit_index(),
             verified: Index(0),
             handed: raft.last_applied(),
-            durable: Durable { ballot, log: log.clone() },
+            durable: Durable { ballot, log: log.clone(), owed: Vec::new() },
             log,
             pending: VecDeque::new(),
             written: PersistId(0),
             now: Time::ZERO,
             leader_contact: raft.leader_contact(),
+            suspect: raft.suspect().is_some(),
             proposals: BTreeMap::new(),
         }
+    }
+
+    /// What it still owes when it comes back as `raft`, which says that its disk has lost something.
+    pub(super) fn owes(&self, raft: &Raft) -> Vec<Terms> {
+        let mut owed = self.durable.owed.clone();
+        if !self.recovers_as(raft) {
+            owed.push(self.durable.log.clone());
+        }
+        owed
     }
 
     /// Whether what came back is what was durable, with any number of the writes that were under
@@ -275,6 +293,7 @@ impl Server {
                 Pending::Append(first, entries.iter().map(|entry| entry.term).collect())
             }
             Write::Snapshot(header) => Pending::Snapshot(header.position),
+            Write::Repaired => Pending::Repaired,
         };
         self.written = id;
         self.pending.push_back((id, pending));
@@ -306,7 +325,7 @@ impl Server {
     pub(super) fn log_is_durable_after(&self, after: Option<PersistId>, index: Index) -> bool {
         let mut unwritten = self.pending.iter().filter(|(id, _)| Some(*id) > after);
         !unwritten.any(|(_, write)| match write {
-            Pending::Ballot(_) => false,
+            Pending::Ballot(_) | Pending::Repaired => false,
             Pending::Truncate(from) | Pending::Append(from, _) => *from <= index,
             Pending::Snapshot(_) => true,
         })

@@ -24,8 +24,28 @@ impl Step<'_> {
             }
             Write::Append(entries) => self.create(entries)?,
             Write::Snapshot(header) => self.replace_log(header)?,
+            Write::Repaired => self.repaired()?,
         }
         self.server.write(id, write);
+        Ok(())
+    }
+
+    /// A replica says that nothing which it had acknowledged is missing any more.
+    fn repaired(&mut self) -> Checked {
+        for owed in &self.server.durable.owed {
+            let indices = (owed.base.index.0..=owed.last().index.0).map(Index);
+            let owed = indices.filter_map(|index| Some(Position::new(index, owed.term_at(index)?)));
+            let mut committed = owed.filter(|it| self.ledger.committed_at(it.index) == Some(it.term));
+            let log = &self.server.log;
+            let missing = committed.find(|it| it.index > log.base.index && !log.contains(*it));
+            check(missing.is_none(), Rule::Restart, || {
+                format!(
+                    "calls itself repaired without {}, which was committed with its copy",
+                    missing.unwrap_or(Position::ORIGIN)
+                )
+            })?;
+        }
+        self.server.suspect = false;
         Ok(())
     }
 
@@ -81,6 +101,7 @@ impl Step<'_> {
             None => false,
         };
         check(server.role != Role::Leader, Rule::Timeout, || "stands for election while it leads".to_owned())?;
+        check(!server.suspect, Rule::Timeout, || "stands for election with a log that has lost something".to_owned())?;
         check(server.configurations.may_be_voter(me, server.commit), Rule::Timeout, || {
             "stands for election and is no voter".to_owned()
         })?;
@@ -110,6 +131,7 @@ impl Step<'_> {
             format!("votes for {:?} with the log up to {last}, while its own ends at {}", self.from, server.log.last())
         })?;
         check(transfer || !self.promised, Rule::Stickiness, || format!("votes for {:?} in {term}", self.from))?;
+        check(!server.suspect, Rule::GrantVote, || "votes with a log that has lost something".to_owned())?;
         check(server.role != Role::Leader, Rule::GrantVote, || "votes while it leads".to_owned())
     }
 

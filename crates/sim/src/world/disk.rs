@@ -44,6 +44,8 @@ struct Durable {
     entries: VecDeque<Entry>,
     files: Vec<StoredSnapshot>,
     votes: BTreeMap<Term, NodeId>,
+    /// Where the log may have ended before a part of it was lost.
+    suspect: Option<Position>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -167,7 +169,8 @@ impl Disk {
         };
         let base = snapshot.as_ref().map_or(Index(0), |header| header.position.index);
         let entries: Vec<Entry> = durable.entries.iter().filter(|entry| entry.index > base).cloned().collect();
-        let raft = Recovered { hard_state: durable.hard_state, snapshot, entries, applied: base };
+        let (hard_state, suspect) = (durable.hard_state, durable.suspect);
+        let raft = Recovered { hard_state, snapshot, entries, applied: base, suspect };
         RecoveredNode { raft, snapshot: data }
     }
 
@@ -246,6 +249,7 @@ impl Durable {
                 }
             }
             Item::Write(_, Write::Append(entries)) => self.entries.extend(entries),
+            Item::Write(_, Write::Repaired) => self.suspect = None,
             Item::Write(_, Write::Snapshot(header)) => {
                 self.files.retain(|file| file.header == header);
                 assert!(!self.files.is_empty(), "a snapshot is stored before the log relies on it");

@@ -603,7 +603,7 @@ impl World<'_> {
             }
             Body::AppendEntriesReply(reply) => match reply.outcome {
                 AppendOutcome::Accepted { match_index } => self.matches_leader(from, to, message.term, match_index),
-                AppendOutcome::Rejected { .. } => Ok(()),
+                AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => Ok(()),
             },
             _ => Ok(()),
         };

@@ -282,6 +282,7 @@ fn message_fingerprint(message: &NodeMessage) -> u64 {
         Body::AppendEntriesReply(reply) => match reply.outcome {
             bowline_raft::AppendOutcome::Accepted { match_index } => mix(6, match_index.0),
             bowline_raft::AppendOutcome::Rejected { hint, .. } => mix(7, hint.index.0),
+            bowline_raft::AppendOutcome::Damaged { hint, .. } => mix(12, hint.index.0),
         },
         Body::InstallSnapshot(install) => mix(8, install.snapshot.position.index.0),
         Body::TimeoutNow => 9,

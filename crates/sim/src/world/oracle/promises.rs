@@ -34,7 +34,7 @@ impl Promises {
             Body::RequestVote { .. } => self.voted(from, term, from, disk),
             Body::AppendEntriesReply(reply) => match reply.outcome {
                 AppendOutcome::Accepted { match_index } => self.acknowledged(from, term, match_index, disk),
-                AppendOutcome::Rejected { .. } => Ok(()),
+                AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => Ok(()),
             },
             _ => Ok(()),
         }
