@@ -17,6 +17,7 @@ mod host;
 mod liveness;
 mod machine;
 mod mangle;
+mod model;
 mod nemesis;
 mod network;
 mod operator;

@@ -141,13 +141,15 @@ impl World<'_> {
         }
         let recovered = it.disk.recover();
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
-        let config = self.plan.settings.config(it.id, &mut self.chances.hosts, own_ways);
+        let config = self.plan.config(it.id, &mut self.chances.hosts, own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
         let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
         self.judge(judged);
         match made {
-            Ok(node) => {
+            Ok(mut node) => {
+                let judged = self.model.started(&mut node);
+                self.judge(judged);
                 let it = &mut self.hosts[host];
                 it.life += 1;
                 it.shadow = Shadow::of(node.raft());
@@ -306,6 +308,9 @@ impl World<'_> {
         }
         let it = &mut self.hosts[host];
         let synced = it.disk.finish_sync();
+        if let Some(up_to) = synced.up_to {
+            self.model.durable(it.id, up_to);
+        }
         for index in synced.files {
             self.step(host, NodeInput::SnapshotStored { index });
         }
@@ -371,6 +376,9 @@ impl World<'_> {
             }
         }
         self.inspect(host);
+        // After the invariants: where one of them is broken too, it says more.
+        let judged = self.model.judged();
+        self.judge(judged);
         self.carry_out(host, &mut effects);
         effects.clear();
         self.effects = effects;

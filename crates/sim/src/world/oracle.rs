@@ -61,6 +61,8 @@ pub enum Rule {
     OneLease,
     /// I22.
     AnswersAreTrue,
+    /// I28.
+    Refinement,
     /// The stream of writes says what the log holds.
     StreamIsComplete,
     /// Law 5: every request ends, once.
@@ -105,6 +107,7 @@ impl Rule {
             Rule::ReadsSeeWhatWasCommitted => "a read sees what was committed before it (I20)",
             Rule::OneLease => "leases never overlap (I21)",
             Rule::AnswersAreTrue => "what is answered is true (I22)",
+            Rule::Refinement => "each step is one of the model's (I28)",
             Rule::StreamIsComplete => "the stream of writes holds the whole log",
             Rule::EveryRequestEndsOnce => "every request ends, once",
             Rule::Linearizable => "linearizability",

@@ -38,6 +38,11 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Whether a liveness phase follows.
     pub liveness: bool,
+    /// Whether each step of the core is held against the reference model.
+    pub watched: bool,
+    /// The bug that all replicas carry.
+    #[cfg(feature = "museum")]
+    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 /// A defect that a world can be given, to prove that its judges see it.
@@ -173,6 +178,9 @@ impl Plan {
             faults,
             sabotage,
             liveness: true,
+            watched: true,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
     }
 
@@ -230,7 +238,21 @@ impl Plan {
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
             liveness: false,
+            watched: true,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
+    }
+
+    /// The configuration with which a replica starts.
+    pub(crate) fn config(&self, id: NodeId, dice: &mut Dice, own_ways: bool) -> NodeConfig {
+        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
+        let mut config = self.settings.config(id, dice, own_ways);
+        #[cfg(feature = "museum")]
+        {
+            config.raft.mutant = self.mutant;
+        }
+        config
     }
 
     /// Takes whole kinds of fault out, as a shrunk replay does.
