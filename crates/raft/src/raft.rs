@@ -445,6 +445,13 @@ impl Raft {
         self.fault.as_ref()
     }
 
+    /// Up to where the log of `peer` is known to match, if this replica leads and knows the peer: for
+    /// the judges of a simulation.
+    #[must_use]
+    pub fn match_index(&self, peer: NodeId) -> Option<Index> {
+        self.leader_ref()?.progress.get(&peer).map(|progress| progress.match_index)
+    }
+
     /// The configuration that it was started with.
     #[must_use]
     pub fn config(&self) -> &Config {

@@ -43,7 +43,7 @@ impl Layer for Worlds {
 fn whose(rule: Rule) -> Check {
     match rule {
         Rule::Assertion | Rule::NoReplicaHalts => Check::Assertion,
-        Rule::Elects | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce => Check::Liveness,
+        Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce => Check::Liveness,
         Rule::Refinement => Check::Model,
         Rule::Linearizable => Check::History,
         _ => Check::Oracle,

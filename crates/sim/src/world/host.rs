@@ -9,6 +9,7 @@ use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, To
 use crate::world::clock::{Clock, Moment};
 use crate::world::coverage::Fault;
 use crate::world::disk::{Disk, Item};
+use crate::world::leader_rules::{Matches, speaker, takes_no_more_than_it_may};
 use crate::world::machine::Machine;
 use crate::world::mangle::mangled;
 use crate::world::network::size_of;
@@ -62,6 +63,15 @@ pub(crate) struct Host {
     pub(crate) own_ways: bool,
     /// What it was last seen to be.
     pub(crate) stays_down: bool,
+    /// So many more starts find the disk unreadable.
+    pub(crate) unreadable: usize,
+    /// Its state machine is slow until then.
+    pub(crate) busy_until: Moment,
+    /// What it knows of its peers, while it leads.
+    pub(crate) matches: Matches,
+    /// For sabotage: its disk at an earlier start.
+    image: Option<Box<Disk>>,
+    keeps_images: bool,
 }
 
 impl Host {
@@ -88,6 +98,30 @@ impl Host {
             fail_sync: false,
             own_ways: false,
             stays_down: false,
+            unreadable: 0,
+            busy_until: 0,
+            matches: Matches::default(),
+            image: None,
+            keeps_images: plan.sabotage == Some(Sabotage::OldImages),
+        }
+    }
+
+    /// Nobody may count on its disk any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost || self.disk.is_rotten()
+    }
+
+    /// Keeps a copy of the disk, if there is none yet.
+    pub(crate) fn note_image(&mut self) {
+        if self.keeps_images {
+            self.image.get_or_insert_with(|| Box::new(self.disk.image()));
+        }
+    }
+
+    /// Sabotage: the disk is as it was when the copy was made.
+    pub(crate) fn restore_image(&mut self) {
+        if let Some(image) = self.image.take() {
+            self.disk = *image;
         }
     }
 
@@ -130,16 +164,13 @@ impl World<'_> {
 
     /// Starts a replica's process, if it may and doesn't run.
     pub(crate) fn start(&mut self, host: usize) {
-        let sabotaged = self.plan.sabotage == Some(Sabotage::ForgottenVotes);
         let own_ways = self.hosts[host].own_ways;
-        let it = &mut self.hosts[host];
+        let it = &self.hosts[host];
         if it.lost || it.node.is_some() || it.stays_down {
             return;
         }
-        if sabotaged {
-            it.disk.forget_vote();
-        }
-        let recovered = it.disk.recover();
+        let Some(recovered) = self.recovered(host) else { return };
+        let it = &mut self.hosts[host];
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
         let config = self.plan.config(it.id, &mut self.chances.hosts, own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
@@ -369,13 +400,16 @@ impl World<'_> {
         let it = &mut self.hosts[host];
         let Some(node) = &mut it.node else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.now), input, &mut effects);
+        let applied = node.raft().last_applied() > before;
         for effect in &effects {
             if let NodeEffect::Persist { write, .. } = effect {
                 self.observe_write(host, write);
             }
         }
         self.inspect(host);
+        self.judge_leader(host, from);
         // After the invariants: where one of them is broken too, it says more.
         let judged = self.model.judged();
         self.judge(judged);
@@ -383,6 +417,9 @@ impl World<'_> {
         effects.clear();
         self.effects = effects;
         self.sync(host);
+        if self.hosts[host].busy_until > self.now && applied {
+            self.stay_busy(host);
+        }
         self.reschedule(host);
     }
 
@@ -391,8 +428,11 @@ impl World<'_> {
         let Some(node) = &it.node else { return };
         let judged = it.shadow.written(node.raft(), write, &mut self.oracle.links);
         let judged = match judged {
-            Ok(true) => it.shadow.change_is_sound(node.raft()),
-            Ok(false) => Ok(()),
+            Ok(true) => {
+                it.matches.forget();
+                it.shadow.change_is_sound(node.raft())
+            }
+            Ok(false) => takes_no_more_than_it_may(node.raft(), write),
             Err(violation) => Err(violation),
         };
         self.judge(judged);
@@ -522,6 +562,10 @@ impl World<'_> {
                     let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
                         if *header == snapshot.header);
                     self.tell(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
+                    if !of_the_stream {
+                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
+                        self.judge(judged);
+                    }
                     if of_the_stream {
                         self.hosts[host].disk.write(Item::File(snapshot));
                     } else {

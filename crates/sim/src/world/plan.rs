@@ -56,6 +56,15 @@ pub enum Sabotage {
     ForgottenVotes,
     /// Messages leave before what they promise is durable.
     HastyMessages,
+    /// A snapshot is loaded though its bits have flipped (D5).
+    TrustedRot,
+    /// Disks come back as they were at an earlier start (D14). There is no defence against it yet: a
+    /// replica must be replaced whose disk was restored from a copy.
+    OldImages,
+    /// What a stranger says is taken for a member's word (N14).
+    TrustedStrangers,
+    /// Somebody hands the leadership over again and again while nothing is wrong (L2).
+    RestlessOperator,
 }
 
 /// The settings that a cluster's replicas share.
@@ -408,6 +417,12 @@ impl NetworkPlan {
         }
     }
 
+    /// Every message takes the same time.
+    pub(crate) fn even(settings: &Settings) -> Delay {
+        let base = 50 * MICRO + settings.heartbeat / 40;
+        Delay::Even { low: base, high: base }
+    }
+
     /// A healthy network for the liveness phase.
     pub(crate) fn healthy(settings: &Settings) -> NetworkPlan {
         let low = 50 * MICRO;
@@ -482,11 +497,19 @@ fn draw_faults(dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault,
         Rejoin,
         RemoveMany,
         Huge,
+        Succession,
+        OldMail,
+        CutHandover,
+        SlowApply,
+        RottenSnapshot,
+        ReadError,
     ];
     let mut faults = Vec::new();
     for kind in kinds {
         let mean = match kind {
-            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull => dice.between(10, 60) * election,
+            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull | RottenSnapshot | SlowApply => {
+                dice.between(10, 60) * election
+            }
             _ => dice.magnitude(2, 60) * election,
         };
         if dice.percent(if kind == Crash || kind == Isolate { 60 } else { 40 }) {

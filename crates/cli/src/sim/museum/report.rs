@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bowline_sim::museum::{Finding, Mutant, is_core};
+use bowline_sim::museum::{Finding, Layer, Mutant, is_core};
 use serde_json::{Value, json};
 
 /// A layer's finding, and how long it took.
@@ -79,16 +79,10 @@ impl Hall {
         first.map_or(Vec::new(), |exhibit| exhibit.findings.iter().map(|timed| (timed.layer, timed.unit)).collect())
     }
 
+    /// What follows the rows of the table.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         let layers = self.layers();
-        let _ = write!(out, "{:<27} {:<9}", "mutant (* core)", "number");
-        layers.iter().for_each(|(layer, unit)| {
-            let title = if layer == unit { (*layer).to_owned() } else { format!("{layer}, {unit}") };
-            let _ = write!(out, " {title:<18}");
-        });
-        let _ = writeln!(out, "    time");
-        self.exhibits.iter().for_each(|exhibit| row(&mut out, exhibit));
         if let [exhibit] = &self.exhibits[..] {
             for timed in &exhibit.findings {
                 if let Some(kill) = &timed.finding.kill {
@@ -144,10 +138,21 @@ impl Hall {
     }
 }
 
-fn row(out: &mut String, exhibit: &Exhibit) {
-    let Some(mutant) = exhibit.mutant else { return };
+/// The head of the table.
+pub(super) fn header(layers: &[Box<dyn Layer>]) -> String {
+    let mut out = format!("{:<27} {:<9}", "mutant (* core)", "number");
+    for layer in layers {
+        let (layer, unit) = (layer.name(), layer.unit());
+        let title = if layer == unit { layer.to_owned() } else { format!("{layer}, {unit}") };
+        let _ = write!(out, " {title:<18}");
+    }
+    out + "    time"
+}
+
+/// A mutant's row of the table.
+pub(super) fn row(mutant: Mutant, exhibit: &Exhibit) -> String {
     let name = format!("{}{}", mutant.name(), if is_core(mutant) { " *" } else { "" });
-    let _ = write!(out, "{name:<27} {:<9}", mutant.origin());
+    let mut out = format!("{name:<27} {:<9}", mutant.origin());
     for timed in &exhibit.findings {
         let cost = match &timed.finding.kill {
             Some(kill) => format!("{} ({})", kill.cost, kill.by),
@@ -157,7 +162,8 @@ fn row(out: &mut String, exhibit: &Exhibit) {
     }
     let took: Duration = exhibit.findings.iter().map(|timed| timed.took).sum();
     let verdict = if exhibit.killed() { "" } else { "  SURVIVES" };
-    let _ = writeln!(out, " {:>5.1} s{verdict}", took.as_secs_f64());
+    let _ = write!(out, " {:>5.1} s{verdict}", took.as_secs_f64());
+    out
 }
 
 fn findings(exhibit: &Exhibit) -> Vec<Value> {

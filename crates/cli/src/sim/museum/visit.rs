@@ -13,7 +13,7 @@ use bowline_sim::museum::{
 };
 
 use super::MuseumCommand;
-use super::report::{Exhibit, Hall, Timed};
+use super::report::{Exhibit, Hall, Timed, header, row};
 use crate::exit::Verdict;
 use crate::live::Live;
 use crate::sim::explore::silence_panics;
@@ -89,7 +89,13 @@ impl MuseumCommand {
             });
             Exhibit { mutant, findings: findings.collect() }
         };
-        let exhibits = mutants.iter().enumerate().map(|(done, mutant)| look(done, Some(*mutant), 1)).collect();
+        live.print(&header(layers));
+        let show = |(done, mutant): (usize, &Mutant)| {
+            let exhibit = look(done, Some(*mutant), 1);
+            live.print(&row(*mutant, &exhibit));
+            exhibit
+        };
+        let exhibits = mutants.iter().enumerate().map(show).collect();
         let control = (self.control > 0).then(|| look(mutants.len(), None, self.control));
         live.end();
         Hall { exhibits, control, took: began.elapsed() }
