@@ -40,6 +40,13 @@ impl Live {
         self.bar.suspend(|| anstream::eprintln!("{line}"));
     }
 
+    /// A line of the result, above the one that moves; on standard output.
+    pub(crate) fn print(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| anstream::println!("{line}"));
+        }
+    }
+
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -23,6 +23,7 @@ mod exhaust;
 mod explore;
 mod explore_report;
 mod museum;
+mod seed_thread;
 
 #[derive(Subcommand)]
 pub(crate) enum SimCommand {

@@ -103,8 +103,8 @@ struct WireMembership {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AppendReply {
-    #[serde(default, skip_serializing_if = "is_false")]
-    damaged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    damaged: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hint: Option<Place>,
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
@@ -343,11 +343,14 @@ fn decode_append(append: Append) -> Result<NodeMessage, WireError> {
 fn wire_append_reply(term: u64, reply: &AppendEntriesReply) -> AppendReply {
     let (match_index, rejected, hint) = match reply.outcome {
         AppendOutcome::Accepted { match_index } => (Some(match_index.0), None, None),
-        AppendOutcome::Rejected { prev_index, hint } | AppendOutcome::Damaged { prev_index, hint } => {
+        AppendOutcome::Rejected { prev_index, hint } | AppendOutcome::Damaged { prev_index, hint, .. } => {
             (None, Some(prev_index.0), Some(place(hint)))
         }
     };
-    let damaged = matches!(reply.outcome, AppendOutcome::Damaged { .. });
+    let damaged = match reply.outcome {
+        AppendOutcome::Damaged { life, .. } => Some(life),
+        _ => None,
+    };
     AppendReply {
         term,
         session: reply.session.0,
@@ -362,11 +365,14 @@ fn wire_append_reply(term: u64, reply: &AppendEntriesReply) -> AppendReply {
 
 fn decode_append_reply(reply: AppendReply) -> Result<NodeMessage, WireError> {
     let outcome = match (reply.match_index, reply.rejected, reply.hint) {
-        (Some(index), None, None) if !reply.damaged => AppendOutcome::Accepted { match_index: Index(index) },
-        (None, Some(index), Some(hint)) if reply.damaged => {
-            AppendOutcome::Damaged { prev_index: Index(index), hint: position(hint) }
+        (Some(index), None, None) if reply.damaged.is_none() => AppendOutcome::Accepted { match_index: Index(index) },
+        (None, Some(index), Some(hint)) => {
+            let (prev_index, hint) = (Index(index), position(hint));
+            match reply.damaged {
+                Some(life) => AppendOutcome::Damaged { prev_index, hint, life },
+                None => AppendOutcome::Rejected { prev_index, hint },
+            }
         }
-        (None, Some(index), Some(hint)) => AppendOutcome::Rejected { prev_index: Index(index), hint: position(hint) },
         _ => {
             return Err(field_error(
                 "append_entries_reply",
@@ -526,7 +532,7 @@ mod tests {
         let reply = (any::<[u64; 4]>(), prop::option::of(positions())).prop_map(|([a, b, c, d], hint)| {
             let outcome = match hint {
                 None => AppendOutcome::Accepted { match_index: Index(d) },
-                Some(hint) if a % 2 == 0 => AppendOutcome::Damaged { prev_index: Index(d), hint },
+                Some(hint) if a % 2 == 0 => AppendOutcome::Damaged { prev_index: Index(d), hint, life: b },
                 Some(hint) => AppendOutcome::Rejected { prev_index: Index(d), hint },
             };
             Body::AppendEntriesReply(AppendEntriesReply {

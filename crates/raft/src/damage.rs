@@ -12,24 +12,36 @@
 //! leader, which remembers the old ones, is told with each refusal that they are void.
 
 use crate::effect::{Effects, Write};
-use crate::message::{AppendEntriesReply, AppendOutcome};
+use crate::message::AppendOutcome;
+use crate::mutant::mutant;
+use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::Role;
 use crate::types::{Index, NodeId, Position, Term};
+
+/// What a replica knows of its own loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Suspect {
+    /// Where the log may have ended.
+    pub(crate) reach: Position,
+    /// Tells this loss from an earlier one.
+    pub(crate) life: u64,
+}
 
 impl Raft {
     /// Where this replica's log may have ended before a part of it was lost; `None` if nothing that
     /// it acknowledged is missing.
     #[must_use]
     pub fn suspect(&self) -> Option<Position> {
-        self.suspect
+        self.suspect.map(|suspect| suspect.reach)
     }
 
     /// The log is known to equal the leader's up to `index`: that may be as far as it ever reached.
     pub(crate) fn check_repaired(&mut self, index: Index, out: &mut Effects) {
-        let Some(reach) = self.suspect else { return };
+        let Some(Suspect { reach, .. }) = self.suspect else { return };
         let verified = Position::new(index, self.log.term_at(index).unwrap_or(Term(0)));
-        if verified >= reach {
+        if verified >= reach || mutant!(self.config, RepairedTooEarly) {
+            probe!(Repaired);
             self.suspect = None;
             // After the entries in the stream: whoever is repaired has them on disk.
             self.persistence.write(Write::Repaired, out);
@@ -37,32 +49,28 @@ impl Raft {
     }
 
     /// A peer has lost entries that it acknowledged: from now on only what it acknowledges anew
-    /// counts, in a session of its own, so that no late answer brings the old ones back.
-    pub(crate) fn handle_damage(
-        &mut self,
-        from: NodeId,
-        reply: &AppendEntriesReply,
-        hint: Position,
-        out: &mut Effects,
-    ) {
+    /// counts, in a session of its own, so that no late answer brings the old ones back. In the
+    /// session that begins with the first report of a loss, a refusal is one like any other.
+    pub(crate) fn void_acknowledgements(&mut self, from: NodeId, hint: Position, life: u64) {
         let agreed = self.log.last_at_most(hint.index, hint.term).map_or(Index(0), |position| position.index);
-        let now = self.now;
         let Role::Leader(leader) = &mut self.role else { return };
         let session = leader.new_session();
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        progress.answered(now, reply.sent_at, reply.round);
+        probe!(AcknowledgementsVoided);
         progress.session = session;
+        progress.voided = Some(life);
         progress.lost_after(agreed);
-        self.send_entries(from, out);
     }
 
     /// What a suspect replica says where another one refuses.
     pub(crate) fn mark_damaged(&self, outcome: AppendOutcome) -> AppendOutcome {
-        match outcome {
-            AppendOutcome::Rejected { prev_index, hint } if self.suspect.is_some() => {
-                AppendOutcome::Damaged { prev_index, hint }
+        match (outcome, self.suspect) {
+            (AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. }))
+                if !mutant!(self.config, DamageUnsaid) =>
+            {
+                AppendOutcome::Damaged { prev_index, hint, life }
             }
-            outcome => outcome,
+            (outcome, _) => outcome,
         }
     }
 }

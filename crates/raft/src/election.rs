@@ -69,7 +69,7 @@ impl Raft {
         if mutant!(self.config, LearnerStands) {
             return true;
         }
-        if self.suspect.is_some() {
+        if self.suspect.is_some() && !mutant!(self.config, SuspectVotes) {
             return false;
         }
         let me = self.config.id;
@@ -141,7 +141,8 @@ impl Raft {
             return;
         }
         // A candidate of an earlier term learns of this one, so that terms spread (S5, S6).
-        let granted = term == self.term && self.is_up_to_date(last) && self.suspect.is_none();
+        let knows_all = self.suspect.is_none() || mutant!(self.config, SuspectVotes);
+        let granted = term == self.term && self.is_up_to_date(last) && knows_all;
         self.send_durably(from, Body::PreVoteReply { granted }, out);
     }
 
@@ -174,7 +175,7 @@ impl Raft {
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
         // It may have acknowledged what this candidate lacks.
-        granted &= self.suspect.is_none();
+        granted &= self.suspect.is_none() || mutant!(self.config, SuspectVotes);
         if mutant!(self.config, PromotedLearnerRefuses) {
             granted &= self.membership.current().is_voter(self.config.id);
         }

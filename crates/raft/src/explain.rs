@@ -157,7 +157,7 @@ impl Raft {
                 (Some(leader), Some(contact), _) => {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
-                (_, _, Some(reach)) => RoleExplanation::Suspect { reach },
+                (_, _, Some(suspect)) => RoleExplanation::Suspect { reach: suspect.reach },
                 _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
             },

@@ -120,6 +120,8 @@ pub enum AppendOutcome {
         prev_index: Index,
         /// Where the logs may still agree.
         hint: Position,
+        /// A number that the follower drew at its start: the same loss is reported more than once.
+        life: u64,
     },
 }
 
@@ -158,7 +160,7 @@ impl fmt::Display for Body {
             Body::AppendEntries(append) => append.fmt(f),
             Body::AppendEntriesReply(reply) => match reply.outcome {
                 AppendOutcome::Accepted { match_index } => write!(f, "AppendEntriesReply match={match_index}"),
-                AppendOutcome::Damaged { prev_index, hint } => {
+                AppendOutcome::Damaged { prev_index, hint, .. } => {
                     write!(f, "AppendEntriesReply damaged prev={prev_index} hint={hint}")
                 }
                 AppendOutcome::Rejected { prev_index, hint } => {

@@ -226,4 +226,12 @@ museum! {
     SuccessIgnoringTerm = "59",
     /// A transfer that fails is under way for ever (hashicorp#696).
     TransferNeverCleared = "S60",
+
+    // Disks.
+    /// A replica whose disk has lost entries votes and stands all the same.
+    SuspectVotes = "D3",
+    /// A replica whose disk has lost entries takes the first word of a leader for its repair.
+    RepairedTooEarly = "D3",
+    /// A replica whose disk has lost entries refuses like any other, and is never repaired.
+    DamageUnsaid = "D4",
 }

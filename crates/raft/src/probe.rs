@@ -83,6 +83,8 @@ probes! {
     LeaderRemovedItself: "a leader left office, being no voter any more",
     TransferTold: "a transfer's target was told to stand",
     TransferFailed: "a transfer of the leadership was given up",
+    AcknowledgementsVoided: "a leader heard that a peer's disk has lost entries",
+    Repaired: "a replica was repaired whose disk had lost entries",
     Recalled: "the state itself knew what became of a write",
 }
 

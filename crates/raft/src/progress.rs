@@ -21,6 +21,8 @@ const MAX_BACKOFF_SHIFT: u32 = 4;
 /// A leader's view of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
+    /// The last loss of the peer's of which this leader has heard.
+    pub(crate) voided: Option<u64>,
     /// Names this relation; answers to any other are ignored.
     pub(crate) session: Session,
     /// The peer's log equals the leader's up to here, on the peer's disk.
@@ -73,6 +75,7 @@ impl Progress {
     pub(crate) fn new(session: Session, next_index: Index) -> Progress {
         Progress {
             session,
+            voided: None,
             match_index: Index(0),
             contact: None,
             round: Round(0),
@@ -173,9 +176,8 @@ impl Progress {
     /// The peer has lost what it had after `index`, which the logs may still share.
     pub(crate) fn lost_after(&mut self, index: Index) {
         self.match_index = self.match_index.min(index);
-        if !matches!(self.state, State::Snapshot) {
-            self.probe(index.next());
-        }
+        // A transfer that is under way belongs to the session before: it would never end in this one.
+        self.probe(index.next());
     }
 
     /// Starts over with a search from `next_index`, which is kept above what is known to match.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::commit::Applying;
 use crate::config::{Config, ConfigError};
+use crate::damage::Suspect;
 use crate::effect::{Effect, Effects, Fault, HardState, Input, Outcome, Write};
 use crate::log::{Entry, Log, Payload};
 use crate::membership::{Membership, MembershipHistory};
@@ -77,7 +78,7 @@ pub struct Raft {
     pub(crate) relays: BTreeMap<u64, Relay>,
     pub(crate) fault: Option<Fault>,
     /// Where the log may have ended before a part of it was lost, see `damage.rs`.
-    pub(crate) suspect: Option<Position>,
+    pub(crate) suspect: Option<Suspect>,
 }
 
 impl Raft {
@@ -110,11 +111,12 @@ impl Raft {
             requests: Requests::default(),
             relays: BTreeMap::new(),
             fault: None,
-            suspect: recovered.suspect,
+            suspect: None,
             config,
             log,
             membership,
         };
+        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64() });
         raft.carry_mutant();
         Ok(raft)
     }
@@ -450,6 +452,13 @@ impl Raft {
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
+    }
+
+    /// Up to where the log of `peer` is known to match, if this replica leads and knows the peer: for
+    /// the judges of a simulation.
+    #[must_use]
+    pub fn match_index(&self, peer: NodeId) -> Option<Index> {
+        self.leader_ref()?.progress.get(&peer).map(|progress| progress.match_index)
     }
 
     /// The configuration that it was started with.

@@ -163,8 +163,12 @@ impl Raft {
                 }
                 self.go_on_with(from, out);
             }
-            AppendOutcome::Damaged { hint, .. } => self.handle_damage(from, reply, hint, out),
-            AppendOutcome::Rejected { prev_index, hint } => {
+            AppendOutcome::Damaged { hint, life, .. } if progress.voided != Some(life) => {
+                progress.answered(now, sent_at, round);
+                self.void_acknowledgements(from, hint, life);
+                self.send_entries(from, out);
+            }
+            AppendOutcome::Rejected { prev_index, hint } | AppendOutcome::Damaged { prev_index, hint, .. } => {
                 progress.answered(now, sent_at, round);
                 if mutant!(self.config, StaleRefusalLowersMatch) {
                     progress.match_index = progress.match_index.min(hint.index);

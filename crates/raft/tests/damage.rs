@@ -98,7 +98,10 @@ fn the_leader_is_told_that_old_acknowledgements_are_void() {
     let mut bench = damaged();
     let effects = bench.append(N2, 2, append(position(3, 2), vec![], 1));
     let (prev_index, hint) = (Index(3), position(1, 1));
-    assert_eq!(outcomes(&effects), [AppendOutcome::Damaged { prev_index, hint }]);
+    let [AppendOutcome::Damaged { life, .. }] = outcomes(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(outcomes(&effects), [AppendOutcome::Damaged { prev_index, hint, life }]);
+    let again = bench.append(N2, 2, append(position(4, 2), vec![], 1));
+    assert!(matches!(outcomes(&again)[..], [AppendOutcome::Damaged { life: same, .. }] if same == life));
 }
 
 fn outcomes(effects: &[Effect]) -> Vec<AppendOutcome> {
@@ -117,7 +120,8 @@ fn a_leader_counts_only_what_a_damaged_peer_acknowledges_anew() {
     let mut leader = one_of_three().lead_and_commit();
     let before = leader.heartbeat_to(N2);
     let (prev_index, hint) = (before.prev.index, position(0, 0));
-    let effects = leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint });
+    let damaged = AppendOutcome::Damaged { prev_index, hint, life: 7 };
+    let effects = leader.answer(N2, &before, damaged);
     let again = appends_to(&effects, N2)[0].clone();
     assert_eq!(again.prev, position(0, 0), "it is sent everything anew");
     assert_ne!(again.session, before.session);
@@ -128,6 +132,12 @@ fn a_leader_counts_only_what_a_damaged_peer_acknowledges_anew() {
     assert_eq!(matched(&leader), Index(0));
     leader.accept(N2, &again);
     assert_eq!(matched(&leader), leader.raft.log().last().index);
+    // So does the report, in the session that it began: it is a late refusal.
+    leader.answer(N2, &again, damaged);
+    assert_eq!(matched(&leader), leader.raft.log().last().index);
+    // The next loss is another one.
+    leader.answer(N2, &again, AppendOutcome::Damaged { prev_index, hint, life: 8 });
+    assert_eq!(matched(&leader), Index(0));
 }
 
 #[test]
@@ -136,4 +146,29 @@ fn a_loss_in_a_later_term_than_the_replicas_is_a_contradiction() {
     let error = bowline_raft::Raft::new(setup.config, setup.recovered, bowline_raft::Time::ZERO);
     let error = error.expect_err("its term is 1");
     assert!(error.to_string().contains("entries were lost of a later term"), "{error}");
+}
+
+#[test]
+fn a_transfer_that_the_loss_interrupts_begins_anew() {
+    let mut leader = one_of_three().with(|config| config.max_retained_bytes = 0).lead_and_commit();
+    leader.propose("x");
+    leader.all_accept();
+    let before = leader.heartbeat_to(N2);
+    let index = leader.raft.last_applied();
+    leader.step(bowline_raft::Input::SnapshotStored { index });
+    let fetched = |effects: &[Effect]| -> Vec<bowline_raft::Session> {
+        let sessions = effects.iter().filter_map(|effect| match effect {
+            Effect::FetchSnapshot { to, session } if *to == N2 => Some(*session),
+            _ => None,
+        });
+        sessions.collect()
+    };
+    let (prev_index, hint) = (before.prev.index, position(0, 0));
+    let first = leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, life: 1 });
+    let [session] = fetched(&first)[..] else { panic!("{first:?}") };
+    // It crashes while the snapshot is on its way, and loses more.
+    let heartbeat = leader.heartbeat_to(N2);
+    assert_eq!(heartbeat.session, session);
+    let again = leader.answer(N2, &heartbeat, AppendOutcome::Damaged { prev_index, hint, life: 2 });
+    assert!(matches!(fetched(&again)[..], [other] if other > session), "{again:?}");
 }

@@ -14,8 +14,6 @@ mod space;
 mod starts;
 mod story;
 
-use std::time::Duration;
-
 use bowline_raft::{Config, NodeId};
 
 pub use starts::{STARTS, Start};
@@ -93,15 +91,6 @@ impl Bounds {
     }
 }
 
-/// When to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// After this many distinct states.
-    pub states: u64,
-    /// After this time.
-    pub time: Duration,
-}
-
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -123,8 +112,6 @@ pub struct Report {
     pub messages: u64,
     /// Bytes of the search's own tables.
     pub table_bytes: u64,
-    /// How long it took.
-    pub took: Duration,
     /// The first rule that was broken, on one of the shortest ways.
     pub violation: Option<Violation>,
 }
@@ -140,13 +127,14 @@ pub struct Violation {
     pub story: Vec<String>,
 }
 
-/// Searches from `start`. `change` may alter the bounds of that start; `watch` is told now and then how
-/// many states were reached and how deep.
+/// Searches from `start` until `most` distinct states were reached. `change` may alter the bounds of
+/// that start; `watch` is told now and then how many states were reached and how deep, and ends the
+/// search by returning `false`: who has a clock may stop by it, the search has none.
 pub fn explore(
     start: &Start,
     change: impl FnOnce(&mut Bounds),
-    limits: &Limits,
-    watch: &mut dyn FnMut(u64, u32),
+    most: u64,
+    watch: &mut dyn FnMut(u64, u32) -> bool,
 ) -> Report {
     let mut bounds = Bounds::default();
     (start.bounds)(&mut bounds);
@@ -157,7 +145,7 @@ pub fn explore(
     let played = (start.script)(&mut script);
     let state = script.state;
     match played {
-        Ok(()) => search::search(&mut space, &state, limits, watch),
+        Ok(()) => search::search(&mut space, &state, most, watch),
         Err(rule) => {
             let story = story::tell(&mut space, &state, &[]);
             Report { violation: Some(Violation { rule, steps: 0, story }), ..Report::default() }

@@ -8,21 +8,25 @@
 //!
 //! The same plan gives the same run, bit for bit.
 
+mod ambush;
 mod clients;
 mod clock;
 mod coverage;
 mod dice;
 mod disk;
 mod host;
+mod leader_rules;
 mod liveness;
 mod machine;
 mod mangle;
+mod model;
 mod nemesis;
 mod network;
 mod operator;
 mod oracle;
 mod plan;
 mod queue;
+mod recovery;
 mod shrink;
 mod stage;
 mod story;

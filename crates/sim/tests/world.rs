@@ -59,6 +59,8 @@ fn found(sabotage: Sabotage, seeds: u64) -> (u64, Plan, Outcome) {
     for seed in 1..=seeds {
         let mut plan = Plan::drawn(seed);
         plan.sabotage = Some(sabotage);
+        // The world's own judges are under test here.
+        plan.watched = false;
         let outcome = run(&plan, None);
         if outcome.violation.is_some() {
             return (seed, plan, outcome);
@@ -103,6 +105,61 @@ fn stale_reads_are_found_and_the_world_is_made_smaller() {
     let mut plan = plan;
     reduction.apply(&mut plan);
     assert_eq!(run(&plan, None).violation, Some(smaller), "the smaller world fails in the same way each time");
+}
+
+/// The rule that `sabotage` breaks first within `seeds` worlds.
+fn broken_by(sabotage: Sabotage, seeds: u64) -> Rule {
+    found(sabotage, seeds).2.violation.expect("just found").rule
+}
+
+#[test]
+fn a_rotten_snapshot_that_is_trusted_is_found() {
+    // Either it can't be loaded, or the state is another one.
+    let rule = broken_by(Sabotage::TrustedRot, 200);
+    let of_rot = [Rule::RestartKeepsPromises, Rule::StatesAreEqual, Rule::Converges, Rule::Assertion];
+    assert!(of_rot.contains(&rule), "{rule:?}");
+}
+
+#[test]
+fn a_disk_that_is_restored_from_an_old_copy_is_found() {
+    let rule = broken_by(Sabotage::OldImages, 20);
+    assert!([Rule::RestartKeepsPromises, Rule::TermNeverDecreases].contains(&rule), "{rule:?}");
+}
+
+#[test]
+fn a_stranger_that_is_taken_for_a_member_is_found() {
+    assert_eq!(broken_by(Sabotage::TrustedStrangers, 200), Rule::StrangersChangeNothing);
+}
+
+#[test]
+fn a_leader_that_does_not_stay_is_found() {
+    assert_eq!(broken_by(Sabotage::RestlessOperator, 40), Rule::Stays);
+}
+
+/// The model alone, and what it says before the world's own judges are asked.
+#[test]
+fn the_model_finds_disks_that_forget() {
+    let models = |sabotage| {
+        (1..=20).find_map(|seed| {
+            let mut plan = Plan::drawn(seed);
+            plan.sabotage = Some(sabotage);
+            run(&plan, None).violation.filter(|violation| violation.rule == Rule::Refinement)
+        })
+    };
+    for sabotage in [Sabotage::LyingDisks, Sabotage::ForgottenVotes, Sabotage::HastyMessages] {
+        let said = models(sabotage).map(|violation| violation.what);
+        assert!(said.is_some(), "{sabotage:?} breaks no rule of the model in 20 worlds");
+    }
+}
+
+#[test]
+fn being_watched_changes_nothing() {
+    for seed in [2, 9, 30] {
+        let mut plan = Plan::drawn(seed);
+        let watched = run(&plan, None);
+        plan.watched = false;
+        assert_eq!(watched, run(&plan, None), "seed {seed}");
+    }
 }
 
 #[test]

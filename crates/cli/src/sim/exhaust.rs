@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use bowline_sim::exhaust::{Bounds, Limits, Report, STARTS, Start, explore};
+use bowline_sim::exhaust::{Bounds, Report, STARTS, Start, explore};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ impl ExhaustCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let starts = self.starts()?;
         let carry = carrying(self.mutant.as_deref())?;
-        let limits = Limits { states: self.states, time: Duration::from_secs(self.minutes * 60) };
+        let longest = Duration::from_secs(self.minutes * 60);
         let available = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let jobs = self.jobs.unwrap_or(available).min(starts.len() as u64);
         let live = Live::new(self.states.saturating_mul(starts.len() as u64), self.json);
@@ -56,23 +56,29 @@ impl ExhaustCommand {
                     while let Some((number, start)) =
                         starts.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        let report = explore(start, &carry, &limits, &mut |states, depth| {
+                        let started = Instant::now();
+                        let report = explore(start, &carry, self.states, &mut |states, depth| {
                             reached[number].store(states, Ordering::Relaxed);
                             let all: u64 = reached.iter().map(|count| count.load(Ordering::Relaxed)).sum();
                             live.step(all, format!("{all} states, {} at depth {depth}", start.name));
+                            started.elapsed() < longest
                         });
                         reached[number].store(report.states, Ordering::Relaxed);
-                        reports.lock().expect("no thread panics while it holds this").push((number, report));
+                        reports.lock().expect("no thread panics while it holds this").push((
+                            number,
+                            report,
+                            started.elapsed(),
+                        ));
                     }
                 });
             }
         });
         live.end();
         let mut reports = reports.into_inner().expect("no thread panicked");
-        reports.sort_by_key(|(number, _)| *number);
-        let found = reports.iter().any(|(_, report)| report.violation.is_some());
-        let reports: Vec<(&Start, Report)> =
-            reports.into_iter().map(|(number, report)| (starts[number], report)).collect();
+        reports.sort_by_key(|(number, ..)| *number);
+        let found = reports.iter().any(|(_, report, _)| report.violation.is_some());
+        let reports: Vec<Search> =
+            reports.into_iter().map(|(number, report, took)| Search { start: starts[number], report, took }).collect();
         match self.json {
             true => anstream::println!("{}", as_json(&reports, began.elapsed())),
             false => print(&reports, began.elapsed()),
@@ -107,11 +113,18 @@ fn carrying(name: Option<&str>) -> anyhow::Result<impl Fn(&mut Bounds) + Sync> {
     Ok(|_: &mut Bounds| ())
 }
 
-fn print(reports: &[(&Start, Report)], took: Duration) {
+/// A search, and how long it took.
+struct Search {
+    start: &'static Start,
+    report: Report,
+    took: Duration,
+}
+
+fn print(reports: &[Search], took: Duration) {
     let header = ["start", "states", "steps", "depth", "replica states", "tables", "time", ""];
     let [start, states, steps, depth, replicas, tables, time, result] = header;
     anstream::println!("{start:<9} {states:>11} {steps:>12} {depth:>6} {replicas:>15} {tables:>8} {time:>8}  {result}");
-    for (start, report) in reports {
+    for Search { start, report, took } in reports {
         let result = match &report.violation {
             Some(violation) => format!("broken after {} steps", violation.steps),
             None if report.exhausted => "nothing wrong, and nothing left".to_owned(),
@@ -125,13 +138,13 @@ fn print(reports: &[(&Start, Report)], took: Duration) {
             report.depth,
             report.replica_states,
             report.table_bytes / 1_000_000,
-            report.took.as_secs_f64(),
+            took.as_secs_f64(),
         );
     }
-    let all: u64 = reports.iter().map(|(_, report)| report.states).sum();
+    let all: u64 = reports.iter().map(|search| search.report.states).sum();
     let memory = peak_memory().map_or(String::new(), |bytes| format!(", {} MB of memory at most", bytes / 1_000_000));
     anstream::println!("{all} states in {:.1} s{memory}", took.as_secs_f64());
-    for (start, report) in reports {
+    for Search { start, report, .. } in reports {
         if let Some(violation) = &report.violation {
             anstream::println!("\n{}: {}\n{}", start.name, violation.rule, start.about);
             violation.story.iter().for_each(|line| anstream::println!("{line}"));
@@ -139,10 +152,10 @@ fn print(reports: &[(&Start, Report)], took: Duration) {
     }
 }
 
-fn as_json(reports: &[(&Start, Report)], took: Duration) -> Value {
+fn as_json(reports: &[Search], all_took: Duration) -> Value {
     let searches: Vec<Value> = reports
         .iter()
-        .map(|(start, report)| {
+        .map(|Search { start, report, took }| {
             let violation = report
                 .violation
                 .as_ref()
@@ -151,12 +164,12 @@ fn as_json(reports: &[(&Start, Report)], took: Duration) -> Value {
                 "start": start.name, "states": report.states, "steps": report.steps, "depth": report.depth,
                 "beyond_bounds": report.beyond_bounds, "widest": report.widest, "exhausted": report.exhausted,
                 "replica_states": report.replica_states, "messages": report.messages,
-                "table_bytes": report.table_bytes, "took": report.took.as_secs_f64(), "violation": violation,
+                "table_bytes": report.table_bytes, "took": took.as_secs_f64(), "violation": violation,
             })
         })
         .collect();
-    let states: u64 = reports.iter().map(|(_, report)| report.states).sum();
-    json!({ "states": states, "took": took.as_secs_f64(), "peak_memory": peak_memory(), "searches": searches })
+    let states: u64 = reports.iter().map(|search| search.report.states).sum();
+    json!({ "states": states, "took": all_took.as_secs_f64(), "peak_memory": peak_memory(), "searches": searches })
 }
 
 /// The most memory that this process had, in bytes, where the system tells.

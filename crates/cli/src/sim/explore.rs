@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::explore_report::{Failure, Totals, replay_command};
+use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
 use crate::live::Live;
 
@@ -59,6 +60,9 @@ pub(crate) struct ReplayCommand {
     /// End the safety phase after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    /// The bug that all replicas carry; only in a build with the feature `museum`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     /// Tell only lines that contain this.
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
@@ -78,6 +82,9 @@ pub(crate) struct SpeedCommand {
     /// How many at once; as many as there are processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
+    /// Don't hold the steps against the reference model: to see what that costs.
+    #[arg(long)]
+    unwatched: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -96,7 +103,7 @@ fn job_count(jobs: Option<u64>) -> u64 {
 }
 
 /// A violated assertion is reported with its seed; the panic's own words would only disturb.
-fn silence_panics() {
+pub(super) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
@@ -155,10 +162,10 @@ impl Search {
             }
             let seed = self.from.wrapping_add(number);
             let plan = Plan::drawn(seed);
-            let mut outcome = run(&plan, None);
+            let mut outcome = on_its_own(seed, "", || run(&plan, None));
             let twice = number.is_multiple_of(TWICE_EVERY);
             if twice && outcome.violation.is_none() {
-                outcome.violation = differs(&outcome, &run(&plan, None));
+                outcome.violation = differs(&outcome, &on_its_own(seed, ", for the second time", || run(&plan, None)));
             }
             self.note(seed, &plan, &outcome, twice);
         }
@@ -181,7 +188,7 @@ impl Search {
     fn failed(&self, seed: u64, plan: &Plan, violation: &Violation) {
         let known = self.totals.lock().expect("no thread panics while it holds this").failures.len();
         let (reduction, found) = match known < SHRUNK && violation.rule != Rule::Deterministic {
-            true => shrink(plan, violation, SHRINK_TRIES),
+            true => on_its_own(seed, ", made smaller", || shrink(plan, violation, SHRINK_TRIES)),
             false => (Reduction::default(), violation.clone()),
         };
         self.live.say(&format!("seed {seed} FAILED: {found}\n  {}", replay_command(seed, &reduction)));
@@ -206,6 +213,7 @@ impl ReplayCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         silence_panics();
         let mut plan = Plan::drawn(self.seed);
+        carry(&mut plan, self.mutant.as_deref())?;
         let reduction = Reduction { without: self.without, clients: self.clients, seconds: self.seconds };
         reduction.apply(&mut plan);
         let mut tell = |line: Line| {
@@ -217,7 +225,7 @@ impl ReplayCommand {
         if !self.quiet {
             anstream::println!("{plan:#?}");
         }
-        let outcome = run(&plan, if self.quiet { None } else { Some(&mut tell) });
+        let outcome = on_its_own(self.seed, "", || run(&plan, if self.quiet { None } else { Some(&mut tell) }));
         let (begun, done) = outcome.operations;
         anstream::println!(
             "\nseed {}: {:.1} s simulated, {} events, {begun} operations, {done} done, {} entries committed, {} elections, \
@@ -237,6 +245,21 @@ impl ReplayCommand {
     }
 }
 
+/// Gives a world its mutant.
+#[cfg(feature = "museum")]
+fn carry(plan: &mut Plan, mutant: Option<&str>) -> anyhow::Result<()> {
+    plan.mutant = mutant.map(super::museum::mutant_named).transpose()?;
+    Ok(())
+}
+
+#[cfg(not(feature = "museum"))]
+fn carry(_: &mut Plan, mutant: Option<&str>) -> anyhow::Result<()> {
+    if mutant.is_some() {
+        anyhow::bail!("--mutant: this build has no museum; build it with `--features museum`");
+    }
+    Ok(())
+}
+
 impl SpeedCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         silence_panics();
@@ -248,7 +271,11 @@ impl SpeedCommand {
                 scope.spawn(|| {
                     while started.elapsed() < until {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
-                        let outcome = run(&Plan::standard(seed, Duration::from_mins(10)), None);
+                        let outcome = on_its_own(seed, " of the standard cluster", || {
+                            let mut plan = Plan::standard(seed, Duration::from_mins(10));
+                            plan.watched = !self.unwatched;
+                            run(&plan, None)
+                        });
                         let mut totals = totals.lock().expect("no thread panics while it holds this");
                         totals.0 += outcome.simulated;
                         totals.1 += outcome.events;

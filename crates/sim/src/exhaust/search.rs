@@ -1,11 +1,9 @@
 //! The search itself: breadth first, so that the first violation is among the shortest.
 
-use std::time::{Duration, Instant};
-
 use super::interner::{Fingerprints, mix};
 use super::space::{Action, Space, State};
 use super::story;
-use super::{Limits, Report, Violation};
+use super::{Report, Violation};
 
 /// States that wait, one after the other: each with its length before it.
 #[derive(Default)]
@@ -28,9 +26,9 @@ struct Origin {
     action: u32,
 }
 
-/// Looks at every state that can be reached from `start`, as far as the limits allow.
-pub(super) fn search(space: &mut Space, start: &State, limits: &Limits, watch: &mut dyn FnMut(u64, u32)) -> Report {
-    let began = Instant::now();
+/// Looks at every state that can be reached from `start`, up to `most` of them and as long as `watch`
+/// says to go on.
+pub(super) fn search(space: &mut Space, start: &State, most: u64, watch: &mut dyn FnMut(u64, u32) -> bool) -> Report {
     let mut seen = Fingerprints::new();
     let mut origins = Vec::new();
     let mut level = Queue::default();
@@ -75,10 +73,8 @@ pub(super) fn search(space: &mut Space, start: &State, limits: &Limits, watch: &
                     report.states += 1;
                 }
             }
-            if parent.is_multiple_of(1 << 12) {
-                watch(report.states, report.depth);
-            }
-            if report.states >= limits.states || began.elapsed() >= limits.time {
+            let goes_on = !parent.is_multiple_of(1 << 10) || watch(report.states, report.depth);
+            if report.states >= most || !goes_on {
                 break 'search;
             }
         }
@@ -88,7 +84,6 @@ pub(super) fn search(space: &mut Space, start: &State, limits: &Limits, watch: &
         level = next;
         report.exhausted = level.count == 0;
     }
-    report.took = began.elapsed().max(Duration::from_nanos(1));
     report.replica_states = space.replicas.len() as u64;
     report.messages = space.messages.len() as u64;
     report.table_bytes = (seen.bytes() + origins.len() * size_of::<Origin>() + level.words.len() * 4) as u64;

@@ -1,5 +1,7 @@
 //! The seeded bugs that are not in the core's museum, and why.
 
+use super::Mutant;
+
 /// A bug of the catalogue that is no mutant of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Absent {
@@ -18,6 +20,18 @@ const fn absent(number: &'static str, name: &'static str, why: &'static str) -> 
 const LOG: &str = "a bug of the durable log, which is not built yet";
 const SESSIONS: &str = "a bug of client sessions, which are not built yet";
 const WATCH: &str = "a bug of watches, which are not built yet";
+
+/// Numbers of the seeded bugs that are marked as core in their catalogue: those to be built first.
+const CORE: &[u32] = &[
+    1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 35, 36, 37, 38, 40, 41, 43,
+    45, 47, 48, 50, 51, 52, 53, 55, 56, 58, 59,
+];
+
+/// Whether a mutant is one of the catalogue's core.
+#[must_use]
+pub fn is_core(mutant: Mutant) -> bool {
+    mutant.origin().split(", ").filter_map(|number| number.parse().ok()).any(|number| CORE.contains(&number))
+}
 
 /// Every bug of the catalogue without a mutant here.
 pub const NOT_IN_THE_CORE: &[Absent] = &[

@@ -1,13 +1,11 @@
 //! The layers that the museum has of its own.
 
 use std::ops::Range;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use super::support::schedule::{Flavour, Schedule};
 use super::support::script::Script;
-use super::{Check, Finding, Kill, Layer, Mutant};
-use crate::exhaust::{Limits, STARTS, explore};
+use super::{Check, Kill, Layer, Look, Mutant};
+use crate::exhaust::{STARTS, explore};
 use crate::panics::{Panic, caught};
 
 /// The golden scripts of the core.
@@ -16,20 +14,11 @@ pub struct Stories {
 }
 
 impl Stories {
-    /// The scripts of the folder that the core's tests read.
-    ///
-    /// # Errors
-    /// The folder can't be read: the museum is built from a source tree, and needs it.
-    pub fn of_the_core() -> std::io::Result<Stories> {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../raft/tests/scripts"));
-        let mut scripts = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            scripts.push((name, std::fs::read_to_string(path)?));
-        }
+    /// These scripts: each with its name and its text.
+    #[must_use]
+    pub fn of(mut scripts: Vec<(String, String)>) -> Stories {
         scripts.sort();
-        Ok(Stories { scripts })
+        Stories { scripts }
     }
 
     /// How a story came out otherwise, if it did.
@@ -55,8 +44,12 @@ impl Layer for Stories {
         "stories"
     }
 
+    fn pieces(&self, _: u64) -> u64 {
+        1
+    }
+
     /// All of them, always: the cost is how many noticed, the place is the first that did.
-    fn look_for(&self, mutant: Option<Mutant>, _: u64) -> Finding {
+    fn look_at(&self, _: u64, mutant: Option<Mutant>, _: u64) -> Look {
         let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text, mutant)?)));
         let deviating: Vec<_> = deviating.collect();
         // The story of the very bug, before the others that happen to notice.
@@ -67,7 +60,7 @@ impl Layer for Stories {
             cost: deviating.len() as u64,
             at: (*name).clone(),
         });
-        Finding { kill, spent: self.scripts.len() as u64 }
+        Look { kill, spent: self.scripts.len() as u64 }
     }
 }
 
@@ -103,15 +96,15 @@ impl Layer for Schedules {
         "seeds"
     }
 
-    fn look_for(&self, mutant: Option<Mutant>, times: u64) -> Finding {
-        let end = self.seeds.start + (self.seeds.end - self.seeds.start) * times;
-        for seed in self.seeds.start..end {
-            if let Some((by, said)) = Self::run(seed, mutant) {
-                let cost = seed - self.seeds.start + 1;
-                return Finding { kill: Some(Kill { by, said, cost, at: format!("seed {seed}") }), spent: cost };
-            }
-        }
-        Finding { kill: None, spent: end - self.seeds.start }
+    fn pieces(&self, times: u64) -> u64 {
+        (self.seeds.end - self.seeds.start) * times
+    }
+
+    fn look_at(&self, piece: u64, mutant: Option<Mutant>, _: u64) -> Look {
+        let seed = self.seeds.start + piece;
+        let noticed = Self::run(seed, mutant);
+        let kill = noticed.map(|(by, said)| Kill { by, said, cost: 1, at: format!("seed {seed}") });
+        Look { kill, spent: 1 }
     }
 }
 
@@ -130,25 +123,25 @@ impl Layer for Search {
         "states"
     }
 
-    fn look_for(&self, mutant: Option<Mutant>, times: u64) -> Finding {
-        let limits = Limits { states: self.states * times, time: Duration::from_hours(1) };
-        let mut spent = 0;
+    fn pieces(&self, _: u64) -> u64 {
+        STARTS.len() as u64
+    }
+
+    fn look_at(&self, piece: u64, mutant: Option<Mutant>, times: u64) -> Look {
         // From those just before an accident first.
-        for start in STARTS.iter().rev() {
-            let report = explore(start, |bounds| bounds.mutant = mutant, &limits, &mut |_, _| ());
-            spent += report.states;
-            if let Some(violation) = report.violation {
-                let by = match &violation.rule {
-                    rule if rule.starts_with("assertion") => Check::Assertion,
-                    // The beginning itself can't be played: nobody is elected.
-                    rule if rule.contains("can't win") => Check::Liveness,
-                    _ => Check::Oracle,
-                };
-                let at = format!("start {}, {} steps", start.name, violation.steps);
-                return Finding { kill: Some(Kill { by, said: violation.rule, cost: spent, at }), spent };
-            }
-        }
-        Finding { kill: None, spent }
+        let start = &STARTS[STARTS.len() - 1 - piece as usize];
+        let report = explore(start, |bounds| bounds.mutant = mutant, self.states * times, &mut |_, _| true);
+        let kill = report.violation.map(|violation| {
+            let by = match &violation.rule {
+                rule if rule.starts_with("assertion") => Check::Assertion,
+                // The beginning itself can't be played: nobody is elected.
+                rule if rule.contains("can't win") => Check::Liveness,
+                _ => Check::Oracle,
+            };
+            let at = format!("start {}, {} steps", start.name, violation.steps);
+            Kill { by, said: violation.rule, cost: report.states, at }
+        });
+        Look { kill, spent: report.states }
     }
 }
 

@@ -13,13 +13,68 @@ use super::server::Terms;
 pub(super) struct Ledger {
     /// Who was elected, by term.
     leaders: BTreeMap<Term, NodeId>,
-    /// What each position holds, and the term of the entry before it: by induction two logs that
-    /// share a position share all before it (Log Matching).
-    entries: BTreeMap<Position, (Payload, Option<Term>)>,
+    entries: Entries,
     /// Votes that are durable and so may have been sent, by voter and term.
     votes: BTreeMap<(NodeId, Term), NodeId>,
-    /// What a leader has committed.
-    committed: BTreeMap<Index, Term>,
+    /// What a leader has committed, by index.
+    committed: Vec<Option<Term>>,
+}
+
+/// What each position holds, and the term of the entry before it: by induction two logs that share a
+/// position share all before it (Log Matching). Most places have one entry ever.
+#[derive(Clone, Debug, Default)]
+struct Entries {
+    /// By index: the entry that was created first there.
+    first: Vec<Option<Known>>,
+    /// Those of other terms at the same index.
+    others: BTreeMap<Position, Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    term: Term,
+    payload: Payload,
+    before: Option<Term>,
+}
+
+impl Entries {
+    fn get(&self, position: Position) -> Option<&Known> {
+        match self.first.get(place(position.index))? {
+            Some(known) if known.term == position.term => Some(known),
+            _ => self.others.get(&position),
+        }
+    }
+
+    /// Adds an entry whose position is not taken.
+    fn add(&mut self, entry: &Entry, before: Option<Term>) {
+        let known = Known { term: entry.term, payload: entry.payload.clone(), before };
+        match slot(&mut self.first, entry.index) {
+            first @ None => *first = Some(known),
+            Some(_) => {
+                self.others.insert(entry.position(), known);
+            }
+        }
+    }
+}
+
+fn place(index: Index) -> usize {
+    usize::try_from(index.0).expect("an index of a log in memory fits")
+}
+
+fn slot<T: Clone>(list: &mut Vec<Option<T>>, index: Index) -> &mut Option<T> {
+    let at = place(index);
+    if list.len() <= at {
+        list.resize(at + 1, None);
+    }
+    &mut list[at]
+}
+
+/// Whether two payloads are the same; at a glance if they share their bytes, as copies do.
+fn same(one: &Payload, other: &Payload) -> bool {
+    match (one, other) {
+        (Payload::Command(one), Payload::Command(other)) if one.as_ptr() == other.as_ptr() => one.len() == other.len(),
+        _ => one == other,
+    }
 }
 
 impl Ledger {
@@ -32,25 +87,27 @@ impl Ledger {
         check(leader == id, Rule::BecomeLeader, || format!("leads in {term}, in which {leader} was elected"))?;
         // Leader Completeness, for what was committed in earlier terms; by Log Matching the last of it
         // is enough.
-        let earlier = self.committed.iter().next_back().filter(|(_, at)| **at < term);
-        let earlier = earlier.or_else(|| self.committed.iter().rev().find(|(_, at)| **at < term));
+        let earlier = self.committed.iter().enumerate().rev();
+        let earlier = earlier.filter_map(|(index, at)| Some((Index(index as u64), (*at)?))).find(|(_, at)| *at < term);
         let Some((index, at)) = earlier else { return Ok(()) };
-        let held = log.base.index >= *index || log.term_at(*index) == Some(*at);
+        let held = log.base.index >= index || log.term_at(index) == Some(at);
         check(held, Rule::BecomeLeader, || format!("leads in {term} without the committed entry {index}@{}", at.0))
     }
 
     /// A leader creates an entry after one of the term `before`.
     pub(super) fn created(&mut self, entry: &Entry, before: Option<Term>) -> Checked {
-        let known = self.entries.insert(entry.position(), (entry.payload.clone(), before));
-        check(known.is_none(), Rule::ClientRequest, || {
+        check(self.entries.get(entry.position()).is_none(), Rule::ClientRequest, || {
             format!("creates a second entry at {}: a position names one entry for ever", entry.position())
-        })
+        })?;
+        self.entries.add(entry, before);
+        Ok(())
     }
 
     /// Whether a leader created exactly this entry, after one of the term `before` if that is known.
     pub(super) fn holds(&self, entry: &Entry, before: Option<Term>) -> bool {
-        self.entries.get(&entry.position()).is_some_and(|(payload, known)| {
-            *payload == entry.payload && (before.is_none() || known.is_none() || before == *known)
+        self.entries.get(entry.position()).is_some_and(|known| {
+            let follows = before.is_none() || known.before.is_none() || before == known.before;
+            follows && same(&known.payload, &entry.payload)
         })
     }
 
@@ -58,9 +115,11 @@ impl Ledger {
     pub(super) fn adopt(&mut self, raft: &Raft) -> Checked {
         let log = raft.log();
         for entry in log.iter() {
-            let before = log.term_at(entry.index.previous());
-            let known = self.entries.entry(entry.position()).or_insert_with(|| (entry.payload.clone(), before));
-            check(known.0 == entry.payload, Rule::Restart, || {
+            let Some(known) = self.entries.get(entry.position()) else {
+                self.entries.add(entry, log.term_at(entry.index.previous()));
+                continue;
+            };
+            check(same(&known.payload, &entry.payload), Rule::Restart, || {
                 format!("starts with another entry at {}", entry.position())
             })?;
         }
@@ -84,12 +143,12 @@ impl Ledger {
     }
 
     pub(super) fn committed_at(&self, index: Index) -> Option<Term> {
-        self.committed.get(&index).copied()
+        self.committed.get(place(index)).copied().flatten()
     }
 
     /// State Machine Safety: what is committed stays.
     pub(super) fn commit(&mut self, index: Index, term: Term) -> Checked {
-        let known = *self.committed.entry(index).or_insert(term);
+        let known = *slot(&mut self.committed, index).get_or_insert(term);
         check(known == term, Rule::AdvanceCommitIndex, || {
             format!("commits {index}@{}, where {index}@{} is committed", term.0, known.0)
         })

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline_raft::{AppendEntries, Body, Effect, Index, Input, Message, NodeId, PersistId, Position, Raft, Time};
+use bowline_raft::{AppendEntries, Body, Effect, Index, Input, Message, NodeId, PersistId, Position, Raft, Term, Time};
 
 use super::ledger::Ledger;
 use super::rule::{Checked, Rule, Violation, check};
@@ -198,6 +198,7 @@ impl Step<'_> {
         }
         self.advance_commit(self.raft.commit_index())?;
         self.settle_role()?;
+        self.heeds_the_term()?;
         self.compact()?;
         self.compare()
     }
@@ -266,6 +267,20 @@ impl Step<'_> {
 
     pub(super) fn leads(&self, rule: Rule, what: &str) -> Checked {
         check(self.server.role == Role::Leader, rule, || format!("{what} without being leader"))
+    }
+
+    /// The rule for all servers: whoever hears of a higher term enters it. Requests for votes may be
+    /// ignored, and what a question for a read index promises nobody counts on.
+    fn heeds_the_term(&mut self) -> Checked {
+        let Some(Message { term, body }) = self.message else { return Ok(()) };
+        let binding = matches!(
+            body,
+            Body::AppendEntries(_) | Body::AppendEntriesReply(_) | Body::RequestVoteReply { .. } | Body::TimeoutNow
+        );
+        let (heard, own) = (*term, self.server.ballot.term);
+        check(!binding || own >= heard || heard > Term::GREATEST, Rule::UpdateTerm, || {
+            format!("stays in {own}, having heard of {heard}")
+        })
     }
 
     /// The role after the step. Stepping down needs no reason: it is a restart that forgets nothing.

@@ -62,7 +62,9 @@ impl Rule {
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Rule::UpdateTerm => "a term is adopted from a message that carries it, and brings no vote with it (5.1)",
+            Rule::UpdateTerm => {
+                "a higher term is adopted from a message that carries it, and brings no vote with it (5.1)"
+            }
             Rule::Timeout => {
                 "who may stand and has a quorum of pre-votes, or is told to by its leader, stands (5.2, 9.6)"
             }

@@ -227,6 +227,14 @@ fn a_term_that_goes_back_or_comes_from_nowhere() {
 }
 
 #[test]
+fn a_higher_term_that_is_not_heeded() {
+    let mut it = Cluster::led();
+    assert_eq!(it.wrong(N1, receive(N2, 2, accepted(1)), &[]), Rule::UpdateTerm);
+    let mut it = Cluster::led();
+    assert_eq!(it.wrong(N2, receive(N3, 2, append(position(0, 0), vec![], 0)), &[]), Rule::UpdateTerm);
+}
+
+#[test]
 fn a_candidacy_without_pre_votes() {
     let mut it = Cluster::led();
     let written = it.vote(N2, 2, Some(N2));

@@ -9,6 +9,7 @@ use bowline_raft::{
 };
 
 use crate::world::dice::Dice;
+use crate::world::oracle::digest;
 
 /// One write of the stream.
 #[derive(Clone, Debug)]
@@ -42,10 +43,14 @@ struct Durable {
     /// The log starts after this one.
     base: Option<SnapshotHeader>,
     entries: VecDeque<Entry>,
-    files: Vec<StoredSnapshot>,
+    files: Vec<File>,
+    /// A bit of a file was flipped once: from then on they are looked at.
+    flipped: bool,
     votes: BTreeMap<Term, NodeId>,
     /// Where the log may have ended before a part of it was lost.
     suspect: Option<Position>,
+    /// What was lost since.
+    owed: Vec<Position>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,6 +64,24 @@ pub(crate) struct Disk {
     /// Sabotage for tests of the world: says that it has synced, and has not.
     pub(crate) lies: bool,
     lied: VecDeque<Item>,
+    losses: u32,
+}
+
+/// A snapshot in its file, with the checksum that was written beside it.
+#[derive(Clone, Debug)]
+struct File {
+    snapshot: StoredSnapshot,
+    checksum: u64,
+}
+
+impl File {
+    fn of(snapshot: StoredSnapshot) -> File {
+        File { checksum: digest(&snapshot.data), snapshot }
+    }
+
+    fn is_rotten(&self) -> bool {
+        digest(&self.snapshot.data) != self.checksum
+    }
 }
 
 impl Disk {
@@ -159,10 +182,68 @@ impl Disk {
         damage
     }
 
+    /// A bit of the latest snapshot flips. Returns whether there is one.
+    pub(crate) fn rot(&mut self, bit: u64) -> bool {
+        let Some(file) = self.durable.files.last_mut().filter(|file| !file.snapshot.data.is_empty()) else {
+            return false;
+        };
+        let mut data = file.snapshot.data.to_vec();
+        let at = bit % (data.len() as u64 * 8);
+        data[(at / 8) as usize] ^= 1 << (at % 8);
+        file.snapshot.data = data.into();
+        self.durable.flipped = true;
+        true
+    }
+
+    /// Whether a snapshot that the log relies on fails its checksum.
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.durable.flipped && self.durable.files.iter().any(File::is_rotten)
+    }
+
+    /// A sector of the log rots: it and all after it can't be read any more, but how far the log reached is
+    /// known. Returns what was lost first; `None` if the log is empty. Nothing is on its way to the disk.
+    pub(crate) fn rot_log(&mut self, dice: &mut Dice) -> Option<Position> {
+        let durable = &mut self.durable;
+        let last = durable.entries.back()?.position();
+        let within = if dice.percent(60) { durable.entries.len().min(5) } else { durable.entries.len() };
+        let keep = durable.entries.len() - 1 - dice.index(within);
+        let first = durable.entries[keep].position();
+        durable.owed.extend(durable.entries.range(keep..).map(Entry::position));
+        durable.entries.truncate(keep);
+        durable.suspect = durable.suspect.max(Some(last));
+        Some(first)
+    }
+
+    /// Whether this was lost and not brought back.
+    pub(crate) fn owes(&self, position: Position) -> bool {
+        self.durable.owed.contains(&position)
+    }
+
+    /// A process finds that the log has lost something, and will say so.
+    pub(crate) fn note_suspicion(&mut self) {
+        self.losses += u32::from(self.is_suspect());
+    }
+
+    /// How often a process has found that the log has lost something.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses
+    }
+
+    /// Whether a part of the log was lost that nobody has brought back yet.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.durable.suspect.is_some()
+    }
+
+    /// The disk as it is now, for a copy.
+    pub(crate) fn image(&self) -> Disk {
+        Disk { durable: self.durable.clone(), ..Disk::default() }
+    }
+
     /// What a process finds when it starts.
     pub(crate) fn recover(&self) -> RecoveredNode {
         let durable = &self.durable;
-        let file = durable.files.iter().rev().find(|file| durable.holds(file.header.position));
+        let file = durable.files.iter().map(|file| &file.snapshot).rev();
+        let file = file.clone().find(|file| durable.holds(file.header.position));
         let (snapshot, data) = match file {
             Some(file) => (Some(file.header.clone()), Some(file.data.clone())),
             None => (durable.base.clone(), None),
@@ -236,7 +317,7 @@ impl Durable {
 
     fn take(&mut self, item: Item) {
         match item {
-            Item::File(snapshot) => self.files.push(snapshot),
+            Item::File(snapshot) => self.files.push(File::of(snapshot)),
             Item::Write(_, Write::HardState(hard_state)) => {
                 self.hard_state = hard_state;
                 if let Some(candidate) = hard_state.voted_for {
@@ -249,9 +330,12 @@ impl Durable {
                 }
             }
             Item::Write(_, Write::Append(entries)) => self.entries.extend(entries),
-            Item::Write(_, Write::Repaired) => self.suspect = None,
+            Item::Write(_, Write::Repaired) => {
+                self.suspect = None;
+                self.owed.clear();
+            }
             Item::Write(_, Write::Snapshot(header)) => {
-                self.files.retain(|file| file.header == header);
+                self.files.retain(|file| file.snapshot.header == header);
                 assert!(!self.files.is_empty(), "a snapshot is stored before the log relies on it");
                 self.entries.clear();
                 self.base = Some(header);
@@ -270,8 +354,8 @@ impl Durable {
             self.entries.pop_front();
         }
         self.base = Some(snapshot.header.clone());
-        self.files.retain(|file| file.header.position.index > position.index);
-        self.files.push(snapshot);
-        self.files.sort_by_key(|file| file.header.position.index);
+        self.files.retain(|file| file.snapshot.header.position.index > position.index);
+        self.files.push(File::of(snapshot));
+        self.files.sort_by_key(|file| file.snapshot.header.position.index);
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bowline_node::{Node, NodeEffect, NodeInput, NodeMessage, Response};
-use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, Token, Write};
+use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, Position, Token, Write};
 
 use crate::world::clock::{Clock, Moment};
 use crate::world::coverage::Fault;
 use crate::world::disk::{Disk, Item};
+use crate::world::leader_rules::{Matches, speaker, takes_no_more_than_it_may};
 use crate::world::machine::Machine;
 use crate::world::mangle::mangled;
 use crate::world::network::size_of;
@@ -62,6 +63,15 @@ pub(crate) struct Host {
     pub(crate) own_ways: bool,
     /// What it was last seen to be.
     pub(crate) stays_down: bool,
+    /// So many more starts find the disk unreadable.
+    pub(crate) unreadable: usize,
+    /// Its state machine is slow until then.
+    pub(crate) busy_until: Moment,
+    /// What it knows of its peers, while it leads.
+    pub(crate) matches: Matches,
+    /// For sabotage: its disk at an earlier start.
+    image: Option<Box<Disk>>,
+    keeps_images: bool,
 }
 
 impl Host {
@@ -88,6 +98,30 @@ impl Host {
             fail_sync: false,
             own_ways: false,
             stays_down: false,
+            unreadable: 0,
+            busy_until: 0,
+            matches: Matches::default(),
+            image: None,
+            keeps_images: plan.sabotage == Some(Sabotage::OldImages),
+        }
+    }
+
+    /// Nobody may count on its disk any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost || self.disk.is_rotten()
+    }
+
+    /// Keeps a copy of the disk, if there is none yet.
+    pub(crate) fn note_image(&mut self) {
+        if self.keeps_images {
+            self.image.get_or_insert_with(|| Box::new(self.disk.image()));
+        }
+    }
+
+    /// Sabotage: the disk is as it was when the copy was made.
+    pub(crate) fn restore_image(&mut self) {
+        if let Some(image) = self.image.take() {
+            self.disk = *image;
         }
     }
 
@@ -130,24 +164,23 @@ impl World<'_> {
 
     /// Starts a replica's process, if it may and doesn't run.
     pub(crate) fn start(&mut self, host: usize) {
-        let sabotaged = self.plan.sabotage == Some(Sabotage::ForgottenVotes);
         let own_ways = self.hosts[host].own_ways;
-        let it = &mut self.hosts[host];
+        let it = &self.hosts[host];
         if it.lost || it.node.is_some() || it.stays_down {
             return;
         }
-        if sabotaged {
-            it.disk.forget_vote();
-        }
-        let recovered = it.disk.recover();
+        let Some(recovered) = self.recovered(host) else { return };
+        let it = &mut self.hosts[host];
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
-        let config = self.plan.settings.config(it.id, &mut self.chances.hosts, own_ways);
+        let config = self.plan.config(it.id, &mut self.chances.hosts, own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
         let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
         self.judge(judged);
         match made {
-            Ok(node) => {
+            Ok(mut node) => {
+                let judged = self.model.started(&mut node);
+                self.judge(judged);
                 let it = &mut self.hosts[host];
                 it.life += 1;
                 it.shadow = Shadow::of(node.raft());
@@ -306,6 +339,9 @@ impl World<'_> {
         }
         let it = &mut self.hosts[host];
         let synced = it.disk.finish_sync();
+        if let Some(up_to) = synced.up_to {
+            self.model.durable(it.id, up_to);
+        }
         for index in synced.files {
             self.step(host, NodeInput::SnapshotStored { index });
         }
@@ -364,17 +400,26 @@ impl World<'_> {
         let it = &mut self.hosts[host];
         let Some(node) = &mut it.node else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.now), input, &mut effects);
+        let applied = node.raft().last_applied() > before;
         for effect in &effects {
             if let NodeEffect::Persist { write, .. } = effect {
                 self.observe_write(host, write);
             }
         }
         self.inspect(host);
+        self.judge_leader(host, from);
+        // After the invariants: where one of them is broken too, it says more.
+        let judged = self.model.judged();
+        self.judge(judged);
         self.carry_out(host, &mut effects);
         effects.clear();
         self.effects = effects;
         self.sync(host);
+        if self.hosts[host].busy_until > self.now && applied {
+            self.stay_busy(host);
+        }
         self.reschedule(host);
     }
 
@@ -383,8 +428,11 @@ impl World<'_> {
         let Some(node) = &it.node else { return };
         let judged = it.shadow.written(node.raft(), write, &mut self.oracle.links);
         let judged = match judged {
-            Ok(true) => it.shadow.change_is_sound(node.raft()),
-            Ok(false) => Ok(()),
+            Ok(true) => {
+                it.matches.forget();
+                it.shadow.change_is_sound(node.raft())
+            }
+            Ok(false) => takes_no_more_than_it_may(node.raft(), write),
             Err(violation) => Err(violation),
         };
         self.judge(judged);
@@ -444,7 +492,8 @@ impl World<'_> {
         self.judge(judged);
     }
 
-    /// I10: what is committed now is on the disks of a quorum.
+    /// I10: what is committed now is on the disks of a quorum, or was, and its loss is known: who has lost it
+    /// gives no vote before it is back.
     fn durable_on_quorum(&self, host: usize) -> Result<(), (Rule, String)> {
         let Some(node) = &self.hosts[host].node else { return Ok(()) };
         let raft = node.raft();
@@ -452,7 +501,10 @@ impl World<'_> {
         let Some(term) = raft.log().term_at(index) else { return Ok(()) };
         let holds = |id: NodeId| {
             let disk = self.hosts.get(id.0 as usize - 1).map(|it| &it.disk);
-            disk.is_some_and(|disk| disk.base().index >= index || disk.term_at(index) == Some(term))
+            let position = Position::new(index, term);
+            disk.is_some_and(|disk| {
+                disk.base().index >= index || disk.term_at(index) == Some(term) || disk.owes(position)
+            })
         };
         if raft.membership().quorum().is_reached_by(holds) {
             return Ok(());
@@ -514,6 +566,10 @@ impl World<'_> {
                     let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
                         if *header == snapshot.header);
                     self.tell(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
+                    if !of_the_stream {
+                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
+                        self.judge(judged);
+                    }
                     if of_the_stream {
                         self.hosts[host].disk.write(Item::File(snapshot));
                     } else {

@@ -8,11 +8,13 @@ use bowline_raft::NodeId;
 use crate::world::clock::Moment;
 use crate::world::nemesis::around;
 use crate::world::oracle::Rule;
-use crate::world::plan::{Clocks, NetworkPlan, SECOND};
+use crate::world::plan::{Clocks, NetworkPlan, SECOND, Sabotage};
 use crate::world::stage::{Event, World};
 
 /// Longest election timeouts within which the majority has a leader that can commit.
 const ELECTS_WITHIN: u64 = 10;
+/// Longest election timeouts for which a leader must stay once everyone is whole and idle.
+const STAYS_FOR: u64 = 50;
 /// The same for every request of the clients, from the moment that the majority is whole and led.
 const SERVES_WITHIN: u64 = 20;
 
@@ -29,6 +31,10 @@ impl World<'_> {
         if !self.wait_for(healed + timeout * ELECTS_WITHIN, |world| world.led_by(&core).is_some()) {
             let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
             return self.judge(Err((Rule::Elects, what)));
+        }
+        // An operator may hand over to anyone, dead or alive: they serve all the same.
+        if self.chances.hosts.percent(25) {
+            self.hand_over();
         }
         // They serve for a while, and then finish what is open.
         self.run_until(self.now + timeout * 4);
@@ -47,6 +53,29 @@ impl World<'_> {
         }
         self.tell(None, || "converged".to_owned());
         self.every_request_has_ended(&core);
+        if self.chances.hosts.percent(25) {
+            self.keeps_its_leader();
+        }
+    }
+
+    /// L2: nothing is wrong and nobody asks for anything, so there is no reason for an election. One is
+    /// forgiven: what was sent before may arrive late.
+    fn keeps_its_leader(&mut self) {
+        if self.oracle.violation.is_some() {
+            return;
+        }
+        let before = self.oracle.elections();
+        for _ in 0..STAYS_FOR {
+            if self.plan.sabotage == Some(Sabotage::RestlessOperator) {
+                self.hand_over();
+            }
+            self.run_until(self.now + self.plan.settings.election_max);
+        }
+        let elections = self.oracle.elections() - before;
+        if elections > 1 {
+            let what = format!("{elections} elections in {STAYS_FOR} election timeouts without any trouble");
+            self.judge(Err((Rule::Stays, what)));
+        }
     }
 
     /// Runs until `done`, or until `end`. Returns whether it is done.
@@ -64,13 +93,14 @@ impl World<'_> {
     /// Replicas that include a quorum of every configuration that may be in force.
     fn choose_core(&mut self) -> BTreeSet<usize> {
         let groups = self.memberships_in_force();
-        let mut order: Vec<usize> = (0..self.hosts.len()).filter(|host| !self.hosts[*host].lost).collect();
+        let mut order: Vec<usize> = (0..self.hosts.len()).filter(|host| !self.hosts[*host].is_lost()).collect();
         self.chances.hosts.shuffle(&mut order);
         let mut core: BTreeSet<usize> = order.iter().copied().collect();
         for host in order {
             core.remove(&host);
             let whole = groups.iter().all(|group| {
-                let there = group.iter().filter(|id| core.contains(&(id.0 as usize - 1))).count();
+                let votes = |host: usize| core.contains(&host) && !self.hosts[host].disk.is_suspect();
+                let there = group.iter().filter(|id| votes(id.0 as usize - 1)).count();
                 there * 2 > group.len()
             });
             if !whole || self.chances.hosts.percent(20) {
@@ -97,6 +127,14 @@ impl World<'_> {
             self.plan.clocks = Clocks::True;
         }
         self.clients.only = core.iter().copied().collect();
+        // In some worlds they all begin at one moment, and nothing varies but what they draw themselves.
+        let together = self.chances.hosts.percent(20);
+        if together {
+            self.network.plan.delay = NetworkPlan::even(&self.plan.settings);
+            self.plan.disk.sync_low = self.plan.disk.sync_high;
+            self.plan.disk.partial = false;
+            core.iter().for_each(|host| self.crash(*host, true));
+        }
         let count = self.hosts.len();
         for host in 0..count {
             if core.contains(&host) {
@@ -135,14 +173,15 @@ impl World<'_> {
         let out: Vec<_> = links.iter().copied().filter(|(from, _)| *from == host).collect();
         let into: Vec<_> = links.iter().copied().filter(|(_, to)| *to == host).collect();
         match self.chances.hosts.below(5) {
-            0 => {
-                self.hosts[host].stays_down = true;
-                self.crash(host, true);
-            }
             1 => self.network.cut(&links),
             2 => self.network.cut(&out),
             3 => self.network.cut(&into),
-            _ => self.pause(host, 3_600 * SECOND, false),
+            // One that is paused already would be resumed, and one that is down started.
+            4 if self.hosts[host].is_up() && !self.hosts[host].paused => self.pause(host, 3_600 * SECOND, false),
+            _ => {
+                self.hosts[host].stays_down = true;
+                self.crash(host, true);
+            }
         }
         self.network.cut_clients(host, true);
     }

@@ -44,7 +44,9 @@ fn mangle_raft(message: &mut Message, dice: &mut Dice) {
         },
         Body::AppendEntriesReply(reply) => match (dice.below(3), &mut reply.outcome) {
             (0, AppendOutcome::Accepted { match_index }) => *match_index = Index(u64::MAX - 1),
-            (0, AppendOutcome::Rejected { hint, .. } | AppendOutcome::Damaged { hint, .. }) => hint.index = Index(0),
+            (0, AppendOutcome::Rejected { hint, .. }) => hint.index = Index(0),
+            // A lower hint would be a lie: the leader would think nothing of what is there.
+            (0, AppendOutcome::Damaged { .. }) => reply.session = Session(0),
             (1, _) => reply.session = Session(reply.session.0 + 1_000_000),
             _ => message.term = Term(message.term.0.saturating_sub(1 + dice.below(3))),
         },

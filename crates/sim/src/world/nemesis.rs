@@ -1,12 +1,14 @@
 //! What strikes: each kind of fault at its own rhythm, aimed at leaders more often than chance would.
 
 use bowline_node::{NodeInput, NodeMessage};
-use bowline_raft::{Body, Message, NodeId, Position, Term};
+use bowline_raft::{Body, Index, Message, NodeId, Position, Term};
 
+use crate::world::ambush::Succession;
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::host::Asker;
 use crate::world::network::Link;
+use crate::world::oracle::Rule;
 use crate::world::plan::{MILLI, SECOND};
 use crate::world::stage::{Event, World};
 
@@ -18,7 +20,7 @@ pub(crate) struct Mend {
 }
 
 #[derive(Debug)]
-enum Mending {
+pub(crate) enum Mending {
     Links(Vec<Link>),
     Clients(usize),
     Wide(Link),
@@ -35,11 +37,23 @@ enum Mending {
         host: usize,
         left: u64,
     },
+    Succession(Succession),
     /// It looks for someone midway, so many times more.
     Midway {
         fault: Fault,
         left: u32,
     },
+}
+
+/// What no stranger's word may change.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    term: Term,
+    voted_for: Option<NodeId>,
+    leads: bool,
+    leader: Option<NodeId>,
+    last: Position,
+    commit: Index,
 }
 
 /// Strikes.
@@ -61,8 +75,16 @@ impl World<'_> {
                 self.later(self.now, Mending::Midway { fault, left: 40 });
                 false
             }
+            Fault::Succession | Fault::OldMail | Fault::CutHandover => self.strike_from_ambush(fault),
             Fault::Pause | Fault::Suspend => self.strike_pause(fault == Fault::Suspend),
-            Fault::SyncError | Fault::DiskFull | Fault::SlowDisk | Fault::Wipe => self.strike_disk(fault),
+            Fault::SyncError
+            | Fault::DiskFull
+            | Fault::SlowDisk
+            | Fault::Wipe
+            | Fault::RottenLog
+            | Fault::RottenSnapshot
+            | Fault::ReadError
+            | Fault::SlowApply => self.strike_disk(fault),
             Fault::Drift | Fault::WildClock => self.strike_clock(fault),
             Fault::Stranger => self.strike_stranger(),
             Fault::Handover => self.hand_over(),
@@ -89,12 +111,12 @@ impl World<'_> {
         }
     }
 
-    fn span(&mut self) -> Moment {
+    pub(crate) fn span(&mut self) -> Moment {
         let election = self.plan.settings.election_max;
         self.chances.nemesis.magnitude(election / 8, election * 12)
     }
 
-    fn later(&mut self, at: Moment, what: Mending) {
+    pub(crate) fn later(&mut self, at: Moment, what: Mending) {
         let epoch = self.epoch;
         self.queue.push(at, Event::Mend(Box::new(Mend { epoch, what })));
     }
@@ -257,6 +279,21 @@ impl World<'_> {
                 self.hosts[victim].slow_until = self.now + self.span();
                 self.tell(Some(victim), || "its disk is slow".to_owned());
             }
+            Fault::SlowApply => {
+                self.hosts[victim].busy_until = self.now + self.span();
+                return false;
+            }
+            Fault::ReadError => {
+                self.hosts[victim].unreadable = 1 + self.chances.nemesis.index(4);
+                self.crash(victim, true);
+                self.restart_soon(victim);
+                return false;
+            }
+            Fault::RottenLog => return self.rot_log(victim),
+            Fault::RottenSnapshot => {
+                self.rot(victim);
+                return false;
+            }
             _ => return self.wipe(victim),
         }
         true
@@ -301,16 +338,39 @@ impl World<'_> {
             _ => Body::RequestVoteReply { granted: true },
         };
         let message = NodeMessage::Raft(Message { term, body });
-        let from = NodeId(1_000 + dice.below(3));
+        let mut from = NodeId(1_000 + dice.below(3));
+        if self.plan.sabotage == Some(crate::world::Sabotage::TrustedStrangers) {
+            from = NodeId(1 + from.0 % self.plan.voters as u64);
+        }
         self.tell(Some(victim), || format!("<- {from}, a stranger: {}", crate::world::story::describe(&message)));
+        let before = self.standing(victim);
         self.step(victim, NodeInput::Receive { from, message });
+        let is_up = self.hosts[victim].node.is_some();
+        if is_up && before.is_some() && before != self.standing(victim) {
+            let what = format!("n{} has changed by a word of someone who is no member", victim + 1);
+            self.judge(Err((Rule::StrangersChangeNothing, what)));
+        }
         true
     }
 
-    fn hand_over(&mut self) -> bool {
+    /// What no stranger may change; `None` if it may change by itself, something being due.
+    fn standing(&self, host: usize) -> Option<Standing> {
+        let it = &self.hosts[host];
+        let node = it.node.as_ref().filter(|node| node.next_deadline() > it.clock.shows(self.now))?;
+        let raft = node.raft();
+        Some(Standing {
+            term: raft.term(),
+            voted_for: raft.voted_for(),
+            leads: raft.is_leader(),
+            leader: raft.leader(),
+            last: raft.log().last(),
+            commit: raft.commit_index(),
+        })
+    }
+
+    pub(crate) fn hand_over(&mut self) -> bool {
         let Some(leader) = self.leading.last().copied().filter(|host| !self.hosts[*host].paused) else { return false };
-        let to = self.chances.nemesis.index(self.hosts.len()) as u64 + 1;
-        let to = self.chances.nemesis.percent(70).then_some(NodeId(to));
+        let to = self.any_target();
         let token = self.hosts[leader].token(Asker::Operator);
         self.tell(Some(leader), || format!("is told to hand over to {to:?}"));
         self.step(leader, NodeInput::TransferLeadership { token, to });
@@ -344,6 +404,7 @@ impl World<'_> {
                     self.later(at, Mending::CrashAgain { host, left: left - 1 });
                 }
             }
+            Mending::Succession(succession) => self.go_on_succeeding(succession),
             Mending::Midway { fault, left } => self.wait_for_midway(fault, left),
         }
     }

@@ -59,12 +59,16 @@ impl World<'_> {
     }
 
     fn is_lost(&self, id: NodeId) -> bool {
-        self.hosts.get(id.0 as usize - 1).is_none_or(|host| host.lost)
+        self.hosts.get(id.0 as usize - 1).is_none_or(|host| host.is_lost())
+    }
+
+    fn is_suspect(&self, id: NodeId) -> bool {
+        self.hosts.get(id.0 as usize - 1).is_some_and(|host| host.disk.is_suspect())
     }
 
     /// Whether a majority of these voters still has its disk.
     fn is_alive(&self, voters: &BTreeSet<NodeId>) -> bool {
-        let intact = voters.iter().filter(|id| !self.is_lost(**id)).count();
+        let intact = voters.iter().filter(|id| !self.is_lost(**id) && !self.is_suspect(**id)).count();
         intact * 2 > voters.len()
     }
 
@@ -95,16 +99,32 @@ impl World<'_> {
     /// A disk is lost for good, with all that it held; a new replica takes its place. Never so many
     /// that a configuration which may be in force would lose its majority.
     pub(crate) fn wipe(&mut self, host: usize) -> bool {
-        if self.hosts[host].lost || self.hosts.iter().filter(|it| it.lost).count() >= 4 {
+        if !self.may_lose(host) {
+            return false;
+        }
+        self.lose(host);
+        true
+    }
+
+    /// Whether nothing that may be in force depends on this disk.
+    pub(crate) fn may_lose(&mut self, host: usize) -> bool {
+        // What the one has lost, the others must keep until it is repaired.
+        if self.hosts.iter().any(|it| it.disk.is_suspect()) {
+            return false;
+        }
+        if self.hosts[host].is_lost() || self.hosts.iter().filter(|it| it.is_lost()).count() >= 4 {
             return false;
         }
         let in_force = self.memberships_in_force();
         self.hosts[host].lost = true;
         let survives = in_force.iter().all(|group| self.is_alive(group));
-        if !survives {
-            self.hosts[host].lost = false;
-            return false;
-        }
+        self.hosts[host].lost = false;
+        survives
+    }
+
+    /// A disk is lost; a new replica takes its place.
+    pub(crate) fn lose(&mut self, host: usize) {
+        self.hosts[host].lost = true;
         self.tell(Some(host), || "its DISK IS LOST".to_owned());
         self.crash(host, true);
         let id = self.hosts[host].id;
@@ -112,7 +132,6 @@ impl World<'_> {
         if let Some(newcomer) = self.add_host(None) {
             self.operator.newcomers.push(NodeId(newcomer as u64 + 1));
         }
-        true
     }
 
     /// The voters of every group that may decide something, now or after a crash: those of all logs
@@ -125,7 +144,7 @@ impl World<'_> {
             groups.insert(membership.incoming().voters.clone());
             groups.extend(membership.outgoing().map(|group| group.voters.clone()));
         };
-        for host in self.hosts.iter().filter(|host| !host.lost) {
+        for host in self.hosts.iter().filter(|host| !host.is_lost()) {
             if host.node.is_some() && host.shadow.last().index >= committed {
                 host.shadow.memberships_since(committed).for_each(&mut note);
             } else if host.node.is_none() && host.disk.last().index >= committed {
@@ -142,7 +161,7 @@ impl World<'_> {
         let membership = node.raft().membership().clone();
         let members: Vec<NodeId> = membership.members().into_iter().collect();
         let group = membership.incoming().clone();
-        let all: Vec<NodeId> = self.hosts.iter().filter(|host| !host.lost).map(|host| host.id).collect();
+        let all: Vec<NodeId> = self.hosts.iter().filter(|host| !host.is_lost()).map(|host| host.id).collect();
         let outside: Vec<NodeId> = all.iter().copied().filter(|id| !members.contains(id)).collect();
         let dice = &mut self.chances.nemesis;
         match fault {

@@ -43,6 +43,8 @@ pub enum Rule {
     AcknowledgedIsDurable,
     /// I10.
     CommittedIsDurableOnQuorum,
+    /// I11.
+    MatchNeverDecreases,
     /// I13.
     NothingCommittedIsTruncated,
     /// I14, in the form that this core keeps: no message claims more than its sender has committed.
@@ -61,6 +63,12 @@ pub enum Rule {
     OneLease,
     /// I22.
     AnswersAreTrue,
+    /// I28.
+    Refinement,
+    /// I25.
+    BoundsHold,
+    /// I26.
+    StrangersChangeNothing,
     /// The stream of writes says what the log holds.
     StreamIsComplete,
     /// Law 5: every request ends, once.
@@ -69,6 +77,8 @@ pub enum Rule {
     Linearizable,
     /// A leader within the bound, once a majority is whole.
     Elects,
+    /// The leader stays, once a majority is whole.
+    Stays,
     /// Requests are served, once a majority is whole.
     Serves,
     /// Everyone in the majority has everything.
@@ -96,6 +106,7 @@ impl Rule {
             Rule::VoteIsDurable => "a vote is durable before it is told (I8)",
             Rule::AcknowledgedIsDurable => "what is acknowledged is durable (I9)",
             Rule::CommittedIsDurableOnQuorum => "what is committed is durable on a quorum (I10)",
+            Rule::MatchNeverDecreases => "what is known to match never decreases (I11)",
             Rule::NothingCommittedIsTruncated => "nothing committed is truncated (I13)",
             Rule::CommitIsNotOverstated => "no message overstates the commit index (I14)",
             Rule::Membership => "quorums of successive configurations intersect (I15)",
@@ -105,10 +116,14 @@ impl Rule {
             Rule::ReadsSeeWhatWasCommitted => "a read sees what was committed before it (I20)",
             Rule::OneLease => "leases never overlap (I21)",
             Rule::AnswersAreTrue => "what is answered is true (I22)",
+            Rule::BoundsHold => "no more is taken than the limits allow (I25)",
+            Rule::StrangersChangeNothing => "no message of a stranger changes anything (I26)",
+            Rule::Refinement => "each step is one of the model's (I28)",
             Rule::StreamIsComplete => "the stream of writes holds the whole log",
             Rule::EveryRequestEndsOnce => "every request ends, once",
             Rule::Linearizable => "linearizability",
-            Rule::Elects => "a whole majority elects a leader (L1, L2)",
+            Rule::Elects => "a whole majority elects a leader (L1)",
+            Rule::Stays => "a whole majority keeps its leader (L2)",
             Rule::Serves => "a whole majority serves (L3)",
             Rule::Converges => "a whole majority converges (L4, L5)",
             Rule::Deterministic => "the same seed gives the same run (I27)",

@@ -38,6 +38,11 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Whether a liveness phase follows.
     pub liveness: bool,
+    /// Whether each step of the core is held against the reference model.
+    pub watched: bool,
+    /// The bug that all replicas carry.
+    #[cfg(feature = "museum")]
+    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 /// A defect that a world can be given, to prove that its judges see it.
@@ -51,6 +56,15 @@ pub enum Sabotage {
     ForgottenVotes,
     /// Messages leave before what they promise is durable.
     HastyMessages,
+    /// A snapshot is loaded though its bits have flipped (D5).
+    TrustedRot,
+    /// Disks come back as they were at an earlier start (D14). There is no defence against it yet: a
+    /// replica must be replaced whose disk was restored from a copy.
+    OldImages,
+    /// What a stranger says is taken for a member's word (N14).
+    TrustedStrangers,
+    /// Somebody hands the leadership over again and again while nothing is wrong (L2).
+    RestlessOperator,
 }
 
 /// The settings that a cluster's replicas share.
@@ -173,6 +187,9 @@ impl Plan {
             faults,
             sabotage,
             liveness: true,
+            watched: true,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
     }
 
@@ -230,7 +247,21 @@ impl Plan {
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
             liveness: false,
+            watched: true,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
+    }
+
+    /// The configuration with which a replica starts.
+    pub(crate) fn config(&self, id: NodeId, dice: &mut Dice, own_ways: bool) -> NodeConfig {
+        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
+        let mut config = self.settings.config(id, dice, own_ways);
+        #[cfg(feature = "museum")]
+        {
+            config.raft.mutant = self.mutant;
+        }
+        config
     }
 
     /// Takes whole kinds of fault out, as a shrunk replay does.
@@ -386,6 +417,12 @@ impl NetworkPlan {
         }
     }
 
+    /// Every message takes the same time.
+    pub(crate) fn even(settings: &Settings) -> Delay {
+        let base = 50 * MICRO + settings.heartbeat / 40;
+        Delay::Even { low: base, high: base }
+    }
+
     /// A healthy network for the liveness phase.
     pub(crate) fn healthy(settings: &Settings) -> NetworkPlan {
         let low = 50 * MICRO;
@@ -460,11 +497,20 @@ fn draw_faults(dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault,
         Rejoin,
         RemoveMany,
         Huge,
+        Succession,
+        OldMail,
+        CutHandover,
+        SlowApply,
+        RottenLog,
+        RottenSnapshot,
+        ReadError,
     ];
     let mut faults = Vec::new();
     for kind in kinds {
         let mean = match kind {
-            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull => dice.between(10, 60) * election,
+            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull | RottenSnapshot | SlowApply => {
+                dice.between(10, 60) * election
+            }
             _ => dice.magnitude(2, 60) * election,
         };
         if dice.percent(if kind == Crash || kind == Isolate { 60 } else { 40 }) {

@@ -11,6 +11,7 @@ use crate::world::coverage::{Coverage, Fault};
 use crate::world::dice::Dice;
 use crate::world::host::Host;
 use crate::world::machine::Applied;
+use crate::world::model::Model;
 use crate::world::nemesis::Mend;
 use crate::world::network::{MAX_HOSTS, Network};
 use crate::world::operator::Operator;
@@ -60,6 +61,7 @@ pub(crate) struct World<'a> {
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
+    pub(crate) model: Model,
     pub(crate) chances: Chances,
     pub(crate) coverage: Coverage,
     /// Hosts that lead, each in its own view.
@@ -92,6 +94,7 @@ impl<'a> World<'a> {
             clients: Clients::new(&plan.workload),
             operator: Operator::default(),
             oracle: Oracle::default(),
+            model: Model::new(plan.watched),
             chances,
             coverage: Coverage::default(),
             leading: Vec::new(),

@@ -70,6 +70,11 @@ impl Promises {
         }
     }
 
+    /// The disk of a replica has lost entries, and it knows: it will not vote before it has them again.
+    pub(crate) fn damaged(&mut self, id: NodeId) {
+        self.acks.retain(|(acknowledger, _), _| *acknowledger != id);
+    }
+
     /// A replica starts again with this.
     pub(crate) fn restarted(&self, id: NodeId, recovered: &Recovered, disk: &Disk) -> Judged {
         let state = recovered.hard_state;

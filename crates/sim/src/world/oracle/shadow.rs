@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use bowline_raft::{Entry, Index, Membership, Payload, Position, Raft, Term, Write};
+use bowline_raft::{Entry, Index, Membership, Payload, Position, Raft, SnapshotHeader, Term, Write};
 
 use crate::world::oracle::{Judged, Links, Rule};
 
@@ -135,6 +135,23 @@ impl Shadow {
             self.memberships.iter().rev().find(|(at, _)| *at <= index).map_or(&self.base_membership, |m| &m.1);
         let later = self.memberships.iter().filter(move |(at, _)| *at > index).map(|(_, membership)| membership);
         std::iter::once(earlier).chain(later)
+    }
+
+    pub(crate) fn membership_is_committed(&self) -> bool {
+        self.memberships.last().is_none_or(|(index, _)| *index <= self.commit)
+    }
+
+    /// I16: a snapshot says of the configuration what the log says as of there.
+    pub(crate) fn judge_header(&self, header: &SnapshotHeader) -> Judged {
+        let as_of = self.memberships_since(header.position.index).next();
+        match as_of {
+            Some(membership) if *membership != header.membership => {
+                let what =
+                    format!("a snapshot up to {} says {}, the log {membership}", header.position, header.membership);
+                Err((Rule::StatesAreEqual, what))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// I15: at most one change that is not committed, and any quorum of one configuration meets any

@@ -1,0 +1,44 @@
+//! A thread for each seed: should the process die in it, of a stack that overflows or of a panic that
+//! nobody catches, the last words on standard error name the seed.
+
+use std::thread;
+
+/// Bytes of stack: far more than any replica should need. What overflows this goes round in circles.
+const STACK: usize = 64 << 20;
+
+/// Runs `work` on a thread named after the seed, and after what may tell it apart from another of that
+/// number, and waits for it. The runtime prints the name of a thread whose stack overflows.
+pub(crate) fn on_its_own<T: Send>(seed: u64, what: &str, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let name = format!("seed {seed}{what}");
+        let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work).expect("the system has a thread to give");
+        thread.join().unwrap_or_else(|panic| {
+            anstream::eprintln!("{name}: the world itself panicked: {}", words(&*panic));
+            std::panic::resume_unwind(panic)
+        })
+    })
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_runs_on_a_thread_of_its_name_with_room() {
+        fn deep(levels: u64) -> u64 {
+            let room = std::hint::black_box([levels; 512]);
+            if levels == 0 { room[0] } else { deep(levels - 1) + std::hint::black_box(room)[1] }
+        }
+        let name = on_its_own(17, ", again", || {
+            assert_eq!(deep(2_000), 2_000 * 2_001 / 2, "eight megabytes fit");
+            thread::current().name().map(str::to_owned)
+        });
+        assert_eq!(name.as_deref(), Some("seed 17, again"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Whole worlds as a layer: the same seeds that `bowline sim explore` searches, with the bug in every
+//! replica.
+
+use std::ops::Range;
+
+use super::{Check, Kill, Layer, Look, Mutant};
+use crate::world::{Plan, Rule, run};
+
+/// Worlds drawn from seeds.
+pub struct Worlds {
+    /// The seeds of the usual budget; more of them follow after its end.
+    pub seeds: Range<u64>,
+}
+
+impl Layer for Worlds {
+    fn name(&self) -> &'static str {
+        "worlds"
+    }
+
+    fn unit(&self) -> &'static str {
+        "seeds"
+    }
+
+    fn pieces(&self, times: u64) -> u64 {
+        (self.seeds.end - self.seeds.start) * times
+    }
+
+    fn look_at(&self, piece: u64, mutant: Option<Mutant>, _: u64) -> Look {
+        let seed = self.seeds.start + piece;
+        let mut plan = Plan::drawn(seed);
+        plan.mutant = mutant;
+        let kill = run(&plan, None).violation.map(|violation| Kill {
+            by: whose(violation.rule),
+            said: violation.to_string(),
+            cost: 1,
+            at: format!("seed {seed}"),
+        });
+        Look { kill, spent: 1 }
+    }
+}
+
+/// What kind of check a rule of the world is.
+fn whose(rule: Rule) -> Check {
+    match rule {
+        Rule::Assertion | Rule::NoReplicaHalts => Check::Assertion,
+        Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce => Check::Liveness,
+        Rule::Refinement => Check::Model,
+        Rule::Linearizable => Check::History,
+        _ => Check::Oracle,
+    }
+}
