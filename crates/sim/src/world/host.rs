@@ -14,6 +14,7 @@ use crate::world::mangle::mangled;
 use crate::world::network::size_of;
 use crate::world::oracle::{Rule, Shadow};
 use crate::world::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
+use crate::world::reduction::life_dice;
 use crate::world::stage::{Event, World};
 use crate::world::story::{describe, describe_response};
 
@@ -141,7 +142,7 @@ impl World<'_> {
         }
         let recovered = it.disk.recover();
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
-        let config = self.plan.settings.config(it.id, &mut self.chances.hosts, own_ways);
+        let config = self.plan.config(it.id, &mut life_dice(self.plan.seed, host, it.life), own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
         let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
@@ -567,6 +568,9 @@ impl World<'_> {
             return;
         }
         let fate = self.network.send(self.now, from, to, size_of(&message), &mut self.chances.network);
+        if let Some(camera) = &mut self.camera {
+            camera.sent(self.now, from, to, &message, &fate);
+        }
         if fate.lost {
             if !fate.cut {
                 self.coverage.struck(Fault::Drop);

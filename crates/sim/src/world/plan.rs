@@ -1,5 +1,6 @@
 //! What a seed draws: the cluster, its settings, the network, the clients and the faults.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bowline_node::NodeConfig;
@@ -8,6 +9,7 @@ use bowline_raft::{Config, DriftBound, NodeId};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
+use crate::world::reduction::{Start, Strike};
 
 /// A microsecond.
 pub(crate) const MICRO: Moment = 1_000;
@@ -38,6 +40,13 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Whether a liveness phase follows.
     pub liveness: bool,
+    /// Only these strikes; `None`: all that come.
+    pub(crate) strikes: Option<BTreeSet<Strike>>,
+    /// Only these operations, in the order of their moments; `None`: all that come.
+    pub(crate) operations: Option<Vec<Start>>,
+    /// The bug that all replicas carry.
+    #[cfg(feature = "museum")]
+    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 /// A defect that a world can be given, to prove that its judges see it.
@@ -173,6 +182,10 @@ impl Plan {
             faults,
             sabotage,
             liveness: true,
+            strikes: None,
+            operations: None,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
     }
 
@@ -230,7 +243,22 @@ impl Plan {
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
             liveness: false,
+            strikes: None,
+            operations: None,
+            #[cfg(feature = "museum")]
+            mutant: None,
         }
+    }
+
+    /// The configuration with which a replica starts.
+    pub(crate) fn config(&self, id: NodeId, dice: &mut Dice, own_ways: bool) -> NodeConfig {
+        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
+        let mut config = self.settings.config(id, dice, own_ways);
+        #[cfg(feature = "museum")]
+        {
+            config.raft.mutant = self.mutant;
+        }
+        config
     }
 
     /// Takes whole kinds of fault out, as a shrunk replay does.
@@ -266,8 +294,28 @@ impl Plan {
     /// The kinds of fault that this world may meet.
     #[must_use]
     pub fn kinds(&self) -> Vec<Fault> {
+        let ambient = self.ambient().into_iter().filter_map(|(on, kind)| on.then_some(kind));
+        let striking = self.faults.iter().map(|(kind, _)| *kind);
+        // What is left of a kind none of whose strikes is wanted is nothing.
+        let wanted = |kind: &Fault| {
+            self.strikes.as_ref().is_none_or(|strikes| strikes.iter().any(|strike| strike.fault == *kind))
+        };
+        let striking = striking.filter(wanted);
+        let mut kinds: Vec<Fault> = ambient.chain(striking).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Kinds of fault that change more of a world than when something strikes.
+    pub(crate) fn is_ambient(&self, fault: Fault) -> bool {
+        matches!(fault, Fault::Churn | Fault::Huge | Fault::WildClock | Fault::TornWrite)
+            || self.ambient().iter().any(|(_, kind)| *kind == fault)
+    }
+
+    fn ambient(&self) -> [(bool, Fault); 9] {
         let network = &self.network;
-        let ambient = [
+        [
             (network.lost > 0, Fault::Drop),
             (network.doubled > 0, Fault::Duplicate),
             (network.replayed > 0, Fault::Replay),
@@ -277,9 +325,7 @@ impl Plan {
             (self.disk.lost_writes, Fault::LostWrites),
             (self.clocks != Clocks::True, Fault::Drift),
             (self.workload.tries > 1, Fault::Retry),
-        ];
-        let ambient = ambient.into_iter().filter_map(|(on, kind)| on.then_some(kind));
-        ambient.chain(self.faults.iter().map(|(kind, _)| *kind)).collect()
+        ]
     }
 }
 
