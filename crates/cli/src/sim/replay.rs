@@ -61,6 +61,9 @@ pub(crate) struct Left {
     /// Only these operations, each a client, a number and a moment; or none.
     #[arg(long, value_name = "OPERATIONS", value_parser = parse_list::<Start>)]
     operations: Option<std::vec::Vec<Start>>,
+    /// Other chances for the same world.
+    #[arg(long, value_name = "NUMBER")]
+    luck: Option<u64>,
     /// End the safety phase after so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     seconds: Option<u64>,
@@ -78,6 +81,7 @@ impl Left {
             clients: self.clients,
             strikes: self.strikes,
             operations: self.operations,
+            luck: self.luck,
             end: self.seconds,
             safety_only: self.safety_only,
         };

@@ -142,7 +142,7 @@ impl World<'_> {
         }
         let recovered = it.disk.recover();
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
-        let config = self.plan.config(it.id, &mut life_dice(self.plan.seed, host, it.life), own_ways);
+        let config = self.plan.config(it.id, &mut life_dice(self.plan.chance(), host, it.life), own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
         let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));

@@ -40,6 +40,8 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// Whether a liveness phase follows.
     pub liveness: bool,
+    /// Other chances for the same plan; 0: the seed's own.
+    pub(crate) luck: u64,
     /// Only these strikes; `None`: all that come.
     pub(crate) strikes: Option<BTreeSet<Strike>>,
     /// Only these operations, in the order of their moments; `None`: all that come.
@@ -182,6 +184,7 @@ impl Plan {
             faults,
             sabotage,
             liveness: true,
+            luck: 0,
             strikes: None,
             operations: None,
             #[cfg(feature = "museum")]
@@ -243,11 +246,17 @@ impl Plan {
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
             liveness: false,
+            luck: 0,
             strikes: None,
             operations: None,
             #[cfg(feature = "museum")]
             mutant: None,
         }
+    }
+
+    /// The seed of everything that happens; what the world is made of has its own.
+    pub(crate) fn chance(&self) -> u64 {
+        self.seed ^ self.luck.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The configuration with which a replica starts.

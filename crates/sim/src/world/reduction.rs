@@ -50,6 +50,8 @@ pub struct Reduction {
     pub strikes: Option<Vec<Strike>>,
     /// Only these operations, from these moments on.
     pub operations: Option<Vec<Start>>,
+    /// Other chances for the same plan: the seed's own may need long for what is soon done otherwise.
+    pub luck: Option<u64>,
     /// The safety phase ends at this moment, in nanoseconds.
     pub end: Option<u64>,
     /// No liveness phase follows.
@@ -73,6 +75,7 @@ impl Reduction {
             starts.sort_unstable();
             plan.operations = Some(starts);
         }
+        plan.luck = self.luck.unwrap_or(plan.luck);
         plan.safety = plan.safety.min(self.end.unwrap_or(plan.safety));
         plan.liveness &= !self.safety_only;
     }
@@ -123,6 +126,9 @@ impl fmt::Display for Reduction {
         }
         if let Some(operations) = &self.operations {
             write!(f, " --operations {}", named(operations))?;
+        }
+        if let Some(luck) = self.luck {
+            write!(f, " --luck {luck}")?;
         }
         if let Some(end) = self.end {
             write!(f, " --seconds {}", Seconds(end))?;
@@ -254,7 +260,7 @@ impl Script {
             by_client
         });
         Script {
-            seed: plan.seed,
+            seed: plan.chance(),
             only: plan.strikes.clone(),
             strikes: vec![0; Fault::COUNT],
             operations: vec![0; clients],

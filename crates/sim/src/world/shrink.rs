@@ -3,12 +3,16 @@
 
 use crate::world::coverage::Fault;
 use crate::world::oracle::{Rule, Violation};
-use crate::world::plan::{MILLI, Plan};
-use crate::world::reduction::{Happened, Reduction};
+use crate::world::plan::{MICRO, MILLI, Plan};
+use crate::world::reduction::{Happened, Reduction, Start};
 use crate::world::run_scripted;
 
 /// Shortest safety phase that is tried, in nanoseconds.
 const SHORTEST: u64 = 50 * MILLI;
+/// Other chances that are tried to see the violation in half of the time.
+const LUCKS: u64 = 16;
+/// Up to so many operations a world is small enough.
+const FEW_OPERATIONS: usize = 12;
 /// Most times that everything is tried again because something went.
 const MOST_ROUNDS: usize = 4;
 
@@ -58,6 +62,7 @@ pub fn shrink_while(
     }
     for _ in 0..MOST_ROUNDS {
         let before = search.best.clone();
+        search.come_earlier();
         search.shorten();
         search.leave_out_kinds();
         search.leave_out_members();
@@ -119,24 +124,55 @@ impl Search<'_> {
         plan
     }
 
+    /// Whether the violation is seen in a step of the safety phase, rather than later or by looking back.
+    fn seen_at_once(&self) -> bool {
+        self.found.at < self.reduced().safety && self.rule != Rule::Linearizable
+    }
+
     /// Ends the run right after the violation. What is seen in a step ends it by itself; what is seen
     /// only by looking back on a whole run needs an end.
     fn shorten(&mut self) {
         self.leaving_out = "time";
         let plan = self.reduced();
-        let seen_at_once = self.found.at < plan.safety && self.rule != Rule::Linearizable;
-        if seen_at_once || self.is_over() {
+        if self.seen_at_once() || self.is_over() {
             return;
         }
         if self.rule == Rule::Linearizable && plan.liveness {
             let _ = self.fails(Reduction { safety_only: true, ..self.best.clone() });
         }
+        // A short beginning may do; if not, one that is not too long.
         let (mut low, mut high) = (SHORTEST.min(plan.safety), plan.safety);
+        let mut end = low;
+        while end < high && !self.is_over() {
+            match self.fails(Reduction { end: Some(end), ..self.best.clone() }) {
+                true => high = end,
+                false => (low, end) = (end, end * 3),
+            }
+        }
         while high - low > 5 * MILLI && !self.is_over() {
             let middle = low + (high - low) / 2;
             match self.fails(Reduction { end: Some(middle), ..self.best.clone() }) {
                 true => high = middle,
                 false => low = middle,
+            }
+        }
+    }
+
+    /// Looks for the same violation in half of the time, and again, by other chances. What happens in a
+    /// long world can't be left out one by one without changing all that follows.
+    fn come_earlier(&mut self) {
+        self.leaving_out = "time";
+        let mut luck = self.best.luck.unwrap_or(0);
+        let most = self.runs + self.budget / 3;
+        while self.happened.operations.len() > FEW_OPERATIONS && self.runs < most {
+            let safety_only = !self.rule.is_of_liveness();
+            let end = Some((self.found.at / 2).max(SHORTEST));
+            let found = (luck + 1..=luck + LUCKS).any(|luck| {
+                self.fails(Reduction { luck: Some(luck), end, safety_only, ..self.best.clone() })
+            });
+            luck += LUCKS;
+            if !found || self.is_over() {
+                break;
             }
         }
     }
@@ -179,6 +215,10 @@ impl Search<'_> {
     fn leave_out_strikes(&mut self) {
         self.leaving_out = "strikes";
         let strikes = self.happened.strikes.clone();
+        if strikes.is_empty() {
+            let _ = self.fails(Reduction { strikes: Some(strikes), ..self.best.clone() });
+            return;
+        }
         let _ = minimal(self, &strikes, &mut |search, kept| {
             search.fails(Reduction { strikes: Some(kept.to_vec()), ..search.best.clone() })
         });
@@ -188,12 +228,14 @@ impl Search<'_> {
         self.leaving_out = "operations";
         // First all of them, at the moments at which they began: then leaving one out moves no other.
         if self.best.operations.is_none() {
-            let all = Some(self.happened.operations.clone());
+            // To the microsecond: it reads better.
+            let rounded = |start: &Start| Start { at: start.at / MICRO * MICRO, ..*start };
+            let all = Some(self.happened.operations.iter().map(rounded).collect());
             if !self.fails(Reduction { operations: all, ..self.best.clone() }) {
                 return;
             }
         }
-        let operations = self.happened.operations.clone();
+        let operations = self.best.operations.clone().unwrap_or_default();
         let _ = minimal(self, &operations, &mut |search, kept| {
             search.fails(Reduction { operations: Some(kept.to_vec()), ..search.best.clone() })
         });
@@ -201,6 +243,11 @@ impl Search<'_> {
 
     /// Leaves out of the description what is of no consequence.
     fn tidy(&mut self) {
+        if self.seen_at_once() {
+            // The run ends there by itself.
+            self.best.end = None;
+            self.best.safety_only = false;
+        }
         if let Some(strikes) = &self.best.strikes {
             // A kind none of whose strikes is wanted needs no mention, if it does nothing but strike.
             let only_strikes = |fault: &Fault| !self.plan.is_ambient(*fault);

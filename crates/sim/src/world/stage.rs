@@ -80,7 +80,7 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(plan: Plan, teller: Option<&'a mut dyn FnMut(Line)>) -> World<'a> {
-        let seed = plan.seed;
+        let seed = plan.chance();
         let chances = Chances {
             network: Dice::new(seed, 2),
             disk: Dice::new(seed, 3),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::world::clock::Moment;
-use crate::world::oracle::Violation;
+use crate::world::oracle::{Rule, Violation};
 use crate::world::page::film::{End, Film, Kind, Role, Seen};
 
 /// Most moments that are told.
@@ -97,6 +97,9 @@ pub(super) fn clues(violation: &Violation, named: &Named, film: &Film) -> Vec<Cl
     hosts.extend(leaders);
     hosts.extend(search.votes(&terms));
     search.lives(&hosts, &named.hosts);
+    if matches!(violation.rule, Rule::OneLease | Rule::ReadsSeeWhatWasCommitted | Rule::Linearizable) {
+        search.leases(&hosts, violation.at);
+    }
     search.entries(&named.entries);
     search.operations(&named.operations);
     let mut clues = search.clues;
@@ -141,7 +144,8 @@ impl Search<'_> {
         let mut terms = named.terms.clone();
         terms.extend(began.iter().map(|(_, _, term)| *term));
         for (at, host, term) in &began {
-            let text = format!("n{} becomes the leader of t{term}", host + 1);
+            let group = &self.film.groups[self.film.seen_at(*host, *at).group];
+            let text = format!("n{} becomes the leader of t{term}, as it sees it of {group}", host + 1);
             self.note(0, *at, Some(*host), text);
         }
         (terms, began.into_iter().map(|(_, host, _)| host).collect())
@@ -154,13 +158,18 @@ impl Search<'_> {
             let (End::Replica(from), End::Replica(to)) = (sent.from, sent.to) else { continue };
             if sent.kind == Kind::Vote && sent.grants && terms.contains(&sent.term) {
                 voters.insert(from);
-                let text = format!("n{} tells n{} that it has its vote in t{}", from + 1, to + 1, sent.term);
+                let last = |host: usize| {
+                    let (index, term) = self.film.seen_at(host, sent.at).last;
+                    format!("n{}, whose log ends at {index}@{term},", host + 1)
+                };
+                let (voter, candidate) = (last(from), last(to));
+                let text = format!("{voter} gives its vote in t{} to {}", sent.term, candidate.trim_end_matches(','));
                 self.clues.push(Clue { at: sent.at, host: Some(from), text, rank: 1 });
             }
         }
         for (at, host, before, after) in self.changes() {
             if after.role == Role::Candidate && before.role != Role::Candidate && terms.contains(&after.term) {
-                self.note(1, at, Some(host), format!("n{} stands for election in t{}, with its own vote", host + 1, after.term));
+                self.note(1, at, Some(host), format!("n{} votes for itself and stands for election in t{}", host + 1, after.term));
                 voters.insert(host);
             }
         }
@@ -180,8 +189,30 @@ impl Search<'_> {
                 let id = line.id.map_or(String::new(), |id| id.to_string());
                 let rank = if host.is_some_and(|host| named.contains(&host)) { 2 } else { 3 };
                 self.clues.push(Clue { at: line.at, host, text: format!("{id} {}", line.text), rank });
-            } else if line.id.is_none() && ["CUT", "healed", "POWER"].iter().any(|start| line.text.starts_with(start)) {
+            } else if line.id.is_none() && ["CUT", "healed", "POWER", "made whole"].iter().any(|word| line.text.contains(word)) {
                 self.clues.push(Clue { at: line.at, host: None, text: line.text.clone(), rank: 4 });
+            }
+        }
+    }
+
+    /// From when on the replicas held the leases that they last held.
+    fn leases(&mut self, hosts: &BTreeSet<usize>, until: Moment) {
+        let changes = self.changes();
+        for host in hosts {
+            let began = changes.iter().rev().find(|(at, whose, before, after)| {
+                whose == host && *at <= until && after.lease && !before.lease
+            });
+            let ended = changes.iter().rev().find(|(_, whose, before, after)| whose == host && before.lease && !after.lease);
+            if let Some((at, _, _, after)) = began {
+                let clock = match after.gains_ppm {
+                    0 => String::new(),
+                    gains if gains > 0 => format!(", by a clock that runs {gains} ppm fast"),
+                    loses => format!(", by a clock that runs {} ppm slow", -loses),
+                };
+                self.note(1, *at, Some(*host), format!("n{} holds a lease in t{} from here on{clock}", host + 1, after.term));
+            }
+            if let Some((at, _, before, _)) = ended {
+                self.note(1, *at, Some(*host), format!("n{}'s lease in t{} is over", host + 1, before.term));
             }
         }
     }

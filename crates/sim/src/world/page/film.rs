@@ -1,7 +1,7 @@
 //! What a camera sees of a world: who was what and when, who said what to whom and what became of it,
 //! what clients asked for and got. It looks on from outside, and changes nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bowline_node::{NodeMessage, Response};
 use bowline_raft::{AppendOutcome, Body, NodeId, RoleExplanation};
@@ -63,6 +63,10 @@ pub(super) struct Seen {
     pub(super) cut_to: u32,
     pub(super) cut_from: u32,
     pub(super) cut_from_clients: bool,
+    /// How much its clock gains on true time, in parts per million.
+    pub(super) gains_ppm: i64,
+    /// The members that it goes by: where their names are in the film.
+    pub(super) group: usize,
 }
 
 /// A replica looks otherwise from now on.
@@ -154,6 +158,10 @@ pub(crate) struct Camera {
     /// By pair of replicas: the last acknowledged index and its term, to tell news from none.
     acknowledged: Vec<(u64, u64)>,
     told: Vec<(u64, u64)>,
+    /// Memberships that were ever in force anywhere, for eyes.
+    groups: Vec<String>,
+    /// By receiver and sender: the last answer, to tell news from none.
+    answers: BTreeMap<(Option<usize>, String), String>,
     /// From when on everything of its sort is kept.
     since: Moment,
     heartbeats_since: Moment,
@@ -169,6 +177,7 @@ pub struct Film {
     /// From this moment on everything is shown.
     pub(super) since: Moment,
     pub(super) heartbeats_since: Moment,
+    pub(super) groups: Vec<String>,
     pub(super) base: Vec<Seen>,
     pub(super) changes: Vec<Change>,
     pub(super) messages: Vec<Sent>,
@@ -195,7 +204,7 @@ impl Camera {
     /// Looks at every replica after an event.
     pub(crate) fn look(&mut self, world: &World<'_>) {
         for host in 0..world.hosts.len() {
-            let seen = seen(world, host);
+            let seen = Seen { group: self.group_of(world, host), ..seen(world, host) };
             if host == self.hosts.len() {
                 self.hosts.push(Seen::default());
                 self.base.push(Seen::default());
@@ -209,6 +218,17 @@ impl Camera {
                 }
             }
         }
+    }
+
+    /// The number of the membership that a replica goes by.
+    fn group_of(&mut self, world: &World<'_>, host: usize) -> usize {
+        let membership = world.hosts[host].node.as_ref().map(|node| node.raft().membership().to_string());
+        let membership = membership.unwrap_or_default();
+        let known = self.groups.iter().position(|group| *group == membership);
+        known.unwrap_or_else(|| {
+            self.groups.push(membership);
+            self.groups.len() - 1
+        })
     }
 
     /// A message leaves a replica.
@@ -321,7 +341,19 @@ impl Camera {
         if !drawn.iter().any(|start| line.text.starts_with(start)) {
             let _ = push(&mut self.notes, line.clone(), MOST_SEEN);
         }
-        let _ = push(&mut self.lines, line, MOST_LINES);
+        if !self.is_idle(host, &line.text) {
+            let _ = push(&mut self.lines, line, MOST_LINES);
+        }
+    }
+
+    /// Whether a line tells of a heartbeat only, or of an answer that says nothing new.
+    fn is_idle(&mut self, host: Option<usize>, text: &str) -> bool {
+        let Some((sender, said)) = text.strip_prefix("<- ").and_then(|rest| rest.split_once(' ')) else { return false };
+        if said.contains(" AppendEntriesReply match=") {
+            let before = self.answers.insert((host, sender.to_owned()), said.to_owned());
+            return before.as_deref() == Some(said);
+        }
+        said.contains(" AppendEntries ") && !said.contains(" entr")
     }
 
     /// The end: what was seen, cut to a window in which nothing is missing.
@@ -346,6 +378,7 @@ impl Camera {
             seed,
             since,
             heartbeats_since: self.heartbeats_since.max(since),
+            groups: self.groups,
             base,
             changes: self.changes.into_iter().filter(|change| change.at >= since).collect(),
             messages,
@@ -364,6 +397,7 @@ fn seen(world: &World<'_>, host: usize) -> Seen {
         life: it.life,
         cut_to: bits(&|other| world.network.is_cut(host, other)),
         cut_from: bits(&|other| world.network.is_cut(other, host)),
+        gains_ppm: it.clock.gains_ppm(),
         cut_from_clients: world.network.is_cut_from_clients(host),
         ..Seen::default()
     };

@@ -12,6 +12,9 @@ use crate::world::page::picture;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// More pre-votes than these are hidden at first.
+const MANY_PRE_VOTES: usize = 40;
+
 /// Writing into a `String` cannot fail.
 macro_rules! put {
     ($page:expr, $($what:tt)*) => {
@@ -162,8 +165,12 @@ fn drawing(film: &Film, page: &mut String) {
          <label><input type=\"checkbox\" id=\"squeezed\" checked> squeeze quiet time</label>\
          <span class=\"group\" id=\"filters\">",
     );
+    // Replicas that are cut off ask again and again: many of the same would hide the rest.
+    let count = |kind: Kind| film.messages.iter().filter(|sent| sent.kind == kind).count();
+    let many = count(Kind::PreVote) > MANY_PRE_VOTES;
     for (kind, name) in Kind::ALL {
-        let shown = if kind == Kind::Heartbeat { "" } else { " checked" };
+        let hidden = kind == Kind::Heartbeat || (kind == Kind::PreVote && many);
+        let shown = if hidden { "" } else { " checked" };
         let number = kind as u8;
         put!(
             page,
@@ -216,7 +223,7 @@ fn legend(page: &mut String) {
 }
 
 fn events(film: &Film, page: &mut String) {
-    put!(page, "<section><h2>The last {} events</h2><pre id=\"events\">", film.lines.len().min(MOST_LINES));
+    put!(page, "<section><h2>The last {} events, without idle heartbeats</h2><pre id=\"events\">", film.lines.len().min(MOST_LINES));
     for line in &film.lines {
         put!(page, "{}\n", escape(&line.to_string()));
     }

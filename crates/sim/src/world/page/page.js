@@ -8,7 +8,7 @@
   const ROLES = ['down', 'no voter', 'follower', 'pre-candidate', 'candidate', 'leader'];
   const THICK = [0, 4, 7, 10, 13, 17];
   const WAYS = ['', 'late', 'again', 'mangled'];
-  const CLIENT = 7, LEFT = 58, RIGHT = 14, TOP = 34, CLIENT_PITCH = 28;
+  const CLIENT = 7, LEFT = 58, RIGHT = 22, TOP = 46, CLIENT_PITCH = 28;
   const shown = new Set();
   let squeezed = true;
   let times = [], places = [];   // of the axis: moments, and where they are
@@ -20,6 +20,7 @@
   const readSeen = (s) => ({
     role: s[0], term: s[1], vote: s[2], commit: s[3], last: s[4], lastTerm: s[5],
     lease: (s[6] & 1) > 0, paused: (s[6] & 2) > 0, noClients: (s[6] & 4) > 0, life: s[7], cutTo: s[8], cutFrom: s[9],
+    group: film.groups[s[10]], gains: s[11],
   });
   const spans = Array.from({ length: film.hosts }, (_, host) =>
     [{ from: film.since, to: film.until, seen: readSeen(film.base[host]) }]);
@@ -57,9 +58,9 @@
 
   // --- the axis ------------------------------------------------------------------------------
 
-  // Squeezed, a wait takes as much room as the cube root of its length: a message under way and an
+  // Squeezed, a wait takes as much room as the logarithm of its length: a message under way and an
   // election timeout a thousand times as long can both be seen.
-  const room = (gap) => (squeezed ? Math.cbrt(gap / 1e6) : gap / 1e6);
+  const room = (gap) => (squeezed ? Math.log1p(gap / 3e4) : gap / 1e6);
   function layOut() {
     const all = [film.since, film.until];
     for (const m of messages) {
@@ -116,7 +117,7 @@
   const showAll = () => show(-whole() * 0.01, whole() * 1.02);
   function showEnd() {
     // As many moments as can be told apart.
-    const first = places[Math.max(0, times.length - Math.max(60, Math.floor(width / 11)))];
+    const first = places[Math.max(0, times.length - Math.max(40, Math.floor(width / 18)))];
     const span = whole() - first;
     show(first - span * 0.02, whole() + span * 0.06);
   }
@@ -215,7 +216,7 @@
   function drawNotes() {
     let out = '';
     film.notes.forEach(([at, host, said], number) => {
-      const px = x(at), y = host === null ? TOP - 10 : laneY.get(host);
+      const px = x(at), y = host === null ? TOP - 8 : laneY.get(host);
       if (px < LEFT || px > width - RIGHT || y === undefined || at === 0) return;
       const up = host === null ? 0 : 11;
       out += `<circle class="note" data-note="${number}" cx="${px.toFixed(1)}" cy="${y + up}" r="2.4"/>`;
@@ -309,7 +310,7 @@
     if (film.violated !== null) {
       const px = x(film.violated);
       if (px >= LEFT && px <= width) {
-        out += `<path class="violated" d="M${px.toFixed(1)} 16V${height}"/>` + text(px - 4, 27, 'VIOLATED', 'violatedname', ' text-anchor="end"');
+        out += `<path class="violated" d="M${px.toFixed(1)} 16V${height}"/>` + text(px - 4, 26, 'VIOLATED', 'violatedname', ' text-anchor="end"');
         for (const host of film.named) {
           if (laneY.has(host)) out += `<circle cx="${px.toFixed(1)}" cy="${laneY.get(host)}" r="6" style="fill:var(--bad)"/>`;
         }
@@ -357,6 +358,8 @@
     if (seen.role !== DOWN) {
       said.push(`term ${seen.term}, ${seen.vote ? `voted for n${seen.vote}` : 'has not voted'}, committed ${seen.commit}, last entry ${seen.last}@${seen.lastTerm}`);
     }
+    if (seen.role !== DOWN) said.push(`members ${seen.group}`);
+    if (seen.gains) said.push(`clock ${seen.gains > 0 ? 'gains' : 'loses'} ${Math.abs(seen.gains)} ppm`);
     if (seen.lease) said.push('holds a lease');
     if (seen.paused) said.push('paused');
     if (seen.cutTo) said.push(`its messages do not reach ${list(seen.cutTo)}`);

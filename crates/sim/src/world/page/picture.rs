@@ -24,6 +24,7 @@ pub(super) fn data(film: &Film, named: &Named) -> String {
         "hosts": hosts,
         "clients": clients,
         "kinds": kinds,
+        "groups": film.groups,
         "base": film.base.iter().map(seen).collect::<Vec<_>>(),
         "changes": changes,
         "messages": film.messages.iter().map(|sent| message(sent, hosts)).collect::<Vec<_>>(),
@@ -39,7 +40,7 @@ fn seen(seen: &Seen) -> Value {
     let (index, term) = seen.last;
     json!([
         seen.role as u8, seen.term, seen.voted_for.unwrap_or(0), seen.commit, index, term, flags, seen.life, seen.cut_to,
-        seen.cut_from,
+        seen.cut_from, seen.group, seen.gains_ppm,
     ])
 }
 
