@@ -42,7 +42,7 @@ pub(crate) struct ExploreCommand {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
     /// How many runs may be spent to make a failing world smaller.
-    #[arg(long, value_name = "RUNS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    #[arg(long, value_name = "RUNS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     shrink: u64,
     /// Also write a page for a browser: the first failing seed, made as small as possible.
     #[arg(long, value_name = "FILE")]

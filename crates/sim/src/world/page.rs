@@ -5,9 +5,11 @@ mod evidence;
 mod film;
 mod html;
 mod picture;
+#[cfg(test)]
+mod tests;
 
-pub use film::Film;
 pub(crate) use film::Camera;
+pub use film::Film;
 
 use crate::world::performed_before;
 use crate::world::plan::Plan;

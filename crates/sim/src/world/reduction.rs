@@ -188,8 +188,7 @@ impl FromStr for Start {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Start, String> {
-        let wrong =
-            || format!("{text:?} is no operation: a client, a number from 1, and seconds, like 0.3@1.25");
+        let wrong = || format!("{text:?} is no operation: a client, a number from 1, and seconds, like 0.3@1.25");
         let (name, at) = text.split_once('@').ok_or_else(wrong)?;
         let (client, number) = name.split_once('.').ok_or_else(wrong)?;
         let client = client.parse().map_err(|_| wrong())?;

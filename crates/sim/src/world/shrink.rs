@@ -11,8 +11,10 @@ use crate::world::run_scripted;
 const SHORTEST: u64 = 50 * MILLI;
 /// Other chances that are tried to see the violation in half of the time.
 const LUCKS: u64 = 16;
-/// Up to so many operations a world is small enough.
-const FEW_OPERATIONS: usize = 12;
+/// So many strikes are named rather than the kinds that don't strike.
+const FEW_STRIKES: usize = 20;
+/// With up to so many operations, and strikes, a world is small enough.
+const FEW: usize = 12;
 /// Most times that everything is tried again because something went.
 const MOST_ROUNDS: usize = 4;
 
@@ -164,12 +166,12 @@ impl Search<'_> {
         self.leaving_out = "time";
         let mut luck = self.best.luck.unwrap_or(0);
         let most = self.runs + self.budget / 3;
-        while self.happened.operations.len() > FEW_OPERATIONS && self.runs < most {
+        let is_large = |happened: &Happened| happened.operations.len().max(happened.strikes.len()) > FEW;
+        while is_large(&self.happened) && self.runs < most {
             let safety_only = !self.rule.is_of_liveness();
             let end = Some((self.found.at / 2).max(SHORTEST));
-            let found = (luck + 1..=luck + LUCKS).any(|luck| {
-                self.fails(Reduction { luck: Some(luck), end, safety_only, ..self.best.clone() })
-            });
+            let found = (luck + 1..=luck + LUCKS)
+                .any(|luck| self.fails(Reduction { luck: Some(luck), end, safety_only, ..self.best.clone() }));
             luck += LUCKS;
             if !found || self.is_over() {
                 break;
@@ -215,10 +217,6 @@ impl Search<'_> {
     fn leave_out_strikes(&mut self) {
         self.leaving_out = "strikes";
         let strikes = self.happened.strikes.clone();
-        if strikes.is_empty() {
-            let _ = self.fails(Reduction { strikes: Some(strikes), ..self.best.clone() });
-            return;
-        }
         let _ = minimal(self, &strikes, &mut |search, kept| {
             search.fails(Reduction { strikes: Some(kept.to_vec()), ..search.best.clone() })
         });
@@ -248,11 +246,13 @@ impl Search<'_> {
             self.best.end = None;
             self.best.safety_only = false;
         }
-        if let Some(strikes) = &self.best.strikes {
+        // To name those that struck changes nothing.
+        let strikes = &self.happened.strikes;
+        if self.best.strikes.is_some() || strikes.len() <= FEW_STRIKES {
             // A kind none of whose strikes is wanted needs no mention, if it does nothing but strike.
-            let only_strikes = |fault: &Fault| !self.plan.is_ambient(*fault);
             let wanted = |fault: &Fault| strikes.iter().any(|strike| strike.fault == *fault);
-            self.best.without.retain(|fault| !only_strikes(fault) || wanted(fault));
+            self.best.without.retain(|fault| self.plan.is_ambient(*fault) || wanted(fault));
+            self.best.strikes = Some(strikes.clone());
         }
         if let Some(operations) = &mut self.best.operations {
             operations.sort_unstable();

@@ -125,7 +125,9 @@ impl Search<'_> {
     fn changes(&self) -> Vec<(Moment, usize, Seen, Seen)> {
         let mut now = self.film.base.clone();
         let changes = self.film.changes.iter();
-        changes.map(|change| (change.at, change.host, std::mem::replace(&mut now[change.host], change.seen), change.seen)).collect()
+        changes
+            .map(|change| (change.at, change.host, std::mem::replace(&mut now[change.host], change.seen), change.seen))
+            .collect()
     }
 
     /// Who led in the terms of interest: those that are named, or the latest.
@@ -169,7 +171,12 @@ impl Search<'_> {
         }
         for (at, host, before, after) in self.changes() {
             if after.role == Role::Candidate && before.role != Role::Candidate && terms.contains(&after.term) {
-                self.note(1, at, Some(host), format!("n{} votes for itself and stands for election in t{}", host + 1, after.term));
+                self.note(
+                    1,
+                    at,
+                    Some(host),
+                    format!("n{} votes for itself and stands for election in t{}", host + 1, after.term),
+                );
                 voters.insert(host);
             }
         }
@@ -189,7 +196,9 @@ impl Search<'_> {
                 let id = line.id.map_or(String::new(), |id| id.to_string());
                 let rank = if host.is_some_and(|host| named.contains(&host)) { 2 } else { 3 };
                 self.clues.push(Clue { at: line.at, host, text: format!("{id} {}", line.text), rank });
-            } else if line.id.is_none() && ["CUT", "healed", "POWER", "made whole"].iter().any(|word| line.text.contains(word)) {
+            } else if line.id.is_none()
+                && ["CUT", "healed", "POWER", "made whole"].iter().any(|word| line.text.contains(word))
+            {
                 self.clues.push(Clue { at: line.at, host: None, text: line.text.clone(), rank: 4 });
             }
         }
@@ -199,17 +208,24 @@ impl Search<'_> {
     fn leases(&mut self, hosts: &BTreeSet<usize>, until: Moment) {
         let changes = self.changes();
         for host in hosts {
-            let began = changes.iter().rev().find(|(at, whose, before, after)| {
-                whose == host && *at <= until && after.lease && !before.lease
-            });
-            let ended = changes.iter().rev().find(|(_, whose, before, after)| whose == host && before.lease && !after.lease);
+            let began = changes
+                .iter()
+                .rev()
+                .find(|(at, whose, before, after)| whose == host && *at <= until && after.lease && !before.lease);
+            let ended =
+                changes.iter().rev().find(|(_, whose, before, after)| whose == host && before.lease && !after.lease);
             if let Some((at, _, _, after)) = began {
                 let clock = match after.gains_ppm {
                     0 => String::new(),
                     gains if gains > 0 => format!(", by a clock that runs {gains} ppm fast"),
                     loses => format!(", by a clock that runs {} ppm slow", -loses),
                 };
-                self.note(1, *at, Some(*host), format!("n{} holds a lease in t{} from here on{clock}", host + 1, after.term));
+                self.note(
+                    1,
+                    *at,
+                    Some(*host),
+                    format!("n{} holds a lease in t{} from here on{clock}", host + 1, after.term),
+                );
             }
             if let Some((at, _, before, _)) = ended {
                 self.note(1, *at, Some(*host), format!("n{}'s lease in t{} is over", host + 1, before.term));
@@ -225,8 +241,12 @@ impl Search<'_> {
                 let (End::Replica(from), End::Replica(to)) = (sent.from, sent.to) else { continue };
                 let about = sent.carries.is_some_and(|(first, last)| first <= *entry && *entry <= last);
                 let text = match sent.kind {
-                    Kind::Append if about => format!("n{} sends n{} the entry {entry}, in t{}", from + 1, to + 1, sent.term),
-                    Kind::Ack if about => format!("n{} acknowledges the entry {entry} to n{}, in t{}", from + 1, to + 1, sent.term),
+                    Kind::Append if about => {
+                        format!("n{} sends n{} the entry {entry}, in t{}", from + 1, to + 1, sent.term)
+                    }
+                    Kind::Ack if about => {
+                        format!("n{} acknowledges the entry {entry} to n{}, in t{}", from + 1, to + 1, sent.term)
+                    }
                     _ => continue,
                 };
                 if told.insert(text.clone()) {
@@ -235,7 +255,8 @@ impl Search<'_> {
             }
             for (at, host, before, after) in self.changes() {
                 if before.commit < *entry && after.commit >= *entry && before.role != Role::Down {
-                    let text = format!("n{}, {} in t{}, takes {entry} for committed", host + 1, after.role.name(), after.term);
+                    let text =
+                        format!("n{}, {} in t{}, takes {entry} for committed", host + 1, after.role.name(), after.term);
                     self.note(1, at, Some(host), text);
                 }
             }
@@ -257,13 +278,21 @@ impl Search<'_> {
                     let role = seen.role.name();
                     let text = format!(
                         "n{}, {role} in t{} with commit {}{lease}, answers operation {}: {said}",
-                        host + 1, seen.term, seen.commit, op.number
+                        host + 1,
+                        seen.term,
+                        seen.commit,
+                        op.number
                     );
                     self.note(0, sent.at, Some(host), text);
                 }
             }
             if let (Some(at), "done") = (op.ended, op.end) {
-                self.note(0, at, None, format!("client {} is told: operation {} is done, {}", op.client, op.number, op.what));
+                self.note(
+                    0,
+                    at,
+                    None,
+                    format!("client {} is told: operation {} is done, {}", op.client, op.number, op.what),
+                );
             }
         }
     }

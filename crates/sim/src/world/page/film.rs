@@ -357,20 +357,19 @@ impl Camera {
     }
 
     /// The end: what was seen, cut to a window in which nothing is missing.
-    pub(crate) fn develop(
-        self,
-        header: String,
-        seed: u64,
-        operations: Vec<OperationSeen>,
-        outcome: Outcome,
-    ) -> Film {
+    pub(crate) fn develop(self, header: String, seed: u64, operations: Vec<OperationSeen>, outcome: Outcome) -> Film {
         let since = self.since;
         let mut base = self.base;
         for change in self.changes.iter().filter(|change| change.at < since) {
             base[change.host] = change.seen;
         }
-        let mut messages: Vec<Sent> =
-            self.messages.into_iter().chain(self.heartbeats).chain(self.dealings).filter(|sent| sent.at >= since).collect();
+        let mut messages: Vec<Sent> = self
+            .messages
+            .into_iter()
+            .chain(self.heartbeats)
+            .chain(self.dealings)
+            .filter(|sent| sent.at >= since)
+            .collect();
         messages.sort_by_key(|sent| sent.at);
         Film {
             outcome,

@@ -190,15 +190,17 @@ fn drawing(film: &Film, page: &mut String) {
 fn legend(page: &mut String) {
     page.push_str("<p class=\"legend\">");
     let bars = [
-        ("r5", "leader"), ("r4", "candidate"), ("r3", "pre-candidate"), ("r2", "follower"), ("r1", "no voter"), ("r0", "down"),
+        ("r5", "leader"),
+        ("r4", "candidate"),
+        ("r3", "pre-candidate"),
+        ("r2", "follower"),
+        ("r1", "no voter"),
+        ("r0", "down"),
     ];
     for (class, name) in bars {
         put!(page, "<span><i class=\"bar {class}\"></i>{name}</span>");
     }
-    let lines = [
-        ("M1 6H17", "arrives"),
-        ("M1 6H11M9 2l8 8m0 -8l-8 8", "lost, cut, or nobody there"),
-    ];
+    let lines = [("M1 6H17", "arrives"), ("M1 6H11M9 2l8 8m0 -8l-8 8", "lost, cut, or nobody there")];
     for (path, name) in lines {
         put!(page, "<span><svg viewBox=\"0 0 20 12\"><path d=\"{path}\"/></svg>{name}</span>");
     }
@@ -223,7 +225,11 @@ fn legend(page: &mut String) {
 }
 
 fn events(film: &Film, page: &mut String) {
-    put!(page, "<section><h2>The last {} events, without idle heartbeats</h2><pre id=\"events\">", film.lines.len().min(MOST_LINES));
+    put!(
+        page,
+        "<section><h2>The last {} events, without idle heartbeats</h2><pre id=\"events\">",
+        film.lines.len().min(MOST_LINES)
+    );
     for line in &film.lines {
         put!(page, "{}\n", escape(&line.to_string()));
     }

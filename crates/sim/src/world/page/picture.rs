@@ -39,8 +39,18 @@ fn seen(seen: &Seen) -> Value {
     let flags = u8::from(seen.lease) | u8::from(seen.paused) << 1 | u8::from(seen.cut_from_clients) << 2;
     let (index, term) = seen.last;
     json!([
-        seen.role as u8, seen.term, seen.voted_for.unwrap_or(0), seen.commit, index, term, flags, seen.life, seen.cut_to,
-        seen.cut_from, seen.group, seen.gains_ppm,
+        seen.role as u8,
+        seen.term,
+        seen.voted_for.unwrap_or(0),
+        seen.commit,
+        index,
+        term,
+        flags,
+        seen.life,
+        seen.cut_to,
+        seen.cut_from,
+        seen.group,
+        seen.gains_ppm,
     ])
 }
 
