@@ -235,28 +235,33 @@ impl Search<'_> {
 
     /// Who had the entries that are named, and who took them for committed.
     fn entries(&mut self, entries: &BTreeSet<u64>) {
+        let film = self.film;
+        // A replica whose log ends with the entry, with the term that it has there.
+        let named = |host: usize, at: Moment, entry: u64| match film.seen_at(host, at).last {
+            (index, term) if index == entry => format!("n{}, which holds {entry}@{term},", host + 1),
+            _ => format!("n{}", host + 1),
+        };
         for entry in entries.iter().rev().take(4) {
             let mut told = BTreeSet::new();
-            for sent in &self.film.messages {
+            for sent in &film.messages {
                 let (End::Replica(from), End::Replica(to)) = (sent.from, sent.to) else { continue };
                 let about = sent.carries.is_some_and(|(first, last)| first <= *entry && *entry <= last);
-                let text = match sent.kind {
-                    Kind::Append if about => {
-                        format!("n{} sends n{} the entry {entry}, in t{}", from + 1, to + 1, sent.term)
-                    }
-                    Kind::Ack if about => {
-                        format!("n{} acknowledges the entry {entry} to n{}, in t{}", from + 1, to + 1, sent.term)
-                    }
+                let verb = match sent.kind {
+                    Kind::Append if about => "sends",
+                    Kind::Ack if about => "acknowledges",
                     _ => continue,
                 };
-                if told.insert(text.clone()) {
+                if told.insert((verb, from, to, sent.term)) {
+                    let (who, term) = (named(from, sent.at, *entry), sent.term);
+                    let text = format!("{who} {verb} the entry {entry} to n{}, in t{term}", to + 1);
                     self.clues.push(Clue { at: sent.at, host: Some(from), text, rank: 2 });
                 }
             }
             for (at, host, before, after) in self.changes() {
                 if before.commit < *entry && after.commit >= *entry && before.role != Role::Down {
-                    let text =
-                        format!("n{}, {} in t{}, takes {entry} for committed", host + 1, after.role.name(), after.term);
+                    let (who, role) = (named(host, at, *entry), after.role.name());
+                    let who = who.trim_end_matches(',');
+                    let text = format!("{who}, {role} in t{}, takes {entry} for committed", after.term);
                     self.note(1, at, Some(host), text);
                 }
             }

@@ -348,9 +348,12 @@ impl Camera {
 
     /// Whether a line tells of a heartbeat only, or of an answer that says nothing new.
     fn is_idle(&mut self, host: Option<usize>, text: &str) -> bool {
-        let Some((sender, said)) = text.strip_prefix("<- ").and_then(|rest| rest.split_once(' ')) else { return false };
+        let mut words = text.splitn(3, ' ');
+        let (Some(way @ ("<-" | "-x")), Some(other), Some(said)) = (words.next(), words.next(), words.next()) else {
+            return false;
+        };
         if said.contains(" AppendEntriesReply match=") {
-            let before = self.answers.insert((host, sender.to_owned()), said.to_owned());
+            let before = self.answers.insert((host, format!("{way}{other}")), said.to_owned());
             return before.as_deref() == Some(said);
         }
         said.contains(" AppendEntries ") && !said.contains(" entr")

@@ -463,6 +463,8 @@
       getSelection().selectAllChildren(command);
     }
   };
+  const clues = document.getElementById('clues');
+  if (clues) clues.scrollTop = clues.scrollHeight;
   window.addEventListener('resize', draw);
   layOut();
   width = Math.max(svg.clientWidth, 320);
