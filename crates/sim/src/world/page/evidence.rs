@@ -195,7 +195,8 @@ impl Search<'_> {
             if of_interest && !first && telling.iter().any(|start| line.text.starts_with(start)) {
                 let id = line.id.map_or(String::new(), |id| id.to_string());
                 let rank = if host.is_some_and(|host| named.contains(&host)) { 2 } else { 3 };
-                self.clues.push(Clue { at: line.at, host, text: format!("{id} {}", line.text), rank });
+                let colon = if line.text.starts_with("its ") { ":" } else { "" };
+                self.clues.push(Clue { at: line.at, host, text: format!("{id}{colon} {}", line.text), rank });
             } else if line.id.is_none()
                 && ["CUT", "healed", "POWER", "made whole"].iter().any(|word| line.text.contains(word))
             {

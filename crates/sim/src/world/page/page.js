@@ -26,6 +26,7 @@
     [{ from: film.since, to: film.until, seen: readSeen(film.base[host]) }]);
   for (const [at, host, seen] of film.changes) {
     const list = spans[host], last = list[list.length - 1];
+    if (at === film.since && list.length === 1) { last.seen = readSeen(seen); continue; }
     last.to = at;
     list.push({ from: at, to: film.until, seen: readSeen(seen) });
   }
@@ -291,7 +292,7 @@
       const kind = op.guilty ? 'guilty' : op.end;
       out += `<rect class="${kind}" data-operation="${number}" x="${left.toFixed(1)}" y="${y - 8}" width="${wide.toFixed(1)}" height="16" rx="3"/>`;
       const said = `${op.writes ? 'w' : 'r'} ${op.what}`;
-      if (wide > said.length * 5.8 + 4) out += text(left + 4, y + 3.5, said, 'inside', ` data-operation="${number}"`);
+      if (wide > said.length * 5.8 + 4) out += text(left + 4, y + 3.5, said, `inside${kind === 'open' ? ' faint' : ''}`, ` data-operation="${number}"`);
     });
     return out;
   }
