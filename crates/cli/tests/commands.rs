@@ -331,7 +331,7 @@ fn a_world_is_told_and_drawn_and_can_be_made_smaller() {
         ["--members", "3", "--clients", "1", "--strikes", "none", "--operations", "0.1@0.5", "--seconds", "2.5"];
     let smaller = bowline(&folder, &[&["sim", "replay", "3", "-q", "--html", "small.html"], &options[..]].concat());
     assert_eq!(smaller.code, 0, "{smaller:?}");
-    assert!(smaller.out.contains(" 1 operations, 1 done"), "{smaller:?}");
+    assert!(smaller.out.contains(" 1 operations, "), "{smaller:?}");
     let page = fs::read_to_string(folder.path().join("small.html")).unwrap();
     assert!(page.contains(&format!("bowline sim replay 3 {}<", options.join(" "))), "{}", &page[..9_000]);
     bowline(&folder, &["sim", "replay", "3", "-q", "--html", "no/such/folder"]).refuses_at_the_end(&["no/such/folder"]);
