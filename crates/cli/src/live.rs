@@ -32,6 +32,11 @@ impl Live {
         self.bar.set_message(message);
     }
 
+    /// Another message on the line that moves.
+    pub(crate) fn message(&self, message: String) {
+        self.bar.set_message(message);
+    }
+
     /// A line that stays, above the one that moves; on standard error.
     pub(crate) fn say(&self, line: &str) {
         if self.quiet {
@@ -41,6 +46,7 @@ impl Live {
     }
 
     /// A line of the result, above the one that moves; on standard output.
+    #[cfg(feature = "museum")]
     pub(crate) fn print(&self, line: &str) {
         if !self.quiet {
             self.bar.suspend(|| anstream::println!("{line}"));

@@ -23,6 +23,7 @@ mod exhaust;
 mod explore;
 mod explore_report;
 mod museum;
+mod replay;
 mod seed_thread;
 
 #[derive(Subcommand)]
@@ -34,7 +35,7 @@ pub(crate) enum SimCommand {
     /// Searches worlds, each drawn from a seed, for one in which a promise is broken.
     Explore(explore::ExploreCommand),
     /// Lets one world happen again, and tells its story.
-    Replay(explore::ReplayCommand),
+    Replay(replay::ReplayCommand),
     /// Measures how fast simulated time passes.
     Speed(explore::SpeedCommand),
     /// Searches every order of events over a few replicas, within bounds.

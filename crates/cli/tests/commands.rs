@@ -39,6 +39,14 @@ impl Said {
     }
 }
 
+impl Said {
+    /// It did its work, and could not write down what came of it.
+    fn refuses_at_the_end(&self, words: &[&str]) {
+        assert_eq!(self.code, 2, "{self:?}");
+        assert!(self.err.starts_with("error: ") && words.iter().all(|word| self.err.contains(word)), "{self:?}");
+    }
+}
+
 fn start(program: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
@@ -123,7 +131,7 @@ fn what_is_no_scenario_file_is_refused() {
 #[test]
 fn bad_options_are_refused_with_what_is_allowed() {
     let folder = folder();
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&["sim", "run", "--profile", "fast"], &["--profile", "fast", "frugal", "paper"]),
         (&["lan", "run", "--profile", "fast"], &["--profile", "fast", "frugal", "paper"]),
         (&["lan", "replica", "--profile", "fast", "0001", "0002"], &["--profile", "fast", "frugal", "paper"]),
@@ -140,6 +148,13 @@ fn bad_options_are_refused_with_what_is_allowed() {
         (&["check", "--max-steps", "many", "x"], &["--max-steps", "many"]),
         (&["fly"], &["fly"]),
         (&["sim", "run", "--fly"], &["--fly"]),
+        (&["sim", "replay", "1", "--without", "Rain"], &["--without", "Rain", "Crash, "]),
+        (&["sim", "replay", "1", "--strikes", "Crash.0"], &["--strikes", "Crash.0", "number from 1"]),
+        (&["sim", "replay", "1", "--operations", "0.1@-3"], &["--operations", "0.1@-3", "like 0.3@1.25"]),
+        (&["sim", "replay", "1", "--seconds", "1e3"], &["--seconds", "1e3", "nine decimals"]),
+        (&["sim", "replay", "1", "--members", "0"], &["--members 0", "at least 1"]),
+        (&["sim", "replay", "1", "--mutant", "NoSuch"], &["--mutant NoSuch"]),
+        (&["sim", "explore", "--shrink", "many"], &["--shrink", "many"]),
     ];
     for (arguments, words) in cases {
         let said = bowline(&folder, arguments);
@@ -303,6 +318,26 @@ fn a_history_is_checked() {
 }
 
 #[test]
+fn a_world_is_told_and_drawn_and_can_be_made_smaller() {
+    let folder = folder();
+    let whole = bowline(&folder, &["sim", "replay", "3", "--html", "world.html"]);
+    assert_eq!((whole.code, whole.err.as_str()), (0, ""), "{whole:?}");
+    for part in ["seed 3: ", "\nfaults ", "\nnetwork ", "starts in t0", "LEADS in t1", "nothing was violated"] {
+        assert!(whole.out.contains(part), "{part:?} is missing in {}", &whole.out[..2_000]);
+    }
+    let page = fs::read_to_string(folder.path().join("world.html")).unwrap();
+    assert!(page.contains("bowline sim replay 3<") && page.ends_with("</html>\n"));
+    let options =
+        ["--members", "3", "--clients", "1", "--strikes", "none", "--operations", "0.1@0.5", "--seconds", "2.5"];
+    let smaller = bowline(&folder, &[&["sim", "replay", "3", "-q", "--html", "small.html"], &options[..]].concat());
+    assert_eq!(smaller.code, 0, "{smaller:?}");
+    assert!(smaller.out.contains(" 1 operations, "), "{smaller:?}");
+    let page = fs::read_to_string(folder.path().join("small.html")).unwrap();
+    assert!(page.contains(&format!("bowline sim replay 3 {}<", options.join(" "))), "{}", &page[..9_000]);
+    bowline(&folder, &["sim", "replay", "3", "-q", "--html", "no/such/folder"]).refuses_at_the_end(&["no/such/folder"]);
+}
+
+#[test]
 fn what_is_piped_has_no_escapes() {
     let folder = folder();
     for no_color in [None, Some("1")] {
@@ -331,6 +366,8 @@ fn help_has_examples() {
         &["lan", "replica", "--help"],
         &["sim", "run", "--help"],
         &["sim", "lan", "--help"],
+        &["sim", "explore", "--help"],
+        &["sim", "replay", "--help"],
         &["check", "--help"],
     ] {
         let said = bowline(&folder, arguments);

@@ -24,9 +24,11 @@ mod nemesis;
 mod network;
 mod operator;
 mod oracle;
+mod page;
 mod plan;
 mod queue;
 mod recovery;
+mod reduction;
 mod shrink;
 mod stage;
 mod story;
@@ -38,10 +40,14 @@ use bowline_raft::probe;
 pub use bowline_raft::probe::Probe;
 pub use coverage::{Coverage, Fault};
 pub use oracle::{Rule, Violation};
+pub use page::{Film, film};
 pub use plan::{Plan, Sabotage};
-pub use shrink::{Reduction, shrink};
+pub use reduction::{Reduction, Start, Strike, parse_list, parse_seconds};
+pub use shrink::{Shrinking, shrink, shrink_while};
 pub use story::Line;
 
+use page::Camera;
+use reduction::Happened;
 use stage::World;
 
 /// What came of a world.
@@ -68,9 +74,32 @@ pub struct Outcome {
 /// Lets a world happen. Each line of its story goes to `teller`, if there is one.
 #[must_use]
 pub fn run(plan: &Plan, teller: Option<&mut dyn FnMut(Line)>) -> Outcome {
+    performed(plan, teller, None).into_outcome()
+}
+
+/// The same, with the strikes and operations that happened.
+fn run_scripted(plan: &Plan) -> (Outcome, Happened) {
+    let mut world = performed(plan, None, None);
+    let happened = std::mem::take(&mut world.script.happened);
+    (world.into_outcome(), happened)
+}
+
+/// The same, before a camera.
+fn performed_before(plan: &Plan, camera: Camera) -> Film {
+    let mut world = performed(plan, None, Some(camera));
+    world.look();
+    let camera = world.camera.take().unwrap_or_default();
+    let operations = world.clients.seen();
+    camera.develop(plan.header(), plan.seed, operations, world.into_outcome())
+}
+
+/// A world in which everything has happened.
+fn performed<'a>(plan: &Plan, teller: Option<&'a mut dyn FnMut(Line)>, camera: Option<Camera>) -> World<'a> {
     probe::record(true);
     let _ = probe::take();
     let mut world = World::new(plan.clone(), teller);
+    world.camera = camera;
+    world.look();
     let ended = catch_unwind(AssertUnwindSafe(|| world.live()));
     if let Err(panic) = ended {
         let what = panic.downcast_ref::<String>().cloned();
@@ -79,5 +108,5 @@ pub fn run(plan: &Plan, teller: Option<&mut dyn FnMut(Line)>) -> Outcome {
         let now = world.now;
         world.oracle.judge(now, Err((Rule::Assertion, what)));
     }
-    world.into_outcome()
+    world
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use bowline_sim::world::{Coverage, Fault, Line, Outcome, Plan, Probe, Rule, Sabotage, run, shrink};
+use bowline_sim::world::{
+    Coverage, Fault, Line, Outcome, Plan, Probe, Reduction, Rule, Sabotage, Start, Strike, parse_list, run, shrink,
+    shrink_while,
+};
 
 /// Runs a world that must be flawless.
 fn flawless(seed: u64) -> Outcome {
@@ -160,6 +163,47 @@ fn being_watched_changes_nothing() {
         plan.watched = false;
         assert_eq!(watched, run(&plan, None), "seed {seed}");
     }
+}
+
+#[test]
+fn a_failing_world_is_made_as_small_as_a_line_can_tell() {
+    let (_, plan, outcome) = found(Sabotage::StaleReads, 20);
+    let violation = outcome.violation.expect("just found");
+    let mut runs = 0;
+    let (reduction, smaller) = shrink_while(&plan, &violation, 300, &mut |step| {
+        assert!(step.runs == runs + 1 && step.runs <= 300, "each run is counted: {step:?}");
+        runs = step.runs;
+        true
+    });
+    assert_eq!(smaller.rule, violation.rule);
+    assert!(runs > 10 && smaller.at <= violation.at);
+    let mut small = plan.clone();
+    reduction.apply(&mut small);
+    let again = run(&small, None);
+    assert_eq!(again.violation.as_ref(), Some(&smaller), "{reduction}");
+    assert!(again.operations.0 <= 12 && again.operations.0 * 4 < outcome.operations.0, "{reduction}");
+    assert!(small.voters <= plan.voters && small.clients() <= plan.clients());
+    // What is printed names the same world.
+    let printed = reduction.to_string();
+    let option = |name: &str| printed.split(&format!(" --{name} ")).nth(1).map(|rest| rest.split(' ').next().unwrap());
+    let named = Reduction {
+        strikes: option("strikes").map(|text| parse_list::<Strike>(text).expect("strikes")),
+        operations: option("operations").map(|text| parse_list::<Start>(text).expect("operations")),
+        ..reduction.clone()
+    };
+    assert_eq!(named, reduction);
+}
+
+#[test]
+fn making_a_world_smaller_ends_when_it_is_told_to() {
+    let (_, plan, outcome) = found(Sabotage::StaleReads, 20);
+    let violation = outcome.violation.expect("just found");
+    let mut runs = 0;
+    let (_, smaller) = shrink_while(&plan, &violation, 300, &mut |_| {
+        runs += 1;
+        runs < 4
+    });
+    assert_eq!((runs, smaller.rule), (4, violation.rule));
 }
 
 #[test]

@@ -1,22 +1,24 @@
-//! `bowline sim explore`, `replay` and `speed`: the deterministic world.
+//! `bowline sim explore` and `speed`: the deterministic world, seed after seed.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bowline_sim::world::{Fault, Line, Outcome, Plan, Reduction, Rule, Violation, run, shrink};
+use bowline_sim::world::{Outcome, Plan, Reduction, Rule, Shrinking, Violation, run, shrink_while};
 use clap::Args;
 use serde_json::json;
 
 use super::explore_report::{Failure, Totals, replay_command};
+use super::replay::{drawn, write_page};
 use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
 use crate::live::Live;
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 20;
-/// Most runs that are spent to make a failing world smaller.
-const SHRINK_TRIES: usize = 60;
+/// Longest time that is spent to make one failing world smaller.
+const SHRINK_AT_MOST: Duration = Duration::from_secs(60);
 /// Most failures that are shrunk; after that the search goes on without.
 const SHRUNK: usize = 3;
 
@@ -24,6 +26,7 @@ const SHRUNK: usize = 3;
 #[command(after_help = "Examples:
   bowline sim explore --seeds 2000
   bowline sim explore --minutes 30 --from 1000000
+  bowline sim explore --html failure.html     a picture of the first failure, made as small as possible
 
 Exit codes: 0 nothing found, 1 a promise was broken, or a rare path was never taken in 2,000 seeds or more.")]
 pub(crate) struct ExploreCommand {
@@ -39,39 +42,21 @@ pub(crate) struct ExploreCommand {
     /// How many at once; as many as there are processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
+    /// How many runs may be spent to make a failing world smaller.
+    #[arg(long, value_name = "RUNS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    shrink: u64,
+    /// Also write a page for a browser: the first failing seed, made as small as possible.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Let all replicas carry this bug; only in a build with `--features museum`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// End the search after so many failures.
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    failures: u64,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Args)]
-#[command(after_help = "Examples:
-  bowline sim replay 17                 the story of seed 17
-  bowline sim replay 17 --grep LEADS")]
-pub(crate) struct ReplayCommand {
-    /// The seed.
-    seed: u64,
-    /// Kinds of fault to leave out, as a failure names them.
-    #[arg(long, value_delimiter = ',', value_parser = parse_fault)]
-    without: Vec<Fault>,
-    /// At most so many clients.
-    #[arg(long)]
-    clients: Option<usize>,
-    /// End the safety phase after so many seconds.
-    #[arg(long)]
-    seconds: Option<u64>,
-    /// The bug that all replicas carry; only in a build with the feature `museum`.
-    #[arg(long, value_name = "NAME")]
-    mutant: Option<String>,
-    /// Tell only lines that contain this.
-    #[arg(long, value_name = "TEXT")]
-    grep: Option<String>,
-    /// Tell only what happens from this second on.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
-    since: f64,
-    /// Tell no story, only the result.
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 #[derive(Args)]
@@ -90,37 +75,33 @@ pub(crate) struct SpeedCommand {
     json: bool,
 }
 
-fn parse_fault(name: &str) -> Result<Fault, String> {
-    let found = Fault::ALL.iter().copied().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
-    found.ok_or_else(|| {
-        let names: Vec<String> = Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect();
-        format!("no such kind of fault; there are {}", names.join(", "))
-    })
-}
-
 fn job_count(jobs: Option<u64>) -> u64 {
     jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64))
 }
 
 /// A violated assertion is reported with its seed; the panic's own words would only disturb.
-pub(super) fn silence_panics() {
+pub(crate) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
 impl ExploreCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         silence_panics();
+        drawn(self.from, self.mutant.as_deref())?;
         let live = Live::new(if self.minutes.is_some() { 1000 } else { self.seeds }, self.json);
         live.title("worlds");
         let search = Search {
             from: self.from,
             seeds: if self.minutes.is_some() { u64::MAX } else { self.seeds },
             until: self.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+            shrink: self.shrink as usize,
+            most_failures: self.failures as usize,
+            mutant: self.mutant.clone(),
             live,
             started: Instant::now(),
             next: AtomicU64::new(0),
             full: AtomicBool::new(false),
-            totals: Mutex::new(Totals::default()),
+            totals: Mutex::new(Totals::of(self.mutant)),
         };
         std::thread::scope(|scope| {
             for _ in 0..job_count(self.jobs) {
@@ -129,7 +110,16 @@ impl ExploreCommand {
         });
         search.live.end();
         let took = search.started.elapsed();
-        let totals = search.totals.into_inner().expect("no thread panicked");
+        let mut totals = search.totals.into_inner().expect("no thread panicked");
+        totals.failures.sort_by_key(|failure| failure.seed);
+        // A world that was made smaller, if there is one: it is easier to read.
+        let smaller = totals.failures.iter().find(|failure| !failure.reduction.is_empty());
+        if let (Some(file), Some(failure)) = (&self.html, smaller.or(totals.failures.first())) {
+            let mut plan = drawn(failure.seed, totals.mutant.as_deref())?;
+            failure.reduction.apply(&mut plan);
+            write_page(&plan, &replay_command(failure.seed, &failure.reduction, totals.mutant.as_deref()), file)?;
+            search.live.say(&format!("wrote {}", file.display()));
+        }
         if self.json {
             anstream::println!("{}", totals.json(took));
         } else {
@@ -144,6 +134,10 @@ struct Search {
     from: u64,
     seeds: u64,
     until: Option<Duration>,
+    /// Runs to make a failing world smaller.
+    shrink: usize,
+    most_failures: usize,
+    mutant: Option<String>,
     live: Live,
     started: Instant,
     next: AtomicU64,
@@ -161,7 +155,7 @@ impl Search {
                 return;
             }
             let seed = self.from.wrapping_add(number);
-            let plan = Plan::drawn(seed);
+            let Ok(plan) = drawn(seed, self.mutant.as_deref()) else { return };
             let mut outcome = on_its_own(seed, "", || run(&plan, None));
             let twice = number.is_multiple_of(TWICE_EVERY);
             if twice && outcome.violation.is_none() {
@@ -187,16 +181,30 @@ impl Search {
 
     fn failed(&self, seed: u64, plan: &Plan, violation: &Violation) {
         let known = self.totals.lock().expect("no thread panics while it holds this").failures.len();
-        let (reduction, found) = match known < SHRUNK && violation.rule != Rule::Deterministic {
-            true => on_its_own(seed, ", made smaller", || shrink(plan, violation, SHRINK_TRIES)),
+        let (reduction, found) = match known < SHRUNK && violation.rule != Rule::Deterministic && self.shrink > 0 {
+            true => self.smaller(seed, plan, violation),
             false => (Reduction::default(), violation.clone()),
         };
-        self.live.say(&format!("seed {seed} FAILED: {found}\n  {}", replay_command(seed, &reduction)));
+        let command = replay_command(seed, &reduction, self.mutant.as_deref());
+        self.live.say(&format!("seed {seed} FAILED: {found}\n  {command}"));
         let mut totals = self.totals.lock().expect("no thread panics while it holds this");
         totals.failures.push(Failure { seed, violation: found, reduction });
-        if totals.failures.len() >= 20 {
+        if totals.failures.len() >= self.most_failures {
             self.full.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn smaller(&self, seed: u64, plan: &Plan, violation: &Violation) -> (Reduction, Violation) {
+        let began = Instant::now();
+        let mut go_on = |Shrinking { runs, budget, leaving_out, left }: Shrinking| {
+            let (strikes, operations) = left;
+            self.live.message(format!(
+                "seed {seed} failed; leaving out {leaving_out}: {strikes} strikes and {operations} operations are left, \
+                 run {runs} of at most {budget}"
+            ));
+            began.elapsed() < SHRINK_AT_MOST
+        };
+        on_its_own(seed, ", made smaller", || shrink_while(plan, violation, self.shrink, &mut go_on))
     }
 }
 
@@ -207,57 +215,6 @@ fn differs(first: &Outcome, second: &Outcome) -> Option<Violation> {
         what: format!("trace hashes {:016x} and {:016x}", first.trace_hash, second.trace_hash),
         at: first.simulated,
     })
-}
-
-impl ReplayCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
-        silence_panics();
-        let mut plan = Plan::drawn(self.seed);
-        carry(&mut plan, self.mutant.as_deref())?;
-        let reduction = Reduction { without: self.without, clients: self.clients, seconds: self.seconds };
-        reduction.apply(&mut plan);
-        let mut tell = |line: Line| {
-            let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
-            if wanted && line.at as f64 >= self.since * 1e9 {
-                anstream::println!("{line}");
-            }
-        };
-        if !self.quiet {
-            anstream::println!("{plan:#?}");
-        }
-        let outcome = on_its_own(self.seed, "", || run(&plan, if self.quiet { None } else { Some(&mut tell) }));
-        let (begun, done) = outcome.operations;
-        anstream::println!(
-            "\nseed {}: {:.1} s simulated, {} events, {begun} operations, {done} done, {} entries committed, {} elections, \
-             trace hash {:016x}",
-            self.seed,
-            outcome.simulated as f64 / 1e9,
-            outcome.events,
-            outcome.committed,
-            outcome.elections,
-            outcome.trace_hash,
-        );
-        match &outcome.violation {
-            Some(violation) => anstream::println!("VIOLATED: {violation}"),
-            None => anstream::println!("nothing was violated"),
-        }
-        Ok(Verdict::of(outcome.violation.is_none()))
-    }
-}
-
-/// Gives a world its mutant.
-#[cfg(feature = "museum")]
-fn carry(plan: &mut Plan, mutant: Option<&str>) -> anyhow::Result<()> {
-    plan.mutant = mutant.map(super::museum::mutant_named).transpose()?;
-    Ok(())
-}
-
-#[cfg(not(feature = "museum"))]
-fn carry(_: &mut Plan, mutant: Option<&str>) -> anyhow::Result<()> {
-    if mutant.is_some() {
-        anyhow::bail!("--mutant: this build has no museum; build it with `--features museum`");
-    }
-    Ok(())
 }
 
 impl SpeedCommand {

@@ -22,6 +22,8 @@ pub(crate) struct Failure {
 pub(crate) struct Totals {
     pub(crate) seeds: u64,
     pub(crate) failures: Vec<Failure>,
+    /// The bug that all replicas carried.
+    pub(crate) mutant: Option<String>,
     twice: u64,
     simulated: u64,
     events: u64,
@@ -33,11 +35,16 @@ pub(crate) struct Totals {
 }
 
 /// The command that lets a world happen again.
-pub(crate) fn replay_command(seed: u64, reduction: &Reduction) -> String {
-    format!("bowline sim replay {seed}{reduction}")
+pub(crate) fn replay_command(seed: u64, reduction: &Reduction, mutant: Option<&str>) -> String {
+    let mutant = mutant.map_or(String::new(), |name| format!(" --mutant {name}"));
+    format!("bowline sim replay {seed}{reduction}{mutant}")
 }
 
 impl Totals {
+    pub(crate) fn of(mutant: Option<String>) -> Totals {
+        Totals { mutant, ..Totals::default() }
+    }
+
     pub(crate) fn add(&mut self, outcome: &Outcome, twice: bool) {
         self.seeds += 1;
         self.twice += u64::from(twice);
@@ -101,7 +108,7 @@ impl Totals {
         }
         for failure in &self.failures {
             let _ = writeln!(out, "seed {} FAILED: {}", failure.seed, failure.violation);
-            let _ = writeln!(out, "  {}", replay_command(failure.seed, &failure.reduction));
+            let _ = writeln!(out, "  {}", replay_command(failure.seed, &failure.reduction, self.mutant.as_deref()));
         }
         let verdict = if self.passed() { "passed" } else { "FAILED" };
         let _ = writeln!(out, "{verdict}");
@@ -115,7 +122,7 @@ impl Totals {
             .map(|failure| {
                 json!({ "seed": failure.seed, "rule": failure.violation.rule.title(),
                     "what": failure.violation.what, "at": failure.violation.at as f64 / 1e9,
-                    "replay": replay_command(failure.seed, &failure.reduction) })
+                    "replay": replay_command(failure.seed, &failure.reduction, self.mutant.as_deref()) })
             })
             .collect();
         let faults: serde_json::Map<String, Value> =

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::linearizability::{Action, Operation, Options, Verdict, check};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
+use crate::world::dice::Dice;
 use crate::world::host::Asker;
 use crate::world::machine::{Applied, command_of, query_of, value_of, writer_of};
 use crate::world::oracle::{Judged, Oracle, Rule};
@@ -40,12 +41,31 @@ struct Op {
     kind: Kind,
     call: Moment,
     ret: Option<Moment>,
+    /// When it ended, in whatever way.
+    ended: Option<Moment>,
     /// What a read returned: the operation that wrote it.
     read: Option<u64>,
     attempt: u32,
     /// It waits until it tries again: no answer to an earlier try can start another one.
     resting: bool,
     end: End,
+    /// Chance of its own: leaving this operation out changes no other.
+    dice: Dice,
+}
+
+/// An operation as it looks from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct OperationSeen {
+    pub(crate) number: u64,
+    pub(crate) client: usize,
+    /// Its key, and what it writes or has read.
+    pub(crate) what: String,
+    pub(crate) key: String,
+    pub(crate) writes: bool,
+    pub(crate) call: Moment,
+    pub(crate) ended: Option<Moment>,
+    /// done, unknown, denied or open.
+    pub(crate) end: &'static str,
 }
 
 #[derive(Debug)]
@@ -82,6 +102,28 @@ impl Clients {
         (self.ops.len() as u64, self.done)
     }
 
+    /// How the operations look from outside.
+    pub(crate) fn seen(&self) -> Vec<OperationSeen> {
+        let seen = |(number, op): (usize, &Op)| {
+            let what = match (op.kind, op.end == End::Done, op.read) {
+                (Kind::Write { .. }, _, _) => format!("k{} := {number}", op.key),
+                (Kind::Read(_), true, Some(writer)) => format!("k{} is {writer}", op.key),
+                (Kind::Read(_), true, None) => format!("k{} is empty", op.key),
+                (Kind::Read(_), false, _) => format!("k{}?", op.key),
+            };
+            let end = match op.end {
+                End::Open => "open",
+                End::Done => "done",
+                End::Unknown => "unknown",
+                End::Denied => "denied",
+            };
+            let (key, writes) = (format!("k{}", op.key), matches!(op.kind, Kind::Write { .. }));
+            let (number, ended) = (number as u64, op.ended);
+            OperationSeen { number, client: op.client, what, key, writes, call: op.call, ended, end }
+        };
+        self.ops.iter().enumerate().map(seen).collect()
+    }
+
     /// Operations that still wait, and when the oldest of them began.
     pub(crate) fn open(&self) -> Option<(usize, Moment)> {
         let open: Vec<Moment> = self.ops.iter().filter(|op| op.end == End::Open).map(|op| op.call).collect();
@@ -112,8 +154,8 @@ impl World<'_> {
         if self.clients.stopped {
             return;
         }
+        let Some(mut dice) = self.script.next_operation(self.now, client) else { return };
         let workload = &self.plan.workload;
-        let dice = &mut self.chances.clients;
         let key = if dice.percent(workload.hot) { 0 } else { dice.below(workload.keys) };
         let kind = if dice.percent(workload.write_percent) {
             let mut bytes = dice.between(workload.value_low, workload.value_high);
@@ -131,7 +173,8 @@ impl World<'_> {
         };
         let op = self.clients.ops.len() as u64;
         let (call, end) = (self.now, End::Open);
-        self.clients.ops.push(Op { client, key, kind, call, ret: None, read: None, attempt: 0, resting: false, end });
+        let (ret, ended, read, attempt, resting) = (None, None, None, 0, false);
+        self.clients.ops.push(Op { client, key, kind, call, ret, ended, read, attempt, resting, end, dice });
         self.tell(None, || match kind {
             Kind::Write { bytes } => format!("client {client}: writes k{key} := {op} ({bytes} bytes)"),
             Kind::Read(consistency) => format!("client {client}: reads k{key} as operation {op}, {consistency:?}"),
@@ -141,18 +184,19 @@ impl World<'_> {
 
     /// Sends an operation to a replica, for the first time or again.
     pub(crate) fn attempt(&mut self, op: u64) {
-        let client = self.clients.ops[op as usize].client;
-        if self.clients.ops[op as usize].end != End::Open {
+        let it = &mut self.clients.ops[op as usize];
+        if it.end != End::Open {
             return;
         }
-        let anywhere = self.chances.clients.percent(self.plan.workload.anywhere_percent);
+        let client = it.client;
+        let anywhere = it.dice.percent(self.plan.workload.anywhere_percent);
         let host = match (&self.clients.only[..], anywhere) {
-            ([], true) => self.chances.clients.index(self.hosts.len()),
-            (only, true) => only[self.chances.clients.index(only.len())],
+            ([], true) => it.dice.index(self.hosts.len()),
+            (only, true) => only[it.dice.index(only.len())],
             (only, false) if only.is_empty() || only.contains(&self.clients.guess[client]) => {
                 self.clients.guess[client]
             }
-            (only, false) => only[self.chances.clients.index(only.len())],
+            (only, false) => only[it.dice.index(only.len())],
         };
         let it = &mut self.clients.ops[op as usize];
         it.attempt += 1;
@@ -162,7 +206,11 @@ impl World<'_> {
         self.queue.push(self.now + timeout, Event::GiveUp { op, attempt });
         let copies = if self.chances.network.chance(self.network.plan.doubled / 4) { 2 } else { 1 };
         for _ in 0..copies {
-            if let Some(at) = self.network.client_way(self.now, host, &mut self.chances.network) {
+            let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
+            if let Some(camera) = &mut self.camera {
+                camera.asked(self.now, client, host, op, arrives);
+            }
+            if let Some(at) = arrives {
                 if writes {
                     self.oracle.fates.copy_sent(op);
                 }
@@ -228,7 +276,11 @@ impl World<'_> {
             // Refused for certain.
             (_, Kind::Write { .. }) => self.oracle.fates.copy_gone(op),
         }
-        if let Some(at) = self.network.client_way(self.now, host, &mut self.chances.network) {
+        let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
+        if let Some(camera) = &mut self.camera {
+            camera.replied(self.now, (self.clients.ops[op as usize].client, host, op), &response, arrives);
+        }
+        if let Some(at) = arrives {
             self.queue.push(at, Event::Answer { op, attempt, response });
         }
     }
@@ -268,7 +320,7 @@ impl World<'_> {
             Response::NotLeader { leader } if current => {
                 self.clients.guess[client] = match leader {
                     Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => leader as usize - 1,
-                    _ => self.chances.clients.index(self.hosts.len()),
+                    _ => self.clients.ops[op as usize].dice.index(self.hosts.len()),
                 };
                 self.try_again(op);
             }
@@ -291,10 +343,10 @@ impl World<'_> {
 
     /// The replica that was asked last can't help.
     fn ask_another(&mut self, op: u64) {
-        let it = &self.clients.ops[op as usize];
+        let it = &mut self.clients.ops[op as usize];
         let (client, attempt) = (it.client, it.attempt as usize);
         self.clients.guess[client] = match &self.clients.only[..] {
-            [] => self.chances.clients.index(self.hosts.len()),
+            [] => it.dice.index(self.hosts.len()),
             // One after the other: some of them may be no members any more.
             only => only[attempt % only.len()],
         };
@@ -305,8 +357,9 @@ impl World<'_> {
         // Once a majority is whole, clients don't give up.
         if it.attempt < self.plan.workload.tries || !self.clients.only.is_empty() {
             self.coverage.struck(Fault::Retry);
-            let at = self.now + self.chances.clients.between(MILLI, self.plan.settings.heartbeat);
-            self.clients.ops[op as usize].resting = true;
+            let it = &mut self.clients.ops[op as usize];
+            let at = self.now + it.dice.between(MILLI, self.plan.settings.heartbeat);
+            it.resting = true;
             self.queue.push(at, Event::Try { op });
             return;
         }
@@ -324,10 +377,13 @@ impl World<'_> {
         self.tell(None, || format!("client: operation {op} ends: {end:?}"));
         let it = &mut self.clients.ops[op as usize];
         it.ret = (end == End::Done).then_some(self.now);
+        it.ended = Some(self.now);
         it.end = end;
         let client = it.client;
-        let pause = self.chances.clients.waiting(self.plan.workload.pause);
-        self.queue.push(self.now + pause, Event::Next { client });
+        let after_pause = self.now + it.dice.waiting(self.plan.workload.pause);
+        if let Some(at) = self.script.next_start(client, after_pause, self.now) {
+            self.queue.push(at, Event::Next { client });
+        }
     }
 }
 

@@ -21,6 +21,11 @@ impl Clock {
         Clock { since, shown_then, gains_ppm }
     }
 
+    /// How much it gains on true time, in parts per million.
+    pub(crate) fn gains_ppm(&self) -> i64 {
+        self.gains_ppm
+    }
+
     /// What it shows.
     pub(crate) fn shows(&self, now: Moment) -> Time {
         let passed = i128::from(now - self.since);

@@ -16,6 +16,18 @@ macro_rules! faults {
             /// How many there are.
             pub const COUNT: usize = Fault::ALL.len();
 
+            /// The kind of that name.
+            ///
+            /// # Errors
+            /// One line that names all kinds.
+            pub fn named(name: &str) -> Result<Fault, String> {
+                let found = Fault::ALL.iter().copied().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
+                found.ok_or_else(|| {
+                    let names: Vec<String> = Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect();
+                    format!("{name:?} is no kind of fault; there are {}", names.join(", "))
+                })
+            }
+
             /// Its number in the catalogue of faults.
             #[must_use]
             pub fn code(self) -> &'static str {

@@ -15,6 +15,7 @@ use crate::world::mangle::mangled;
 use crate::world::network::size_of;
 use crate::world::oracle::{Rule, Shadow};
 use crate::world::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
+use crate::world::reduction::life_dice;
 use crate::world::stage::{Event, World};
 use crate::world::story::{describe, describe_response};
 
@@ -172,7 +173,7 @@ impl World<'_> {
         let Some(recovered) = self.recovered(host) else { return };
         let it = &mut self.hosts[host];
         let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
-        let config = self.plan.config(it.id, &mut self.chances.hosts, own_ways);
+        let config = self.plan.config(it.id, &mut life_dice(self.plan.chance(), host, it.life), own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
         let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
@@ -623,6 +624,9 @@ impl World<'_> {
             return;
         }
         let fate = self.network.send(self.now, from, to, size_of(&message), &mut self.chances.network);
+        if let Some(camera) = &mut self.camera {
+            camera.sent(self.now, from, to, &message, &fate);
+        }
         if fate.lost {
             if !fate.cut {
                 self.coverage.struck(Fault::Drop);

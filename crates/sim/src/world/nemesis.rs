@@ -63,8 +63,18 @@ impl World<'_> {
             return;
         }
         let mean = self.plan.faults.iter().find(|(kind, _)| *kind == fault).map_or(SECOND, |(_, mean)| *mean);
-        let next = self.now + MILLI + self.chances.nemesis.waiting(mean);
+        let (mut dice, strikes) = self.script.next_strike(fault);
+        let next = self.now + MILLI + dice.waiting(mean);
         self.queue.push(next, Event::Strike(fault));
+        if strikes {
+            // Chance of its own: leaving this strike out changes no other.
+            let usual = std::mem::replace(&mut self.chances.nemesis, dice);
+            self.strike_now(fault);
+            self.chances.nemesis = usual;
+        }
+    }
+
+    fn strike_now(&mut self, fault: Fault) {
         let struck = match fault {
             Fault::Isolate | Fault::OneWay | Fault::Bridge | Fault::Links => self.strike_links(fault),
             Fault::Flap | Fault::Swizzle | Fault::Narrow | Fault::ClientCut => self.strike_network(fault),

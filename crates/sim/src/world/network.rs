@@ -71,6 +71,14 @@ impl Network {
         *count = if cut { *count + 1 } else { count.saturating_sub(1) };
     }
 
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.blocked[from][to] > 0
+    }
+
+    pub(crate) fn is_cut_from_clients(&self, host: usize) -> bool {
+        self.clients_blocked[host] > 0
+    }
+
     pub(crate) fn narrow(&mut self, link: Link, bytes_per_milli: u32) {
         self.capacity[link.0][link.1] = bytes_per_milli;
     }

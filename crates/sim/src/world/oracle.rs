@@ -92,6 +92,12 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Whether only a cluster that should serve, and does not, can break it.
+    #[must_use]
+    pub fn is_of_liveness(self) -> bool {
+        matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce)
+    }
+
     /// A title for people.
     #[must_use]
     pub fn title(self) -> &'static str {

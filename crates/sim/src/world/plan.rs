@@ -1,5 +1,6 @@
 //! What a seed draws: the cluster, its settings, the network, the clients and the faults.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bowline_node::NodeConfig;
@@ -8,6 +9,7 @@ use bowline_raft::{Config, DriftBound, NodeId};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
+use crate::world::reduction::{Start, Strike};
 
 /// A microsecond.
 pub(crate) const MICRO: Moment = 1_000;
@@ -40,6 +42,12 @@ pub struct Plan {
     pub liveness: bool,
     /// Whether each step of the core is held against the reference model.
     pub watched: bool,
+    /// Other chances for the same plan; 0: the seed's own.
+    pub(crate) luck: u64,
+    /// Only these strikes; `None`: all that come.
+    pub(crate) strikes: Option<BTreeSet<Strike>>,
+    /// Only these operations, in the order of their moments; `None`: all that come.
+    pub(crate) operations: Option<Vec<Start>>,
     /// The bug that all replicas carry.
     #[cfg(feature = "museum")]
     pub mutant: Option<bowline_raft::Mutant>,
@@ -188,6 +196,9 @@ impl Plan {
             sabotage,
             liveness: true,
             watched: true,
+            luck: 0,
+            strikes: None,
+            operations: None,
             #[cfg(feature = "museum")]
             mutant: None,
         }
@@ -248,9 +259,17 @@ impl Plan {
             sabotage: None,
             liveness: false,
             watched: true,
+            luck: 0,
+            strikes: None,
+            operations: None,
             #[cfg(feature = "museum")]
             mutant: None,
         }
+    }
+
+    /// The seed of everything that happens; what the world is made of has its own.
+    pub(crate) fn chance(&self) -> u64 {
+        self.seed ^ self.luck.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The configuration with which a replica starts.
@@ -297,8 +316,28 @@ impl Plan {
     /// The kinds of fault that this world may meet.
     #[must_use]
     pub fn kinds(&self) -> Vec<Fault> {
+        let ambient = self.ambient().into_iter().filter_map(|(on, kind)| on.then_some(kind));
+        let striking = self.faults.iter().map(|(kind, _)| *kind);
+        // What is left of a kind none of whose strikes is wanted is nothing.
+        let wanted = |kind: &Fault| {
+            self.strikes.as_ref().is_none_or(|strikes| strikes.iter().any(|strike| strike.fault == *kind))
+        };
+        let striking = striking.filter(wanted);
+        let mut kinds: Vec<Fault> = ambient.chain(striking).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Kinds of fault that change more of a world than when something strikes.
+    pub(crate) fn is_ambient(&self, fault: Fault) -> bool {
+        matches!(fault, Fault::Churn | Fault::Huge | Fault::WildClock | Fault::TornWrite)
+            || self.ambient().iter().any(|(_, kind)| *kind == fault)
+    }
+
+    fn ambient(&self) -> [(bool, Fault); 9] {
         let network = &self.network;
-        let ambient = [
+        [
             (network.lost > 0, Fault::Drop),
             (network.doubled > 0, Fault::Duplicate),
             (network.replayed > 0, Fault::Replay),
@@ -308,9 +347,7 @@ impl Plan {
             (self.disk.lost_writes, Fault::LostWrites),
             (self.clocks != Clocks::True, Fault::Drift),
             (self.workload.tries > 1, Fault::Retry),
-        ];
-        let ambient = ambient.into_iter().filter_map(|(on, kind)| on.then_some(kind));
-        ambient.chain(self.faults.iter().map(|(kind, _)| *kind)).collect()
+        ]
     }
 }
 

@@ -16,8 +16,10 @@ use crate::world::nemesis::Mend;
 use crate::world::network::{MAX_HOSTS, Network};
 use crate::world::operator::Operator;
 use crate::world::oracle::{Oracle, Rule, mix};
+use crate::world::page::Camera;
 use crate::world::plan::{Plan, SECOND};
 use crate::world::queue::Queue;
+use crate::world::reduction::Script;
 use crate::world::story::Line;
 
 /// Most things that may happen at one moment: more means that something goes round in circles.
@@ -47,7 +49,6 @@ pub(crate) enum Event {
 pub(crate) struct Chances {
     pub(crate) network: Dice,
     pub(crate) disk: Dice,
-    pub(crate) clients: Dice,
     pub(crate) nemesis: Dice,
     pub(crate) hosts: Dice,
 }
@@ -63,6 +64,7 @@ pub(crate) struct World<'a> {
     pub(crate) oracle: Oracle,
     pub(crate) model: Model,
     pub(crate) chances: Chances,
+    pub(crate) script: Script,
     pub(crate) coverage: Coverage,
     /// Hosts that lead, each in its own view.
     pub(crate) leading: Vec<usize>,
@@ -70,6 +72,8 @@ pub(crate) struct World<'a> {
     pub(crate) epoch: u32,
     pub(crate) effects: Vec<bowline_node::NodeEffect>,
     pub(crate) news: Vec<Applied>,
+    /// Films it all for a page.
+    pub(crate) camera: Option<Camera>,
     teller: Option<&'a mut dyn FnMut(Line)>,
     trace: TraceHash,
     events: u64,
@@ -78,11 +82,10 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(plan: Plan, teller: Option<&'a mut dyn FnMut(Line)>) -> World<'a> {
-        let seed = plan.seed;
+        let seed = plan.chance();
         let chances = Chances {
             network: Dice::new(seed, 2),
             disk: Dice::new(seed, 3),
-            clients: Dice::new(seed, 4),
             nemesis: Dice::new(seed, 5),
             hosts: Dice::new(seed, 6),
         };
@@ -96,11 +99,13 @@ impl<'a> World<'a> {
             oracle: Oracle::default(),
             model: Model::new(plan.watched),
             chances,
+            script: Script::of(&plan),
             coverage: Coverage::default(),
             leading: Vec::new(),
             epoch: 0,
             effects: Vec::new(),
             news: Vec::new(),
+            camera: None,
             teller,
             trace: TraceHash::new(),
             events: 0,
@@ -124,12 +129,14 @@ impl<'a> World<'a> {
             }
         }
         for client in 0..self.plan.workload.clients {
-            let at = self.chances.clients.below(self.plan.workload.pause + 1);
-            self.queue.push(at, Event::Next { client });
+            if let Some(at) = self.script.first_start(client, self.plan.workload.pause) {
+                self.queue.push(at, Event::Next { client });
+            }
         }
         for (fault, mean) in self.plan.faults.clone() {
-            let at = self.chances.nemesis.waiting(mean);
-            self.queue.push(at, Event::Strike(fault));
+            if let Some(mut dice) = self.script.first_strike(fault) {
+                self.queue.push(dice.waiting(mean), Event::Strike(fault));
+            }
         }
         self.queue.push(self.plan.settings.election_max * 3, Event::Operate);
     }
@@ -194,13 +201,29 @@ impl<'a> World<'a> {
             Event::Mend(mend) => self.mend(*mend),
             Event::Operate => self.operate(),
         }
+        self.look();
+    }
+
+    /// Lets the camera see how things are, if there is one.
+    pub(crate) fn look(&mut self) {
+        if let Some(mut camera) = self.camera.take() {
+            camera.look(self);
+            self.camera = Some(camera);
+        }
     }
 
     /// Adds a line to the story, if anyone listens.
     pub(crate) fn tell(&mut self, host: Option<usize>, text: impl FnOnce() -> String) {
+        if self.teller.is_none() && self.camera.is_none() {
+            return;
+        }
+        let text = text();
+        if let Some(camera) = &mut self.camera {
+            camera.told(self.now, host, text.clone());
+        }
         if let Some(teller) = &mut self.teller {
             let id = host.map(|host| NodeId(host as u64 + 1));
-            teller(Line { at: self.now, id, text: text() });
+            teller(Line { at: self.now, id, text });
         }
     }
 

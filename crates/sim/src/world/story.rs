@@ -1,9 +1,12 @@
 //! The story of a world, a line for each event, made for eyes.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use bowline_node::{NodeMessage, Response};
 use bowline_raft::NodeId;
+
+use crate::world::clock::Moment;
+use crate::world::plan::{MILLI, Plan};
 
 /// A line of the story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,54 @@ impl fmt::Display for Line {
         let micros = self.at / 1_000 % 1_000_000;
         let id = self.id.map_or(String::new(), |id| id.to_string());
         write!(f, "{seconds:>4}.{micros:06}  {id:<4} {}", self.text)
+    }
+}
+
+impl Plan {
+    /// What the world is made of, in a few lines for eyes.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let millis = |span: Moment| format!("{} ms", span as f64 / MILLI as f64);
+        let (settings, network, work) = (&self.settings, &self.network, &self.workload);
+        let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let mut cluster = plural(self.voters, "member");
+        if self.learners > 0 {
+            let _ = write!(cluster, " and {} to be added", plural(self.learners, "learner"));
+        }
+        let mut out = format!("seed {}: {cluster}, {}", self.seed, plural(work.clients, "client"));
+        if let Some(sabotage) = self.sabotage {
+            let _ = write!(out, ", sabotaged: {sabotage:?}");
+        }
+        #[cfg(feature = "museum")]
+        if let Some(mutant) = self.mutant {
+            let _ = write!(out, "\nmutant      {}: {}", mutant.name(), mutant.breaks());
+        }
+        let after = if self.liveness { ", then a majority is made whole" } else { "" };
+        let _ = write!(out, "\ntime        {:.3} s of faults{after}", self.safety as f64 / 1e9);
+        let (low, high) = (millis(settings.election_min), millis(settings.election_max));
+        let _ = write!(out, "\nraft        election timeout {low} to {high}, heartbeat {}", millis(settings.heartbeat));
+        for (on, what) in [
+            (settings.thrifty.is_some(), "thrifty"),
+            (settings.eager_commit, "eager commit"),
+            (settings.lease_reads, "lease reads"),
+        ] {
+            out.push_str(if on { ", " } else { "" });
+            out.push_str(if on { what } else { "" });
+        }
+        let _ = write!(out, ", limits {}", ["wide", "small", "tiny"][settings.tightness.min(2) as usize]);
+        let _ = write!(out, "\nnetwork     {:?}, clocks {:?}", network.delay, self.clocks);
+        let (keys, writes, timeout) = (plural(work.keys as usize, "key"), work.write_percent, millis(work.timeout));
+        let _ = write!(out, "\nclients     {keys}, {writes} % writes, patient for {timeout}, {} tries", work.tries);
+        let faults = self.kinds().iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>();
+        let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
+        let _ = write!(out, "\nfaults      {faults}");
+        if let Some(strikes) = &self.strikes {
+            let _ = write!(out, "\nof these    {} single strikes only", strikes.len());
+        }
+        if let Some(operations) = &self.operations {
+            let _ = write!(out, "\noperations  only {} of those that the seed draws", operations.len());
+        }
+        out
     }
 }
 

@@ -1,0 +1,151 @@
+//! `bowline sim replay`: one world again, as a story and as a page.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use bowline_sim::world::{Fault, Line, Plan, Reduction, Start, Strike, film, parse_list, parse_seconds, run};
+use clap::Args;
+
+use super::explore::silence_panics;
+use super::explore_report::replay_command;
+use super::seed_thread::on_its_own;
+use crate::exit::Verdict;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline sim replay 17                     the story of seed 17
+  bowline sim replay 17 --grep LEADS
+  bowline sim replay 17 --html seed-17.html as a picture, for a browser
+  bowline sim replay 17 --members 3 --strikes Crash.2,Isolate.1 --operations 0.4@1.25
+                                            a smaller world, as a failure names it")]
+pub(crate) struct ReplayCommand {
+    /// The seed.
+    seed: u64,
+    #[command(flatten)]
+    left: Left,
+    /// Let all replicas carry this bug; only in a build with `--features museum`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// Tell only lines that contain this.
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<String>,
+    /// Tell only what happens from this second on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    since: f64,
+    /// Tell no story, only the result.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Also write a page for a browser: who said what to whom, and when, up to the violation.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// What is left of a world.
+#[derive(Args)]
+pub(crate) struct Left {
+    /// Kinds of fault to leave out.
+    #[arg(long, value_delimiter = ',', value_parser = Fault::named, value_name = "KINDS")]
+    without: Vec<Fault>,
+    /// At most so many founding members.
+    #[arg(long, value_name = "COUNT")]
+    members: Option<usize>,
+    /// At most so many learners to begin with.
+    #[arg(long, value_name = "COUNT")]
+    learners: Option<usize>,
+    /// At most so many clients.
+    #[arg(long, value_name = "COUNT")]
+    clients: Option<usize>,
+    /// Only these strikes, each a kind of fault and a number; or none.
+    #[arg(long, value_name = "STRIKES", value_parser = parse_list::<Strike>)]
+    strikes: Option<std::vec::Vec<Strike>>,
+    /// Only these operations, each a client, a number and a moment; or none.
+    #[arg(long, value_name = "OPERATIONS", value_parser = parse_list::<Start>)]
+    operations: Option<std::vec::Vec<Start>>,
+    /// Other chances for the same world.
+    #[arg(long, value_name = "NUMBER")]
+    luck: Option<u64>,
+    /// End the safety phase after so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    seconds: Option<u64>,
+    /// No liveness phase follows.
+    #[arg(long)]
+    safety_only: bool,
+}
+
+impl Left {
+    fn reduction(self) -> anyhow::Result<Reduction> {
+        let reduction = Reduction {
+            without: self.without,
+            members: self.members,
+            learners: self.learners,
+            clients: self.clients,
+            strikes: self.strikes,
+            operations: self.operations,
+            luck: self.luck,
+            end: self.seconds,
+            safety_only: self.safety_only,
+        };
+        reduction.checked().map_err(|why| anyhow!(why))
+    }
+}
+
+/// The plan of a seed, with a bug for all replicas if one is named.
+pub(crate) fn drawn(seed: u64, mutant: Option<&str>) -> anyhow::Result<Plan> {
+    #[cfg(feature = "museum")]
+    {
+        let mut plan = Plan::drawn(seed);
+        plan.mutant = mutant.map(super::museum::mutant_named).transpose()?;
+        Ok(plan)
+    }
+    #[cfg(not(feature = "museum"))]
+    match mutant {
+        None => Ok(Plan::drawn(seed)),
+        Some(name) => anyhow::bail!("--mutant {name}: this build has no museum; build it with `--features museum`"),
+    }
+}
+
+/// Writes the page of a world; `command` is the one that replays it.
+pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Result<()> {
+    let page = on_its_own(plan.seed, ", drawn", || film(plan).page(command));
+    fs::write(file, page).with_context(|| format!("can't write {}", file.display()))
+}
+
+impl ReplayCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        silence_panics();
+        let mut plan = drawn(self.seed, self.mutant.as_deref())?;
+        let reduction = self.left.reduction()?;
+        reduction.apply(&mut plan);
+        let mut tell = |line: Line| {
+            let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
+            if wanted && line.at as f64 >= self.since * 1e9 {
+                anstream::println!("{line}");
+            }
+        };
+        if !self.quiet {
+            anstream::println!("{}", plan.header());
+        }
+        let outcome = on_its_own(self.seed, "", || run(&plan, if self.quiet { None } else { Some(&mut tell) }));
+        let (begun, done) = outcome.operations;
+        anstream::println!(
+            "\nseed {}: {:.1} s simulated, {} events, {begun} operations, {done} done, {} entries committed, {} elections, \
+             trace hash {:016x}",
+            self.seed,
+            outcome.simulated as f64 / 1e9,
+            outcome.events,
+            outcome.committed,
+            outcome.elections,
+            outcome.trace_hash,
+        );
+        match &outcome.violation {
+            Some(violation) => anstream::println!("VIOLATED: {violation}"),
+            None => anstream::println!("nothing was violated"),
+        }
+        if let Some(file) = &self.html {
+            write_page(&plan, &replay_command(self.seed, &reduction, self.mutant.as_deref()), file)?;
+            anstream::println!("wrote {}", file.display());
+        }
+        Ok(Verdict::of(outcome.violation.is_none()))
+    }
+}
