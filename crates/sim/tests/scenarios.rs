@@ -24,16 +24,20 @@ struct Row {
     tests: Vec<(String, String)>,
     /// Why it can't happen, or where it belongs.
     reason: Option<String>,
+    mutants: BTreeSet<String>,
 }
 
 impl Row {
     fn parse(line: &str) -> Row {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [number, what, covered] = cells[..] else { panic!("not three cells: {line}") };
+        let [number, what, covered, mutants] = cells[..] else { panic!("not four cells: {line}") };
         let number = number.strip_prefix('S').and_then(|number| number.parse().ok());
         let number = number.unwrap_or_else(|| panic!("no S-number: {line}"));
         assert!(!what.is_empty(), "S{number} says what went wrong");
-        let mut row = Row { number, stories: Vec::new(), tests: Vec::new(), reason: None };
+        let mut row = Row { number, stories: Vec::new(), tests: Vec::new(), reason: None, mutants: BTreeSet::new() };
+        if mutants != "-" {
+            row.mutants = mutants.split(", ").map(|name| name.trim_matches('`').to_owned()).collect();
+        }
         for item in covered.split("; ") {
             let name = item.strip_suffix('`').and_then(|item| item.split_once('`'));
             match name {
@@ -67,7 +71,7 @@ fn every_scenario_has_its_row_in_order() {
 
 #[test]
 fn every_row_is_covered_or_says_why_not() {
-    for Row { number, stories, tests, reason } in table() {
+    for Row { number, stories, tests, reason, .. } in table() {
         assert!(!(stories.is_empty() && tests.is_empty() && reason.is_none()), "S{number} is covered by nothing");
         let apart = reason.as_ref().is_none_or(|reason| !reason.is_empty());
         assert!(apart, "S{number} gives an empty reason");
@@ -101,6 +105,31 @@ fn every_named_test_is_there() {
             // Nothing but other attributes stands between `#[test]` and its function.
             let before = text[..at].rsplit("\n\n").next().unwrap_or_default();
             assert!(before.contains("#[test]"), "S{}: {file}::{function} is no test", row.number);
+        }
+    }
+}
+
+/// The mutants as the museum declares them, each with its numbers: it may not be built.
+fn museum() -> BTreeMap<String, String> {
+    let text = read(&crates().join("raft/src/mutant.rs"));
+    let declared = text.lines().filter_map(|line| line.trim().strip_suffix("\",")?.split_once(" = \""));
+    declared.map(|(name, numbers)| (name.to_owned(), numbers.to_owned())).collect()
+}
+
+#[test]
+fn every_mutant_is_named_by_the_rows_of_its_numbers() {
+    let (rows, museum) = (table(), museum());
+    assert!(museum.len() >= 70, "{} mutants", museum.len());
+    for row in &rows {
+        for name in &row.mutants {
+            assert!(museum.contains_key(name), "S{}: no mutant {name}", row.number);
+        }
+    }
+    for (name, numbers) in &museum {
+        for number in numbers.split(", ").filter_map(|number| number.strip_prefix('S')?.parse::<usize>().ok()) {
+            let row = rows.iter().find(|row| row.number == number);
+            let named = row.is_some_and(|row| row.mutants.contains(name));
+            assert!(named, "{name} stands for S{number}, and its row does not say so");
         }
     }
 }

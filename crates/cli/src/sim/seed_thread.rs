@@ -29,16 +29,33 @@ fn words(panic: &(dyn std::any::Any + Send)) -> &str {
 mod tests {
     use super::*;
 
+    fn deep(levels: u64) -> u64 {
+        let room = std::hint::black_box([levels; 512]);
+        if levels == 0 { room[0] } else { deep(levels - 1) + std::hint::black_box(room)[1] }
+    }
+
     #[test]
     fn a_seed_runs_on_a_thread_of_its_name_with_room() {
-        fn deep(levels: u64) -> u64 {
-            let room = std::hint::black_box([levels; 512]);
-            if levels == 0 { room[0] } else { deep(levels - 1) + std::hint::black_box(room)[1] }
-        }
         let name = on_its_own(17, ", again", || {
             assert_eq!(deep(2_000), 2_000 * 2_001 / 2, "eight megabytes fit");
             thread::current().name().map(str::to_owned)
         });
         assert_eq!(name.as_deref(), Some("seed 17, again"));
+    }
+
+    /// Dies: for the test below, in a process of its own.
+    #[test]
+    #[ignore = "it ends the process"]
+    fn overflows() {
+        on_its_own(4711, " of the test", || deep(u64::MAX));
+    }
+
+    #[test]
+    fn a_seed_that_exhausts_its_stack_is_named() {
+        let me = std::env::current_exe().expect("a test knows its own file");
+        let names = ["--exact", "sim::seed_thread::tests::overflows", "--ignored", "--nocapture"];
+        let died = std::process::Command::new(me).args(names).output().expect("it starts");
+        let said = String::from_utf8_lossy(&died.stderr);
+        assert!(!died.status.success() && said.contains("seed 4711 of the test"), "{said}");
     }
 }

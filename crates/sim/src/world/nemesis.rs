@@ -353,21 +353,27 @@ impl World<'_> {
             from = NodeId(1 + from.0 % self.plan.voters as u64);
         }
         self.tell(Some(victim), || format!("<- {from}, a stranger: {}", crate::world::story::describe(&message)));
-        let before = self.standing(victim);
+        let before = self.standing(victim).filter(|_| !self.is_due(victim));
         self.step(victim, NodeInput::Receive { from, message });
-        let is_up = self.hosts[victim].node.is_some();
-        if is_up && before.is_some() && before != self.standing(victim) {
+        // It may have crashed in this step.
+        if let Some((before, after)) = before.zip(self.standing(victim))
+            && before != after
+        {
             let what = format!("n{} has changed by a word of someone who is no member", victim + 1);
             self.judge(Err((Rule::StrangersChangeNothing, what)));
         }
         true
     }
 
-    /// What no stranger may change; `None` if it may change by itself, something being due.
-    fn standing(&self, host: usize) -> Option<Standing> {
+    /// Whether something may change by itself in the next step.
+    fn is_due(&self, host: usize) -> bool {
         let it = &self.hosts[host];
-        let node = it.node.as_ref().filter(|node| node.next_deadline() > it.clock.shows(self.now))?;
-        let raft = node.raft();
+        it.node.as_ref().is_some_and(|node| node.next_deadline() <= it.clock.shows(self.now))
+    }
+
+    /// What no stranger may change.
+    fn standing(&self, host: usize) -> Option<Standing> {
+        let raft = self.hosts[host].node.as_ref()?.raft();
         Some(Standing {
             term: raft.term(),
             voted_for: raft.voted_for(),
