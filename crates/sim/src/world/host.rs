@@ -62,7 +62,7 @@ pub(crate) struct Host {
     pub(crate) fail_sync: bool,
     /// It is configured in its own way, not like the others.
     pub(crate) own_ways: bool,
-    /// What it was last seen to be.
+    /// It is broken for good: nothing starts it.
     pub(crate) stays_down: bool,
     /// So many more starts find the disk unreadable.
     pub(crate) unreadable: usize,
@@ -70,7 +70,7 @@ pub(crate) struct Host {
     pub(crate) busy_until: Moment,
     /// What it knows of its peers, while it leads.
     pub(crate) matches: Matches,
-    /// For sabotage: its disk at an earlier start.
+    /// For sabotage: its disk at an earlier start, if such copies are made.
     image: Option<Box<Disk>>,
     keeps_images: bool,
 }

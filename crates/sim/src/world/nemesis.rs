@@ -38,6 +38,8 @@ pub(crate) enum Mending {
         left: u64,
     },
     Succession(Succession),
+    /// The operator thinks better of a change.
+    Regret,
     /// It looks for someone midway, so many times more.
     Midway {
         fault: Fault,
@@ -421,6 +423,7 @@ impl World<'_> {
                 }
             }
             Mending::Succession(succession) => self.go_on_succeeding(succession),
+            Mending::Regret => self.regret(),
             Mending::Midway { fault, left } => self.wait_for_midway(fault, left),
         }
     }

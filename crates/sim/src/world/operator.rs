@@ -9,6 +9,7 @@ use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId};
 
 use crate::world::coverage::Fault;
 use crate::world::host::Asker;
+use crate::world::nemesis::Mending;
 use crate::world::stage::{Event, World};
 
 /// Most voters of any group that is asked for.
@@ -92,8 +93,23 @@ impl World<'_> {
         }
         let token = self.hosts[leader].token(Asker::Operator);
         self.tell(Some(leader), || format!("is asked to change the membership: {change:?}"));
+        let reverts = change == MembershipChange::Revert;
         self.step(leader, NodeInput::ChangeMembership { token, change });
+        if !reverts && self.may_strike() && self.chances.nemesis.percent(30) {
+            let heartbeat = self.plan.settings.heartbeat;
+            let at = self.now + self.chances.nemesis.magnitude(heartbeat / 64, heartbeat * 2);
+            self.later(at, Mending::Regret);
+        }
         true
+    }
+
+    /// Takes back a change that is under way: a joint configuration is in force for a short time only,
+    /// so chance alone would hardly ever meet it.
+    pub(crate) fn regret(&mut self) {
+        let leader = self.leading.last().and_then(|leader| self.hosts[*leader].node.as_ref());
+        if leader.is_some_and(|node| node.raft().membership().is_joint()) {
+            self.ask_for(MembershipChange::Revert);
+        }
     }
 
     /// A disk is lost for good, with all that it held; a new replica takes its place. Never so many
