@@ -111,7 +111,7 @@ pub(crate) fn decode(place: Place, bytes: &[u8]) -> Option<Batch> {
         return None;
     }
     let mut reader = Reader::new(covered);
-    let (log_version, hard_version) = (reader.u64("version").ok()?, reader.u64("version").ok()?);
+    let (log_version, hard_version) = (reader.count("version").ok()?, reader.count("version").ok()?);
     let mut records = Vec::new();
     while !reader.is_empty() {
         records.push(Record::decode(&mut reader).ok()?);

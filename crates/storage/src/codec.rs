@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use bowline_raft::{Group, HardState, Index, Membership, NodeId, Position, SnapshotHeader, Term};
 
+/// No count that was really counted gets there.
+pub(crate) const GREATEST_COUNT: u64 = 1 << 62;
+
 /// Bytes that don't say what they should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
@@ -51,9 +54,19 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed(what)) }
     }
 
+    /// An index, a counter or a sequence number: far from where arithmetic ends.
+    pub(crate) fn count(&mut self, what: &'static str) -> Result<u64, Malformed> {
+        self.u64(what).and_then(|count| if count <= GREATEST_COUNT { Ok(count) } else { Err(Malformed(what)) })
+    }
+
+    fn term(&mut self) -> Result<Term, Malformed> {
+        let term = Term(self.u64("term")?);
+        if term <= Term::GREATEST { Ok(term) } else { Err(Malformed("term")) }
+    }
+
     pub(crate) fn position(&mut self) -> Result<Position, Malformed> {
-        let index = Index(self.u64("index")?);
-        Ok(Position::new(index, Term(self.u64("term")?)))
+        let index = Index(self.count("index")?);
+        Ok(Position::new(index, self.term()?))
     }
 
     pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, Malformed> {
@@ -65,7 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn hard_state(&mut self) -> Result<HardState, Malformed> {
-        let term = Term(self.u64("term")?);
+        let term = self.term()?;
         let voted = self.flag("vote")?;
         let candidate = NodeId(self.u64("vote")?);
         match (voted, candidate.0) {

@@ -6,6 +6,7 @@ use crate::batch::{self, BATCH_HEADER, Place};
 use crate::disk::{SECTOR, SimDisk};
 use crate::identity::{Binding, ClusterId, Identity};
 use crate::log::Options;
+use crate::sector::HEADER;
 use crate::segments::segment_path;
 use crate::{create, open};
 
@@ -32,11 +33,19 @@ pub fn fuzz_recovery(data: &[u8]) {
         }),
         5 => disk.damage(&segment_path(1), |bytes| bytes.truncate(data.len())),
         kind => {
-            // As a batch of its own: in place of the second checkpoint's successor, or of the first.
-            let start = if kind == 6 { 2 } else { 0 };
+            // With right checksums: records after the checkpoints, or checkpoints with some bytes changed.
+            let start = if kind == 6 { 2 } else { u32::from(choice / 8 % 2) };
             let place = Place { binding: Binding::of(&identity), segment: 1, start };
             let mut payload = vec![0; BATCH_HEADER];
-            payload.extend_from_slice(&data[..data.len().min(2048)]);
+            if kind == 6 {
+                payload.extend_from_slice(&data[..data.len().min(2048)]);
+            } else {
+                payload = checkpoint_payload(&disk, start);
+                for change in data.chunks_exact(2) {
+                    let at = usize::from(change[0]) % payload.len();
+                    payload[at] ^= change[1];
+                }
+            }
             let sectors = batch::seal(place, Index(9), payload);
             let offset = start as usize * SECTOR;
             disk.damage(&segment_path(1), |bytes| {
@@ -45,10 +54,22 @@ pub fn fuzz_recovery(data: &[u8]) {
             });
         }
     }
+    if choice / 16 % 2 == 1 {
+        // The other checkpoint must not come to the rescue.
+        disk.damage(&segment_path(1), |bytes| bytes.iter_mut().skip(SECTOR).take(SECTOR).for_each(|byte| *byte = 0));
+    }
     if let Ok(opened) = open(&disk, identity.cluster, identity.replica, &options) {
         drop(opened);
         // What was made of it must be readable in its turn.
         let again = open(&disk, identity.cluster, identity.replica, &options);
         assert!(again.is_ok(), "what was opened once opens again: {:?}", again.err());
     }
+}
+
+/// The payload of a checkpoint of one sector, as it was written.
+fn checkpoint_payload(disk: &SimDisk, start: u32) -> Vec<u8> {
+    let bytes = disk.content(&segment_path(1)).unwrap_or_default();
+    let sector = &bytes[start as usize * SECTOR..(start as usize + 1) * SECTOR];
+    let length = u32::from_le_bytes(sector[HEADER..HEADER + 4].try_into().expect("four bytes"));
+    sector[HEADER..HEADER + BATCH_HEADER + length as usize].to_vec()
 }

@@ -63,9 +63,9 @@ fn decode(binding: Binding, slot: u64, sector: &[u8]) -> Result<Slot, Malformed>
     if reader.bytes(4, "slot")? != MAGIC || sum != crc32c::crc32c_append(binding.at(&[slot]), &sector[4..]) {
         return Err(Malformed("slot"));
     }
-    let version = reader.u64("version")?;
+    let version = reader.count("version")?;
     let hard_state = reader.hard_state()?;
-    let log_version = reader.u64("version")?;
+    let log_version = reader.count("version")?;
     let extent = (reader.u64("segment")?, reader.u32("start")?, reader.u32("length")?);
     Ok(Slot { version, hard_state, log_version, extent: (extent.2 > 0).then_some(extent) })
 }

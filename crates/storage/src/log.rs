@@ -38,7 +38,7 @@ impl Default for Options {
 impl Options {
     pub(crate) fn validate(&self) -> Result<(), String> {
         let bytes = self.segment_bytes;
-        if !(4 << 10..=1 << 30).contains(&bytes) || bytes % SECTOR as u64 != 0 {
+        if !(4 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(SECTOR as u64) {
             return Err(format!("segment_bytes is {bytes}: a multiple of 512 from 4096 to {} is allowed", 1u64 << 30));
         }
         if self.reserve_bytes > bytes / 2 {
@@ -139,9 +139,9 @@ struct Tail<F> {
 }
 
 impl<F> Tail<F> {
-    /// Bytes of records that the next batch may have.
+    /// Bytes of records that the next batch may have. A damaged file may end early.
     fn room(&self) -> usize {
-        room_in((self.sectors - self.next) as usize)
+        room_in(self.sectors.saturating_sub(self.next) as usize)
     }
 }
 
@@ -279,7 +279,7 @@ impl<D: Disk> Log<D> {
             bytes_written: 0,
         };
         log.refresh_spares()?;
-        if replay.lost.is_some() {
+        if replay.lost.is_some() || replay.begins_anew {
             let previous = if replay.begins_anew { None } else { Some(replay.cut) };
             if replay.begins_anew {
                 log.dead.extend(log.earlier.drain(..).map(|(sequence, _)| sequence).chain([log.tail.sequence]));

@@ -3,7 +3,7 @@
 //! A record is its kind (one byte), the length of its body (four bytes) and its body. Records live in
 //! batches (`batch.rs`), whose checksums cover every byte of them.
 
-use bowline_raft::{Entry, HardState, Index, Payload, Position, SnapshotHeader, Term};
+use bowline_raft::{Entry, HardState, Index, Payload, Position, SnapshotHeader};
 use bytes::Bytes;
 
 use crate::codec::{Malformed, Put, Reader};
@@ -98,14 +98,14 @@ impl Checkpoint {
         let continues = reader.flag("previous")?;
         let previous = (reader.u64("previous")?, reader.u32("previous")?);
         let hard_state = reader.hard_state()?;
-        let hard_version = reader.u64("hard version")?;
-        let log_version = reader.u64("log version")?;
+        let hard_version = reader.count("hard version")?;
+        let log_version = reader.count("log version")?;
         let last = reader.position()?;
         let base = if reader.flag("base")? { Some(reader.snapshot_header()?) } else { None };
         let suspicion = if reader.flag("suspicion")? {
             let valid_up_to = reader.position()?;
             let known = reader.flag("reach")?;
-            let index = Index(reader.u64("reach")?);
+            let index = Index(reader.count("reach")?);
             Some(Suspicion { valid_up_to, may_reach: known.then_some(index) })
         } else {
             None
@@ -182,7 +182,7 @@ impl Record {
         let record = match kind {
             1 => Record::Checkpoint(Box::new(Checkpoint::decode(&mut body)?)),
             2 => Record::HardState(body.hard_state()?),
-            3 => Record::Truncate(Index(body.u64("index")?)),
+            3 => Record::Truncate(Index(body.count("index")?)),
             4 => return decode_entry(body, length).map(Record::Entry),
             5 => Record::Snapshot(body.snapshot_header()?),
             6 => Record::Compacted(body.snapshot_header()?),
@@ -196,7 +196,7 @@ impl Record {
 
 fn decode_entry(mut body: Reader<'_>, length: usize) -> Result<Entry, Malformed> {
     let Position { index, term } = body.position()?;
-    if index == Index(0) || index == Index(u64::MAX) || term > Term::GREATEST {
+    if index == Index(0) {
         return Err(Malformed("entry"));
     }
     let payload = match body.u8("payload")? {

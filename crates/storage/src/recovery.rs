@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bowline_raft::{Entry, HardState, Index, Position, Term};
+use bowline_raft::{Entry, HardState, Index, Position, SnapshotHeader, Term};
 
 use crate::batch::{self, Place};
 use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
@@ -119,6 +119,18 @@ impl Replay {
         version < self.hard_needed || (self.copies.damaged && self.hard_may_be_later)
     }
 
+    /// Starts over from a whole snapshot beyond what is left of a log: what it holds isn't lost.
+    pub(crate) fn start_from(&mut self, header: &SnapshotHeader) {
+        self.entries.clear();
+        self.state.cut_at(header.position);
+        self.state.base = Some(header.clone());
+        self.begins_anew = true;
+        self.lost = self.lost.filter(|lost| lost.may_reach.is_none_or(|reach| reach > header.position.index));
+        if let Some(lost) = &mut self.lost {
+            lost.valid_up_to = header.position;
+        }
+    }
+
     fn lose_from(&mut self, valid_up_to: Position, reach: Index) {
         let may_reach = match self.lost {
             Some(lost) => lost.may_reach.map(|earlier| earlier.max(reach)),
@@ -154,22 +166,40 @@ pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<F
     let lost = || OpenError::LogLost { place: disk.place() };
     let top = heads.iter().rposition(|head| head.checkpoint.is_some()).ok_or_else(lost)?;
     let chain = chain_up_to(&heads, top);
-    let first = chain.first().expect("it holds the top at least").sequence;
-    let head = heads.iter().find(|head| head.sequence == first);
-    let checkpoint = head.and_then(|head| head.checkpoint.as_ref()).ok_or_else(lost)?;
-
-    let mut reading = Reading::new(binding, State::at(checkpoint), copies, findings);
-    for (at, link) in chain.iter().enumerate() {
-        let bytes = read_segment(disk, link.sequence)?;
-        reading.segment(link.sequence, &bytes, link.end, at + 1 == chain.len());
+    let attempt = |from: usize| -> Result<Option<(Replay, Vec<Finding>)>, DiskError> {
+        let mut findings = Vec::new();
+        let Some(checkpoint) = heads.iter().find(|head| head.sequence == chain[from].sequence) else { return Ok(None) };
+        let Some(checkpoint) = &checkpoint.checkpoint else { return Ok(None) };
+        let mut reading = Reading::new(binding, State::at(checkpoint), copies, &mut findings);
+        for (at, link) in chain.iter().enumerate().skip(from) {
+            let bytes = read_segment(disk, link.sequence)?;
+            reading.segment(link.sequence, &bytes, link.end, at + 1 == chain.len());
+        }
+        for head in &heads[top + 1..] {
+            reading.begun(head.sequence, &read_segment(disk, head.sequence)?);
+        }
+        let mut replay = reading.finish(listing.clone());
+        check_base(&mut replay, &mut findings);
+        Ok(Some((replay, findings)))
+    };
+    let (mut replay, mut found) = attempt(0)?.ok_or_else(lost)?;
+    if replay.lost.is_some() {
+        // Damage in a segment that a snapshot covers takes nothing: the later ones say it all.
+        for from in 1..chain.len() {
+            if let Some((later, at_end)) = attempt(from)?
+                && later.lost.is_none()
+            {
+                replay = later;
+                found.retain(|finding| !at_end.contains(finding));
+                found.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
+                found.extend(at_end);
+                break;
+            }
+        }
     }
-    for head in &heads[top + 1..] {
-        reading.begun(head.sequence, &read_segment(disk, head.sequence)?);
-    }
-    let mut replay = reading.finish(listing);
+    findings.extend(found);
     let in_use: Vec<u64> = replay.earlier.iter().map(|(sequence, _)| *sequence).chain([replay.cut.0]).collect();
     replay.dead = heads.iter().map(|head| head.sequence).filter(|sequence| !in_use.contains(sequence)).collect();
-    check_base(&mut replay, findings);
     settle_hard_state(disk, &mut replay, findings)?;
     Ok(replay)
 }

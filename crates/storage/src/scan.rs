@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bowline_raft::{Entry, HardState, Index};
+use bowline_raft::{Entry, HardState, Index, Position, Term};
 
 use crate::batch::{self, Batch, Place};
 use crate::disk::SECTOR;
@@ -227,6 +227,10 @@ impl<'a> Reading<'a> {
         self.state.apply(&record)?;
         match record {
             Record::Checkpoint(checkpoint) => {
+                if self.state.last() == Position::new(checkpoint.last.index, Term(0)) {
+                    // Truncated to an entry before the first segment that is left: see `Terms`.
+                    self.state.cut_at(checkpoint.last);
+                }
                 if checkpoint.last != self.state.last() || checkpoint.base != self.state.base {
                     return Err(format!(
                         "the segment begins after {}, not after {}",
@@ -315,11 +319,12 @@ impl<'a> Reading<'a> {
             let what = "a crash tore the last write, which nobody was told of";
             self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, what));
             if self.lost.is_none() {
-                self.torn = Some(torn);
+                self.torn = Some(torn.start..torn.end.min(sectors_of(bytes)));
             }
             return;
         }
-        if let Some(end) = self.known_otherwise(sequence, at, &extent) {
+        let known = self.known_otherwise(sequence, at, &extent).filter(|end| *end <= sectors_of(bytes));
+        if let Some(end) = known {
             let what = "damaged, and known from its second copy";
             self.findings.push(Finding::new(&file, extent, Verdict::Repaired, what));
             self.cut = (sequence, end);
@@ -339,7 +344,7 @@ impl<'a> Reading<'a> {
         }
         let second = self.checkpoint.filter(|(segment, len)| (*segment, *len) == (sequence, at));
         if let Some((_, len)) = second
-            && extent.end <= at + len
+            && extent.end <= at.checked_add(len)?
         {
             return Some(at + len);
         }
@@ -347,7 +352,8 @@ impl<'a> Reading<'a> {
             !self.copies.damaged && copy.version > self.state.hard_version && copy.log_version == self.state.log_version
         })?;
         let (segment, start, len) = copy.extent?;
-        ((segment, start) == (sequence, at) && extent.end <= at + len).then_some(at + len)
+        let end = at.checked_add(len)?;
+        ((segment, start) == (sequence, at) && extent.end <= end).then_some(end)
     }
 
     /// The last index that entries in damaged sectors can have had; `None` if nothing bounds it.

@@ -1,5 +1,8 @@
 //! One sector: what makes it this replica's, of this segment, at this place; and what it is if it isn't.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use bowline_raft::Index;
 
 use crate::disk::SECTOR;
@@ -98,11 +101,53 @@ pub(crate) fn classify(binding: Binding, segment: u64, at: u32, sector: &[u8]) -
 /// this size apart that differ in up to five bits, so a sector of *this* life with a bit flipped never
 /// passes.
 fn is_old_but_for_one_bit(binding: Binding, segment: u64, at: u32, sector: &[u8]) -> bool {
+    // What a flipped bit does to a checksum depends on its place alone.
+    static EFFECTS: OnceLock<BTreeMap<u32, usize>> = OnceLock::new();
+    let effects = EFFECTS.get_or_init(effects_of_single_bits);
+    let effect = word(sector, 0) ^ checksum(binding, at, sector);
+    let Some(bit) = effects.get(&effect) else { return false };
     let mut candidate: [u8; SECTOR] = sector.try_into().expect("a sector's size");
-    (0..SECTOR * 8).any(|bit| {
-        candidate[bit / 8] ^= 1 << (bit % 8);
-        let old = whole(binding, at, &candidate).is_some_and(|header| header.segment < segment);
-        candidate[bit / 8] ^= 1 << (bit % 8);
-        old
-    })
+    candidate[bit / 8] ^= 1 << (bit % 8);
+    whole(binding, at, &candidate).is_some_and(|header| header.segment < segment)
+}
+
+/// By how a sector's stored and computed checksums differ: which bit has flipped, if it is one.
+fn effects_of_single_bits() -> BTreeMap<u32, usize> {
+    let mut sector = [0; SECTOR];
+    let nothing = crc32c::crc32c(&sector[4..]);
+    let mut effects = BTreeMap::new();
+    for bit in 0..SECTOR * 8 {
+        sector[bit / 8] ^= 1 << (bit % 8);
+        effects.insert(word(&sector, 0) ^ crc32c::crc32c(&sector[4..]) ^ nothing, bit);
+        sector[bit / 8] = 0;
+    }
+    effects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{ClusterId, Identity};
+
+    #[test]
+    fn one_flipped_bit_is_told_from_a_sector_of_this_life() {
+        let identity = Identity { cluster: ClusterId(5), replica: bowline_raft::NodeId(1), incarnation: 8 };
+        let binding = Binding::of(&identity);
+        let header = SectorHeader { segment: 6, batch_start: 3, batch_len: 1, reach: Index(4) };
+        let mut sector = [0x5a; SECTOR];
+        seal(binding, 3, header, &mut sector);
+        assert_eq!(classify(binding, 6, 3, &sector), Sector::Current(header));
+        assert_eq!(classify(binding, 7, 3, &sector), Sector::Unwritten);
+        assert_eq!(classify(binding, 5, 3, &sector), Sector::Damaged);
+        assert_eq!(classify(binding, 6, 4, &sector), Sector::Damaged);
+        for bit in 0..SECTOR * 8 {
+            let mut flipped = sector;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(classify(binding, 6, 3, &flipped), Sector::Damaged, "bit {bit}");
+            assert_eq!(classify(binding, 7, 3, &flipped), Sector::UnwrittenRotten, "bit {bit}");
+            let mut zeros = [0; SECTOR];
+            zeros[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(classify(binding, 6, 3, &zeros), Sector::UnwrittenRotten, "bit {bit}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The files of the log: their names, and how one comes into being filled with zeros.
 
+use crate::codec::GREATEST_COUNT;
 use crate::disk::{Disk, DiskError, File, SECTOR};
 
 pub(crate) const LOG_DIR: &str = "log";
@@ -30,7 +31,8 @@ pub(crate) fn spare_path(sequence: u64) -> String {
 }
 
 fn sequence(name: &str) -> Option<u64> {
-    (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok()).flatten()
+    let number = (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok()).flatten();
+    number.filter(|number| *number <= GREATEST_COUNT)
 }
 
 /// Reads the folder.

@@ -10,7 +10,8 @@ use crate::record::{Checkpoint, Record};
 /// Acknowledged entries may be missing: damage has been found, and not yet been made good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
-    /// Up to here the log is whole.
+    /// Up to here the log is as it was before the first write that can't be read: nothing is missing, but
+    /// a truncation that came later may be.
     pub valid_up_to: Position,
     /// No entry beyond this one can have been acknowledged; `None`: not known.
     pub may_reach: Option<Index>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bowline_raft::{Index, Membership, NodeId, Position, Recovered, SnapshotHeader};
 
 use crate::disk::{Disk, DiskError};
-use crate::hard_state::{self, Slot};
+use crate::hard_state::{self, HARD_STATE_FILE, Slot};
 use crate::identity::{self, Binding, ClusterId, IDENTITY_FILE, Identity};
 use crate::log::{Log, Options};
 use crate::recovery::{self, Finding, Verdict};
@@ -14,6 +14,8 @@ use crate::snapshot::{SNAPSHOT_DIR, Snapshots};
 use crate::state::{State, Suspicion};
 
 const LOCK_FILE: &str = "lock";
+/// There while a folder is being made.
+const UNFINISHED_FILE: &str = "unfinished";
 
 /// Why a folder isn't opened. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +58,15 @@ pub enum OpenError {
         place: String,
         /// Whose it is.
         found: Identity,
+    },
+    /// There is data, but it doesn't say whose.
+    #[error(
+        "{place} holds data, but the file that says whose is missing: it is not touched; bring that file back, or choose an \
+         empty folder and a new id"
+    )]
+    Unclaimed {
+        /// The folder.
+        place: String,
     },
     /// Both copies of the identity are unreadable.
     #[error(
@@ -155,9 +166,18 @@ pub fn create<D: Disk>(
     if let Some(found) = identity::read(disk)? {
         return Err(OpenError::AlreadyThere { place: disk.place(), found: found.identity });
     }
+    let names = disk.list("")?;
+    let is_there = |file: &str| names.iter().any(|name| name == file);
+    if !is_there(UNFINISHED_FILE) {
+        if is_there(HARD_STATE_FILE) || !disk.list(LOG_DIR)?.is_empty() || !disk.list(SNAPSHOT_DIR)?.is_empty() {
+            return Err(OpenError::Unclaimed { place: disk.place() });
+        }
+        disk.create(UNFINISHED_FILE)?;
+        disk.sync_dir("")?;
+    }
     for dir in [LOG_DIR, SNAPSHOT_DIR] {
         disk.make_dir(dir)?;
-        // What an interrupted attempt has left; without an identity it is nobody's.
+        // What an interrupted attempt has left.
         for name in disk.list(dir)? {
             disk.remove(&format!("{dir}/{name}"))?;
         }
@@ -169,8 +189,10 @@ pub fn create<D: Disk>(
     let empty = Slot { version: 0, hard_state: state.hard_state, log_version: 0, extent: None };
     hard_state::write_both(disk, binding, &empty)?;
     crate::log::found(disk, identity, &state, options)?;
-    // Last: a folder with an identity is a whole one.
+    // A folder with an identity is a whole one.
     identity::write(disk, identity)?;
+    disk.remove(UNFINISHED_FILE)?;
+    disk.sync_dir("")?;
     Ok(())
 }
 
@@ -194,6 +216,7 @@ pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Op
     if (identity.cluster, identity.replica) != (cluster, replica) {
         return Err(OpenError::Foreign { place: disk.place(), found: identity, cluster, replica });
     }
+    disk.remove(UNFINISHED_FILE)?;
     let mut findings = Vec::new();
     if found.needs_repair {
         identity::write(disk, &identity)?;
@@ -207,12 +230,36 @@ pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Op
     Ok(Opened { identity, recovery, log, snapshots })
 }
 
+/// If a part of the log is lost that a whole snapshot holds, the snapshot takes its place. Every snapshot
+/// that is stored holds committed entries only.
+fn save_by_snapshot<D: Disk>(snapshots: &Snapshots<D>, replay: &mut recovery::Replay) -> Result<(), OpenError> {
+    let Some(lost) = replay.lost else { return Ok(()) };
+    for position in snapshots.list()?.into_iter().rev() {
+        if position.index <= lost.valid_up_to.index || position.term > replay.state.hard_state.term {
+            continue;
+        }
+        match snapshots.verify(position) {
+            Ok(header) => {
+                replay.start_from(&header);
+                return Ok(());
+            }
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error.into_disk_error().into()),
+        }
+    }
+    Ok(())
+}
+
 /// Finds the snapshot that the replica starts from: the newest whole one that the log leads to.
 fn choose_snapshot<D: Disk>(
     snapshots: &Snapshots<D>,
     mut replay: recovery::Replay,
     mut findings: Vec<Finding>,
 ) -> Result<(Recovery, recovery::Replay), OpenError> {
+    save_by_snapshot(snapshots, &mut replay)?;
+    if replay.lost.is_none() {
+        findings.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
+    }
     let base = replay.state.base.clone();
     let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
     let mut chosen: Option<SnapshotHeader> = None;

@@ -358,6 +358,23 @@ impl SimDisk {
         self.damage(path, |bytes| bytes[byte] ^= 1 << (bit % 8));
     }
 
+    /// Forgets that the unsynced writes of a file are dirty: they are seen, and no sync will ever bring them
+    /// to the disk. Some systems do that after a sync that failed.
+    pub fn forget_dirty(&self, path: &str) {
+        let mut state = self.state();
+        let inode = state.names.get(path).copied();
+        if let Some(inode) = inode.and_then(|inode| state.inodes.get_mut(&inode)) {
+            inode.pending.clear();
+        }
+    }
+
+    /// Takes a file away behind everybody's back, durably.
+    pub fn lose(&self, path: &str) {
+        let mut state = self.state();
+        state.names.remove(path);
+        state.durable_names.remove(path);
+    }
+
     /// Puts a file there, durably.
     pub fn put(&self, path: &str, bytes: Vec<u8>) {
         let mut state = self.state();
