@@ -212,3 +212,121 @@ fn decode_entry(mut body: Reader<'_>, length: usize) -> Result<Entry, Malformed>
     body.end("entry")?;
     Ok(Entry { index, term, payload })
 }
+
+#[cfg(test)]
+mod tests {
+    use bowline_raft::{Group, Membership, NodeId, Term};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::{self, Place};
+    use crate::identity::Binding;
+
+    fn ids() -> impl Strategy<Value = Vec<NodeId>> {
+        prop::collection::vec(any::<u64>().prop_map(NodeId), 0..9)
+    }
+
+    fn groups() -> impl Strategy<Value = Group> {
+        (ids(), ids()).prop_map(|(voters, learners)| Group {
+            voters: voters.into_iter().collect(),
+            learners: learners.into_iter().collect(),
+        })
+    }
+
+    fn memberships() -> impl Strategy<Value = Membership> {
+        (groups(), prop::option::of(groups())).prop_map(|(incoming, outgoing)| match outgoing {
+            Some(outgoing) => Membership::joint(outgoing, incoming),
+            None => Membership::simple(incoming),
+        })
+    }
+
+    fn positions() -> impl Strategy<Value = Position> {
+        (1..1u64 << 60, 0..1u64 << 60).prop_map(|(index, term)| Position::new(Index(index), Term(term)))
+    }
+
+    fn headers() -> impl Strategy<Value = SnapshotHeader> {
+        (positions(), memberships()).prop_map(|(position, membership)| SnapshotHeader { position, membership })
+    }
+
+    fn hard_states() -> impl Strategy<Value = HardState> {
+        (0..1u64 << 60, prop::option::of(any::<u64>().prop_map(NodeId)))
+            .prop_map(|(term, voted_for)| HardState { term: Term(term), voted_for })
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let payload = prop_oneof![
+            Just(Payload::Blank),
+            prop::collection::vec(any::<u8>(), 0..2000).prop_map(|bytes| Payload::Command(Bytes::from(bytes))),
+            memberships().prop_map(Payload::Membership),
+        ];
+        (positions(), payload).prop_map(|(Position { index, term }, payload)| Entry { index, term, payload })
+    }
+
+    fn checkpoints() -> impl Strategy<Value = Checkpoint> {
+        let suspicion = (positions(), prop::option::of((0..1u64 << 60).prop_map(Index)))
+            .prop_map(|(valid_up_to, may_reach)| Suspicion { valid_up_to, may_reach });
+        let previous = prop::option::of((any::<u64>(), any::<u32>()));
+        let counts = (0..1u64 << 60, 0..1u64 << 60);
+        let parts =
+            (previous, hard_states(), counts, prop::option::of(headers()), positions(), prop::option::of(suspicion));
+        parts.prop_map(|(previous, hard_state, (hard_version, log_version), base, last, suspicion)| {
+            let identity = Identity { cluster: ClusterId(1), replica: NodeId(2), incarnation: 3 };
+            Checkpoint { identity, previous, hard_state, hard_version, log_version, base, last, suspicion }
+        })
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        prop_oneof![
+            checkpoints().prop_map(|checkpoint| Record::Checkpoint(Box::new(checkpoint))),
+            hard_states().prop_map(Record::HardState),
+            positions().prop_map(|position| Record::Truncate(position.index)),
+            entries().prop_map(Record::Entry),
+            headers().prop_map(Record::Snapshot),
+            headers().prop_map(Record::Compacted),
+            Just(Record::Repaired),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(record in records(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            prop_assert_eq!(bytes.len(), record.encoded_len());
+            let short = &bytes[..cut.index(bytes.len())];
+            prop_assert!(Record::decode(&mut Reader::new(short)).is_err());
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(Record::decode(&mut reader), Ok(record));
+            prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn garbage_is_read_without_panic(bytes: Vec<u8>) {
+            let _ = Record::decode(&mut Reader::new(&bytes));
+        }
+
+        #[test]
+        fn a_batch_is_read_where_it_was_written_and_nowhere_else(
+            records in prop::collection::vec(records(), 1..12),
+            start in 0u32..4,
+        ) {
+            let identity = Identity { cluster: ClusterId(1), replica: NodeId(2), incarnation: 3 };
+            let place = Place { binding: Binding::of(&identity), segment: 5, start };
+            let sectors = batch::encode(place, (7, 8), Index(9), records.iter());
+            let mut bytes = vec![0; start as usize * crate::SECTOR];
+            bytes.extend_from_slice(&sectors);
+            let batch = batch::decode(place, &bytes).expect("it was just written");
+            prop_assert_eq!((batch.log_version, batch.hard_version, batch.reach), (7, 8, Index(9)));
+            prop_assert_eq!(batch.len as usize * crate::SECTOR, sectors.len());
+            prop_assert_eq!(batch.records, records);
+            // One sector on, in another segment, or in another's folder, it is nothing.
+            bytes.splice(0..0, vec![0; crate::SECTOR]);
+            let later = Place { start: start + 1, ..place };
+            prop_assert!(batch::decode(later, &bytes).is_none());
+            let other = Binding::of(&Identity { incarnation: 4, ..identity });
+            for wrong in [Place { segment: 6, ..place }, Place { binding: other, ..place }] {
+                prop_assert!(batch::decode(wrong, &bytes[crate::SECTOR..]).is_none());
+            }
+        }
+    }
+}

@@ -24,6 +24,7 @@ fn garbage_in_any_file_never_panics() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
     #[test]
     fn nor_does_what_proptest_thinks_of(data: Vec<u8>) {
         fuzz_recovery(&data);

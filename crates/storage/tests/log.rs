@@ -128,6 +128,22 @@ fn a_flip_in_the_last_acknowledged_record_is_suspect_until_it_is_repaired() {
 }
 
 #[test]
+fn one_damaged_sector_of_a_large_last_batch_is_no_torn_write() {
+    let (disk, mut opened) = fresh();
+    write(&mut opened.log, &[vote(1, 1), append(1, 1)]);
+    write(&mut opened.log, &[Write::Append((2..=6).map(|index| entry(index, 1, 400)).collect())]);
+    drop(opened);
+    let (path, last) = last_sector(&disk);
+    for sector in last - 4..=last {
+        let disk = disk.fork();
+        disk.flip(&path, sector * 4096 + 2222);
+        let suspect = again(&disk).recovery.suspect.expect("acknowledged, and damaged");
+        // The other sectors of the batch say how far it went.
+        assert_eq!((suspect.valid_up_to.index, suspect.may_reach), (Index(1), Some(Index(6))));
+    }
+}
+
+#[test]
 fn damage_in_the_middle_keeps_what_is_before_and_says_how_far_the_log_went() {
     let (disk, mut opened) = fresh();
     write(&mut opened.log, &[vote(1, 1)]);
