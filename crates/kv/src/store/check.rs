@@ -204,12 +204,16 @@ fn shares_key(one: &BTreeSet<&[u8]>, other: &BTreeSet<&[u8]>) -> bool {
 struct Intervals(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Intervals {
-    /// Adds what a deletion covers. As in etcd, the end that stands for "every key from here on" is
-    /// no exception here: such a deletion covers only its first key, like any range that is empty.
+    /// Adds what a deletion covers. A range that is empty covers nothing; nor does, as in a real etcd,
+    /// one whose end stands for "every key from here on".
     fn add(&mut self, key: &[u8], range_end: &[u8]) {
-        let mut next = key.to_vec();
-        next.push(0);
-        self.insert(key.to_vec(), next.max(range_end.to_vec()));
+        if range_end.is_empty() {
+            let mut next = key.to_vec();
+            next.push(0);
+            self.insert(key.to_vec(), next);
+        } else if range_end > key {
+            self.insert(key.to_vec(), range_end.to_vec());
+        }
     }
 
     fn insert(&mut self, mut start: Vec<u8>, mut end: Vec<u8>) {
