@@ -59,7 +59,7 @@ pub use reply::{Reply, Response, decode_reply, encode_reply};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;
 
-use index::{KeyIndex, Version};
+use index::{IndexBuilder, KeyIndex, Version};
 use meta::Meta;
 use read::{Failure, View};
 
@@ -88,13 +88,13 @@ impl<E: Engine> Store<E> {
     /// # Errors
     /// The engine can't be read, or does not hold what it should.
     pub fn open(mut engine: E) -> Result<Store<E>, EngineError> {
-        let mut index = KeyIndex::default();
         let Some(meta) = Meta::decode(&engine.meta()?)? else {
             // Without a note, records are the leavings of a restore that did not end.
             let meta = Meta::default();
             engine.write(&Batch { clear: true, meta: meta.encode(), ..Batch::default() })?;
-            return Ok(Store::of(engine, index, meta));
+            return Ok(Store::of(engine, KeyIndex::default(), meta));
         };
+        let mut index = IndexBuilder::default();
         let mut failed = None;
         let whole = Revision::default()..Revision::start_of(i64::MAX);
         engine.reader()?.scan(whole.start, whole.end, &mut |at, record| match Version::of(at, &record) {
@@ -112,7 +112,7 @@ impl<E: Engine> Store<E> {
             }
         })?;
         failed.map_or(Ok(()), Err)?;
-        Ok(Store::of(engine, index, meta))
+        Ok(Store::of(engine, index.build(), meta))
     }
 
     fn of(engine: E, index: KeyIndex, meta: Meta) -> Store<E> {

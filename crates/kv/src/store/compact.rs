@@ -25,10 +25,10 @@ pub struct Progress {
     pub done: bool,
 }
 
-/// A record that nobody can see any more, and its key.
-struct Leaving {
+/// A record between two compactions, that may make others go.
+struct Witness {
     key: Box<[u8]>,
-    at: Revision,
+    version: Version,
 }
 
 impl<E: Engine> Store<E> {
@@ -68,8 +68,8 @@ impl<E: Engine> Store<E> {
             return Ok(Progress { done: true, ..Progress::default() });
         }
         self.try_flush()?;
-        let mut leavings = Vec::new();
-        let (examined, last) = self.find_leavings(budget, |leaving| leavings.push(leaving))?;
+        let mut witnesses = Vec::new();
+        let (examined, last) = self.witnesses(budget, |witness| witnesses.push(witness))?;
         let done = examined < budget;
         if done {
             self.meta.scrubbed = self.meta.compacted;
@@ -78,51 +78,57 @@ impl<E: Engine> Store<E> {
         } else if let Some(last) = last {
             self.meta.cursor = last.next();
         }
-        let deletes: Vec<_> = leavings.iter().map(|leaving| leaving.at).collect();
-        self.write_batch(&Batch { deletes: &deletes, ..Batch::default() })?;
-        for leaving in &leavings {
-            self.index.forget(&leaving.key, leaving.at);
+        let mut deletes = Vec::new();
+        for Witness { key, version } in &witnesses {
+            let stays = !self.goes_by_itself(version);
+            let before = if stays { version.at } else { version.at.next() };
+            self.index.forget(key, before, |at| deletes.push(at));
         }
-        Ok(Progress { examined, removed: leavings.len(), done })
+        self.write_batch(&Batch { deletes: &deletes, ..Batch::default() })?;
+        Ok(Progress { examined, removed: deletes.len(), done })
     }
 
     /// What is still to be removed. Bounded by what was written between the last two compactions.
     pub(crate) fn leavings(&self) -> Result<BTreeSet<Revision>, EngineError> {
         let mut leavings = BTreeSet::new();
         if !self.is_scrubbed(self.meta.compacted) {
-            self.find_leavings(usize::MAX, |leaving| {
-                leavings.insert(leaving.at);
+            self.witnesses(usize::MAX, |Witness { key, version }| {
+                // What is older still was named by its own successor, or is gone.
+                let before = self.index.get(&key).and_then(|history| history.before(version.at));
+                leavings.extend(before.map(|before| before.at));
+                if self.goes_by_itself(&version) {
+                    leavings.insert(version.at);
+                }
             })?;
         }
         Ok(leavings)
     }
 
-    /// Looks at up to `budget` records from the cursor on, and names what can go because of them,
-    /// oldest of a key first. Says how many it looked at, and which was the last.
-    fn find_leavings(
+    /// Whether a record goes although nothing followed it. A tombstone at the bound stays, for those
+    /// who watch from there.
+    fn goes_by_itself(&self, version: &Version) -> bool {
+        version.is_tombstone() && version.at.main < self.meta.compacted
+    }
+
+    /// Looks at up to `budget` records from the cursor on, and shows those that may make others go,
+    /// in order. Says how many it looked at, and which was the last.
+    fn witnesses(
         &self,
         budget: usize,
-        mut name: impl FnMut(Leaving),
+        mut show: impl FnMut(Witness),
     ) -> Result<(usize, Option<Revision>), EngineError> {
-        let compacted = self.meta.compacted;
         let mut examined = 0;
         let mut last = None;
         let mut failed = None;
-        self.scan(self.meta.cursor, Revision::start_of(compacted.saturating_add(1)), &mut |at, record| {
+        let end = Revision::start_of(self.meta.compacted.saturating_add(1));
+        self.scan(self.meta.cursor, end, &mut |at, record| {
             examined += 1;
             last = Some(at);
             match Version::of(at, &record) {
-                Ok((key, version)) => {
-                    // A tombstone at the bound stays for those who watch from there.
-                    let goes_by_itself = |version: &Version| version.is_tombstone() && version.at.main < compacted;
-                    let before = self.index.get(&key).and_then(|history| history.before(at));
-                    if let Some(before) = before.filter(|before| !goes_by_itself(before)) {
-                        name(Leaving { key: key.clone(), at: before.at });
-                    }
-                    if goes_by_itself(&version) {
-                        name(Leaving { key, at });
-                    }
-                }
+                // Before a key's first value there can only be a tombstone, which goes by itself: unless
+                // both are of one transaction.
+                Ok((_, version)) if version.version == 1 && at.sub == 0 => {}
+                Ok((key, version)) => show(Witness { key, version }),
                 Err(error) => failed = Some(error),
             }
             if failed.is_some() || examined == budget { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

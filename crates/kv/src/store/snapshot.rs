@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
-use super::index::{KeyIndex, Version};
+use super::index::{IndexBuilder, Version};
 use super::meta::Meta;
 use super::record::Record;
 use super::{MAX_FIELD_BYTES, Store};
@@ -82,7 +82,7 @@ impl<E: Engine> Store<E> {
     pub fn restore_from(mut engine: E, source: &mut impl Read) -> Result<Store<E>, RestoreError> {
         let meta = read_head(source)?;
         engine.write(&Batch { clear: true, ..Batch::default() })?;
-        let mut index = KeyIndex::default();
+        let mut index = IndexBuilder::default();
         let mut found = Found::default();
         while let Some(block) = read_block(source)? {
             let records = found.take(&block, &meta, &mut index)?;
@@ -90,7 +90,7 @@ impl<E: Engine> Store<E> {
         }
         found.check_end(source)?;
         engine.write(&Batch { meta: meta.encode(), ..Batch::default() })?;
-        Ok(Store::of(engine, index, meta))
+        Ok(Store::of(engine, index.build(), meta))
     }
 }
 
@@ -247,7 +247,7 @@ impl Found {
         &mut self,
         block: &[u8],
         meta: &Meta,
-        index: &mut KeyIndex,
+        index: &mut IndexBuilder,
     ) -> Result<Vec<(Revision, Record)>, RestoreError> {
         self.checksum = crc32c::crc32c_append(self.checksum, block);
         let mut source = Source::new(block);

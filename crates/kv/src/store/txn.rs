@@ -6,7 +6,6 @@
 use super::check::MAX_TXN_DEPTH;
 use super::codec::MAX_FIELD_BYTES;
 use super::engine::{Engine, EngineError, Revision};
-use super::index::Version;
 use super::read::{Failure, View};
 use super::record::Record;
 use super::types::{
@@ -95,20 +94,17 @@ impl<E: Engine> WriteTxn<'_, E> {
         if keeps && previous.is_none() {
             return Err(KvError::KeyNotFound.into());
         }
-        let replaced = self.store.index.get(&request.key).and_then(|history| history.visible(i64::MAX));
-        let (create_revision, version) = replaced.map_or((None, 1), |old| (Some(old.create_revision), old.version + 1));
         let at = self.next();
-        let create_revision = create_revision.unwrap_or(at.main);
+        let version = self.store.index.put(&request.key, at);
         let kept = previous.clone().unwrap_or_default();
         let record = Record::put(&KeyValue {
             key: request.key.clone(),
-            create_revision,
+            create_revision: version.create_revision,
             mod_revision: at.main,
-            version,
+            version: version.version,
             value: if request.ignore_value { kept.value } else { request.value.clone() },
             lease: if request.ignore_lease { kept.lease } else { request.lease },
         });
-        self.store.index.push(request.key.as_ref().into(), Version { at, create_revision, version });
         self.staged.push(record);
         Ok(PutResponse { revision: at.main, prev_kv: previous.filter(|_| request.prev_kv) })
     }
@@ -129,7 +125,7 @@ impl<E: Engine> WriteTxn<'_, E> {
         for key in keys {
             let at = self.next();
             self.staged.push(Record::tombstone(&key));
-            self.store.index.push(key, Version::tombstone(at));
+            self.store.index.delete(&key, at);
         }
         Ok(DeleteRangeResponse { revision: self.view().revision(), deleted, prev_kvs })
     }
