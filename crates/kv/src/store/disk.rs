@@ -56,8 +56,12 @@ impl RedbEngine {
     pub fn with_backend(backend: impl StorageBackend, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
         let length = Arc::new(AtomicU64::new(backend.len().map_err(failed("open its file"))?));
         let backend = Measured { backend, length: Arc::clone(&length) };
-        let database =
-            Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).map_err(failed("open its file"))?;
+        let database = Builder::new()
+            .set_cache_size(cache_bytes)
+            // Reads the whole file once; without it, redb would believe a flipped bit, or panic at it.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend)
+            .map_err(failed("open its file"))?;
         let engine = RedbEngine { database, length };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {

@@ -4,6 +4,7 @@
 mod bench;
 mod codec;
 mod compactions;
+mod disk;
 mod hashes;
 mod headers;
 mod model;
