@@ -1,0 +1,244 @@
+//! What is refused before it is proposed: rules that need no state.
+//!
+//! A request that passes here may still be refused when it is applied (its revision is compacted, its
+//! lease unknown), but then every replica refuses it alike. The bounds are those of the server that
+//! was asked, so nothing that is applied depends on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use super::types::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use super::{Command, KvError, Query};
+
+/// Levels of transactions within each other, at most. With etcd's 128 operations for a transaction
+/// and all within it, one more level could only be empty.
+pub const MAX_TXN_DEPTH: usize = 129;
+
+/// Bounds on requests, as etcd's flags set them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an encoded command or query, at most (`--max-request-bytes`).
+    pub max_request_bytes: usize,
+    /// Operations or comparisons of a transaction, with those within it, at most (`--max-txn-ops`).
+    pub max_txn_ops: usize,
+}
+
+impl Default for Limits {
+    /// Etcd's: 1.5 MiB, 128 operations.
+    fn default() -> Limits {
+        Limits { max_request_bytes: 3 << 19, max_txn_ops: 128 }
+    }
+}
+
+impl Command {
+    /// Whether it may be proposed.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, in etcd's order.
+    pub fn check(&self, limits: &Limits) -> Result<(), KvError> {
+        match self {
+            Command::Put(put) => put.check()?,
+            Command::DeleteRange(delete) => delete.check()?,
+            Command::Txn(txn) => txn.check(limits)?,
+            Command::Compact(_) => {}
+        }
+        check_size(self.encoded_len(), limits)
+    }
+}
+
+impl Query {
+    /// Whether it may be asked.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, in etcd's order.
+    pub fn check(&self, limits: &Limits) -> Result<(), KvError> {
+        match self {
+            Query::Range(range) => range.check()?,
+            Query::Txn(txn) => txn.check(limits)?,
+            Query::HashKv { .. } | Query::Status => {}
+        }
+        check_size(self.encoded_len(), limits)
+    }
+}
+
+impl RangeRequest {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// The key is empty.
+    pub fn check(&self) -> Result<(), KvError> {
+        check_key(&self.key)
+    }
+}
+
+impl PutRequest {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// The key is empty, or something is given that shall be ignored.
+    pub fn check(&self) -> Result<(), KvError> {
+        check_key(&self.key)?;
+        if self.ignore_value && !self.value.is_empty() {
+            return Err(KvError::ValueProvided);
+        }
+        if self.ignore_lease && self.lease != 0 {
+            return Err(KvError::LeaseProvided);
+        }
+        Ok(())
+    }
+}
+
+impl DeleteRangeRequest {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// The key is empty.
+    pub fn check(&self) -> Result<(), KvError> {
+        check_key(&self.key)
+    }
+}
+
+impl TxnRequest {
+    /// Whether it and all within it follow the rules, in both branches.
+    ///
+    /// # Errors
+    /// The first rule that is broken, in etcd's order; [`KvError::TooManyOps`] too if transactions lie
+    /// more than [`MAX_TXN_DEPTH`] deep in each other.
+    pub fn check(&self, limits: &Limits) -> Result<(), KvError> {
+        self.check_within(limits.max_txn_ops, MAX_TXN_DEPTH)?;
+        // Last, because only now is the request known to be small enough for it.
+        Writes::of(&self.success)?;
+        Writes::of(&self.failure)?;
+        Ok(())
+    }
+
+    /// `ops` are allowed here, and `depth` levels, this one included.
+    fn check_within(&self, ops: usize, depth: usize) -> Result<(), KvError> {
+        let most = self.compare.len().max(self.success.len()).max(self.failure.len());
+        let left = ops.checked_sub(most).ok_or(KvError::TooManyOps)?;
+        let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
+        self.compare.iter().try_for_each(|compare| check_key(&compare.key))?;
+        self.success.iter().chain(&self.failure).try_for_each(|op| match op {
+            RequestOp::Range(range) => range.check(),
+            RequestOp::Put(put) => put.check(),
+            RequestOp::DeleteRange(delete) => delete.check(),
+            RequestOp::Txn(txn) => txn.check_within(left, depth),
+            RequestOp::Empty => Err(KvError::KeyNotFound),
+        })
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), KvError> {
+    if key.is_empty() { Err(KvError::EmptyKey) } else { Ok(()) }
+}
+
+fn check_size(bytes: usize, limits: &Limits) -> Result<(), KvError> {
+    if bytes > limits.max_request_bytes { Err(KvError::RequestTooLarge) } else { Ok(()) }
+}
+
+/// What a list of operations, with all within it, may write.
+#[derive(Default)]
+struct Writes<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletions: Intervals,
+}
+
+impl<'a> Writes<'a> {
+    /// Collects the writes of a branch.
+    ///
+    /// # Errors
+    /// [`KvError::DuplicateKey`] if it would put a key twice, or put what it also deletes. Deleting
+    /// twice is allowed; so is writing a key in both branches of a transaction within, since only
+    /// one of them is taken.
+    fn of(branch: &'a [RequestOp]) -> Result<Writes<'a>, KvError> {
+        let mut writes = Writes::default();
+        for op in branch {
+            if let RequestOp::DeleteRange(delete) = op {
+                writes.deletions.add(&delete.key, &delete.range_end);
+            }
+        }
+        for op in branch {
+            if let RequestOp::Txn(txn) = op {
+                let mut within = Writes::of(&txn.success)?;
+                within.join(Writes::of(&txn.failure)?);
+                // Etcd's rule, asymmetric as it is: a put within may not meet a deletion of this
+                // level or of an earlier transaction within, but a later deletion may meet it.
+                if shares_key(&writes.puts, &within.puts) || writes.deletions.meet(&within.puts) {
+                    return Err(KvError::DuplicateKey);
+                }
+                writes.join(within);
+            }
+        }
+        for op in branch {
+            if let RequestOp::Put(put) = op
+                && (writes.deletions.contain(&put.key) || !writes.puts.insert(&put.key))
+            {
+                return Err(KvError::DuplicateKey);
+            }
+        }
+        Ok(writes)
+    }
+
+    /// Adds the smaller to the larger, so that a deep chain of transactions costs nothing.
+    fn join(&mut self, mut other: Writes<'a>) {
+        if other.puts.len() > self.puts.len() {
+            std::mem::swap(&mut self.puts, &mut other.puts);
+        }
+        self.puts.append(&mut other.puts);
+        if other.deletions.0.len() > self.deletions.0.len() {
+            std::mem::swap(&mut self.deletions, &mut other.deletions);
+        }
+        for (start, end) in other.deletions.0 {
+            self.deletions.insert(start, end);
+        }
+    }
+}
+
+fn shares_key(one: &BTreeSet<&[u8]>, other: &BTreeSet<&[u8]>) -> bool {
+    let (few, many) = if one.len() < other.len() { (one, other) } else { (other, one) };
+    few.iter().any(|key| many.contains(key))
+}
+
+/// Disjoint intervals of keys: start to end, the end excluded.
+#[derive(Default)]
+struct Intervals(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Intervals {
+    /// Adds what a deletion covers. A range that is empty covers nothing; nor does, as in a real etcd,
+    /// one whose end stands for "every key from here on".
+    fn add(&mut self, key: &[u8], range_end: &[u8]) {
+        if range_end.is_empty() {
+            let mut next = key.to_vec();
+            next.push(0);
+            self.insert(key.to_vec(), next);
+        } else if range_end > key {
+            self.insert(key.to_vec(), range_end.to_vec());
+        }
+    }
+
+    fn insert(&mut self, mut start: Vec<u8>, mut end: Vec<u8>) {
+        // Swallows all that touch it; each was added once, so this is cheap over all.
+        while let Some((other_start, other_end)) = self.0.range(..=end.clone()).next_back() {
+            if *other_end < start {
+                break;
+            }
+            let other_start = other_start.clone();
+            let other_end = self.0.remove(&other_start).expect("it was just found");
+            start = start.min(other_start);
+            end = end.max(other_end);
+        }
+        self.0.insert(start, end);
+    }
+
+    fn contain(&self, key: &[u8]) -> bool {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        self.0.range::<[u8], _>(up_to).next_back().is_some_and(|(_, end)| key < end.as_slice())
+    }
+
+    fn meet(&self, keys: &BTreeSet<&[u8]>) -> bool {
+        if keys.len() < self.0.len() {
+            return keys.iter().any(|key| self.contain(key));
+        }
+        self.0.iter().any(|(start, end)| keys.range(start.as_slice()..end.as_slice()).next().is_some())
+    }
+}

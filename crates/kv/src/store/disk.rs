@@ -1,0 +1,234 @@
+//! An engine in a file: redb, over any storage backend.
+//!
+//! The log is the write-ahead log, so a batch is not made durable by itself; [`Engine::checkpoint`]
+//! is. After a crash the file holds what it held at the last checkpoint, whole.
+
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use redb::backends::FileBackend;
+use redb::{
+    BackendError, Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
+};
+
+use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
+use super::record::Record;
+
+const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
+const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
+
+/// Records in a redb file.
+pub struct RedbEngine {
+    database: Database,
+    length: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for RedbEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbEngine").field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+/// The records of a [`RedbEngine`], as of one moment. While it is held, the file can't reuse what it shows.
+pub struct RedbRecords(ReadOnlyTable<u128, &'static [u8]>);
+
+impl RedbEngine {
+    /// Opens a file, or makes a new one. `cache_bytes` of it are kept in memory at most.
+    ///
+    /// # Errors
+    /// The file can't be read or written, is in use, or is damaged.
+    pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| EngineError::new("open its file", format!("{}: {error}", path.display())))?;
+        RedbEngine::with_backend(FileBackend::new(file).map_err(failed("open its file"))?, cache_bytes)
+    }
+
+    /// Opens what a backend stores: a simulated disk, say.
+    ///
+    /// # Errors
+    /// The backend fails, or what it stores is damaged.
+    pub fn with_backend(backend: impl StorageBackend, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
+        let length = Arc::new(AtomicU64::new(backend.len().map_err(failed("open its file"))?));
+        let backend = Measured { backend, length: Arc::clone(&length) };
+        let database = Builder::new()
+            .set_cache_size(cache_bytes)
+            // Reads the whole file once; without it, redb would believe a flipped bit, or panic at it.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend)
+            .map_err(failed("open its file"))?;
+        let engine = RedbEngine { database, length };
+        // So that a reader always finds the tables.
+        engine.transact(Durability::Immediate, |txn| {
+            txn.open_table(RECORDS).map_err(failed("make its tables"))?;
+            txn.open_table(META).map_err(failed("make its tables"))?;
+            Ok(())
+        })?;
+        Ok(engine)
+    }
+
+    fn transact(
+        &self,
+        durability: Durability,
+        run: impl FnOnce(&WriteTransaction) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let mut txn = self.database.begin_write().map_err(failed("begin a batch"))?;
+        // A checkpoint saves what a start after a crash would else have to find out by reading all.
+        txn.set_quick_repair(matches!(durability, Durability::Immediate));
+        txn.set_durability(durability).map_err(failed("begin a batch"))?;
+        run(&txn)?;
+        txn.commit().map_err(failed("commit a batch"))
+    }
+}
+
+impl Engine for RedbEngine {
+    type Reader<'a> = RedbRecords;
+    type View = RedbRecords;
+
+    fn meta(&self) -> Result<Bytes, EngineError> {
+        let txn = self.database.begin_read().map_err(failed("begin to read"))?;
+        let table = txn.open_table(META).map_err(failed("read its note"))?;
+        let note = table.get(0).map_err(failed("read its note"))?;
+        Ok(note.map_or_else(Bytes::new, |note| Bytes::copy_from_slice(note.value())))
+    }
+
+    fn reader(&self) -> Result<RedbRecords, EngineError> {
+        self.view()
+    }
+
+    fn view(&self) -> Result<RedbRecords, EngineError> {
+        let txn = self.database.begin_read().map_err(failed("begin to read"))?;
+        Ok(RedbRecords(txn.open_table(RECORDS).map_err(failed("begin to read"))?))
+    }
+
+    fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
+        self.transact(Durability::None, |txn| {
+            if batch.clear {
+                txn.delete_table(RECORDS).map_err(failed("drop its records"))?;
+            }
+            let mut records = txn.open_table(RECORDS).map_err(failed("write a record"))?;
+            for (at, record) in batch.puts {
+                records.insert(place_of(*at), record.stored()).map_err(failed("write a record"))?;
+            }
+            for at in batch.deletes {
+                records.remove(place_of(*at)).map_err(failed("remove a record"))?;
+            }
+            let mut meta = txn.open_table(META).map_err(failed("write its note"))?;
+            meta.insert(0, &batch.meta[..]).map_err(failed("write its note"))?;
+            Ok(())
+        })
+    }
+
+    fn checkpoint(&mut self) -> Result<(), EngineError> {
+        self.transact(Durability::Immediate, |_| Ok(()))
+    }
+
+    fn size(&self) -> EngineSize {
+        EngineSize { total: self.length.load(Ordering::Relaxed) }
+    }
+}
+
+impl Records for RedbRecords {
+    fn get(&self, at: Revision) -> Result<Option<Record>, EngineError> {
+        let found = ReadableTable::get(&self.0, place_of(at)).map_err(failed("read a record"))?;
+        Ok(found.map(|found| Record::from_stored(Bytes::copy_from_slice(found.value()))))
+    }
+
+    fn scan(
+        &self,
+        from: Revision,
+        until: Revision,
+        visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        if from >= until {
+            return Ok(());
+        }
+        let range =
+            ReadableTable::range(&self.0, place_of(from)..place_of(until)).map_err(failed("read its records"))?;
+        for item in range {
+            let (place, record) = item.map_err(failed("read its records"))?;
+            let record = Record::from_stored(Bytes::copy_from_slice(record.value()));
+            if visit(revision_at(place.value()), record).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Revisions as numbers in their order. No record has a negative one.
+fn place_of(at: Revision) -> u128 {
+    u128::from(at.main.max(0).cast_unsigned()) << 32 | u128::from(at.sub)
+}
+
+fn revision_at(place: u128) -> Revision {
+    Revision { main: (place >> 32) as i64, sub: place as u32 }
+}
+
+fn failed<X: std::fmt::Display>(action: &'static str) -> impl FnOnce(X) -> EngineError {
+    move |error| EngineError::new(action, error)
+}
+
+/// A backend whose length is known outside.
+#[derive(Debug)]
+struct Measured<B> {
+    backend: B,
+    length: Arc<AtomicU64>,
+}
+
+impl<B: StorageBackend> StorageBackend for Measured<B> {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.backend.set_len(len)?;
+        self.length.store(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.backend.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.backend.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.query_lock_range(start, end)
+    }
+}

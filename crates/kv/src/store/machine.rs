@@ -1,0 +1,50 @@
+//! The store as a node's state machine: bytes in, bytes out.
+
+use bowline_node::raft::Index;
+use bowline_node::{InvalidSnapshot, Recall, StateMachine};
+use bytes::Bytes;
+
+use super::command::{Command, Query};
+use super::engine::Engine;
+use super::reply::encode_reply;
+use super::{KvError, Store};
+
+impl<E: Engine + Default> StateMachine for Store<E> {
+    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+        encode_reply(&match Command::decode(command) {
+            Ok(command) => self.apply_command(index, &command),
+            // Every replica refuses the same bytes in the same way.
+            Err(_) => self.apply_unreadable(index),
+        })
+    }
+
+    fn query(&self, query: &[u8]) -> Bytes {
+        encode_reply(&match Query::decode(query) {
+            Ok(query) => self.ask(&query),
+            Err(_) => Err(KvError::Unreadable),
+        })
+    }
+
+    /// The store does not know which command wrote what.
+    fn recall(&self, _command: &[u8], _proposed_at: Index) -> Recall {
+        Recall::Forgotten
+    }
+
+    /// Empty, and so no snapshot to anyone, if there is a [`Store::fault`].
+    fn snapshot(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self.dump().map(|dump| dump.write_to(&mut out)) {
+            Ok(Ok(_)) => out.into(),
+            _ => Bytes::new(),
+        }
+    }
+
+    fn restore(snapshot: &[u8]) -> Result<Store<E>, InvalidSnapshot> {
+        let mut rest = snapshot;
+        let store = Store::restore_from(E::default(), &mut rest).map_err(|error| InvalidSnapshot(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(InvalidSnapshot(format!("{} bytes follow its end", rest.len())));
+        }
+        Ok(store)
+    }
+}

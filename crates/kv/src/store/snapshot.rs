@@ -1,0 +1,290 @@
+//! The whole store as a stream of bytes, and back.
+//!
+//! A head (a mark with the format's version, the index, the revisions), then blocks of records in the
+//! order of their revisions, then an end with their number and a checksum over all of them. Head, blocks
+//! and end each carry a CRC32C of their own, so damage is found where it is. All numbers are
+//! little-endian. What a compaction gave up is left out, removed or not, so that replicas with the
+//! same state write the same bytes.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::codec::{CodecError, Sink, Source};
+use super::engine::{Batch, Engine, EngineError, Records, Revision};
+use super::index::{IndexBuilder, Version};
+use super::meta::Meta;
+use super::record::Record;
+use super::{MAX_FIELD_BYTES, Store};
+
+/// The first bytes; the last of them is the format's version.
+const MARK: [u8; 10] = *b"BOWLINEKV\x01";
+/// Of a head, its checksum included.
+const HEAD_BYTES: usize = MARK.len() + 8 + 8 + 8 + 4;
+/// Of an end, behind the zero that stands for a block's length.
+const END_BYTES: usize = 8 + 4 + 4;
+
+/// A block is written when it has so many bytes. A reader's memory is not much more.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Longest block: one record of the longest key and value fits.
+pub const MAX_BLOCK_BYTES: usize = 2 * MAX_FIELD_BYTES + BLOCK_BYTES + 256;
+
+/// The state at one moment, ready to be written elsewhere while the store goes on.
+pub struct Dump<V> {
+    view: V,
+    pending: Vec<(Revision, Record)>,
+    meta: Meta,
+    leavings: BTreeSet<Revision>,
+}
+
+/// Why a snapshot could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The bytes could not be read.
+    #[error("the snapshot could not be read: {0}")]
+    Read(#[from] io::Error),
+    /// The bytes are no snapshot, or a damaged one.
+    #[error("not a snapshot, or a damaged one: {0}")]
+    Invalid(String),
+    /// The new engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl From<CodecError> for RestoreError {
+    fn from(error: CodecError) -> RestoreError {
+        RestoreError::Invalid(error.to_string())
+    }
+}
+
+impl<E: Engine> Store<E> {
+    /// The state as it is now, to be written elsewhere, on another thread perhaps. Write it to a file
+    /// without delay, and send the file: an engine may grow as long as this is held.
+    ///
+    /// # Errors
+    /// The engine can't be read; the store is then at a [`Store::fault`].
+    pub fn dump(&self) -> Result<Dump<E::View>, EngineError> {
+        let dump = || {
+            self.check_fault()?;
+            let leavings = self.leavings()?;
+            Ok(Dump { view: self.engine.view()?, pending: self.pending.clone(), meta: self.meta, leavings })
+        };
+        self.watch(dump())
+    }
+
+    /// The store that a snapshot holds, in an engine of which nothing is kept. If this fails or the
+    /// process dies, the engine holds an empty store.
+    ///
+    /// # Errors
+    /// The snapshot can't be read or is none; the engine failed.
+    pub fn restore_from(mut engine: E, source: &mut impl Read) -> Result<Store<E>, RestoreError> {
+        let meta = read_head(source)?;
+        engine.write(&Batch { clear: true, ..Batch::default() })?;
+        let mut index = IndexBuilder::default();
+        let mut found = Found::default();
+        while let Some(block) = read_block(source)? {
+            let records = found.take(&block, &meta, &mut index)?;
+            engine.write(&Batch { puts: &records, ..Batch::default() })?;
+        }
+        found.check_end(source)?;
+        engine.write(&Batch { meta: meta.encode(), ..Batch::default() })?;
+        Ok(Store::of(engine, index.build(), meta))
+    }
+}
+
+impl<V: Records> Dump<V> {
+    /// The last log entry that the state contains.
+    #[must_use]
+    pub fn applied(&self) -> bowline_node::raft::Index {
+        bowline_node::raft::Index(self.meta.applied)
+    }
+
+    /// Writes the state, and says in how many bytes.
+    ///
+    /// # Errors
+    /// The state can't be read (as an error of kind `Other`), or the bytes can't be written.
+    pub fn write_to(&self, out: &mut impl Write) -> io::Result<u64> {
+        let mut writer = BlockWriter { out, block: Vec::new(), written: 0, count: 0, checksum: 0 };
+        writer.head(&self.meta)?;
+        let mut failed = None;
+        let mut visit = |at: Revision, record: Record| {
+            if self.leavings.contains(&at) {
+                return ControlFlow::Continue(());
+            }
+            match writer.record(at, &record) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let whole = Revision::default()..Revision::start_of(i64::MAX);
+        self.view.scan(whole.start, whole.end, &mut visit).map_err(io::Error::other)?;
+        // An error of the writing above is not forgotten: see below.
+        let _ = self.pending.iter().try_for_each(|(at, record)| visit(*at, record.clone()));
+        failed.map_or(Ok(()), Err)?;
+        writer.end()
+    }
+}
+
+struct BlockWriter<'a, W> {
+    out: &'a mut W,
+    block: Vec<u8>,
+    written: u64,
+    count: u64,
+    /// Over all blocks.
+    checksum: u32,
+}
+
+impl<W: Write> BlockWriter<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn head(&mut self, meta: &Meta) -> io::Result<()> {
+        let mut head = Vec::from(MARK);
+        head.u64(meta.applied);
+        head.i64(meta.revision);
+        head.i64(meta.compacted);
+        head.u32(crc32c::crc32c(&head));
+        self.write(&head)
+    }
+
+    fn record(&mut self, at: Revision, record: &Record) -> io::Result<()> {
+        self.block.i64(at.main);
+        self.block.u32(at.sub);
+        self.block.bytes(record.stored());
+        self.count += 1;
+        if self.block.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        let mut head = Vec::with_capacity(8);
+        head.length(block.len());
+        head.u32(crc32c::crc32c(&block));
+        self.checksum = crc32c::crc32c_append(self.checksum, &block);
+        self.write(&head)?;
+        self.write(&block)?;
+        self.block = block;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<u64> {
+        if !self.block.is_empty() {
+            self.end_block()?;
+        }
+        let mut end = Vec::new();
+        end.u64(self.count);
+        end.u32(self.checksum);
+        end.u32(crc32c::crc32c(&end));
+        self.write(&[0; 4])?;
+        self.write(&end)?;
+        Ok(self.written)
+    }
+}
+
+fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
+    let mut head = [0; HEAD_BYTES];
+    source.read_exact(&mut head)?;
+    let (body, checksum) = head.split_at(HEAD_BYTES - 4);
+    let (mark, numbers) = body.split_at(MARK.len());
+    if mark != MARK {
+        return Err(invalid("its mark is not that of a store's snapshot, format 1"));
+    }
+    if crc32c::crc32c(body).to_le_bytes() != checksum {
+        return Err(invalid("the checksum of its head is wrong"));
+    }
+    let mut numbers = Source::new(numbers);
+    let (applied, revision) = (numbers.u64("applied")?, numbers.i64("revision")?);
+    let compacted = numbers.i64("compacted")?;
+    if revision < 1 || compacted < -1 || compacted > revision {
+        return Err(invalid("its revisions contradict each other"));
+    }
+    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor: Revision::start_of(compacted) })
+}
+
+/// The next block; `None` at the zero that announces the end.
+fn read_block(source: &mut impl Read) -> Result<Option<Vec<u8>>, RestoreError> {
+    let mut word = [0; 4];
+    source.read_exact(&mut word)?;
+    let length = u32::from_le_bytes(word);
+    if length == 0 {
+        return Ok(None);
+    }
+    if length as usize > MAX_BLOCK_BYTES {
+        return Err(RestoreError::Invalid(format!("a block of {length} bytes; {MAX_BLOCK_BYTES} are allowed")));
+    }
+    source.read_exact(&mut word)?;
+    // Grows with what is really there: the length is still a claim.
+    let mut block = Vec::new();
+    source.take(length.into()).read_to_end(&mut block)?;
+    if block.len() != length as usize {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    if crc32c::crc32c(&block).to_le_bytes() != word {
+        return Err(invalid("the checksum of a block is wrong"));
+    }
+    Ok(Some(block))
+}
+
+/// What was found in the blocks so far.
+#[derive(Default)]
+struct Found {
+    count: u64,
+    checksum: u32,
+    last: Revision,
+}
+
+impl Found {
+    fn take(
+        &mut self,
+        block: &[u8],
+        meta: &Meta,
+        index: &mut IndexBuilder,
+    ) -> Result<Vec<(Revision, Record)>, RestoreError> {
+        self.checksum = crc32c::crc32c_append(self.checksum, block);
+        let mut source = Source::new(block);
+        let mut records = Vec::new();
+        while source.end().is_err() {
+            let at = Revision { main: source.i64("revision")?, sub: source.u32("sub-revision")? };
+            let length = source.u32("record")? as usize;
+            let record = Record::from_stored(Bytes::copy_from_slice(source.raw(length, "record")?));
+            let (key, version) = Version::of(at, &record).map_err(|error| RestoreError::Invalid(error.to_string()))?;
+            if at <= self.last || at.main < 2 || at.main > meta.revision {
+                return Err(invalid("its revisions are not in order"));
+            }
+            if version.version < 0 || version.version == 0 && !record.is_tombstone() {
+                return Err(invalid("a version is not positive"));
+            }
+            index.push(key, version);
+            self.last = at;
+            self.count += 1;
+            records.push((at, record));
+        }
+        Ok(records)
+    }
+
+    fn check_end(&self, source: &mut impl Read) -> Result<(), RestoreError> {
+        let mut end = [0; END_BYTES];
+        source.read_exact(&mut end)?;
+        let (body, checksum) = end.split_at(END_BYTES - 4);
+        let mut expected = Vec::new();
+        expected.u64(self.count);
+        expected.u32(self.checksum);
+        if crc32c::crc32c(body).to_le_bytes() != checksum || body != expected {
+            return Err(invalid("its end does not fit its blocks"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(what: &str) -> RestoreError {
+    RestoreError::Invalid(what.to_owned())
+}

@@ -1,0 +1,261 @@
+//! What a write does: operations that take effect together, at one revision, or not at all.
+//!
+//! The index is changed in place, while the records wait in a list; a transaction that is refused
+//! half-way takes its changes of the index back.
+
+use super::check::MAX_TXN_DEPTH;
+use super::codec::MAX_FIELD_BYTES;
+use super::engine::{Engine, EngineError, Revision};
+use super::read::{Failure, View};
+use super::record::Record;
+use super::types::{
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyValue, PutRequest, PutResponse,
+    RequestOp, ResponseOp, TxnRequest, TxnResponse,
+};
+use super::{KvError, Store};
+
+/// A write that is under way.
+pub(crate) struct WriteTxn<'a, E: Engine> {
+    store: &'a mut Store<E>,
+    staged: Vec<Record>,
+}
+
+impl<E: Engine> Store<E> {
+    /// Does all of a write, or nothing.
+    pub(crate) fn write<T>(
+        &mut self,
+        run: impl FnOnce(&mut WriteTxn<'_, E>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut txn = WriteTxn { store: self, staged: Vec::new() };
+        let outcome = run(&mut txn);
+        match outcome {
+            Ok(_) => txn.commit(),
+            Err(_) => txn.roll_back()?,
+        }
+        outcome
+    }
+
+    /// A transaction that only reads.
+    pub(crate) fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Failure> {
+        let view = self.view();
+        let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
+        plan.precheck(&view)?;
+        let responses = plan.ops.iter().map(|op| match op {
+            RequestOp::Range(range) => view.range(range).map(ResponseOp::Range),
+            // Whoever asks has looked: see `TxnRequest::is_read_only`.
+            _ => Err(KvError::Unreadable.into()),
+        });
+        let responses = responses.collect::<Result<Vec<_>, _>>()?;
+        Ok(TxnResponse { revision: view.revision(), succeeded: plan.succeeded, responses })
+    }
+}
+
+impl<E: Engine> WriteTxn<'_, E> {
+    fn view(&self) -> View<'_, E> {
+        View { staged: &self.staged, ..self.store.view() }
+    }
+
+    fn commit(self) {
+        if self.staged.is_empty() {
+            return;
+        }
+        let main = self.store.meta.revision + 1;
+        self.store.meta.revision = main;
+        for (sub, record) in (0..).zip(self.staged) {
+            self.store.pending_bytes += record.stored().len();
+            self.store.pending.push((Revision { main, sub }, record));
+        }
+    }
+
+    fn roll_back(self) -> Result<(), EngineError> {
+        for record in self.staged.iter().rev() {
+            self.store.index.pop(&record.key_value()?.key);
+        }
+        Ok(())
+    }
+
+    /// The place of the next record. (Four thousand million records have no room in memory.)
+    fn next(&self) -> Revision {
+        let sub = u32::try_from(self.staged.len()).expect("a transaction fits into memory");
+        Revision { main: self.store.meta.revision + 1, sub }
+    }
+
+    pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Failure> {
+        // What is in the log was checked before it was proposed; nothing else may get any further.
+        request.check()?;
+        if request.key.len().max(request.value.len()) > MAX_FIELD_BYTES {
+            return Err(KvError::RequestTooLarge.into());
+        }
+        check_lease(request.lease)?;
+        let view = self.view();
+        let keeps = request.ignore_value || request.ignore_lease;
+        let previous = if keeps || request.prev_kv { view.current(&request.key)? } else { None };
+        drop(view);
+        if keeps && previous.is_none() {
+            return Err(KvError::KeyNotFound.into());
+        }
+        let at = self.next();
+        let version = self.store.index.put(&request.key, at);
+        let kept = previous.clone().unwrap_or_default();
+        let record = Record::put(&KeyValue {
+            key: request.key.clone(),
+            create_revision: version.create_revision,
+            mod_revision: at.main,
+            version: version.version,
+            value: if request.ignore_value { kept.value } else { request.value.clone() },
+            lease: if request.ignore_lease { kept.lease } else { request.lease },
+        });
+        self.staged.push(record);
+        Ok(PutResponse { revision: at.main, prev_kv: previous.filter(|_| request.prev_kv) })
+    }
+
+    pub(crate) fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Failure> {
+        request.check()?;
+        let view = self.view();
+        let mut prev_kvs = Vec::new();
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        for (key, version) in view.current_range(&request.key, &request.range_end) {
+            keys.push(key.into());
+            if request.prev_kv {
+                prev_kvs.push(view.load(version.at)?);
+            }
+        }
+        let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+        drop(view);
+        for key in keys {
+            let at = self.next();
+            self.staged.push(Record::tombstone(&key));
+            self.store.index.delete(&key, at);
+        }
+        Ok(DeleteRangeResponse { revision: self.view().revision(), deleted, prev_kvs })
+    }
+
+    pub(crate) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Failure> {
+        let view = self.view();
+        let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
+        plan.precheck(&view)?;
+        drop(view);
+        let response = self.execute(&plan)?;
+        Ok(TxnResponse { revision: self.view().revision(), ..response })
+    }
+
+    /// Does what was decided; the response has no revision, as that of a transaction within.
+    fn execute(&mut self, plan: &Plan<'_>) -> Result<TxnResponse, Failure> {
+        let mut within = plan.within.iter();
+        let mut responses = Vec::with_capacity(plan.ops.len());
+        for op in plan.ops {
+            responses.push(match op {
+                RequestOp::Range(range) => ResponseOp::Range(self.view().range(range)?),
+                RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
+                RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete_range(delete)?),
+                RequestOp::Txn(_) => {
+                    let plan = within.next().expect("a plan has one within for each transaction");
+                    ResponseOp::Txn(Box::new(self.execute(plan)?))
+                }
+                RequestOp::Empty => return Err(KvError::KeyNotFound.into()),
+            });
+        }
+        Ok(TxnResponse { revision: 0, succeeded: plan.succeeded, responses })
+    }
+}
+
+/// Which branches a transaction takes. Decided for all within it before anything is done: a
+/// comparison never sees what the transaction itself writes.
+struct Plan<'a> {
+    succeeded: bool,
+    ops: &'a [RequestOp],
+    /// For the transactions among `ops`, in their order.
+    within: Vec<Plan<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    /// `depth` levels may follow, this one included.
+    fn of<E: Engine>(view: &View<'_, E>, request: &'a TxnRequest, depth: usize) -> Result<Plan<'a>, Failure> {
+        let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
+        let mut succeeded = true;
+        for compare in &request.compare {
+            succeeded = succeeded && compare.holds(view)?;
+        }
+        let ops = if succeeded { &request.success } else { &request.failure };
+        let mut within = Vec::new();
+        for op in ops {
+            if let RequestOp::Txn(txn) = op {
+                within.push(Plan::of(view, txn, depth)?);
+            }
+        }
+        Ok(Plan { succeeded, ops, within })
+    }
+
+    /// What is refused by the state before the transaction, whatever its own operations change.
+    fn precheck<E: Engine>(&self, view: &View<'_, E>) -> Result<(), Failure> {
+        let mut within = self.within.iter();
+        for op in self.ops {
+            match op {
+                RequestOp::Range(range) if range.revision > view.revision() => {
+                    return Err(KvError::FutureRevision.into());
+                }
+                // Here, etcd takes a negative revision at its word.
+                RequestOp::Range(range) if range.revision != 0 && range.revision < view.compacted => {
+                    return Err(KvError::Compacted.into());
+                }
+                RequestOp::Put(put) => {
+                    let there = || view.current_range(&put.key, &[]).next().is_some();
+                    check_lease(put.lease)?;
+                    if (put.ignore_value || put.ignore_lease) && !there() {
+                        return Err(KvError::KeyNotFound.into());
+                    }
+                }
+                RequestOp::Txn(_) => {
+                    within.next().expect("a plan has one within for each transaction").precheck(view)?;
+                }
+                RequestOp::Range(_) | RequestOp::DeleteRange(_) | RequestOp::Empty => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No lease was ever granted: the commands that do so are not there yet.
+fn check_lease(lease: i64) -> Result<(), KvError> {
+    if lease == 0 { Ok(()) } else { Err(KvError::LeaseNotFound) }
+}
+
+impl Compare {
+    /// Whether it holds for every key of its range. A key that is not there is all zeros, but its
+    /// value compares with nothing.
+    fn holds<E: Engine>(&self, view: &View<'_, E>) -> Result<bool, Failure> {
+        let mut any = false;
+        for (_, version) in view.current_range(&self.key, &self.range_end) {
+            any = true;
+            let holds = match &self.target {
+                CompareTarget::Version(operand) => self.result.admits(&version.version, operand),
+                CompareTarget::Create(operand) => self.result.admits(&version.create_revision, operand),
+                CompareTarget::Mod(operand) => self.result.admits(&version.at.main, operand),
+                CompareTarget::Value(operand) => self.result.admits(&view.load(version.at)?.value, operand),
+                CompareTarget::Lease(operand) => self.result.admits(&view.load(version.at)?.lease, operand),
+            };
+            if !holds {
+                return Ok(false);
+            }
+        }
+        Ok(any
+            || match &self.target {
+                CompareTarget::Value(_) => false,
+                CompareTarget::Version(operand)
+                | CompareTarget::Create(operand)
+                | CompareTarget::Mod(operand)
+                | CompareTarget::Lease(operand) => self.result.admits(&0, operand),
+            })
+    }
+}
+
+impl CompareResult {
+    fn admits<T: Ord>(self, value: &T, operand: &T) -> bool {
+        match self {
+            CompareResult::Equal => value == operand,
+            CompareResult::NotEqual => value != operand,
+            CompareResult::Greater => value > operand,
+            CompareResult::Less => value < operand,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A store that is driven as a node drives it: by bytes.
+
+use bowline_kv::store::*;
+use bowline_node::StateMachine;
+use bowline_node::raft::Index;
+use bytes::Bytes;
+
+/// A store in memory, and the index of the last entry.
+pub(crate) struct Kv {
+    pub(crate) store: Store<MemoryEngine>,
+    index: u64,
+}
+
+impl Kv {
+    pub(crate) fn new() -> Kv {
+        Kv { store: Store::open(MemoryEngine::default()).expect("memory does not fail"), index: 0 }
+    }
+
+    /// Checks a command and applies it: what the server and then the node do.
+    pub(crate) fn apply(&mut self, command: &Command) -> Reply {
+        command.check(&Limits::default())?;
+        self.index += 1;
+        decode_reply(&self.store.apply(Index(self.index), &command.encode())).expect("a reply can be read")
+    }
+
+    pub(crate) fn ask(&self, query: &Query) -> Reply {
+        query.check(&Limits::default())?;
+        decode_reply(&self.store.query(&query.encode())).expect("a reply can be read")
+    }
+
+    pub(crate) fn try_put(&mut self, put: PutRequest) -> Result<PutResponse, KvError> {
+        match self.apply(&Command::Put(put))? {
+            Response::Put(response) => Ok(response),
+            other => panic!("{other:?} for a put"),
+        }
+    }
+
+    pub(crate) fn put(&mut self, key: &str, value: &str) -> PutResponse {
+        self.try_put(put(key, value)).expect("nothing forbids it")
+    }
+
+    pub(crate) fn try_delete(&mut self, delete: DeleteRangeRequest) -> Result<DeleteRangeResponse, KvError> {
+        match self.apply(&Command::DeleteRange(delete))? {
+            Response::DeleteRange(response) => Ok(response),
+            other => panic!("{other:?} for a deletion"),
+        }
+    }
+
+    pub(crate) fn delete(&mut self, key: &str, range_end: &str) -> DeleteRangeResponse {
+        self.try_delete(delete(key, range_end)).expect("nothing forbids it")
+    }
+
+    pub(crate) fn txn(&mut self, txn: TxnRequest) -> Result<TxnResponse, KvError> {
+        match self.apply(&Command::Txn(txn))? {
+            Response::Txn(response) => Ok(response),
+            other => panic!("{other:?} for a transaction"),
+        }
+    }
+
+    /// A transaction without conditions.
+    pub(crate) fn all(&mut self, ops: Vec<RequestOp>) -> Result<TxnResponse, KvError> {
+        self.txn(TxnRequest { success: ops, ..TxnRequest::default() })
+    }
+
+    /// Whether a single comparison holds.
+    pub(crate) fn holds(&mut self, compare: Compare) -> bool {
+        let txn = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
+        self.txn(txn).expect("nothing forbids it").succeeded
+    }
+
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<i64, KvError> {
+        match self.apply(&Command::Compact(CompactionRequest { revision, physical: false }))? {
+            Response::Compact(response) => Ok(response.revision),
+            other => panic!("{other:?} for a compaction"),
+        }
+    }
+
+    /// Removes all that compactions gave up.
+    pub(crate) fn scrub(&mut self) {
+        while !self.store.scrub(3).expect("memory does not fail").done {}
+    }
+
+    pub(crate) fn range(&self, range: RangeRequest) -> Result<RangeResponse, KvError> {
+        match self.ask(&Query::Range(range))? {
+            Response::Range(response) => Ok(response),
+            other => panic!("{other:?} for a range"),
+        }
+    }
+
+    pub(crate) fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, KvError> {
+        Ok(self.range(RangeRequest { revision, ..range(key, "") })?.kvs.pop())
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<KeyValue> {
+        self.get_at(key, 0).expect("nothing forbids it")
+    }
+
+    pub(crate) fn hash(&self, revision: i64) -> Result<HashKv, KvError> {
+        match self.ask(&Query::HashKv { revision })? {
+            Response::HashKv(hash) => Ok(hash),
+            other => panic!("{other:?} for a checksum"),
+        }
+    }
+
+    pub(crate) fn revision(&self) -> i64 {
+        self.store.revision()
+    }
+}
+
+pub(crate) fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub(crate) fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() }
+}
+
+pub(crate) fn delete(key: &str, range_end: &str) -> DeleteRangeRequest {
+    DeleteRangeRequest { key: bytes(key), range_end: bytes(range_end), prev_kv: false }
+}
+
+pub(crate) fn range(key: &str, range_end: &str) -> RangeRequest {
+    RangeRequest { key: bytes(key), range_end: bytes(range_end), ..RangeRequest::default() }
+}
+
+/// Every key.
+pub(crate) fn everything() -> RangeRequest {
+    range("\0", "\0")
+}
+
+pub(crate) fn op_put(key: &str, value: &str) -> RequestOp {
+    RequestOp::Put(put(key, value))
+}
+
+pub(crate) fn op_delete(key: &str, range_end: &str) -> RequestOp {
+    RequestOp::DeleteRange(delete(key, range_end))
+}
+
+pub(crate) fn op_range(key: &str, range_end: &str) -> RequestOp {
+    RequestOp::Range(range(key, range_end))
+}
+
+/// A transaction within, without conditions.
+pub(crate) fn op_txn(success: Vec<RequestOp>) -> RequestOp {
+    op_branches(vec![], success, vec![])
+}
+
+pub(crate) fn op_branches(compare: Vec<Compare>, success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+    RequestOp::Txn(Box::new(TxnRequest { compare, success, failure }))
+}
+
+pub(crate) fn compare(key: &str, result: CompareResult, target: CompareTarget) -> Compare {
+    Compare { key: bytes(key), range_end: Bytes::new(), result, target }
+}
+
+pub(crate) fn keys(kvs: &[KeyValue]) -> Vec<&str> {
+    kvs.iter().map(|kv| std::str::from_utf8(&kv.key).expect("the tests' keys are text")).collect()
+}

@@ -1,0 +1,14 @@
+//! The checklist of etcd's v3 API, line by line, as far as the state machine decides it; then the store
+//! against a naive model, restarts, snapshots and hostile bytes.
+
+mod bench;
+mod codec;
+mod compactions;
+mod disk;
+mod hashes;
+mod headers;
+mod model;
+mod puts;
+mod ranges;
+mod replicas;
+mod txns;

@@ -1,0 +1,360 @@
+//! The store against a model that keeps a copy of the whole map for each revision.
+
+use std::collections::BTreeMap;
+
+use bowline_kv::store::*;
+use bowline_node::raft::Index;
+use proptest::prelude::*;
+use redb::backends::InMemoryBackend;
+
+use crate::bench::*;
+
+/// A few keys, so that they meet.
+const KEYS: [&str; 6] = ["a", "ab", "b", "c", "cc", "d"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        key: usize,
+        value: u8,
+        prev_kv: bool,
+        ignore_value: bool,
+    },
+    Delete {
+        from: usize,
+        to: Option<usize>,
+        prev_kv: bool,
+    },
+    Txn {
+        compare: (usize, i64),
+        then: Vec<Step>,
+        otherwise: Vec<Step>,
+    },
+    Compact {
+        back: i64,
+    },
+    Range {
+        from: usize,
+        to: Option<usize>,
+        back: i64,
+        limit: i64,
+    },
+    /// Not of the log: what the host does in between.
+    Scrub(usize),
+    Flush,
+    Reopen,
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
+    let write = prop_oneof![
+        4 => (0..KEYS.len(), any::<u8>(), any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(key, value, prev_kv, ignore_value)| Step::Put { key, value, prev_kv, ignore_value }),
+        2 => (0..KEYS.len(), prop::option::of(0..KEYS.len()), any::<bool>())
+            .prop_map(|(from, to, prev_kv)| Step::Delete { from, to, prev_kv }),
+        2 => (0..KEYS.len(), prop::option::of(0..KEYS.len()), -1..6_i64, -1..4_i64)
+            .prop_map(|(from, to, back, limit)| Step::Range { from, to, back, limit }),
+    ];
+    let txn = write.clone().prop_recursive(2, 8, 3, |step| {
+        let steps = || prop::collection::vec(step.clone(), 0..3);
+        ((0..KEYS.len(), 0..3_i64), steps(), steps()).prop_map(|(compare, then, otherwise)| Step::Txn {
+            compare,
+            then,
+            otherwise,
+        })
+    });
+    prop_oneof![
+        6 => write,
+        4 => txn,
+        1 => (-2..8_i64).prop_map(|back| Step::Compact { back }),
+        1 => (1..5_usize).prop_map(Step::Scrub),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+type Map = BTreeMap<Vec<u8>, KeyValue>;
+
+/// The whole map at each revision.
+struct Model {
+    maps: Vec<(i64, Map)>,
+    compacted: i64,
+}
+
+/// What a transaction works on: the map, whether it changed, and the revision that it gets.
+struct Draft {
+    map: Map,
+    written: bool,
+    next: i64,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model { maps: vec![(1, Map::new())], compacted: -1 }
+    }
+
+    fn revision(&self) -> i64 {
+        self.maps.last().expect("there is always one").0
+    }
+
+    fn draft(&self) -> Draft {
+        Draft {
+            map: self.maps.last().expect("there is always one").1.clone(),
+            written: false,
+            next: self.revision() + 1,
+        }
+    }
+
+    fn apply(&mut self, command: &Command) -> Reply {
+        let mut draft = self.draft();
+        let reply = match command {
+            Command::Put(put) => self.put(&mut draft, put).map(Response::Put)?,
+            Command::DeleteRange(delete) => Response::DeleteRange(draft.delete(delete)),
+            Command::Txn(txn) => {
+                let before = self.draft();
+                self.check(&before, txn)?;
+                let mut response = self.txn(&before, &mut draft, txn)?;
+                response.revision = draft.revision();
+                Response::Txn(response)
+            }
+            Command::Compact(CompactionRequest { revision, .. }) => {
+                if *revision <= self.compacted {
+                    return Err(KvError::Compacted);
+                }
+                if *revision > self.revision() {
+                    return Err(KvError::FutureRevision);
+                }
+                self.compacted = *revision;
+                return Ok(Response::Compact(CompactionResponse { revision: self.revision() }));
+            }
+        };
+        if draft.written {
+            self.maps.push((draft.next, draft.map));
+        }
+        Ok(reply)
+    }
+
+    fn put(&self, draft: &mut Draft, put: &PutRequest) -> Result<PutResponse, KvError> {
+        let old = draft.map.get(&put.key[..]).cloned();
+        if put.ignore_value && old.is_none() {
+            return Err(KvError::KeyNotFound);
+        }
+        let new = KeyValue {
+            key: put.key.clone(),
+            create_revision: old.as_ref().map_or(draft.next, |old| old.create_revision),
+            mod_revision: draft.next,
+            version: old.as_ref().map_or(1, |old| old.version + 1),
+            value: if put.ignore_value { old.clone().expect("checked").value } else { put.value.clone() },
+            lease: 0,
+        };
+        draft.map.insert(put.key.to_vec(), new);
+        draft.written = true;
+        Ok(PutResponse { revision: draft.next, prev_kv: old.filter(|_| put.prev_kv) })
+    }
+
+    fn branch<'a>(before: &Draft, txn: &'a TxnRequest) -> (bool, &'a [RequestOp]) {
+        let holds = txn.compare.iter().all(|compare| {
+            let CompareTarget::Version(operand) = compare.target else { panic!("the model compares versions") };
+            before.map.get(&compare.key[..]).map_or(0, |kv| kv.version) > operand
+        });
+        (holds, if holds { &txn.success } else { &txn.failure })
+    }
+
+    /// What is held against the state before the transaction.
+    fn check(&self, before: &Draft, txn: &TxnRequest) -> Result<(), KvError> {
+        Model::branch(before, txn).1.iter().try_for_each(|op| match op {
+            RequestOp::Range(range) if range.revision > self.revision() => Err(KvError::FutureRevision),
+            RequestOp::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+                Err(KvError::Compacted)
+            }
+            RequestOp::Put(put) if put.ignore_value && !before.map.contains_key(&put.key[..]) => {
+                Err(KvError::KeyNotFound)
+            }
+            RequestOp::Txn(txn) => self.check(before, txn),
+            _ => Ok(()),
+        })
+    }
+
+    fn txn(&self, before: &Draft, draft: &mut Draft, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
+        let (succeeded, ops) = Model::branch(before, txn);
+        let responses = ops.iter().map(|op| {
+            Ok(match op {
+                RequestOp::Range(range) => ResponseOp::Range(self.range(draft, range)?),
+                RequestOp::Put(put) => ResponseOp::Put(self.put(draft, put)?),
+                RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(draft.delete(delete)),
+                RequestOp::Txn(txn) => ResponseOp::Txn(Box::new(self.txn(before, draft, txn)?)),
+                RequestOp::Empty => panic!("the model makes none"),
+            })
+        });
+        Ok(TxnResponse { revision: 0, succeeded, responses: responses.collect::<Result<_, KvError>>()? })
+    }
+
+    fn range(&self, draft: &Draft, range: &RangeRequest) -> Result<RangeResponse, KvError> {
+        if range.revision > draft.revision() {
+            return Err(KvError::FutureRevision);
+        }
+        let at = if range.revision <= 0 { draft.revision() } else { range.revision };
+        if at < self.compacted {
+            return Err(KvError::Compacted);
+        }
+        let map = match self.maps.iter().rev().find(|(revision, _)| *revision <= at) {
+            Some((_, map)) if at < draft.revision() || !draft.written => map,
+            _ => &draft.map,
+        };
+        let mut kvs: Vec<_> = within(map, &range.key, &range.range_end).cloned().collect();
+        let count = kvs.len() as i64;
+        let more = range.limit > 0 && count > range.limit;
+        if more {
+            kvs.truncate(range.limit as usize);
+        }
+        Ok(RangeResponse { revision: draft.revision(), kvs, more, count })
+    }
+}
+
+impl Draft {
+    fn revision(&self) -> i64 {
+        self.next - i64::from(!self.written)
+    }
+
+    fn delete(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let old: Vec<_> = within(&self.map, &delete.key, &delete.range_end).cloned().collect();
+        self.map.retain(|key, _| !old.iter().any(|old| old.key == key[..]));
+        self.written |= !old.is_empty();
+        let deleted = old.len() as i64;
+        let prev_kvs = if delete.prev_kv { old } else { Vec::new() };
+        DeleteRangeResponse { revision: self.revision(), deleted, prev_kvs }
+    }
+}
+
+fn within<'a>(map: &'a Map, key: &'a [u8], end: &'a [u8]) -> impl Iterator<Item = &'a KeyValue> {
+    map.values().filter(move |kv| match end {
+        [] => kv.key == key,
+        [0] => kv.key >= key,
+        _ => kv.key >= key && kv.key < end,
+    })
+}
+
+/// The command of a step, as a client would send it.
+fn command(step: &Step, revision: i64) -> Option<Command> {
+    Some(match op(step, revision) {
+        Some(RequestOp::Put(put)) => Command::Put(put),
+        Some(RequestOp::DeleteRange(delete)) => Command::DeleteRange(delete),
+        Some(RequestOp::Txn(txn)) => Command::Txn(*txn),
+        Some(_) => return None,
+        None => match step {
+            Step::Compact { back } => {
+                Command::Compact(CompactionRequest { revision: revision - back, physical: false })
+            }
+            _ => return None,
+        },
+    })
+}
+
+fn op(step: &Step, revision: i64) -> Option<RequestOp> {
+    let end = |to: &Option<usize>| bytes(to.map_or("", |to| KEYS.get(to + 1).copied().unwrap_or("\0")));
+    let ops = |steps: &[Step]| steps.iter().filter_map(|step| op(step, revision)).collect();
+    Some(match step {
+        Step::Put { key, value, prev_kv, ignore_value } => RequestOp::Put(PutRequest {
+            key: bytes(KEYS[*key]),
+            value: if *ignore_value { bytes("") } else { vec![*value].into() },
+            prev_kv: *prev_kv,
+            ignore_value: *ignore_value,
+            ..PutRequest::default()
+        }),
+        Step::Delete { from, to, prev_kv } => RequestOp::DeleteRange(DeleteRangeRequest {
+            key: bytes(KEYS[*from]),
+            range_end: end(to),
+            prev_kv: *prev_kv,
+        }),
+        Step::Range { from, to, back, limit } => RequestOp::Range(RangeRequest {
+            key: bytes(KEYS[*from]),
+            range_end: end(to),
+            revision: if *back == 0 { 0 } else { revision - back },
+            limit: *limit,
+            ..RangeRequest::default()
+        }),
+        Step::Txn { compare, then, otherwise } => RequestOp::Txn(Box::new(TxnRequest {
+            compare: vec![crate::bench::compare(
+                KEYS[compare.0],
+                CompareResult::Greater,
+                CompareTarget::Version(compare.1),
+            )],
+            success: ops(then),
+            failure: ops(otherwise),
+        })),
+        Step::Compact { .. } | Step::Scrub(_) | Step::Flush | Step::Reopen => return None,
+    })
+}
+
+/// One store on each kind of engine, which must never differ, and the model.
+fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) -> Result<Vec<u8>, TestCaseError> {
+    let mut model = Model::new();
+    let mut store = Store::open(engine).expect("the engine works");
+    for (index, step) in (1..).zip(steps) {
+        match step {
+            Step::Scrub(budget) => drop(store.scrub(*budget).expect("the engine works")),
+            Step::Flush => store.flush().expect("the engine works"),
+            Step::Reopen => {
+                store.checkpoint().expect("the engine works");
+                let (keys, hash) = (store.len(), store.hash_kv(0));
+                store = Store::open(reopen(store)).expect("the engine works");
+                prop_assert_eq!((store.len(), store.hash_kv(0)), (keys, hash));
+            }
+            _ => {}
+        }
+        if let Some(command) = command(step, model.revision()) {
+            // What the server would not propose gets no further, and the model knows nothing of it.
+            if command.check(&Limits::default()).is_ok() {
+                prop_assert_eq!(store.apply_command(Index(index), &command), model.apply(&command), "{:?}", command);
+            }
+        }
+        if let Some(RequestOp::Range(range)) = op(step, model.revision()) {
+            prop_assert_eq!(store.range(&range), model.range(&model.draft(), &range), "{:?}", range);
+        }
+        let now = model.draft();
+        prop_assert_eq!(store.range(&everything()), model.range(&now, &everything()));
+        prop_assert_eq!((store.revision(), store.len()), (model.revision(), now.map.len() as u64));
+    }
+    for at in model.compacted.max(1)..=model.revision() {
+        let range = RangeRequest { revision: at, ..everything() };
+        prop_assert_eq!(store.range(&range), model.range(&model.draft(), &range));
+    }
+    let mut snapshot = Vec::new();
+    store
+        .dump()
+        .and_then(|dump| dump.write_to(&mut snapshot).map_err(|error| EngineError::new("dump", error)))
+        .expect("the engine works");
+    Ok(snapshot)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_store_in_memory_is_the_model(steps in prop::collection::vec(some_step(), 1..60)) {
+        follow(&steps, MemoryEngine::default(), |store| store.engine().clone())?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_store_in_redb_is_the_model_and_has_the_same_snapshot(steps in prop::collection::vec(some_step(), 1..40)) {
+        let folder = tempfile::tempdir().expect("there is room");
+        let path = folder.path().join("kv.redb");
+        let engine = RedbEngine::open(&path, 1 << 20).expect("there is room");
+        let on_disk = follow(&steps, engine, |store| {
+            drop(store);
+            RedbEngine::open(&path, 1 << 20).expect("the file is whole")
+        })?;
+        let in_memory = follow(&steps, MemoryEngine::default(), |store| store.engine().clone())?;
+        prop_assert_eq!(on_disk, in_memory);
+    }
+}
+
+#[test]
+fn redb_runs_on_any_backend() {
+    let steps = [Step::Put { key: 1, value: 2, prev_kv: true, ignore_value: false }, Step::Flush, Step::Scrub(1)];
+    let engine = RedbEngine::with_backend(InMemoryBackend::new(), 1 << 20).expect("memory does not fail");
+    follow(&steps, engine, |_| unreachable!("it is not opened again")).expect("it is the model");
+}
