@@ -1,0 +1,609 @@
+//! A disk in memory that loses at a crash what a real one may lose, and fails when told to.
+//!
+//! Nothing here is drawn from a clock or a global source: a crash takes its randomness from the
+//! caller, so the same run gives the same disk, byte for byte.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bowline_raft::Random;
+
+use super::{Disk, DiskError, DiskErrorKind, File, SECTOR};
+
+/// A simulated disk. A clone is another handle to the same one; [`SimDisk::fork`] is a copy.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a simulated disk.
+#[derive(Debug)]
+pub struct SimFile {
+    state: Arc<Mutex<State>>,
+    inode: u64,
+    path: String,
+}
+
+/// A lock on a simulated disk; given back when dropped.
+#[derive(Debug)]
+pub struct SimLock {
+    state: Arc<Mutex<State>>,
+    path: String,
+}
+
+/// What changes a disk, or may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Reading from a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Syncing a file.
+    Sync,
+    /// Making, renaming or removing a name.
+    Name,
+    /// Syncing a folder.
+    SyncDir,
+}
+
+/// Something that shall go wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// The operation of this kind after `skip` others of its kind fails with an I/O error.
+    Fail {
+        /// Which kind.
+        operation: Operation,
+        /// How many of the kind succeed before.
+        skip: u64,
+    },
+    /// The write after `skip` others lands `by` sectors further on in its file, and not where it should.
+    Misdirect {
+        /// How many writes go right before.
+        skip: u64,
+        /// How far off, in sectors.
+        by: u64,
+    },
+    /// The sync after `skip` others says that it has, and has not.
+    Lie {
+        /// How many syncs are honest before.
+        skip: u64,
+    },
+}
+
+/// What survives of the unsynced writes and names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Nothing.
+    KeepNone,
+    /// All of it.
+    KeepAll,
+    /// All but one sector of one write.
+    AllButOneSector,
+    /// The first ones, in their order; the last of them torn.
+    Prefix,
+    /// Any of the writes and names, each whole.
+    SomeWrites,
+    /// Any of the sectors, whatever write they belong to, and any of the names.
+    SomeSectors,
+}
+
+impl Crash {
+    /// All kinds.
+    pub const ALL: [Crash; 6] =
+        [Crash::KeepNone, Crash::KeepAll, Crash::AllButOneSector, Crash::Prefix, Crash::SomeWrites, Crash::SomeSectors];
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    pending_names: Vec<NameChange>,
+    locked: BTreeSet<String>,
+    capacity: Option<u64>,
+    counts: BTreeMap<Operation, u64>,
+    injections: Vec<Planned>,
+}
+
+/// An injection with the count at which it strikes.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    injection: Injection,
+    operation: Operation,
+    at: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    now: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
+    pending: Vec<Arc<Written>>,
+}
+
+#[derive(Debug)]
+struct Written {
+    offset: u64,
+    data: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create { path: String, inode: u64 },
+    Rename { from: String, to: String },
+    Remove { path: String },
+}
+
+impl NameChange {
+    fn path(&self) -> &str {
+        match self {
+            NameChange::Create { path, .. } | NameChange::Remove { path } => path,
+            NameChange::Rename { from, .. } => from,
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Create { path, inode } => {
+                names.insert(path.clone(), *inode);
+            }
+            NameChange::Rename { from, to } => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+            NameChange::Remove { path } => {
+                names.remove(path);
+            }
+        }
+    }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Cuts a write where sectors begin.
+fn pieces(written: &Written) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut offset = written.offset;
+    let mut rest = written.data.as_slice();
+    std::iter::from_fn(move || {
+        let room = SECTOR - usize::try_from(offset % SECTOR as u64).expect("a sector is small");
+        let (piece, after) = rest.split_at(room.min(rest.len()));
+        let at = offset;
+        offset += piece.len() as u64;
+        rest = after;
+        (!piece.is_empty()).then_some((at, piece))
+    })
+}
+
+fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
+    let start = usize::try_from(offset).expect("a simulated file fits into memory");
+    let end = start + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[start..end].copy_from_slice(data);
+}
+
+impl State {
+    /// Counts an operation; an injection may strike.
+    fn count(&mut self, operation: Operation) -> Option<Injection> {
+        let count = self.counts.entry(operation).or_insert(0);
+        let at = *count;
+        *count += 1;
+        let struck = self.injections.iter().position(|planned| planned.operation == operation && planned.at == at)?;
+        Some(self.injections.remove(struck).injection)
+    }
+
+    fn attempt(&mut self, operation: Operation, verb: &'static str, path: &str) -> Result<(), DiskError> {
+        match self.count(operation) {
+            Some(Injection::Fail { .. }) => Err(error(verb, path, DiskErrorKind::Io, "injected I/O error")),
+            _ => Ok(()),
+        }
+    }
+
+    fn change_names(&mut self, verb: &'static str, change: NameChange) -> Result<(), DiskError> {
+        self.attempt(Operation::Name, verb, change.path())?;
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.now.len() as u64).sum()
+    }
+
+    fn inode(&mut self, inode: u64, verb: &'static str, path: &str) -> Result<&mut Inode, DiskError> {
+        self.inodes.get_mut(&inode).ok_or_else(|| error(verb, path, DiskErrorKind::Io, "the file was removed"))
+    }
+
+    /// Forgets the files that have no name any more, now or after a crash.
+    fn forget_nameless(&mut self) {
+        if self.pending_names.is_empty() {
+            let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
+            self.inodes.retain(|inode, _| named.contains(inode));
+        }
+    }
+}
+
+fn error(operation: &'static str, path: &str, kind: DiskErrorKind, reason: &str) -> DiskError {
+    DiskError { operation, path: path.to_owned(), kind, reason: reason.to_owned() }
+}
+
+/// What a test may do to a disk.
+impl SimDisk {
+    /// An empty disk without a bound.
+    #[must_use]
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A copy of the disk as it is now, with what is and what is not durable.
+    #[must_use]
+    pub fn fork(&self) -> SimDisk {
+        let mut state = self.state().clone();
+        state.locked.clear();
+        SimDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What a process finds after the power failed now: of what was not synced, `crash` decides.
+    #[must_use]
+    pub fn crash(&self, crash: Crash, random: &mut Random) -> SimDisk {
+        let state = self.state();
+        let pending: usize = state.inodes.values().map(|inode| inode.pending.len()).sum();
+        let mut chooser = Chooser::new(crash, pending, state.pending_names.len(), random);
+        let mut names = state.durable_names.clone();
+        for change in &state.pending_names {
+            if chooser.keeps_name() {
+                change.apply(&mut names);
+            }
+        }
+        let mut survivors = BTreeMap::new();
+        // Every file takes its turn, so that the choices don't depend on which names survived.
+        for (number, inode) in &state.inodes {
+            let mut bytes = Arc::clone(&inode.durable);
+            for written in &inode.pending {
+                let sectors = pieces(written).count();
+                let keep = chooser.begin_write(sectors);
+                for (at, (offset, piece)) in pieces(written).enumerate() {
+                    if keep.sector(at, &mut chooser) {
+                        overwrite(Arc::make_mut(&mut bytes), offset, piece);
+                    }
+                }
+            }
+            if names.values().any(|named| named == number) {
+                survivors.insert(*number, Inode { now: Arc::clone(&bytes), durable: bytes, pending: Vec::new() });
+            }
+        }
+        let crashed = State {
+            inodes: survivors,
+            next_inode: state.next_inode,
+            durable_names: names.clone(),
+            names,
+            capacity: state.capacity,
+            ..State::default()
+        };
+        SimDisk { state: Arc::new(Mutex::new(crashed)) }
+    }
+
+    /// Bounds the bytes of all files; `None` takes the bound away.
+    pub fn set_capacity(&self, capacity: Option<u64>) {
+        self.state().capacity = capacity;
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// Plans something that shall go wrong.
+    pub fn inject(&self, injection: Injection) {
+        let mut state = self.state();
+        let (operation, skip) = match injection {
+            Injection::Fail { operation, skip } => (operation, skip),
+            Injection::Misdirect { skip, .. } => (Operation::Write, skip),
+            Injection::Lie { skip } => (Operation::Sync, skip),
+        };
+        let at = state.counts.get(&operation).copied().unwrap_or(0) + skip;
+        state.injections.push(Planned { injection, operation, at });
+    }
+
+    /// How many operations of a kind there were.
+    #[must_use]
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.state().counts.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// All files, sorted by name, with their sizes in bytes.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let state = self.state();
+        let size = |inode: &u64| state.inodes.get(inode).map_or(0, |inode| inode.now.len() as u64);
+        state.names.iter().map(|(path, inode)| (path.clone(), size(inode))).collect()
+    }
+
+    /// The content of a file; `None` if there is none of that name.
+    #[must_use]
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        Some(state.inodes.get(state.names.get(path)?)?.now.to_vec())
+    }
+
+    /// Changes the content of a file behind everybody's back, durably.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn damage(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let inode = *state.names.get(path).expect("the file to damage is there");
+        let inode = state.inodes.get_mut(&inode).expect("every name has a file");
+        let bytes = Arc::make_mut(&mut inode.now);
+        change(bytes);
+        inode.durable = Arc::clone(&inode.now);
+    }
+
+    /// Flips one bit of a file, counted from its start.
+    ///
+    /// # Panics
+    /// If there is no such file, or no such bit in it.
+    pub fn flip(&self, path: &str, bit: u64) {
+        let byte = usize::try_from(bit / 8).expect("a simulated file fits into memory");
+        self.damage(path, |bytes| bytes[byte] ^= 1 << (bit % 8));
+    }
+
+    /// Forgets that the unsynced writes of a file are dirty: they are seen, and no sync will ever bring them
+    /// to the disk. Some systems do that after a sync that failed.
+    pub fn forget_dirty(&self, path: &str) {
+        let mut state = self.state();
+        let inode = state.names.get(path).copied();
+        if let Some(inode) = inode.and_then(|inode| state.inodes.get_mut(&inode)) {
+            inode.pending.clear();
+        }
+    }
+
+    /// Takes a file away behind everybody's back, durably.
+    pub fn lose(&self, path: &str) {
+        let mut state = self.state();
+        state.names.remove(path);
+        state.durable_names.remove(path);
+    }
+
+    /// Puts a file there, durably.
+    pub fn put(&self, path: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        let bytes = Arc::new(bytes);
+        state.inodes.insert(inode, Inode { now: Arc::clone(&bytes), durable: bytes, pending: Vec::new() });
+        state.names.insert(path.to_owned(), inode);
+        state.durable_names.insert(path.to_owned(), inode);
+    }
+}
+
+/// Decides what survives.
+struct Chooser<'a> {
+    crash: Crash,
+    random: &'a mut Random,
+    /// The write that [`Crash::Prefix`] tears, or of which [`Crash::AllButOneSector`] loses a sector.
+    chosen: usize,
+    kept_names: usize,
+    write: usize,
+    name: usize,
+}
+
+/// What of one write survives.
+#[derive(Clone, Copy)]
+enum Keep {
+    Nothing,
+    Everything,
+    /// These many sectors.
+    First(usize),
+    AllBut(usize),
+    Any,
+}
+
+impl<'a> Chooser<'a> {
+    fn new(crash: Crash, writes: usize, names: usize, random: &'a mut Random) -> Chooser<'a> {
+        let mut chooser = Chooser { crash, random, chosen: 0, kept_names: 0, write: 0, name: 0 };
+        chooser.chosen = chooser.below(writes.max(1));
+        chooser.kept_names = chooser.below(names + 1);
+        chooser
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.next_u64() % (bound as u64)).expect("it is below the bound")
+    }
+
+    fn coin(&mut self) -> bool {
+        self.random.next_u64() & (1 << 40) != 0
+    }
+
+    fn keeps_name(&mut self) -> bool {
+        let name = self.name;
+        self.name += 1;
+        match self.crash {
+            Crash::KeepNone => false,
+            Crash::KeepAll | Crash::AllButOneSector => true,
+            Crash::Prefix => name < self.kept_names,
+            Crash::SomeWrites | Crash::SomeSectors => self.coin(),
+        }
+    }
+
+    fn begin_write(&mut self, sectors: usize) -> Keep {
+        let write = self.write;
+        self.write += 1;
+        match self.crash {
+            Crash::KeepNone => Keep::Nothing,
+            Crash::KeepAll => Keep::Everything,
+            Crash::AllButOneSector if write != self.chosen => Keep::Everything,
+            Crash::AllButOneSector => Keep::AllBut(self.below(sectors.max(1))),
+            Crash::Prefix => match write.cmp(&self.chosen) {
+                Ordering::Less => Keep::Everything,
+                Ordering::Equal => Keep::First(self.below(sectors + 1)),
+                Ordering::Greater => Keep::Nothing,
+            },
+            Crash::SomeWrites => [Keep::Nothing, Keep::Everything][usize::from(self.coin())],
+            Crash::SomeSectors => Keep::Any,
+        }
+    }
+}
+
+impl Keep {
+    fn sector(self, at: usize, chooser: &mut Chooser<'_>) -> bool {
+        match self {
+            Keep::Nothing => false,
+            Keep::Everything => true,
+            Keep::First(count) => at < count,
+            Keep::AllBut(lost) => at != lost,
+            Keep::Any => chooser.coin(),
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+    type Lock = SimLock;
+
+    fn place(&self) -> String {
+        "simulated disk".to_owned()
+    }
+
+    fn open(&self, path: &str) -> Result<SimFile, DiskError> {
+        match self.state().names.get(path) {
+            Some(inode) => Ok(SimFile { state: Arc::clone(&self.state), inode: *inode, path: path.to_owned() }),
+            None => Err(error("open", path, DiskErrorKind::NotFound, "no such file")),
+        }
+    }
+
+    fn create(&self, path: &str) -> Result<SimFile, DiskError> {
+        let mut state = self.state();
+        let inode = state.next_inode;
+        state.change_names("create", NameChange::Create { path: path.to_owned(), inode })?;
+        state.next_inode += 1;
+        state.inodes.insert(inode, Inode::default());
+        Ok(SimFile { state: Arc::clone(&self.state), inode, path: path.to_owned() })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let mut state = self.state();
+        if !state.names.contains_key(from) {
+            return Err(error("rename", from, DiskErrorKind::NotFound, "no such file"));
+        }
+        state.change_names("rename", NameChange::Rename { from: from.to_owned(), to: to.to_owned() })
+    }
+
+    fn remove(&self, path: &str) -> Result<(), DiskError> {
+        let mut state = self.state();
+        if !state.names.contains_key(path) {
+            return Ok(());
+        }
+        state.change_names("remove", NameChange::Remove { path: path.to_owned() })
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
+        let state = self.state();
+        let inside = state.names.keys().filter(|path| folder_of(path) == dir);
+        Ok(inside.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect())
+    }
+
+    fn make_dir(&self, _dir: &str) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
+        let mut state = self.state();
+        state.attempt(Operation::SyncDir, "sync", dir)?;
+        let pending = std::mem::take(&mut state.pending_names);
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|change| folder_of(change.path()) == dir);
+        for change in here {
+            change.apply(&mut state.durable_names);
+        }
+        state.pending_names = elsewhere;
+        state.forget_nameless();
+        Ok(())
+    }
+
+    fn lock(&self, path: &str) -> Result<Option<SimLock>, DiskError> {
+        let taken = self.state().locked.insert(path.to_owned());
+        Ok(taken.then(|| SimLock { state: Arc::clone(&self.state), path: path.to_owned() }))
+    }
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.locked.remove(&self.path);
+    }
+}
+
+impl SimFile {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        let mut state = self.state();
+        state.attempt(Operation::Read, "read", &self.path)?;
+        let bytes = &state.inode(self.inode, "read", &self.path)?.now;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buffer.len());
+        match bytes.get(start..end) {
+            Some(found) => buffer.copy_from_slice(found),
+            None => return Err(error("read", &self.path, DiskErrorKind::Short, "the file ends before that")),
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        let mut state = self.state();
+        let offset = match state.count(Operation::Write) {
+            Some(Injection::Fail { .. }) => {
+                return Err(error("write", &self.path, DiskErrorKind::Io, "injected I/O error"));
+            }
+            Some(Injection::Misdirect { by, .. }) => offset + by * SECTOR as u64,
+            _ => offset,
+        };
+        let size = state.inode(self.inode, "write", &self.path)?.now.len() as u64;
+        let growth = (offset + data.len() as u64).saturating_sub(size);
+        let free = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        let fits = growth <= free;
+        // A full disk takes what it can.
+        let cut = data.len() as u64 - if fits { 0 } else { (growth - free).min(data.len() as u64) };
+        let data = data[..usize::try_from(cut).expect("it is within the data")].to_vec();
+        let inode = state.inode(self.inode, "write", &self.path)?;
+        overwrite(Arc::make_mut(&mut inode.now), offset, &data);
+        inode.pending.push(Arc::new(Written { offset, data }));
+        if fits { Ok(()) } else { Err(error("write", &self.path, DiskErrorKind::NoSpace, "no space left")) }
+    }
+
+    fn sync_data(&mut self) -> Result<(), DiskError> {
+        let mut state = self.state();
+        match state.count(Operation::Sync) {
+            Some(Injection::Fail { .. }) => {
+                return Err(error("sync", &self.path, DiskErrorKind::Io, "injected I/O error"));
+            }
+            Some(Injection::Lie { .. }) => return Ok(()),
+            _ => {}
+        }
+        let inode = state.inode(self.inode, "sync", &self.path)?;
+        let durable = Arc::make_mut(&mut inode.durable);
+        for written in inode.pending.drain(..) {
+            overwrite(durable, written.offset, &written.data);
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> Result<u64, DiskError> {
+        Ok(self.state().inode(self.inode, "measure", &self.path)?.now.len() as u64)
+    }
+}

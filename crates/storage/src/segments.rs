@@ -1,0 +1,85 @@
+//! The files of the log: their names, and how one comes into being filled with zeros.
+
+use crate::codec::GREATEST_COUNT;
+use crate::disk::{Disk, DiskError, File, SECTOR};
+
+pub(crate) const LOG_DIR: &str = "log";
+/// Zeros are written in pieces of this size.
+const FILL_BYTES: usize = 1 << 20;
+
+/// The files in the log's folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// Sequence numbers of the segments, ascending.
+    pub(crate) segments: Vec<u64>,
+    /// Names of the segments in reserve.
+    pub(crate) spares: Vec<String>,
+    /// Half-made files.
+    pub(crate) temporary: Vec<String>,
+    /// The greatest sequence number in any name.
+    pub(crate) highest: u64,
+}
+
+/// Path of a segment.
+pub(crate) fn segment_path(sequence: u64) -> String {
+    format!("{LOG_DIR}/{sequence:016x}.seg")
+}
+
+/// Path of a segment in reserve that was once number `sequence`; it may still hold what it held then.
+pub(crate) fn spare_path(sequence: u64) -> String {
+    format!("{LOG_DIR}/spare-{sequence:016x}")
+}
+
+fn sequence(name: &str) -> Option<u64> {
+    let number = (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok()).flatten();
+    number.filter(|number| *number <= GREATEST_COUNT)
+}
+
+/// Reads the folder.
+pub(crate) fn list<D: Disk>(disk: &D) -> Result<Listing, DiskError> {
+    let mut listing = Listing::default();
+    for name in disk.list(LOG_DIR)? {
+        let path = format!("{LOG_DIR}/{name}");
+        let found = if let Some(sequence) = name.strip_suffix(".seg").and_then(sequence) {
+            listing.segments.push(sequence);
+            sequence
+        } else if let Some(sequence) = name.strip_prefix("spare-").and_then(sequence) {
+            listing.spares.push(path);
+            sequence
+        } else {
+            if name.ends_with(".tmp") {
+                listing.temporary.push(path);
+            }
+            0
+        };
+        listing.highest = listing.highest.max(found);
+    }
+    Ok(listing)
+}
+
+/// Makes a file of zeros, under a name that no reader looks at until it is whole. Really written, not
+/// only reserved: a sync of written blocks costs half of one that must note new blocks as well.
+pub(crate) fn make_filled<D: Disk>(disk: &D, sectors: u32, temporary: &str, path: &str) -> Result<(), DiskError> {
+    let made = fill(disk, sectors, temporary).and_then(|()| disk.rename(temporary, path));
+    if let Err(error) = made {
+        if error.is_no_space() {
+            // What there is of it must not keep the disk full.
+            disk.remove(temporary)?;
+        }
+        return Err(error);
+    }
+    disk.sync_dir(LOG_DIR)
+}
+
+fn fill<D: Disk>(disk: &D, sectors: u32, temporary: &str) -> Result<(), DiskError> {
+    let mut file = disk.create(temporary)?;
+    let size = u64::from(sectors) * SECTOR as u64;
+    let zeros = vec![0; FILL_BYTES.min(usize::try_from(size).unwrap_or(FILL_BYTES))];
+    let mut offset = 0;
+    while offset < size {
+        let piece = usize::try_from(size - offset).unwrap_or(FILL_BYTES).min(zeros.len());
+        file.write_at(offset, &zeros[..piece])?;
+        offset += piece as u64;
+    }
+    file.sync_data()
+}

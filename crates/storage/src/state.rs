@@ -1,0 +1,209 @@
+//! What the records of the log add up to, without the entries' payloads: the same arithmetic for a log
+//! that is being written and for one that is read again.
+
+use std::collections::VecDeque;
+
+use bowline_raft::{HardState, Index, Position, SnapshotHeader, Term};
+
+use crate::record::{Checkpoint, Record};
+
+/// Acknowledged entries may be missing: damage has been found, and not yet been made good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// Up to here the log is as it was before the first write that can't be read: nothing is missing, but
+    /// a truncation that came later may be.
+    pub valid_up_to: Position,
+    /// No entry beyond this one can have been acknowledged; `None`: not known.
+    pub may_reach: Option<Index>,
+}
+
+impl Suspicion {
+    /// Both of two.
+    #[must_use]
+    pub(crate) fn and(self, other: Suspicion) -> Suspicion {
+        let valid_up_to = if self.valid_up_to.index <= other.valid_up_to.index { self } else { other }.valid_up_to;
+        Suspicion { valid_up_to, may_reach: self.may_reach.zip(other.may_reach).map(|(one, two)| one.max(two)) }
+    }
+}
+
+/// The sum of the records so far.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) hard_state: HardState,
+    /// How many hard states there were.
+    pub(crate) hard_version: u64,
+    /// How many records changed the log. Each batch names both numbers as of before it, so a reader
+    /// sees whether a batch that it can't read changed the log or not.
+    pub(crate) log_version: u64,
+    /// The log starts after this snapshot.
+    pub(crate) base: Option<SnapshotHeader>,
+    pub(crate) suspicion: Option<Suspicion>,
+    terms: Terms,
+}
+
+impl State {
+    /// Before the first record of a new folder.
+    pub(crate) fn founding(base: Option<SnapshotHeader>) -> State {
+        let start = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
+        State {
+            hard_state: HardState::default(),
+            hard_version: 0,
+            log_version: 0,
+            base,
+            suspicion: None,
+            terms: Terms::after(start),
+        }
+    }
+
+    /// At the beginning of a segment.
+    pub(crate) fn at(checkpoint: &Checkpoint) -> State {
+        State {
+            hard_state: checkpoint.hard_state,
+            hard_version: checkpoint.hard_version,
+            log_version: checkpoint.log_version,
+            base: checkpoint.base.clone(),
+            suspicion: checkpoint.suspicion,
+            terms: Terms::after(checkpoint.last),
+        }
+    }
+
+    /// The last entry.
+    pub(crate) fn last(&self) -> Position {
+        self.terms.last()
+    }
+
+    /// Index of the last entry that is in a snapshot.
+    pub(crate) fn base_index(&self) -> Index {
+        self.base.as_ref().map_or(Index(0), |base| base.position.index)
+    }
+
+    /// The log is whole up to `last` only: what was beyond is unreadable.
+    pub(crate) fn cut_at(&mut self, last: Position) {
+        self.terms = Terms::after(last);
+    }
+
+    /// Adds a record, or says why it can't follow.
+    pub(crate) fn apply(&mut self, record: &Record) -> Result<(), String> {
+        let last = self.last();
+        match record {
+            Record::Checkpoint(checkpoint) => {
+                self.suspicion = checkpoint.suspicion;
+                return Ok(());
+            }
+            Record::HardState(hard_state) => {
+                if hard_state.term < self.hard_state.term {
+                    return Err(format!("{} follows {}", hard_state.term, self.hard_state.term));
+                }
+                self.hard_state = *hard_state;
+                self.hard_version += 1;
+                return Ok(());
+            }
+            Record::Truncate(from) => {
+                if *from <= self.base_index() {
+                    return Err(format!("truncation from {from}, which is in the snapshot {}", self.base_index()));
+                }
+                self.terms.truncate_from(*from);
+            }
+            Record::Entry(entry) => {
+                if entry.index != last.index.next() || entry.term < last.term {
+                    return Err(format!("entry {} follows {last}", entry.position()));
+                }
+                self.terms.append(entry.position());
+            }
+            Record::Snapshot(header) => {
+                self.terms = Terms::after(header.position);
+                self.base = Some(header.clone());
+            }
+            Record::Compacted(header) => {
+                let index = header.position.index;
+                if index > last.index || index < self.base_index() {
+                    return Err(format!("compaction up to {index} of a log from {} to {last}", self.base_index()));
+                }
+                self.terms.compact_through(header.position);
+                self.base = Some(header.clone());
+            }
+            Record::Repaired => self.suspicion = None,
+        }
+        self.log_version += 1;
+        Ok(())
+    }
+}
+
+/// The terms of the entries, as runs.
+#[derive(Clone, Debug)]
+struct Terms {
+    start: Position,
+    runs: VecDeque<(Index, Term)>,
+    last: Index,
+}
+
+impl Terms {
+    fn after(start: Position) -> Terms {
+        Terms { start, runs: VecDeque::new(), last: start.index }
+    }
+
+    fn last(&self) -> Position {
+        self.runs.back().map_or(self.start, |(_, term)| Position::new(self.last, *term))
+    }
+
+    fn append(&mut self, position: Position) {
+        if self.runs.back().is_none_or(|(_, term)| *term != position.term) {
+            self.runs.push_back((position.index, position.term));
+        }
+        self.last = position.index;
+    }
+
+    fn truncate_from(&mut self, from: Index) {
+        let keep = from.previous();
+        while self.runs.back().is_some_and(|(first, _)| *first >= from) {
+            self.runs.pop_back();
+        }
+        if keep < self.start.index {
+            // A reader that begins after this entry's segment doesn't know its term; nor does it need to:
+            // those entries are in a snapshot by now.
+            self.start = Position::new(keep, Term(0));
+        }
+        self.last = self.last.min(keep);
+    }
+
+    fn compact_through(&mut self, position: Position) {
+        if position.index < self.start.index {
+            return;
+        }
+        self.start = position;
+        while let Some((_, term)) = self.runs.front().copied() {
+            let end = self.runs.get(1).map_or(self.last, |(next, _)| next.previous());
+            self.runs.pop_front();
+            if end > position.index {
+                self.runs.push_front((position.index.next(), term));
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(index: u64, term: u64) -> Position {
+        Position::new(Index(index), Term(term))
+    }
+
+    #[test]
+    fn knows_the_last_position_through_truncation_and_compaction() {
+        let mut terms = Terms::after(Position::ORIGIN);
+        for (index, term) in [(1, 1), (2, 1), (3, 2), (4, 4), (5, 4)] {
+            terms.append(at(index, term));
+        }
+        terms.compact_through(at(2, 1));
+        assert_eq!(terms.last(), at(5, 4));
+        terms.truncate_from(Index(4));
+        assert_eq!(terms.last(), at(3, 2));
+        terms.compact_through(at(3, 2));
+        assert_eq!((terms.last(), terms.runs.len()), (at(3, 2), 0));
+        terms.append(at(4, 6));
+        terms.truncate_from(Index(2));
+        assert_eq!(terms.last(), at(1, 0));
+    }
+}

@@ -1,0 +1,302 @@
+//! A replica's folder as a whole: made once, opened at every start.
+
+use std::sync::Arc;
+
+use bowline_raft::{Index, Membership, NodeId, Position, Recovered, SnapshotHeader};
+
+use crate::disk::{Disk, DiskError};
+use crate::hard_state::{self, HARD_STATE_FILE, Slot};
+use crate::identity::{self, Binding, ClusterId, IDENTITY_FILE, Identity};
+use crate::log::{Log, Options};
+use crate::recovery::{self, Finding, Verdict};
+use crate::segments::LOG_DIR;
+use crate::snapshot::{SNAPSHOT_DIR, Snapshots};
+use crate::state::{State, Suspicion};
+
+const LOCK_FILE: &str = "lock";
+/// There while a folder is being made.
+const UNFINISHED_FILE: &str = "unfinished";
+
+/// Why a folder isn't opened. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no data where a known member's should be (D13).
+    #[error(
+        "{place} holds no data of member {} of cluster {cluster}: if its data was lost, don't start it under its old id, \
+         as it may have voted and acknowledged: remove the member and add it again under a new id; if the data \
+         is elsewhere, point --data-dir there",
+        replica.0
+    )]
+    Missing {
+        /// The folder.
+        place: String,
+        /// The cluster that was expected.
+        cluster: ClusterId,
+        /// The replica that was expected.
+        replica: NodeId,
+    },
+    /// The folder is somebody else's (D15).
+    #[error(
+        "{place} belongs to {found}, not to member {} of cluster {cluster}: point --data-dir at that member's own \
+         folder, or remove the member and add it again under a new id",
+        replica.0
+    )]
+    Foreign {
+        /// The folder.
+        place: String,
+        /// Whose it is.
+        found: Identity,
+        /// The cluster that was expected.
+        cluster: ClusterId,
+        /// The replica that was expected.
+        replica: NodeId,
+    },
+    /// There is data where a new folder was to be made.
+    #[error("{place} already holds the data of {found}: start that member instead, or choose an empty folder")]
+    AlreadyThere {
+        /// The folder.
+        place: String,
+        /// Whose it is.
+        found: Identity,
+    },
+    /// There is data, but it doesn't say whose.
+    #[error(
+        "{place} holds data, but the file that says whose is missing: it is not touched; bring that file back, or choose an \
+         empty folder and a new id"
+    )]
+    Unclaimed {
+        /// The folder.
+        place: String,
+    },
+    /// Both copies of the identity are unreadable.
+    #[error(
+        "the identity in {place} is damaged beyond repair: nothing in it can be trusted; remove the member and add it \
+         again under a new id, with an empty folder"
+    )]
+    IdentityDamaged {
+        /// The folder.
+        place: String,
+    },
+    /// Another version of this program wrote it.
+    #[error(
+        "{place} is of format {version}, this program reads format {ours}: start it with the program that wrote it"
+    )]
+    OtherVersion {
+        /// The folder.
+        place: String,
+        /// Its version.
+        version: u32,
+        /// What this program reads.
+        ours: u32,
+    },
+    /// Another process has it open (D16).
+    #[error("{place} is in use by another process: stop that one first, or choose another folder")]
+    InUse {
+        /// The folder.
+        place: String,
+    },
+    /// Term and vote can't be told from either copy (D6).
+    #[error(
+        "term and vote in {place} are damaged in the log and in their copy: voting could mean voting twice; remove the \
+         member and add it again under a new id, with an empty folder"
+    )]
+    HardStateLost {
+        /// The folder.
+        place: String,
+    },
+    /// No segment of the log has a readable beginning.
+    #[error(
+        "the log in {place} is missing or unreadable from its beginning: remove the member and add it again under a new \
+         id, with an empty folder"
+    )]
+    LogLost {
+        /// The folder.
+        place: String,
+    },
+    /// An option is out of range.
+    #[error("{0}")]
+    Options(String),
+    /// The disk refused. A full one is [`DiskError::is_no_space`]: make room and start again.
+    #[error("{0}")]
+    Disk(#[from] DiskError),
+}
+
+/// What a replica starts with.
+#[derive(Debug)]
+pub struct Recovery {
+    /// For the consensus core: term, vote, the snapshot to start from and the log after it.
+    pub recovered: Recovered,
+    /// The snapshot file that belongs to it, which has been read to its end and is whole; `None`: the
+    /// state machine starts empty.
+    pub snapshot: Option<Position>,
+    /// Acknowledged entries may be missing. Until the peers have made that good, and the host has said so
+    /// by [`Log::repaired`], the replica must not lead, nor vote, nor count in a commit what it can't have.
+    pub suspect: Option<Suspicion>,
+    /// Everything unusual that was found, for people; damage that is no longer there is not told again.
+    pub findings: Vec<Finding>,
+}
+
+/// A folder that is open.
+pub struct Opened<D: Disk> {
+    /// Whose it is.
+    pub identity: Identity,
+    /// What was found.
+    pub recovery: Recovery,
+    /// The log, to go on with.
+    pub log: Log<D>,
+    /// The snapshot files.
+    pub snapshots: Snapshots<D>,
+}
+
+/// Makes the folder of a new member, durably. `founders`: the members that all founding members agree on;
+/// `None` for one that is added to a cluster and learns everything from its leader. A folder whose
+/// making was interrupted is made anew.
+///
+/// # Errors
+/// There is data already, or the disk refuses.
+pub fn create<D: Disk>(
+    disk: &D,
+    identity: &Identity,
+    founders: Option<Membership>,
+    options: &Options,
+) -> Result<(), OpenError> {
+    options.validate().map_err(OpenError::Options)?;
+    disk.make_dir("")?;
+    let _lock = lock(disk)?;
+    if let Some(found) = identity::read(disk)? {
+        return Err(OpenError::AlreadyThere { place: disk.place(), found: found.identity });
+    }
+    let names = disk.list("")?;
+    let is_there = |file: &str| names.iter().any(|name| name == file);
+    if !is_there(UNFINISHED_FILE) {
+        if is_there(HARD_STATE_FILE) || !disk.list(LOG_DIR)?.is_empty() || !disk.list(SNAPSHOT_DIR)?.is_empty() {
+            return Err(OpenError::Unclaimed { place: disk.place() });
+        }
+        disk.create(UNFINISHED_FILE)?;
+        disk.sync_dir("")?;
+    }
+    for dir in [LOG_DIR, SNAPSHOT_DIR] {
+        disk.make_dir(dir)?;
+        // What an interrupted attempt has left.
+        for name in disk.list(dir)? {
+            disk.remove(&format!("{dir}/{name}"))?;
+        }
+        disk.sync_dir(dir)?;
+    }
+    let binding = Binding::of(identity);
+    let base = founders.map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
+    let state = State::founding(base);
+    let empty = Slot { version: 0, hard_state: state.hard_state, log_version: 0, extent: None };
+    hard_state::write_both(disk, binding, &empty)?;
+    crate::log::found(disk, identity, &state, options)?;
+    // A folder with an identity is a whole one.
+    identity::write(disk, identity)?;
+    disk.remove(UNFINISHED_FILE)?;
+    disk.sync_dir("")?;
+    Ok(())
+}
+
+fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
+    disk.lock(LOCK_FILE)?.ok_or_else(|| OpenError::InUse { place: disk.place() })
+}
+
+/// Opens the folder of a member that has run before.
+///
+/// # Errors
+/// See [`OpenError`]. Nothing was changed then, except that repairs may have begun when the disk refused.
+pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Options) -> Result<Opened<D>, OpenError> {
+    options.validate().map_err(OpenError::Options)?;
+    let missing = || OpenError::Missing { place: disk.place(), cluster, replica };
+    if disk.list("")?.iter().all(|name| name != IDENTITY_FILE) {
+        return Err(missing());
+    }
+    let lock = Arc::new(lock(disk)?);
+    let found = identity::read(disk)?.ok_or_else(missing)?;
+    let identity = found.identity;
+    if (identity.cluster, identity.replica) != (cluster, replica) {
+        return Err(OpenError::Foreign { place: disk.place(), found: identity, cluster, replica });
+    }
+    disk.remove(UNFINISHED_FILE)?;
+    let mut findings = Vec::new();
+    if found.needs_repair {
+        identity::write(disk, &identity)?;
+        findings.push(Finding::new(IDENTITY_FILE, 0..1, Verdict::Repaired, "one of two copies is unreadable"));
+    }
+    let binding = Binding::of(&identity);
+    let replay = recovery::read_log(disk, binding, &mut findings)?;
+    let snapshots = Snapshots::new(disk.clone(), binding, Arc::clone(&lock))?;
+    let (recovery, start) = choose_snapshot(&snapshots, replay, findings)?;
+    let log = Log::start(disk, lock, identity, options.clone(), start)?;
+    Ok(Opened { identity, recovery, log, snapshots })
+}
+
+/// If a part of the log is lost that a whole snapshot holds, the snapshot takes its place. Every snapshot
+/// that is stored holds committed entries only.
+fn save_by_snapshot<D: Disk>(snapshots: &Snapshots<D>, replay: &mut recovery::Replay) -> Result<(), OpenError> {
+    let Some(lost) = replay.lost else { return Ok(()) };
+    for position in snapshots.list()?.into_iter().rev() {
+        if position.index <= lost.valid_up_to.index || position.term > replay.state.hard_state.term {
+            continue;
+        }
+        match snapshots.verify(position) {
+            Ok(header) => {
+                replay.start_from(&header);
+                return Ok(());
+            }
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error.into_disk_error().into()),
+        }
+    }
+    Ok(())
+}
+
+/// Finds the snapshot that the replica starts from: the newest whole one that the log leads to.
+fn choose_snapshot<D: Disk>(
+    snapshots: &Snapshots<D>,
+    mut replay: recovery::Replay,
+    mut findings: Vec<Finding>,
+) -> Result<(Recovery, recovery::Replay), OpenError> {
+    save_by_snapshot(snapshots, &mut replay)?;
+    if replay.lost.is_none() {
+        findings.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
+    }
+    let base = replay.state.base.clone();
+    let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
+    let mut chosen: Option<SnapshotHeader> = None;
+    for position in snapshots.list()?.into_iter().rev() {
+        let held = position == base_position || replay.term_at(position.index) == Some(position.term);
+        if chosen.is_some() || position.index < base_position.index || !held {
+            continue;
+        }
+        match snapshots.verify(position) {
+            Ok(header) => chosen = Some(header),
+            Err(error) if error.is_damage() => {
+                let path = crate::snapshot::snapshot_path(position);
+                // If the log can do without it, nothing is lost.
+                let verdict = if position == base_position { Verdict::Suspect } else { Verdict::Repaired };
+                findings.push(Finding::new(&path, 0..0, verdict, "the snapshot is damaged"));
+            }
+            Err(error) => return Err(error.into_disk_error().into()),
+        }
+    }
+    let position = chosen.as_ref().map(|header| header.position);
+    if chosen.is_none() && base_position != Position::ORIGIN {
+        // The state up to the base is gone, and with it the use of what follows.
+        if !findings.iter().any(|finding| finding.verdict == Verdict::Suspect) {
+            findings.push(Finding::new(SNAPSHOT_DIR, 0..0, Verdict::Suspect, "the snapshot under the log is missing"));
+        }
+        replay.lose_everything();
+        chosen = None;
+    } else if chosen.is_none() {
+        chosen = base;
+    }
+    let applied = chosen.as_ref().map_or(Index(0), |header| header.position.index);
+    let recovered = Recovered {
+        hard_state: replay.state.hard_state,
+        entries: replay.entries.iter().filter(|entry| entry.index > applied).cloned().collect(),
+        snapshot: chosen,
+        applied,
+    };
+    let suspect = replay.suspicion();
+    Ok((Recovery { recovered, snapshot: position, suspect, findings }, replay))
+}
