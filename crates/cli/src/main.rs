@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
+mod client;
 mod complaint;
 mod exit;
 mod history;
 mod lan;
 mod live;
 mod scenarios;
+mod serve;
 mod sim;
+mod up;
 
 use clap::{Parser, Subcommand};
 
@@ -21,6 +24,10 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  bowline up                          three members on this machine, serving the etcd v3 API
+  bowline up --detach                 the same in the background; bowline down stops it
+  bowline put hello world; bowline get hello
+  bowline serve --config member.toml  one member of a cluster
   bowline lan run                     five replicas, a main job of 30 s, a verdict
   bowline lan run --all               every scenario, one table
   bowline lan run crash-4 --program ./their-kvstore
@@ -31,6 +38,20 @@ Exit codes: 0 passed or done, 1 failed, 2 bad input.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// A cluster on this machine, its members looked after.
+    Up(up::UpCommand),
+    /// Stops a cluster that `up` has started.
+    Down(up::DownCommand),
+    /// One member of a cluster, serving the etcd v3 API.
+    Serve(serve::ServeCommand),
+    /// Sets a key.
+    Put(client::PutCommand),
+    /// Prints the value of a key, or of all with a prefix.
+    Get(client::GetCommand),
+    /// Deletes a key, or all with a prefix.
+    Del(client::DelCommand),
+    /// Shows how each member is.
+    Status(client::StatusCommand),
     /// The LAN face: replicas that speak JSON, and an emulated hostile network for any of them.
     #[command(subcommand)]
     Lan(lan::LanCommand),
@@ -43,6 +64,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Up(command) => command.run(),
+        Command::Down(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Put(command) => command.run(),
+        Command::Get(command) => command.run(),
+        Command::Del(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Lan(command) => command.run(),
         Command::Sim(command) => command.run(),
         Command::Check(command) => command.run(),

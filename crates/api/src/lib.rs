@@ -1,0 +1,29 @@
+//! The etcd v3 API's wire types and service traits, generated at build from `proto/`.
+//!
+//! Names and numbers of services, messages and fields are facts of the wire, taken from etcd's public
+//! API; the files are this project's own. What a field means is said there. Every service has a server
+//! trait and a client.
+
+/// Keys with their values, and events.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// Permissions.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
+/// Requests, responses and services.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+pub use prost::Message;
+
+/// Deepest nesting of messages that is decoded; deeper input is an error, never a deep recursion. Three
+/// levels of messages make one of transactions, so transactions nest to about thirty.
+pub const RECURSION_LIMIT: u32 = 100;

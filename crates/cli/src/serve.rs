@@ -1,0 +1,132 @@
+//! `bowline serve`: one member of a cluster.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bowline_lan::harness::Interrupts;
+use bowline_server::config::{Layers, SETTINGS, ServerConfig};
+use bowline_server::journal::{Journal, Level};
+use bowline_server::replica::StopReason;
+use bowline_server::{Listeners, Server, folder};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::exit::Verdict;
+
+/// How often to look whether to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+const EXAMPLES: &str = "Examples:
+  bowline serve --id 1 --initial-cluster 1=http://127.0.0.1:2380
+  bowline serve --id 2 --initial-cluster 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,3=http://10.0.0.3:2380 \\
+      --listen-client 0.0.0.0:2379 --advertise-client http://10.0.0.2:2379 --data-dir /var/lib/bowline
+  BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml
+
+Each setting can be given as a flag, as a variable (--data-dir is BOWLINE_DATA_DIR), or in a TOML file
+(data_dir = \"...\"); a flag beats a variable, and that the file. SIGTERM or Ctrl-C stops it in good order.
+
+Exit codes: 0 stopped, 1 failed, 2 bad input.";
+
+/// One member of a cluster, serving the etcd v3 API.
+#[derive(Debug, Default)]
+pub(crate) struct ServeCommand {
+    config: Option<PathBuf>,
+    flags: Vec<(&'static str, String)>,
+    stop_at_eof: bool,
+}
+
+impl FromArgMatches for ServeCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<ServeCommand, clap::Error> {
+        let mut command = ServeCommand::default();
+        command.update_from_arg_matches(matches)?;
+        Ok(command)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.config = matches.get_one::<PathBuf>("config").cloned();
+        self.stop_at_eof = matches.get_flag("stop_at_eof");
+        let given = SETTINGS
+            .iter()
+            .filter_map(|setting| matches.get_one::<String>(setting.key).map(|value| (setting.key, value.clone())));
+        self.flags = given.collect();
+        Ok(())
+    }
+}
+
+impl Args for ServeCommand {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config").long("config").value_name("FILE").help("a TOML file with settings");
+        let stop = Arg::new("stop_at_eof").long("stop-at-eof").hide(true).action(ArgAction::SetTrue);
+        let settings = SETTINGS
+            .iter()
+            .map(|setting| Arg::new(setting.key).long(setting.flag).value_name("VALUE").help(setting.help));
+        command.arg(config.value_parser(clap::value_parser!(PathBuf))).args(settings).arg(stop).after_help(EXAMPLES)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        ServeCommand::augment_args(command)
+    }
+}
+
+impl ServeCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        let interrupts = Interrupts::watch().context("can't watch for signals")?;
+        let config = self.configuration()?;
+        let journal = Journal::stderr(Level::Info);
+        let listeners = Listeners::bind(&config)?;
+        let disk = folder::open(&config, &journal)?;
+        let failures = journal.clone();
+        let failed = move |why: String| {
+            // What waits for this can't be kept: nobody may hear of it, so everything ends here.
+            failures.error(format_args!("stopped at once: {why}"));
+            std::process::exit(1);
+        };
+        let server = Server::start(&config, disk, listeners, &journal, failed)?;
+        journal.info(format_args!(
+            "member {} of cluster {:016x}: ready to serve client requests at http://{}, members at {}",
+            config.id.0,
+            config.cluster_id(),
+            server.client_address(),
+            config.listen_peer
+        ));
+        let stop = interrupts.flag();
+        if self.stop_at_eof {
+            stop_at_eof(Arc::clone(&stop));
+        }
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+        }
+        journal.info(format_args!("stopping"));
+        match server.stop() {
+            StopReason::Told => {
+                journal.info(format_args!("stopped; everything acknowledged is on the disk"));
+                Ok(Verdict::Passed)
+            }
+            StopReason::Failed(why) => bail!("stopped: {why}"),
+        }
+    }
+
+    fn configuration(&self) -> anyhow::Result<ServerConfig> {
+        let mut layers = Layers::new();
+        if let Some(file) = &self.config {
+            layers.add_file(file)?;
+        }
+        layers.add_environment(|name| std::env::var(name).ok());
+        for (key, value) in &self.flags {
+            layers.add_flag(key, value.clone());
+        }
+        Ok(layers.check()?)
+    }
+}
+
+/// Stops when whoever started this process is gone.
+fn stop_at_eof(stop: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while std::io::stdin().read(&mut buffer).is_ok_and(|read| read > 0) {}
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,154 @@
+//! `bowline up` and `bowline down`: a cluster on this machine.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bowline_lan::harness::Interrupts;
+use clap::Args;
+
+use crate::exit::Verdict;
+use supervisor::Supervisor;
+use topology::{Topology, is_running};
+
+mod probe;
+mod supervisor;
+mod topology;
+
+/// How long members may take to be ready, or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often to look after the members.
+const LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline up                                    three members, their logs here, Ctrl-C stops them
+  bowline up --detach && bowline down           the same in the background
+  bowline up --nodes 5 --data-dir /tmp/five
+
+While it runs, a line with a key and a member's number acts on it: k 2 kills member 2, p 2 pauses it or lets
+it go on, r 2 starts it again.
+
+Exit codes: 0 stopped, 1 failed, 2 bad input.")]
+pub(crate) struct UpCommand {
+    /// How many members.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Where their data is; made if it isn't there.
+    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Leave them running in the background, their logs in the data folder.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DownCommand {
+    /// Where their data is.
+    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    data_dir: PathBuf,
+}
+
+impl UpCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        let started = Instant::now();
+        let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
+        let stop = interrupts.flag();
+        let mut topology = Topology::load_or_found(&self.data_dir, self.nodes)?;
+        if let Some(pid) = topology.running().first() {
+            bail!("a cluster runs in {} already (process {pid}); bowline down stops it", self.data_dir.display());
+        }
+        if topology.members.len() as u64 != self.nodes {
+            anstream::eprintln!(
+                "{} holds a cluster of {}, which is started; another --data-dir makes another cluster",
+                self.data_dir.display(),
+                topology.members.len()
+            );
+        }
+        for note in topology.check_ports()? {
+            anstream::eprintln!("{note}");
+        }
+        let mut supervisor = Supervisor::start(&topology, self.detach)?;
+        topology.pids = supervisor.pids();
+        topology.supervisor = (!self.detach).then(std::process::id);
+        topology.save()?;
+        let ready = supervisor.wait_until_ready(PATIENCE, &stop);
+        if let Err(error) = ready {
+            supervisor.stop(PATIENCE);
+            return Err(error);
+        }
+        topology.founded = true;
+        topology.save()?;
+        supervisor.founded();
+        self.tell(&topology, started.elapsed());
+        if self.detach {
+            supervisor.let_go();
+            return Ok(Verdict::Passed);
+        }
+        supervisor.listen_to_keys();
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+            if supervisor.look_after() {
+                topology.pids = supervisor.pids();
+                topology.save()?;
+            }
+        }
+        anstream::eprintln!("stopping");
+        let all = supervisor.stop(PATIENCE);
+        topology.forget_processes()?;
+        Ok(Verdict::of(all))
+    }
+
+    fn tell(&self, topology: &Topology, took: Duration) {
+        let endpoints: Vec<String> = topology.members.iter().map(|member| member.client_address()).collect();
+        let leader = probe::leader(topology);
+        let leader = leader.map_or("not known yet".to_owned(), |id| format!("member {id}"));
+        let first = &endpoints[0];
+        let stop = if self.data_dir.as_os_str() == "bowline-data" {
+            "bowline down".to_owned()
+        } else {
+            format!("bowline down --data-dir {}", self.data_dir.display())
+        };
+        let stop = if self.detach { stop } else { format!("Ctrl-C, or: {stop}") };
+        anstream::println!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64());
+        anstream::println!("  endpoints  {}", endpoints.join(","));
+        anstream::println!("  leader     {leader}");
+        anstream::println!("  data       {}", self.data_dir.display());
+        anstream::println!("  try        etcdctl --endpoints={first} put hello world");
+        anstream::println!("             etcdctl --endpoints={first} get hello");
+        anstream::println!("             curl http://{first}/metrics");
+        if !self.detach {
+            anstream::println!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again");
+        }
+        anstream::println!("  stop       {stop}\n");
+    }
+}
+
+impl DownCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        let mut topology = Topology::load(&self.data_dir)?
+            .with_context(|| format!("there is no cluster in {}", self.data_dir.display()))?;
+        let running = topology.running();
+        if running.is_empty() {
+            anstream::println!("nothing runs in {}", self.data_dir.display());
+            return Ok(Verdict::Passed);
+        }
+        // One who looks after the members stops them himself.
+        let told = topology.supervisor.filter(|pid| running.contains(pid)).map_or(running.clone(), |pid| vec![pid]);
+        for pid in &told {
+            topology::tell_to_stop(*pid);
+        }
+        let until = Instant::now() + PATIENCE;
+        while running.iter().any(|pid| is_running(*pid)) {
+            if Instant::now() >= until {
+                bail!("still running after {} s: {running:?}", PATIENCE.as_secs());
+            }
+            std::thread::sleep(LOOK);
+        }
+        topology.forget_processes()?;
+        anstream::println!("stopped; the data is in {}", self.data_dir.display());
+        Ok(Verdict::Passed)
+    }
+}

@@ -1,0 +1,215 @@
+//! Who the members of a local cluster are: kept in its data folder, so that a later start is the same cluster.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+const FILE: &str = "cluster.json";
+
+/// The ports that a new cluster begins with: each member takes two.
+const FIRST_PORT: u16 = 2379;
+
+/// A member of a local cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) client_port: u16,
+    pub(super) peer_port: u16,
+}
+
+impl Member {
+    pub(super) fn client_address(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+}
+
+/// A local cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Topology {
+    pub(super) folder: PathBuf,
+    /// Tells it from every other one.
+    pub(super) token: String,
+    pub(super) members: Vec<Member>,
+    /// The members' processes, when it was last started.
+    pub(super) pids: Vec<u32>,
+    /// Who looks after them.
+    pub(super) supervisor: Option<u32>,
+    /// Every member has a data folder: one that is missing is lost, not new.
+    pub(super) founded: bool,
+    /// It was never saved before.
+    new: bool,
+}
+
+impl Topology {
+    /// The cluster of a folder, or a new one.
+    pub(super) fn load_or_found(folder: &Path, members: u64) -> anyhow::Result<Topology> {
+        if let Some(topology) = Topology::load(folder)? {
+            return Ok(topology);
+        }
+        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let member = |(id, port): (u64, u16)| Member { id, client_port: port, peer_port: port + 1 };
+        // Randomly seeded hashers are the standard library's way to the system's random numbers.
+        let token = format!("up-{:016x}", RandomState::new().hash_one(folder));
+        let members = (1..=members).zip((FIRST_PORT..).step_by(2)).map(member).collect();
+        let folder = folder.to_owned();
+        Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, new: true })
+    }
+
+    /// The cluster of a folder, if there is one.
+    pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Topology>> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("can't read {}", path.display()))?,
+        };
+        let parsed = serde_json::from_str(&text).ok().and_then(|value: Value| Topology::parse(folder, &value));
+        parsed.map(Some).with_context(|| format!("{} is damaged; it says who the members are", path.display()))
+    }
+
+    fn parse(folder: &Path, value: &Value) -> Option<Topology> {
+        let port = |member: &Value, name: &str| member.get(name)?.as_u64()?.try_into().ok();
+        let member = |member: &Value| {
+            let id = member.get("id")?.as_u64().filter(|id| *id > 0)?;
+            let (client_port, peer_port) = (port(member, "client_port")?, port(member, "peer_port")?);
+            Some(Member { id, client_port, peer_port })
+        };
+        let pid = |value: &Value| value.as_u64().and_then(|pid| u32::try_from(pid).ok());
+        let members: Vec<Member> = value.get("members")?.as_array()?.iter().map(member).collect::<Option<_>>()?;
+        Some(Topology {
+            folder: folder.to_owned(),
+            token: value.get("token")?.as_str()?.to_owned(),
+            members: Some(members).filter(|members| !members.is_empty())?,
+            pids: value.get("pids")?.as_array()?.iter().filter_map(pid).collect(),
+            supervisor: value.get("supervisor").and_then(pid),
+            founded: value.get("founded").and_then(Value::as_bool).unwrap_or(false),
+            new: false,
+        })
+    }
+
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        let path = self.folder.join(FILE);
+        let member = |member: &Member| json!({ "id": member.id, "client_port": member.client_port, "peer_port": member.peer_port });
+        let members: Vec<Value> = self.members.iter().map(member).collect();
+        let value = json!({
+            "token": self.token, "founded": self.founded, "members": members, "pids": self.pids,
+            "supervisor": self.supervisor,
+        });
+        // Under another name first: half a file would be worse than the old one.
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, format!("{value:#}\n"))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .with_context(|| format!("can't write {}", path.display()))
+    }
+
+    pub(super) fn forget_processes(&mut self) -> anyhow::Result<()> {
+        self.pids.clear();
+        self.supervisor = None;
+        self.save()
+    }
+
+    /// Which of its processes run.
+    pub(super) fn running(&self) -> Vec<u32> {
+        self.pids.iter().chain(&self.supervisor).copied().filter(|pid| is_running(*pid)).collect()
+    }
+
+    /// Makes sure that the ports can be had. A new cluster takes others for those that are taken, and says
+    /// so; an old one is known under its ports.
+    pub(super) fn check_ports(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        // Held until all are chosen, so that none is chosen twice.
+        let mut held = Vec::new();
+        for member in &mut self.members {
+            let id = member.id;
+            for (what, port) in [("clients", &mut member.client_port), ("members", &mut member.peer_port)] {
+                match TcpListener::bind((Ipv4Addr::LOCALHOST, *port)) {
+                    Ok(listener) => held.push(listener),
+                    Err(error) if !self.new => {
+                        bail!("port {port} of member {id} can't be had: {error}; is another cluster running?");
+                    }
+                    Err(_) => {
+                        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+                        let free = listener.local_addr().context("no port is free")?.port();
+                        notes.push(format!("port {port} is taken: member {id} listens for {what} on {free}"));
+                        *port = free;
+                        held.push(listener);
+                    }
+                }
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Every member's place among the others, as `--initial-cluster` wants it.
+    pub(super) fn initial_cluster(&self) -> String {
+        let members = self.members.iter().map(|member| format!("{}=http://127.0.0.1:{}", member.id, member.peer_port));
+        members.collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn member_folder(&self, member: &Member) -> PathBuf {
+        self.folder.join(format!("member-{}", member.id))
+    }
+}
+
+/// Whether a process of ours has this number: numbers are used again.
+pub(super) fn is_running(pid: u32) -> bool {
+    let alive = as_pid(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
+    let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // One that has ended and was not asked how yet is no longer running.
+    let ended = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    alive && program.trim().starts_with("bowline") && !ended
+}
+
+pub(super) fn tell_to_stop(pid: u32) {
+    if let Some(pid) = as_pid(pid) {
+        // One that is gone already is what was wanted.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+pub(super) fn as_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_the_same_when_it_is_started_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut new = Topology::load_or_found(folder.path(), 3).expect("made");
+        assert!(Topology::load(folder.path()).expect("readable").is_none(), "not before it is saved");
+        new.pids = vec![1, 2, 3];
+        new.save().expect("saved");
+        let again = Topology::load_or_found(folder.path(), 5).expect("loaded");
+        assert_eq!(again, Topology { new: false, ..new });
+        assert_eq!(again.members.len(), 3);
+    }
+
+    #[test]
+    fn a_new_cluster_avoids_ports_that_are_taken_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut topology = Topology::load_or_found(folder.path(), 1).expect("made");
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        topology.members[0].client_port = taken.local_addr().expect("bound").port();
+        topology.members[0].peer_port = topology.members[0].client_port;
+        let notes = topology.check_ports().expect("others are free");
+        assert_eq!(notes.len(), 2);
+        assert_ne!(topology.members[0].client_port, taken.local_addr().expect("bound").port());
+        assert_ne!(topology.members[0].client_port, topology.members[0].peer_port);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(FILE), "{}").expect("written");
+        let error = Topology::load(folder.path()).expect_err("damaged").to_string();
+        assert!(error.ends_with("cluster.json is damaged; it says who the members are"), "{error}");
+    }
+}

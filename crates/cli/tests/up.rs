@@ -1,0 +1,119 @@
+//! `bowline up` and `bowline down`, with real processes: kill -9 included.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use bowline_api::etcdserverpb as pb;
+use pb::kv_client::KvClient;
+use serde_json::Value;
+use tonic::transport::Channel;
+
+/// Stops the cluster of a folder whatever becomes of the test.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn bowline(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        command.args(arguments).arg("--data-dir").arg(self.path()).output().expect("it starts")
+    }
+
+    fn cluster(&self) -> Value {
+        let text = std::fs::read_to_string(self.path().join("cluster.json")).expect("a cluster is there");
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    fn number(&self, pointer: &str) -> u64 {
+        self.cluster().pointer(pointer).and_then(Value::as_u64).expect("a number is there")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.bowline(&["down"]);
+    }
+}
+
+async fn client(folder: &Folder, place: usize) -> KvClient<Channel> {
+    let port = folder.number(&format!("/members/{place}/client_port"));
+    KvClient::connect(format!("http://127.0.0.1:{port}")).await.expect("it listens")
+}
+
+fn put(number: u32) -> pb::PutRequest {
+    pb::PutRequest { key: format!("k/{number:03}").into(), value: "v".into(), ..pb::PutRequest::default() }
+}
+
+async fn count(client: &mut KvClient<Channel>) -> i64 {
+    let range =
+        pb::RangeRequest { key: "k/".into(), range_end: "k0".into(), count_only: true, ..pb::RangeRequest::default() };
+    client.range(range).await.expect("read").into_inner().count
+}
+
+#[tokio::test]
+async fn a_cluster_survives_kill_9_of_its_leader_and_a_restart() {
+    let folder = Folder::new();
+    let up = folder.bowline(&["up", "--detach"]);
+    let said = String::from_utf8_lossy(&up.stdout);
+    assert!(up.status.success(), "{said}{}", String::from_utf8_lossy(&up.stderr));
+    for part in ["3 members, ready after", "endpoints  127.0.0.1:", "put hello world", "bowline down"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let twice = folder.bowline(&["up", "--detach"]);
+    assert_eq!(twice.status.code(), Some(2), "it runs already");
+
+    let leader: usize = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("leader     member "))
+        .and_then(|id| id.parse().ok())
+        .expect("the leader is told");
+    let mut survivor = client(&folder, leader % 3).await;
+    for number in 0..50 {
+        survivor.put(put(number)).await.expect("written");
+    }
+    let pid = folder.number(&format!("/pids/{}", leader - 1));
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs").success());
+    let (killed_at, mut acknowledged) = (Instant::now(), 50);
+    let mut took = None;
+    for number in 50..60 {
+        if survivor.put(put(number)).await.is_ok() {
+            took.get_or_insert(killed_at.elapsed());
+            acknowledged += 1;
+        }
+    }
+    let took = took.expect("writes go on");
+    assert!(took < Duration::from_secs(5), "writes went on after {took:?}");
+    assert!(count(&mut survivor).await >= acknowledged);
+
+    let down = folder.bowline(&["down"]);
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    let again = folder.bowline(&["up", "--detach"]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    for place in 0..3 {
+        assert!(count(&mut client(&folder, place).await).await >= acknowledged, "at member {}", place + 1);
+    }
+}
+
+#[test]
+fn bad_settings_are_named_with_what_is_allowed() {
+    let serve = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bowline")).arg("serve").args(arguments).output();
+        let output = output.expect("it starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(serve(&[]), (Some(2), "error: --id is missing: who this member is\n".to_owned()));
+    let (code, said) = serve(&["--id", "1", "--initial-cluster", "1=127.0.0.1:1", "--heartbeat", "soon"]);
+    assert_eq!(code, Some(2));
+    assert_eq!(said, "error: --heartbeat is \"soon\"; allowed: a time from 5ms to 60s, such as 300ms\n");
+    let nothing = Folder::new();
+    let down = nothing.bowline(&["down"]);
+    assert_eq!(down.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&down.stderr).contains("there is no cluster in"));
+}

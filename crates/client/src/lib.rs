@@ -1,0 +1,262 @@
+//! A client of a cluster, or of anything else that speaks the etcd v3 API.
+//!
+//! It is told some endpoints and uses the first that answers. A read that fails is tried at the others. A write
+//! that may have taken effect is never sent again: only the caller knows whether doing it twice is harmless.
+
+use std::time::{Duration, Instant};
+
+use bowline_api::etcdserverpb as pb;
+use bowline_api::mvccpb::KeyValue;
+use bytes::Bytes;
+use pb::kv_client::KvClient;
+use pb::maintenance_client::MaintenanceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// How long a connection may take to be made.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before everybody is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Largest response, in bytes.
+const MAX_RESPONSE: usize = 1 << 30;
+
+/// Why a request was not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// An endpoint is no address.
+    #[error("{0:?} is no endpoint; allowed: host:port or http://host:port")]
+    Endpoint(String),
+    /// No endpoint was given.
+    #[error("no endpoint is given")]
+    NoEndpoint,
+    /// Nobody can be reached; nothing was done.
+    #[error("no endpoint can be reached ({tried}): {why}")]
+    Unreachable {
+        /// Whom it tried.
+        tried: String,
+        /// What the last one said.
+        why: String,
+    },
+    /// A server says no.
+    #[error("{endpoint}: {} ({:?})", status.message(), status.code())]
+    Refused {
+        /// Which.
+        endpoint: String,
+        /// What it says.
+        status: Box<Status>,
+    },
+    /// The connection was lost after a write was sent, or the answer took too long: it may or may not have
+    /// taken effect.
+    #[error("{endpoint}: the write may or may not have taken effect: {why}")]
+    Unknown {
+        /// Where it was sent.
+        endpoint: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    endpoints: Vec<(String, Endpoint)>,
+    patience: Duration,
+    /// The one that answered last, and its place.
+    connected: Option<(usize, Channel)>,
+}
+
+impl Client {
+    /// A client of these endpoints. Connects when it is first asked. `patience` bounds a whole request.
+    ///
+    /// # Errors
+    /// There is none, or one is no address.
+    pub fn new<S: AsRef<str>>(endpoints: &[S], patience: Duration) -> Result<Client, ClientError> {
+        let parse = |text: &S| {
+            let text = text.as_ref().trim();
+            let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+            let wrong = || ClientError::Endpoint(text.to_owned());
+            let valid = url.strip_prefix("http://").is_some_and(|authority| authority.contains(':'));
+            let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| wrong())?;
+            let endpoint = endpoint.connect_timeout(CONNECT_PATIENCE).tcp_nodelay(true);
+            if valid { Ok((url, endpoint)) } else { Err(wrong()) }
+        };
+        let endpoints = endpoints.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        if endpoints.is_empty() {
+            return Err(ClientError::NoEndpoint);
+        }
+        Ok(Client { endpoints, patience, connected: None })
+    }
+
+    /// Reads a range: `request` as the API has it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn range(&mut self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ClientError> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let (endpoint, channel) = self.channel().await?;
+            let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+            let left = until.saturating_duration_since(Instant::now());
+            let status = match tokio::time::timeout(left, kv.range(request.clone())).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            let worth_trying = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal);
+            if !worth_trying || Instant::now() + PAUSE >= until {
+                return Err(ClientError::Refused { endpoint, status: Box::new(status) });
+            }
+            self.try_next();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The latest value of a key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get(&mut self, key: impl Into<Bytes>) -> Result<Option<KeyValue>, ClientError> {
+        let request = pb::RangeRequest { key: key.into(), ..pb::RangeRequest::default() };
+        Ok(self.range(request).await?.kvs.into_iter().next())
+    }
+
+    /// Sets a key. Returns the revision.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<i64, ClientError> {
+        let request = pb::PutRequest { key: key.into(), value: value.into(), ..pb::PutRequest::default() };
+        let response = self.write(async |kv: &mut KvClient<Channel>| kv.put(request.clone()).await).await?;
+        Ok(response.header.map_or(0, |header| header.revision))
+    }
+
+    /// Deletes a key, or the keys from it to `range_end`. Returns how many there were.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&mut self, key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Result<i64, ClientError> {
+        let request = pb::DeleteRangeRequest {
+            key: key.into(),
+            range_end: range_end.into(),
+            ..pb::DeleteRangeRequest::default()
+        };
+        let response = self.write(async |kv: &mut KvClient<Channel>| kv.delete_range(request.clone()).await).await?;
+        Ok(response.deleted)
+    }
+
+    /// How each endpoint is.
+    pub async fn status(&mut self) -> Vec<(String, Result<pb::StatusResponse, String>)> {
+        let mut all = Vec::new();
+        for (url, endpoint) in &self.endpoints {
+            let status = async {
+                let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
+                let told = MaintenanceClient::new(channel).status(pb::StatusRequest {}).await;
+                told.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+            };
+            let status = tokio::time::timeout(CONNECT_PATIENCE, status).await;
+            all.push((url.clone(), status.unwrap_or_else(|_| Err("no answer".to_owned()))));
+        }
+        all
+    }
+
+    /// Sends a write once, and again only where it surely was not done.
+    async fn write<T>(
+        &mut self,
+        mut send: impl AsyncFnMut(&mut KvClient<Channel>) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, ClientError> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let (endpoint, channel) = self.channel().await?;
+            let mut kv = KvClient::new(channel);
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(answer) = tokio::time::timeout(left, send(&mut kv)).await else {
+                return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });
+            };
+            let status = match answer {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            let nothing_done = status.message() == "etcdserver: no leader";
+            if nothing_done && Instant::now() + PAUSE < until {
+                self.try_next();
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let unknown = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
+            return Err(if unknown && !nothing_done {
+                self.try_next();
+                ClientError::Unknown { endpoint, why: status.message().to_owned() }
+            } else {
+                ClientError::Refused { endpoint, status: Box::new(status) }
+            });
+        }
+    }
+
+    /// The connection in use, or the first that can be made.
+    async fn channel(&mut self) -> Result<(String, Channel), ClientError> {
+        if let Some((place, channel)) = &self.connected {
+            let url = &self.endpoints[place % self.endpoints.len()].0;
+            return Ok((url.clone(), channel.clone()));
+        }
+        self.connect(0).await
+    }
+
+    async fn connect(&mut self, first: usize) -> Result<(String, Channel), ClientError> {
+        let mut why = String::new();
+        for place in (0..self.endpoints.len()).map(|offset| (first + offset) % self.endpoints.len()) {
+            let (url, endpoint) = &self.endpoints[place];
+            match endpoint.connect().await {
+                Ok(channel) => {
+                    self.connected = Some((place, channel.clone()));
+                    return Ok((url.clone(), channel));
+                }
+                Err(error) => why = cause(&error),
+            }
+        }
+        let tried: Vec<&str> = self.endpoints.iter().map(|(url, _)| url.as_str()).collect();
+        Err(ClientError::Unreachable { tried: tried.join(", "), why })
+    }
+
+    /// Forgets the connection; the next one is made elsewhere, if there is an elsewhere.
+    fn try_next(&mut self) {
+        if let Some((place, _)) = self.connected.take() {
+            let next = (place + 1) % self.endpoints.len();
+            self.endpoints.rotate_left(next);
+        }
+    }
+}
+
+/// What is at the bottom of an error: the rest says only that something went wrong.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_checked() {
+        let new =
+            |endpoints: &[&str]| Client::new(endpoints, Duration::from_secs(1)).map(|_| ()).map_err(|e| e.to_string());
+        assert_eq!(new(&["127.0.0.1:2379", "http://host:1"]), Ok(()));
+        assert_eq!(new(&[]), Err("no endpoint is given".to_owned()));
+        let wrong = "\"https://host:1\" is no endpoint; allowed: host:port or http://host:port";
+        assert_eq!(new(&["https://host:1"]), Err(wrong.to_owned()));
+        assert!(new(&["host"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_at_once() {
+        // A port that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let endpoint = format!("127.0.0.1:{port}");
+        let mut client = Client::new(&[&endpoint], Duration::from_secs(5)).expect("a good endpoint");
+        let started = Instant::now();
+        let error = client.put("k", "v").await.expect_err("nobody is there");
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+}

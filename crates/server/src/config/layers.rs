@@ -1,0 +1,245 @@
+//! Where values come from: flags, then the environment, then a file, then what we think is best.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bowline_node::raft::{NodeId, ReadKind};
+
+use super::values::{Url, parse_duration, parse_size};
+use super::{ConfigError, ServerConfig};
+
+/// A setting: one name in three spellings.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key in the file; the variable is made from it.
+    pub key: &'static str,
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// `BOWLINE_DATA_DIR`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("BOWLINE_{}", self.key.to_ascii_uppercase())
+    }
+}
+
+/// Every setting.
+pub const SETTINGS: [Setting; 15] = [
+    Setting { key: "id", flag: "id", help: "who this member is: a number from 1 on, as in --initial-cluster" },
+    Setting { key: "name", flag: "name", help: "how it is called [default: member-ID]" },
+    Setting { key: "data_dir", flag: "data-dir", help: "its data folder [default: bowline-data/member-ID]" },
+    Setting { key: "listen_client", flag: "listen-client", help: "where it serves clients [default: 127.0.0.1:2379]" },
+    Setting {
+        key: "advertise_client",
+        flag: "advertise-client",
+        help: "where clients find it [default: as --listen-client]",
+    },
+    Setting {
+        key: "listen_peer",
+        flag: "listen-peer",
+        help: "where it hears other members [default: as in --initial-cluster]",
+    },
+    Setting {
+        key: "initial_cluster",
+        flag: "initial-cluster",
+        help: "the founding members: 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
+    },
+    Setting {
+        key: "initial_cluster_state",
+        flag: "initial-cluster-state",
+        help: "new, or existing: an empty data folder is refused [default: new]",
+    },
+    Setting {
+        key: "cluster_token",
+        flag: "cluster-token",
+        help: "tells clusters with the same members apart [default: bowline]",
+    },
+    Setting {
+        key: "election_min",
+        flag: "election-min",
+        help: "shortest time without a leader before an election [default: 300ms]",
+    },
+    Setting { key: "election_max", flag: "election-max", help: "longest one [default: 600ms]" },
+    Setting { key: "heartbeat", flag: "heartbeat", help: "how often the leader is heard [default: 100ms]" },
+    Setting {
+        key: "snapshot_bytes",
+        flag: "snapshot-bytes",
+        help: "a snapshot is made each time the log grows by this [default: 64MiB]",
+    },
+    Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "largest request [default: 1.5MiB]" },
+    Setting {
+        key: "reads",
+        flag: "reads",
+        help: "how reads are confirmed: quorum, or lease (relies on clocks) [default: quorum]",
+    },
+];
+
+/// Raw values, from the weakest source to the strongest.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    values: BTreeMap<&'static str, Raw>,
+}
+
+#[derive(Debug, Clone)]
+struct Raw {
+    /// How the user knows it.
+    name: String,
+    text: String,
+}
+
+impl Layers {
+    /// No values yet.
+    #[must_use]
+    pub fn new() -> Layers {
+        Layers::default()
+    }
+
+    /// Lays the values of a TOML file over what is there.
+    ///
+    /// # Errors
+    /// It can't be read, or holds a key that is no setting.
+    pub fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |why: String| ConfigError::File { path: path.display().to_string(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+        for (key, value) in table {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+                let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+                return Err(wrong(format!("{key} is no setting; settings: {}", known.join(", "))));
+            };
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                other => return Err(wrong(format!("{key} is {other}; allowed: a text or a whole number"))),
+            };
+            self.set(setting, format!("{key} in {}", path.display()), text);
+        }
+        Ok(())
+    }
+
+    /// Lays the environment's values over what is there.
+    pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        for setting in &SETTINGS {
+            if let Some(text) = variable(&setting.variable()) {
+                self.set(setting, setting.variable(), text);
+            }
+        }
+    }
+
+    /// Lays a flag's value over what is there. A key that is no setting is ignored.
+    pub fn add_flag(&mut self, key: &str, text: String) {
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            self.set(setting, format!("--{}", setting.flag), text);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn values_from(&mut self, other: Layers) {
+        self.values.extend(other.values);
+    }
+
+    fn set(&mut self, setting: &Setting, name: String, text: String) {
+        self.values.insert(setting.key, Raw { name, text });
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// Names the first that can't be, where it comes from, and what is allowed.
+    pub fn check(&self) -> Result<ServerConfig, ConfigError> {
+        let number = |text: &str| text.parse().ok().filter(|id| *id > 0).map(NodeId);
+        let id = self.parse("id", "a whole number from 1 on", number)?;
+        let id = id.ok_or_else(|| missing("id", "who this member is"))?;
+        let cluster = self.parse("initial_cluster", "1=http://host:port,2=http://host:port,...", members)?;
+        let initial_cluster = cluster.ok_or_else(|| missing("initial_cluster", "who the members are"))?;
+        let address = "host:port or http://host:port (TLS is not there yet)";
+        let listen_client = self.parse("listen_client", address, Url::parse)?;
+        let listen_client =
+            listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
+        let own_peer = initial_cluster.get(&id).cloned().unwrap_or_else(|| listen_client.clone());
+        let name = |text: &str| (!text.is_empty() && text.len() <= 128).then(|| text.to_owned());
+        let folder = |text: &str| (!text.is_empty()).then(|| text.into());
+        let state = |text: &str| match text {
+            "new" => Some(true),
+            "existing" => Some(false),
+            _ => None,
+        };
+        let reads = |text: &str| match text {
+            "quorum" => Some(ReadKind::Quorum),
+            "lease" => Some(ReadKind::Lease),
+            _ => None,
+        };
+        let config = ServerConfig {
+            id,
+            name: self.parse("name", "1 to 128 bytes", name)?.unwrap_or_else(|| format!("member-{}", id.0)),
+            data_dir: self
+                .parse("data_dir", "a folder", folder)?
+                .unwrap_or_else(|| format!("bowline-data/member-{}", id.0).into()),
+            advertise_client: self.parse("advertise_client", address, Url::parse)?.unwrap_or(listen_client.clone()),
+            listen_client: listen_client.authority().to_owned(),
+            listen_peer: self.parse("listen_peer", address, Url::parse)?.unwrap_or(own_peer).authority().to_owned(),
+            initial_cluster,
+            may_found: self.parse("initial_cluster_state", "new, existing", state)?.unwrap_or(true),
+            cluster_token: self.parse("cluster_token", "1 to 128 bytes", name)?.unwrap_or("bowline".to_owned()),
+            election_min: self.time("election_min", 300)?,
+            election_max: self.time("election_max", 600)?,
+            heartbeat: self.time("heartbeat", 100)?,
+            snapshot_bytes: self.size("snapshot_bytes", 64 << 20, (64 << 10)..=(16 << 30))?,
+            max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
+            read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
+        };
+        config.check()
+    }
+
+    fn parse<T>(
+        &self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(Raw { name, text }) = self.values.get(key) else { return Ok(None) };
+        let wrong = || ConfigError::Value { field: name.clone(), value: text.clone(), allowed: allowed.to_owned() };
+        parse(text).ok_or_else(wrong).map(Some)
+    }
+
+    fn time(&self, key: &'static str, default_millis: u64) -> Result<Duration, ConfigError> {
+        let bounds = Duration::from_millis(5)..=Duration::from_secs(60);
+        let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
+        let time = self.parse(key, "a time from 5ms to 60s, such as 300ms", parse)?;
+        Ok(time.unwrap_or(Duration::from_millis(default_millis)))
+    }
+
+    fn size(
+        &self,
+        key: &'static str,
+        default: u64,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<usize, ConfigError> {
+        let allowed = format!("a size from {} to {} bytes, such as 64MiB", bounds.start(), bounds.end());
+        let size = self.parse(key, &allowed, |text| parse_size(text).filter(|size| bounds.contains(size)))?;
+        Ok(usize::try_from(size.unwrap_or(default)).unwrap_or(usize::MAX))
+    }
+}
+
+fn missing(key: &str, needed: &'static str) -> ConfigError {
+    ConfigError::Missing { field: format!("--{}", key.replace('_', "-")), needed }
+}
+
+/// `1=http://host:port,2=...`: no member twice, no address twice.
+fn members(text: &str) -> Option<BTreeMap<NodeId, Url>> {
+    let mut members: BTreeMap<NodeId, Url> = BTreeMap::new();
+    for part in text.split(',') {
+        let (id, url) = part.trim().split_once('=')?;
+        let id = NodeId(id.parse().ok().filter(|id| *id > 0)?);
+        let url = Url::parse(url)?;
+        if members.values().any(|other| *other == url) || members.insert(id, url).is_some() {
+            return None;
+        }
+    }
+    Some(members)
+}

@@ -1,0 +1,100 @@
+use super::*;
+
+fn minimal() -> Layers {
+    let mut layers = Layers::new();
+    layers.add_flag("id", "2".to_owned());
+    layers.add_flag("initial_cluster", "1=http://a:2380,2=http://b:2380,3=c:2380".to_owned());
+    layers
+}
+
+fn with(key: &str, value: &str) -> Result<ServerConfig, ConfigError> {
+    let mut layers = minimal();
+    layers.add_flag(key, value.to_owned());
+    layers.check()
+}
+
+#[test]
+fn little_is_needed() {
+    let config = minimal().check().expect("it is enough");
+    assert_eq!((config.id, config.name.as_str()), (NodeId(2), "member-2"));
+    assert_eq!((config.listen_client.as_str(), config.listen_peer.as_str()), ("127.0.0.1:2379", "b:2380"));
+    assert_eq!(config.max_request_bytes, 1_572_864);
+    assert_eq!(config.patience(), Duration::from_millis(6_200));
+    assert_eq!(config.node(7).raft.validate(), Ok(()));
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_that_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bowline.toml");
+    std::fs::write(&file, "name = \"file\"\ncluster_token = \"file\"\nheartbeat = \"50ms\"\n").expect("written");
+    let mut layers = Layers::new();
+    layers.add_file(&file).expect("a good file");
+    layers.add_environment(|name| match name {
+        "BOWLINE_NAME" | "BOWLINE_CLUSTER_TOKEN" => Some("environment".to_owned()),
+        _ => None,
+    });
+    layers.values_from(minimal());
+    layers.add_flag("name", "flag".to_owned());
+    let config = layers.check().expect("all is good");
+    assert_eq!(config.name, "flag");
+    assert_eq!(config.cluster_token, "environment");
+    assert_eq!(config.heartbeat, Duration::from_millis(50));
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
+    let say = |key, value| with(key, value).expect_err("it is bad").to_string();
+    assert_eq!(say("heartbeat", "fast"), "--heartbeat is \"fast\"; allowed: a time from 5ms to 60s, such as 300ms");
+    assert_eq!(say("id", "0"), "--id is \"0\"; allowed: a whole number from 1 on");
+    assert_eq!(say("id", "4"), "--id is 4; allowed: a member of --initial-cluster (1, 2, 3)");
+    assert_eq!(say("reads", "maybe"), "--reads is \"maybe\"; allowed: quorum, lease");
+    assert!(say("listen_client", "https://a:1").starts_with("--listen-client is \"https://a:1\"; allowed: host:port"));
+    assert!(say("initial_cluster", "1=a:1,1=b:1").starts_with("--initial-cluster is"));
+    assert!(say("initial_cluster", "1=a:1,2=a:1").starts_with("--initial-cluster is"));
+    assert!(say("heartbeat", "400ms").contains("heartbeat_interval"), "the core's own bounds count too");
+    assert!(say("snapshot_bytes", "1KiB").contains("65536 to 17179869184"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = Layers::new().check().expect_err("nothing is there").to_string();
+    assert_eq!(error, "--id is missing: who this member is");
+}
+
+#[test]
+fn an_unknown_key_of_a_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bowline.toml");
+    std::fs::write(&file, "heart_beat = \"50ms\"\n").expect("written");
+    let error = Layers::new().add_file(&file).expect_err("no such setting").to_string();
+    assert!(error.contains("heart_beat is no setting; settings: id, name, data_dir"), "{error}");
+}
+
+#[test]
+fn the_same_founders_make_the_same_cluster_and_others_another() {
+    let one = minimal().check().expect("good");
+    let mut spelled = minimal();
+    spelled.add_flag("initial_cluster", "3=http://c:2380/,2=b:2380,1=a:2380".to_owned());
+    assert_eq!(one.cluster_id(), spelled.check().expect("good").cluster_id());
+    let other = with("cluster_token", "other").expect("good");
+    assert_ne!(one.cluster_id(), other.cluster_id());
+}
+
+#[test]
+fn times_sizes_and_addresses_are_read_as_people_write_them() {
+    assert_eq!(parse_duration("300ms"), Some(Duration::from_millis(300)));
+    assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
+    assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+    assert_eq!([parse_duration("5"), parse_duration("-1s"), parse_duration("infs"), parse_duration("")], [None; 4]);
+    assert_eq!(
+        [parse_size("4096"), parse_size("64KiB"), parse_size("1.5MiB")],
+        [Some(4096), Some(65_536), Some(3 << 19)]
+    );
+    assert_eq!(parse_size("2GiB"), Some(2 << 30));
+    assert_eq!([parse_size("many"), parse_size("-1"), parse_size("1e300")], [None; 3]);
+    assert_eq!(Url::parse("http://[::1]:2379").map(|url| url.port()), Some(2379));
+    for bad in ["", "host", ":1", "host:70000", "host:+1", "ho st:1", "https://host:1", "[zz]:1", "ftp://h:1"] {
+        assert_eq!(Url::parse(bad), None, "{bad}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Values as people write them: times, sizes, addresses.
+
+use std::time::Duration;
+
+/// A time such as `300ms`, `1.5s`, `5m` or `1h`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
+    let (number, unit) = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))?;
+    let number: f64 = parse_number(number)?;
+    Duration::try_from_secs_f64(number * unit).ok()
+}
+
+/// A size such as `4096`, `64KiB`, `1.5MiB` or `2GiB`, in bytes.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
+    let bytes = parse_number(number.trim_end())? * f64::from(1 << (shift / 2)) * f64::from(1 << (shift - shift / 2));
+    // Beyond it not every number of bytes is a number.
+    (bytes <= 9e15).then_some(bytes as u64)
+}
+
+/// A number as people write it: digits, perhaps with a point.
+fn parse_number(text: &str) -> Option<f64> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    plain.then(|| text.parse().ok())?
+}
+
+/// Where something is: `http://host:port`, or `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    authority: String,
+}
+
+impl Url {
+    /// Longest address, in bytes.
+    pub const MAX_BYTES: usize = 270;
+
+    /// The address that a text names. There is no way to speak TLS yet, so `https` is refused.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Url> {
+        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let (host, port) = authority.rsplit_once(':')?;
+        let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+        let named = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let valid = named || (bracketed && address.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok()));
+        let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok())?;
+        (valid && port.is_some() && authority.len() <= Url::MAX_BYTES).then(|| Url { authority: authority.to_owned() })
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("it was checked when parsed")
+    }
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}

@@ -1,0 +1,204 @@
+//! A member's data folder: made at its first start, opened at every other.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bowline_node::raft::{Group, Index, Membership, SnapshotHeader, Write};
+use bowline_node::{RecoveredNode, StoredSnapshot};
+use bowline_storage::{
+    ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, SnapshotError, Snapshots,
+    Suspicion,
+};
+use bytes::Bytes;
+
+use crate::config::ServerConfig;
+use crate::journal::Journal;
+use crate::replica::{LogStore, SnapshotStore, StoreError};
+use crate::server::Disk;
+
+/// Bytes of a segment of the log. Two are written in full when a member is founded.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// How long to wait for a full disk to have room again, each time.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
+
+/// After how many syncs to look again whether a segment in reserve is needed.
+const SPARE_EVERY: u32 = 256;
+
+/// Why a folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It can't be opened or made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its snapshot can't be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// What was acknowledged may be missing from it, and there is nobody who could bring it back.
+    #[error(
+        "the log in {folder} is damaged after index {}: what was acknowledged may be missing, and a cluster of one \
+         has nobody to bring it back; restore the folder from a copy",
+        suspicion.valid_up_to.index
+    )]
+    Suspect {
+        /// The folder.
+        folder: String,
+        /// What may be missing.
+        suspicion: Suspicion,
+    },
+}
+
+/// Opens the folder of a configuration, or makes it if there is nothing in it and the cluster is new. What is
+/// unusual is told to the journal.
+///
+/// # Errors
+/// See [`FolderError`].
+pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog, FolderSnapshots>, FolderError> {
+    let disk = RealDisk::new(&config.data_dir);
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+    let cluster = ClusterId(config.cluster_id());
+    if config.may_found && is_empty(&config.data_dir) {
+        let identity = Identity { cluster, replica: config.id, incarnation: random() };
+        let founders = Membership::simple(Group::of_voters(config.initial_cluster.keys().copied()));
+        bowline_storage::create(&disk, &identity, Some(founders), &options)?;
+        journal.info(format_args!("made the data folder {}", config.data_dir.display()));
+    }
+    let Opened { identity, recovery, log, snapshots } = bowline_storage::open(&disk, cluster, config.id, &options)?;
+    for finding in &recovery.findings {
+        journal.warn(format_args!("{}: {:?}: {}", finding.file, finding.verdict, finding.what));
+    }
+    if let Some(suspicion) = recovery.suspect {
+        if config.initial_cluster.len() == 1 {
+            return Err(FolderError::Suspect { folder: config.data_dir.display().to_string(), suspicion });
+        }
+        journal.warn(format_args!(
+            "what this member acknowledged after index {} may be missing: it neither votes nor leads before a \
+             leader has brought it back",
+            suspicion.valid_up_to.index
+        ));
+    }
+    let snapshot = match recovery.snapshot {
+        Some(position) => Some(Bytes::from(snapshots.load(position, u64::MAX)?.1)),
+        None => None,
+    };
+    Ok(Disk {
+        incarnation: identity.incarnation,
+        recovered: RecoveredNode { raft: recovery.recovered, snapshot },
+        log: FolderLog { log, spare: None, since_spare: SPARE_EVERY, journal: journal.clone() },
+        snapshots: FolderSnapshots { snapshots },
+    })
+}
+
+/// Whether a folder is not there, or has nothing in it.
+fn is_empty(folder: &Path) -> bool {
+    folder.read_dir().map_or(!folder.exists(), |mut entries| entries.next().is_none())
+}
+
+fn random() -> u64 {
+    use std::hash::BuildHasher;
+    // Randomly seeded hashers are the standard library's way to the system's random numbers.
+    std::hash::RandomState::new().hash_one(0)
+}
+
+/// The log in a folder.
+pub struct FolderLog {
+    log: Log<RealDisk>,
+    /// Who makes the next segment, if anyone.
+    spare: Option<JoinHandle<Result<(), DiskError>>>,
+    /// Syncs since a segment in reserve was looked for.
+    since_spare: u32,
+    journal: Journal,
+}
+
+impl std::fmt::Debug for FolderLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FolderLog").field("stats", &self.log.stats()).finish_non_exhaustive()
+    }
+}
+
+impl FolderLog {
+    /// Does something until the disk has room for it. Nothing is lost meanwhile; the replica goes on without
+    /// what waits here, and no acknowledgement leaves.
+    fn insist(&mut self, mut what: impl FnMut(&mut Log<RealDisk>) -> Result<(), LogError>) -> Result<(), StoreError> {
+        let mut told = false;
+        loop {
+            match what(&mut self.log) {
+                Ok(()) => {
+                    if told {
+                        self.journal.info(format_args!("the disk has room again"));
+                    }
+                    return Ok(());
+                }
+                Err(error @ LogError::NoSpace(_)) => {
+                    if !told {
+                        self.journal.error(format_args!("{error}"));
+                        told = true;
+                    }
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err(error) => return Err(StoreError::Fatal(error.to_string())),
+            }
+        }
+    }
+
+    /// Lets the next segment be made in the background, well before it is needed.
+    fn keep_spare(&mut self) -> Result<(), StoreError> {
+        self.since_spare += 1;
+        let making = self.spare.as_ref().is_some_and(|spare| !spare.is_finished());
+        if making || self.since_spare < SPARE_EVERY {
+            return Ok(());
+        }
+        self.since_spare = 0;
+        if let Some(Ok(Err(error))) = self.spare.take().map(JoinHandle::join) {
+            self.journal.warn(format_args!("no segment of the log in reserve: {error}"));
+        }
+        match self.log.spare_job() {
+            Ok(Some(job)) => self.spare = Some(std::thread::spawn(move || job.run())),
+            Ok(None) => {}
+            Err(error) => return Err(StoreError::Fatal(error.to_string())),
+        }
+        Ok(())
+    }
+}
+
+impl LogStore for FolderLog {
+    fn append(&mut self, write: &Write) -> Result<(), StoreError> {
+        self.insist(|log| log.append(write))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.insist(Log::sync)?;
+        self.keep_spare()
+    }
+
+    fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), StoreError> {
+        self.insist(|log| log.compact(snapshot))
+    }
+
+    fn admits(&self, bytes: u64) -> bool {
+        self.log.admits(bytes)
+    }
+}
+
+/// The snapshots in a folder.
+pub struct FolderSnapshots {
+    snapshots: Snapshots<RealDisk>,
+}
+
+impl std::fmt::Debug for FolderSnapshots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FolderSnapshots")
+    }
+}
+
+impl SnapshotStore for FolderSnapshots {
+    fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+        let stored = self.snapshots.store(&snapshot.header, &snapshot.data);
+        stored.map_err(|error| StoreError::Fatal(error.to_string()))
+    }
+
+    fn prune(&mut self, before: Index) -> Result<(), StoreError> {
+        self.snapshots.prune(before).map_err(|error| StoreError::Fatal(error.to_string()))
+    }
+}

@@ -1,0 +1,19 @@
+//! A member of a cluster as a process: its threads, its connections, and the etcd v3 API on its client port.
+//!
+//! Everything that decides is in the pure crates; here are the threads ([`replica`]), the wires between members
+//! ([`peer`]), and what clients see.
+
+mod clock;
+pub mod config;
+pub mod folder;
+mod grpc;
+mod http;
+pub mod journal;
+mod machine;
+pub mod peer;
+pub mod replica;
+mod server;
+
+pub use clock::Clock;
+pub use machine::KvMachine;
+pub use server::{Disk, Listeners, Server, StartError};

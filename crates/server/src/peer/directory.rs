@@ -1,0 +1,132 @@
+//! Who the members are, where they are, and what they say of themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bowline_node::raft::NodeId;
+
+use super::handshake::{Hello, Identity, Introduction};
+
+/// The members of the cluster, as one of them knows them; copies know the same.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    own: Identity,
+    introduction: Introduction,
+    /// Host and port of each member's peer side.
+    addresses: Arc<BTreeMap<NodeId, String>>,
+    heard: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    /// The life of its data folder.
+    incarnation: u64,
+    introduction: Introduction,
+}
+
+impl Directory {
+    /// A directory of these members, this one among them.
+    #[must_use]
+    pub fn new(own: Identity, introduction: Introduction, addresses: BTreeMap<NodeId, String>) -> Directory {
+        Directory { own, introduction, addresses: Arc::new(addresses), heard: Arc::default() }
+    }
+
+    /// Who this member is.
+    #[must_use]
+    pub fn own(&self) -> Identity {
+        self.own
+    }
+
+    /// What this member says of itself.
+    #[must_use]
+    pub fn own_introduction(&self) -> &Introduction {
+        &self.introduction
+    }
+
+    /// All members, with host and port of their peer side.
+    pub fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.addresses.iter().map(|(id, address)| (*id, address.as_str()))
+    }
+
+    /// All members but this one, with host and port.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.addresses().filter(|(id, _)| *id != self.own.replica)
+    }
+
+    /// What a member says of itself; empty until it was heard.
+    #[must_use]
+    pub fn introduction(&self, id: NodeId) -> Introduction {
+        if id == self.own.replica {
+            return self.introduction.clone();
+        }
+        self.lock().get(&id).map(|heard| heard.introduction.clone()).unwrap_or_default()
+    }
+
+    /// Remembers what a member says of itself.
+    ///
+    /// # Errors
+    /// It is no other member, or comes with another folder than before; the text says which.
+    pub fn hear(&self, id: NodeId, incarnation: u64, introduction: &Introduction) -> Result<(), String> {
+        if id == self.own.replica || !self.addresses.contains_key(&id) {
+            return Err(format!("member {} is no other member of this cluster: check --initial-cluster", id.0));
+        }
+        let mut all = self.lock();
+        if all.get(&id).is_some_and(|heard| heard.incarnation != incarnation) {
+            // It may have voted and acknowledged in its other life, and knows nothing of that in this one.
+            return Err(format!(
+                "member {} comes with another data folder than before: a member whose folder was lost or replaced must \
+                 be removed and added again under a new id",
+                id.0
+            ));
+        }
+        all.insert(id, Heard { incarnation, introduction: introduction.clone() });
+        Ok(())
+    }
+
+    /// As [`Directory::hear`], of one who connects.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge(&self, hello: &Hello) -> Result<(), String> {
+        self.hear(hello.from.replica, hello.from.incarnation, &hello.introduction)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
+        // Every change is complete before the lock is given back, panic or not.
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Directory {
+        let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };
+        let addresses = (1..=3).map(|id| (NodeId(id), format!("host{id}:2380"))).collect();
+        Directory::new(own, Introduction { name: "one".to_owned(), client_url: "http://one".to_owned() }, addresses)
+    }
+
+    #[test]
+    fn only_other_members_are_heard() {
+        let directory = directory();
+        let two = Introduction { name: "two".to_owned(), client_url: "http://two".to_owned() };
+        assert_eq!(directory.introduction(NodeId(2)), Introduction::default());
+        assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
+        assert_eq!(directory.introduction(NodeId(2)), two);
+        assert!(directory.hear(NodeId(1), 1, &two).is_err(), "nobody else is this member");
+        assert!(directory.hear(NodeId(4), 1, &two).is_err(), "there is no such member");
+        assert_eq!(directory.peers().count(), 2);
+    }
+
+    #[test]
+    fn another_folder_under_a_known_id_is_refused() {
+        let directory = directory();
+        let two = Introduction::default();
+        assert_eq!(directory.hear(NodeId(2), 5, &two), Ok(()));
+        assert_eq!(directory.hear(NodeId(2), 5, &two), Ok(()));
+        assert!(directory.hear(NodeId(2), 6, &two).is_err());
+        assert!(directory.hear(NodeId(2), 4, &two).is_err());
+        assert_eq!(directory.hear(NodeId(3), 4, &two), Ok(()));
+    }
+}

@@ -1,0 +1,307 @@
+//! Writes of a follower's clients, on their way to the leader and back.
+//!
+//! `id: u64`, `patience: u32` (milliseconds), command; answered, in any order, by `id: u64` and how it ended.
+//! A write is sent once. If the connection is lost after that, nobody knows what became of it, and whoever
+//! asked is told so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bowline_node::raft::NodeId;
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::directory::Directory;
+use super::frame::{FrameError, put_frame, read_frame};
+use super::handshake::Channel;
+use super::outbound::{Line, WRITE_PATIENCE};
+use super::wire::{Reader, WireError, put_bytes};
+use super::{MAX_FRAME, max_frame};
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::replica::{Answer, Inbox};
+
+/// Most requests that wait for a connection's writer.
+const QUEUE: usize = 1_024;
+
+/// Most requests of one follower that are being served at once.
+const MAX_OPEN: usize = 8_192;
+
+/// Longest patience that a follower may ask for.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sends requests to other replicas; copies send over the same connections.
+#[derive(Clone, Debug, Default)]
+pub struct Forwarder {
+    links: Arc<BTreeMap<NodeId, mpsc::Sender<Errand>>>,
+}
+
+#[derive(Debug)]
+struct Errand {
+    command: Bytes,
+    deadline: Instant,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Forwarder {
+    /// Starts the tasks that keep the connections.
+    pub(crate) fn start(directory: &Directory, journal: &Journal) -> Forwarder {
+        let links = directory.peers().map(|(peer, address)| {
+            let (errands, waiting) = mpsc::channel(QUEUE);
+            tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests, journal), waiting));
+            (peer, errands)
+        });
+        Forwarder { links: Arc::new(links.collect()) }
+    }
+
+    /// Lets another replica serve a write, and waits for its answer.
+    pub async fn forward(&self, to: NodeId, command: Bytes, deadline: Instant) -> Answer {
+        let Some(link) = self.links.get(&to) else { return Answer::Unreachable };
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = link.try_send(Errand { command, deadline, reply }) {
+            return match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Answer::Overloaded("writes on their way to the leader".to_owned())
+                }
+                mpsc::error::TrySendError::Closed(_) => Answer::Stopped,
+            };
+        }
+        match timeout(deadline.saturating_duration_since(Instant::now()), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Answer::Lost,
+            Err(_) => Answer::Expired,
+        }
+    }
+}
+
+async fn keep(line: Line, mut errands: mpsc::Receiver<Errand>) {
+    loop {
+        let connected = line.connected();
+        tokio::pin!(connected);
+        let stream = loop {
+            tokio::select! {
+                stream = &mut connected => break stream,
+                errand = errands.recv() => match errand {
+                    // Nothing was sent: whoever asked may try elsewhere.
+                    Some(errand) => drop(errand.reply.send(Answer::Unreachable)),
+                    None => return,
+                },
+            }
+        };
+        let mut open = BTreeMap::new();
+        // How it ended is told by the line of the small traffic.
+        let _ = run(stream, &mut errands, &mut open).await;
+        for (_, reply) in open {
+            let _: Result<(), Answer> = oneshot::Sender::send(reply, Answer::Lost);
+        }
+    }
+}
+
+/// Sends errands and takes answers until the connection ends.
+async fn run(
+    mut stream: TcpStream,
+    errands: &mut mpsc::Receiver<Errand>,
+    open: &mut BTreeMap<u64, oneshot::Sender<Answer>>,
+) -> Result<(), FrameError> {
+    let (reader, mut writer) = stream.split();
+    let (answers, mut answered) = mpsc::channel(QUEUE);
+    // Reading a frame can't be given up halfway, so it is a future of its own.
+    let read = async move {
+        let mut reader = BufReader::new(reader);
+        while let Some(frame) = read_frame(&mut reader, MAX_FRAME).await? {
+            if answers.send(frame).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), FrameError>(())
+    };
+    tokio::pin!(read);
+    let (mut next_id, mut out, mut waiting) = (0_u64, BytesMut::new(), Vec::new());
+    loop {
+        tokio::select! {
+            ended = &mut read => return ended,
+            Some(frame) = answered.recv() => {
+                if let Ok((id, answer)) = decode_answer(frame)
+                    && let Some(reply) = open.remove(&id)
+                {
+                    let _ = reply.send(answer);
+                }
+            }
+            count = errands.recv_many(&mut waiting, QUEUE) => {
+                if count == 0 {
+                    return Ok(());
+                }
+                open.retain(|_, reply| !reply.is_closed());
+                for errand in waiting.drain(..) {
+                    next_id += 1;
+                    put_frame(&mut out, |out| encode_errand(next_id, &errand, out));
+                    open.insert(next_id, errand.reply);
+                }
+                let written = timeout(WRITE_PATIENCE, writer.write_all(&out)).await;
+                written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                out.clear();
+            }
+        }
+    }
+}
+
+/// Serves what a follower sends, until the connection ends.
+pub(super) async fn serve_requests(stream: TcpStream, inbox: &Arc<Inbox>, clock: Clock) -> Result<(), FrameError> {
+    let (reader, mut writer) = stream.into_split();
+    let (answers, mut answered) = mpsc::channel::<(u64, Answer)>(QUEUE);
+    let write = tokio::spawn(async move {
+        let (mut out, mut waiting) = (BytesMut::new(), Vec::new());
+        while answered.recv_many(&mut waiting, QUEUE).await > 0 {
+            for (id, answer) in waiting.drain(..) {
+                put_frame(&mut out, |out| encode_answer(id, &answer, out));
+            }
+            if writer.write_all(&out).await.is_err() {
+                return;
+            }
+            out.clear();
+        }
+    });
+    let ended = take_requests(BufReader::new(reader), inbox, clock, answers).await;
+    write.abort();
+    match ended {
+        Err(FrameError::Io(_)) => Ok(()),
+        ended => ended,
+    }
+}
+
+async fn take_requests(
+    mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
+    inbox: &Arc<Inbox>,
+    clock: Clock,
+    answers: mpsc::Sender<(u64, Answer)>,
+) -> Result<(), FrameError> {
+    let room = Arc::new(Semaphore::new(MAX_OPEN));
+    while let Some(frame) = read_frame(&mut reader, max_frame(Channel::Requests)).await? {
+        let Ok((id, patience, command)) = decode_errand(frame) else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+        let (reply, answer) = oneshot::channel();
+        inbox.write(command, clock.now().after(patience.min(MAX_PATIENCE)), reply);
+        let answers = answers.clone();
+        tokio::spawn(async move {
+            let answer = answer.await.unwrap_or(Answer::Stopped);
+            // If the follower is gone, it knows no more than that already.
+            let _ = answers.send((id, answer)).await;
+            drop(permit);
+        });
+    }
+    Ok(())
+}
+
+fn encode_errand(id: u64, errand: &Errand, out: &mut BytesMut) {
+    let patience = errand.deadline.saturating_duration_since(Instant::now());
+    out.put_u64_le(id);
+    out.put_u32_le(u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
+    out.put_slice(&errand.command);
+}
+
+fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Bytes), WireError> {
+    let mut reader = Reader::new(frame);
+    let id = reader.u64("id")?;
+    let patience = Duration::from_millis(reader.u32("patience")?.into());
+    Ok((id, patience, reader.rest()))
+}
+
+fn encode_answer(id: u64, answer: &Answer, out: &mut BytesMut) {
+    out.put_u64_le(id);
+    match answer {
+        Answer::Done(bytes) => {
+            out.put_u8(0);
+            put_bytes(out, bytes);
+        }
+        Answer::NotLeader(leader) => {
+            out.put_u8(1);
+            out.put_u8(leader.is_some().into());
+            out.put_u64_le(leader.map_or(0, |leader| leader.0));
+        }
+        Answer::Overloaded(limit) => {
+            out.put_u8(2);
+            put_bytes(out, limit.as_bytes());
+        }
+        Answer::Superseded => out.put_u8(3),
+        Answer::Expired => out.put_u8(4),
+        Answer::TryAgain => out.put_u8(5),
+        Answer::Refused(reason) => {
+            out.put_u8(6);
+            put_bytes(out, reason.as_bytes());
+        }
+        Answer::NoSpace => out.put_u8(8),
+        // The leader itself never sends a write on.
+        Answer::Lost | Answer::Stopped => out.put_u8(7),
+        Answer::Unreachable => out.put_u8(5),
+    }
+}
+
+fn decode_answer(frame: Bytes) -> Result<(u64, Answer), WireError> {
+    let mut reader = Reader::new(frame);
+    let id = reader.u64("id")?;
+    let answer = match reader.u8("answer")? {
+        0 => Answer::Done(reader.bytes("response")?),
+        1 => {
+            let known = reader.flag("leader known")?;
+            let leader = NodeId(reader.u64("leader")?);
+            Answer::NotLeader(known.then_some(leader))
+        }
+        2 => Answer::Overloaded(reader.text("limit")?),
+        3 => Answer::Superseded,
+        4 => Answer::Expired,
+        5 => Answer::TryAgain,
+        6 => Answer::Refused(reader.text("reason")?),
+        // Whether it took effect is not known, and the connection is as good as lost.
+        7 => Answer::Lost,
+        8 => Answer::NoSpace,
+        value => return Err(WireError::Value { field: "answer", value: value.into(), allowed: "0 to 8" }),
+    };
+    reader.end()?;
+    Ok((id, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_back_as_they_were() {
+        let all = [
+            Answer::Done(Bytes::from_static(b"response")),
+            Answer::NotLeader(Some(NodeId(3))),
+            Answer::NotLeader(None),
+            Answer::Overloaded("room".to_owned()),
+            Answer::Superseded,
+            Answer::Expired,
+            Answer::TryAgain,
+            Answer::NoSpace,
+            Answer::Refused("why".to_owned()),
+        ];
+        for (id, answer) in (7..).zip(all) {
+            let mut out = BytesMut::new();
+            encode_answer(id, &answer, &mut out);
+            let bytes = out.freeze();
+            assert_eq!(decode_answer(bytes.clone()), Ok((id, answer)));
+            for length in 0..bytes.len() {
+                assert!(decode_answer(bytes.slice(..length)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn an_errand_says_how_long_it_may_take() {
+        let (reply, _answer) = oneshot::channel();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let errand = Errand { command: Bytes::from_static(b"command"), deadline, reply };
+        let mut out = BytesMut::new();
+        encode_errand(9, &errand, &mut out);
+        let (id, patience, command) = decode_errand(out.freeze()).expect("it is whole");
+        assert_eq!((id, &command[..]), (9, &b"command"[..]));
+        assert!(patience > Duration::from_secs(4) && patience <= Duration::from_secs(5));
+        assert!(decode_errand(Bytes::from_static(b"short")).is_err());
+    }
+}

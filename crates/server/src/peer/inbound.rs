@@ -1,0 +1,83 @@
+//! The receiving side: who connects, is asked who it is, and is then read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::codec::decode;
+use super::directory::Directory;
+use super::forward::serve_requests;
+use super::frame::{FrameError, read_frame};
+use super::handshake::{Channel, accept};
+use super::max_frame;
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::replica::Inbox;
+
+/// Most connections at a time. A cluster of 64 needs 252.
+const MAX_CONNECTIONS: usize = 1_024;
+
+/// How long to wait for the replica to take what was sent before.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Receives for a replica.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) directory: Directory,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+}
+
+impl Inbound {
+    /// Takes connections for ever.
+    pub(crate) async fn listen(self: Arc<Inbound>, listener: TcpListener) {
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            let Ok((stream, address)) = listener.accept().await else {
+                // Out of file descriptors, mostly: it passes, or it doesn't, and trying at once is of no use.
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let inbound = Arc::clone(&self);
+            tokio::spawn(async move {
+                if let Err(error) = inbound.serve(stream).await {
+                    inbound.journal.warn(format_args!("a connection from {address} was closed: {error}"));
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn serve(&self, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        stream.set_nodelay(true)?;
+        let hello = accept(&mut stream, self.directory.own(), self.directory.own_introduction(), |hello| {
+            self.directory.judge(hello)
+        })
+        .await?;
+        let from = hello.from.replica;
+        if hello.channel == Channel::Requests {
+            serve_requests(stream, &self.inbox, self.clock).await?;
+            return Ok(());
+        }
+        let mut reader = BufReader::with_capacity(64 << 10, stream);
+        loop {
+            let frame = match read_frame(&mut reader, max_frame(hello.channel)).await {
+                Ok(Some(frame)) => frame,
+                // A peer that stops or loses its connection is nothing to tell of: it comes back.
+                Ok(None) | Err(FrameError::Io(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut message = decode(frame)?;
+            while let Some(refused) = self.inbox.push_peer(from, message) {
+                message = refused;
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The sending side: for each peer and kind of traffic a queue, and a task that keeps its connection.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_node::NodeMessage;
+use bowline_node::raft::{Body, Message, NodeId};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::coalesce::coalesce;
+use super::codec::encode;
+use super::directory::Directory;
+use super::frame::put_frame;
+use super::handshake::{Channel, HandshakeError, Hello, connect};
+use super::lane::Lane;
+use crate::journal::Journal;
+
+/// Most bytes of messages that one write takes.
+const PORTION: usize = 1 << 20;
+
+/// How long a write may be stuck before the connection is given up.
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to be made.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LAST_DELAY: Duration = Duration::from_secs(1);
+
+/// Where messages for other replicas are put. Never waits.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    lanes: BTreeMap<(NodeId, Channel), Arc<Lane>>,
+}
+
+impl Outbox {
+    /// An outbox for messages to these replicas.
+    #[must_use]
+    pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Outbox {
+        let bounds =
+            [(Channel::Control, 8_192, 4 << 20), (Channel::Entries, 8_192, 32 << 20), (Channel::Snapshot, 64, 8 << 20)];
+        let lanes = peers.into_iter().flat_map(|peer| {
+            bounds.map(|(channel, messages, bytes)| ((peer, channel), Arc::new(Lane::new(messages, bytes))))
+        });
+        Outbox { lanes: lanes.collect() }
+    }
+
+    /// Puts a message where it belongs. It may be lost.
+    pub fn send(&self, to: NodeId, message: NodeMessage) {
+        let channel = match &message {
+            NodeMessage::Chunk(_) => Channel::Snapshot,
+            NodeMessage::Raft(Message { body: Body::AppendEntries(_), .. }) => Channel::Entries,
+            NodeMessage::Raft(_) | NodeMessage::ChunkReply(_) => Channel::Control,
+        };
+        if let Some(lane) = self.lanes.get(&(to, channel)) {
+            lane.push(message);
+        }
+    }
+
+    /// How many messages were lost, for want of room or of a connection.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lanes.values().map(|lane| lane.lost()).sum()
+    }
+
+    /// Starts the tasks that keep the connections.
+    pub(crate) fn start(&self, directory: &Directory, journal: &Journal) {
+        for (peer, address) in directory.peers() {
+            for channel in [Channel::Control, Channel::Entries, Channel::Snapshot] {
+                let Some(lane) = self.lanes.get(&(peer, channel)) else { continue };
+                let line = Line::new(directory, peer, address, channel, journal);
+                tokio::spawn(keep(line, Arc::clone(lane)));
+            }
+        }
+    }
+}
+
+/// One connection to one peer, to be made again and again.
+#[derive(Debug)]
+pub(super) struct Line {
+    hello: Hello,
+    /// Host and port.
+    address: String,
+    directory: Directory,
+    journal: Journal,
+}
+
+impl Line {
+    pub(super) fn new(directory: &Directory, to: NodeId, address: &str, channel: Channel, journal: &Journal) -> Line {
+        let hello = Hello { from: directory.own(), to, channel, introduction: directory.own_introduction().clone() };
+        Line { hello, address: address.to_owned(), directory: directory.clone(), journal: journal.clone() }
+    }
+
+    /// Connects, as often as it takes. Tells the journal when that begins to fail, and when it works again.
+    pub(super) async fn connected(&self) -> TcpStream {
+        let mut delay = FIRST_DELAY;
+        let mut told = None;
+        loop {
+            match self.try_connect().await {
+                Ok(stream) => {
+                    if told.is_some() {
+                        self.tell(format_args!("reached again"));
+                    }
+                    return stream;
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if told.as_ref() != Some(&error) && delay > FIRST_DELAY * 8 {
+                        self.tell(format_args!("not reached: {error}"));
+                        told = Some(error);
+                    }
+                }
+            }
+            sleep(jittered(delay)).await;
+            delay = (delay * 2).min(LAST_DELAY);
+        }
+    }
+
+    async fn try_connect(&self) -> Result<TcpStream, HandshakeError> {
+        let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(&self.address));
+        let stream = stream.await.map_err(|_| HandshakeError::Silent)?;
+        let mut stream = stream.map_err(super::FrameError::from)?;
+        // A message that waits for the next one to fill a packet waits for an acknowledgement too.
+        stream.set_nodelay(true).map_err(super::FrameError::from)?;
+        let welcome = connect(&mut stream, &self.hello).await?;
+        let heard = self.directory.hear(self.hello.to, welcome.incarnation, &welcome.introduction);
+        heard.map_err(HandshakeError::Unwelcome)?;
+        Ok(stream)
+    }
+
+    /// Only the small traffic's line speaks: the others fail with it.
+    fn tell(&self, what: std::fmt::Arguments<'_>) {
+        if self.hello.channel == Channel::Control {
+            self.journal.warn(format_args!("member {} at {} is {what}", self.hello.to.0, self.address));
+        }
+    }
+}
+
+/// Somewhere in the upper half of `delay`, so that replicas that lost each other don't all come back at once.
+fn jittered(delay: Duration) -> Duration {
+    // Randomly seeded hashers are the standard library's way to the system's random numbers.
+    let random = RandomState::new().hash_one(0) % 1_000;
+    delay / 2 + delay / 2 * u32::try_from(random).unwrap_or(0) / 1_000
+}
+
+async fn keep(line: Line, lane: Arc<Lane>) {
+    loop {
+        let stream = line.connected().await;
+        lane.connected();
+        let ended = speak(stream, &lane).await;
+        lane.disconnected();
+        if let Err(error) = ended {
+            line.tell(format_args!("lost: {error}"));
+        }
+    }
+}
+
+/// Writes what waits until the connection ends.
+async fn speak(mut stream: TcpStream, lane: &Lane) -> io::Result<()> {
+    let (mut reader, mut writer) = stream.split();
+    let mut out = BytesMut::new();
+    let mut nothing = [0; 16];
+    loop {
+        let messages = tokio::select! {
+            // The other end has nothing to say here: if it does, or hangs up, that is the end.
+            _ = reader.read(&mut nothing) => return Ok(()),
+            messages = lane.take(PORTION) => messages,
+        };
+        for message in coalesce(messages) {
+            put_frame(&mut out, |out| encode(&message, out));
+        }
+        timeout(WRITE_PATIENCE, writer.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        out.clear();
+    }
+}

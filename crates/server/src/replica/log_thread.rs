@@ -1,0 +1,130 @@
+//! The log's thread: writes all that waits, syncs once, then lets go what had to wait for it.
+//!
+//! While a sync is under way, writes gather: the next one takes them all. Group commit is a queue, not a timer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Write};
+use bowline_node::{NodeMessage, StoredSnapshot};
+
+use super::inbox::{DiskEvent, Inbox};
+use super::metrics::Metrics;
+use super::store::{LogStore, SnapshotStore, StoreError};
+use crate::peer::Outbox;
+
+/// Most jobs under one sync: their messages wait for all of it.
+const MAX_JOBS: usize = 256;
+
+/// Room that must be left for entries to be taken, in bytes: more than those of one round.
+const LARGEST_PORTION: u64 = 4 << 20;
+
+/// A step of the log's work, in order.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A write of the one stream.
+    Write(PersistId, Write),
+    /// A leader's snapshot: durable before the write that names it.
+    Snapshot(StoredSnapshot),
+    /// This snapshot is durable.
+    Compact(SnapshotHeader),
+}
+
+/// What a round of the replica's thread wants of the log's.
+#[derive(Debug, Default)]
+pub(crate) struct LogJob {
+    pub(crate) steps: Vec<Step>,
+    /// What may leave when the steps of this job and of all before it are durable.
+    pub(crate) messages: Vec<(NodeId, NodeMessage)>,
+}
+
+impl LogJob {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.messages.is_empty()
+    }
+}
+
+/// The snapshots, for the two threads that store some.
+pub(crate) type SharedSnapshots = Arc<Mutex<dyn SnapshotStore>>;
+
+pub(crate) struct LogThread<L> {
+    pub(crate) log: L,
+    pub(crate) snapshots: SharedSnapshots,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether the disk has room for entries.
+    pub(crate) room: Arc<AtomicBool>,
+}
+
+impl<L: LogStore> LogThread<L> {
+    /// Works until nobody wants anything any more.
+    ///
+    /// # Errors
+    /// Something can't be made durable. Nothing that waited for it has left.
+    pub(crate) fn run(mut self, jobs: &Receiver<LogJob>) -> Result<(), StoreError> {
+        while let Ok(first) = jobs.recv() {
+            let mut taken = vec![first];
+            while taken.len() < MAX_JOBS {
+                match jobs.try_recv() {
+                    Ok(job) => taken.push(job),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            self.work(taken)?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, jobs: Vec<LogJob>) -> Result<(), StoreError> {
+        let (mut written, mut marked) = (None, None);
+        let mut done = Vec::new();
+        let mut messages = Vec::new();
+        for job in jobs {
+            messages.extend(job.messages);
+            for step in job.steps {
+                match step {
+                    Step::Write(id, write) => {
+                        self.log.append(&write)?;
+                        written = Some(id);
+                        if let Write::Snapshot(header) = write {
+                            marked = Some(header.position.index);
+                        }
+                    }
+                    Step::Snapshot(snapshot) => {
+                        store_snapshot(&self.snapshots, &snapshot)?;
+                        done.push(DiskEvent::SnapshotStored(snapshot.header));
+                    }
+                    Step::Compact(header) => {
+                        self.log.compact(&header)?;
+                        marked = Some(header.position.index);
+                    }
+                }
+            }
+        }
+        if written.is_some() || marked.is_some() {
+            let started = Instant::now();
+            self.log.sync()?;
+            self.metrics.synced(started.elapsed());
+        }
+        self.room.store(self.log.admits(LARGEST_PORTION), Ordering::Relaxed);
+        // The followers' answers first: somebody else waits for them.
+        for (to, message) in messages {
+            self.outbox.send(to, message);
+        }
+        for event in done.into_iter().chain(written.map(DiskEvent::Persisted)) {
+            self.inbox.push_disk(event);
+        }
+        if let Some(index) = marked {
+            self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).prune(index)?;
+        }
+        Ok(())
+    }
+}
+
+/// Stores a snapshot, when no other is being stored.
+pub(crate) fn store_snapshot(snapshots: &SharedSnapshots, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+    snapshots.lock().unwrap_or_else(PoisonError::into_inner).store(snapshot)
+}

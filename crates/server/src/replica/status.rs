@@ -1,0 +1,58 @@
+//! What a replica tells of itself, after each round of its thread.
+
+use std::sync::Arc;
+
+use bowline_node::StateMachine;
+use bowline_node::raft::{Membership, NodeId, Time};
+
+/// A state machine that the server can run.
+pub trait Machine: StateMachine + Send + 'static {
+    /// A few numbers about it; asked for often, so it must cost next to nothing.
+    fn facts(&self) -> Facts;
+
+    /// Does a small part of what it has put off; called often. Returns whether more is left. Nothing that
+    /// it answers may depend on it.
+    fn tidy(&self) -> bool;
+}
+
+/// Numbers about a state machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The latest revision.
+    pub revision: i64,
+    /// The oldest readable revision; -1 if there never was a compaction.
+    pub compact_revision: i64,
+    /// Everything that compactions up to this revision gave up is removed.
+    pub scrubbed_revision: i64,
+    /// Keys that are there.
+    pub keys: u64,
+    /// Bytes that the state takes.
+    pub db_size: u64,
+}
+
+/// How a replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its term.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Whether it leads itself.
+    pub is_leader: bool,
+    /// The last committed entry that it knows of.
+    pub commit_index: u64,
+    /// The last entry that its state machine contains.
+    pub applied_index: u64,
+    /// The last entry of its log.
+    pub last_index: u64,
+    /// When it last heard a leader.
+    pub leader_contact: Option<Time>,
+    /// The configuration in force.
+    pub membership: Arc<Membership>,
+    /// Requests that wait for their answer.
+    pub waiting: usize,
+    /// Its state machine.
+    pub facts: Facts,
+    /// Why it has stopped, if it has.
+    pub fault: Option<String>,
+}

@@ -1,0 +1,262 @@
+//! A member as a whole: its threads, its listeners, and how it starts and stops.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bowline_api::etcdserverpb::cluster_server::ClusterServer;
+use bowline_api::etcdserverpb::kv_server::KvServer;
+use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
+use bowline_kv::store::Limits;
+use bowline_node::RecoveredNode;
+use bowline_node::raft::NodeId;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+use crate::clock::Clock;
+use crate::config::ServerConfig;
+use crate::grpc::{ClusterService, Context, KvService, MaintenanceService, refuse_status_texts};
+use crate::http;
+use crate::journal::Journal;
+use crate::machine::KvMachine;
+use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
+use crate::replica::{LogStore, Replica, SnapshotStore, Start, StopReason, Threads};
+
+/// What a message may take beyond the largest request, in bytes; as etcd.
+const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Most requests at once on one connection.
+const MAX_STREAMS: u32 = 10_000;
+
+/// How long a server that stops waits for its clients.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why a server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port can't be had.
+    #[error("can't listen on {address}: {why}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// The system has no room for its threads.
+    #[error("can't start threads: {0}")]
+    Threads(io::Error),
+    /// What was found on the disk, or the configuration, contradicts itself.
+    #[error(transparent)]
+    Replica(#[from] bowline_node::raft::ConfigError),
+}
+
+/// What a member found on its disk, and where it goes on writing.
+#[derive(Debug)]
+pub struct Disk<L, S> {
+    /// The life of the folder.
+    pub incarnation: u64,
+    /// What was found.
+    pub recovered: RecoveredNode,
+    /// The log.
+    pub log: L,
+    /// The snapshots.
+    pub snapshots: S,
+}
+
+/// The two ports of a member.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub client: TcpListener,
+    /// For other members.
+    pub peer: TcpListener,
+}
+
+impl Listeners {
+    /// The ports of a configuration.
+    ///
+    /// # Errors
+    /// One of them can't be had.
+    pub fn bind(config: &ServerConfig) -> Result<Listeners, StartError> {
+        let bind = |address: &str| {
+            TcpListener::bind(address).map_err(|why| StartError::Listen { address: address.to_owned(), why })
+        };
+        Ok(Listeners { client: bind(&config.listen_client)?, peer: bind(&config.listen_peer)? })
+    }
+}
+
+/// A running member.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    replica: Replica,
+    threads: Threads,
+    client_address: SocketAddr,
+    stop_serving: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a member. `on_failure` is told, once, if it can't go on: it must end then, and nothing that it
+    /// has not answered may count as done.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start<L: LogStore, S: SnapshotStore>(
+        config: &ServerConfig,
+        disk: Disk<L, S>,
+        listeners: Listeners,
+        journal: &Journal,
+        on_failure: impl Fn(String) + Send + Clone + 'static,
+    ) -> Result<Server, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
+        // Tasks and sockets belong to the runtime that is entered.
+        let entered = runtime.enter();
+        let (clock, own) = (Clock::start(), config.id);
+        let identity = Identity { cluster: config.cluster_id(), replica: own, incarnation: disk.incarnation };
+        let introduction = Introduction { name: config.name.clone(), client_url: config.advertise_client.to_string() };
+        let addresses: BTreeMap<NodeId, String> =
+            config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
+        let directory = Directory::new(identity, introduction, addresses);
+        let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
+        let forwarder = Forwarder::start(&directory, journal);
+        // Randomly seeded hashers are the standard library's way to the system's random numbers.
+        let node = config.node(RandomState::new().hash_one(own.0));
+        let Disk { recovered, log, snapshots, .. } = disk;
+        let start = Start { config: node, empty: KvMachine::new(), recovered, log, snapshots };
+        let (replica, threads) =
+            Replica::start(start, clock, Arc::clone(&outbox), forwarder, config.patience(), on_failure)?;
+
+        let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
+        outbox.start(&directory, journal);
+        let inbound = Inbound {
+            directory: directory.clone(),
+            inbox: Arc::clone(replica.inbox()),
+            clock,
+            journal: journal.clone(),
+        };
+        tokio::spawn(Arc::new(inbound).listen(peer));
+        let client_address = client.local_addr().map_err(StartError::Threads)?;
+        let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
+        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits };
+        let (stop_serving, stopped) = oneshot::channel();
+        let served = tokio::spawn(serve(routes(context, directory), client, stopped, journal.clone()));
+        tell_leaders(&replica, journal.clone());
+        drop(entered);
+        Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
+    }
+
+    /// The replica.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Where it listens for clients.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Stops in good order: hands the leadership over, ends what clients wait for, and makes the log durable.
+    #[must_use]
+    pub fn stop(self) -> StopReason {
+        let Server { runtime, replica, threads, stop_serving, served, .. } = self;
+        runtime.block_on(async {
+            if replica.status().is_leader {
+                // Nobody to hand it to is no reason to stay.
+                let _ = tokio::time::timeout(GOODBYE, replica.transfer(None)).await;
+            }
+            let _ = stop_serving.send(());
+            let _ = tokio::time::timeout(GOODBYE, served).await;
+        });
+        let reason = threads.stop();
+        runtime.shutdown_background();
+        reason
+    }
+
+    /// Stops at once, as if the process had been killed: nobody is told, nothing is handed over.
+    pub fn kill(self) {
+        let Server { runtime, threads, .. } = self;
+        runtime.shutdown_background();
+        let _ = threads.stop();
+    }
+}
+
+fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
+    listener.set_nonblocking(true).map_err(StartError::Threads)?;
+    tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
+}
+
+fn routes(context: Context, directory: Directory) -> Routes {
+    let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
+    let kv = KvServer::new(KvService { context: context.clone() });
+    let cluster = ClusterServer::new(ClusterService { context: context.clone(), directory });
+    let maintenance = MaintenanceServer::new(MaintenanceService { context: context.clone() });
+    let grpc = Routes::new(kv.max_decoding_message_size(limit))
+        .add_service(cluster.max_decoding_message_size(limit))
+        .add_service(maintenance.max_decoding_message_size(limit))
+        .prepare();
+    let router = grpc.into_axum_router().merge(http::router(context)).fallback(unknown);
+    Routes::from(router.layer(axum::middleware::map_response(async |response: Response| refuse_status_texts(response))))
+}
+
+/// A method that is not there is `Unimplemented` to a gRPC client, and a page that is not there 404.
+async fn unknown(request: axum::extract::Request) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let text = format!("bowline: {} is not there yet", request.uri().path());
+        return tonic::Status::unimplemented(text).into_http();
+    }
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+async fn serve(routes: Routes, listener: tokio::net::TcpListener, stopped: oneshot::Receiver<()>, journal: Journal) {
+    // Without it each answer may wait 40 ms for an acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async {
+            let _ = stopped.await;
+        })
+        .await;
+    if let Err(error) = served {
+        journal.error(format_args!("clients can't be served any more: {error}"));
+    }
+}
+
+/// Says in the journal who leads, whenever that changes.
+fn tell_leaders(replica: &Replica, journal: Journal) {
+    let (mut status, own) = (replica.watch_status(), replica.id());
+    tokio::spawn(async move {
+        let mut told = None;
+        while status.changed().await.is_ok() {
+            let (leader, term) = {
+                let status = status.borrow_and_update();
+                (status.leader, status.term)
+            };
+            if leader == told {
+                continue;
+            }
+            told = leader;
+            match leader {
+                Some(leader) if leader == own => journal.info(format_args!("leads in term {term}")),
+                Some(leader) => journal.info(format_args!("follows member {} in term {term}", leader.0)),
+                None => journal.warn(format_args!("knows no leader in term {term}")),
+            }
+        }
+    });
+}

@@ -1,0 +1,150 @@
+//! A cluster in one process, on loopback, with folders that go with the test.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bowline_api::etcdserverpb as pb;
+use bowline_server::config::{Layers, ServerConfig};
+use bowline_server::journal::Journal;
+use bowline_server::{Listeners, Server, folder};
+use pb::kv_client::KvClient;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) struct Cluster {
+    pub(crate) configs: BTreeMap<u64, ServerConfig>,
+    servers: BTreeMap<u64, Server>,
+    _folder: TempDir,
+}
+
+fn free_port() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+impl Cluster {
+    /// A cluster of so many members, with some settings changed.
+    pub(crate) fn start(members: u64, settings: &[(&str, &str)]) -> Cluster {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ports: Vec<_> = (1..=members).map(|id| (id, free_port(), free_port())).collect();
+        let all: Vec<String> = ports.iter().map(|(id, _, (_, peer))| format!("{id}=http://{peer}")).collect();
+        let (mut configs, mut servers) = (BTreeMap::new(), BTreeMap::new());
+        for (id, (client, client_address), (peer, _)) in ports {
+            let mut layers = Layers::new();
+            let flags = [
+                ("id", id.to_string()),
+                ("data_dir", folder.path().join(format!("member-{id}")).display().to_string()),
+                ("listen_client", client_address.to_string()),
+                ("initial_cluster", all.join(",")),
+                ("election_min", "250ms".to_owned()),
+                ("election_max", "500ms".to_owned()),
+                ("heartbeat", "50ms".to_owned()),
+            ];
+            flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
+            settings.iter().for_each(|(key, value)| layers.add_flag(key, (*value).to_owned()));
+            let config = layers.check().expect("a good configuration");
+            servers.insert(id, start(&config, Listeners { client, peer }));
+            configs.insert(id, config);
+        }
+        Cluster { configs, servers, _folder: folder }
+    }
+
+    pub(crate) fn server(&self, id: u64) -> &Server {
+        &self.servers[&id]
+    }
+
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
+        self.configs[&id].data_dir.clone()
+    }
+
+    /// Waits for a leader that a majority follows.
+    pub(crate) async fn leader(&self) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            for (id, server) in &self.servers {
+                let status = server.replica().status();
+                let followers = self.servers.values().filter(|other| {
+                    let other = other.replica().status();
+                    other.term == status.term && other.leader.is_some_and(|leader| leader.0 == *id)
+                });
+                if status.is_leader && followers.count() * 2 > self.configs.len() {
+                    return *id;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no leader within {PATIENCE:?}");
+    }
+
+    /// A member that follows.
+    pub(crate) async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        *self.servers.keys().find(|id| **id != leader).expect("there are others")
+    }
+
+    pub(crate) async fn client(&self, id: u64) -> KvClient<Channel> {
+        let url = format!("http://{}", self.servers[&id].client_address());
+        let channel = Channel::from_shared(url).expect("a good address").connect().await.expect("it listens");
+        KvClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
+    }
+
+    /// As kill -9 would.
+    pub(crate) fn kill(&mut self, id: u64) {
+        let server = self.servers.remove(&id).expect("it runs");
+        blocking(|| server.kill());
+    }
+
+    pub(crate) fn stop(&mut self, id: u64) -> bowline_server::replica::StopReason {
+        let server = self.servers.remove(&id).expect("it runs");
+        blocking(|| server.stop())
+    }
+
+    pub(crate) fn restart(&mut self, id: u64) {
+        let config = &self.configs[&id];
+        let listeners = Listeners::bind(config).expect("its ports are free again");
+        self.servers.insert(id, start(config, listeners));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (_, server) in std::mem::take(&mut self.servers) {
+            blocking(|| server.kill());
+        }
+    }
+}
+
+/// A server owns a runtime, which must not be dropped where another one waits.
+fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().expect("it doesn't panic"))
+}
+
+fn start(config: &ServerConfig, listeners: Listeners) -> Server {
+    let disk = folder::open(config, &Journal::silent()).expect("a good folder");
+    let failed = |why: String| panic!("a member failed: {why}");
+    Server::start(config, disk, listeners, &Journal::silent(), failed).expect("it starts")
+}
+
+pub(crate) fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..pb::PutRequest::default() }
+}
+
+pub(crate) fn get(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..pb::RangeRequest::default() }
+}
+
+pub(crate) fn prefix(prefix: &str) -> pb::RangeRequest {
+    let range_end = bowline_kv::store::prefix_end(prefix.as_bytes());
+    pb::RangeRequest { range_end, ..get(prefix) }
+}
+
+/// The values of a response.
+pub(crate) fn values(response: &pb::RangeResponse) -> Vec<String> {
+    response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).collect()
+}

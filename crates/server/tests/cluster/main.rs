@@ -1,0 +1,6 @@
+//! Whole members in one process: real sockets, real threads, real files.
+
+mod failures;
+mod harness;
+mod hostile;
+mod service;
