@@ -100,7 +100,9 @@ impl ServerConfig {
         raft.election_timeout_min = self.election_min;
         raft.election_timeout_max = self.election_max;
         raft.heartbeat_interval = self.heartbeat;
-        raft.retry_after = self.heartbeat.max(Duration::from_millis(50));
+        // TCP loses nothing but with a connection, and the next heartbeat notices that: what is merely slow, as
+        // a disk may be, is better not sent twice.
+        raft.retry_after = self.heartbeat * 3;
         raft.max_retained_bytes = self.snapshot_bytes / 2;
         raft.lease_reads = self.read_kind == ReadKind::Lease;
         // A follower's clients wait until it has applied what they wrote: it must not hear of the commit
