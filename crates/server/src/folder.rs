@@ -23,9 +23,6 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 /// How long to wait for a full disk to have room again, each time.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
-/// After how many syncs to look again whether a segment in reserve is needed.
-const SPARE_EVERY: u32 = 256;
-
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -85,7 +82,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog, 
     Ok(Disk {
         incarnation: identity.incarnation,
         recovered: RecoveredNode { raft: recovery.recovered, snapshot },
-        log: FolderLog { log, spare: None, since_spare: SPARE_EVERY, journal: journal.clone() },
+        log: FolderLog { log, spare: None, full: false, journal: journal.clone() },
         snapshots: FolderSnapshots { snapshots },
     })
 }
@@ -106,8 +103,8 @@ pub struct FolderLog {
     log: Log<RealDisk>,
     /// Who makes the next segment, if anyone.
     spare: Option<JoinHandle<Result<(), DiskError>>>,
-    /// Syncs since a segment in reserve was looked for.
-    since_spare: u32,
+    /// The disk had no room for it.
+    full: bool,
     journal: Journal,
 }
 
@@ -142,23 +139,25 @@ impl FolderLog {
         }
     }
 
-    /// Lets the next segment be made in the background, well before it is needed.
-    fn keep_spare(&mut self) -> Result<(), StoreError> {
-        self.since_spare += 1;
-        let making = self.spare.as_ref().is_some_and(|spare| !spare.is_finished());
-        if making || self.since_spare < SPARE_EVERY {
-            return Ok(());
+    /// What became of the segment that was being made; whether none is being made now.
+    fn spare_is_made(&mut self) -> bool {
+        let Some(spare) = self.spare.take_if(|spare| spare.is_finished()) else { return self.spare.is_none() };
+        match spare.join() {
+            Ok(Ok(())) => self.tell_room(true, ""),
+            // Until there is room, no entry is taken: what is left is for votes.
+            Ok(Err(error)) if error.is_no_space() => self.tell_room(false, &error.to_string()),
+            Ok(Err(error)) => self.journal.warn(format_args!("no segment of the log in reserve: {error}")),
+            Err(_) => self.journal.warn(format_args!("no segment of the log in reserve: its maker has panicked")),
         }
-        self.since_spare = 0;
-        if let Some(Ok(Err(error))) = self.spare.take().map(JoinHandle::join) {
-            self.journal.warn(format_args!("no segment of the log in reserve: {error}"));
+        true
+    }
+
+    fn tell_room(&mut self, room: bool, why: &str) {
+        match (std::mem::replace(&mut self.full, !room), room) {
+            (false, false) => self.journal.error(format_args!("writes are refused, as the disk is full: {why}")),
+            (true, true) => self.journal.info(format_args!("the disk has room again")),
+            _ => {}
         }
-        match self.log.spare_job() {
-            Ok(Some(job)) => self.spare = Some(std::thread::spawn(move || job.run())),
-            Ok(None) => {}
-            Err(error) => return Err(StoreError::Fatal(error.to_string())),
-        }
-        Ok(())
     }
 }
 
@@ -168,16 +167,30 @@ impl LogStore for FolderLog {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.insist(Log::sync)?;
-        self.keep_spare()
+        self.insist(Log::sync)
+    }
+
+    /// Lets the next segment be made in the background as soon as the one in reserve is in use.
+    fn tend(&mut self) -> Result<(), StoreError> {
+        if !self.spare_is_made() || self.log.stats().spares > 0 {
+            return Ok(());
+        }
+        match self.log.spare_job() {
+            Ok(Some(job)) => self.spare = Some(std::thread::spawn(move || job.run())),
+            // Compaction has left one, or the last one that was made is there.
+            Ok(None) => self.tell_room(true, ""),
+            Err(error) => return Err(StoreError::Fatal(error.to_string())),
+        }
+        Ok(())
     }
 
     fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), StoreError> {
         self.insist(|log| log.compact(snapshot))
     }
 
+    /// A segment that is not there yet is made when it is needed: only a full disk is in the way.
     fn admits(&self, bytes: u64) -> bool {
-        self.log.admits(bytes)
+        !self.full || self.log.admits(bytes)
     }
 }
 

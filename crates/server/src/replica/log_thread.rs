@@ -3,9 +3,9 @@
 //! While a sync is under way, writes gather: the next one takes them all. Group commit is a queue, not a timer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Write};
 use bowline_node::{NodeMessage, StoredSnapshot};
@@ -18,8 +18,14 @@ use crate::peer::Outbox;
 /// Most jobs under one sync: their messages wait for all of it.
 const MAX_JOBS: usize = 256;
 
-/// Room that must be left for entries to be taken, in bytes: more than those of one round.
-const LARGEST_PORTION: u64 = 4 << 20;
+/// Room that must be left on a full disk for entries to be taken, in bytes.
+const LARGEST_PORTION: u64 = 1 << 20;
+
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// How often to look whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// A step of the log's work, in order.
 #[derive(Debug)]
@@ -65,8 +71,16 @@ impl<L: LogStore> LogThread<L> {
     /// # Errors
     /// Something can't be made durable. Nothing that waited for it has left.
     pub(crate) fn run(mut self, jobs: &Receiver<LogJob>) -> Result<(), StoreError> {
-        while let Ok(first) = jobs.recv() {
-            let mut taken = vec![first];
+        loop {
+            let pause = if self.room.load(Ordering::Relaxed) { LONG } else { ROOM_PAUSE };
+            let mut taken = match jobs.recv_timeout(pause) {
+                Ok(first) => vec![first],
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_for_room()?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
             while taken.len() < MAX_JOBS {
                 match jobs.try_recv() {
                     Ok(job) => taken.push(job),
@@ -75,6 +89,11 @@ impl<L: LogStore> LogThread<L> {
             }
             self.work(taken)?;
         }
+    }
+
+    fn look_for_room(&mut self) -> Result<(), StoreError> {
+        self.log.tend()?;
+        self.room.store(self.log.admits(LARGEST_PORTION), Ordering::Relaxed);
         Ok(())
     }
 
@@ -109,7 +128,6 @@ impl<L: LogStore> LogThread<L> {
             self.log.sync()?;
             self.metrics.synced(started.elapsed());
         }
-        self.room.store(self.log.admits(LARGEST_PORTION), Ordering::Relaxed);
         // The followers' answers first: somebody else waits for them.
         for (to, message) in messages {
             self.outbox.send(to, message);
@@ -117,6 +135,7 @@ impl<L: LogStore> LogThread<L> {
         for event in done.into_iter().chain(written.map(DiskEvent::Persisted)) {
             self.inbox.push_disk(event);
         }
+        self.look_for_room()?;
         if let Some(index) = marked {
             self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).prune(index)?;
         }

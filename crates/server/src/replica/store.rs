@@ -36,6 +36,12 @@ pub trait LogStore: Send + 'static {
     /// The log can't be used any more.
     fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), StoreError>;
 
+    /// Looks after what will be needed. Called after each sync, and now and then while there is no room.
+    ///
+    /// # Errors
+    /// The log can't be used any more.
+    fn tend(&mut self) -> Result<(), StoreError>;
+
     /// Whether there is room for entries of so many bytes. If not, they must not be appended; votes may.
     fn admits(&self, bytes: u64) -> bool;
 }
@@ -98,6 +104,10 @@ impl LogStore for MemoryStore {
     }
 
     fn compact(&mut self, _snapshot: &SnapshotHeader) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tend(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 

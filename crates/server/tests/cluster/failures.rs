@@ -68,6 +68,18 @@ async fn a_cluster_that_was_killed_comes_back_with_everything() {
 }
 
 #[tokio::test]
+async fn the_log_goes_on_from_segment_to_segment() {
+    let cluster = Cluster::start(3, &[]);
+    let mut client = cluster.client(cluster.follower().await).await;
+    // Segments have 8 MiB, and one is in reserve.
+    for number in 0..30 {
+        client.put(put(&format!("k/{number:03}"), &"x".repeat(1_000_000))).await.expect("there is room");
+    }
+    let count_only = pb::RangeRequest { count_only: true, ..prefix("k/") };
+    assert_eq!(client.range(count_only).await.expect("read").into_inner().count, 30);
+}
+
+#[tokio::test]
 async fn a_member_that_fell_behind_gets_a_snapshot() {
     let mut cluster = Cluster::start(3, &[("snapshot_bytes", "64KiB")]);
     let away = cluster.follower().await;

@@ -1,6 +1,7 @@
 //! Whole members in one process: real sockets, real threads, real files.
 
 mod failures;
+mod full_disk;
 mod harness;
 mod hostile;
 mod service;
