@@ -3,7 +3,7 @@
 use bowline_raft::{AppendEntries, AppendOutcome, Body, Message, NodeId, PersistId};
 
 use super::lockstep::Step;
-use super::rule::{Checked, Rule, check};
+use super::rule::{Checked, Rule, check, named};
 use super::server::{Ballot, Role};
 
 impl Step<'_> {
@@ -71,7 +71,7 @@ impl Step<'_> {
     fn votes(&self, to: NodeId, after: Option<PersistId>) -> Checked {
         let ballot = self.server.ballot;
         check(ballot.voted_for == Some(to) && self.from == Some(to), Rule::GrantVote, || {
-            format!("tells {to} that it has its vote of {}, which {:?} has", ballot.term, ballot.voted_for)
+            format!("tells {to} that it has its vote of {}, which {} has", ballot.term, named(ballot.voted_for))
         })?;
         self.may_grant()?;
         self.promises(ballot, after)

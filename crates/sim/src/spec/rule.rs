@@ -57,6 +57,11 @@ pub enum Rule {
     Halt,
 }
 
+/// Somebody or something that may not be there, in words.
+pub(super) fn named(it: Option<impl fmt::Display>) -> String {
+    it.map_or_else(|| "nobody".to_owned(), |it| it.to_string())
+}
+
 impl Rule {
     /// What the rule says.
     #[must_use]

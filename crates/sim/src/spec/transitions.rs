@@ -6,7 +6,7 @@ use bowline_raft::{
 };
 
 use super::lockstep::Step;
-use super::rule::{Checked, Rule, check};
+use super::rule::{Checked, Rule, check, named};
 use super::server::{Ballot, Role};
 
 /// Term, vote and log.
@@ -125,12 +125,16 @@ impl Step<'_> {
             _ => None,
         };
         let Some((last, transfer)) = asked else {
-            return Err((Rule::GrantVote, format!("votes in {term} for {:?}, who has not asked", self.from)));
+            return Err((Rule::GrantVote, format!("votes in {term} for {}, who has not asked", named(self.from))));
         };
         check(last >= server.log.last(), Rule::GrantVote, || {
-            format!("votes for {:?} with the log up to {last}, while its own ends at {}", self.from, server.log.last())
+            format!(
+                "votes for {} with the log up to {last}, while its own ends at {}",
+                named(self.from),
+                server.log.last()
+            )
         })?;
-        check(transfer || !self.promised, Rule::Stickiness, || format!("votes for {:?} in {term}", self.from))?;
+        check(transfer || !self.promised, Rule::Stickiness, || format!("votes for {} in {term}", named(self.from)))?;
         check(!server.suspect, Rule::GrantVote, || "votes with a log that has lost something".to_owned())?;
         check(server.role != Role::Leader, Rule::GrantVote, || "votes while it leads".to_owned())
     }
@@ -317,7 +321,10 @@ impl Step<'_> {
         let (server, others) = (&*self.server, self.others);
         let term = server.ballot.term;
         check(server.log.term_at(to) == Some(term), Rule::AdvanceCommitIndex, || {
-            format!("commits {to} of {:?} in {term}", server.log.term_at(to))
+            format!(
+                "commits {to} of {} in {term}",
+                server.log.term_at(to).map_or("no term".to_owned(), |term| term.to_string())
+            )
         })?;
         let position = Position::new(to, term);
         let holds = |id| match others.get(&id) {
