@@ -72,7 +72,12 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(transfer) = &mut leader.transfer else { return };
         let caught_up = leader.progress.get(&transfer.to).is_some_and(|progress| progress.match_index == last);
-        if !caught_up || transfer.told_at.is_some_and(|told_at| now < told_at.after(transfer.retry_after)) {
+        if !caught_up {
+            // A target that was told may have lost entries since: it is told again when it has them.
+            transfer.told_at = None;
+            return;
+        }
+        if transfer.told_at.is_some_and(|told_at| now < told_at.after(transfer.retry_after)) {
             return;
         }
         probe!(TransferTold);

@@ -172,3 +172,20 @@ fn a_transfer_that_the_loss_interrupts_begins_anew() {
     let again = leader.answer(N2, &heartbeat, AppendOutcome::Damaged { prev_index, hint, life: 2 });
     assert!(matches!(fetched(&again)[..], [other] if other > session), "{again:?}");
 }
+
+#[test]
+fn a_transfer_waits_for_a_target_that_has_lost_what_it_had() {
+    let mut leader = one_of_three().lead_and_commit();
+    let before = leader.heartbeat_to(N2);
+    leader.accept(N2, &before);
+    let told = leader.transfer(Some(N2));
+    let is_told = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.body == Body::TimeoutNow);
+    assert!(told.iter().any(is_told));
+    let (prev_index, hint) = (before.prev.index, position(0, 0));
+    leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, life: 7 });
+    // It has nothing to tell the target now, and must not ask to be woken for it again and again.
+    for _ in 0..20 {
+        leader.until_deadline();
+        assert!(leader.raft.next_deadline() > leader.now, "it asks to be woken at once");
+    }
+}
