@@ -315,21 +315,29 @@ fn latencies(report: &Report, layout: &Layout, svg: &mut String) {
             Decades::name(power)
         );
     }
-    let marks =
-        [("median", report.statistics.latency.map(|l| l.median)), ("floor", report.floor.map(|floor| floor.median))];
-    for (name, time) in marks {
+    points(&report.record, layout, &decades, svg);
+    marks(report, &decades, svg);
+}
+
+/// The median and the floor, above the points. They lie close together in a good run: the lower one is named
+/// below its line.
+fn marks(report: &Report, decades: &Decades, svg: &mut String) {
+    let right = WIDTH - RIGHT;
+    let median = report.statistics.latency.map(|latency| latency.median);
+    let floor = report.floor.map(|floor| floor.median);
+    for (name, time, other) in [("median", median, floor), ("floor", floor, median)] {
         let Some(time) = time else { continue };
         let y = decades.y(time);
+        let below = other.is_some_and(|other| time < other || time == other && name == "floor");
         draw!(
             svg,
             "<line class=\"mark\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
              <text class=\"markname\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name} {}</text>",
             right - 3.0,
-            y - 4.0,
+            if below { y + 12.0 } else { y - 4.0 },
             show(time)
         );
     }
-    points(&report.record, layout, &decades, svg);
 }
 
 fn points(record: &Record, layout: &Layout, decades: &Decades, svg: &mut String) {
