@@ -1,19 +1,51 @@
-//! `bowline put`, `get`, `del` and `status`: a client of a cluster.
+//! `bowline put`, `get`, `del`, `txn`, `compact`, `hashkv`, `status`, `shell`: a client of a cluster.
+//!
+//! What each of them asks is told in words of its own ([`PutArgs`], [`RangeArgs`], ...), so that the command line, a
+//! line of the shell and a line of a transaction are the same words.
 
-use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
-use bowline_api::etcdserverpb::RangeRequest;
 use bowline_client::Client;
-use bowline_kv::store::prefix_end;
 use clap::Args;
 
 use crate::exit::Verdict;
+use output::OutputArgs;
+
+mod compact;
+mod completion;
+mod del;
+mod get;
+mod hashkv;
+mod output;
+mod put;
+mod range;
+mod shell;
+mod status;
+mod table;
+mod txn;
+mod txn_text;
+mod words;
+
+pub(crate) use compact::CompactArgs;
+pub(crate) use del::DelArgs;
+pub(crate) use get::GetArgs;
+pub(crate) use hashkv::HashKvArgs;
+pub(crate) use put::PutArgs;
+pub(crate) use range::RangeArgs;
+pub(crate) use shell::ShellCommand;
+pub(crate) use status::StatusArgs;
+pub(crate) use table::Table;
+pub(crate) use txn::TxnArgs;
+
+/// Where clients look for a cluster if they are told nothing.
+const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
 /// Where the cluster is.
-#[derive(Args)]
-struct Cluster {
-    /// Members to ask, with commas between them [default: $BOWLINE_ENDPOINTS, or 127.0.0.1:2379]
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Cluster {
+    /// Members to ask, with commas between them [default: $BOWLINE_ENDPOINTS, $ETCDCTL_ENDPOINTS, or
+    /// 127.0.0.1:2379]
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     endpoints: Vec<String>,
     /// How long a request may take, in seconds.
@@ -25,135 +57,43 @@ impl Cluster {
     fn client(&self) -> anyhow::Result<Client> {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
-            let variable = std::env::var("BOWLINE_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:2379".to_owned());
+            let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let variable = told("BOWLINE_ENDPOINTS").or_else(|| told("ETCDCTL_ENDPOINTS"));
+            let variable = variable.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
             endpoints = variable.split(',').map(str::to_owned).collect();
         }
         Ok(Client::new(&endpoints, Duration::from_secs(self.timeout))?)
     }
 }
 
-#[derive(Args)]
-#[command(after_help = "Exit codes: 0 done, 2 not done, or not known.")]
-pub(crate) struct PutCommand {
-    key: String,
-    value: String,
+/// Something that a cluster is asked, once.
+pub(crate) trait Request {
+    /// Asks, and writes what came of it to `out`: data only.
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict>;
+}
+
+/// A request as a command of its own.
+#[derive(Args, Debug)]
+pub(crate) struct Once<R: Args> {
+    #[command(flatten)]
+    request: R,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     cluster: Cluster,
 }
 
-#[derive(Args)]
-#[command(
-    after_help = "Of a single key only the value is printed, as it is; with --prefix, keys and values, a line each.
-
-Exit codes: 0 found, 1 not found, 2 failed."
-)]
-pub(crate) struct GetCommand {
-    key: String,
-    /// All keys that begin with KEY.
-    #[arg(long)]
-    prefix: bool,
-    /// Ask one member for what it has, which may be behind.
-    #[arg(long)]
-    local: bool,
-    #[command(flatten)]
-    cluster: Cluster,
-}
-
-#[derive(Args)]
-#[command(after_help = "Prints how many keys were deleted. Exit codes: 0 done, 2 not done, or not known.")]
-pub(crate) struct DelCommand {
-    key: String,
-    /// All keys that begin with KEY.
-    #[arg(long)]
-    prefix: bool,
-    #[command(flatten)]
-    cluster: Cluster,
-}
-
-#[derive(Args)]
-#[command(after_help = "Exit codes: 0 all of them answer and know a leader, 1 not all, 2 bad input.")]
-pub(crate) struct StatusCommand {
-    #[command(flatten)]
-    cluster: Cluster,
-}
-
-impl PutCommand {
+impl<R: Args + Request> Once<R> {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let mut client = self.cluster.client()?;
-        let started = Instant::now();
-        let revision = wait(client.put(self.key, self.value))??;
-        anstream::println!("OK  revision {revision}  {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
-        Ok(Verdict::Passed)
-    }
-}
-
-impl GetCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
-        let mut client = self.cluster.client()?;
-        let range_end = if self.prefix { prefix_end(self.key.as_bytes()) } else { Vec::new().into() };
-        // Every key begins with nothing, but none is nothing.
-        let key = if self.prefix && self.key.is_empty() { vec![0] } else { self.key.into_bytes() };
-        let (key, serializable) = (key.into(), self.local);
-        let request = RangeRequest { key, range_end, serializable, ..RangeRequest::default() };
-        let found = wait(client.range(request))??;
         let mut out = std::io::stdout().lock();
-        for kv in &found.kvs {
-            if self.prefix {
-                out.write_all(&kv.key)?;
-                out.write_all(b"\n")?;
-            }
-            out.write_all(&kv.value)?;
-            out.write_all(b"\n")?;
-        }
-        Ok(Verdict::of(!found.kvs.is_empty()))
+        let verdict = runtime()?.block_on(self.request.run(&mut client, self.output, &mut out))?;
+        out.flush()?;
+        Ok(verdict)
     }
 }
 
-impl DelCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
-        let mut client = self.cluster.client()?;
-        let range_end = if self.prefix { prefix_end(self.key.as_bytes()) } else { Vec::new().into() };
-        let deleted = wait(client.delete(self.key, range_end))??;
-        anstream::println!("{deleted}");
-        Ok(Verdict::Passed)
-    }
-}
-
-impl StatusCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
-        let mut client = self.cluster.client()?;
-        let all = wait(client.status())?;
-        let mut well = true;
-        anstream::println!(
-            "{:<28} {:>6} {:>6} {:>6} {:>10} {:>10}",
-            "endpoint",
-            "member",
-            "leader",
-            "term",
-            "applied",
-            "revision"
-        );
-        for (endpoint, status) in all {
-            match status {
-                Ok(status) => {
-                    let header = status.header.unwrap_or_default();
-                    well &= status.leader != 0;
-                    let leader = if status.leader == 0 { "none".to_owned() } else { status.leader.to_string() };
-                    let (term, applied) = (status.raft_term, status.raft_applied_index);
-                    let (member, revision) = (header.member_id, header.revision);
-                    anstream::println!("{endpoint:<28} {member:>6} {leader:>6} {term:>6} {applied:>10} {revision:>10}");
-                }
-                Err(why) => {
-                    well = false;
-                    anstream::println!("{endpoint:<28} {why}");
-                }
-            }
-        }
-        Ok(Verdict::of(well))
-    }
-}
-
-/// Waits for an answer, on this thread.
-fn wait<T>(answer: impl Future<Output = T>) -> anyhow::Result<T> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(answer))
+/// Waits on the thread that asks.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

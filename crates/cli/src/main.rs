@@ -14,6 +14,7 @@ mod sim;
 mod up;
 
 use clap::{Parser, Subcommand};
+use client::Once;
 
 /// A strongly consistent, replicated key-value store, and the tools that prove it.
 #[derive(Parser)]
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   bowline up                          three members on this machine, serving the etcd v3 API
   bowline up --detach                 the same in the background; bowline down stops it
   bowline put hello world; bowline get hello
+  bowline shell                       the same, one a line, with completion
   bowline serve --config member.toml  one member of a cluster
   bowline lan run                     five replicas, a main job of 30 s, a verdict
   bowline lan run --all               every scenario, one table
@@ -34,7 +36,7 @@ const EXAMPLES: &str = "Examples:
   bowline sim run crash-4 --seed 7    the same in virtual time, in milliseconds
   bowline sim lan --seeds 1000        random mixtures of everything that can go wrong
 
-Exit codes: 0 passed or done, 1 failed, 2 bad input.";
+Exit codes: 0 passed, done or found; 1 failed, not found, or not known; 2 bad input.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -45,13 +47,23 @@ enum Command {
     /// One member of a cluster, serving the etcd v3 API.
     Serve(serve::ServeCommand),
     /// Sets a key.
-    Put(client::PutCommand),
-    /// Prints the value of a key, or of all with a prefix.
-    Get(client::GetCommand),
-    /// Deletes a key, or all with a prefix.
-    Del(client::DelCommand),
+    Put(Once<client::PutArgs>),
+    /// Prints the value of a key, or keys and values of a range.
+    Get(Once<client::GetArgs>),
+    /// Deletes a key, or a range.
+    Del(Once<client::DelArgs>),
+    /// Compares, and then does one thing or another, all at once.
+    Txn(Once<client::TxnArgs>),
+    /// Gives up what was overwritten or deleted before a revision.
+    #[command(alias = "compaction")]
+    Compact(Once<client::CompactArgs>),
+    /// Compares the members' states by their checksums.
+    #[command(name = "hashkv")]
+    HashKv(Once<client::HashKvArgs>),
     /// Shows how each member is.
-    Status(client::StatusCommand),
+    Status(Once<client::StatusArgs>),
+    /// The commands of a client, one a line: with history and completion, or from a pipe.
+    Shell(client::ShellCommand),
     /// The LAN face: replicas that speak JSON, and an emulated hostile network for any of them.
     #[command(subcommand)]
     Lan(lan::LanCommand),
@@ -70,6 +82,10 @@ fn main() -> ExitCode {
         Command::Put(command) => command.run(),
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),
+        Command::Txn(command) => command.run(),
+        Command::Compact(command) => command.run(),
+        Command::HashKv(command) => command.run(),
+        Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Lan(command) => command.run(),
         Command::Sim(command) => command.run(),

@@ -116,8 +116,9 @@ impl UpCommand {
         anstream::println!("  endpoints  {}", endpoints.join(","));
         anstream::println!("  leader     {leader}");
         anstream::println!("  data       {}", self.data_dir.display());
-        anstream::println!("  try        etcdctl --endpoints={first} put hello world");
-        anstream::println!("             etcdctl --endpoints={first} get hello");
+        anstream::println!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","));
+        anstream::println!("             bowline put hello world; bowline status; bowline shell");
+        anstream::println!("             etcdctl --endpoints={first} put hello world");
         anstream::println!("             curl http://{first}/metrics");
         if !self.detach {
             anstream::println!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again");

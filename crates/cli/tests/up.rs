@@ -1,46 +1,14 @@
 //! `bowline up` and `bowline down`, with real processes: kill -9 included.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod support;
+
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use pb::kv_client::KvClient;
-use serde_json::Value;
+use support::Folder;
 use tonic::transport::Channel;
-
-/// Stops the cluster of a folder whatever becomes of the test.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Folder {
-        Folder(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn bowline(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
-        command.args(arguments).arg("--data-dir").arg(self.path()).output().expect("it starts")
-    }
-
-    fn cluster(&self) -> Value {
-        let text = std::fs::read_to_string(self.path().join("cluster.json")).expect("a cluster is there");
-        serde_json::from_str(&text).expect("it is JSON")
-    }
-
-    fn number(&self, pointer: &str) -> u64 {
-        self.cluster().pointer(pointer).and_then(Value::as_u64).expect("a number is there")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.bowline(&["down"]);
-    }
-}
 
 async fn client(folder: &Folder, place: usize) -> KvClient<Channel> {
     let port = folder.number(&format!("/members/{place}/client_port"));

@@ -89,23 +89,30 @@ impl Client {
         Ok(Client { endpoints, patience, connected: None })
     }
 
-    /// Reads a range: `request` as the API has it.
+    /// The endpoints, the one that is asked next first.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.iter().map(|(url, _)| url.as_str())
+    }
+
+    /// Reads a range: `request` as the API has it. An endpoint that is silent is given up before the whole
+    /// patience is used, if there are others.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn range(&mut self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ClientError> {
         let until = Instant::now() + self.patience;
+        let share = self.patience / u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
         loop {
             let (endpoint, channel) = self.channel().await?;
             let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
             let left = until.saturating_duration_since(Instant::now());
-            let status = match tokio::time::timeout(left, kv.range(request.clone())).await {
+            let status = match tokio::time::timeout(left.min(share), kv.range(request.clone())).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
-            let worth_trying = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal);
-            if !worth_trying || Instant::now() + PAUSE >= until {
+            if !is_worth_another_read(status.code()) || Instant::now() + PAUSE >= until {
+                self.try_next_after(&status);
                 return Err(ClientError::Refused { endpoint, status: Box::new(status) });
             }
             self.try_next();
@@ -128,8 +135,16 @@ impl Client {
     /// See [`ClientError`].
     pub async fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<i64, ClientError> {
         let request = pb::PutRequest { key: key.into(), value: value.into(), ..pb::PutRequest::default() };
-        let response = self.write(async |kv: &mut KvClient<Channel>| kv.put(request.clone()).await).await?;
+        let response = self.put_request(request).await?;
         Ok(response.header.map_or(0, |header| header.revision))
+    }
+
+    /// Sets a key, as the API has it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_request(&mut self, request: pb::PutRequest) -> Result<pb::PutResponse, ClientError> {
+        self.write(async |kv: &mut KvClient<Channel>| kv.put(request.clone()).await).await
     }
 
     /// Deletes a key, or the keys from it to `range_end`. Returns how many there were.
@@ -142,21 +157,84 @@ impl Client {
             range_end: range_end.into(),
             ..pb::DeleteRangeRequest::default()
         };
-        let response = self.write(async |kv: &mut KvClient<Channel>| kv.delete_range(request.clone()).await).await?;
-        Ok(response.deleted)
+        Ok(self.delete_request(request).await?.deleted)
+    }
+
+    /// Deletes a range, as the API has it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete_request(
+        &mut self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, ClientError> {
+        self.write(async |kv: &mut KvClient<Channel>| kv.delete_range(request.clone()).await).await
+    }
+
+    /// Compares, and then does one list of operations or the other, all at once.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn txn(&mut self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ClientError> {
+        self.write(async |kv: &mut KvClient<Channel>| kv.txn(request.clone()).await).await
+    }
+
+    /// Gives up what was overwritten or deleted before a revision. With `physical`, waits until it is removed.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn compact(&mut self, revision: i64, physical: bool) -> Result<pb::CompactionResponse, ClientError> {
+        let request = pb::CompactionRequest { revision, physical };
+        self.write(async |kv: &mut KvClient<Channel>| kv.compact(request).await).await
     }
 
     /// How each endpoint is.
-    pub async fn status(&mut self) -> Vec<(String, Result<pb::StatusResponse, String>)> {
-        let mut all = Vec::new();
+    pub async fn status(&self) -> Vec<(String, Result<pb::StatusResponse, String>)> {
+        self.each(|channel| async move { MaintenanceClient::new(channel).status(pb::StatusRequest {}).await }).await
+    }
+
+    /// Each endpoint's checksum of its own state at a revision; 0 is its latest.
+    pub async fn hash_kv(&self, revision: i64) -> Vec<(String, Result<pb::HashKvResponse, String>)> {
+        let request = pb::HashKvRequest { revision };
+        self.each(move |channel| async move { MaintenanceClient::new(channel).hash_kv(request).await }).await
+    }
+
+    /// Hands leadership to a member. Only the leader can: the endpoint in use is asked, and no other.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn move_leader(&mut self, target_id: u64) -> Result<(), ClientError> {
+        let (endpoint, channel) = self.channel().await?;
+        let request = pb::MoveLeaderRequest { target_id };
+        let mut maintenance = MaintenanceClient::new(channel);
+        let moved = tokio::time::timeout(self.patience, maintenance.move_leader(request)).await;
+        let moved = moved.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        moved.map(|_| ()).map_err(|status| ClientError::Refused { endpoint, status: Box::new(status) })
+    }
+
+    /// Asks every endpoint at the same time.
+    async fn each<T, F, A>(&self, ask: F) -> Vec<(String, Result<T, String>)>
+    where
+        T: Send + 'static,
+        F: Fn(Channel) -> A,
+        A: Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
+    {
+        let mut asked = Vec::new();
         for (url, endpoint) in &self.endpoints {
-            let status = async {
-                let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
-                let told = MaintenanceClient::new(channel).status(pb::StatusRequest {}).await;
-                told.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+            // Connects when it is used, so within the time that an answer may take.
+            let answer = ask(endpoint.connect_lazy());
+            let task = async move {
+                match tokio::time::timeout(CONNECT_PATIENCE, answer).await {
+                    Ok(Ok(response)) => Ok(response.into_inner()),
+                    Ok(Err(status)) => Err(reason(&status)),
+                    Err(_) => Err("no answer".to_owned()),
+                }
             };
-            let status = tokio::time::timeout(CONNECT_PATIENCE, status).await;
-            all.push((url.clone(), status.unwrap_or_else(|_| Err("no answer".to_owned()))));
+            asked.push((url.clone(), tokio::spawn(task)));
+        }
+        let mut all = Vec::new();
+        for (url, task) in asked {
+            all.push((url, task.await.unwrap_or_else(|error| Err(error.to_string()))));
         }
         all
     }
@@ -169,9 +247,11 @@ impl Client {
         let until = Instant::now() + self.patience;
         loop {
             let (endpoint, channel) = self.channel().await?;
-            let mut kv = KvClient::new(channel);
+            let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
             let left = until.saturating_duration_since(Instant::now());
             let Ok(answer) = tokio::time::timeout(left, send(&mut kv)).await else {
+                // Whoever is silent now may be silent for long: the next request goes elsewhere.
+                self.try_next();
                 return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });
             };
             let status = match answer {
@@ -184,12 +264,11 @@ impl Client {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            let unknown = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
-            return Err(if unknown && !nothing_done {
-                self.try_next();
-                ClientError::Unknown { endpoint, why: status.message().to_owned() }
-            } else {
+            self.try_next_after(&status);
+            return Err(if nothing_done || is_refusal(status.code()) {
                 ClientError::Refused { endpoint, status: Box::new(status) }
+            } else {
+                ClientError::Unknown { endpoint, why: reason(&status) }
             });
         }
     }
@@ -201,6 +280,13 @@ impl Client {
             return Ok((url.clone(), channel.clone()));
         }
         self.connect(0).await
+    }
+
+    /// Uses another endpoint from now on, if this one is not to be relied on.
+    fn try_next_after(&mut self, status: &Status) {
+        if is_worth_another_read(status.code()) {
+            self.try_next();
+        }
     }
 
     async fn connect(&mut self, first: usize) -> Result<(String, Channel), ClientError> {
@@ -226,6 +312,32 @@ impl Client {
             self.endpoints.rotate_left(next);
         }
     }
+}
+
+/// Whether a read that ended like this may go better elsewhere.
+fn is_worth_another_read(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded)
+}
+
+/// Whether a server that answers like this has done nothing. With every other code a write may have been done.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::ResourceExhausted
+            | Code::Unimplemented
+    )
+}
+
+/// What a status says, or what is at its bottom where it is about the connection.
+fn reason(status: &Status) -> String {
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), cause)
 }
 
 /// What is at the bottom of an error: the rest says only that something went wrong.

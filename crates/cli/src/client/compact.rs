@@ -1,0 +1,33 @@
+//! `compact`.
+
+use std::io::Write;
+
+use bowline_client::Client;
+use clap::Args;
+use serde_json::json;
+
+use super::Request;
+use super::output::{Format, OutputArgs, write_json};
+use crate::exit::Verdict;
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+pub(crate) struct CompactArgs {
+    /// What was overwritten or deleted before this revision is given up: it can't be read any more.
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    revision: i64,
+    /// Wait until it is removed.
+    #[arg(long)]
+    physical: bool,
+}
+
+impl Request for CompactArgs {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+        client.compact(self.revision, self.physical).await?;
+        match output.format() {
+            Format::Json => write_json(&json!({ "compacted": self.revision }), out)?,
+            _ => writeln!(out, "compacted revision {}", self.revision)?,
+        }
+        Ok(Verdict::Passed)
+    }
+}

@@ -1,0 +1,93 @@
+//! What Tab completes: commands, their flags, and keys as the server has them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bowline_api::etcdserverpb::RangeRequest;
+use bowline_kv::store::prefix_end;
+use bytes::Bytes;
+use rustyline::Context;
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::Validator;
+
+use super::shell::{self, Session};
+
+/// How many keys are offered at most.
+const MAX_KEYS: i64 = 100;
+
+/// How long the server may take to tell them: whoever types waits.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Completes lines of the shell.
+pub(super) struct Helper {
+    session: Rc<RefCell<Session>>,
+}
+
+impl Helper {
+    pub(super) fn new(session: Rc<RefCell<Session>>) -> Helper {
+        Helper { session }
+    }
+
+    /// Keys that begin like this, as one member has them. None if it does not say so in time.
+    fn keys(&self, start: &str) -> Vec<String> {
+        let Ok(mut session) = self.session.try_borrow_mut() else { return Vec::new() };
+        let Session { runtime, client, .. } = &mut *session;
+        let (key, range_end) = match start {
+            "" => (Bytes::from_static(&[0]), Bytes::from_static(&[0])),
+            start => (Bytes::copy_from_slice(start.as_bytes()), prefix_end(start.as_bytes())),
+        };
+        let request = RangeRequest {
+            key,
+            range_end,
+            limit: MAX_KEYS,
+            keys_only: true,
+            serializable: true,
+            ..RangeRequest::default()
+        };
+        let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.range(request)).await });
+        let Ok(Ok(found)) = found else { return Vec::new() };
+        let texts = found.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.key).ok());
+        // What a line could not hold as it is would have to be quoted by hand.
+        texts
+            .filter(|key| !key.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn candidates(&self, line: &str, start: usize) -> Vec<String> {
+        let word = &line[start..];
+        let mut before = line[..start].split_whitespace();
+        let starting = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with(word)).collect();
+        match before.next() {
+            None => starting(shell::commands()),
+            Some("help") => starting(shell::commands()),
+            Some("mode") => starting(["plain", "table", "json", "raw"].map(str::to_owned).to_vec()),
+            Some(command) if word.starts_with('-') => starting(shell::flags(command)),
+            Some("get" | "put" | "del") => self.keys(word),
+            Some(_) => Vec::new(),
+        }
+    }
+}
+
+impl Completer for Helper {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let start = line[..at].rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
+        let candidates = self.candidates(&line[..at], start).into_iter();
+        Ok((start, candidates.map(|text| Pair { display: text.clone(), replacement: text }).collect()))
+    }
+}
+
+impl Hinter for Helper {
+    type Hint = String;
+}
+
+impl Highlighter for Helper {}
+
+impl Validator for Helper {}
+
+impl rustyline::Helper for Helper {}

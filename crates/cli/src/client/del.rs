@@ -1,0 +1,102 @@
+//! `del`.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::bail;
+use bowline_api::etcdserverpb::{DeleteRangeRequest, RangeRequest};
+use bowline_client::Client;
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
+use super::{RangeArgs, Request};
+use crate::exit::Verdict;
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Prints how many keys were deleted. A range is asked for on a terminal; --yes answers.
+
+Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+pub(crate) struct DelArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// Print what was deleted, too.
+    #[arg(long)]
+    prev_kv: bool,
+    /// Delete a range without asking.
+    #[arg(short, long)]
+    yes: bool,
+    /// Only say how many would be deleted.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DelArgs {
+    /// As the API has it.
+    pub(crate) fn request(&self) -> anyhow::Result<DeleteRangeRequest> {
+        let (key, range_end) = self.range.bounds()?;
+        Ok(DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv })
+    }
+
+    async fn count(&self, client: &mut Client) -> anyhow::Result<i64> {
+        let (key, range_end) = self.range.bounds()?;
+        let request = RangeRequest { key, range_end, count_only: true, ..RangeRequest::default() };
+        Ok(client.range(request).await?.count)
+    }
+
+    /// Asks whoever sits there. Where nobody sits, the command was meant as it was written.
+    async fn is_meant(&self, client: &mut Client) -> anyhow::Result<bool> {
+        if self.yes || !self.range.is_many() || !std::io::stdin().is_terminal() {
+            return Ok(true);
+        }
+        let count = self.count(client).await?;
+        if count == 0 {
+            return Ok(true);
+        }
+        anstream::eprint!("delete {count} {}? [y/N] ", self.range.describe());
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+impl Request for DelArgs {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+        if self.dry_run {
+            let count = self.count(client).await?;
+            match output.format() {
+                Format::Json => write_json(&json!({ "would_delete": count }), out)?,
+                _ => writeln!(out, "{count}")?,
+            }
+            return Ok(Verdict::Passed);
+        }
+        if !self.is_meant(client).await? {
+            bail!("nothing is deleted");
+        }
+        let response = client.delete_request(self.request()?).await?;
+        match output.format() {
+            Format::Json => {
+                let revision = response.header.map_or(0, |header| header.revision);
+                let mut answer = json!({ "revision": revision, "deleted": response.deleted });
+                if self.prev_kv {
+                    answer["prev_kvs"] = pairs(&response.prev_kvs);
+                }
+                write_json(&answer, out)?;
+            }
+            Format::Raw => {
+                for kv in &response.prev_kvs {
+                    out.write_all(&kv.value)?;
+                }
+            }
+            form => {
+                writeln!(out, "{}", response.deleted)?;
+                if form == Format::Table && self.prev_kv {
+                    write_table(&response.prev_kvs, out)?;
+                } else {
+                    write_plain(&response.prev_kvs, Shown::Both, out)?;
+                }
+            }
+        }
+        Ok(Verdict::Passed)
+    }
+}

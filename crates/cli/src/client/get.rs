@@ -1,0 +1,147 @@
+//! `get`.
+
+use std::io::Write;
+
+use bowline_api::etcdserverpb::RangeRequest;
+use bowline_api::etcdserverpb::range_request::{SortOrder, SortTarget};
+use bowline_client::Client;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
+use super::{RangeArgs, Request};
+use crate::exit::Verdict;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Order {
+    #[value(alias = "ASCEND", alias = "asc")]
+    Ascend,
+    #[value(alias = "DESCEND", alias = "desc")]
+    Descend,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lower")]
+enum SortBy {
+    #[value(alias = "KEY")]
+    Key,
+    #[value(alias = "VERSION")]
+    Version,
+    #[value(alias = "CREATE")]
+    Create,
+    #[value(alias = "MODIFY")]
+    Modify,
+    #[value(alias = "VALUE")]
+    Value,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Consistency {
+    /// The latest.
+    L,
+    /// What one member has.
+    S,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Of a single key only the value is printed, as it is; of a range keys and values, a line each.
+
+Exit codes: 0 found, 1 not found, or failed, 2 bad input.")]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// As it was at this revision [default: the latest]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
+    rev: i64,
+    /// At most this many keys; 0 is no limit.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
+    limit: i64,
+    /// Without the values.
+    #[arg(long)]
+    keys_only: bool,
+    /// Only how many there are.
+    #[arg(long, conflicts_with = "keys_only")]
+    count_only: bool,
+    /// Without the keys.
+    #[arg(long, conflicts_with_all = ["keys_only", "count_only"])]
+    print_value_only: bool,
+    /// In which order.
+    #[arg(long, value_enum)]
+    order: Option<Order>,
+    /// Ordered by what.
+    #[arg(long, value_enum)]
+    sort_by: Option<SortBy>,
+    /// Ask one member for what it has, which may be behind.
+    #[arg(long, alias = "local")]
+    serializable: bool,
+    /// As etcdctl has it: `s` is --serializable.
+    #[arg(long, value_enum, hide = true)]
+    consistency: Option<Consistency>,
+}
+
+impl GetArgs {
+    /// As the API has it.
+    pub(crate) fn request(&self) -> anyhow::Result<RangeRequest> {
+        let (key, range_end) = self.range.bounds()?;
+        let sort_order = match self.order {
+            None if self.sort_by.is_some() => SortOrder::Ascend,
+            None => SortOrder::None,
+            Some(Order::Ascend) => SortOrder::Ascend,
+            Some(Order::Descend) => SortOrder::Descend,
+        };
+        let sort_target = match self.sort_by {
+            None | Some(SortBy::Key) => SortTarget::Key,
+            Some(SortBy::Version) => SortTarget::Version,
+            Some(SortBy::Create) => SortTarget::Create,
+            Some(SortBy::Modify) => SortTarget::Mod,
+            Some(SortBy::Value) => SortTarget::Value,
+        };
+        Ok(RangeRequest {
+            key,
+            range_end,
+            limit: self.limit,
+            revision: self.rev,
+            sort_order: sort_order.into(),
+            sort_target: sort_target.into(),
+            serializable: self.serializable || matches!(self.consistency, Some(Consistency::S)),
+            keys_only: self.keys_only,
+            count_only: self.count_only,
+            ..RangeRequest::default()
+        })
+    }
+
+    fn shown(&self) -> Shown {
+        match (self.keys_only, self.print_value_only || !self.range.is_many()) {
+            (true, _) => Shown::Keys,
+            (false, true) => Shown::Values,
+            (false, false) => Shown::Both,
+        }
+    }
+}
+
+impl Request for GetArgs {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+        let found = client.range(self.request()?).await?;
+        match output.format() {
+            Format::Json => {
+                let revision = found.header.map_or(0, |header| header.revision);
+                let (count, more) = (found.count, found.more);
+                let mut answer = json!({ "revision": revision, "count": count, "more": more });
+                if !self.count_only {
+                    answer["kvs"] = pairs(&found.kvs);
+                }
+                write_json(&answer, out)?;
+            }
+            _ if self.count_only => writeln!(out, "{}", found.count)?,
+            Format::Table => write_table(&found.kvs, out)?,
+            Format::Plain => write_plain(&found.kvs, self.shown(), out)?,
+            Format::Raw => {
+                for kv in &found.kvs {
+                    out.write_all(if self.keys_only { &kv.key } else { &kv.value })?;
+                }
+            }
+        }
+        Ok(Verdict::of(self.count_only || !found.kvs.is_empty()))
+    }
+}

@@ -1,0 +1,70 @@
+//! Debian's etcdctl (`apt-get install etcd-client`) against a cluster. Skipped where it isn't installed.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Folder, Said, run};
+
+struct Etcdctl {
+    folder: Folder,
+}
+
+impl Etcdctl {
+    fn ask_with(&self, arguments: &[&str], input: &[u8]) -> Said {
+        let mut command = Command::new("etcdctl");
+        command.args(arguments).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", self.folder.endpoints());
+        run(&mut command, input)
+    }
+
+    fn says(&self, arguments: &[&str], expected: &str) {
+        self.says_with(arguments, b"", expected);
+    }
+
+    fn says_with(&self, arguments: &[&str], input: &[u8], expected: &str) {
+        let said = self.ask_with(arguments, input);
+        assert_eq!((said.code, said.text()), (Some(0), expected), "{arguments:?}: {said:?}");
+    }
+}
+
+#[test]
+fn etcdctl_works_unchanged() {
+    if Command::new("etcdctl").arg("version").output().is_err() {
+        eprintln!("skipped: etcdctl is not installed (apt-get install etcd-client)");
+        return;
+    }
+    let etcdctl = Etcdctl { folder: Folder::with_cluster() };
+    etcdctl.says(&["put", "a/1", "one"], "OK\n");
+    etcdctl.says(&["put", "a/2", "two"], "OK\n");
+    etcdctl.says(&["put", "a/2", "three", "--prev-kv"], "OK\na/2\ntwo\n");
+    etcdctl.says(&["get", "a/", "--prefix"], "a/1\none\na/2\nthree\n");
+    etcdctl.says(&["get", "a/1", "a/2", "--print-value-only"], "one\n");
+    etcdctl.says(&["get", "a/", "--prefix", "--order", "DESCEND", "--limit", "1", "--print-value-only"], "three\n");
+    etcdctl.says(&["get", "a/2", "--rev", "3"], "a/2\ntwo\n");
+    etcdctl.says(&["get", "nothing"], "");
+    let txn = b"value(\"a/1\") = \"one\"\nversion(\"new\") = \"0\"\n\nput new \"b c\"\nget new\n\nget a/1\n\n";
+    etcdctl.says_with(&["txn"], txn, "SUCCESS\n\nOK\n\nnew\nb c\n");
+    let asked = "compares:\nsuccess requests (get, put, del):\nfailure requests (get, put, del):\n";
+    etcdctl.says_with(&["txn", "-i"], txn, &format!("{asked}FAILURE\n\na/1\none\n"));
+    etcdctl.says(&["compaction", "4"], "compacted revision 4\n");
+    let compacted = etcdctl.ask_with(&["get", "a/2", "--rev", "3"], b"");
+    assert!(
+        compacted.code == Some(1) && compacted.err.contains("required revision has been compacted"),
+        "{compacted:?}"
+    );
+    etcdctl.says(&["del", "a/", "--prefix", "--prev-kv"], "2\na/1\none\na/2\nthree\n");
+    etcdctl.says(&["del", "a/1"], "0\n");
+
+    let status = etcdctl.ask_with(&["endpoint", "status", "-w", "json"], b"");
+    let status: Value = serde_json::from_slice(&status.out).expect("it is JSON");
+    let leaders: Vec<&Value> = status.as_array().expect("a list").iter().map(|it| &it["Status"]["leader"]).collect();
+    assert!(leaders.len() == 3 && leaders.iter().all(|leader| *leader == leaders[0]), "{status}");
+    let health = etcdctl.ask_with(&["endpoint", "health"], b"");
+    assert_eq!(health.code, Some(0), "{health:?}");
+    let hashes = etcdctl.ask_with(&["endpoint", "hashkv"], b"");
+    let hashes: Vec<&str> = hashes.text().lines().filter_map(|line| line.split(", ").nth(1)).collect();
+    assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let members = etcdctl.ask_with(&["member", "list"], b"");
+    assert_eq!(members.text().lines().filter(|line| line.contains(", started, member-")).count(), 3, "{members:?}");
+}
