@@ -190,13 +190,16 @@ impl Client {
 
     /// How each endpoint is.
     pub async fn status(&self) -> Vec<(String, Result<pb::StatusResponse, String>)> {
-        self.each(|channel| async move { MaintenanceClient::new(channel).status(pb::StatusRequest {}).await }).await
+        let ask = |channel| async move { MaintenanceClient::new(channel).status(pb::StatusRequest {}).await };
+        self.each(CONNECT_PATIENCE, ask).await
     }
 
     /// Each endpoint's checksum of its own state at a revision; 0 is its latest.
     pub async fn hash_kv(&self, revision: i64) -> Vec<(String, Result<pb::HashKvResponse, String>)> {
         let request = pb::HashKvRequest { revision };
-        self.each(move |channel| async move { MaintenanceClient::new(channel).hash_kv(request).await }).await
+        // It reads the whole state, which may take a while.
+        let ask = move |channel| async move { MaintenanceClient::new(channel).hash_kv(request).await };
+        self.each(self.patience, ask).await
     }
 
     /// Hands leadership to a member. Only the leader can: the endpoint in use is asked, and no other.
@@ -212,8 +215,8 @@ impl Client {
         moved.map(|_| ()).map_err(|status| ClientError::Refused { endpoint, status: Box::new(status) })
     }
 
-    /// Asks every endpoint at the same time.
-    async fn each<T, F, A>(&self, ask: F) -> Vec<(String, Result<T, String>)>
+    /// Asks every endpoint at the same time, and waits so long for each.
+    async fn each<T, F, A>(&self, patience: Duration, ask: F) -> Vec<(String, Result<T, String>)>
     where
         T: Send + 'static,
         F: Fn(Channel) -> A,
@@ -224,7 +227,7 @@ impl Client {
             // Connects when it is used, so within the time that an answer may take.
             let answer = ask(endpoint.connect_lazy());
             let task = async move {
-                match tokio::time::timeout(CONNECT_PATIENCE, answer).await {
+                match tokio::time::timeout(patience, answer).await {
                     Ok(Ok(response)) => Ok(response.into_inner()),
                     Ok(Err(status)) => Err(reason(&status)),
                     Err(_) => Err("no answer".to_owned()),
