@@ -2,15 +2,23 @@
 //!
 //! A [`Node`] joins [`bowline_raft::Raft`] to a [`StateMachine`]. It applies what is committed, gives
 //! each client its answer, makes snapshots when the log grows, and brings them in pieces to
-//! followers that need one. The LAN replica, the simulator and the server all run this same code;
-//! what they do with its [`NodeEffect`]s is all that differs.
+//! followers that need one. It consists of a [`Conductor`], which decides all of this and knows no state
+//! machine, and an [`Applier`], which does what the conductor wants of one. The LAN replica and the
+//! simulator run the node; the server runs the same conductor, and does its [`Job`]s on other threads and
+//! in files. What is decided is the same code.
 
+mod applier;
+mod conductor;
+mod job;
 mod machine;
 mod node;
-mod snapshots;
+mod transfer;
 
+pub use applier::{Applier, StoredSnapshot, recalled};
+pub use conductor::Conductor;
+pub use job::{ConductorEffect, Job, Piece, Report, Transfer};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
 pub use node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};
-pub use snapshots::{SnapshotChunk, SnapshotChunkReply, StoredSnapshot};
+pub use transfer::{Incoming, SnapshotChunk, SnapshotChunkReply};
 
 pub use bowline_raft as raft;

@@ -4,6 +4,7 @@
 // Helpers are tests too, which the lint does not see.
 #![allow(clippy::unwrap_used)]
 
+mod late;
 mod ledger;
 mod operations;
 mod random_schedules;

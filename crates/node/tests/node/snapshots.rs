@@ -279,6 +279,36 @@ fn an_announcement_without_a_snapshot_is_ignored() {
     world.fill(leader, "x", 1);
 }
 
+/// A slow follower and a busy leader: the snapshot under way is one of before, whatever comes after it.
+#[test]
+fn a_snapshot_is_sent_to_its_end_while_new_ones_are_made() {
+    for late in [None, Some(Duration::from_millis(3))] {
+        let mut world = World::with_machines(3, 5, small, late);
+        let (leader, others) = world.elect();
+        world.isolate(others[0]);
+        world.fill(leader, "w", 30);
+        world.delay = Duration::from_millis(60);
+        world.cut.clear();
+        let mut number = 0;
+        while world.lines(others[0]).is_empty() {
+            let token = world.write(leader, &format!("more{number}"));
+            world.pass(Duration::from_millis(20));
+            assert!(number < 3_000, "it never arrives; {:?}", world.response(token));
+            number += 1;
+        }
+        let sent = chunks(&world, others[0]);
+        let first = sent[0].header.clone();
+        let whole: u64 = sent.iter().filter(|chunk| chunk.header == first).map(|chunk| chunk.data.len() as u64).sum();
+        assert!(whole >= sent[0].total, "the first one was sent to its end");
+        let made = |(by, header): &&(NodeId, SnapshotHeader)| *by == leader && header.position > first.position;
+        assert!(world.stored.iter().filter(made).count() > 1, "and others were made meanwhile");
+        world.delay = Duration::ZERO;
+        world.pass(AN_ELECTION);
+        world.pass(AN_ELECTION);
+        assert_eq!(world.lines(others[0]), world.lines(leader));
+    }
+}
+
 /// A leader that was cut off with an open write comes back, and a snapshot takes the place of its
 /// log: what the state remembers decides the answer.
 fn answer_after_install(heard_by_others: bool, lines: usize) -> Response {

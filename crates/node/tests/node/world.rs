@@ -14,6 +14,7 @@ use bowline_node::{
 use bowline_sim::spec::Lockstep;
 use bytes::Bytes;
 
+use crate::late::{Late, Replica};
 use crate::ledger::Ledger;
 
 /// Longer than any election in an orderly network.
@@ -73,7 +74,7 @@ enum Job {
 
 #[derive(Debug)]
 struct Host {
-    node: Option<Node<Ledger>>,
+    node: Option<Replica>,
     disk: Disk,
     jobs: VecDeque<(Time, Job)>,
     /// Messages that wait for the disk.
@@ -89,6 +90,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     hosts: BTreeMap<NodeId, Host>,
     configure: fn(&mut NodeConfig),
+    /// How late state machines are at most; at once if there is no such bound.
+    late: Option<Duration>,
     flying: BTreeMap<(Time, u64), (NodeId, NodeId, NodeMessage)>,
     posted: u64,
     pub(crate) random: Random,
@@ -124,11 +127,22 @@ impl World {
     }
 
     pub(crate) fn configured(count: u64, seed: u64, configure: fn(&mut NodeConfig)) -> World {
+        World::with_machines(count, seed, configure, None)
+    }
+
+    /// State machines that are elsewhere, if `late` says how late they are at most.
+    pub(crate) fn with_machines(
+        count: u64,
+        seed: u64,
+        configure: fn(&mut NodeConfig),
+        late: Option<Duration>,
+    ) -> World {
         let membership = Membership::simple(Group::of_voters((1..=count).map(NodeId)));
         let mut world = World {
             now: Time(1_000_000),
             hosts: BTreeMap::new(),
             configure,
+            late,
             flying: BTreeMap::new(),
             posted: 0,
             random: Random::new(seed),
@@ -190,8 +204,11 @@ impl World {
         host.starts += 1;
         let mut config = NodeConfig::new(Config::new(id, 1_000 * host.starts + id.0));
         (self.configure)(&mut config);
-        let node = Node::new(config, Ledger::default(), host.disk.recover(), now).unwrap();
-        host.node = Some(node);
+        let recovered = host.disk.recover();
+        host.node = Some(match self.late {
+            Some(late) => Replica::Late(Box::new(Late::new(config, recovered, late, now))),
+            None => Replica::Prompt(Box::new(Node::new(config, Ledger::default(), recovered, now).unwrap())),
+        });
         self.show(id);
     }
 
@@ -210,11 +227,16 @@ impl World {
         self.hosts[&id].node.is_some()
     }
 
+    /// Whether state machines are elsewhere.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.is_some()
+    }
+
     pub(crate) fn ids(&self) -> Vec<NodeId> {
         self.hosts.keys().copied().collect()
     }
 
-    pub(crate) fn node(&self, id: NodeId) -> &Node<Ledger> {
+    pub(crate) fn node(&self, id: NodeId) -> &Replica {
         self.hosts[&id].node.as_ref().unwrap()
     }
 
@@ -388,6 +410,12 @@ impl World {
         for number in 0..count {
             let token = self.write(at, &format!("{name}{number}"));
             self.pass(Duration::from_millis(5));
+            for _ in 0..100 {
+                // A state machine that is elsewhere takes its time.
+                if self.is_late() && self.response(token).is_none() {
+                    self.pass(Duration::from_millis(5));
+                }
+            }
             assert!(matches!(self.response(token), Some(Response::Done(_))), "{:?}", self.response(token));
         }
     }
