@@ -246,7 +246,8 @@ impl<E: Engine> Store<E> {
             compact_revision: self.meta.compacted,
             applied: self.meta.applied,
             keys: self.index.live(),
-            db_size: self.engine.size().total,
+            // What waits for the engine is there already, for whoever asks.
+            db_size: self.engine.size().total + self.pending_bytes as u64,
         }
     }
 

@@ -4,15 +4,19 @@
 
 mod cluster;
 mod convert;
+mod counts;
 mod errors;
 mod kv;
 mod maintenance;
 mod stream;
 
 pub(crate) use cluster::ClusterService;
+pub(crate) use counts::{Counts, count};
 pub(crate) use errors::refuse_status_texts;
 pub(crate) use kv::KvService;
 pub(crate) use maintenance::MaintenanceService;
+
+use std::sync::Arc;
 
 use bowline_api::etcdserverpb::ResponseHeader;
 use bowline_kv::store::{Limits, Reply, Response, decode_reply};
@@ -28,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) replica: Replica,
     pub(crate) cluster_id: u64,
     pub(crate) limits: Limits,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Context {

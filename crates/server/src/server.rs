@@ -22,7 +22,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::clock::Clock;
 use crate::config::ServerConfig;
-use crate::grpc::{ClusterService, Context, KvService, MaintenanceService, refuse_status_texts};
+use crate::grpc::{ClusterService, Context, KvService, MaintenanceService, count, refuse_status_texts};
 use crate::http;
 use crate::journal::Journal;
 use crate::machine::KvMachine;
@@ -145,7 +145,8 @@ impl Server {
         tokio::spawn(Arc::new(inbound).listen(peer));
         let client_address = client.local_addr().map_err(StartError::Threads)?;
         let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
-        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits };
+        let counts = Arc::default();
+        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts };
         let (stop_serving, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(routes(context, directory), client, stopped, journal.clone()));
         tell_leaders(&replica, journal.clone());
@@ -204,8 +205,10 @@ fn routes(context: Context, directory: Directory) -> Routes {
         .add_service(cluster.max_decoding_message_size(limit))
         .add_service(maintenance.max_decoding_message_size(limit))
         .prepare();
+    let counted = axum::middleware::from_fn_with_state(Arc::clone(&context.counts), count);
     let router = grpc.into_axum_router().merge(http::router(context)).fallback(unknown);
-    Routes::from(router.layer(axum::middleware::map_response(async |response: Response| refuse_status_texts(response))))
+    let texts = axum::middleware::map_response(async |response: Response| refuse_status_texts(response));
+    Routes::from(router.layer(texts).layer(counted))
 }
 
 /// A method that is not there is `Unimplemented` to a gRPC client, and a page that is not there 404.

@@ -1,0 +1,129 @@
+//! What goes wrong, in etcd's words.
+
+use std::time::{Duration, Instant};
+
+use bowline_api::etcdserverpb as pb;
+use pb::compare::TargetUnion;
+use pb::request_op::Request;
+use tonic::{Code, Status};
+
+use crate::line::{Line, line};
+use crate::requests::*;
+use crate::site::{Site, bytes, refused};
+
+pub(crate) fn lines() -> Vec<Line> {
+    vec![
+        Line::untested("e01_codes_of_reconfiguration", "members can't be added yet"),
+        line!(Shared, e02_a_request_that_is_too_large_is_told_so_in_two_ways),
+        Line::untested("e03_what_clients_retry", "is about Go's client; that nothing is Internal, e06 asserts"),
+        line!(Members, e04_a_request_ends_in_time_without_a_quorum),
+        Line::untested("e05_too_many_requests", "needs thousands that wait; tested in replica/inbox.rs"),
+        line!(Shared, e06_malformed_requests_are_refused_and_nobody_dies)
+            .not_on_etcd("etcd has released versions that such a request ends"),
+        line!(Shared, e07_metadata_of_clients_is_accepted),
+        line!(Members, e07_whoever_insists_on_a_leader_is_told_that_there_is_none),
+    ]
+}
+
+async fn e02_a_request_that_is_too_large_is_told_so_in_two_ways(site: Site) {
+    let sized = |length: usize| site.try_put(put(&site.key("k"), &"x".repeat(length)));
+    sized(1_500_000).await.expect("it fits");
+    refused(sized(1_600_000).await, Code::InvalidArgument, "etcdserver: request is too large");
+    let too_long = put(&site.key("k"), &"x".repeat(2_200_000));
+    let length = bowline_api::Message::encoded_len(&too_long);
+    let text = format!("grpc: received message larger than max ({length} vs. 2097152)");
+    refused(site.try_put(too_long).await, Code::ResourceExhausted, &text);
+    assert_eq!(site.get("k").await.expect("the first").value.len(), 1_500_000);
+}
+
+async fn e04_a_request_ends_in_time_without_a_quorum(mut site: Site) {
+    site.put("k", "v").await;
+    for id in [2, 3] {
+        site.members().kill(id);
+    }
+    let started = Instant::now();
+    // Ours says more than etcd, where it knows more: "no leader" means that nothing was done.
+    let texts = ["etcdserver: no leader", "etcdserver: request timed out"];
+    let timely = |error: Status| {
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert!(texts.iter().any(|text| error.message().starts_with(text)), "{error}");
+    };
+    let (written, read) = tokio::join!(site.try_put(put(&site.key("k"), "w")), site.try_range(get(&site.key("k"))));
+    timely(written.expect_err("no quorum"));
+    timely(read.expect_err("no quorum"));
+    assert!(started.elapsed() < Duration::from_secs(8), "it took {:?}", started.elapsed());
+}
+
+async fn e06_malformed_requests_are_refused_and_nobody_dies(site: Site) {
+    let key = site.key("k");
+    site.put("k", "v").await;
+    let never = |outcome: Result<(), Status>, what: &str| {
+        let error = outcome.expect_err(what);
+        let allowed = [Code::InvalidArgument, Code::OutOfRange, Code::NotFound];
+        assert!(allowed.contains(&error.code()), "{what}: {error}");
+        assert!(error.message().starts_with("etcdserver: "), "{what}: {error}");
+    };
+    for number in [-1, 5, 99, i32::MAX, i32::MIN] {
+        let ranges = [
+            pb::RangeRequest { sort_target: number, ..site.all() },
+            pb::RangeRequest { sort_order: number, ..site.all() },
+        ];
+        for request in ranges {
+            never(site.try_range(request).await.map(|_| ()), "an unknown order");
+        }
+        let unknown_result = pb::Compare { result: number, ..value_is(&key, "v") };
+        let unknown_target = pb::Compare { target: number, ..value_is(&key, "v") };
+        for compare in [unknown_result, unknown_target] {
+            let guarded = branches(vec![compare], vec![op_put(&key, "then")], vec![op_put(&key, "else")]);
+            never(site.try_txn(guarded).await.map(|_| ()), "a comparison that nobody understands guards no write");
+        }
+    }
+    never(site.try_range(pb::RangeRequest { revision: i64::MAX, ..site.all() }).await.map(|_| ()), "far ahead");
+    never(site.try_compact(i64::MAX).await.map(|_| ()), "far ahead");
+    never(site.try_put(pb::PutRequest { lease: i64::MIN, ..put(&key, "v") }).await.map(|_| ()), "no lease");
+    never(site.try_txn(all(vec![pb::RequestOp { request: None }])).await.map(|_| ()), "nothing to do");
+    let nested = (0..60).fold(pb::TxnRequest::default(), |inner, _| all(vec![op_txn(inner)]));
+    assert_eq!(site.try_txn(nested).await.expect_err("too deep").code(), Code::InvalidArgument);
+    // These are strange, but mean something.
+    let numbers = [i64::MIN, -1, i64::MAX];
+    for number in numbers {
+        let bounds =
+            pb::RangeRequest { limit: number, min_mod_revision: number, max_create_revision: number, ..site.all() };
+        site.try_range(bounds).await.expect("bounds that admit little");
+        site.holds(compare(&key, LESS, TargetUnion::ModRevision(number))).await;
+    }
+    let backwards = pb::RangeRequest { range_end: bytes(&site.key("a")), ..get(&key) };
+    site.try_txn(all(vec![op(Request::RequestRange(backwards))])).await.expect("an empty range");
+    assert_eq!(&site.get("k").await.expect("it lives").value[..], b"v");
+}
+
+async fn e07_metadata_of_clients_is_accepted(site: Site) {
+    let mut request = tonic::Request::new(put(&site.key("k"), "v"));
+    for (name, value) in [("client-api-version", "3.6.0"), ("hasleader", "true"), ("hasleader", "true")] {
+        request.metadata_mut().append(name, value.parse().expect("plain"));
+    }
+    site.kv().put(request).await.expect("written");
+    let mut request = tonic::Request::new(get(&site.key("k")));
+    request.metadata_mut().insert("client-api-version", "3.4.0".parse().expect("plain"));
+    assert_eq!(site.kv().range(request).await.expect("read").into_inner().count, 1);
+}
+
+async fn e07_whoever_insists_on_a_leader_is_told_that_there_is_none(mut site: Site) {
+    for id in [2, 3] {
+        site.members().kill(id);
+    }
+    let insisting = |request: pb::PutRequest| {
+        let mut request = tonic::Request::new(request);
+        request.metadata_mut().insert("hasleader", "true".parse().expect("plain"));
+        request
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while site.status().await.leader != 0 {
+        assert!(Instant::now() < until, "it still believes in a leader");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let started = Instant::now();
+    let outcome = site.kv().put(insisting(put(&site.key("k"), "v"))).await;
+    refused(outcome, Code::Unavailable, "etcdserver: no leader");
+    assert!(started.elapsed() < Duration::from_secs(2), "it is told at once");
+}

@@ -1,0 +1,201 @@
+//! Plain HTTP on the client port.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::line::{Line, line};
+use crate::site::Site;
+
+const NO_GATEWAY: &str = "there is no JSON gateway yet";
+
+pub(crate) fn lines() -> Vec<Line> {
+    vec![
+        line!(Shared, g01_grpc_and_http_share_the_port),
+        line!(Shared, g02_health_is_told),
+        line!(Members, g02_a_member_without_a_leader_is_not_healthy),
+        line!(Shared, g03_each_check_can_be_asked_for).not_on_3_4("came with 3.5"),
+        line!(Members, g03_a_member_without_a_leader_is_alive_but_not_ready),
+        line!(Shared, g04_the_version_is_told),
+        line!(Shared, g04_variables_are_told),
+        Line::untested("g05_gateway_methods", NO_GATEWAY),
+        Line::untested("g06_gateway_values", NO_GATEWAY),
+        Line::untested("g07_gateway_errors", NO_GATEWAY),
+        Line::untested("g08_gateway_streams", NO_GATEWAY),
+        Line::untested("g09_gateway_cors", NO_GATEWAY),
+        Line::untested("g10_host_whitelist", "there is no --host-whitelist yet, and etcd's default is to allow all"),
+        line!(Shared, g11_metrics_have_the_names_that_dashboards_know),
+    ]
+}
+
+/// What a request is answered, head and body.
+async fn ask(url: &str, request: &str) -> String {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    // 1.0: so that the body comes as a whole.
+    let request = format!("{request} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("answered");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[track_caller]
+fn assert_status(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{answer}");
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+async fn g01_grpc_and_http_share_the_port(site: Site) {
+    // gRPC is HTTP/2 without asking first.
+    site.put("k", "v").await;
+    assert_status(&ask(site.url(), "GET /version").await, 200);
+    site.put("k", "w").await;
+}
+
+async fn g02_health_is_told(site: Site) {
+    for path in ["/health", "/health?exclude=NOSPACE", "/health?serializable=true"] {
+        let answer = ask(site.url(), &format!("GET {path}")).await;
+        assert_status(&answer, 200);
+        // The reason came within the line of 3.4.
+        let whole = body(&answer) == r#"{"health":"true","reason":""}"#;
+        assert!(whole || (site.is_3_4() && body(&answer) == r#"{"health":"true"}"#), "{answer}");
+    }
+    assert_status(&ask(site.url(), "POST /health").await, 405);
+}
+
+async fn g02_a_member_without_a_leader_is_not_healthy(mut site: Site) {
+    without_leader(&mut site).await;
+    let answer = ask(site.url(), "GET /health").await;
+    assert_status(&answer, 503);
+    assert_eq!(body(&answer), r#"{"health":"false","reason":"RAFT NO LEADER"}"#);
+    let answer = ask(site.url(), "GET /health?serializable=true").await;
+    assert_status(&answer, 200);
+}
+
+async fn without_leader(site: &mut Site) {
+    for id in [2, 3] {
+        site.members().kill(id);
+    }
+    for _ in 0..250 {
+        if site.status().await.leader == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it still believes in a leader");
+}
+
+async fn g03_each_check_can_be_asked_for(site: Site) {
+    let ready = ["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
+    for (path, checks) in [("/livez", &["serializable_read"][..]), ("/readyz", &ready[..])] {
+        let answer = ask(site.url(), &format!("GET {path}")).await;
+        assert_status(&answer, 200);
+        assert_eq!(body(&answer), "ok\n");
+        let verbose = ask(site.url(), &format!("GET {path}?verbose")).await;
+        assert_status(&verbose, 200);
+        for check in checks {
+            assert!(verbose.contains(&format!("[+]{check} ok\n")), "{verbose}");
+            let alone = ask(site.url(), &format!("GET {path}/{check}")).await;
+            assert_status(&alone, 200);
+            assert_eq!(body(&alone), "ok\n");
+            assert_status(&ask(site.url(), &format!("GET {path}?exclude={check}")).await, 200);
+        }
+        assert_status(&ask(site.url(), &format!("GET {path}/no_such_check")).await, 404);
+    }
+}
+
+async fn g03_a_member_without_a_leader_is_alive_but_not_ready(mut site: Site) {
+    without_leader(&mut site).await;
+    assert_status(&ask(site.url(), "GET /livez").await, 200);
+    for path in ["/readyz", "/readyz/linearizable_read"] {
+        let answer = ask(site.url(), &format!("GET {path}")).await;
+        assert_status(&answer, 503);
+        assert!(body(&answer).contains("[-]linearizable_read failed: "), "{answer}");
+    }
+    assert_status(&ask(site.url(), "GET /readyz/serializable_read").await, 200);
+    assert_status(&ask(site.url(), "GET /readyz?exclude=linearizable_read").await, 200);
+}
+
+async fn g04_the_version_is_told(site: Site) {
+    let answer = ask(site.url(), "GET /version").await;
+    assert_status(&answer, 200);
+    let version = site.status().await.version;
+    assert!(body(&answer).starts_with(&format!(r#"{{"etcdserver":"{version}","etcdcluster":"3."#)), "{answer}");
+    assert_eq!(site.is_etcd(), !body(&answer).contains(r#","storage":"3."#), "{answer}");
+}
+
+async fn g04_variables_are_told(site: Site) {
+    let answer = ask(site.url(), "GET /debug/vars").await;
+    assert_status(&answer, 200);
+    for name in ["raft.status", "file_descriptor_limit"] {
+        assert!(answer.contains(&format!("\"{name}\"")), "{name} is not in {answer}");
+    }
+}
+
+/// What every one of them has.
+const METRICS: [&str; 41] = [
+    "etcd_server_has_leader",
+    "etcd_server_is_leader",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_health_success",
+    "etcd_server_health_failures",
+    "etcd_disk_wal_fsync_duration_seconds_bucket",
+    "etcd_disk_wal_fsync_duration_seconds_sum",
+    "etcd_disk_wal_fsync_duration_seconds_count",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_compact_revision",
+    "grpc_server_started_total",
+    "grpc_server_handled_total",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+    // What follows has its place when there is something to count.
+    "etcd_server_quota_backend_bytes",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_disk_backend_commit_duration_seconds_count",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_debugging_mvcc_slow_watcher_total",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_mvcc_events_total",
+    "etcd_debugging_mvcc_pending_events_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_peer_round_trip_time_seconds",
+];
+
+/// How many of them are ours.
+const OURS: usize = 29;
+
+async fn g11_metrics_have_the_names_that_dashboards_know(site: Site) {
+    site.put("k", "v").await;
+    assert_status(&ask(site.url(), "GET /health").await, 200);
+    let answer = ask(site.url(), "GET /metrics").await;
+    assert_status(&answer, 200);
+    assert!(answer.to_ascii_lowercase().contains("content-type: text/plain; version=0.0.4"), "{answer}");
+    let lines: Vec<&str> = body(&answer).lines().collect();
+    let has = |name: &str| {
+        lines.iter().any(|line| line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{")))
+    };
+    // A member of a cluster of one has nobody to make a round trip to.
+    let expected = if site.is_etcd() { &METRICS[..METRICS.len() - 1] } else { &METRICS[..OURS] };
+    let missing: Vec<_> = expected.iter().filter(|name| !has(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are missing");
+}
