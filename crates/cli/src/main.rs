@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod chaos;
 mod client;
 mod complaint;
 mod exit;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   bowline put hello world; bowline get hello
   bowline shell                       the same, one a line, with completion
   bowline serve --config member.toml  one member of a cluster
+  bowline chaos --minutes 2           real members, killed, cut off and damaged; a verdict
   bowline lan run                     five replicas, a main job of 30 s, a verdict
   bowline lan run --all               every scenario, one table
   bowline lan run crash-4 --program ./their-kvstore
@@ -70,6 +72,8 @@ enum Command {
     /// The same in virtual time: repeatable from a seed, more than a thousand times as fast.
     #[command(subcommand)]
     Sim(sim::SimCommand),
+    /// A real cluster under real faults, and whether it keeps its promises.
+    Chaos(chaos::ChaosCommand),
     /// Checks a recorded history for linearizability.
     Check(history::CheckCommand),
 }
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Status(command) => command.run(),
         Command::Lan(command) => command.run(),
         Command::Sim(command) => command.run(),
+        Command::Chaos(command) => command.run(),
         Command::Check(command) => command.run(),
     };
     exit::code_of(outcome)

@@ -144,7 +144,11 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn put_request(&mut self, request: pb::PutRequest) -> Result<pb::PutResponse, ClientError> {
-        self.write(async |kv: &mut KvClient<Channel>| kv.put(request.clone()).await).await
+        self.write(|mut kv| {
+            let request = request.clone();
+            async move { kv.put(request).await }
+        })
+        .await
     }
 
     /// Deletes a key, or the keys from it to `range_end`. Returns how many there were.
@@ -168,7 +172,11 @@ impl Client {
         &mut self,
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, ClientError> {
-        self.write(async |kv: &mut KvClient<Channel>| kv.delete_range(request.clone()).await).await
+        self.write(|mut kv| {
+            let request = request.clone();
+            async move { kv.delete_range(request).await }
+        })
+        .await
     }
 
     /// Compares, and then does one list of operations or the other, all at once.
@@ -176,7 +184,11 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn txn(&mut self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ClientError> {
-        self.write(async |kv: &mut KvClient<Channel>| kv.txn(request.clone()).await).await
+        self.write(|mut kv| {
+            let request = request.clone();
+            async move { kv.txn(request).await }
+        })
+        .await
     }
 
     /// Gives up what was overwritten or deleted before a revision. With `physical`, waits until it is removed.
@@ -185,7 +197,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn compact(&mut self, revision: i64, physical: bool) -> Result<pb::CompactionResponse, ClientError> {
         let request = pb::CompactionRequest { revision, physical };
-        self.write(async |kv: &mut KvClient<Channel>| kv.compact(request).await).await
+        self.write(|mut kv| async move { kv.compact(request).await }).await
     }
 
     /// How each endpoint is.
@@ -243,16 +255,16 @@ impl Client {
     }
 
     /// Sends a write once, and again only where it surely was not done.
-    async fn write<T>(
-        &mut self,
-        mut send: impl AsyncFnMut(&mut KvClient<Channel>) -> Result<tonic::Response<T>, Status>,
-    ) -> Result<T, ClientError> {
+    async fn write<T, A>(&mut self, mut send: impl FnMut(KvClient<Channel>) -> A) -> Result<T, ClientError>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let until = Instant::now() + self.patience;
         loop {
             let (endpoint, channel) = self.channel().await?;
-            let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+            let kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
             let left = until.saturating_duration_since(Instant::now());
-            let Ok(answer) = tokio::time::timeout(left, send(&mut kv)).await else {
+            let Ok(answer) = tokio::time::timeout(left, send(kv)).await else {
                 // Whoever is silent now may be silent for long: the next request goes elsewhere.
                 self.try_next();
                 return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });

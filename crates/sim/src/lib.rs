@@ -5,6 +5,7 @@
 extern crate self as bowline_sim;
 
 pub mod exhaust;
+pub mod keys;
 pub mod linearizability;
 #[cfg(feature = "museum")]
 pub mod museum;

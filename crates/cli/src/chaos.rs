@@ -1,0 +1,245 @@
+//! `bowline chaos`: a real cluster under real faults, and whether it kept its promises.
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bowline_lan::harness::Interrupts;
+use bowline_sim::keys::{self, Operation};
+use clap::Args;
+
+use crate::exit::Verdict;
+use crate::live::Live;
+use members::Members;
+use nemesis::Nemesis;
+use network::Network;
+use plan::Plan;
+use report::Report;
+use watcher::Watcher;
+use workload::Record;
+
+mod disk;
+mod members;
+mod nemesis;
+mod network;
+mod plan;
+mod report;
+mod watcher;
+mod workload;
+
+/// How long members may take to be ready at first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long clients go on when everything is healed at the end.
+const EPILOGUE: Duration = Duration::from_secs(2);
+
+/// How often to tell where the run stands.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bowline chaos --minutes 2                      three members, everything that may happen, a verdict
+  bowline chaos --minutes 30 --nodes 5 --seed 7  the same faults in the same order for the same seed
+  bowline chaos --minutes 1 --history h.jsonl && bowline check h.jsonl
+
+Members are real processes in a temporary folder, their links go through a proxy. Faults, often several at once:
+kill -9 of one or all, SIGSTOP, bits flipped in a log (of a minority), cuts of all shapes, slow and corrupting links,
+a full disk (where a small one may be mounted), leadership moved. At the end: all histories linearizable, revisions
+in real time's order, nothing acknowledged lost, all members equal. After a failure folder and history are kept.
+
+Exit codes: 0 passed, 1 a promise was broken, 2 bad input, or it could not be run.")]
+pub(crate) struct ChaosCommand {
+    /// How long faults strike.
+    #[arg(long, default_value_t = 2.0, value_name = "MINUTES")]
+    minutes: f64,
+    /// How many members.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
+    nodes: u64,
+    /// Decides the faults and their order [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tell each strike.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write what clients saw to this file, an operation a line.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+}
+
+impl ChaosCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        if !(self.minutes > 0.0 && self.minutes <= 1_440.0) {
+            anyhow::bail!("--minutes is {}; allowed: more than 0, at most 1440", self.minutes);
+        }
+        let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let seed = self.seed.unwrap_or_else(random_seed);
+        let folder = std::env::temp_dir().join(format!("bowline-chaos-{seed}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let live = Live::new((self.minutes * 600.0) as u64, self.json);
+        live.title(&format!("chaos, seed {seed}"));
+        let ran = runtime.block_on(self.chaos(seed, &folder, &live, &interrupts.flag()));
+        live.end();
+        // What was mounted in it is gone by now.
+        let (mut report, history) = ran.with_context(|| format!("seed {seed}, folder {}", folder.display()))?;
+        self.keep(&mut report, &history, &folder)?;
+        report.tell(self.json);
+        Ok(Verdict::of(report.failures.is_empty()))
+    }
+
+    /// The whole run. What is broken is in the report; an error is what kept the run from being one.
+    async fn chaos(
+        &self,
+        seed: u64,
+        folder: &Path,
+        live: &Live,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<(Report, Vec<Operation>)> {
+        let small_disk = nemesis::small_disk(folder, self.nodes, live);
+        let (mut members, entries) = Members::new(self.nodes, folder, format!("chaos-{seed}"))?;
+        let endpoints = members.endpoints();
+        let ports: Vec<u16> = members.all.iter().map(|member| member.peer_port).collect();
+        let network = Network::start(entries, &ports, seed)?;
+        for place in 0..members.all.len() {
+            members.start(place)?;
+        }
+        let watcher = Watcher::start(&endpoints)?;
+        wait_until_ready(&mut members, &watcher).await?;
+        members.founded();
+        let record = Arc::new(Record::new());
+        let done = Arc::new(AtomicBool::new(false));
+        let clients = workload::start(&endpoints, seed, &record, &done)?;
+        let said = (live, self.verbose);
+        let mut nemesis = Nemesis::new(members, network, watcher.clone(), Arc::clone(&record), small_disk, seed, said);
+        let mut failures = Vec::new();
+        let struck = tokio::select! {
+            struck = self.strike(&mut nemesis, seed, &record, stop) => struck,
+            () = tell(live, &watcher, &record) => Ok(()),
+        };
+        failures.extend(struck.err().map(|error| format!("{error:#}")));
+        let healed = finish(&mut nemesis, &endpoints, &record, &done, clients).await;
+        let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
+        live.message("checking what clients saw".to_owned());
+        let history = record.history();
+        let verdict = keys::check(&history);
+        if verdict != keys::Verdict::Linearizable {
+            failures.push(verdict.to_string());
+        }
+        let (tally, mut leader_gaps) = (record.tally(), nemesis.leader_gaps());
+        leader_gaps.sort_unstable();
+        let report = Report {
+            seed,
+            nodes: self.nodes,
+            took: record.now(),
+            keys: record.keys().len(),
+            tally,
+            combined: nemesis.combined,
+            leader_gaps,
+            slowest_recovery: nemesis.slowest_recovery,
+            equal,
+            failures,
+            kept: None,
+        };
+        Ok((report, history))
+    }
+
+    /// Carries out the plan until the time is over.
+    async fn strike(
+        &self,
+        nemesis: &mut Nemesis<'_>,
+        seed: u64,
+        record: &Record,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<()> {
+        let until = Duration::from_secs_f64(self.minutes * 60.0);
+        nemesis.wait_until_it_serves().await?;
+        for strike in Plan::new(seed) {
+            if record.now() >= until || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            nemesis.strike(&strike).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the history where it is wanted, and throws away what nobody needs after a run that passed.
+    fn keep(&self, report: &mut Report, history: &[Operation], folder: &Path) -> anyhow::Result<()> {
+        let failed = !report.failures.is_empty();
+        let files = [self.history.clone(), failed.then(|| folder.join("history.jsonl"))];
+        for path in files.into_iter().flatten() {
+            let file = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+            keys::write_history(BufWriter::new(file), history)?;
+        }
+        if failed {
+            report.kept = Some(folder.to_owned());
+        } else {
+            std::fs::remove_dir_all(folder).with_context(|| format!("can't remove {}", folder.display()))?;
+        }
+        Ok(())
+    }
+}
+
+async fn wait_until_ready(members: &mut Members, watcher: &Watcher) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while watcher.leader().is_none() || watcher.all().iter().any(Option::is_none) {
+        members.check()?;
+        if Instant::now() >= until {
+            anyhow::bail!("the members are not ready after {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Tells where the run stands, without an end.
+async fn tell(live: &Live, watcher: &Watcher, record: &Record) {
+    loop {
+        let (now, tally) = (record.now(), record.tally());
+        let leader = watcher.leader().map_or("no leader".to_owned(), |place| format!("leader {}", place + 1));
+        let message = format!(
+            "{:.0} s  {} operations, {} unknown, {} faults ({}), {leader}, longest write gap {:.2} s",
+            now.as_secs_f64(),
+            tally.operations,
+            tally.unknown,
+            tally.faults.values().sum::<u64>(),
+            report::kinds(&tally.faults),
+            tally.longest_gap.as_secs_f64()
+        );
+        live.step((now.as_secs_f64() * 10.0) as u64, message);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Makes everything whole, lets the clients come to an end, and sees what is left.
+async fn finish(
+    nemesis: &mut Nemesis<'_>,
+    endpoints: &[String],
+    record: &Record,
+    done: &AtomicBool,
+    clients: Vec<tokio::task::JoinHandle<()>>,
+) -> anyhow::Result<(i64, u32)> {
+    nemesis.heal()?;
+    let served = nemesis.wait_until_it_serves().await;
+    tokio::time::sleep(EPILOGUE).await;
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.context("a client has panicked")?;
+    }
+    served?;
+    workload::read_all(endpoints, record).await.context("a key can't be read at the end")?;
+    nemesis.wait_until_equal().await
+}
+
+/// Another number each time.
+fn random_seed() -> u64 {
+    // Randomly seeded hashers are the standard library's way to the system's random numbers. Short enough to type.
+    RandomState::new().hash_one(0) % 1_000_000_000
+}

@@ -1,0 +1,169 @@
+//! The members: processes of this very program.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A snapshot is made each time the log has grown by this: often.
+const SNAPSHOT_BYTES: &str = "512KiB";
+
+/// A member.
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) client_port: u16,
+    pub(super) peer_port: u16,
+    pub(super) folder: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    paused: bool,
+}
+
+impl Member {
+    pub(super) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
+        if let Some(pid) = pid {
+            // One that has ended already needs none.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// kill -9. Returns whether it ran.
+    pub(super) fn kill(&mut self) -> bool {
+        self.signal(Signal::KILL);
+        self.paused = false;
+        match self.child.take() {
+            Some(mut child) => child.wait().is_ok(),
+            None => false,
+        }
+    }
+
+    /// SIGSTOP. Returns whether it ran.
+    pub(super) fn pause(&mut self) -> bool {
+        let runs = self.is_running() && !self.paused;
+        if runs {
+            self.signal(Signal::STOP);
+            self.paused = true;
+        }
+        runs
+    }
+
+    pub(super) fn go_on(&mut self) {
+        if self.paused {
+            self.signal(Signal::CONT);
+            self.paused = false;
+        }
+    }
+
+    /// The last lines that it said.
+    fn last_words(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n  ")
+    }
+}
+
+/// All of them.
+pub(super) struct Members {
+    pub(super) all: Vec<Member>,
+    /// Where each is reached by the others, as `--initial-cluster` has it.
+    cluster: String,
+    token: String,
+    founded: bool,
+}
+
+impl Members {
+    /// Members with ports of their own, not started yet, and the listeners at which the others reach them.
+    pub(super) fn new(count: u64, folder: &Path, token: String) -> anyhow::Result<(Members, Vec<TcpListener>)> {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free");
+        let port = |listener: &TcpListener| Ok::<u16, anyhow::Error>(listener.local_addr()?.port());
+        // All are held until all are chosen, so that none is chosen twice.
+        let (mut entries, mut held, mut all, mut cluster) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for id in 1..=count {
+            let (entry, client, peer) = (listen()?, listen()?, listen()?);
+            cluster.push(format!("{id}=http://127.0.0.1:{}", port(&entry)?));
+            all.push(Member {
+                id,
+                client_port: port(&client)?,
+                peer_port: port(&peer)?,
+                folder: folder.join(format!("member-{id}")).join("data"),
+                log: folder.join(format!("member-{id}.log")),
+                child: None,
+                paused: false,
+            });
+            entries.push(entry);
+            held.extend([client, peer]);
+        }
+        Ok((Members { all, cluster: cluster.join(","), token, founded: false }, entries))
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        self.all.iter().map(|member| format!("127.0.0.1:{}", member.client_port)).collect()
+    }
+
+    /// All folders are there: one that is missing later is lost, not new.
+    pub(super) fn founded(&mut self) {
+        self.founded = true;
+    }
+
+    /// Starts a member, if it doesn't run.
+    pub(super) fn start(&mut self, place: usize) -> anyhow::Result<()> {
+        let member = &mut self.all[place];
+        if member.is_running() {
+            return Ok(());
+        }
+        let log = File::options().create(true).append(true).open(&member.log)?;
+        let program = std::env::current_exe().context("can't find this program's own file")?;
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .args(["--id", &member.id.to_string()])
+            .args(["--listen-client", &format!("127.0.0.1:{}", member.client_port)])
+            .args(["--listen-peer", &format!("127.0.0.1:{}", member.peer_port)])
+            .args(["--initial-cluster", &self.cluster, "--cluster-token", &self.token])
+            .args(["--snapshot-bytes", SNAPSHOT_BYTES])
+            .arg("--data-dir")
+            .arg(&member.folder)
+            // If this process is killed, the pipe ends, and the members stop.
+            .arg("--stop-at-eof")
+            // Ctrl-C is for us: we stop them.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if self.founded {
+            command.args(["--initial-cluster-state", "existing"]);
+        }
+        member.child = Some(command.spawn().with_context(|| format!("can't start member {}", member.id))?);
+        Ok(())
+    }
+
+    /// Complains if a member has ended that nobody has killed.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        for member in &mut self.all {
+            let ended = member.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                member.child = None;
+                bail!("member {} has ended by itself: {status}\n  {}", member.id, member.last_words());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for member in &mut self.all {
+            member.kill();
+        }
+    }
+}

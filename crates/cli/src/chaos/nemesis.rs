@@ -1,0 +1,306 @@
+//! Does what the plan says, and heals it again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bowline_client::Client;
+use bowline_lan::random::Random;
+
+use super::disk::{SmallDisk, flip_bits};
+use super::members::Members;
+use super::network::Network;
+use super::plan::{Cut, Fault, Strike, Way, Whom};
+use super::watcher::Watcher;
+use super::workload::Record;
+use crate::live::Live;
+
+/// How long a cluster that is whole may take to serve.
+const RECOVERY: Duration = Duration::from_secs(30);
+
+/// How long a leader may take to hand over.
+const MOVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Room on the small disk: the log's segments, those in reserve, and snapshots.
+const SMALL_DISK: u64 = 128 << 20;
+
+/// How often to look whether the cluster serves again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How much of the time after a leader's death belongs to it.
+const AFTERMATH: Duration = Duration::from_secs(3);
+
+pub(super) struct Nemesis<'a> {
+    pub(super) members: Members,
+    network: Network,
+    watcher: Watcher,
+    record: Arc<Record>,
+    live: &'a Live,
+    verbose: bool,
+    random: Random,
+    /// The last member's.
+    small_disk: Option<SmallDisk>,
+    /// Members whose logs were damaged, and the index that they must have again to be whole; `None` until they
+    /// are started again.
+    damaged: BTreeMap<usize, Option<u64>>,
+    /// When leaders were killed while nothing else was wrong, and how long what followed belongs to that.
+    leader_deaths: Vec<(Duration, Duration)>,
+    /// How often several kinds struck at once.
+    pub(super) combined: u64,
+    pub(super) slowest_recovery: Duration,
+    /// The cluster was whole, and served, before this strike.
+    was_well: bool,
+}
+
+/// The disk of the last member, made small where that is allowed.
+pub(super) fn small_disk(folder: &Path, count: u64, live: &Live) -> Option<SmallDisk> {
+    match SmallDisk::mount(&folder.join(format!("member-{count}")), SMALL_DISK) {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            live.say(&format!("full disks are skipped: a small one can't be mounted ({error:#})"));
+            None
+        }
+    }
+}
+
+impl<'a> Nemesis<'a> {
+    pub(super) fn new(
+        members: Members,
+        network: Network,
+        watcher: Watcher,
+        record: Arc<Record>,
+        small_disk: Option<SmallDisk>,
+        seed: u64,
+        (live, verbose): (&'a Live, bool),
+    ) -> Nemesis<'a> {
+        Nemesis {
+            members,
+            network,
+            watcher,
+            record,
+            live,
+            verbose,
+            random: Random::stream(seed, 2),
+            small_disk,
+            damaged: BTreeMap::new(),
+            leader_deaths: Vec::new(),
+            combined: 0,
+            slowest_recovery: Duration::ZERO,
+            was_well: true,
+        }
+    }
+
+    /// Carries out a strike and heals it.
+    pub(super) async fn strike(&mut self, strike: &Strike) -> anyhow::Result<()> {
+        let at = self.record.now();
+        let mut done = Vec::new();
+        for fault in &strike.faults {
+            if let Some((kind, what)) = self.begin(*fault).await? {
+                self.record.count_fault(kind);
+                done.push((kind, what));
+            }
+        }
+        if self.verbose {
+            let what: Vec<&str> = done.iter().map(|(_, what)| what.as_str()).collect();
+            self.live.say(&format!("{:>9.3} s  {}", at.as_secs_f64(), what.join(" + ")));
+        }
+        self.combined += u64::from(done.len() > 1);
+        tokio::time::sleep(strike.hold).await;
+        self.members.check()?;
+        self.heal()?;
+        let healed = Instant::now();
+        if strike.hurry {
+            tokio::time::sleep(strike.calm).await;
+        } else {
+            self.wait_until_it_serves().await?;
+            self.slowest_recovery = self.slowest_recovery.max(healed.elapsed());
+            tokio::time::sleep(strike.calm).await;
+        }
+        if self.was_well && matches!(done[..], [("kill leader", _)]) && !strike.hurry {
+            self.leader_deaths.push((at, self.record.now().min(at + AFTERMATH)));
+        }
+        self.was_well = !strike.hurry;
+        Ok(())
+    }
+
+    /// Strikes. Returns the name of the fault, and whom it met; `None` if it could not be done.
+    async fn begin(&mut self, fault: Fault) -> anyhow::Result<Option<(&'static str, String)>> {
+        let count = self.members.all.len();
+        let kind = fault.kind();
+        let what = match fault {
+            Fault::Kill(whom) => {
+                let place = self.find(whom);
+                self.members.all[place].kill().then(|| format!("{kind} {}", place + 1))
+            }
+            Fault::KillAll => {
+                let killed = self.members.all.iter_mut().map(|member| u64::from(member.kill())).sum::<u64>();
+                (killed > 0).then(|| kind.to_owned())
+            }
+            Fault::Pause(whom) => {
+                let place = self.find(whom);
+                self.members.all[place].pause().then(|| format!("{kind} {}", place + 1))
+            }
+            Fault::Damage { whom, bits, draw } => return self.damage(self.find(whom), bits, draw),
+            Fault::Isolate { whom, way, cut } => {
+                let place = self.find(whom);
+                let (into, out) = (way != Way::Out, way != Way::In);
+                self.cut(cut, |from, to| (from == place && out) || (to == place && into));
+                Some(format!("{kind} of {} ({way:?}, {cut:?})", place + 1))
+            }
+            Fault::Split { draw, cut } => {
+                let sides = 1 + draw % ((1 << count) - 2);
+                self.cut(cut, |from, to| (sides >> from) & 1 != (sides >> to) & 1);
+                Some(format!("{kind} {sides:0count$b} ({cut:?})"))
+            }
+            Fault::CutPair { draw, cut } => {
+                let one = (draw % count as u64) as usize;
+                let other = (one + 1 + (draw >> 32) as usize % (count - 1)) % count;
+                self.cut(cut, |from, to| (from, to) == (one, other) || (from, to) == (other, one));
+                Some(format!("{kind} {} and {} ({cut:?})", one + 1, other + 1))
+            }
+            Fault::Slow { whom, millis } => {
+                let place = self.find(whom);
+                let delay = Duration::from_millis(millis);
+                self.network.change(|from, to| from == place || to == place, |link| link.delay = delay);
+                Some(format!("{kind} of {}, {millis} ms", place + 1))
+            }
+            Fault::Corrupt { whom } => {
+                let place = self.find(whom);
+                self.network.change(|from, _| from == place, |link| link.corrupts = true);
+                Some(format!("{kind} of {}", place + 1))
+            }
+            Fault::FillDisk => match &self.small_disk {
+                Some(disk) => {
+                    disk.fill()?;
+                    Some(format!("{kind} of {count}"))
+                }
+                None => None,
+            },
+            Fault::MoveLeader(draw) => self.move_leader(draw).await,
+        };
+        Ok(what.map(|what| (kind, what)))
+    }
+
+    fn cut(&self, cut: Cut, which: impl Fn(usize, usize) -> bool) {
+        self.network.change(|from, to| from != to && which(from, to), |link| link.cut = Some(cut));
+    }
+
+    fn find(&self, whom: Whom) -> usize {
+        let count = self.members.all.len();
+        let leader = self.watcher.leader();
+        match whom {
+            Whom::Leader => leader.unwrap_or(0),
+            Whom::Follower(draw) => {
+                let leader = leader.unwrap_or(0);
+                (leader + 1 + (draw % (count as u64 - 1).max(1)) as usize) % count
+            }
+        }
+    }
+
+    /// Damages the log of a member, if less than a half of all would be damaged then; else it is only killed.
+    fn damage(&mut self, place: usize, bits: u64, draw: u64) -> anyhow::Result<Option<(&'static str, String)>> {
+        let count = self.members.all.len();
+        self.forget_repaired();
+        let others = self.damaged.keys().filter(|damaged| **damaged != place).count();
+        if !self.members.all[place].kill() {
+            return Ok(None);
+        }
+        if others + 1 > (count - 1) / 2 {
+            return Ok(Some(("kill", format!("kill {}", place + 1))));
+        }
+        let mut random = Random::stream(draw, self.random.next_u64());
+        let places = flip_bits(&self.members.all[place].folder, bits, &mut random)?;
+        self.damaged.insert(place, None);
+        Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
+    }
+
+    /// Whoever has everything again that was agreed when it came back is whole.
+    fn forget_repaired(&mut self) {
+        let seen = self.watcher.all();
+        let committed = seen.iter().flatten().map(|seen| seen.committed).max().unwrap_or(0);
+        let members = &self.members.all;
+        self.damaged.retain(|place, needed| {
+            if !members[*place].is_running() {
+                return true;
+            }
+            match needed {
+                None => {
+                    *needed = Some(committed);
+                    true
+                }
+                Some(needed) => seen[*place].is_none_or(|seen| seen.applied < *needed),
+            }
+        });
+    }
+
+    async fn move_leader(&self, draw: u64) -> Option<String> {
+        let count = self.members.all.len();
+        let leader = self.watcher.leader()?;
+        let target = (leader + 1 + (draw % (count as u64 - 1).max(1)) as usize) % count;
+        let endpoint = format!("127.0.0.1:{}", self.members.all[leader].client_port);
+        let mut client = Client::new(&[endpoint], MOVE_PATIENCE).ok()?;
+        client.move_leader(target as u64 + 1).await.ok()?;
+        Some(format!("leader moved from {} to {}", leader + 1, target + 1))
+    }
+
+    /// The longest time without a write after each leader that was killed while nothing else was wrong.
+    pub(super) fn leader_gaps(&self) -> Vec<Duration> {
+        self.leader_deaths.iter().map(|(from, until)| self.record.gap(*from, *until)).collect()
+    }
+
+    /// Makes everything whole.
+    pub(super) fn heal(&mut self) -> anyhow::Result<()> {
+        self.network.heal();
+        if let Some(disk) = &self.small_disk {
+            disk.clear();
+        }
+        for place in 0..self.members.all.len() {
+            self.members.all[place].go_on();
+            self.members.start(place)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a write is acknowledged that was asked for after now.
+    pub(super) async fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
+        let (from, until) = (self.record.now(), Instant::now() + RECOVERY);
+        while self.record.tally().last_write <= from {
+            tokio::time::sleep(LOOK).await;
+            self.members.check()?;
+            self.forget_repaired();
+            if Instant::now() >= until {
+                let (seconds, seen) = (RECOVERY.as_secs(), self.watcher.all());
+                anyhow::bail!("no write for {seconds} s, though all members run and reach each other: {seen:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all members have the same state, which is told as revision and checksum.
+    pub(super) async fn wait_until_equal(&mut self) -> anyhow::Result<(i64, u32)> {
+        let endpoints = self.members.endpoints();
+        let client = Client::new(&endpoints, RECOVERY)?;
+        let until = Instant::now() + RECOVERY;
+        loop {
+            self.members.check()?;
+            let told = client.hash_kv(0).await;
+            let hashes: Vec<_> = told.iter().filter_map(|(_, hash)| hash.as_ref().ok()).collect();
+            let same = |at: &[&bowline_api::etcdserverpb::HashKvResponse]| {
+                (at[0].hash_revision, at[0].compact_revision) == (at[1].hash_revision, at[1].compact_revision)
+            };
+            if hashes.len() == endpoints.len() && hashes.windows(2).all(same) {
+                let hash = hashes.first().context("there is no member")?;
+                if hashes.iter().any(|other| other.hash != hash.hash) {
+                    anyhow::bail!("members differ at the same revision: {told:?}");
+                }
+                return Ok((hash.hash_revision, hash.hash));
+            }
+            if Instant::now() >= until {
+                anyhow::bail!("members are not equal after {} s: {told:?}", RECOVERY.as_secs());
+            }
+            tokio::time::sleep(LOOK * 5).await;
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The links between members, as a proxy: every byte between two of them goes through it.
+//!
+//! A member knows another one by an address of the proxy's. Who connects there tells its name in the first bytes
+//! (the handshake of `bowline_server::peer`), so each link is known in both directions, and each of them can be
+//! cut, slowed down, or made to corrupt what it carries.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bowline_lan::random::Random;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use super::plan::Cut;
+
+/// Where the name of the member that connects is in its first bytes: behind the frame's head, the protocol's mark
+/// and version, the channel, and the cluster.
+const NAME_AT: usize = 8 + 4 + 2 + 1 + 8;
+
+/// How many bytes must be there to know it.
+const HELLO_BYTES: usize = NAME_AT + 8;
+
+/// How long they may take to come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes that are moved at a time, and how many such pieces may be under way.
+const PIECE: usize = 16 << 10;
+const PIECES: usize = 64;
+
+/// How likely it is that a piece is damaged on a link that corrupts.
+const CORRUPTION: f64 = 0.02;
+
+/// One direction between two members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) cut: Option<Cut>,
+    pub(super) delay: Duration,
+    pub(super) corrupts: bool,
+}
+
+/// All links, by who sends and who receives; members are counted from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Links(Vec<Vec<Link>>);
+
+impl Links {
+    fn all_well(members: usize) -> Links {
+        Links(vec![vec![Link::default(); members]; members])
+    }
+
+    fn get(&self, from: usize, to: usize) -> Link {
+        self.0[from][to]
+    }
+}
+
+/// The network between the members.
+pub(super) struct Network {
+    members: usize,
+    links: watch::Sender<Links>,
+}
+
+impl Network {
+    /// A whole network. `entries[i]` is where others reach member `i`, and `targets[i]` where it listens.
+    pub(super) fn start(entries: Vec<std::net::TcpListener>, targets: &[u16], seed: u64) -> std::io::Result<Network> {
+        let (links, view) = watch::channel(Links::all_well(targets.len()));
+        for (to, (entry, port)) in entries.into_iter().zip(targets).enumerate() {
+            entry.set_nonblocking(true)?;
+            let entry = TcpListener::from_std(entry)?;
+            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            tokio::spawn(accept(entry, to, target, view.clone(), Random::stream(seed, 100 + to as u64)));
+        }
+        Ok(Network { members: targets.len(), links })
+    }
+
+    /// Changes the links from `from` to `to` wherever `which` says so.
+    pub(super) fn change(&self, which: impl Fn(usize, usize) -> bool, change: impl Fn(&mut Link)) {
+        self.links.send_modify(|links| {
+            for from in 0..self.members {
+                for to in (0..self.members).filter(|to| which(from, *to)) {
+                    change(&mut links.0[from][to]);
+                }
+            }
+        });
+    }
+
+    pub(super) fn heal(&self) {
+        self.change(|_, _| true, |link| *link = Link::default());
+    }
+}
+
+async fn accept(entry: TcpListener, to: usize, target: SocketAddr, view: watch::Receiver<Links>, mut random: Random) {
+    loop {
+        let Ok((stream, _)) = entry.accept().await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let (view, seed) = (view.clone(), random.next_u64());
+        tokio::spawn(async move {
+            // A connection that ends is what happens to connections.
+            let _ = carry(stream, to, target, view, seed).await;
+        });
+    }
+}
+
+async fn carry(
+    near: TcpStream,
+    to: usize,
+    target: SocketAddr,
+    view: watch::Receiver<Links>,
+    seed: u64,
+) -> std::io::Result<()> {
+    near.set_nodelay(true)?;
+    let mut hello = [0; HELLO_BYTES];
+    let mut near = near;
+    tokio::time::timeout(PATIENCE, near.read_exact(&mut hello)).await.map_err(std::io::Error::other)??;
+    let name = u64::from_le_bytes(hello[NAME_AT..].try_into().expect("eight bytes are left"));
+    let members = view.borrow().0.len();
+    let from = usize::try_from(name).ok().and_then(|id| id.checked_sub(1)).filter(|from| *from < members);
+    let from = from.ok_or_else(|| std::io::Error::other("no member"))?;
+    let refused = |view: &watch::Receiver<Links>| view.borrow().get(from, to).cut == Some(Cut::Refuse);
+    if refused(&view) {
+        return Ok(());
+    }
+    let mut far = TcpStream::connect(target).await?;
+    far.set_nodelay(true)?;
+    wait_while_cut(&mut view.clone(), from, to).await?;
+    far.write_all(&hello).await?;
+    let (near_read, near_write) = near.into_split();
+    let (far_read, far_write) = far.into_split();
+    let out = pump(near_read, far_write, (from, to), view.clone(), Random::stream(seed, 1));
+    let back = pump(far_read, near_write, (to, from), view.clone(), Random::stream(seed, 2));
+    let mut broken = view.clone();
+    let breaks = async {
+        let is_broken =
+            |links: &Links| [links.get(from, to), links.get(to, from)].iter().any(|link| link.cut == Some(Cut::Refuse));
+        // The sender lives as long as the run.
+        let _ = broken.wait_for(is_broken).await;
+    };
+    tokio::select! {
+        ended = out => ended,
+        ended = back => ended,
+        () = breaks => Ok(()),
+    }
+}
+
+/// Waits while a link is cut so that bytes stand still.
+async fn wait_while_cut(view: &mut watch::Receiver<Links>, from: usize, to: usize) -> std::io::Result<()> {
+    view.wait_for(|links| links.get(from, to).cut != Some(Cut::Stall)).await.map_err(std::io::Error::other)?;
+    Ok(())
+}
+
+/// Moves bytes one way, as the link allows.
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    (sender, receiver): (usize, usize),
+    mut view: watch::Receiver<Links>,
+    mut random: Random,
+) -> std::io::Result<()> {
+    let (pieces, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
+    let reads = view.clone();
+    let read = async move {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let length = from.read(&mut buffer).await?;
+            if length == 0 {
+                return Ok::<(), std::io::Error>(());
+            }
+            let link = reads.borrow().get(sender, receiver);
+            let mut piece = buffer[..length].to_vec();
+            if link.corrupts && random.chance(CORRUPTION) {
+                let place = usize::try_from(random.below(length as u64)).unwrap_or(0);
+                piece[place] ^= 1 << random.below(8);
+            }
+            if pieces.send((Instant::now() + link.delay, piece)).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let write = async move {
+        while let Some((at, piece)) = waiting.recv().await {
+            tokio::time::sleep_until(at.into()).await;
+            wait_while_cut(&mut view, sender, receiver).await?;
+            to.write_all(&piece).await?;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    tokio::try_join!(read, write).map(|_| ())
+}

@@ -1,0 +1,194 @@
+//! What the nemesis does, drawn from a seed: the same seed, the same faults in the same order. When they strike
+//! is real time.
+
+use std::time::Duration;
+
+use bowline_lan::random::Random;
+
+/// Whom a fault strikes; who that is turns out when it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Who leads then; anybody if nobody is known to.
+    Leader,
+    /// One of the others: this number, divided by how many there are.
+    Follower(u64),
+}
+
+/// What a cut does to a link's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// They stand still, and arrive late, when the link is whole again.
+    Stall,
+    /// Connections break, and can't be made.
+    Refuse,
+}
+
+/// Which way a member is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It neither hears nor is heard.
+    Both,
+    /// It hears nothing.
+    In,
+    /// It is not heard.
+    Out,
+}
+
+/// Something bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// kill -9.
+    Kill(Whom),
+    /// kill -9 of all at once.
+    KillAll,
+    /// SIGSTOP, and SIGCONT when it is over.
+    Pause(Whom),
+    /// kill -9, then so many bits of its log are flipped.
+    Damage { whom: Whom, bits: u64, draw: u64 },
+    /// One member cut off from all others.
+    Isolate { whom: Whom, way: Way, cut: Cut },
+    /// Two sides that don't hear each other; the draw's bits say who is on which.
+    Split { draw: u64, cut: Cut },
+    /// Two members that don't hear each other, and all others hear both.
+    CutPair { draw: u64, cut: Cut },
+    /// All of a member's links are slow by so many milliseconds.
+    Slow { whom: Whom, millis: u64 },
+    /// Bits of what a member sends are flipped now and then.
+    Corrupt { whom: Whom },
+    /// A small disk is filled to the last byte.
+    FillDisk,
+    /// Leadership is handed over in good order.
+    MoveLeader(u64),
+}
+
+/// Faults by name, in the order in which they are told.
+pub(super) const KINDS: [&str; 12] = [
+    "kill leader",
+    "kill",
+    "kill all",
+    "pause",
+    "damaged log",
+    "one-way cut",
+    "isolation",
+    "split",
+    "cut pair",
+    "slow links",
+    "corrupt bytes",
+    "full disk",
+];
+
+/// The name of the graceful one.
+pub(super) const MOVE: &str = "leader moved";
+
+impl Fault {
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Fault::Kill(Whom::Leader) => "kill leader",
+            Fault::Kill(Whom::Follower(_)) => "kill",
+            Fault::KillAll => "kill all",
+            Fault::Pause(_) => "pause",
+            Fault::Damage { .. } => "damaged log",
+            Fault::Isolate { way: Way::Both, .. } => "isolation",
+            Fault::Isolate { .. } => "one-way cut",
+            Fault::Split { .. } => "split",
+            Fault::CutPair { .. } => "cut pair",
+            Fault::Slow { .. } => "slow links",
+            Fault::Corrupt { .. } => "corrupt bytes",
+            Fault::FillDisk => "full disk",
+            Fault::MoveLeader(_) => MOVE,
+        }
+    }
+}
+
+/// Faults that go on at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Strike {
+    pub(super) faults: Vec<Fault>,
+    /// How long until they are healed.
+    pub(super) hold: Duration,
+    /// How long the cluster is left alone then.
+    pub(super) calm: Duration,
+    /// Not to wait until the cluster serves again: the next strike meets it while it recovers.
+    pub(super) hurry: bool,
+}
+
+/// The strikes of a seed, without an end.
+pub(super) struct Plan {
+    random: Random,
+}
+
+impl Plan {
+    pub(super) fn new(seed: u64) -> Plan {
+        Plan { random: Random::stream(seed, 1) }
+    }
+
+    fn whom(&mut self) -> Whom {
+        if self.random.chance(0.45) { Whom::Leader } else { Whom::Follower(self.random.next_u64()) }
+    }
+
+    fn cut(&mut self) -> Cut {
+        if self.random.chance(0.5) { Cut::Stall } else { Cut::Refuse }
+    }
+
+    fn fault(&mut self) -> Fault {
+        let draw = self.random.next_u64();
+        match self.random.below(100) {
+            0..20 => Fault::Kill(Whom::Leader),
+            20..30 => Fault::Kill(Whom::Follower(draw)),
+            30..35 => Fault::KillAll,
+            35..47 => Fault::Pause(self.whom()),
+            47..55 => Fault::Damage { whom: self.whom(), bits: 1 + self.random.below(3), draw },
+            55..62 => {
+                let way = if self.random.chance(0.5) { Way::In } else { Way::Out };
+                Fault::Isolate { whom: self.whom(), way, cut: self.cut() }
+            }
+            62..68 => Fault::Isolate { whom: self.whom(), way: Way::Both, cut: self.cut() },
+            68..73 => Fault::Split { draw, cut: self.cut() },
+            73..78 => Fault::CutPair { draw, cut: self.cut() },
+            78..84 => Fault::Slow { whom: self.whom(), millis: 20 + self.random.below(400) },
+            84..89 => Fault::Corrupt { whom: self.whom() },
+            89..93 => Fault::FillDisk,
+            _ => Fault::MoveLeader(draw),
+        }
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Strike;
+
+    fn next(&mut self) -> Option<Strike> {
+        let count = match self.random.below(20) {
+            0..11 => 1,
+            11..18 => 2,
+            _ => 3,
+        };
+        let mut faults: Vec<Fault> = Vec::new();
+        while faults.len() < count {
+            let fault = self.fault();
+            // Two kinds at a time, not one twice.
+            if faults.iter().all(|other| other.kind() != fault.kind()) {
+                faults.push(fault);
+            }
+        }
+        let hold = Duration::from_millis(200 + self.random.below(2_300));
+        let calm = Duration::from_millis(100 + self.random.below(1_200));
+        Some(Strike { faults, hold, calm, hurry: self.random.chance(0.25) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_every_fault_and_all_kinds_come() {
+        let strikes = |seed| Plan::new(seed).take(400).collect::<Vec<_>>();
+        assert_eq!(strikes(7), strikes(7));
+        assert_ne!(strikes(7), strikes(8));
+        let drawn: Vec<&str> = strikes(7).iter().flat_map(|strike| strike.faults.clone()).map(Fault::kind).collect();
+        for kind in KINDS.iter().chain([&MOVE]) {
+            assert!(drawn.contains(kind), "{kind} never comes");
+        }
+        assert!(strikes(7).iter().any(|strike| strike.faults.len() > 1));
+    }
+}

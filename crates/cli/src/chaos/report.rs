@@ -1,0 +1,107 @@
+//! What came of a run, told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::plan::{KINDS, MOVE};
+use super::workload::Tally;
+
+pub(super) struct Report {
+    pub(super) seed: u64,
+    pub(super) nodes: u64,
+    pub(super) took: Duration,
+    pub(super) tally: Tally,
+    pub(super) keys: usize,
+    /// How often several kinds of faults struck at once.
+    pub(super) combined: u64,
+    /// The longest times without a write after a leader was killed while nothing else was wrong, ascending.
+    pub(super) leader_gaps: Vec<Duration>,
+    pub(super) slowest_recovery: Duration,
+    /// Revision and checksum of all members.
+    pub(super) equal: Option<(i64, u32)>,
+    /// What was broken.
+    pub(super) failures: Vec<String>,
+    /// Where folder and history are kept.
+    pub(super) kept: Option<PathBuf>,
+}
+
+impl Report {
+    pub(super) fn tell(&self, as_json: bool) {
+        if as_json {
+            anstream::println!("{}", self.json());
+            return;
+        }
+        let Tally { operations, unknown, refused, longest_gap, faults, .. } = &self.tally;
+        let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+        let passed = self.failures.is_empty();
+        let verdict = if passed { "PASSED" } else { "FAILED" };
+        anstream::println!(
+            "chaos, seed {}: {} members, {:.0} s: {verdict}",
+            self.seed,
+            self.nodes,
+            self.took.as_secs_f64()
+        );
+        anstream::println!("  operations  {operations} on {} keys; {unknown} unknown, {refused} refused", self.keys);
+        anstream::println!("  faults      {}: {}", faults.values().sum::<u64>(), kinds(faults));
+        anstream::println!("  at once     {} times several kinds", self.combined);
+        match (self.leader_gaps.last(), self.leader_gaps.get(self.leader_gaps.len() / 2)) {
+            (Some(longest), Some(median)) => anstream::println!(
+                "  write gap   {} at most after a leader's death alone, median {}, of {}; {} at most ever",
+                seconds(*longest),
+                seconds(*median),
+                self.leader_gaps.len(),
+                seconds(*longest_gap)
+            ),
+            _ => anstream::println!("  write gap   {} at most ever; no leader died alone", seconds(*longest_gap)),
+        }
+        anstream::println!("  recovery    {} at most from healed to the first write", seconds(self.slowest_recovery));
+        if let Some((revision, hash)) = self.equal {
+            anstream::println!("  members     equal at revision {revision}, hash {hash:08x}");
+        }
+        if passed {
+            anstream::println!("  clients     saw nothing but one order of everything");
+        }
+        for failure in &self.failures {
+            anstream::println!("  BROKEN      {failure}");
+        }
+        if let Some(kept) = &self.kept {
+            anstream::println!("  kept        {} (history.jsonl, logs, data)", kept.display());
+            let (seed, nodes) = (self.seed, self.nodes);
+            anstream::println!(
+                "  again       bowline chaos --nodes {nodes} --seed {seed}: the same faults, in real time"
+            );
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let millis = |time: &Duration| time.as_millis() as u64;
+        json!({
+            "passed": self.failures.is_empty(),
+            "failures": self.failures,
+            "seed": self.seed,
+            "nodes": self.nodes,
+            "seconds": self.took.as_secs_f64(),
+            "operations": self.tally.operations,
+            "keys": self.keys,
+            "unknown": self.tally.unknown,
+            "refused": self.tally.refused,
+            "faults": self.tally.faults,
+            "combined": self.combined,
+            "leader_kill_gaps_ms": self.leader_gaps.iter().map(millis).collect::<Vec<_>>(),
+            "longest_write_gap_ms": millis(&self.tally.longest_gap),
+            "slowest_recovery_ms": millis(&self.slowest_recovery),
+            "revision": self.equal.map(|(revision, _)| revision),
+            "hash": self.equal.map(|(_, hash)| format!("{hash:08x}")),
+            "kept": self.kept,
+        })
+    }
+}
+
+/// Faults by kind, in a line.
+pub(super) fn kinds(faults: &BTreeMap<&'static str, u64>) -> String {
+    let told = KINDS.iter().chain([&MOVE]).filter_map(|kind| Some(format!("{kind} {}", faults.get(kind)?)));
+    told.collect::<Vec<_>>().join(", ")
+}
