@@ -101,11 +101,13 @@ impl<E: Engine> View<'_, E> {
         if at < self.compacted {
             return Err(KvError::Compacted.into());
         }
-        // Only the default order lets a limit stop the reading; one more tells whether there is more.
+        // An order has to see all before a limit may cut; where none is asked for, the limit stops the reading,
+        // and one more key tells whether there is more. So does etcd, even where a target without an order then
+        // sorts, ascending, what was read.
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
         let enough = match limit {
             _ if request.count_only => 0,
-            Some(limit) if !request.is_sorted() && !request.is_filtered() => limit.saturating_add(1),
+            Some(limit) if request.sort_order == SortOrder::None && !request.is_filtered() => limit.saturating_add(1),
             _ => usize::MAX,
         };
         let mut found = Vec::new();
@@ -129,11 +131,6 @@ impl<E: Engine> View<'_, E> {
 }
 
 impl RangeRequest {
-    /// Whether the order is another than that of the index.
-    fn is_sorted(&self) -> bool {
-        self.sort_target != SortTarget::Key || self.sort_order == SortOrder::Descend
-    }
-
     /// Whether it leaves something out by its revisions.
     fn is_filtered(&self) -> bool {
         [self.min_mod_revision, self.max_mod_revision, self.min_create_revision, self.max_create_revision]

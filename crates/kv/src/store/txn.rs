@@ -200,10 +200,11 @@ impl<'a> Plan<'a> {
                 }
                 RequestOp::Put(put) => {
                     let there = || view.current_range(&put.key, &[]).next().is_some();
-                    check_lease(put.lease)?;
                     if (put.ignore_value || put.ignore_lease) && !there() {
                         return Err(KvError::KeyNotFound.into());
                     }
+                    // In this order; a put by itself is first asked for its lease. Both as in etcd.
+                    check_lease(put.lease)?;
                 }
                 RequestOp::Txn(_) => {
                     within.next().expect("a plan has one within for each transaction").precheck(view)?;

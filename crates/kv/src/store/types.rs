@@ -30,7 +30,8 @@ pub struct KeyValue {
 /// The order of a range's result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortOrder {
-    /// By key, ascending; ascending too where the target is not the key.
+    /// By key, ascending; ascending too where the target is not the key, but a limit then takes the first
+    /// keys, one more than it shows, and only those are sorted. Etcd's rule.
     #[default]
     None,
     /// Smallest first.

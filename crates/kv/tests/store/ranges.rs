@@ -166,6 +166,20 @@ fn r13_the_whole_range_is_sorted_before_it_is_cut() {
 }
 
 #[test]
+fn r13_without_an_order_only_what_the_limit_takes_is_sorted() {
+    let mut kv = Kv::new();
+    for (key, value) in [("a", "4"), ("b", "3"), ("c", "1"), ("d", "0")] {
+        kv.put(key, value);
+    }
+    // The first three keys, though d has the least value; of those the two with the least.
+    let request = RangeRequest { sort_target: SortTarget::Value, limit: 2, ..everything() };
+    let response = kv.range(request.clone()).expect("nothing forbids it");
+    assert_eq!((keys(&response.kvs), response.more, response.count), (vec!["c", "b"], true, 4));
+    let ordered = RangeRequest { sort_order: SortOrder::Ascend, ..request };
+    assert_eq!(keys(&kv.range(ordered).expect("nothing forbids it").kvs), ["d", "c"]);
+}
+
+#[test]
 fn r14_unknown_sort_options_are_refused() {
     for number in [-1, 3, i32::MAX] {
         assert_eq!(SortOrder::from_wire(number), Err(KvError::InvalidSortOption));

@@ -22,7 +22,10 @@ const KV: &str = "etcdserverpb.KV";
 const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 
-const METHODS: [Method; 19] = [
+/// How many there are.
+const METHOD_COUNT: usize = 19;
+
+const METHODS: [Method; METHOD_COUNT] = [
     method(KV, "Range"),
     method(KV, "RangeStream"),
     method(KV, "Put"),
@@ -56,8 +59,11 @@ impl Method {
     }
 }
 
+/// How many codes there are.
+const CODE_COUNT: usize = 17;
+
 /// The names of the codes, by their numbers.
-const CODES: [&str; 17] = [
+const CODES: [&str; CODE_COUNT] = [
     "OK",
     "Canceled",
     "Unknown",
@@ -81,7 +87,7 @@ const CODES: [&str; 17] = [
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     started: AtomicU64,
-    handled: [AtomicU64; CODES.len()],
+    handled: [AtomicU64; CODE_COUNT],
 }
 
 impl Calls {
@@ -99,7 +105,7 @@ impl Calls {
 /// What is counted of clients.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    calls: [Calls; METHODS.len()],
+    calls: [Calls; METHOD_COUNT],
     /// How often the health was asked for, and good.
     pub(crate) health_success: AtomicU64,
     /// How often it was not.

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::stream::{RangeChunks, stream_range};
 use super::{Context, convert, errors, mismatch, reply};
+use crate::replica::Facts;
 
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
@@ -136,7 +137,10 @@ impl Kv for KvService {
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         match self.write(Command::Compact(CompactionRequest { revision, physical })).await? {
             StoreResponse::Compact(response) => {
-                if physical && !self.context.replica.reaches(|facts| facts.scrubbed_revision >= revision).await {
+                // It takes no revision by which its effect here could be waited for.
+                let compacted = |facts: &Facts| facts.compact_revision >= revision;
+                let removed = |facts: &Facts| !physical || facts.scrubbed_revision >= revision;
+                if !self.context.replica.reaches(|facts| compacted(facts) && removed(facts)).await {
                     return Err(Status::unavailable("etcdserver: request timed out"));
                 }
                 let header = Some(self.context.header(response.revision));

@@ -16,6 +16,7 @@ pub(crate) fn lines() -> Vec<Line> {
     vec![
         line!(Fresh, c01_the_future_and_what_is_compacted_are_refused),
         line!(Fresh, c02_reads_at_the_compacted_revision_succeed_and_before_it_fail),
+        line!(Members, c02_the_member_that_was_asked_has_compacted_when_it_answers),
         line!(Fresh, c02_a_watch_from_the_compacted_revision_succeeds_and_from_before_it_fails).not_on_ours(NO_WATCH),
         line!(Fresh, c03_a_tombstone_at_the_compacted_revision_is_still_watched)
             .not_on_ours(NO_WATCH)
@@ -52,6 +53,18 @@ async fn c02_reads_at_the_compacted_revision_succeed_and_before_it_fail(site: Si
     assert_eq!(&read(at[2]).await.expect("read").kvs[0].value[..], b"3");
     assert_eq!(&read(at[3]).await.expect("read").kvs[0].value[..], b"4");
     refused(site.hash(at[1]).await, Code::OutOfRange, COMPACTED);
+}
+
+async fn c02_the_member_that_was_asked_has_compacted_when_it_answers(site: Site) {
+    for round in 0..30_usize {
+        let mut member = site.member(round).await;
+        let written = member.put(put(&site.key("k"), "v")).await.expect("written").into_inner();
+        let at = revision(&written.header);
+        let compaction = pb::CompactionRequest { revision: at, physical: round % 2 == 0 };
+        member.compact(compaction).await.expect("compacted");
+        let past = pb::RangeRequest { revision: at - 1, serializable: true, ..get(&site.key("k")) };
+        refused(member.range(past).await, Code::OutOfRange, COMPACTED);
+    }
 }
 
 /// What a watch from a revision on gets to see next, after it is created.

@@ -27,6 +27,7 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, r11_bounds_on_revisions_are_inclusive_and_do_not_change_the_count),
         line!(Shared, r12_every_target_sorts_both_ways_and_none_means_ascending),
         line!(Shared, r13_the_whole_range_is_sorted_before_it_is_cut),
+        line!(Shared, r13_without_an_order_only_what_the_limit_takes_is_sorted),
         line!(Shared, r14_unknown_sort_options_are_refused)
             .not_on_etcd("one such request ends the process of etcd 3.4 and 3.5"),
         line!(Shared, r15_zero_or_less_is_the_latest_and_the_future_is_refused),
@@ -207,6 +208,14 @@ async fn r13_the_whole_range_is_sorted_before_it_is_cut(site: Site) {
     assert_eq!((site.names(&found.kvs).concat().as_str(), found.count, found.more), ("d", 4, true));
     let last_key = pb::RangeRequest { sort_target: 0, sort_order: 2, limit: 2, ..site.all() };
     assert_eq!(site.names(&site.range(last_key).await.kvs).concat(), "dc");
+}
+
+async fn r13_without_an_order_only_what_the_limit_takes_is_sorted(site: Site) {
+    for (name, value) in [("a", "4"), ("b", "3"), ("c", "1"), ("d", "0")] {
+        site.put(name, value).await;
+    }
+    let found = site.range(pb::RangeRequest { sort_target: 4, limit: 2, ..site.all() }).await;
+    assert_eq!((site.names(&found.kvs).concat().as_str(), found.count, found.more), ("cb", 4, true));
 }
 
 async fn r14_unknown_sort_options_are_refused(site: Site) {

@@ -27,6 +27,8 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, t10_a_key_is_written_once),
         line!(Shared, t11_an_operation_of_no_kind_is_refused),
         line!(Fresh, t12_what_can_not_be_done_in_the_taken_branch_undoes_the_whole),
+        line!(Fresh, t12_what_is_kept_must_be_there_when_its_turn_comes)
+            .not_on_etcd("one such request ends the process of etcd 3.4.23"),
         line!(Fresh, t13_a_txn_that_only_reads_skips_the_log),
         line!(Members, t13_a_txn_is_serializable_only_if_every_range_is),
         line!(Members, t14_a_read_of_the_past_within_a_txn_ends_alike_on_all_members),
@@ -286,6 +288,21 @@ async fn t12_what_can_not_be_done_in_the_taken_branch_undoes_the_whole(site: Sit
     }
     let kv = site.get("k").await.expect("it is there");
     assert_eq!((&kv.value[..], kv.mod_revision, site.revision().await), (&b"3"[..], at, at));
+}
+
+async fn t12_what_is_kept_must_be_there_when_its_turn_comes(site: Site) {
+    let key = site.key("k");
+    let at = revision(&site.put("k", "v").await.header);
+    let keep = op(Request::RequestPut(pb::PutRequest { ignore_lease: true, ..put(&key, "w") }));
+    // A deletion of all keys from one on is not compared with the puts, so this gets as far as that.
+    let txn = all(vec![op_delete(&key, "\0"), keep]);
+    refused(site.try_txn(txn).await, Code::InvalidArgument, NOT_FOUND);
+    let kv = site.get("k").await.expect("nothing of it was done");
+    assert_eq!((&kv.value[..], kv.mod_revision, site.revision().await), (&b"v"[..], at, at));
+    // Of two reasons, the key's is told.
+    let both = pb::PutRequest { ignore_value: true, lease: 4_711, ..put(&site.key("missing"), "") };
+    let txn = all(vec![op(Request::RequestPut(both))]);
+    refused(site.try_txn(txn).await, Code::InvalidArgument, NOT_FOUND);
 }
 
 const NO_LEASE: &str = "etcdserver: requested lease not found";
