@@ -19,7 +19,7 @@ use crate::role::{Follower, Leader, Role};
 use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
 
 /// What a replica finds on its disk when it starts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,

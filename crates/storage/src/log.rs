@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bowline_raft::{Index, Position, SnapshotHeader, Write};
 
 use crate::batch::{self, Place, room_in, sectors_for};
-use crate::disk::{Disk, DiskError, File, SECTOR};
+use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
 use crate::hard_state::{self, Copies, Slot};
 use crate::identity::{Binding, Identity};
 use crate::record::{Checkpoint, Record};
 use crate::recovery::{MAX_SEGMENT_BYTES, Replay};
+use crate::sector::{self, Sector};
 use crate::segments::{self, LOG_DIR, segment_path, spare_path};
 use crate::state::{State, Suspicion};
 
@@ -168,6 +169,7 @@ fn begin_segment<D: Disk>(disk: &D, state: &State, new: &Beginning<'_>) -> Resul
     let path = segment_path(new.sequence);
     match new.spare {
         Some(spare) => {
+            clean(disk, spare, Binding::of(new.identity), new.sequence)?;
             disk.rename(spare, &path)?;
             disk.sync_dir(LOG_DIR)?;
         }
@@ -179,6 +181,21 @@ fn begin_segment<D: Disk>(disk: &D, state: &State, new: &Beginning<'_>) -> Resul
         write_checkpoint(&mut tail, new.identity, new.previous, state)?;
     }
     Ok(tail)
+}
+
+/// Bits may have flipped in what a spare still holds of its earlier life. Once it is in use, that can't be told
+/// from the rot of something that was acknowledged: so it is made zeros before.
+fn clean<D: Disk>(disk: &D, spare: &str, binding: Binding, sequence: u64) -> Result<(), DiskError> {
+    let mut file = disk.open(spare)?;
+    let bytes = read_all(&file, spare, MAX_SEGMENT_BYTES)?;
+    let mut cleaned = false;
+    for (at, sector) in (0..).zip(bytes.chunks_exact(SECTOR)) {
+        if sector::classify(binding, sequence, at, sector) != Sector::Unwritten {
+            file.write_at(u64::from(at) * SECTOR as u64, &[0; SECTOR])?;
+            cleaned = true;
+        }
+    }
+    if cleaned { file.sync_data() } else { Ok(()) }
 }
 
 fn write_checkpoint<F: File>(

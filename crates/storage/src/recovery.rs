@@ -44,7 +44,16 @@ pub struct Finding {
     pub what: String,
 }
 
+/// What is said of a torn write.
+pub(crate) const TORN: &str = "a crash tore the last write, which nobody was told of";
+
 impl Finding {
+    /// Whether it is a write that a crash tore.
+    #[must_use]
+    pub fn is_torn_write(&self) -> bool {
+        self.what == TORN
+    }
+
     pub(crate) fn new(file: &str, sectors: Range<u32>, verdict: Verdict, what: &str) -> Finding {
         Finding { file: file.to_owned(), sectors, verdict, what: what.to_owned() }
     }

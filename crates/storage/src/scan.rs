@@ -12,7 +12,7 @@ use crate::disk::SECTOR;
 use crate::hard_state::FoundCopies;
 use crate::identity::Binding;
 use crate::record::{ENTRY_BYTES, Record};
-use crate::recovery::{Finding, Lost, Replay, Verdict};
+use crate::recovery::{Finding, Lost, Replay, TORN, Verdict};
 use crate::sector::{PAYLOAD, Sector, SectorHeader};
 use crate::segments::{Listing, segment_path};
 use crate::state::State;
@@ -316,8 +316,7 @@ impl<'a> Reading<'a> {
         }
         let Some(extent) = beyond.extent() else { return };
         if let Some(torn) = beyond.torn_batch(at) {
-            let what = "a crash tore the last write, which nobody was told of";
-            self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, what));
+            self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, TORN));
             if self.lost.is_none() {
                 self.torn = Some(torn.start..torn.end.min(sectors_of(bytes)));
             }

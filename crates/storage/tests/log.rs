@@ -87,6 +87,37 @@ fn segments_are_recycled_when_a_snapshot_covers_them() {
     assert_eq!(indexes(&found.recovered.entries), (396..=400).collect());
 }
 
+/// What a spare holds of its earlier life says nothing. If its rot came into use with it, each start would take
+/// it for the rot of something acknowledged.
+#[test]
+fn rot_in_a_spare_does_not_come_into_use_with_it() {
+    let (disk, mut opened) = fresh();
+    write(&mut opened.log, &[vote(1, 1)]);
+    for index in 1..=12 {
+        write(&mut opened.log, &[Write::Append(vec![entry(index, 1, 300)])]);
+    }
+    opened.snapshots.store(&header(12, 1), b"state").expect("there is room");
+    opened.log.compact(&header(12, 1)).expect("there is room");
+    write(&mut opened.log, &[]);
+    let files = disk.files();
+    for (spare, _) in files.iter().filter(|(path, _)| path.starts_with("log/spare")) {
+        for sector in 0..SEGMENT / SECTOR as u64 {
+            (0..9).for_each(|bit| disk.flip(spare, sector * 4096 + 900 + bit * 17));
+        }
+    }
+    let used = |disk: &SimDisk| disk.files().iter().filter(|(path, _)| path.ends_with(".seg")).count();
+    let before = used(&disk);
+    let mut last = 12;
+    while used(&disk) == before {
+        last += 1;
+        write(&mut opened.log, &[Write::Append(vec![entry(last, 1, 300)])]);
+    }
+    drop(opened);
+    let found = again(&disk).recovery;
+    assert_eq!((found.suspect, found.findings), (None, Vec::new()));
+    assert_eq!(indexes(&found.recovered.entries), (13..=last).collect());
+}
+
 #[test]
 fn an_entry_larger_than_a_segment_gets_one_of_its_own() {
     let (disk, mut opened) = fresh();

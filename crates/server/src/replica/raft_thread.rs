@@ -64,10 +64,12 @@ impl<M: Machine> RaftThread<M> {
                 self.node.handle(self.clock.now(), self.disk_input(event, &mut job), &mut effects);
             }
             for (from, mut message) in portion.peers {
-                if !self.room.load(Ordering::Relaxed) {
-                    leave_entries(&mut message);
-                }
+                let left = !self.room.load(Ordering::Relaxed) && leave_entries(&mut message);
+                let before = effects.len();
                 self.node.handle(self.clock.now(), NodeInput::Receive { from, message }, &mut effects);
+                if left {
+                    forget_replies(&mut effects, before);
+                }
             }
             for request in portion.requests {
                 self.take_request(request, &mut effects);
@@ -201,10 +203,26 @@ impl<M: Machine> RaftThread<M> {
 }
 
 /// The disk is full: the leader is heard, but its entries have no place here. It sends them again.
-fn leave_entries(message: &mut NodeMessage) {
-    if let NodeMessage::Raft(Message { body: Body::AppendEntries(append), .. }) = message {
-        append.entries.clear();
+/// Returns whether there were some.
+fn leave_entries(message: &mut NodeMessage) -> bool {
+    match message {
+        NodeMessage::Raft(Message { body: Body::AppendEntries(append), .. }) => {
+            !std::mem::take(&mut append.entries).is_empty()
+        }
+        _ => false,
     }
+}
+
+/// Takes the answers to a leader out of what came since: that nothing of its entries arrived would bring them
+/// again at once, with all that follows them, in a storm that nothing ends but room. Heartbeats are answered.
+fn forget_replies(effects: &mut Vec<NodeEffect>, since: usize) {
+    let mut at = 0;
+    effects.retain(|effect| {
+        at += 1;
+        let reply = matches!(effect, NodeEffect::Send { message: NodeMessage::Raft(message), .. }
+            if matches!(message.body, Body::AppendEntriesReply(_)));
+        at <= since || !reply
+    });
 }
 
 /// The position of the snapshot that a write puts in the log's place.

@@ -125,7 +125,14 @@ impl Lockstep {
         let Some(server) = self.servers.get(&raft.id()) else { return self.ledger.adopt(raft) };
         let durable = &server.durable;
         let lost = raft.suspect().is_some() && raft.term() >= durable.ballot.term;
-        check(lost || server.recovers_as(raft), Rule::Restart, || {
+        // What is left of a log may be less than a snapshot from a leader that was stored already: that takes its
+        // place, with everything that the log had, and more.
+        let base = raft.log().base();
+        let restored = base == raft.log().last()
+            && base.index >= durable.log.last().index
+            && self.ledger.committed_at(base.index) == Some(base.term)
+            && raft.term() >= durable.ballot.term;
+        check(lost || restored || server.recovers_as(raft), Rule::Restart, || {
             let (ballot, vote) = (durable.ballot, raft.voted_for());
             format!(
                 "starts in {} with the vote {vote:?} and the log up to {}; durable were {}, {:?} and {}, and {} writes were under way",

@@ -185,11 +185,6 @@ impl Durable {
         let mut logs = std::iter::once(&self.log).chain(&self.owed);
         logs.any(|log| position.index <= log.base.index || log.contains(position))
     }
-
-    fn is_what_came_back(&self, raft: &Raft) -> bool {
-        let ballot = Ballot { term: raft.term(), voted_for: raft.voted_for() };
-        self.ballot == ballot && self.log.is_the_same_as(raft.log())
-    }
 }
 
 /// One server.
@@ -263,10 +258,16 @@ impl Server {
     }
 
     /// Whether what came back is what was durable, with any number of the writes that were under
-    /// way; the last of them may be torn between two entries.
+    /// way; the last of them may be torn between two entries. Term and vote may be later than the log: they
+    /// are written to a second place, and there first.
     pub(super) fn recovers_as(&self, raft: &Raft) -> bool {
+        let back = Ballot { term: raft.term(), voted_for: raft.voted_for() };
+        let ballot_of = |write: &Pending| if let Pending::Ballot(ballot) = write { Some(*ballot) } else { None };
+        let mut ballots: VecDeque<Ballot> = std::iter::once(self.durable.ballot)
+            .chain(self.pending.iter().filter_map(|(_, write)| ballot_of(write)))
+            .collect();
         let mut disk = self.durable.clone();
-        let mut same = disk.is_what_came_back(raft);
+        let mut same = disk.log.is_the_same_as(raft.log()) && ballots.contains(&back);
         for (_, write) in &self.pending {
             if same {
                 break;
@@ -274,11 +275,14 @@ impl Server {
             if let Pending::Append(_, terms) = write {
                 for term in terms {
                     disk.log.push(*term);
-                    same = same || disk.is_what_came_back(raft);
+                    same = same || disk.log.is_the_same_as(raft.log()) && ballots.contains(&back);
                 }
             } else {
+                if ballot_of(write).is_some() {
+                    ballots.pop_front();
+                }
                 disk.take(write);
-                same = disk.is_what_came_back(raft);
+                same = disk.log.is_the_same_as(raft.log()) && ballots.contains(&back);
             }
         }
         same

@@ -236,6 +236,12 @@ impl World<'_> {
             self.keep_for_later(host, Event::Request { host, op, attempt });
             return;
         }
+        if matches!(kind, Kind::Write { .. }) && !self.hosts[host].disk.has_room() {
+            self.oracle.fates.copy_gone(op);
+            let response = Response::Overloaded { limit: "room on the disk" };
+            self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
+            return;
+        }
         let known = self.oracle.commits.len();
         let timeout = Duration::from_nanos(self.plan.workload.timeout);
         let it = &mut self.hosts[host];

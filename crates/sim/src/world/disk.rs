@@ -1,22 +1,31 @@
-//! A simulated disk: it takes the node's ordered stream of writes, and keeps for sure only what was
-//! synced. After a crash a prefix of the unsynced rest is there, the last write perhaps torn.
+//! A simulated replica's disk: the real folder (`bowline-storage` on a [`bowline_storage::SimDisk`]), what
+//! waits to be written there, and beside it what must be there by now.
+//!
+//! The replica's stream of writes waits in the process until a sync takes a portion of it, as at the log's
+//! thread of a server. What a crash leaves is for the real recovery to say; here it is held against what was
+//! promised: everything that was synced, and of the portion under way any first part (I18).
 
-use std::collections::{BTreeMap, VecDeque};
+mod durable;
+mod folder;
+
+use std::collections::VecDeque;
 
 use bowline_node::{RecoveredNode, StoredSnapshot};
-use bowline_raft::{
-    Entry, HardState, Index, Membership, NodeId, Payload, PersistId, Position, Recovered, SnapshotHeader, Term, Write,
-};
+use bowline_raft::{HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Write};
+use bowline_storage::Options;
 
 use crate::world::dice::Dice;
-use crate::world::oracle::digest;
+use durable::Durable;
+use folder::{Folder, Found, Trouble, brief};
 
-/// One write of the stream.
+/// One step of the stream.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     /// A snapshot from the leader, which precedes the write that needs it.
     File(StoredSnapshot),
     Write(PersistId, Write),
+    /// A snapshot of the own state machine is durable.
+    Compact(SnapshotHeader),
 }
 
 /// What a sync has made durable.
@@ -27,69 +36,67 @@ pub(crate) struct Synced {
     pub(crate) files: Vec<Index>,
 }
 
+/// How something that the disk was told to do has ended.
+#[derive(Debug)]
+pub(crate) enum Ended<T> {
+    Done(T),
+    /// There is no room: it must be tried again.
+    NoSpace,
+    /// The process must stop.
+    Failed(String),
+}
+
 /// What a crash did to the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
     /// Unsynced writes that are gone.
     pub(crate) lost: usize,
-    /// Whether the last surviving one was torn.
+    /// Whether a write was torn.
     pub(crate) torn: bool,
+    /// Entries that were acknowledged may be missing, which was not so before.
+    pub(crate) suspect: bool,
+    /// Nothing of it can be used any more, and why.
+    pub(crate) ruined: Option<String>,
 }
 
-/// What is durable.
-#[derive(Clone, Debug, Default)]
-struct Durable {
-    hard_state: HardState,
-    /// The log starts after this one.
-    base: Option<SnapshotHeader>,
-    entries: VecDeque<Entry>,
-    files: Vec<File>,
-    /// A bit of a file was flipped once: from then on they are looked at.
-    flipped: bool,
-    votes: BTreeMap<Term, NodeId>,
-    /// Where the log may have ended before a part of it was lost.
-    suspect: Option<Position>,
-    /// What was lost since.
-    owed: Vec<Position>,
-}
-
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Disk {
     durable: Durable,
+    folder: Folder,
     pending: VecDeque<Item>,
     /// How many of them the sync under way covers.
     syncing: Option<usize>,
+    /// How many of those the log has taken already: there was no room to go on.
+    taken: usize,
     /// A snapshot of the own state machine that is being stored, beside the stream.
     storing: VecDeque<StoredSnapshot>,
-    /// Sabotage for tests of the world: says that it has synced, and has not.
-    pub(crate) lies: bool,
-    lied: VecDeque<Item>,
+    /// What the next start will find, if that is known.
+    expected: Option<Recovered>,
     losses: u32,
-}
-
-/// A snapshot in its file, with the checksum that was written beside it.
-#[derive(Clone, Debug)]
-struct File {
-    snapshot: StoredSnapshot,
-    checksum: u64,
-}
-
-impl File {
-    fn of(snapshot: StoredSnapshot) -> File {
-        File { checksum: digest(&snapshot.data), snapshot }
-    }
-
-    fn is_rotten(&self) -> bool {
-        digest(&self.snapshot.data) != self.checksum
-    }
+    /// Sabotage for tests of the world: this bit of the snapshot is another when it is read, and nobody checks.
+    trusted_rot: Option<u64>,
 }
 
 impl Disk {
-    /// The disk of a founding member.
-    pub(crate) fn founding(membership: Membership) -> Disk {
-        let mut disk = Disk::default();
-        disk.durable.base = Some(SnapshotHeader { position: Position::ORIGIN, membership });
-        disk
+    /// The disk of a new member; `founders` as in [`bowline_storage::create`].
+    pub(crate) fn new(replica: NodeId, founders: Option<Membership>, options: &Options) -> Disk {
+        let base = founders.clone().map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
+        Disk {
+            durable: Durable::founding(base),
+            folder: Folder::found(replica, founders, options),
+            pending: VecDeque::new(),
+            syncing: None,
+            taken: 0,
+            storing: VecDeque::new(),
+            expected: None,
+            losses: 0,
+            trusted_rot: None,
+        }
+    }
+
+    /// Sabotage for tests of the world: it says that it has synced, and has not.
+    pub(crate) fn lies(&self) {
+        self.folder.lies();
     }
 
     pub(crate) fn write(&mut self, item: Item) {
@@ -107,121 +114,197 @@ impl Disk {
         true
     }
 
-    /// The sync under way has ended.
-    pub(crate) fn finish_sync(&mut self) -> Synced {
+    /// The sync under way ends.
+    pub(crate) fn finish_sync(&mut self) -> Ended<Synced> {
         let mut synced = Synced::default();
-        for _ in 0..self.syncing.take().unwrap_or(0) {
-            let Some(item) = self.pending.pop_front() else { break };
+        let Some(count) = self.syncing else { return Ended::Done(synced) };
+        match self.folder.work(self.pending.iter().take(count), &mut self.taken) {
+            Ok(()) => {}
+            Err(Trouble::NoSpace) => return Ended::NoSpace,
+            Err(Trouble::Fatal(why)) => return Ended::Failed(why),
+        }
+        (self.syncing, self.taken) = (None, 0);
+        for item in self.pending.drain(..count) {
             match &item {
                 Item::File(snapshot) => synced.files.push(snapshot.header.position.index),
                 Item::Write(id, _) => synced.up_to = Some(*id),
+                Item::Compact(_) => {}
             }
-            match self.lies {
-                true => self.lied.push_back(item),
-                false => self.durable.take(item),
-            }
+            self.durable.take(item);
         }
-        synced
+        Ended::Done(synced)
     }
 
     pub(crate) fn start_storing(&mut self, snapshot: StoredSnapshot) {
         self.storing.push_back(snapshot);
     }
 
-    /// The own snapshot is durable: the log before it may go.
-    pub(crate) fn finish_storing(&mut self) -> Option<Index> {
-        let snapshot = self.storing.pop_front()?;
-        let index = snapshot.header.position.index;
-        self.durable.keep_file(snapshot);
-        Some(index)
-    }
-
-    /// The process stops, but its machine doesn't: what was written is there.
-    pub(crate) fn stop(&mut self) {
-        self.syncing = None;
-        self.storing.clear();
-        for item in std::mem::take(&mut self.pending) {
-            self.durable.take(item);
+    /// The own snapshot becomes durable: soon the log before it may go.
+    pub(crate) fn finish_storing(&mut self) -> Ended<Option<Index>> {
+        let Some(snapshot) = self.storing.front() else { return Ended::Done(None) };
+        match self.folder.store(snapshot) {
+            Ok(()) => {}
+            Err(Trouble::NoSpace) => return Ended::NoSpace,
+            Err(Trouble::Fatal(why)) => return Ended::Failed(why),
         }
+        let index = self.storing.pop_front().map(|snapshot| {
+            let index = snapshot.header.position.index;
+            self.pending.push_back(Item::Compact(snapshot.header));
+            index
+        });
+        Ended::Done(index)
     }
 
     /// Sabotage for tests of the world: the last vote is gone.
-    pub(crate) fn forget_vote(&mut self) {
+    pub(crate) fn forget_vote(&mut self, found: &mut RecoveredNode) {
         self.durable.hard_state.voted_for = None;
+        found.raft.hard_state.voted_for = None;
     }
 
-    /// The process or the machine stops: of what was not synced a prefix survives.
-    pub(crate) fn crash(&mut self, dice: &mut Dice) -> Damage {
-        self.syncing = None;
-        self.lied.clear();
-        let all = self.pending.len();
-        let keep = match dice.below(4) {
-            0 => 0,
-            1 => all,
-            _ => dice.index(all + 1),
-        };
-        let mut damage = Damage { lost: all - keep, torn: false };
-        for item in self.pending.drain(..keep) {
-            self.durable.take(item);
-        }
-        if let Some(Item::Write(id, Write::Append(mut entries))) = self.pending.pop_front()
-            && entries.len() > 1
-            && dice.percent(70)
-        {
-            entries.truncate(1 + dice.index(entries.len() - 1));
-            self.durable.take(Item::Write(id, Write::Append(entries)));
-            damage.torn = true;
-        }
+    /// The process dies, somewhere in what it was doing; `power`: and the machine with it.
+    ///
+    /// # Errors
+    /// What the next process would find is not what was promised.
+    pub(crate) fn crash(&mut self, power: bool, dice: &mut Dice) -> Result<Damage, String> {
+        let underway: Vec<Item> = self.pending.drain(..self.syncing.take().unwrap_or(0)).collect();
+        let never_begun = self.pending.len();
         self.pending.clear();
-        // A file is there whole or not at all: it gets its name last.
-        for snapshot in std::mem::take(&mut self.storing) {
-            if dice.percent(50) {
-                self.durable.keep_file(snapshot);
-            }
+        let storing: Vec<StoredSnapshot> = self.storing.drain(..).collect();
+        self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, dice);
+        if power {
+            self.folder.lose_power(dice);
         }
-        damage
+        let mut damage = self.settle(underway, dice)?;
+        damage.lost += never_begun;
+        Ok(damage)
     }
 
-    /// A bit of the latest snapshot flips. Returns whether there is one.
-    pub(crate) fn rot(&mut self, bit: u64) -> bool {
-        let Some(file) = self.durable.files.last_mut().filter(|file| !file.snapshot.data.is_empty()) else {
-            return false;
+    /// The next write goes wrong (D9).
+    pub(crate) fn fail_soon(&self, dice: &mut Dice) {
+        self.folder.fail_soon(dice);
+    }
+
+    /// What was written and not synced is seen, and will never be on the disk.
+    pub(crate) fn forget_dirty(&self) {
+        self.folder.forget_dirty();
+    }
+
+    /// Bits flip in a segment of the log (D3, D4), a snapshot (D5), or in the identity or the copy of term and
+    /// vote (D6), of a replica that doesn't run. Says in which file, if there is one, and what that did.
+    ///
+    /// # Errors
+    /// What the next process would find is neither whole nor said to be damaged.
+    pub(crate) fn rot(&mut self, where_to: Rot, dice: &mut Dice) -> Result<Option<(String, Damage)>, String> {
+        let is_meant = |path: &str| match where_to {
+            Rot::Log => path.ends_with(".seg"),
+            Rot::Snapshot => path.ends_with(".snap"),
+            Rot::Vote => path == "hard-state" || path == "identity",
         };
-        let mut data = file.snapshot.data.to_vec();
-        let at = bit % (data.len() as u64 * 8);
-        data[(at / 8) as usize] ^= 1 << (at % 8);
-        file.snapshot.data = data.into();
-        self.durable.flipped = true;
-        true
+        let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };
+        let damage = self.settle(Vec::new(), dice)?;
+        Ok(Some((path, damage)))
     }
 
-    /// Whether a snapshot that the log relies on fails its checksum.
-    pub(crate) fn is_rotten(&self) -> bool {
-        self.durable.flipped && self.durable.files.iter().any(File::is_rotten)
+    /// Sabotage for tests of the world: a bit of the snapshot flips, and nobody checks.
+    pub(crate) fn rot_unseen(&mut self, bit: u64) {
+        self.trusted_rot = Some(bit);
     }
 
-    /// A sector of the log rots: it and all after it can't be read any more, but how far the log reached is
-    /// known. Returns what was lost first; `None` if the log is empty. Nothing is on its way to the disk.
-    pub(crate) fn rot_log(&mut self, dice: &mut Dice) -> Option<Position> {
-        let durable = &mut self.durable;
-        let last = durable.entries.back()?.position();
-        let within = if dice.percent(60) { durable.entries.len().min(5) } else { durable.entries.len() };
-        let keep = durable.entries.len() - 1 - dice.index(within);
-        let first = durable.entries[keep].position();
-        durable.owed.extend(durable.entries.range(keep..).map(Entry::position));
-        durable.entries.truncate(keep);
-        durable.suspect = durable.suspect.max(Some(last));
-        Some(first)
+    /// Whether an empty folder is refused where this member's should be.
+    pub(crate) fn refuses_nothing(&self) -> bool {
+        self.folder.refuses_nothing()
+    }
+
+    /// Bounds the disk to so many further bytes, or not at all; then nothing is planned to go wrong either.
+    pub(crate) fn limit(&mut self, more: Option<u64>) -> Ended<()> {
+        self.folder.limit(more);
+        if more.is_none() {
+            self.folder.calm();
+        }
+        match self.folder.tend() {
+            Err(Trouble::Fatal(why)) => Ended::Failed(why),
+            _ => Ended::Done(()),
+        }
+    }
+
+    /// Whether clients' writes and leaders' entries have a place.
+    pub(crate) fn has_room(&self) -> bool {
+        self.folder.has_room()
+    }
+
+    /// Holds what the next start will find against what must be there: everything that was synced, and a first
+    /// part of what was under way.
+    fn settle(&mut self, underway: Vec<Item>, dice: &mut Dice) -> Result<Damage, String> {
+        let mut damage = Damage::default();
+        let found = match self.folder.rehearse(dice)? {
+            Ok(found) => found,
+            Err(error) if self.folder.damaged => {
+                damage.ruined = Some(error.to_string());
+                return Ok(damage);
+            }
+            Err(error) => return Err(format!("it can't be opened any more: {error}")),
+        };
+        damage.torn = found.torn;
+        let Found { recovered, .. } = found;
+        let mut votes = vec![self.durable.hard_state];
+        votes.extend(underway.iter().filter_map(|item| match item {
+            Item::Write(_, Write::HardState(hard_state)) => Some(*hard_state),
+            _ => None,
+        }));
+        let whole = self.folder.damaged.then(|| self.durable.clone());
+        let steps = single_steps(underway);
+        damage.lost = steps.len();
+        let mut voted = 0;
+        let mut steps = steps.into_iter();
+        let matches = loop {
+            if self.durable.is_the_log_of(&recovered) && self.durable.suspect.is_some() == recovered.suspect.is_some() {
+                break true;
+            }
+            let Some(step) = steps.next() else { break false };
+            voted += usize::from(matches!(step, Item::Write(_, Write::HardState(_))));
+            self.durable.take(step);
+            damage.lost -= 1;
+        };
+        if !matches {
+            let promised = format!("{} to {}", self.durable.base(), self.durable.last());
+            let Some(whole) = whole else {
+                return Err(format!("it holds {}, of what was promised up to {promised}", brief(&recovered)));
+            };
+            self.durable = whole;
+            voted = 0;
+            self.lose(&recovered)?;
+            damage.suspect = recovered.suspect.is_some();
+        }
+        if !votes[voted..].contains(&recovered.hard_state) {
+            return Err(format!("it holds {}, and was told {:?}", brief(&recovered), &votes[voted..]));
+        }
+        self.durable.set_hard_state(recovered.hard_state);
+        self.expected = Some(recovered);
+        Ok(damage)
+    }
+
+    /// Bits have flipped: less may be left, but then it must be known.
+    fn lose(&mut self, recovered: &Recovered) -> Result<(), String> {
+        let last = self.durable.last();
+        let left = recovered.entries.last().map(|entry| entry.index);
+        let left = left.or(recovered.snapshot.as_ref().map(|header| header.position.index)).unwrap_or_default();
+        let reaches = |reach: Position| reach.index >= last.index && reach.term >= last.term;
+        match recovered.suspect {
+            None if left < last.index => {
+                return Err(format!("it has lost {last}, and doesn't know: {}", brief(recovered)));
+            }
+            Some(reach) if !reaches(reach) => {
+                return Err(format!("it reached {last}, and is said to have reached {reach} at most"));
+            }
+            _ => {}
+        }
+        self.durable.is_left_with(recovered);
+        Ok(())
     }
 
     /// Whether this was lost and not brought back.
     pub(crate) fn owes(&self, position: Position) -> bool {
-        self.durable.owed.contains(&position)
-    }
-
-    /// A process finds that the log has lost something, and will say so.
-    pub(crate) fn note_suspicion(&mut self) {
-        self.losses += u32::from(self.is_suspect());
+        self.durable.owes(position)
     }
 
     /// How often a process has found that the log has lost something.
@@ -236,23 +319,48 @@ impl Disk {
 
     /// The disk as it is now, for a copy.
     pub(crate) fn image(&self) -> Disk {
-        Disk { durable: self.durable.clone(), ..Disk::default() }
+        Disk {
+            durable: self.durable.clone(),
+            folder: self.folder.image(),
+            pending: VecDeque::new(),
+            syncing: None,
+            taken: 0,
+            storing: VecDeque::new(),
+            expected: None,
+            losses: self.losses,
+            trusted_rot: None,
+        }
     }
 
-    /// What a process finds when it starts.
-    pub(crate) fn recover(&self) -> RecoveredNode {
-        let durable = &self.durable;
-        let file = durable.files.iter().map(|file| &file.snapshot).rev();
-        let file = file.clone().find(|file| durable.holds(file.header.position));
-        let (snapshot, data) = match file {
-            Some(file) => (Some(file.header.clone()), Some(file.data.clone())),
-            None => (durable.base.clone(), None),
-        };
-        let base = snapshot.as_ref().map_or(Index(0), |header| header.position.index);
-        let entries: Vec<Entry> = durable.entries.iter().filter(|entry| entry.index > base).cloned().collect();
-        let (hard_state, suspect) = (durable.hard_state, durable.suspect);
-        let raft = Recovered { hard_state, snapshot, entries, applied: base, suspect };
-        RecoveredNode { raft, snapshot: data }
+    /// A process starts. `readable`: whether it can read all that is there.
+    ///
+    /// # Errors
+    /// It can't start now. `Ok(Err)`: it finds something else than what is there.
+    pub(crate) fn start(&mut self, readable: bool, dice: &mut Dice) -> Result<Result<RecoveredNode, String>, String> {
+        if !readable {
+            self.folder.fail_to_read(dice);
+        }
+        let opened = self.folder.open();
+        self.folder.calm();
+        let mut found = opened?;
+        if let Some(expected) = &self.expected
+            && *expected != found.raft
+        {
+            return Ok(Err(format!("it starts with {}, and held {}", brief(&found.raft), brief(expected))));
+        }
+        self.losses += u32::from(self.is_suspect());
+        if let Some((bit, data)) = self.trusted_rot.zip(found.snapshot.as_mut().filter(|data| !data.is_empty())) {
+            let mut bytes = data.to_vec();
+            let at = bit % (bytes.len() as u64 * 8);
+            bytes[(at / 8) as usize] ^= 1 << (at % 8);
+            *data = bytes.into();
+        }
+        Ok(Ok(found))
+    }
+
+    /// The process gives up after it has looked at the folder.
+    pub(crate) fn close(&mut self) {
+        self.folder.close();
     }
 
     /// The term of the durable entry at `index`; `None` beyond the end and below the log's start.
@@ -265,21 +373,12 @@ impl Disk {
     }
 
     pub(crate) fn last(&self) -> Position {
-        self.durable.entries.back().map_or(self.durable.base(), Entry::position)
+        self.durable.last()
     }
 
     /// The configuration as of `index`, as far as the disk knows it, and every later one.
     pub(crate) fn memberships_since(&self, index: Index) -> Vec<&Membership> {
-        let mut found: Vec<&Membership> = self.durable.base.iter().map(|header| &header.membership).collect();
-        for entry in &self.durable.entries {
-            if let Payload::Membership(membership) = &entry.payload {
-                if entry.index <= index {
-                    found.clear();
-                }
-                found.push(membership);
-            }
-        }
-        found
+        self.durable.memberships_since(index)
     }
 
     pub(crate) fn hard_state(&self) -> HardState {
@@ -297,65 +396,21 @@ impl Disk {
     }
 }
 
-impl Durable {
-    fn base(&self) -> Position {
-        self.base.as_ref().map_or(Position::ORIGIN, |header| header.position)
-    }
+/// Where bits flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rot {
+    Log,
+    Snapshot,
+    Vote,
+}
 
-    fn term_at(&self, index: Index) -> Option<Term> {
-        let base = self.base();
-        if index == base.index {
-            return Some(base.term);
+/// The records that may be on the disk one without the next.
+fn single_steps(items: Vec<Item>) -> Vec<Item> {
+    let single = |item| match item {
+        Item::Write(id, Write::Append(entries)) => {
+            entries.into_iter().map(|entry| Item::Write(id, Write::Append(vec![entry]))).collect()
         }
-        let offset = index.0.checked_sub(base.index.0 + 1)?;
-        self.entries.get(usize::try_from(offset).ok()?).map(|entry| entry.term)
-    }
-
-    fn holds(&self, position: Position) -> bool {
-        self.term_at(position.index) == Some(position.term)
-    }
-
-    fn take(&mut self, item: Item) {
-        match item {
-            Item::File(snapshot) => self.files.push(File::of(snapshot)),
-            Item::Write(_, Write::HardState(hard_state)) => {
-                self.hard_state = hard_state;
-                if let Some(candidate) = hard_state.voted_for {
-                    self.votes.insert(hard_state.term, candidate);
-                }
-            }
-            Item::Write(_, Write::Truncate { from }) => {
-                while self.entries.back().is_some_and(|entry| entry.index >= from) {
-                    self.entries.pop_back();
-                }
-            }
-            Item::Write(_, Write::Append(entries)) => self.entries.extend(entries),
-            Item::Write(_, Write::Repaired) => {
-                self.suspect = None;
-                self.owed.clear();
-            }
-            Item::Write(_, Write::Snapshot(header)) => {
-                self.files.retain(|file| file.snapshot.header == header);
-                assert!(!self.files.is_empty(), "a snapshot is stored before the log relies on it");
-                self.entries.clear();
-                self.base = Some(header);
-            }
-        }
-    }
-
-    /// A snapshot of the own state takes the place of the log before it.
-    fn keep_file(&mut self, snapshot: StoredSnapshot) {
-        let position = snapshot.header.position;
-        if position.index <= self.base().index && self.base() != position {
-            return;
-        }
-        assert!(self.holds(position), "a snapshot never reaches beyond what is durable in the log");
-        while self.entries.front().is_some_and(|entry| entry.index <= position.index) {
-            self.entries.pop_front();
-        }
-        self.base = Some(snapshot.header.clone());
-        self.files.retain(|file| file.snapshot.header.position.index > position.index);
-        self.files.push(File::of(snapshot));
-        self.files.sort_by_key(|file| file.snapshot.header.position.index);
-    }
+        item => vec![item],
+    };
+    items.into_iter().flat_map(single).collect()
 }

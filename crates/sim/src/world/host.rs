@@ -8,7 +8,7 @@ use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, Po
 
 use crate::world::clock::{Clock, Moment};
 use crate::world::coverage::Fault;
-use crate::world::disk::{Disk, Item};
+use crate::world::disk::{Damage, Disk, Ended, Item};
 use crate::world::leader_rules::{Matches, speaker, takes_no_more_than_it_may};
 use crate::world::machine::Machine;
 use crate::world::mangle::mangled;
@@ -60,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) slow_until: Moment,
     /// The next sync fails.
     pub(crate) fail_sync: bool,
+    /// The message that it takes now had entries for which there is no room.
+    left_entries: bool,
     /// It is configured in its own way, not like the others.
     pub(crate) own_ways: bool,
     /// It is broken for good: nothing starts it.
@@ -77,10 +79,13 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(at: usize, founders: Option<Membership>, plan: &Plan) -> Host {
-        let mut disk = founders.map_or_else(Disk::default, Disk::founding);
-        disk.lies = plan.sabotage == Some(Sabotage::LyingDisks);
+        let id = NodeId(at as u64 + 1);
+        let disk = Disk::new(id, founders, &plan.storage);
+        if plan.sabotage == Some(Sabotage::LyingDisks) {
+            disk.lies();
+        }
         Host {
-            id: NodeId(at as u64 + 1),
+            id,
             life: 0,
             node: None,
             lost: false,
@@ -97,6 +102,7 @@ impl Host {
             backlog: Vec::new(),
             slow_until: 0,
             fail_sync: false,
+            left_entries: false,
             own_ways: false,
             stays_down: false,
             unreadable: 0,
@@ -109,7 +115,7 @@ impl Host {
 
     /// Nobody may count on its disk any more.
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost || self.disk.is_rotten()
+        self.lost
     }
 
     /// Keeps a copy of the disk, if there is none yet.
@@ -212,13 +218,15 @@ impl World<'_> {
         it.held.clear();
         it.backlog.clear();
         it.tokens.clear();
-        let mut damage = Default::default();
-        if power && self.plan.disk.lost_writes {
-            damage = it.disk.crash(&mut self.chances.disk);
-        } else {
-            it.disk.stop();
-        }
         self.leading.retain(|leader| *leader != host);
+        let it = &mut self.hosts[host];
+        match it.disk.crash(power && self.plan.disk.lost_writes, &mut self.chances.disk) {
+            Ok(damage) => self.has_crashed(host, &damage),
+            Err(what) => self.judge(Err((Rule::RestartKeepsPromises, format!("n{} crashes: {what}", host + 1)))),
+        }
+    }
+
+    fn has_crashed(&mut self, host: usize, damage: &Damage) {
         if damage.lost > 0 {
             self.coverage.struck(Fault::LostWrites);
         }
@@ -229,6 +237,7 @@ impl World<'_> {
             (0, false) => "CRASHES".to_owned(),
             (lost, torn) => format!("CRASHES, {lost} unsynced writes lost{}", if torn { ", one torn" } else { "" }),
         });
+        self.is_damaged(host, damage);
     }
 
     /// Stops a process without its knowing, as SIGSTOP does.
@@ -292,7 +301,8 @@ impl World<'_> {
             return;
         }
         let Some(event) = self.unless_paused(to, Event::Message { from, to, message }) else { return };
-        if let Event::Message { from, message, .. } = event {
+        if let Event::Message { from, mut message, .. } = event {
+            self.hosts[to].left_entries = !self.hosts[to].disk.has_room() && leave_entries(&mut message);
             self.tell(Some(to), || format!("<- n{} {}", from + 1, describe(&message)));
             self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });
         }
@@ -331,15 +341,13 @@ impl World<'_> {
             let _ = self.unless_paused(host, Event::Synced { host, life });
             return;
         }
-        if std::mem::take(&mut self.hosts[host].fail_sync) {
-            self.tell(Some(host), || "its disk fails to sync: it stops".to_owned());
-            self.crash(host, true);
-            let at = self.now + self.chances.nemesis.between(100 * MILLI, 3 * SECOND);
-            self.queue.push(at, Event::Start { host });
-            return;
-        }
         let it = &mut self.hosts[host];
-        let synced = it.disk.finish_sync();
+        if std::mem::take(&mut it.fail_sync) {
+            it.disk.fail_soon(&mut self.chances.disk);
+        }
+        let ended = it.disk.finish_sync();
+        let Some(synced) = self.unless_stuck(host, ended, Event::Synced { host, life }) else { return };
+        let it = &self.hosts[host];
         if let Some(up_to) = synced.up_to {
             self.model.durable(it.id, up_to);
         }
@@ -361,6 +369,37 @@ impl World<'_> {
         self.sync(host);
     }
 
+    /// What the disk has done; `None` if it couldn't: for want of room it tries `again` later, else the process
+    /// stops.
+    fn unless_stuck<T>(&mut self, host: usize, ended: Ended<T>, again: Event) -> Option<T> {
+        match ended {
+            Ended::Done(done) => Some(done),
+            Ended::NoSpace => {
+                self.tell(Some(host), || "has no room on its disk: it waits for some".to_owned());
+                let at = self.now + self.chances.disk.between(10 * MILLI, 250 * MILLI);
+                self.queue.push(at, again);
+                None
+            }
+            Ended::Failed(why) => {
+                self.stop_for(host, &why);
+                None
+            }
+        }
+    }
+
+    /// D9: what is durable is unknown, so the process stops.
+    pub(crate) fn stop_for(&mut self, host: usize, why: &str) {
+        self.coverage.struck(Fault::SyncError);
+        self.tell(Some(host), || format!("its disk fails, it stops: {why}"));
+        if self.chances.disk.percent(50) {
+            self.hosts[host].disk.forget_dirty();
+        }
+        let power = self.chances.disk.percent(50);
+        self.crash(host, power);
+        let at = self.now + self.chances.nemesis.between(100 * MILLI, 3 * SECOND);
+        self.queue.push(at, Event::Start { host });
+    }
+
     fn release_held(&mut self, host: usize) {
         let durable = self.hosts[host].durable;
         while self.hosts[host].held.front().is_some_and(|(after, _, _)| *after <= durable) {
@@ -373,7 +412,8 @@ impl World<'_> {
         if self.hosts[host].life != life || self.unless_paused(host, Event::Stored { host, life }).is_none() {
             return;
         }
-        if let Some(index) = self.hosts[host].disk.finish_storing() {
+        let ended = self.hosts[host].disk.finish_storing();
+        if let Some(Some(index)) = self.unless_stuck(host, ended, Event::Stored { host, life }) {
             self.step(host, NodeInput::SnapshotStored { index });
         }
     }
@@ -404,6 +444,9 @@ impl World<'_> {
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.now), input, &mut effects);
         let applied = node.raft().last_applied() > before;
+        if std::mem::take(&mut it.left_entries) {
+            effects.retain(|effect| !is_append_reply(effect));
+        }
         for effect in &effects {
             if let NodeEffect::Persist { write, .. } = effect {
                 self.observe_write(host, write);
@@ -691,6 +734,23 @@ impl World<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// A disk that is full: the leader is heard, but its entries have no place here. It sends them again.
+/// Returns whether there were some: then its answer must not leave. It would say that nothing of them arrived,
+/// and they would come again at once, with what follows them, in a storm that nothing ends but room.
+fn leave_entries(message: &mut NodeMessage) -> bool {
+    match message {
+        NodeMessage::Raft(bowline_raft::Message { body: Body::AppendEntries(append), .. }) => {
+            !std::mem::take(&mut append.entries).is_empty()
+        }
+        _ => false,
+    }
+}
+
+fn is_append_reply(effect: &NodeEffect) -> bool {
+    matches!(effect, NodeEffect::Send { message: NodeMessage::Raft(message), .. }
+        if matches!(message.body, Body::AppendEntriesReply(_)))
 }
 
 /// For requests that arrive at a paused process.

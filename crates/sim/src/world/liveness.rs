@@ -107,7 +107,19 @@ impl World<'_> {
                 core.insert(host);
             }
         }
+        self.add_candidates(&mut core);
         core
+    }
+
+    /// A majority of every group is not always enough: whoever has the most up-to-date log refuses its vote to all
+    /// others, and a learner does not stand. Then the core can elect nobody without somebody more.
+    fn add_candidates(&self, core: &mut BTreeSet<usize>) {
+        for host in (0..self.hosts.len()).filter(|host| !self.hosts[*host].is_lost()) {
+            if self.can_elect(core) {
+                return;
+            }
+            core.insert(host);
+        }
     }
 
     fn make_whole(&mut self, core: &BTreeSet<usize>) {
@@ -155,6 +167,7 @@ impl World<'_> {
         if self.plan.clocks == Clocks::True {
             self.hosts[host].clock.retune(self.now, 0);
         }
+        self.limit_disk(host, None);
         self.start(host);
         self.resume(host, life, false);
         // A sync that hung on a slow disk ends.

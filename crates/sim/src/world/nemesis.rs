@@ -6,6 +6,7 @@ use bowline_raft::{Body, Index, Message, NodeId, Position, Term};
 use crate::world::ambush::Succession;
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
+use crate::world::disk::Rot;
 use crate::world::host::Asker;
 use crate::world::network::Link;
 use crate::world::oracle::Rule;
@@ -38,6 +39,8 @@ pub(crate) enum Mending {
         left: u64,
     },
     Succession(Succession),
+    /// There is room on the disk again.
+    Room(usize),
     /// The operator thinks better of a change.
     Regret,
     /// It looks for someone midway, so many times more.
@@ -95,6 +98,7 @@ impl World<'_> {
             | Fault::Wipe
             | Fault::RottenLog
             | Fault::RottenSnapshot
+            | Fault::RottenVote
             | Fault::ReadError
             | Fault::SlowApply => self.strike_disk(fault),
             Fault::Drift | Fault::WildClock => self.strike_clock(fault),
@@ -280,12 +284,16 @@ impl World<'_> {
     fn strike_disk(&mut self, fault: Fault) -> bool {
         let victim = self.victim();
         match fault {
-            Fault::SyncError => self.hosts[victim].fail_sync = true,
+            Fault::SyncError => {
+                self.hosts[victim].fail_sync = true;
+                return false;
+            }
             Fault::DiskFull => {
-                self.tell(Some(victim), || "its disk is full".to_owned());
-                self.crash(victim, false);
-                let at = self.now + self.span();
-                self.queue.push(at, Event::Start { host: victim });
+                let more = self.chances.nemesis.below(self.plan.storage.segment_bytes * 2);
+                self.tell(Some(victim), || format!("its disk takes {more} bytes more, and is full then"));
+                self.limit_disk(victim, Some(more));
+                let until = self.now + self.span();
+                self.later(until, Mending::Room(victim));
             }
             Fault::SlowDisk => {
                 self.hosts[victim].slow_until = self.now + self.span();
@@ -301,11 +309,9 @@ impl World<'_> {
                 self.restart_soon(victim);
                 return false;
             }
-            Fault::RottenLog => return self.rot_log(victim),
-            Fault::RottenSnapshot => {
-                self.rot(victim);
-                return false;
-            }
+            Fault::RottenLog => return self.rot(victim, Rot::Log),
+            Fault::RottenSnapshot => return self.rot(victim, Rot::Snapshot),
+            Fault::RottenVote => return self.rot(victim, Rot::Vote),
             _ => return self.wipe(victim),
         }
         true
@@ -412,6 +418,7 @@ impl World<'_> {
                 self.network.cut(&links);
             }
             Mending::Clients(host) => self.network.cut_clients(host, false),
+            Mending::Room(host) => self.limit_disk(host, None),
             Mending::Wide(link) => self.network.narrow(link, 0),
             Mending::Flap { link, cut, until } => self.flap(link, cut, until),
             Mending::CrashAgain { host, left } => {

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 
 use bowline_node::NodeInput;
-use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId};
+use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId, Position};
 
 use crate::world::coverage::Fault;
 use crate::world::host::Asker;
 use crate::world::nemesis::Mending;
+use crate::world::oracle::Rule;
 use crate::world::stage::{Event, World};
 
 /// Most voters of any group that is asked for.
@@ -118,6 +119,10 @@ impl World<'_> {
         if !self.may_lose(host) {
             return false;
         }
+        if !self.hosts[host].disk.refuses_nothing() {
+            let what = format!("n{} starts from nothing, as if it had promised nothing", host + 1);
+            self.judge(Err((Rule::RestartKeepsPromises, what)));
+        }
         self.lose(host);
         true
     }
@@ -134,8 +139,37 @@ impl World<'_> {
         let in_force = self.memberships_in_force();
         self.hosts[host].lost = true;
         let survives = in_force.iter().all(|group| self.is_alive(group));
+        let left = (0..self.hosts.len()).filter(|host| !self.hosts[*host].is_lost()).collect();
+        let elect = self.can_elect(&left);
         self.hosts[host].lost = false;
-        survives
+        survives && elect
+    }
+
+    /// Whether these could elect one of them if they were all well: somebody whose own configuration lets it
+    /// stand, and in which those whose logs are not newer have a quorum.
+    pub(crate) fn can_elect(&self, hosts: &BTreeSet<usize>) -> bool {
+        let able: BTreeSet<usize> = hosts.iter().copied().filter(|host| !self.hosts[*host].disk.is_suspect()).collect();
+        able.iter().any(|candidate| {
+            let (last, membership) = self.log_of(*candidate);
+            let votes = |id: NodeId| {
+                let host = id.0 as usize - 1;
+                able.contains(&host) && self.log_of(host).0 <= last
+            };
+            let voters = membership.voters();
+            !voters.is_empty()
+                && voters.contains(&self.hosts[*candidate].id)
+                && membership.quorum().is_reached_by(votes)
+        })
+    }
+
+    /// Where a replica's log ends, and the configuration in it.
+    fn log_of(&self, host: usize) -> (Position, Membership) {
+        let it = &self.hosts[host];
+        if it.node.is_some() {
+            return (it.shadow.last(), it.shadow.membership().clone());
+        }
+        let last = it.disk.last();
+        (last, it.disk.memberships_since(last.index).last().map_or_else(Membership::default, |last| (*last).clone()))
     }
 
     /// A disk is lost; a new replica takes its place.

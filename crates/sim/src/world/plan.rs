@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bowline_node::NodeConfig;
 use bowline_raft::{Config, DriftBound, NodeId};
+use bowline_storage::Options;
 
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
@@ -33,6 +34,7 @@ pub struct Plan {
     pub(crate) clocks: Clocks,
     pub(crate) network: NetworkPlan,
     pub(crate) disk: DiskPlan,
+    pub(crate) storage: Options,
     pub(crate) workload: Workload,
     /// Kinds of fault that strike by themselves, and their mean distance.
     pub(crate) faults: Vec<(Fault, Moment)>,
@@ -191,6 +193,7 @@ impl Plan {
             clocks,
             network,
             disk,
+            storage: draw_storage(&mut Dice::new(seed, 8)),
             workload,
             faults,
             sabotage,
@@ -240,6 +243,7 @@ impl Plan {
                 mangled: 0,
             },
             disk: DiskPlan { sync_low: 500 * MICRO, sync_high: 1_500 * MICRO, partial: false, lost_writes: true },
+            storage: Options { segment_bytes: 256 << 10, reserve_bytes: 16 << 10, max_spares: 2 },
             workload: Workload {
                 clients: 10,
                 keys: 100,
@@ -480,6 +484,12 @@ impl DiskPlan {
     }
 }
 
+/// Segments are small: what a log does at their ends is what matters, and each crash reads them all.
+fn draw_storage(dice: &mut Dice) -> Options {
+    let segment_bytes = dice.pick(&[4 << 10, 8 << 10, 16 << 10, 16 << 10, 64 << 10]).expect("some");
+    Options { segment_bytes, reserve_bytes: dice.between(512, segment_bytes / 4), max_spares: 1 + dice.index(3) }
+}
+
 impl Workload {
     fn drawn(dice: &mut Dice, settings: &Settings) -> Workload {
         let value_low = dice.magnitude(1, 64);
@@ -541,11 +551,12 @@ fn draw_faults(dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault,
         RottenLog,
         RottenSnapshot,
         ReadError,
+        RottenVote,
     ];
     let mut faults = Vec::new();
     for kind in kinds {
         let mean = match kind {
-            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull | RottenSnapshot | SlowApply => {
+            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull | RottenSnapshot | RottenVote | SlowApply => {
                 dice.between(10, 60) * election
             }
             _ => dice.magnitude(2, 60) * election,

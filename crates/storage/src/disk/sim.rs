@@ -64,6 +64,14 @@ pub enum Injection {
         /// How far off, in sectors.
         by: u64,
     },
+    /// The process dies just before the operation of this kind after `skip` others: it fails, and so does
+    /// all that the process would do after it, until [`SimDisk::calm`].
+    Die {
+        /// Which kind.
+        operation: Operation,
+        /// How many of the kind succeed before.
+        skip: u64,
+    },
     /// The sync after `skip` others says that it has, and has not.
     Lie {
         /// How many syncs are honest before.
@@ -105,6 +113,10 @@ struct State {
     capacity: Option<u64>,
     counts: BTreeMap<Operation, u64>,
     injections: Vec<Planned>,
+    /// Whoever used it is dead: nothing is done any more.
+    dead: bool,
+    /// Every sync says that it has, and has not.
+    lies: bool,
 }
 
 /// An injection with the count at which it strikes.
@@ -190,16 +202,26 @@ fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
 impl State {
     /// Counts an operation; an injection may strike.
     fn count(&mut self, operation: Operation) -> Option<Injection> {
+        if self.dead {
+            return Some(Injection::Fail { operation, skip: 0 });
+        }
         let count = self.counts.entry(operation).or_insert(0);
         let at = *count;
         *count += 1;
+        if self.injections.is_empty() {
+            return None;
+        }
         let struck = self.injections.iter().position(|planned| planned.operation == operation && planned.at == at)?;
-        Some(self.injections.remove(struck).injection)
+        let injection = self.injections.remove(struck).injection;
+        self.dead = matches!(injection, Injection::Die { .. });
+        Some(injection)
     }
 
     fn attempt(&mut self, operation: Operation, verb: &'static str, path: &str) -> Result<(), DiskError> {
         match self.count(operation) {
-            Some(Injection::Fail { .. }) => Err(error(verb, path, DiskErrorKind::Io, "injected I/O error")),
+            Some(Injection::Fail { .. } | Injection::Die { .. }) => {
+                Err(error(verb, path, DiskErrorKind::Io, "injected I/O error"))
+            }
             _ => Ok(()),
         }
     }
@@ -249,6 +271,7 @@ impl SimDisk {
     pub fn fork(&self) -> SimDisk {
         let mut state = self.state().clone();
         state.locked.clear();
+        (state.injections, state.dead) = (Vec::new(), false);
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -287,6 +310,7 @@ impl SimDisk {
             durable_names: names.clone(),
             names,
             capacity: state.capacity,
+            lies: state.lies,
             ..State::default()
         };
         SimDisk { state: Arc::new(Mutex::new(crashed)) }
@@ -307,12 +331,30 @@ impl SimDisk {
     pub fn inject(&self, injection: Injection) {
         let mut state = self.state();
         let (operation, skip) = match injection {
-            Injection::Fail { operation, skip } => (operation, skip),
+            Injection::Fail { operation, skip } | Injection::Die { operation, skip } => (operation, skip),
             Injection::Misdirect { skip, .. } => (Operation::Write, skip),
             Injection::Lie { skip } => (Operation::Sync, skip),
         };
         let at = state.counts.get(&operation).copied().unwrap_or(0) + skip;
         state.injections.push(Planned { injection, operation, at });
+    }
+
+    /// Whether a loss of power now could take anything away.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        let state = self.state();
+        !state.pending_names.is_empty() || state.inodes.values().any(|inode| inode.now != inode.durable)
+    }
+
+    /// Takes back what was planned and has not struck yet. What has died lives again.
+    pub fn calm(&self) {
+        let mut state = self.state();
+        (state.injections, state.dead) = (Vec::new(), false);
+    }
+
+    /// From now on every sync of a file says that it has, and has not; or no more.
+    pub fn set_lies(&self, lies: bool) {
+        self.state().lies = lies;
     }
 
     /// How many operations of a kind there were.
@@ -567,7 +609,7 @@ impl File for SimFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         let mut state = self.state();
         let offset = match state.count(Operation::Write) {
-            Some(Injection::Fail { .. }) => {
+            Some(Injection::Fail { .. } | Injection::Die { .. }) => {
                 return Err(error("write", &self.path, DiskErrorKind::Io, "injected I/O error"));
             }
             Some(Injection::Misdirect { by, .. }) => offset + by * SECTOR as u64,
@@ -589,10 +631,11 @@ impl File for SimFile {
     fn sync_data(&mut self) -> Result<(), DiskError> {
         let mut state = self.state();
         match state.count(Operation::Sync) {
-            Some(Injection::Fail { .. }) => {
+            Some(Injection::Fail { .. } | Injection::Die { .. }) => {
                 return Err(error("sync", &self.path, DiskErrorKind::Io, "injected I/O error"));
             }
             Some(Injection::Lie { .. }) => return Ok(()),
+            _ if state.lies => return Ok(()),
             _ => {}
         }
         let inode = state.inode(self.inode, "sync", &self.path)?;

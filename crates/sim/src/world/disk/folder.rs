@@ -1,0 +1,316 @@
+//! A replica's data folder: the log and the snapshots of `bowline-storage`, on a disk that is simulated.
+
+use std::fmt;
+
+use bowline_node::{RecoveredNode, StoredSnapshot};
+use bowline_raft::{Membership, NodeId, Random, Recovered, Write};
+use bowline_storage::{
+    ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
+    SimDisk, SnapshotError, Snapshots, create, open,
+};
+
+use super::Item;
+use crate::world::dice::Dice;
+
+const CLUSTER: ClusterId = ClusterId(0xb0);
+/// Room that must be left on a full disk for entries to be taken, in parts of a segment.
+const PORTION: u64 = 8;
+
+/// Why something isn't on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// There is no room for it. The same once more will do when there is.
+    NoSpace,
+    /// Nobody knows what is durable: the process must stop.
+    Fatal(String),
+}
+
+impl From<LogError> for Trouble {
+    fn from(error: LogError) -> Trouble {
+        match error {
+            LogError::NoSpace(_) => Trouble::NoSpace,
+            error => Trouble::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl From<SnapshotError> for Trouble {
+    fn from(error: SnapshotError) -> Trouble {
+        match &error {
+            SnapshotError::Disk(disk) if disk.is_no_space() => Trouble::NoSpace,
+            _ => Trouble::Fatal(error.to_string()),
+        }
+    }
+}
+
+/// What a start finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    pub(super) torn: bool,
+}
+
+impl Found {
+    fn of(recovery: Recovery) -> Found {
+        let torn = recovery.findings.iter().any(Finding::is_torn_write);
+        Found { recovered: recovery.recovered, torn }
+    }
+}
+
+/// The folder, and what a running process has open of it.
+pub(super) struct Folder {
+    disk: SimDisk,
+    replica: NodeId,
+    options: Options,
+    opened: Option<(Log<SimDisk>, Snapshots<SimDisk>)>,
+    /// The disk had no room for the next segment.
+    full: bool,
+    /// Bits were flipped at some time: what is found may be less than what was written.
+    pub(super) damaged: bool,
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder").field("replica", &self.replica).field("files", &self.disk.files()).finish()
+    }
+}
+
+impl Folder {
+    /// A new member's.
+    pub(super) fn found(replica: NodeId, founders: Option<Membership>, options: &Options) -> Folder {
+        let disk = SimDisk::new();
+        let identity = Identity { cluster: CLUSTER, replica, incarnation: replica.0 };
+        create(&disk, &identity, founders, options).expect("an empty disk without a bound takes a folder");
+        Folder { disk, replica, options: options.clone(), opened: None, full: false, damaged: false }
+    }
+
+    /// As it is now, for a copy.
+    pub(super) fn image(&self) -> Folder {
+        Folder {
+            disk: self.disk.fork(),
+            replica: self.replica,
+            options: self.options.clone(),
+            opened: None,
+            full: false,
+            damaged: self.damaged,
+        }
+    }
+
+    /// From now on the disk says that it has synced, and has not.
+    pub(super) fn lies(&self) {
+        self.disk.set_lies(true);
+    }
+
+    /// What a process finds when it starts now, without its starting: the folder stays as it is.
+    /// Found twice, it must be the same; and if nothing there is unsynced, also if the power fails while it is
+    /// first looked for.
+    pub(super) fn rehearse(&self, dice: &mut Dice) -> Result<Result<Found, OpenError>, String> {
+        let look = |disk: &SimDisk| open(disk, CLUSTER, self.replica, &self.options).map(|opened| opened.recovery);
+        let disk = self.disk.fork();
+        disk.set_capacity(None);
+        let first = look(&disk).map(Found::of);
+        let Ok(found) = &first else { return Ok(first) };
+        let again = look(&disk).map(Found::of);
+        agree(found, again, "twice")?;
+        if dice.percent(25) && !self.disk.is_dirty() {
+            let disk = self.disk.fork();
+            disk.set_capacity(None);
+            plan_death(&disk, dice);
+            let _ = look(&disk);
+            let crashed = disk.crash(kind(dice), &mut Random::new(dice.word()));
+            agree(found, look(&crashed).map(Found::of), "after an interrupted start")?;
+        }
+        Ok(first)
+    }
+
+    /// A process starts: what it finds, and the data of its snapshot.
+    pub(super) fn open(&mut self) -> Result<RecoveredNode, String> {
+        let opened = open(&self.disk, CLUSTER, self.replica, &self.options);
+        let Opened { recovery, log, snapshots, .. } = opened.map_err(|error| error.to_string())?;
+        let snapshot = match recovery.snapshot {
+            Some(position) => Some(snapshots.load(position, u64::MAX).map_err(|error| error.to_string())?.1.into()),
+            None => None,
+        };
+        self.opened = Some((log, snapshots));
+        self.full = false;
+        Ok(RecoveredNode { raft: recovery.recovered, snapshot })
+    }
+
+    /// Whether an empty folder is refused where a known member's should be (D13).
+    pub(super) fn refuses_nothing(&self) -> bool {
+        matches!(open(&SimDisk::new(), CLUSTER, self.replica, &self.options).err(), Some(OpenError::Missing { .. }))
+    }
+
+    pub(super) fn close(&mut self) {
+        self.opened = None;
+    }
+
+    fn opened(&mut self) -> Result<&mut (Log<SimDisk>, Snapshots<SimDisk>), Trouble> {
+        self.opened.as_mut().ok_or_else(|| Trouble::Fatal("no process has the folder open".to_owned()))
+    }
+
+    /// What the log's thread does with a portion of its work: see the server's. `done` of it are behind it,
+    /// but for the sync.
+    pub(super) fn work<'a>(&mut self, items: impl Iterator<Item = &'a Item>, done: &mut usize) -> Result<(), Trouble> {
+        let mut marked = None;
+        for (at, item) in items.enumerate() {
+            let (log, snapshots) = self.opened()?;
+            if let Item::Write(_, Write::Snapshot(header)) | Item::Compact(header) = item {
+                marked = Some(header.position.index);
+            }
+            if at < *done {
+                continue;
+            }
+            match item {
+                Item::File(snapshot) => snapshots.store(&snapshot.header, &snapshot.data)?,
+                Item::Compact(header) => log.compact(header)?,
+                Item::Write(_, write) => log.append(write)?,
+            }
+            *done += 1;
+        }
+        let (log, snapshots) = self.opened()?;
+        log.sync()?;
+        if let Some(index) = marked {
+            snapshots.prune(index).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        }
+        self.tend()
+    }
+
+    /// Stores a snapshot of the own state machine.
+    pub(super) fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), Trouble> {
+        let (_, snapshots) = self.opened()?;
+        Ok(snapshots.store(&snapshot.header, &snapshot.data)?)
+    }
+
+    /// Has the next segment made before it is needed.
+    pub(super) fn tend(&mut self) -> Result<(), Trouble> {
+        let (log, _) = self.opened()?;
+        if log.stats().spares == 0 {
+            let made = log.spare_job()?.map_or(Ok(()), |job| job.run());
+            match made {
+                Ok(()) => self.full = false,
+                Err(error) if error.is_no_space() => self.full = true,
+                Err(error) => return Err(Trouble::Fatal(error.to_string())),
+            }
+        } else {
+            self.full = false;
+        }
+        Ok(())
+    }
+
+    /// Whether clients' writes and leaders' entries have a place.
+    pub(super) fn has_room(&self) -> bool {
+        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.options.segment_bytes / PORTION);
+        !self.full || self.opened.as_ref().is_some_and(admits)
+    }
+
+    /// The disk takes no more than `more` further bytes; `None`: as many as anyone likes.
+    pub(super) fn limit(&self, more: Option<u64>) {
+        self.disk.set_capacity(more.map(|more| self.disk.used() + more));
+    }
+
+    /// The process dies somewhere in what it was doing on the disk: in the work of the log's thread, and in
+    /// storing its own snapshots.
+    pub(super) fn die_amid(&mut self, items: &[Item], done: usize, storing: &[StoredSnapshot], dice: &mut Dice) {
+        if dice.percent(80) {
+            plan_death(&self.disk, dice);
+        }
+        let log_first = dice.percent(50);
+        for log in [log_first, !log_first] {
+            if log && !items.is_empty() {
+                let _ = self.work(items.iter(), &mut { done });
+            } else if !log {
+                let _ = storing.iter().try_for_each(|snapshot| self.store(snapshot));
+            }
+        }
+        self.close();
+        self.disk.calm();
+    }
+
+    /// The power fails: of what was not synced anything may be there.
+    pub(super) fn lose_power(&mut self, dice: &mut Dice) {
+        self.close();
+        self.disk = self.disk.crash(kind(dice), &mut Random::new(dice.word()));
+    }
+
+    /// The next time that the log syncs something goes wrong.
+    pub(super) fn fail_soon(&self, dice: &mut Dice) {
+        let operation = dice.pick(&[Operation::Sync, Operation::Sync, Operation::Write, Operation::SyncDir]);
+        let operation = operation.unwrap_or(Operation::Sync);
+        self.disk.inject(Injection::Fail { operation, skip: 0 });
+    }
+
+    /// After a failed sync some systems forget what was not written.
+    pub(super) fn forget_dirty(&self) {
+        for (path, _) in self.disk.files() {
+            self.disk.forget_dirty(&path);
+        }
+    }
+
+    /// The next start can't read everything.
+    pub(super) fn fail_to_read(&self, dice: &mut Dice) {
+        let skip = dice.magnitude(1, 64) - 1;
+        self.disk.inject(Injection::Fail { operation: Operation::Read, skip });
+    }
+
+    pub(super) fn calm(&self) {
+        self.disk.calm();
+    }
+
+    /// Bits flip in a file whose name `is_meant`, the newest if there are several; returns its name.
+    pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, dice: &mut Dice) -> Option<String> {
+        let files = self.disk.files();
+        let mut meant = files.iter().rev().filter(|(path, size)| is_meant(path) && *size > 0);
+        let pick = if dice.percent(80) { 0 } else { dice.index(3) };
+        let (path, size) =
+            meant.nth(pick).or_else(|| files.iter().rev().find(|(path, size)| is_meant(path) && *size > 0))?;
+        let content = self.disk.content(path)?;
+        // Where something is written: the rest of a segment is zeros.
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
+        let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
+        let first = dice.between(from, end - 1) * 8;
+        self.disk.flip(path, first + dice.below(8));
+        // Often a whole sector is unreadable, not a bit of it.
+        for _ in 0..dice.pick(&[0, 0, 2, 40]).unwrap_or(0) {
+            let byte = (first / 8 / 512 * 512 + dice.below(512)).min(size - 1);
+            self.disk.flip(path, byte * 8 + dice.below(8));
+        }
+        self.damaged = true;
+        Some(path.clone())
+    }
+}
+
+/// Somewhere in what is being done the process dies.
+fn plan_death(disk: &SimDisk, dice: &mut Dice) {
+    let operation = dice.pick(&[Operation::Write, Operation::Sync, Operation::Name, Operation::SyncDir]);
+    let skip = dice.magnitude(1, 8) - 1;
+    disk.inject(Injection::Die { operation: operation.unwrap_or(Operation::Write), skip });
+}
+
+fn kind(dice: &mut Dice) -> Crash {
+    dice.pick(&Crash::ALL).unwrap_or(Crash::KeepNone)
+}
+
+/// I18: what is found a second time is what was found first.
+fn agree(first: &Found, again: Result<Found, OpenError>, how: &str) -> Result<(), String> {
+    match again {
+        Ok(again) if again.recovered == first.recovered => Ok(()),
+        Ok(again) => {
+            Err(format!("recovered {how}, it is another: {} and {}", brief(&first.recovered), brief(&again.recovered)))
+        }
+        Err(error) => Err(format!("it can be recovered, and can't {how}: {error}")),
+    }
+}
+
+pub(super) fn brief(recovered: &Recovered) -> String {
+    let base = recovered.snapshot.as_ref().map(|header| header.position.to_string()).unwrap_or_default();
+    let last = recovered.entries.last().map(|entry| entry.position().to_string()).unwrap_or_default();
+    let state = recovered.hard_state;
+    format!(
+        "{}, vote {:?}, from {base:?} to {last:?} ({} entries), suspect {:?}",
+        state.term,
+        state.voted_for,
+        recovered.entries.len(),
+        recovered.suspect
+    )
+}
