@@ -22,7 +22,7 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
-pub use prost::Message;
+pub use prost::{DecodeError, Message};
 
 /// Deepest nesting of messages that is decoded; deeper input is an error, never a deep recursion. Three
 /// levels of messages make one of transactions, so transactions nest to about thirty.

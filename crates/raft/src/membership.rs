@@ -145,6 +145,11 @@ impl Membership {
         self.groups().map(|group| (group.voters.len() + group.learners.len()) * size_of::<NodeId>()).sum()
     }
 
+    /// Whether each group can be one: see [`Group::validate`].
+    pub(crate) fn is_valid(&self) -> bool {
+        self.groups().all(|group| group.validate().is_ok())
+    }
+
     fn groups(&self) -> impl Iterator<Item = &Group> {
         std::iter::once(&self.incoming).chain(&self.outgoing)
     }

@@ -379,6 +379,12 @@ impl Raft {
             self.halt(Fault::CommittedConflict { from, index: first }, out);
             return None;
         }
+        // Only what is committed counts as known whatever the sender says of its term: here it says another one.
+        let before = first.previous();
+        if self.log.term_at(before).is_some_and(|term| term > entries[new_from].term) {
+            self.halt(Fault::CommittedConflict { from, index: before }, out);
+            return None;
+        }
         if first <= self.log.last().index {
             if mutant!(self.config, NoTruncateOnConflict) {
                 return Some(verified);
@@ -439,10 +445,15 @@ impl Raft {
 fn is_well_formed(append: &AppendEntries, term: crate::types::Term) -> bool {
     let mut last = append.prev;
     for entry in &append.entries {
-        if entry.index.0.checked_sub(1) != Some(last.index.0) || entry.term < last.term {
+        let follows = entry.index.0.checked_sub(1) == Some(last.index.0) && entry.term >= last.term;
+        let valid = match &entry.payload {
+            Payload::Membership(membership) => membership.is_valid(),
+            Payload::Blank | Payload::Command(_) => true,
+        };
+        if !follows || !valid {
             return false;
         }
         last = entry.position();
     }
-    last.term <= term && append.session != Session(0)
+    last.term <= term && last.index <= Index::GREATEST && append.session != Session(0)
 }

@@ -121,7 +121,6 @@ impl Raft {
 
 /// Whether a leader of `term` can have sent this.
 fn is_well_formed(session: Session, snapshot: &SnapshotHeader, term: Term) -> bool {
-    let mut groups = std::iter::once(snapshot.membership.incoming()).chain(snapshot.membership.outgoing());
-    let valid = groups.all(|group| group.validate().is_ok());
-    valid && session != Session(0) && snapshot.position.term <= term && snapshot.position.index < Index(u64::MAX)
+    let valid = snapshot.membership.is_valid();
+    valid && session != Session(0) && snapshot.position.term <= term && snapshot.position.index <= Index::GREATEST
 }

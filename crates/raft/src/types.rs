@@ -43,6 +43,10 @@ impl fmt::Display for Term {
 pub struct Index(pub u64);
 
 impl Index {
+    /// The greatest index that is believed where no entry vouches for it. As with terms, nobody gets here, and
+    /// there is room to count on.
+    pub const GREATEST: Index = Index(1 << 62);
+
     /// The index after this one.
     #[must_use]
     pub fn next(self) -> Index {

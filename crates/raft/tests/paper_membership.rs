@@ -325,3 +325,17 @@ fn a_member_that_comes_back_has_acknowledged_nothing() {
     let peer = bench.raft.explain().peers.into_iter().find(|peer| peer.id == N4).expect("a member again");
     assert_eq!((peer.match_index, peer.answered_ago), (Index(0), None));
 }
+
+/// An entry with a configuration that nobody can have made is passed over, with the message that brings it.
+#[test]
+fn a_configuration_that_can_not_be_is_not_taken() {
+    let mut bench = one_of_three().term(1).start();
+    let crowd: Vec<u64> = (1..=65).collect();
+    for impossible in [group(&[], &[4]), group(&[1, 2], &[2]), group(&crowd, &[])] {
+        let before = bench.raft.membership().clone();
+        let entry = config_entry(1, 1, Membership::joint(group(&[1, 2, 3], &[]), impossible));
+        let effects = bench.append(N2, 1, append(position(0, 0), vec![entry], 0));
+        assert_eq!((effects.len(), bench.raft.log().last().index), (0, Index(0)));
+        assert_eq!(bench.raft.membership(), &before);
+    }
+}

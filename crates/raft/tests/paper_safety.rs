@@ -71,6 +71,17 @@ fn a_contradiction_of_a_committed_entry_halts() {
     assert_eq!(bench.raft.explain().fault, Some(fault));
 }
 
+/// The same where the contradiction is only in what the sender says of the entry before its own: an entry that
+/// can't follow what is committed here.
+#[test]
+fn an_entry_that_can_not_follow_what_is_committed_halts() {
+    let mut bench = one_of_three().log(&[1, 3]).term(3).applied(2).start();
+    let effects = bench.append(N2, 4, append(position(2, 1), entries(3, &[2]), 2));
+    let fault = Fault::CommittedConflict { from: N2, index: Index(2) };
+    assert_eq!(effects.last(), Some(&Effect::Halt { fault: fault.clone() }));
+    assert_eq!((bench.raft.fault(), bench.terms()), (Some(&fault), vec![1, 3]));
+}
+
 /// Election Safety: a second leader of one term is seen by the first, and by those who follow it.
 #[test]
 fn two_leaders_of_one_term_halt_whoever_sees_both() {

@@ -6,6 +6,7 @@ mod cluster;
 mod convert;
 mod counts;
 mod errors;
+mod fuzz;
 mod kv;
 mod maintenance;
 mod stream;
@@ -13,6 +14,7 @@ mod stream;
 pub(crate) use cluster::ClusterService;
 pub(crate) use counts::{Counts, count};
 pub(crate) use errors::refuse_status_texts;
+pub use fuzz::fuzz_requests;
 pub(crate) use kv::KvService;
 pub(crate) use maintenance::MaintenanceService;
 

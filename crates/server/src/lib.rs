@@ -15,5 +15,6 @@ pub mod replica;
 mod server;
 
 pub use clock::Clock;
+pub use grpc::fuzz_requests;
 pub use machine::KvMachine;
 pub use server::{Disk, Listeners, Server, StartError};

@@ -10,6 +10,7 @@ mod codec;
 mod directory;
 mod forward;
 mod frame;
+mod fuzz;
 mod handshake;
 mod inbound;
 mod lane;
@@ -20,6 +21,7 @@ pub use codec::{decode, encode};
 pub use directory::Directory;
 pub use forward::Forwarder;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
+pub use fuzz::{framed, fuzz_frames};
 pub use handshake::{
     Channel, HandshakeError, Hello, Identity, Introduction, PROTOCOL_VERSION, Welcome, accept, connect,
 };

@@ -31,6 +31,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Longest block: one record of the longest key and value fits.
 pub const MAX_BLOCK_BYTES: usize = 2 * MAX_FIELD_BYTES + BLOCK_BYTES + 256;
 
+/// The greatest index, revision or version that is believed: nobody counts so far, and there is room to count on.
+const MAX_ORDINAL: i64 = 1 << 62;
+
 /// The state at one moment, ready to be written elsewhere while the store goes on.
 pub struct Dump<V> {
     view: V,
@@ -130,6 +133,19 @@ impl<V: Records> Dump<V> {
     }
 }
 
+/// Any bytes as the only block of a snapshot whose checksums are right. The number of records can't be, as they
+/// need not be any: it is taken from whoever reads them.
+pub(super) fn seal(meta: &Meta, block: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut found = Found::default();
+    // What is wrong with the records is for the reader to say.
+    let _ = found.take(block, meta, &mut IndexBuilder::default());
+    let mut writer = BlockWriter { out: &mut out, block: block.to_vec(), written: 0, count: found.count, checksum: 0 };
+    let outcome = writer.head(meta).and_then(|()| writer.end());
+    outcome.expect("memory takes whatever is written");
+    out
+}
+
 struct BlockWriter<'a, W> {
     out: &'a mut W,
     block: Vec<u8>,
@@ -207,6 +223,9 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     if revision < 1 || compacted < -1 || compacted > revision {
         return Err(invalid("its revisions contradict each other"));
     }
+    if revision > MAX_ORDINAL || applied > MAX_ORDINAL.unsigned_abs() {
+        return Err(invalid("its revisions and indexes end at 2^62"));
+    }
     Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor: Revision::start_of(compacted) })
 }
 
@@ -262,6 +281,9 @@ impl Found {
             }
             if version.version < 0 || version.version == 0 && !record.is_tombstone() {
                 return Err(invalid("a version is not positive"));
+            }
+            if version.version > MAX_ORDINAL {
+                return Err(invalid("its versions end at 2^62"));
             }
             index.push(key, version);
             self.last = at;

@@ -57,6 +57,37 @@ fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
 }
 
 #[test]
+fn nothing_impossible_is_taken() {
+    let long = "x".repeat(100_000);
+    let crowd: Vec<String> = (1..=65).map(|id| format!("{id}=h{id}:1")).collect();
+    let cases: [(&str, &[&str]); 12] = [
+        ("id", &["", "0", "-1", "1.5", "1e3", "18446744073709551616", "one", "\0"]),
+        ("name", &["", &long]),
+        ("data_dir", &[""]),
+        ("cluster_token", &["", &long]),
+        ("listen_client", &["", ":", ":1", "h:", "h:-1", "h:65536", "h:99999999999999999999", "h h:1", &long]),
+        ("advertise_client", &["", "ftp://h:1", "http://", "http://h", "[::1:1", "[]:1"]),
+        ("listen_peer", &["", "h", "h:1:2:x", "https://h:1"]),
+        ("initial_cluster", &["", "=", "1", "1=", "=h:1", "0=h:1", "-1=h:1", "x=h:1", "1=h:99999", ",", "1=h:1,"]),
+        ("initial_cluster_state", &["", "old", "NEW", "new "]),
+        ("election_min", &["", "0", "0ms", "-5ms", "4ms", "61s", "1e9s", "NaNs", "infs", "300", "300 ms "]),
+        ("snapshot_bytes", &["", "0", "-1", "1", "1e300", "17179869185", "64 MB", "\u{221e}"]),
+        ("max_request_bytes", &["", "0", "-1", "1023", "9MiB", "99999999999999999999999999"]),
+    ];
+    for (key, values) in cases {
+        for value in values {
+            let error = with(key, value).expect_err(&format!("{key} is {value:.40?}")).to_string();
+            let flag = format!("--{}", key.replace('_', "-"));
+            assert!(error.starts_with(&flag) && error.contains("; allowed: "), "{error:.200}");
+        }
+    }
+    let error = with("initial_cluster", &crowd.join(",")).expect_err("too many").to_string();
+    assert_eq!(error, "--initial-cluster has 65 members; allowed: 64");
+    let error = with("election_max", "5ms").expect_err("it is before the shortest").to_string();
+    assert!(error.contains("election_timeout"), "{error}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let error = Layers::new().check().expect_err("nothing is there").to_string();
     assert_eq!(error, "--id is missing: who this member is");

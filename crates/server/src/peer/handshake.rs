@@ -247,6 +247,18 @@ fn hello(bytes: Bytes) -> Result<Result<Hello, String>, WireError> {
     Ok(Ok(Hello { from: Identity { cluster, replica, incarnation }, to, channel, introduction }))
 }
 
+/// Reads a first frame, for a fuzzer: what is read is written and read back the same.
+pub(super) fn fuzz(body: Bytes) {
+    if let Ok(Ok(read)) = hello(body) {
+        // Longer texts than are ever written are cut.
+        if read.introduction.name.len().max(read.introduction.client_url.len()) <= MAX_TEXT {
+            let mut out = BytesMut::new();
+            put_hello(&read, &mut out);
+            assert_eq!(hello(out.freeze()), Ok(Ok(read)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

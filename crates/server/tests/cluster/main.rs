@@ -4,4 +4,5 @@ mod failures;
 mod full_disk;
 mod harness;
 mod hostile;
+mod malformed;
 mod service;

@@ -1,0 +1,129 @@
+//! Entries for a fuzzer: hostile bytes where a leader's, a client's or an own file's should be. None may ever panic.
+
+use bowline_node::StateMachine;
+use bowline_node::raft::Index;
+use bytes::Bytes;
+
+use super::command::{Command, Query};
+use super::meta::Meta;
+use super::snapshot::seal;
+use super::types::{CompactionRequest, PutRequest, RangeRequest};
+use super::{Engine, MemoryEngine, Store, decode_reply};
+
+/// Restores a snapshot: `data` as it is, or, after an odd first byte, numbers of a head and records with right
+/// checksums around them, so that what is behind the checksums is tried too. What is restored must work: it
+/// answers, takes commands, and writes a snapshot that can be restored again.
+pub fn fuzz_restore(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else { return };
+    let sealed = choice % 2 == 1;
+    let snapshot = if sealed { sealed_snapshot(data) } else { data.to_vec() };
+    let Ok(mut store) = Store::<MemoryEngine>::restore(&snapshot) else { return };
+    exercise(&mut store);
+    let written = store.snapshot();
+    let again = Store::<MemoryEngine>::restore(&written);
+    assert!(again.is_ok(), "what was restored and written again is restored again: {:?}", again.err());
+}
+
+fn sealed_snapshot(data: &[u8]) -> Vec<u8> {
+    let small = |at: usize| i64::from(data.get(at).copied().unwrap_or(0));
+    // Small numbers, now and then huge ones.
+    let wide = |at: usize| {
+        let number = small(at);
+        if number < 0xf0 { number } else { i64::MAX - (number - 0xf0) }
+    };
+    let meta = Meta { applied: wide(0).unsigned_abs(), revision: wide(1), compacted: wide(2) - 1, ..Meta::default() };
+    seal(&meta, data.get(3..).unwrap_or_default())
+}
+
+/// Applies commands and asks questions: each of `data`'s pieces, which begin with their length in a byte or two, as
+/// it is. Then the store must still work.
+pub fn fuzz_commands(data: &[u8]) {
+    let mut store = Store::open(MemoryEngine::default()).expect("an empty memory can be read");
+    let mut rest = data;
+    let mut index = 0;
+    while let Some((first, tail)) = rest.split_first() {
+        let (length, tail) = match (first, tail.split_first()) {
+            (0xf0.., Some((second, tail))) => (usize::from(first - 0xf0) * 256 + usize::from(*second), tail),
+            _ => (usize::from(*first), tail),
+        };
+        let (piece, tail) = tail.split_at(length.min(tail.len()));
+        rest = tail;
+        index += 1;
+        if let Ok(command) = Command::decode(piece) {
+            assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
+        }
+        assert!(decode_reply(&store.apply(Index(index), piece)).is_ok());
+        assert!(decode_reply(&store.query(piece)).is_ok());
+    }
+    exercise(&mut store);
+    let written = store.snapshot();
+    let restored = Store::<MemoryEngine>::restore(&written).expect("an own snapshot is a good one");
+    assert_eq!(restored.snapshot(), written);
+    assert_eq!(restored.hash_kv(0), store.hash_kv(0));
+}
+
+/// A bit of everything; it may be refused, but it must be answered.
+fn exercise<E: Engine + Default>(store: &mut Store<E>) {
+    let everything =
+        RangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), ..Default::default() };
+    let revision = store.revision();
+    for at in [0, 1, store.compacted_revision(), revision / 2, revision] {
+        let _ = store.range(&RangeRequest { revision: at, ..everything.clone() });
+        let _ = store.hash_kv(at);
+    }
+    let _ = store.query(&Query::Status.encode());
+    let keys: Vec<Bytes> =
+        store.range(&everything).map(|found| found.kvs.into_iter().map(|kv| kv.key).collect()).unwrap_or_default();
+    for key in keys.into_iter().take(4).chain([Bytes::from_static(b"k")]) {
+        let put = Command::Put(PutRequest { key, value: "v".into(), prev_kv: true, ..PutRequest::default() });
+        let _ = store.apply_command(store.applied().next(), &put);
+    }
+    let compaction = Command::Compact(CompactionRequest { revision: store.revision(), physical: false });
+    let _ = store.apply_command(store.applied().next(), &compaction);
+    while store.scrub(3).is_ok_and(|progress| !progress.done) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::Sink;
+    use super::*;
+
+    /// The fuzzer's own way in, so that it is tried with every build: SplitMix64 for bytes.
+    #[test]
+    fn random_bytes_are_survived() {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z ^ (z >> 27)
+        };
+        for _ in 0..2_000 {
+            let length = next() % 120;
+            let data: Vec<u8> = (0..length).map(|_| if next() % 3 == 0 { 0 } else { next() as u8 }).collect();
+            fuzz_restore(&data);
+            fuzz_commands(&data);
+        }
+    }
+
+    /// A fuzzer's find: there was no revision left for the next write.
+    #[test]
+    fn numbers_with_nothing_behind_them_are_refused() {
+        let error = |data: &[u8]| {
+            Store::<MemoryEngine>::restore(&sealed_snapshot(data)).expect_err("it is refused").to_string()
+        };
+        assert!(error(&[0, 0xf5, 0]).contains("2^62"));
+        assert!(error(&[0xf5, 1, 0]).contains("2^62"));
+    }
+
+    #[test]
+    fn a_sealed_snapshot_gets_behind_the_checksums() {
+        // Nothing but a head: revision 1, nothing compacted.
+        let snapshot = sealed_snapshot(&[0, 1, 0]);
+        assert!(Store::<MemoryEngine>::restore(&snapshot).is_ok());
+        let mut record = Vec::new();
+        record.i64(1);
+        let snapshot = sealed_snapshot(&[&[0, 1, 0], &record[..]].concat());
+        let error = Store::<MemoryEngine>::restore(&snapshot).expect_err("it is cut off");
+        assert!(!error.to_string().contains("checksum"), "{error}");
+    }
+}

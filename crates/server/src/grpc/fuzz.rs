@@ -1,0 +1,99 @@
+//! Entry for a fuzzer: hostile bytes where a client's request should be.
+
+use bowline_api::{Message, etcdserverpb as pb};
+use bowline_kv::store::{Command, CompactionRequest, Limits, MemoryEngine, Query, Response, Store, decode_reply};
+use bowline_node::StateMachine;
+use bowline_node::raft::Index;
+use tonic::Status;
+
+use super::convert;
+
+/// Takes requests on the way that they go in a server, without its sockets and threads: decoded, converted, checked,
+/// encoded as a command, applied, and the answer back to the wire's bytes. Each piece of `data` is one: a byte for
+/// the method, two for the length, and the message. Must never panic.
+pub fn fuzz_requests(data: &[u8]) {
+    let mut store = Store::open(MemoryEngine::default()).expect("an empty memory can be read");
+    let (mut rest, mut index) = (data, 0);
+    while let [method, low, high, tail @ ..] = rest {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(tail.len());
+        let (message, tail) = tail.split_at(length);
+        rest = tail;
+        index += 1;
+        // A refusal is an answer, too.
+        let _ = serve(&mut store, index, *method, message);
+    }
+}
+
+/// Serves one request, and says what the answer is on the wire.
+fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]) -> Result<Vec<u8>, Status> {
+    let unreadable = |error: bowline_api::DecodeError| Status::invalid_argument(error.to_string());
+    let header = pb::ResponseHeader::default();
+    let response = match method % 5 {
+        0 => {
+            let range = convert::range(pb::RangeRequest::decode(message).map_err(unreadable)?)?;
+            ask(store, Query::Range(range))?
+        }
+        1 => write(store, index, Command::Put(convert::put(pb::PutRequest::decode(message).map_err(unreadable)?)))?,
+        2 => {
+            let request = pb::DeleteRangeRequest::decode(message).map_err(unreadable)?;
+            write(store, index, Command::DeleteRange(convert::delete_range(request)))?
+        }
+        3 => {
+            let txn = convert::txn(pb::TxnRequest::decode(message).map_err(unreadable)?)?;
+            if txn.is_read_only() { ask(store, Query::Txn(txn))? } else { write(store, index, Command::Txn(txn))? }
+        }
+        _ => {
+            let request = pb::CompactionRequest::decode(message).map_err(unreadable)?;
+            let compaction = CompactionRequest { revision: request.revision, physical: request.physical };
+            write(store, index, Command::Compact(compaction))?
+        }
+    };
+    Ok(match response {
+        Response::Range(response) => convert::range_response(header, response).encode_to_vec(),
+        Response::Put(response) => convert::put_response(header, response).encode_to_vec(),
+        Response::DeleteRange(response) => convert::delete_response(header, response).encode_to_vec(),
+        Response::Txn(response) => convert::txn_response(header, response).encode_to_vec(),
+        Response::Compact(_) | Response::HashKv(_) | Response::Status(_) => Vec::new(),
+    })
+}
+
+fn write(store: &mut Store<MemoryEngine>, index: u64, command: Command) -> Result<Response, Status> {
+    command.check(&Limits::default()).map_err(super::errors::of_store)?;
+    let bytes = command.encode();
+    assert_eq!(bytes.len(), command.encoded_len());
+    let before = store.revision();
+    let answer = decode_reply(&store.apply(Index(index), &bytes)).expect("an own answer can be read");
+    assert!(answer.is_ok() || store.revision() == before, "what is refused changes nothing");
+    assert!(store.revision() - before <= 1, "a write takes one revision at most");
+    answer.map_err(super::errors::of_store)
+}
+
+fn ask(store: &Store<MemoryEngine>, query: Query) -> Result<Response, Status> {
+    query.check(&Limits::default()).map_err(super::errors::of_store)?;
+    let answer = decode_reply(&store.query(&query.encode())).expect("an own answer can be read");
+    answer.map_err(super::errors::of_store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(method: u8, message: &impl Message) -> Vec<u8> {
+        let bytes = message.encode_to_vec();
+        let length = u16::try_from(bytes.len()).expect("it is short").to_le_bytes();
+        [&[method, length[0], length[1]], &bytes[..]].concat()
+    }
+
+    #[test]
+    fn good_requests_get_through() {
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..pb::PutRequest::default() };
+        let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
+        assert!(serve(&mut store, 1, 1, &put.encode_to_vec()).is_ok());
+        assert_eq!(store.revision(), 2);
+        let range = pb::RangeRequest { key: "k".into(), ..pb::RangeRequest::default() };
+        let answer = serve(&mut store, 2, 0, &range.encode_to_vec()).expect("it is read");
+        let answer = pb::RangeResponse::decode(&answer[..]).expect("it is one");
+        assert_eq!(&answer.kvs[0].value[..], b"v");
+        fuzz_requests(&[piece(1, &put), piece(0, &range), vec![4, 0, 0], vec![3, 200, 0, 1]].concat());
+    }
+}

@@ -1,0 +1,58 @@
+//! Entry for a fuzzer: hostile bytes where another member's should be.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{MAX_CONTROL_FRAME, MAX_FRAME, codec, forward, handshake, read_frame};
+
+/// Reads what a connection brings: after a first byte that chooses, a handshake, requests, answers or messages, each
+/// in frames as they are, or with right lengths and checksums. What is read must be written and read back the same.
+/// Must never panic, nor take more memory than has arrived.
+pub fn fuzz_frames(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else { return };
+    if choice % 2 == 0 {
+        let mut stream = data;
+        let limit = if choice % 4 == 0 { MAX_FRAME } else { MAX_CONTROL_FRAME };
+        // What is there is there at once: nothing is waited for.
+        while let Some(Ok(Some(body))) = at_once(pin!(read_frame(&mut stream, limit))) {
+            read(choice / 4, body);
+        }
+    } else {
+        // In pieces of up to 256 bytes, or all in one.
+        for body in data.chunks(if choice % 4 == 1 { data.len().max(1) } else { 256 }) {
+            read(choice / 4, Bytes::copy_from_slice(body));
+        }
+    }
+}
+
+fn at_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn read(kind: u8, body: Bytes) {
+    match kind % 4 {
+        0 => handshake::fuzz(body),
+        1 => forward::fuzz(body),
+        _ => {
+            if let Ok(message) = codec::decode(body) {
+                let mut out = BytesMut::new();
+                codec::encode(&message, &mut out);
+                assert_eq!(codec::decode(out.freeze()), Ok(message));
+            }
+        }
+    }
+}
+
+/// A frame around a body, for seeds.
+#[must_use]
+pub fn framed(body: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    super::put_frame(&mut out, |out| out.put_slice(body));
+    out.freeze()
+}

@@ -1,0 +1,43 @@
+//! What stands in the log, and what is asked: the store's own commands and queries, in any bytes.
+#![no_main]
+
+use bowline_kv::store::{
+    Command, CompactionRequest, DeleteRangeRequest, PutRequest, Query, RangeRequest, RequestOp, TxnRequest,
+    fuzz_commands,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(
+    init: bowline_fuzz::seed(seeds()),
+    |data: &[u8]| fuzz_commands(data)
+);
+
+fn seeds() -> Vec<Vec<u8>> {
+    let put = PutRequest { key: "k".into(), value: "v".into(), prev_kv: true, ..PutRequest::default() };
+    let range = RangeRequest { key: "a".into(), range_end: "z".into(), ..RangeRequest::default() };
+    let delete = DeleteRangeRequest { key: "a".into(), range_end: "\0".into(), prev_kv: true };
+    let inner = TxnRequest { success: vec![RequestOp::Put(put.clone())], ..TxnRequest::default() };
+    let txn = TxnRequest {
+        success: vec![
+            RequestOp::Range(range.clone()),
+            RequestOp::Txn(Box::new(inner)),
+            RequestOp::DeleteRange(delete.clone()),
+            RequestOp::Put(put.clone()),
+        ],
+        ..TxnRequest::default()
+    };
+    let pieces: Vec<Vec<u8>> = [
+        Command::Put(put).encode(),
+        Command::Txn(txn.clone()).encode(),
+        Command::DeleteRange(delete).encode(),
+        Command::Compact(CompactionRequest { revision: 2, physical: false }).encode(),
+        Query::Range(range).encode(),
+        Query::Txn(txn).encode(),
+        Query::HashKv { revision: 1 }.encode(),
+    ]
+    .iter()
+    .map(|bytes| [&[0xf0 + (bytes.len() / 256) as u8, (bytes.len() % 256) as u8], &bytes[..]].concat())
+    .collect();
+    let whole = pieces.concat();
+    pieces.into_iter().chain([whole]).collect()
+}
