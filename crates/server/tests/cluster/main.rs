@@ -5,3 +5,4 @@ mod full_disk;
 mod harness;
 mod hostile;
 mod service;
+mod state;
