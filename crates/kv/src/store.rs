@@ -269,9 +269,23 @@ impl<E: Engine> Store<E> {
     /// # Errors
     /// The engine failed; the store is then at a [`Store::fault`].
     pub fn checkpoint(&mut self) -> Result<Index, EngineError> {
-        let outcome = self.try_flush().and_then(|()| self.engine.checkpoint());
+        self.checkpoint_with(None)
+    }
+
+    /// As [`Store::checkpoint`]; the engine keeps this label with it, for the host to find at its start
+    /// by [`Engine::label`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn checkpoint_with(&mut self, label: Option<&[u8]>) -> Result<Index, EngineError> {
+        let outcome = self.try_flush().and_then(|()| self.engine.checkpoint(label));
         self.watch(outcome)?;
         Ok(self.applied())
+    }
+
+    /// Entries up to this one were applied that are no commands of the store.
+    pub fn pass_over(&mut self, up_to: Index) {
+        self.meta.applied = self.meta.applied.max(up_to.0);
     }
 
     /// The engine, to ask it what only it knows.

@@ -74,7 +74,8 @@ pub struct ServerConfig {
     pub election_max: Duration,
     /// How often a leader lets itself be heard.
     pub heartbeat: Duration,
-    /// A snapshot is made when the log's tail exceeds this many bytes.
+    /// The state is made durable by itself, and the log before it cut, when the log's tail exceeds this many
+    /// bytes.
     pub snapshot_bytes: usize,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bowline_node::raft::{Group, Index, Membership, SnapshotHeader, Write};
-use bowline_node::{RecoveredNode, StoredSnapshot};
+use bowline_kv::store::{EngineError, RestoreError};
+use bowline_node::raft::{Group, Membership, Position, SnapshotHeader, Write};
 use bowline_storage::{
-    ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, SnapshotError, Snapshots,
-    Suspicion,
+    ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery, SnapshotError,
+    Snapshots, Suspicion,
 };
-use bytes::Bytes;
 
 use crate::config::ServerConfig;
 use crate::journal::Journal;
-use crate::replica::{LogStore, SnapshotStore, StoreError};
+use crate::machine::KvMachine;
+use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
+use crate::state_files::StateFiles;
 
 /// Bytes of a segment of the log. Two are written in full when a member is founded.
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -32,10 +33,24 @@ pub enum FolderError {
     /// Its snapshot can't be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The state can't be made of its snapshot.
+    #[error("the state can't be made again: {0}")]
+    Restore(#[from] RestoreError),
+    /// The file of the state can't be made.
+    #[error(transparent)]
+    State(#[from] EngineError),
+    /// The system refuses.
+    #[error("{folder}: {why}")]
+    Refused {
+        /// The folder.
+        folder: String,
+        /// In its words.
+        why: std::io::Error,
+    },
     /// What was acknowledged may be missing from it, and there is nobody who could bring it back.
     #[error(
-        "the log in {folder} is damaged after index {}: what was acknowledged may be missing, and a cluster of one \
-         has nobody to bring it back; restore the folder from a copy",
+        "the data in {folder} is damaged or missing after index {}: what was acknowledged may be gone, and a cluster \
+         of one has nobody to bring it back; restore the folder from a copy",
         suspicion.valid_up_to.index
     )]
     Suspect {
@@ -51,7 +66,7 @@ pub enum FolderError {
 ///
 /// # Errors
 /// See [`FolderError`].
-pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog, FolderSnapshots>, FolderError> {
+pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>, FolderError> {
     let disk = RealDisk::new(&config.data_dir);
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let cluster = ClusterId(config.cluster_id());
@@ -61,7 +76,12 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog, 
         bowline_storage::create(&disk, &identity, Some(founders), &options)?;
         journal.info(format_args!("made the data folder {}", config.data_dir.display()));
     }
-    let Opened { identity, recovery, log, snapshots } = bowline_storage::open(&disk, cluster, config.id, &options)?;
+    let mut found = Vec::new();
+    let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
+        found = StateFiles::new(&config.data_dir, *identity).find(journal);
+        found.iter().map(|found| found.kept()).collect()
+    })?;
+    let Opened { identity, recovery, log, snapshots } = opened;
     for finding in &recovery.findings {
         journal.warn(format_args!("{}: {:?}: {}", finding.file, finding.verdict, finding.what));
     }
@@ -75,16 +95,42 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog, 
             suspicion.valid_up_to.index
         ));
     }
-    let snapshot = match recovery.snapshot {
-        Some(position) => Some(Bytes::from(snapshots.load(position, u64::MAX)?.1)),
-        None => None,
+    let mut files = StateFiles::new(&config.data_dir, identity);
+    let refused = |why| FolderError::Refused { folder: config.data_dir.display().to_string(), why };
+    let machine = match recovery.kept {
+        Some(chosen) => files.choose(found, chosen).map_err(refused)?,
+        None => {
+            drop(found);
+            make_state(&mut files, &snapshots, &recovery, journal)?
+        }
     };
+    // What was written for followers of an earlier life; one that the state was made of is in it now.
+    for position in snapshots.list().map_err(SnapshotError::from)? {
+        snapshots.remove(position).map_err(SnapshotError::from)?;
+    }
+    let arriving = snapshots.find_arriving().map_err(SnapshotError::from)?;
     Ok(Disk {
         incarnation: identity.incarnation,
-        recovered: RecoveredNode { raft: recovery.recovered, snapshot },
+        recovered: recovery.recovered,
         log: FolderLog { log, spare: None, full: false, journal: journal.clone() },
-        snapshots: FolderSnapshots { snapshots },
+        state: State { machine, files, snapshots, arriving },
     })
+}
+
+/// The state of a member of whose state there is no file that fits its log.
+fn make_state(
+    files: &mut StateFiles,
+    snapshots: &Snapshots<RealDisk>,
+    recovery: &Recovery,
+    journal: &Journal,
+) -> Result<KvMachine, FolderError> {
+    let Some(position) = recovery.snapshot else { return Ok(files.found_anew()?) };
+    let Position { index, term } = position;
+    journal.info(format_args!("makes the state of the snapshot up to index {index} of {term}"));
+    let reader = snapshots.open(position)?;
+    let header = reader.header().clone();
+    let state = files.restore(&header, &mut reader.into_reader())?;
+    Ok(state.install().map_err(RestoreError::Read)?)
 }
 
 /// Whether a folder is not there, or has nothing in it.
@@ -191,27 +237,5 @@ impl LogStore for FolderLog {
     /// A segment that is not there yet is made when it is needed: only a full disk is in the way.
     fn admits(&self, bytes: u64) -> bool {
         !self.full || self.log.admits(bytes)
-    }
-}
-
-/// The snapshots in a folder.
-pub struct FolderSnapshots {
-    snapshots: Snapshots<RealDisk>,
-}
-
-impl std::fmt::Debug for FolderSnapshots {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FolderSnapshots")
-    }
-}
-
-impl SnapshotStore for FolderSnapshots {
-    fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-        let stored = self.snapshots.store(&snapshot.header, &snapshot.data);
-        stored.map_err(|error| StoreError::Fatal(error.to_string()))
-    }
-
-    fn prune(&mut self, before: Index) -> Result<(), StoreError> {
-        self.snapshots.prune(before).map_err(|error| StoreError::Fatal(error.to_string()))
     }
 }

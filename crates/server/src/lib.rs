@@ -13,8 +13,10 @@ mod machine;
 pub mod peer;
 pub mod replica;
 mod server;
+mod state_files;
 
 pub use clock::Clock;
 pub use grpc::fuzz_requests;
 pub use machine::KvMachine;
 pub use server::{Disk, Listeners, Server, StartError};
+pub use state_files::StateFiles;

@@ -1,83 +1,153 @@
-//! The multi-version store as the state machine of a server.
+//! The multi-version store as the state machine of a server, in a file.
 
-use std::cell::RefCell;
+use std::io::Read;
+use std::path::Path;
 
-use bowline_kv::store::{MemoryEngine, Store};
-use bowline_node::raft::Index;
-use bowline_node::{InvalidSnapshot, Recall, StateMachine};
+use bowline_kv::store::{Dump, Engine, EngineError, Query, RedbEngine, RedbRecords, RestoreError, Store};
+use bowline_node::Recall;
+use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
+use bowline_storage::Identity;
 use bytes::Bytes;
 
-use crate::replica::{Facts, Machine};
+use crate::peer::{decode_label, encode_label};
+use crate::replica::Facts;
 
 /// Records that a step of removing old revisions looks at.
-const SCRUB_BUDGET: usize = 256;
+const SCRUB_BUDGET: usize = 1_024;
 
-/// The store, in memory: what makes it durable is the log, and the snapshots.
+/// Most bytes of the file that are kept in memory; what was never read or written takes none.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// The store of a member.
 #[derive(Debug)]
 pub struct KvMachine {
-    /// The node owns its state machine and lets others only look at it; removing what nobody can see any more
-    /// changes nothing that they could see.
-    store: RefCell<Store<MemoryEngine>>,
+    store: Store<RedbEngine>,
+    identity: Identity,
 }
 
 impl KvMachine {
-    /// An empty store.
+    /// An empty store in a new file, which belongs to this folder.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
+        let mut store = Store::open(RedbEngine::open(path, CACHE_BYTES)?)?;
+        store.checkpoint_with(Some(&encode_label(&identity, None)))?;
+        Ok(KvMachine { store, identity })
+    }
+
+    /// The store that a file holds, and what it says of itself as of its last checkpoint, if it has had one
+    /// since it was made.
+    ///
+    /// # Errors
+    /// The file is damaged, or belongs to another folder.
+    pub fn open(path: &Path, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
+        let store = Store::open(RedbEngine::open(path, CACHE_BYTES)?)?;
+        let label = store.engine().label()?;
+        match decode_label(label) {
+            Ok((found, header)) if found == identity => Ok((KvMachine { store, identity }, header)),
+            Ok((found, _)) => Err(EngineError::new("be used", format!("it belongs to {found}"))),
+            Err(error) => Err(EngineError::new("be used", format!("it does not say whose it is: {error}"))),
+        }
+    }
+
+    /// The store that a snapshot holds, durably in a new file.
+    ///
+    /// # Errors
+    /// It is no snapshot, or a damaged one, or not what its header says; or the file can't be written.
+    pub fn restore(
+        path: &Path,
+        identity: Identity,
+        header: &SnapshotHeader,
+        snapshot: &mut impl Read,
+    ) -> Result<KvMachine, RestoreError> {
+        let store = Store::restore_from(RedbEngine::open(path, CACHE_BYTES)?, snapshot)?;
+        let (applied, index) = (store.applied(), header.position.index);
+        if applied != index {
+            return Err(RestoreError::Invalid(format!("it reaches up to {applied}, its header says {index}")));
+        }
+        if snapshot.read(&mut [0])? > 0 {
+            return Err(RestoreError::Invalid("something follows its end".to_owned()));
+        }
+        let mut machine = KvMachine { store, identity };
+        machine.checkpoint(header)?;
+        Ok(machine)
+    }
+
+    /// Everything up to here was applied.
     #[must_use]
-    pub fn new() -> KvMachine {
-        let store = Store::open(MemoryEngine::default()).expect("an empty memory can be read");
-        KvMachine { store: RefCell::new(store) }
-    }
-}
-
-impl Default for KvMachine {
-    fn default() -> KvMachine {
-        KvMachine::new()
-    }
-}
-
-impl StateMachine for KvMachine {
-    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
-        self.store.get_mut().apply(index, command)
+    pub fn applied(&self) -> Index {
+        self.store.applied()
     }
 
-    fn query(&self, query: &[u8]) -> Bytes {
-        self.store.borrow().query(query)
+    /// Applies entries, and says what the clients of those that are commands are told.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Vec<(Index, Bytes)> {
+        let mut responses = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match &entry.payload {
+                Payload::Command(command) => {
+                    responses.push((entry.index, self.store.apply_bytes(entry.index, command)))
+                }
+                Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),
+            }
+        }
+        responses
     }
 
-    fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {
-        self.store.borrow().recall(command, proposed_at)
+    pub(crate) fn query(&self, query: &[u8]) -> Bytes {
+        self.store.ask_bytes(query)
     }
 
-    fn snapshot(&self) -> Bytes {
-        self.store.borrow().snapshot()
+    /// What became of a command that the core lost sight of: the store does not know which wrote what.
+    pub(crate) fn recall(&self) -> Recall {
+        Recall::Forgotten
     }
 
-    fn restore(snapshot: &[u8]) -> Result<KvMachine, InvalidSnapshot> {
-        Ok(KvMachine { store: RefCell::new(Store::restore(snapshot)?) })
+    /// Makes the state durable, which this header describes.
+    pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
+        let label = encode_label(&self.identity, Some(header));
+        self.store.checkpoint_with(Some(&label)).map(|_| ())
     }
-}
 
-impl Machine for KvMachine {
-    fn facts(&self) -> Facts {
-        let store = self.store.borrow();
-        let status = store.status();
+    /// The state as it is now, to be written elsewhere without delay.
+    pub(crate) fn dump(&self) -> Result<Dump<RedbRecords>, EngineError> {
+        self.store.dump()
+    }
+
+    /// Why it can't go on, if it can't.
+    pub(crate) fn fault(&self) -> Option<&EngineError> {
+        self.store.fault()
+    }
+
+    /// A few numbers about it, at next to no cost.
+    pub(crate) fn facts(&self) -> Facts {
+        let status = self.store.status();
         let compacted = status.compact_revision;
         Facts {
             revision: status.revision,
             compact_revision: compacted,
-            scrubbed_revision: if store.is_scrubbed(compacted) { compacted } else { -1 },
+            scrubbed_revision: if self.store.is_scrubbed(compacted) { compacted } else { -1 },
             keys: status.keys,
             db_size: status.db_size,
         }
     }
 
-    fn tidy(&self) -> bool {
-        let mut store = self.store.borrow_mut();
-        let compacted = store.compacted_revision();
-        if store.is_scrubbed(compacted) {
-            return false;
-        }
-        // An engine in memory doesn't fail; if it did, the store would refuse everything from here on.
-        store.scrub(SCRUB_BUDGET).is_ok_and(|progress| !progress.done)
+    /// Whether it has put something off.
+    pub(crate) fn is_untidy(&self) -> bool {
+        !self.store.is_scrubbed(self.store.compacted_revision())
+    }
+
+    /// Does a small part of what it has put off. Nothing that it answers depends on it.
+    pub(crate) fn tidy(&mut self) -> Result<(), EngineError> {
+        self.store.scrub(SCRUB_BUDGET).map(|_| ())
+    }
+}
+
+/// Whether a query is answered in next to no time: where it may wait, others need not make room for it.
+pub(crate) fn is_quick(query: &[u8]) -> bool {
+    match Query::decode(query) {
+        Ok(Query::Range(range)) => range.range_end.is_empty(),
+        Ok(Query::Status) | Err(_) => true,
+        Ok(Query::Txn(_) | Query::HashKv { .. }) => false,
     }
 }

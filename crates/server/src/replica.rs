@@ -1,37 +1,48 @@
 //! A running replica: its threads, and how to speak to it.
 //!
 //! ```text
-//!  clients ──▶ Inbox ──▶ raft thread (owns the Node) ──▶ log thread ──▶ disk
-//!  peers   ──▶   ▲            │ Outbox (no wait)            │ Outbox (what waited for the disk)
-//!                └────────────┴── Persisted ◀───────────────┘
+//!  clients ──▶ Inbox ──▶ raft thread (owns the Conductor) ──▶ log thread ──▶ disk
+//!  peers   ──▶   ▲            │ Outbox (no wait)      │           │ Outbox (what waited for the disk)
+//!                │            ▼                       ▼           │
+//!                │       apply thread (the state)  snapshots' thread (files) ──▶ Outbox (pieces)
+//!                └────────────┴── what became of it ──┴───────────┘
 //! ```
 //!
-//! The state machine is applied to within the node, on the raft thread: a thread of its own for it would
-//! need a node that hands out entries instead.
+//! A read waits here for the state to be recent enough, and then looks at it by itself.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline_node::raft::{ConfigError, NodeId, ReadKind};
-use bowline_node::{Consistency, Node, NodeConfig, RecoveredNode};
+use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
+use bowline_node::{Conductor, Incoming, NodeConfig, Transfer};
+use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::machine::{KvMachine, is_quick};
 use crate::peer::{Forwarder, Outbox};
-use inbox::{DiskEvent, Request, Work};
-use log_thread::{LogThread, SharedSnapshots, store_snapshot};
-use raft_thread::{Ending, RaftThread, first_status, snapshot_queue};
+use crate::state_files::StateFiles;
+use apply_thread::ApplyThread;
+use inbox::{Request, Work};
+use log_thread::LogThread;
+use raft_thread::{Ending, RaftThread, first_status};
+use shared::Shared;
+use snapshot_thread::SnapshotThread;
 
 mod answer;
+mod apply_thread;
 mod inbox;
 mod log_thread;
 pub mod metrics;
 mod raft_thread;
+mod shared;
+mod snapshot_thread;
 mod status;
 mod store;
 
@@ -39,8 +50,8 @@ pub use answer::Answer;
 pub(crate) use inbox::Inbox;
 pub use inbox::MAX_REQUESTS;
 pub use metrics::Metrics;
-pub use status::{Facts, Machine, Status};
-pub use store::{Kept, LogStore, MemoryStore, SnapshotStore, StoreError};
+pub use status::{Facts, Status};
+pub use store::{Kept, LogStore, MemoryStore, StoreError};
 
 /// Jobs that may wait for the log's thread; then the replica's waits too.
 const LOG_QUEUE: usize = 64;
@@ -85,17 +96,35 @@ pub enum StopReason {
 
 /// What a replica starts with.
 #[derive(Debug)]
-pub struct Start<M, L, S> {
+pub struct Start<L> {
     /// How it is tuned.
     pub config: NodeConfig,
-    /// A state machine without anything in it.
-    pub empty: M,
-    /// What was found on the disk.
-    pub recovered: RecoveredNode,
+    /// How its reads are made linearizable.
+    pub read_kind: ReadKind,
+    /// What was found of the log.
+    pub recovered: Recovered,
     /// The log.
     pub log: L,
-    /// The snapshots.
-    pub snapshots: S,
+    /// The state machine, and all about it.
+    pub state: State,
+}
+
+/// The state machine of a member, in its folder.
+pub struct State {
+    /// What it contains, `recovered` says.
+    pub machine: KvMachine,
+    /// Where others are made.
+    pub files: StateFiles,
+    /// Where snapshots are written for followers.
+    pub snapshots: Snapshots<RealDisk>,
+    /// A snapshot that was arriving when the life before ended.
+    pub arriving: Option<Arriving<RealDisk>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("machine", &self.machine).finish_non_exhaustive()
+    }
 }
 
 /// Speaks to a running replica; copies speak to the same.
@@ -105,6 +134,7 @@ pub struct Replica {
     clock: Clock,
     inbox: Arc<Inbox>,
     status: watch::Receiver<Status>,
+    shared: Arc<Shared>,
     forwarder: Forwarder,
     metrics: Arc<Metrics>,
     patience: Duration,
@@ -114,8 +144,10 @@ pub struct Replica {
 #[derive(Debug)]
 pub struct Threads {
     inbox: Arc<Inbox>,
+    ending: Arc<AtomicBool>,
     raft: JoinHandle<Ending>,
     log: JoinHandle<Result<(), StoreError>>,
+    apply: JoinHandle<Result<(), StoreError>>,
     snapshots: JoinHandle<Result<(), StoreError>>,
 }
 
@@ -125,58 +157,74 @@ impl Replica {
     ///
     /// # Errors
     /// The configuration is out of range, or what was recovered contradicts itself.
-    pub fn start<M: Machine, L: LogStore, S: SnapshotStore>(
-        start: Start<M, L, S>,
+    pub fn start<L: LogStore>(
+        start: Start<L>,
         clock: Clock,
         outbox: Arc<Outbox>,
         forwarder: Forwarder,
         patience: Duration,
+        journal: &Journal,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<(Replica, Threads), ConfigError> {
         let own = start.config.raft.id;
-        let node = Node::new(start.config, start.empty, start.recovered, clock.now())?;
+        let mut conductor = Conductor::new(start.config, start.recovered, clock.now())?;
+        let State { machine, files, snapshots, arriving } = start.state;
+        if let Some(arriving) = &arriving {
+            conductor.resume(incoming(arriving));
+        }
         let (inbox, metrics) = (Arc::<Inbox>::default(), Arc::<Metrics>::default());
-        let room = Arc::new(AtomicBool::new(true));
-        let (status, status_seen) = watch::channel(first_status(&node));
-        let shared: SharedSnapshots = Arc::new(Mutex::new(start.snapshots));
+        let (room, ending) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicBool>::default());
+        let shared = Arc::new(Shared::new(machine));
+        let (status, status_seen) = watch::channel(first_status(&conductor, shared.facts()));
         let (log_jobs, log_queue) = sync_channel(LOG_QUEUE);
-        let (own_snapshots, snapshot_jobs) = snapshot_queue();
+        let (apply_jobs, apply_queue) = channel();
+        let (snapshot_jobs, snapshot_queue) = channel();
 
         let log_thread = LogThread {
             log: start.log,
-            snapshots: Arc::clone(&shared),
             inbox: Arc::clone(&inbox),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&room),
         };
-        let log_failed = on_failure.clone();
-        let log = spawn("log", move || {
-            let ended = log_thread.run(&log_queue);
-            ended.inspect_err(|error| log_failed(format!("the log can't be written: {error}")))
-        });
-        let (snapshot_inbox, snapshot_failed) = (Arc::clone(&inbox), on_failure.clone());
-        let snapshots = spawn("snapshots", move || {
-            while let Ok(snapshot) = snapshot_jobs.recv() {
-                let ended = store_snapshot(&shared, &snapshot);
-                ended.inspect_err(|error| snapshot_failed(format!("a snapshot can't be written: {error}")))?;
-                snapshot_inbox.push_disk(DiskEvent::SnapshotStored(snapshot.header));
-            }
-            Ok(())
-        });
+        let apply_thread =
+            ApplyThread { shared: Arc::clone(&shared), inbox: Arc::clone(&inbox), snapshots: snapshot_jobs.clone() };
+        let snapshot_thread = SnapshotThread {
+            snapshots,
+            files,
+            arriving,
+            shared: Arc::clone(&shared),
+            inbox: Arc::clone(&inbox),
+            outbox: Arc::clone(&outbox),
+            journal: journal.clone(),
+            ready: BTreeMap::new(),
+            ending: Arc::clone(&ending),
+        };
         let raft_thread = RaftThread {
-            node,
+            conductor,
             clock,
             inbox: Arc::clone(&inbox),
             outbox,
             log: log_jobs,
-            snapshots: own_snapshots,
+            apply: apply_jobs,
+            snapshots: snapshot_jobs,
+            shared: Arc::clone(&shared),
             status,
             metrics: Arc::clone(&metrics),
             room,
             waiting: BTreeMap::new(),
             next_token: 0,
+            read_kind: start.read_kind,
         };
+        let watched = |what: &'static str| {
+            let failed = on_failure.clone();
+            move |error: &StoreError| failed(format!("{what}: {error}"))
+        };
+        let (log_failed, apply_failed) = (watched("the log can't be written"), watched("the state can't be kept"));
+        let snapshots_failed = watched("a snapshot can't be kept");
+        let log = spawn("log", move || log_thread.run(&log_queue).inspect_err(log_failed));
+        let apply = spawn("apply", move || apply_thread.run(&apply_queue).inspect_err(apply_failed));
+        let snapshots = spawn("snapshots", move || snapshot_thread.run(&snapshot_queue).inspect_err(snapshots_failed));
         let raft = spawn("raft", move || {
             let ending = raft_thread.run();
             if let Ending::Faulty(fault) = &ending {
@@ -184,8 +232,8 @@ impl Replica {
             }
             ending
         });
-        let threads = Threads { inbox: Arc::clone(&inbox), raft, log, snapshots };
-        Ok((Replica { own, clock, inbox, status: status_seen, forwarder, metrics, patience }, threads))
+        let threads = Threads { inbox: Arc::clone(&inbox), ending, raft, log, apply, snapshots };
+        Ok((Replica { own, clock, inbox, status: status_seen, shared, forwarder, metrics, patience }, threads))
     }
 
     /// Who it is.
@@ -258,8 +306,8 @@ impl Replica {
     pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
         let deadline = Instant::now() + self.patience;
         loop {
-            let consistency = Consistency::Linearizable(ReadKind::Lease);
-            match self.ask(Work::Read(query.clone(), consistency), deadline).await {
+            match self.ask(Work::Read, deadline).await {
+                Answer::Done(_) => return self.look(query).await,
                 Answer::NotLeader(_) | Answer::Superseded | Answer::TryAgain => {}
                 answer => return finished(answer),
             }
@@ -274,8 +322,17 @@ impl Replica {
     /// # Errors
     /// See [`RequestError`].
     pub async fn read_local(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        let deadline = Instant::now() + self.patience;
-        finished(self.ask(Work::Read(query, Consistency::Serializable), deadline).await)
+        if self.inbox.is_closed() { Err(RequestError::Stopped) } else { self.look(query).await }
+    }
+
+    /// Asks the state machine, without holding up anybody but those who change it.
+    async fn look(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        if is_quick(&query) {
+            return Ok(self.shared.read().query(&query));
+        }
+        let shared = Arc::clone(&self.shared);
+        let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));
+        looked.await.map_err(|_| RequestError::Stopped)
     }
 
     /// Hands the leadership over, if this replica has it.
@@ -346,20 +403,34 @@ impl Threads {
     /// Ends the threads: what was handed to the log is durable then. Blocks until they have.
     #[must_use]
     pub fn stop(self) -> StopReason {
+        self.ending.store(true, Ordering::Relaxed);
         self.inbox.close();
         // In this order: each lets go of the queue of the next.
         let ending = self.raft.join();
-        let log = self.log.join();
-        let snapshots = self.snapshots.join();
-        match (ending, log, snapshots) {
-            (Ok(Ending::Closed), Ok(Ok(())), Ok(Ok(()))) => StopReason::Told,
-            (Ok(Ending::Faulty(fault)), _, _) => StopReason::Failed(fault.to_string()),
-            (_, Ok(Err(error)), _) | (_, _, Ok(Err(error))) => StopReason::Failed(error.to_string()),
+        let others = [self.log.join(), self.apply.join(), self.snapshots.join()];
+        let mut failed = None;
+        for other in others {
+            match other {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed = failed.or(Some(error.to_string())),
+                Err(_) => failed = failed.or(Some("a thread of the replica has panicked".to_owned())),
+            }
+        }
+        match (ending, failed) {
+            (Ok(Ending::Faulty(fault)), _) => StopReason::Failed(fault.to_string()),
+            (_, Some(failed)) => StopReason::Failed(failed),
+            (Ok(Ending::Closed), None) => StopReason::Told,
             _ => StopReason::Failed("a thread of the replica has panicked".to_owned()),
         }
     }
 }
 
+/// How far a snapshot had come that was arriving in an earlier life.
+fn incoming(arriving: &Arriving<RealDisk>) -> Incoming {
+    let Arrival { from, term, session, header, total } = arriving.arrival().clone();
+    Incoming::kept(Transfer { from, term, session }, header, total, arriving.received())
+}
+
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().name(name.to_owned()).spawn(work).expect("the system has room for three more threads")
+    Builder::new().name(name.to_owned()).spawn(work).expect("the system has room for four more threads")
 }

@@ -13,8 +13,7 @@ use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_kv::store::Limits;
-use bowline_node::RecoveredNode;
-use bowline_node::raft::NodeId;
+use bowline_node::raft::{NodeId, Recovered};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
@@ -25,9 +24,8 @@ use crate::config::ServerConfig;
 use crate::grpc::{ClusterService, Context, KvService, MaintenanceService, count, refuse_status_texts};
 use crate::http;
 use crate::journal::Journal;
-use crate::machine::KvMachine;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
-use crate::replica::{LogStore, Replica, SnapshotStore, Start, StopReason, Threads};
+use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
 /// What a message may take beyond the largest request, in bytes; as etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
@@ -59,15 +57,15 @@ pub enum StartError {
 
 /// What a member found on its disk, and where it goes on writing.
 #[derive(Debug)]
-pub struct Disk<L, S> {
+pub struct Disk<L> {
     /// The life of the folder.
     pub incarnation: u64,
-    /// What was found.
-    pub recovered: RecoveredNode,
+    /// What was found of the log.
+    pub recovered: Recovered,
     /// The log.
     pub log: L,
-    /// The snapshots.
-    pub snapshots: S,
+    /// The state machine, and all about it.
+    pub state: State,
 }
 
 /// The two ports of a member.
@@ -109,9 +107,9 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start<L: LogStore, S: SnapshotStore>(
+    pub fn start<L: LogStore>(
         config: &ServerConfig,
-        disk: Disk<L, S>,
+        disk: Disk<L>,
         listeners: Listeners,
         journal: &Journal,
         on_failure: impl Fn(String) + Send + Clone + 'static,
@@ -129,10 +127,11 @@ impl Server {
         let forwarder = Forwarder::start(&directory, journal);
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
         let node = config.node(RandomState::new().hash_one(own.0));
-        let Disk { recovered, log, snapshots, .. } = disk;
-        let start = Start { config: node, empty: KvMachine::new(), recovered, log, snapshots };
+        let Disk { recovered, log, state, .. } = disk;
+        let start = Start { config: node, read_kind: config.read_kind, recovered, log, state };
+        let patience = config.patience();
         let (replica, threads) =
-            Replica::start(start, clock, Arc::clone(&outbox), forwarder, config.patience(), on_failure)?;
+            Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, journal, on_failure)?;
 
         let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
         outbox.start(&directory, journal);

@@ -47,6 +47,10 @@
 //! | `lock` | held by the process that has the folder open |
 //! | `log/<sequence>.seg` | the segments of the log; `log/spare-*` wait for their next use |
 //! | `snap/<index>-<term>.snap` | snapshots (the format is told in `snapshot.rs`) |
+//! | `snap/arriving` | the pieces of one that is being received (`arriving.rs`) |
+//!
+//! A host may keep the state machine's state in a file of its own: [`open_with`] is told how far that
+//! reaches, and takes it like a snapshot at that index.
 //!
 //! Every checksum is a CRC32C that begins with a seed made of cluster, replica, incarnation and place: the
 //! right bytes in the wrong place, or of another replica, or of an earlier life, don't pass.
@@ -109,6 +113,7 @@
 //! What can't be told from a clean end is a disk that loses the very last acknowledged batch as if it had
 //! never been written. Only the peers can notice that.
 
+mod arriving;
 mod batch;
 mod codec;
 mod disk;
@@ -125,6 +130,7 @@ mod snapshot;
 mod state;
 mod store;
 
+pub use arriving::{Arrival, Arriving, Pieces};
 pub use disk::{
     Crash, Disk, DiskError, DiskErrorKind, File, Injection, Operation, RealDisk, RealFile, RealLock, SECTOR, SimDisk,
     SimFile, SimLock,
@@ -135,4 +141,4 @@ pub use log::{Fatal, Log, LogError, LogStats, Options, SpareJob};
 pub use recovery::{Finding, Verdict};
 pub use snapshot::{CHUNK_BYTES, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
 pub use state::Suspicion;
-pub use store::{OpenError, Opened, Recovery, create, open};
+pub use store::{KeptState, OpenError, Opened, Recovery, create, open, open_with};

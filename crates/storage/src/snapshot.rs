@@ -5,10 +5,12 @@
 //! checksum (four bytes; bound to the replica, the snapshot and the frame's number) and its content. The
 //! end frame has the length [`END`] and holds the number of data bytes and a checksum over all of them.
 
+use std::io;
 use std::sync::Arc;
 
 use bowline_raft::{Index, Position, SnapshotHeader, Term};
 
+use crate::arriving::{Arrival, Arriving};
 use crate::codec::{Malformed, Put, Reader};
 use crate::disk::{Disk, DiskError, DiskErrorKind, File};
 use crate::identity::{Binding, FORMAT_VERSION};
@@ -16,11 +18,11 @@ use crate::identity::{Binding, FORMAT_VERSION};
 pub(crate) const SNAPSHOT_DIR: &str = "snap";
 const MAGIC: &[u8; 8] = b"BOWLNSNP";
 /// Bytes of a frame before its content.
-const FRAME: usize = 8;
+pub(crate) const FRAME: usize = 8;
 /// Most bytes of data in a frame: the memory that a writer or reader needs.
 pub const CHUNK_BYTES: usize = 256 << 10;
 /// A header is smaller: [`bowline_raft::MAX_MEMBERS`] twice.
-const MAX_HEADER_BYTES: usize = 16 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 16 << 10;
 /// The length in an end frame; no data frame is that long.
 const END: u32 = u32::MAX;
 
@@ -45,6 +47,14 @@ pub enum SnapshotError {
         /// The bound.
         limit: u64,
     },
+    /// What is to be written can't be had.
+    #[error("the state for the snapshot at {position} can't be read: {reason}")]
+    Source {
+        /// The snapshot's.
+        position: Position,
+        /// In the words of whoever has it.
+        reason: String,
+    },
     /// The disk refused. If it is full ([`DiskError::is_no_space`]), nothing is lost, and what was half
     /// written is gone.
     #[error("{0}")]
@@ -58,7 +68,7 @@ impl SnapshotError {
         match self {
             SnapshotError::Damaged { .. } => true,
             SnapshotError::Disk(error) => error.is_not_found(),
-            SnapshotError::TooLarge { .. } => false,
+            SnapshotError::TooLarge { .. } | SnapshotError::Source { .. } => false,
         }
     }
 
@@ -170,7 +180,8 @@ impl<D: Disk> Snapshots<D> {
         let size = file.size()?;
         let seed = self.seed(position);
         let header = SnapshotHeader { position, membership: bowline_raft::Membership::default() };
-        let mut reader = SnapshotReader { file, path, seed, header, size, frames: 0, offset: 0, total: 0, sum: 0 };
+        let mut reader =
+            SnapshotReader { file, path, seed, header, size, frames: 0, offset: 0, data_at: 0, total: 0, sum: 0 };
         let content = match reader.frame(MAX_HEADER_BYTES)? {
             Frame::Content(content) => content,
             Frame::End(_) => return Err(reader.damaged("no header")),
@@ -179,6 +190,7 @@ impl<D: Disk> Snapshots<D> {
             Ok(header) if header.position == position => reader.header = header,
             _ => return Err(reader.damaged("header")),
         }
+        reader.data_at = reader.offset;
         Ok(reader)
     }
 
@@ -226,12 +238,36 @@ impl<D: Disk> Snapshots<D> {
         self.disk.sync_dir(SNAPSHOT_DIR)
     }
 
+    /// Removes one, whether it is there or not.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, position: Position) -> Result<(), DiskError> {
+        self.disk.remove(&snapshot_path(position))
+    }
+
+    /// Begins to keep a snapshot that arrives in pieces, in place of an earlier one.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn begin_arriving(&self, arrival: Arrival) -> Result<Arriving<D>, DiskError> {
+        Arriving::begin(&self.disk, self.binding, arrival)
+    }
+
+    /// The snapshot that was arriving in an earlier life, as far as it had come.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn find_arriving(&self) -> Result<Option<Arriving<D>>, DiskError> {
+        Arriving::find(&self.disk, self.binding)
+    }
+
     fn seed(&self, position: Position) -> u32 {
         self.binding.at(&[position.index.0, position.term.0])
     }
 }
 
-fn checksum(seed: u32, frame: u64, length: u32, content: &[u8]) -> u32 {
+pub(crate) fn checksum(seed: u32, frame: u64, length: u32, content: &[u8]) -> u32 {
     let seed = crc32c::crc32c_append(seed, &frame.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c_append(seed, &length.to_le_bytes()), content)
 }
@@ -339,6 +375,8 @@ pub struct SnapshotReader<F> {
     size: u64,
     frames: u64,
     offset: u64,
+    /// Where the first frame of data begins.
+    data_at: u64,
     total: u64,
     sum: u32,
 }
@@ -377,13 +415,47 @@ impl<F: File> SnapshotReader<F> {
         }
     }
 
+    /// Reads on from here as a stream; damage is an error of kind `InvalidData`.
+    pub fn into_reader(self) -> impl io::Read {
+        SnapshotStream { reader: self, chunk: Vec::new(), taken: 0 }
+    }
+
+    /// A part of the data, wherever it is: each frame that it is in is checked, not those before.
+    ///
+    /// # Errors
+    /// It is damaged there, or ends before; or the disk refuses.
+    pub fn read_at(&self, mut offset: u64, length: usize) -> Result<Vec<u8>, SnapshotError> {
+        let mut data = Vec::with_capacity(length.min(CHUNK_BYTES));
+        while data.len() < length {
+            let (number, within) = (offset / CHUNK_BYTES as u64, (offset % CHUNK_BYTES as u64) as usize);
+            let at =
+                number.checked_mul((FRAME + CHUNK_BYTES) as u64).and_then(|frames| frames.checked_add(self.data_at));
+            let frame = at.map(|at| self.frame_at(number + 1, at, CHUNK_BYTES)).transpose()?;
+            let Some(Frame::Content(content)) = frame else { return Err(self.damaged("it ends too early")) };
+            let rest = content.get(within..).filter(|rest| !rest.is_empty());
+            let rest = rest.ok_or_else(|| self.damaged("it ends too early"))?;
+            let taken = rest.len().min(length - data.len());
+            data.extend_from_slice(&rest[..taken]);
+            offset += taken as u64;
+        }
+        Ok(data)
+    }
+
     fn frame(&mut self, most: usize) -> Result<Frame, SnapshotError> {
-        let left = self.size.saturating_sub(self.offset);
+        let frame = self.frame_at(self.frames, self.offset, most)?;
+        let (Frame::Content(content) | Frame::End(content)) = &frame;
+        self.frames += 1;
+        self.offset += (FRAME + content.len()) as u64;
+        Ok(frame)
+    }
+
+    fn frame_at(&self, number: u64, offset: u64, most: usize) -> Result<Frame, SnapshotError> {
+        let left = self.size.saturating_sub(offset);
         let mut prefix = [0; FRAME];
         if left < FRAME as u64 {
             return Err(self.damaged("it ends too early"));
         }
-        self.file.read_at(self.offset, &mut prefix)?;
+        self.file.read_at(offset, &mut prefix)?;
         let half = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
         let (length, sum) = (half(0), half(4));
         let bytes = if length == END { 12 } else { length as usize };
@@ -391,16 +463,36 @@ impl<F: File> SnapshotReader<F> {
             return Err(self.damaged("a length is out of range"));
         }
         let mut content = vec![0; bytes];
-        self.file.read_at(self.offset + FRAME as u64, &mut content)?;
-        if sum != checksum(self.seed, self.frames, length, &content) {
+        self.file.read_at(offset + FRAME as u64, &mut content)?;
+        if sum != checksum(self.seed, number, length, &content) {
             return Err(self.damaged("a checksum is wrong"));
         }
-        self.frames += 1;
-        self.offset += (FRAME + bytes) as u64;
         Ok(if length == END { Frame::End(content) } else { Frame::Content(content) })
     }
 
     fn damaged(&self, what: &'static str) -> SnapshotError {
         SnapshotError::Damaged { path: self.path.clone(), what }
+    }
+}
+
+/// A snapshot's data as a stream.
+struct SnapshotStream<F> {
+    reader: SnapshotReader<F>,
+    chunk: Vec<u8>,
+    taken: usize,
+}
+
+impl<F: File> io::Read for SnapshotStream<F> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.chunk.len() {
+            let next = self.reader.next_chunk();
+            let next = next.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let Some(chunk) = next else { return Ok(0) };
+            (self.chunk, self.taken) = (chunk, 0);
+        }
+        let count = out.len().min(self.chunk.len() - self.taken);
+        out[..count].copy_from_slice(&self.chunk[self.taken..self.taken + count]);
+        self.taken += count;
+        Ok(count)
     }
 }

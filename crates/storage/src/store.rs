@@ -127,13 +127,24 @@ pub struct Recovery {
     /// For the consensus core: term, vote, the snapshot to start from and the log after it.
     pub recovered: Recovered,
     /// The snapshot file that belongs to it, which has been read to its end and is whole; `None`: the
-    /// state machine starts empty.
+    /// state machine starts empty, or with what the host has kept.
     pub snapshot: Option<Position>,
+    /// Which of the states that the host has kept the state machine starts with; the others are of no use.
+    pub kept: Option<usize>,
     /// Acknowledged entries may be missing. Until the peers have made that good, and the host has said so
     /// by `Write::Repaired`, the replica must not lead, nor vote, nor count in a commit what it can't have.
     pub suspect: Option<Suspicion>,
     /// Everything unusual that was found, for people; damage that is no longer there is not told again.
     pub findings: Vec<Finding>,
+}
+
+/// The state of the state machine, as the host has kept it by itself, durably.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// The last entry that it contains.
+    pub applied: Index,
+    /// What it says of itself, if it does: needed if the log was lost from before there.
+    pub header: Option<SnapshotHeader>,
 }
 
 /// A folder that is open.
@@ -205,6 +216,21 @@ fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
 /// # Errors
 /// See [`OpenError`]. Nothing was changed then, except that repairs may have begun when the disk refused.
 pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Options) -> Result<Opened<D>, OpenError> {
+    open_with(disk, cluster, replica, options, |_| Vec::new())
+}
+
+/// As [`open`], where the host keeps the state machine's state by itself: `states` finds those that are
+/// there, in a folder that is locked by then. The first that fits the log is taken.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with<D: Disk>(
+    disk: &D,
+    cluster: ClusterId,
+    replica: NodeId,
+    options: &Options,
+    states: impl FnOnce(&Identity) -> Vec<KeptState>,
+) -> Result<Opened<D>, OpenError> {
     options.validate().map_err(OpenError::Options)?;
     let missing = || OpenError::Missing { place: disk.place(), cluster, replica };
     if disk.list("")?.iter().all(|name| name != IDENTITY_FILE) {
@@ -225,15 +251,26 @@ pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Op
     let binding = Binding::of(&identity);
     let replay = recovery::read_log(disk, binding, &mut findings)?;
     let snapshots = Snapshots::new(disk.clone(), binding, Arc::clone(&lock))?;
-    let (recovery, start) = choose_snapshot(&snapshots, replay, findings)?;
+    let (recovery, start) = choose_snapshot(&snapshots, &states(&identity), replay, findings)?;
     let log = Log::start(disk, lock, identity, options.clone(), start)?;
     Ok(Opened { identity, recovery, log, snapshots })
 }
 
 /// If a part of the log is lost that a whole snapshot holds, the snapshot takes its place. Every snapshot
 /// that is stored holds committed entries only.
-fn save_by_snapshot<D: Disk>(snapshots: &Snapshots<D>, replay: &mut recovery::Replay) -> Result<(), OpenError> {
+fn save_by_snapshot<D: Disk>(
+    snapshots: &Snapshots<D>,
+    kept: &[KeptState],
+    replay: &mut recovery::Replay,
+) -> Result<(), OpenError> {
     let Some(lost) = replay.lost else { return Ok(()) };
+    for KeptState { applied, header } in kept {
+        let Some(header) = header.as_ref().filter(|header| header.position.index == *applied) else { continue };
+        if *applied > lost.valid_up_to.index && header.position.term <= replay.state.hard_state.term {
+            replay.start_from(header);
+            return Ok(());
+        }
+    }
     for position in snapshots.list()?.into_iter().rev() {
         if position.index <= lost.valid_up_to.index || position.term > replay.state.hard_state.term {
             continue;
@@ -253,15 +290,22 @@ fn save_by_snapshot<D: Disk>(snapshots: &Snapshots<D>, replay: &mut recovery::Re
 /// Finds the snapshot that the replica starts from: the newest whole one that the log leads to.
 fn choose_snapshot<D: Disk>(
     snapshots: &Snapshots<D>,
+    kept: &[KeptState],
     mut replay: recovery::Replay,
     mut findings: Vec<Finding>,
 ) -> Result<(Recovery, recovery::Replay), OpenError> {
-    save_by_snapshot(snapshots, &mut replay)?;
+    save_by_snapshot(snapshots, kept, &mut replay)?;
     if replay.lost.is_none() {
         findings.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
     }
     let base = replay.state.base.clone();
     let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
+    let reaches = |kept: &KeptState| kept.applied == base_position.index || replay.term_at(kept.applied).is_some();
+    if let Some(number) = kept.iter().position(reaches) {
+        // The log from its base on is there for followers.
+        let recovery = recovery_of(&replay, base, kept[number].applied, findings);
+        return Ok((Recovery { kept: Some(number), ..recovery }, replay));
+    }
     let mut chosen: Option<SnapshotHeader> = None;
     for position in snapshots.list()?.into_iter().rev() {
         let held = position == base_position || replay.term_at(position.index) == Some(position.term);
@@ -291,13 +335,25 @@ fn choose_snapshot<D: Disk>(
         chosen = base;
     }
     let applied = chosen.as_ref().map_or(Index(0), |header| header.position.index);
+    let recovery = recovery_of(&replay, chosen, applied, findings);
+    Ok((Recovery { snapshot: position, ..recovery }, replay))
+}
+
+/// A replica whose log starts after `start`, and whose state machine contains everything up to `applied`.
+fn recovery_of(
+    replay: &recovery::Replay,
+    start: Option<SnapshotHeader>,
+    applied: Index,
+    findings: Vec<Finding>,
+) -> Recovery {
     let (suspect, hard_state) = (replay.suspicion(), replay.state.hard_state);
+    let first = start.as_ref().map_or(Index(0), |header| header.position.index);
     let recovered = Recovered {
         hard_state,
-        entries: replay.entries.iter().filter(|entry| entry.index > applied).cloned().collect(),
-        snapshot: chosen,
+        entries: replay.entries.iter().filter(|entry| entry.index > first).cloned().collect(),
+        snapshot: start,
         applied,
         suspect: suspect.map(|suspicion| suspicion.reach(hard_state.term)),
     };
-    Ok((Recovery { recovered, snapshot: position, suspect, findings }, replay))
+    Recovery { recovered, snapshot: None, kept: None, suspect, findings }
 }

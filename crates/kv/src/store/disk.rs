@@ -21,6 +21,9 @@ use super::record::Record;
 
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
+/// Places in the table of notes.
+const NOTE: u8 = 0;
+const LABEL: u8 = 1;
 
 /// Records in a redb file.
 pub struct RedbEngine {
@@ -72,6 +75,13 @@ impl RedbEngine {
         Ok(engine)
     }
 
+    fn note(&self, place: u8) -> Result<Bytes, EngineError> {
+        let txn = self.database.begin_read().map_err(failed("begin to read"))?;
+        let table = txn.open_table(META).map_err(failed("read its note"))?;
+        let note = table.get(place).map_err(failed("read its note"))?;
+        Ok(note.map_or_else(Bytes::new, |note| Bytes::copy_from_slice(note.value())))
+    }
+
     fn transact(
         &self,
         durability: Durability,
@@ -91,10 +101,11 @@ impl Engine for RedbEngine {
     type View = RedbRecords;
 
     fn meta(&self) -> Result<Bytes, EngineError> {
-        let txn = self.database.begin_read().map_err(failed("begin to read"))?;
-        let table = txn.open_table(META).map_err(failed("read its note"))?;
-        let note = table.get(0).map_err(failed("read its note"))?;
-        Ok(note.map_or_else(Bytes::new, |note| Bytes::copy_from_slice(note.value())))
+        self.note(NOTE)
+    }
+
+    fn label(&self) -> Result<Bytes, EngineError> {
+        self.note(LABEL)
     }
 
     fn reader(&self) -> Result<RedbRecords, EngineError> {
@@ -119,13 +130,18 @@ impl Engine for RedbEngine {
                 records.remove(place_of(*at)).map_err(failed("remove a record"))?;
             }
             let mut meta = txn.open_table(META).map_err(failed("write its note"))?;
-            meta.insert(0, &batch.meta[..]).map_err(failed("write its note"))?;
+            meta.insert(NOTE, &batch.meta[..]).map_err(failed("write its note"))?;
             Ok(())
         })
     }
 
-    fn checkpoint(&mut self) -> Result<(), EngineError> {
-        self.transact(Durability::Immediate, |_| Ok(()))
+    fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError> {
+        self.transact(Durability::Immediate, |txn| {
+            let Some(label) = label else { return Ok(()) };
+            let mut meta = txn.open_table(META).map_err(failed("write its label"))?;
+            meta.insert(LABEL, label).map_err(failed("write its label"))?;
+            Ok(())
+        })
     }
 
     fn size(&self) -> EngineSize {

@@ -109,11 +109,17 @@ pub trait Engine {
     /// Nothing of it took effect, or the engine is broken.
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError>;
 
-    /// Makes all that was written durable.
+    /// Makes all that was written durable, and the host's label with it, if there is a new one.
     ///
     /// # Errors
     /// It may not be durable; the engine must not be used any more (a failed fsync is never retried).
-    fn checkpoint(&mut self) -> Result<(), EngineError>;
+    fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError>;
+
+    /// The host's label, as of the last checkpoint that had one; empty if there was none.
+    ///
+    /// # Errors
+    /// The engine can't be read.
+    fn label(&self) -> Result<Bytes, EngineError>;
 
     /// How large it is.
     fn size(&self) -> EngineSize;

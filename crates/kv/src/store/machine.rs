@@ -9,20 +9,33 @@ use super::engine::Engine;
 use super::reply::encode_reply;
 use super::{KvError, Store};
 
-impl<E: Engine + Default> StateMachine for Store<E> {
-    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+impl<E: Engine> Store<E> {
+    /// Applies the command of the log entry at `index`, as bytes; every replica refuses the same bytes
+    /// in the same way.
+    pub fn apply_bytes(&mut self, index: Index, command: &[u8]) -> Bytes {
         encode_reply(&match Command::decode(command) {
             Ok(command) => self.apply_command(index, &command),
-            // Every replica refuses the same bytes in the same way.
             Err(_) => self.apply_unreadable(index),
         })
     }
 
-    fn query(&self, query: &[u8]) -> Bytes {
+    /// Answers a query, as bytes.
+    #[must_use]
+    pub fn ask_bytes(&self, query: &[u8]) -> Bytes {
         encode_reply(&match Query::decode(query) {
             Ok(query) => self.ask(&query),
             Err(_) => Err(KvError::Unreadable),
         })
+    }
+}
+
+impl<E: Engine + Default> StateMachine for Store<E> {
+    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+        self.apply_bytes(index, command)
+    }
+
+    fn query(&self, query: &[u8]) -> Bytes {
+        self.ask_bytes(query)
     }
 
     /// The store does not know which command wrote what.

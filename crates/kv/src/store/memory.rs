@@ -17,6 +17,7 @@ const PIECE_BITS: u32 = 10;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryEngine {
     meta: Bytes,
+    label: Bytes,
     records: MemoryRecords,
 }
 
@@ -119,8 +120,15 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), EngineError> {
+    fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError> {
+        if let Some(label) = label {
+            self.label = Bytes::copy_from_slice(label);
+        }
         Ok(())
+    }
+
+    fn label(&self) -> Result<Bytes, EngineError> {
+        Ok(self.label.clone())
     }
 
     fn size(&self) -> EngineSize {

@@ -151,3 +151,20 @@ fn a_flipped_bit_is_found_or_harmless() {
     }
     assert!(found > 0, "{found} found, {harmless} harmless");
 }
+
+#[test]
+fn a_label_is_kept_with_the_checkpoint_that_it_came_with() {
+    let disk = Disk::default();
+    let mut store = disk.store().expect("it is new");
+    assert_eq!(store.engine().label().expect("it can be read"), "");
+    apply(&mut store, 10);
+    store.checkpoint_with(Some(b"at 10")).expect("the disk works");
+    apply(&mut store, 10);
+    store.pass_over(Index(25));
+    store.checkpoint().expect("the disk works");
+    apply(&mut store, 10);
+    store.flush().expect("the disk works");
+    let crashed = disk.state().clone().after_crash(|_| false).store().expect("a crash damages nothing");
+    assert_eq!(crashed.engine().label().expect("it can be read"), "at 10");
+    assert_eq!(crashed.applied(), Index(25), "entries that are no commands count too");
+}

@@ -171,8 +171,12 @@ fn a_failing_engine_stops_the_store_and_says_why() {
             self.0.write(batch)
         }
 
-        fn checkpoint(&mut self) -> Result<(), EngineError> {
-            self.0.checkpoint()
+        fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError> {
+            self.0.checkpoint(label)
+        }
+
+        fn label(&self) -> Result<bytes::Bytes, EngineError> {
+            self.0.label()
         }
 
         fn size(&self) -> EngineSize {

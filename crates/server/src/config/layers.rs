@@ -69,7 +69,7 @@ pub const SETTINGS: [Setting; 15] = [
     Setting {
         key: "snapshot_bytes",
         flag: "snapshot-bytes",
-        help: "a snapshot is made each time the log grows by this [default: 64MiB]",
+        help: "the state is made durable by itself, and the log cut, when the log has this size [default: 64MiB]",
     },
     Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "largest request [default: 1.5MiB]" },
     Setting {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done; this is what the state machine says.
+    /// It was done; this is what the state machine says. A read: whoever asked may look at the state
+    /// machine, which contains everything that it must see.
     Done(Bytes),
     /// The replica that was asked doesn't lead; nothing was done.
     NotLeader(Option<NodeId>),

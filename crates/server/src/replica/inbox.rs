@@ -1,15 +1,15 @@
 //! What waits for the replica's thread: three queues with bounds, in the order of their urgency.
 //!
-//! First what the own disk says (never many, never refused: the log's thread must not wait for the
-//! replica's, which may be waiting for it), then what peers say, then what clients want. The thread takes a
+//! First what the replica's other threads say (never many, never refused: they must not wait for the
+//! replica's, which may be waiting for one of them), then what peers say, then what clients want. The thread takes a
 //! portion of all that waits, so that under load one round of it serves many.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Time};
-use bowline_node::{Consistency, NodeMessage};
+use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Time, Token};
+use bowline_node::{NodeMessage, Report, Response};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -36,8 +36,8 @@ const PORTION: usize = 512;
 pub(crate) enum Work {
     /// A command for the state machine.
     Write(Bytes),
-    /// A question to the state machine.
-    Read(Bytes, Consistency),
+    /// A question to the state machine, which whoever asked puts by itself, as soon as it may.
+    Read,
     /// Another leader; whoever is best if none is named.
     Transfer(Option<NodeId>),
 }
@@ -45,8 +45,8 @@ pub(crate) enum Work {
 impl Work {
     fn weight(&self) -> usize {
         match self {
-            Work::Write(bytes) | Work::Read(bytes, _) => bytes.len() + 64,
-            Work::Transfer(_) => 64,
+            Work::Write(bytes) => bytes.len() + 64,
+            Work::Read | Work::Transfer(_) => 64,
         }
     }
 }
@@ -59,19 +59,25 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Answer>,
 }
 
-/// What the own disk says.
+/// What the replica's other threads say.
 #[derive(Debug)]
-pub(crate) enum DiskEvent {
+pub(crate) enum Event {
     /// Everything up to here is durable.
     Persisted(PersistId),
-    /// This snapshot is durable.
-    SnapshotStored(SnapshotHeader),
+    /// The state that this describes is durable: the log before it may go.
+    Kept(SnapshotHeader),
+    /// What became of a job.
+    Report(Report),
+    /// A request is answered.
+    Answered(Token, Response),
+    /// Something changed that only the facts tell.
+    Facts,
 }
 
 /// A portion of what waited.
 #[derive(Debug, Default)]
 pub(crate) struct Portion {
-    pub(crate) disk: VecDeque<DiskEvent>,
+    pub(crate) events: VecDeque<Event>,
     pub(crate) peers: Vec<(NodeId, NodeMessage)>,
     pub(crate) requests: Vec<Request>,
     /// Nothing comes any more: the replica is to stop.
@@ -87,7 +93,7 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    disk: VecDeque<DiskEvent>,
+    events: VecDeque<Event>,
     peers: VecDeque<(NodeId, NodeMessage)>,
     peer_bytes: usize,
     requests: VecDeque<Request>,
@@ -96,9 +102,9 @@ struct State {
 }
 
 impl Inbox {
-    /// Tells of the disk.
-    pub(crate) fn push_disk(&self, event: DiskEvent) {
-        self.lock().disk.push_back(event);
+    /// Tells what happened elsewhere in the replica.
+    pub(crate) fn push_event(&self, event: Event) {
+        self.lock().events.push_back(event);
         self.ready.notify_one();
     }
 
@@ -148,6 +154,11 @@ impl Inbox {
         self.ready.notify_one();
     }
 
+    /// Whether the replica's thread has ended, or is about to.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Waits until something is there, at most so long, and takes a portion of it.
     pub(crate) fn wait(&self, at_most: Option<Duration>) -> Portion {
         let mut state = self.lock();
@@ -168,7 +179,7 @@ impl Inbox {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.disk.is_empty() && self.peers.is_empty() && self.requests.is_empty() && !self.closed
+        self.events.is_empty() && self.peers.is_empty() && self.requests.is_empty() && !self.closed
     }
 
     fn take(&mut self) -> Portion {
@@ -177,7 +188,7 @@ impl State {
         self.peer_bytes -= peers.iter().map(|(_, message)| weight(message)).sum::<usize>();
         self.request_bytes -= requests.iter().map(|request| request.work.weight()).sum::<usize>();
         let closed = self.closed && self.peers.is_empty() && self.requests.is_empty();
-        Portion { disk: std::mem::take(&mut self.disk), peers, requests, closed }
+        Portion { events: std::mem::take(&mut self.events), peers, requests, closed }
     }
 }
 

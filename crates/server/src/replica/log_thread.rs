@@ -2,17 +2,17 @@
 //!
 //! While a sync is under way, writes gather: the next one takes them all. Group commit is a queue, not a timer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bowline_node::NodeMessage;
 use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Write};
-use bowline_node::{NodeMessage, StoredSnapshot};
 
-use super::inbox::{DiskEvent, Inbox};
+use super::inbox::{Event, Inbox};
 use super::metrics::Metrics;
-use super::store::{LogStore, SnapshotStore, StoreError};
+use super::store::{LogStore, StoreError};
 use crate::peer::Outbox;
 
 /// Most jobs under one sync: their messages wait for all of it.
@@ -32,9 +32,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Step {
     /// A write of the one stream.
     Write(PersistId, Write),
-    /// A leader's snapshot: durable before the write that names it.
-    Snapshot(StoredSnapshot),
-    /// This snapshot is durable.
+    /// The state that this describes is durable.
     Compact(SnapshotHeader),
 }
 
@@ -52,12 +50,8 @@ impl LogJob {
     }
 }
 
-/// The snapshots, for the two threads that store some.
-pub(crate) type SharedSnapshots = Arc<Mutex<dyn SnapshotStore>>;
-
 pub(crate) struct LogThread<L> {
     pub(crate) log: L,
-    pub(crate) snapshots: SharedSnapshots,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
@@ -98,8 +92,7 @@ impl<L: LogStore> LogThread<L> {
     }
 
     fn work(&mut self, jobs: Vec<LogJob>) -> Result<(), StoreError> {
-        let (mut written, mut marked) = (None, None);
-        let mut done = Vec::new();
+        let (mut written, mut compacted) = (None, false);
         let mut messages = Vec::new();
         for job in jobs {
             messages.extend(job.messages);
@@ -108,22 +101,15 @@ impl<L: LogStore> LogThread<L> {
                     Step::Write(id, write) => {
                         self.log.append(&write)?;
                         written = Some(id);
-                        if let Write::Snapshot(header) = write {
-                            marked = Some(header.position.index);
-                        }
-                    }
-                    Step::Snapshot(snapshot) => {
-                        store_snapshot(&self.snapshots, &snapshot)?;
-                        done.push(DiskEvent::SnapshotStored(snapshot.header));
                     }
                     Step::Compact(header) => {
                         self.log.compact(&header)?;
-                        marked = Some(header.position.index);
+                        compacted = true;
                     }
                 }
             }
         }
-        if written.is_some() || marked.is_some() {
+        if written.is_some() || compacted {
             let started = Instant::now();
             self.log.sync()?;
             self.metrics.synced(started.elapsed());
@@ -132,18 +118,9 @@ impl<L: LogStore> LogThread<L> {
         for (to, message) in messages {
             self.outbox.send(to, message);
         }
-        for event in done.into_iter().chain(written.map(DiskEvent::Persisted)) {
-            self.inbox.push_disk(event);
+        if let Some(id) = written {
+            self.inbox.push_event(Event::Persisted(id));
         }
-        self.look_for_room()?;
-        if let Some(index) = marked {
-            self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).prune(index)?;
-        }
-        Ok(())
+        self.look_for_room()
     }
-}
-
-/// Stores a snapshot, when no other is being stored.
-pub(crate) fn store_snapshot(snapshots: &SharedSnapshots, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-    snapshots.lock().unwrap_or_else(PoisonError::into_inner).store(snapshot)
 }

@@ -1,72 +1,80 @@
-//! The replica's thread: owns the [`Node`], and is all that ever touches it.
+//! The replica's thread: owns the [`Conductor`], and is all that ever touches it.
 //!
-//! Each round takes a portion of what waits, hands it to the node, and carries out what the node says. It
-//! does no I/O: the log has a thread, the network has tasks.
+//! Each round takes a portion of what waits, hands it to the conductor, and carries out what that says. It
+//! does no I/O and applies nothing: the log, the state machine and the snapshots have threads, the network
+//! has tasks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
-use bowline_node::raft::{Body, Fault, Message, Position, Token, Write};
-use bowline_node::{Node, NodeEffect, NodeInput, NodeMessage, StoredSnapshot};
+use bowline_node::raft::{Body, Fault, Message, ReadKind, Token};
+use bowline_node::{Conductor, ConductorEffect, Consistency, Job, NodeInput, NodeMessage};
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::answer::Answer;
-use super::inbox::{DiskEvent, Inbox, Request, Work};
+use super::inbox::{Event, Inbox, Request, Work};
 use super::log_thread::{LogJob, Step};
 use super::metrics::Metrics;
-use super::status::{Machine, Status};
+use super::shared::Shared;
+use super::snapshot_thread::SnapshotJob;
+use super::status::{Facts, Status};
 use crate::clock::Clock;
 use crate::peer::Outbox;
 
-/// How long to leave others the machine between two steps of tidying up.
-const TIDY_PAUSE: Duration = Duration::from_millis(2);
+/// Most entries that are committed and not applied yet; beyond it, writes are refused. As etcd.
+const MAX_UNAPPLIED: u64 = 5_000;
 
-pub(crate) struct RaftThread<M> {
-    pub(crate) node: Node<M>,
+pub(crate) struct RaftThread {
+    pub(crate) conductor: Conductor,
     pub(crate) clock: Clock,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) log: SyncSender<LogJob>,
-    /// Snapshots of the own state machine, on their way to the thread that stores them.
-    pub(crate) snapshots: SyncSender<StoredSnapshot>,
+    /// What the state machine's thread is to do. The core bounds what waits there.
+    pub(crate) apply: Sender<Job>,
+    /// What the snapshots' thread is to do: at most a piece for each peer waits there.
+    pub(crate) snapshots: Sender<SnapshotJob>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) metrics: Arc<Metrics>,
     /// Whether the disk has room for entries.
     pub(crate) room: Arc<AtomicBool>,
     pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Answer>>,
     pub(crate) next_token: u64,
+    /// How reads are made linearizable.
+    pub(crate) read_kind: ReadKind,
 }
+
+type Answers = Vec<(oneshot::Sender<Answer>, Answer)>;
 
 /// Why the thread has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// It was told to.
     Closed,
-    /// The node has seen what must not happen.
+    /// The core has seen what must not happen.
     Faulty(Fault),
-    /// The log's thread is gone, and has said why.
-    LogGone,
+    /// Another of the replica's threads is gone, and has said why.
+    Deserted,
 }
 
-impl<M: Machine> RaftThread<M> {
+impl RaftThread {
     pub(crate) fn run(mut self) -> Ending {
         let (mut effects, mut answers) = (Vec::new(), Vec::new());
-        let mut untidy = false;
         loop {
-            let until = self.clock.until(self.node.next_deadline());
-            let portion =
-                self.inbox.wait(if untidy { Some(until.unwrap_or(TIDY_PAUSE).min(TIDY_PAUSE)) } else { until });
+            let portion = self.inbox.wait(self.clock.until(self.conductor.next_deadline()));
             let mut job = LogJob::default();
-            for event in portion.disk {
-                self.node.handle(self.clock.now(), self.disk_input(event, &mut job), &mut effects);
+            for event in portion.events {
+                self.take_event(event, &mut job, &mut effects, &mut answers);
             }
             for (from, mut message) in portion.peers {
                 let left = !self.room.load(Ordering::Relaxed) && leave_entries(&mut message);
                 let before = effects.len();
-                self.node.handle(self.clock.now(), NodeInput::Receive { from, message }, &mut effects);
+                self.conductor.handle(self.clock.now(), NodeInput::Receive { from, message }, &mut effects);
                 if left {
                     forget_replies(&mut effects, before);
                 }
@@ -74,14 +82,17 @@ impl<M: Machine> RaftThread<M> {
             for request in portion.requests {
                 self.take_request(request, &mut effects);
             }
-            if self.node.next_deadline() <= self.clock.now() {
-                self.node.handle(self.clock.now(), NodeInput::Wake, &mut effects);
+            let now = self.clock.now();
+            if self.conductor.next_deadline() <= now {
+                self.conductor.handle(now, NodeInput::Wake, &mut effects);
             }
-            let fault = self.carry_out(&mut effects, &mut job, &mut answers);
+            self.conductor.tend(now, &mut effects);
+            let Ok(fault) = self.carry_out(&mut effects, &mut job, &mut answers) else {
+                return self.end(Ending::Deserted);
+            };
             if !job.is_empty() && self.log.send(job).is_err() {
-                return self.end(Ending::LogGone);
+                return self.end(Ending::Deserted);
             }
-            untidy = self.node.machine().tidy();
             self.publish(fault.as_ref());
             // After that: who hears that a write is done finds it in the status too.
             for (reply, answer) in answers.drain(..) {
@@ -109,25 +120,40 @@ impl<M: Machine> RaftThread<M> {
         ending
     }
 
-    fn disk_input(&self, event: DiskEvent, job: &mut LogJob) -> NodeInput {
+    fn take_event(
+        &mut self,
+        event: Event,
+        job: &mut LogJob,
+        effects: &mut Vec<ConductorEffect>,
+        answers: &mut Answers,
+    ) {
+        let now = self.clock.now();
         match event {
-            DiskEvent::Persisted(up_to) => NodeInput::Persisted { up_to },
-            DiskEvent::SnapshotStored(header) => {
+            Event::Persisted(up_to) => self.conductor.handle(now, NodeInput::Persisted { up_to }, effects),
+            Event::Kept(header) => {
                 let index = header.position.index;
+                // The log ignores what it has forgotten already, for a later snapshot perhaps.
                 job.steps.push(Step::Compact(header));
-                NodeInput::SnapshotStored { index }
+                self.conductor.handle(now, NodeInput::SnapshotStored { index }, effects);
             }
+            Event::Report(report) => self.conductor.report(now, report, effects),
+            Event::Answered(token, response) => self.answer(token, response.into(), answers),
+            Event::Facts => {}
         }
     }
 
-    fn take_request(&mut self, request: Request, effects: &mut Vec<NodeEffect>) {
+    fn answer(&mut self, token: Token, answer: Answer, answers: &mut Answers) {
+        answers.extend(self.waiting.remove(&token).map(|reply| (reply, answer)));
+    }
+
+    fn take_request(&mut self, request: Request, effects: &mut Vec<ConductorEffect>) {
         let Request { work, deadline, reply } = request;
         if reply.is_closed() {
             // Nobody waits any more, and nothing was done yet.
             return;
         }
-        if matches!(work, Work::Write(_)) && !self.room.load(Ordering::Relaxed) {
-            let _ = reply.send(Answer::NoSpace);
+        if let Some(refusal) = self.refusal(&work) {
+            let _ = reply.send(refusal);
             return;
         }
         self.next_token += 1;
@@ -136,46 +162,74 @@ impl<M: Machine> RaftThread<M> {
         let deadline = Some(deadline);
         let input = match work {
             Work::Write(command) => NodeInput::Write { token, command, deadline },
-            Work::Read(query, consistency) => NodeInput::Read { token, query, consistency, deadline },
+            Work::Read => {
+                let consistency = Consistency::Linearizable(self.read_kind);
+                NodeInput::Read { token, query: Bytes::new(), consistency, deadline }
+            }
             Work::Transfer(to) => NodeInput::TransferLeadership { token, to },
         };
-        self.node.handle(self.clock.now(), input, effects);
+        self.conductor.handle(self.clock.now(), input, effects);
     }
 
+    /// Why this can't be taken now, if it can't.
+    fn refusal(&self, work: &Work) -> Option<Answer> {
+        let raft = self.conductor.raft();
+        match work {
+            Work::Write(_) if !self.room.load(Ordering::Relaxed) => Some(Answer::NoSpace),
+            Work::Write(_) if raft.commit_index().0 - raft.last_applied().0 > MAX_UNAPPLIED => {
+                Some(Answer::Overloaded("entries that are not applied yet".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Says what must not happen, if that was seen.
+    ///
+    /// # Errors
+    /// One of the threads is gone.
     fn carry_out(
         &mut self,
-        effects: &mut Vec<NodeEffect>,
+        effects: &mut Vec<ConductorEffect>,
         job: &mut LogJob,
-        answers: &mut Vec<(oneshot::Sender<Answer>, Answer)>,
-    ) -> Option<Fault> {
+        answers: &mut Answers,
+    ) -> Result<Option<Fault>, Deserted> {
         let mut fault = None;
-        let installed: Vec<Position> = effects.iter().filter_map(installed_position).collect();
         for effect in effects.drain(..) {
             match effect {
-                NodeEffect::Persist { id, write } => job.steps.push(Step::Write(id, write)),
-                // A leader's snapshot must be durable before the write that names it.
-                NodeEffect::StoreSnapshot { snapshot } if installed.contains(&snapshot.header.position) => {
-                    job.steps.push(Step::Snapshot(snapshot));
-                }
-                // The own one may take its time. The node makes no other before it hears of this one, so
-                // there is always room for it.
-                NodeEffect::StoreSnapshot { snapshot } => {
-                    let _ = self.snapshots.try_send(snapshot);
-                }
-                NodeEffect::Send { to, message, after: None } => self.outbox.send(to, message),
-                NodeEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
-                NodeEffect::Respond { token, response } => {
+                ConductorEffect::Persist { id, write } => job.steps.push(Step::Write(id, write)),
+                ConductorEffect::Send { to, message, after: None } => self.outbox.send(to, message),
+                ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
+                ConductorEffect::Respond { token, response } => {
                     answers.extend(self.waiting.remove(&token).map(|reply| (reply, response.into())));
                 }
-                NodeEffect::Halt { fault: seen } => fault = Some(seen),
+                ConductorEffect::Do(Job::Query { token, .. }) => {
+                    answers.extend(self.waiting.remove(&token).map(|reply| (reply, Answer::Done(Bytes::new()))));
+                }
+                ConductorEffect::Do(Job::Accept { header }) => {
+                    // It was durable before the core was told of it.
+                    self.shared.accept(&header);
+                    self.inbox.push_event(Event::Kept(header));
+                }
+                ConductorEffect::Do(Job::Discard { transfer }) => self.shared.discard(transfer),
+                ConductorEffect::Do(
+                    apply @ (Job::Apply { .. }
+                    | Job::Recall { .. }
+                    | Job::Keep { .. }
+                    | Job::Dump { .. }
+                    | Job::Install { .. }),
+                ) => self.apply.send(apply).map_err(|_| Deserted)?,
+                ConductorEffect::Do(other) => {
+                    self.snapshots.send(SnapshotJob::Other(other)).map_err(|_| Deserted)?;
+                }
+                ConductorEffect::Halt { fault: seen } => fault = Some(seen),
             }
         }
-        fault
+        Ok(fault)
     }
 
     fn publish(&mut self, fault: Option<&Fault>) {
-        let (raft, facts) = (self.node.raft(), self.node.machine().facts());
-        let waiting = self.node.waiting();
+        let (raft, facts) = (self.conductor.raft(), self.shared.facts());
+        let waiting = self.conductor.waiting();
         let metrics = &self.metrics;
         self.status.send_if_modified(|status| {
             let before = (status.term, status.leader, status.applied_index, status.commit_index);
@@ -215,27 +269,22 @@ fn leave_entries(message: &mut NodeMessage) -> bool {
 
 /// Takes the answers to a leader out of what came since: that nothing of its entries arrived would bring them
 /// again at once, with all that follows them, in a storm that nothing ends but room. Heartbeats are answered.
-fn forget_replies(effects: &mut Vec<NodeEffect>, since: usize) {
+fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
     let mut at = 0;
     effects.retain(|effect| {
         at += 1;
-        let reply = matches!(effect, NodeEffect::Send { message: NodeMessage::Raft(message), .. }
+        let reply = matches!(effect, ConductorEffect::Send { message: NodeMessage::Raft(message), .. }
             if matches!(message.body, Body::AppendEntriesReply(_)));
         at <= since || !reply
     });
 }
 
-/// The position of the snapshot that a write puts in the log's place.
-fn installed_position(effect: &NodeEffect) -> Option<Position> {
-    match effect {
-        NodeEffect::Persist { write: Write::Snapshot(header), .. } => Some(header.position),
-        _ => None,
-    }
-}
+/// One of the replica's threads is gone.
+struct Deserted;
 
 /// The first status, before the first round.
-pub(crate) fn first_status<M: Machine>(node: &Node<M>) -> Status {
-    let raft = node.raft();
+pub(crate) fn first_status(conductor: &Conductor, facts: Facts) -> Status {
+    let raft = conductor.raft();
     Status {
         term: raft.term().0,
         leader: None,
@@ -246,12 +295,7 @@ pub(crate) fn first_status<M: Machine>(node: &Node<M>) -> Status {
         leader_contact: None,
         membership: Arc::new(raft.membership().clone()),
         waiting: 0,
-        facts: node.machine().facts(),
+        facts,
         fault: None,
     }
-}
-
-/// The queue of the thread that stores the own snapshots: one at a time.
-pub(crate) fn snapshot_queue() -> (SyncSender<StoredSnapshot>, Receiver<StoredSnapshot>) {
-    sync_channel(1)
 }

@@ -2,18 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_node::StateMachine;
 use bowline_node::raft::{Membership, NodeId, Time};
-
-/// A state machine that the server can run.
-pub trait Machine: StateMachine + Send + 'static {
-    /// A few numbers about it; asked for often, so it must cost next to nothing.
-    fn facts(&self) -> Facts;
-
-    /// Does a small part of what it has put off; called often. Returns whether more is left. Nothing that
-    /// it answers may depend on it.
-    fn tidy(&self) -> bool;
-}
 
 /// Numbers about a state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,11 +1,8 @@
-//! Where a replica keeps what must outlive it: its log and its snapshots.
-//!
-//! Two traits, because two threads use them: a large snapshot is written while the log goes on.
+//! Where a replica keeps its log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bowline_node::StoredSnapshot;
-use bowline_node::raft::{Index, SnapshotHeader, Write};
+use bowline_node::raft::{SnapshotHeader, Write};
 
 /// Why something can't be made durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +27,7 @@ pub trait LogStore: Send + 'static {
     /// It can't be kept.
     fn sync(&mut self) -> Result<(), StoreError>;
 
-    /// This snapshot is durable: entries up to its position may go, after the next [`LogStore::sync`].
+    /// The state that this describes is durable: entries up to it may go, after the next [`LogStore::sync`].
     ///
     /// # Errors
     /// The log can't be used any more.
@@ -46,21 +43,6 @@ pub trait LogStore: Send + 'static {
     fn admits(&self, bytes: u64) -> bool;
 }
 
-/// The snapshots.
-pub trait SnapshotStore: Send + 'static {
-    /// Makes a snapshot durable, in place of the one before.
-    ///
-    /// # Errors
-    /// It can't be kept.
-    fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), StoreError>;
-
-    /// Removes what is older than the snapshot at this index, whose mark in the log is durable.
-    ///
-    /// # Errors
-    /// The disk is broken.
-    fn prune(&mut self, before: Index) -> Result<(), StoreError>;
-}
-
 /// Keeps nothing beyond the process: for tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
@@ -72,8 +54,6 @@ pub struct MemoryStore {
 pub struct Kept {
     /// The writes that were made durable.
     pub writes: Vec<Write>,
-    /// The latest snapshot.
-    pub snapshot: Option<StoredSnapshot>,
     unsynced: Vec<Write>,
 }
 
@@ -113,16 +93,5 @@ impl LogStore for MemoryStore {
 
     fn admits(&self, _bytes: u64) -> bool {
         true
-    }
-}
-
-impl SnapshotStore for MemoryStore {
-    fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-        self.change(|kept| kept.snapshot = Some(snapshot.clone()));
-        Ok(())
-    }
-
-    fn prune(&mut self, _before: Index) -> Result<(), StoreError> {
-        Ok(())
     }
 }

@@ -62,9 +62,6 @@ async fn a_cluster_that_was_killed_comes_back_with_everything() {
         let seen = cluster.client(id).await.range(prefix("k/")).await.expect("read").into_inner();
         assert_eq!((seen.count, seen.header.expect("a header").revision), (100, 101), "at member {id}");
     }
-    let snapshots = std::fs::read_dir(cluster.data_dir(1).join("snap")).expect("there is a folder").count();
-    // A second one may be there if the kill came before the log said that the first is of no more use.
-    assert!((1..=2).contains(&snapshots), "the log was large enough for some, and {snapshots} are there");
 }
 
 #[tokio::test]

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb::kv_client::KvClient;
-use bowline_node::RecoveredNode;
-use bowline_node::raft::{Group, Membership, NodeId, Recovered, SnapshotHeader, Write};
+use bowline_node::raft::{SnapshotHeader, Write};
 use bowline_server::config::Layers;
 use bowline_server::journal::Journal;
 use bowline_server::replica::{LogStore, MemoryStore, StoreError};
-use bowline_server::{Disk, Listeners, Server};
+use bowline_server::{Disk, Listeners, Server, folder};
 use tonic::Code;
 
 use crate::harness::{PATIENCE, get, put, values};
@@ -52,16 +51,13 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let mut layers = Layers::new();
     layers.add_flag("id", "1".to_owned());
     layers.add_flag("initial_cluster", format!("1={}", listeners.peer.local_addr().expect("bound")));
+    let folder = tempfile::tempdir().expect("a folder");
+    layers.add_flag("data_dir", folder.path().join("member").display().to_string());
     let config = layers.check().expect("a good configuration");
     let full = Arc::new(AtomicBool::new(false));
-    let memory = MemoryStore::default();
-    let founders = Membership::simple(Group::of_voters([NodeId(1)]));
-    let disk = Disk {
-        incarnation: 1,
-        recovered: RecoveredNode { raft: Recovered::founding(founders), snapshot: None },
-        log: Narrow { memory: memory.clone(), full: Arc::clone(&full) },
-        snapshots: memory,
-    };
+    let Disk { incarnation, recovered, state, .. } = folder::open(&config, &Journal::silent()).expect("a good folder");
+    let log = Narrow { memory: MemoryStore::default(), full: Arc::clone(&full) };
+    let disk = Disk { incarnation, recovered, log, state };
     let failed = |why: String| panic!("the member failed: {why}");
     let server = Server::start(&config, disk, listeners, &Journal::silent(), failed).expect("it starts");
     let mut client = KvClient::connect(format!("http://{}", server.client_address())).await.expect("it listens");

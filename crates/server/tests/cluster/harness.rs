@@ -107,7 +107,15 @@ impl Cluster {
 
     pub(crate) fn restart(&mut self, id: u64) {
         let config = &self.configs[&id];
-        let listeners = Listeners::bind(config).expect("its ports are free again");
+        let until = Instant::now() + PATIENCE;
+        let listeners = loop {
+            // What has been listening goes with the runtime of before, in its own time.
+            match Listeners::bind(config) {
+                Ok(listeners) => break listeners,
+                Err(error) => assert!(Instant::now() < until, "its ports are not free again: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         self.servers.insert(id, start(config, listeners));
     }
 }

@@ -6,3 +6,4 @@ mod harness;
 mod hostile;
 mod malformed;
 mod service;
+mod state;

@@ -1,0 +1,117 @@
+//! The apply thread: all that ever changes the state machine, in the order of the log.
+//!
+//! It may be as late as it will: the core hands it a bounded number of bytes that it has not applied yet.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use bowline_kv::store::EngineError;
+use bowline_node::raft::{Entry, SnapshotHeader};
+use bowline_node::{Job, Report, recalled};
+
+use super::inbox::{Event, Inbox};
+use super::shared::Shared;
+use super::snapshot_thread::SnapshotJob;
+use super::store::StoreError;
+
+/// How long to leave others the machine between two steps of tidying up.
+const TIDY_PAUSE: Duration = Duration::from_millis(5);
+
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3_600);
+
+pub(crate) struct ApplyThread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) snapshots: Sender<SnapshotJob>,
+}
+
+impl ApplyThread {
+    /// Works until nobody wants anything any more.
+    ///
+    /// # Errors
+    /// The state can't be read or written any more. Nobody was told anything that depends on it.
+    pub(crate) fn run(self, jobs: &Receiver<Job>) -> Result<(), StoreError> {
+        let mut untidy = self.shared.read().is_untidy();
+        let mut tidied = Instant::now();
+        loop {
+            match jobs.recv_timeout(if untidy { TIDY_PAUSE } else { LONG }) {
+                Ok(job) => self.work(job)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            untidy = self.shared.read().is_untidy();
+            if untidy && tidied.elapsed() >= TIDY_PAUSE {
+                self.tidy()?;
+                tidied = Instant::now();
+            }
+        }
+    }
+
+    fn work(&self, job: Job) -> Result<(), StoreError> {
+        match job {
+            Job::Apply { entries } => self.apply(&entries)?,
+            Job::Recall { token, proposed_at, contains, .. } => {
+                let recall = self.shared.read().recall();
+                self.inbox.push_event(Event::Answered(token, recalled(recall, proposed_at, contains)));
+            }
+            Job::Keep { header } => {
+                self.shared.write().checkpoint(&header).map_err(broken)?;
+                self.inbox.push_event(Event::Kept(header));
+            }
+            Job::Dump { header } => {
+                let dump = self.shared.read().dump().map_err(broken)?;
+                // It ends only after this thread.
+                let _ = self.snapshots.send(SnapshotJob::Dump(header, Box::new(dump)));
+            }
+            Job::Install { header } => self.install(&header)?,
+            other => unreachable!("{other:?} is not for this thread"),
+        }
+        Ok(())
+    }
+
+    fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
+        let mut machine = self.shared.write();
+        let responses = machine.apply(entries);
+        if let Some(fault) = machine.fault() {
+            return Err(broken(fault.clone()));
+        }
+        let facts = machine.facts();
+        drop(machine);
+        self.shared.set_facts(facts);
+        self.inbox.push_event(Event::Report(Report::Applied { index: last, responses }));
+        Ok(())
+    }
+
+    fn install(&self, header: &SnapshotHeader) -> Result<(), StoreError> {
+        let accepted = self.shared.take_accepted(header);
+        let machine = accepted.state.install();
+        let machine = machine.map_err(|error| StoreError::Fatal(format!("can't take a snapshot in use: {error}")))?;
+        let facts = machine.facts();
+        // The old file is gone from the folder already; its memory goes after the lock.
+        let old = std::mem::replace(&mut *self.shared.write(), machine);
+        drop(old);
+        self.shared.set_facts(facts);
+        let index = header.position.index;
+        self.inbox.push_event(Event::Report(Report::Applied { index, responses: Vec::new() }));
+        Ok(())
+    }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        let mut machine = self.shared.write();
+        machine.tidy().map_err(broken)?;
+        let facts = machine.facts();
+        drop(machine);
+        if self.shared.facts() != facts {
+            self.shared.set_facts(facts);
+            self.inbox.push_event(Event::Facts);
+        }
+        Ok(())
+    }
+}
+
+fn broken(error: EngineError) -> StoreError {
+    StoreError::Fatal(error.to_string())
+}

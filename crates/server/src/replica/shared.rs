@@ -1,0 +1,80 @@
+//! What the threads of a replica share: the state machine, numbers about it, and the one that is to take
+//! its place.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bowline_node::Transfer;
+use bowline_node::raft::SnapshotHeader;
+
+use super::status::Facts;
+use crate::machine::KvMachine;
+use crate::state_files::NewState;
+
+/// A state machine that was made of a leader's snapshot, durably, in a file beside the one in use.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) transfer: Transfer,
+    pub(crate) header: SnapshotHeader,
+    pub(crate) state: NewState,
+}
+
+/// The state machine: one thread changes it, many read it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    machine: RwLock<KvMachine>,
+    facts: Mutex<Facts>,
+    /// Until the core decides.
+    restored: Mutex<Option<Restored>>,
+    /// Until the log says so, durably.
+    accepted: Mutex<Option<Restored>>,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: KvMachine) -> Shared {
+        let facts = Mutex::new(machine.facts());
+        Shared { machine: RwLock::new(machine), facts, restored: Mutex::default(), accepted: Mutex::default() }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
+        // A panic within a change ends the thread that makes them, and with it the replica.
+        self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the apply thread.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, KvMachine> {
+        self.machine.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        *locked(&self.facts)
+    }
+
+    pub(crate) fn set_facts(&self, facts: Facts) {
+        *locked(&self.facts) = facts;
+    }
+
+    pub(crate) fn put_restored(&self, restored: Option<Restored>) {
+        *locked(&self.restored) = restored;
+    }
+
+    pub(crate) fn discard(&self, transfer: Transfer) {
+        let of_it = locked(&self.restored).take_if(|restored| restored.transfer == transfer);
+        // Its file goes with it, after the lock.
+        drop(of_it);
+    }
+
+    pub(crate) fn accept(&self, header: &SnapshotHeader) {
+        let restored = locked(&self.restored).take().filter(|restored| restored.header == *header);
+        *locked(&self.accepted) = Some(restored.expect("the core takes what has just arrived"));
+    }
+
+    pub(crate) fn take_accepted(&self, header: &SnapshotHeader) -> Restored {
+        let accepted = locked(&self.accepted).take().filter(|accepted| accepted.header == *header);
+        accepted.expect("the core installs what it has decided for")
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is complete before the lock is given back, panic or not.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

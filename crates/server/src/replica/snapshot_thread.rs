@@ -1,0 +1,219 @@
+//! The snapshots' thread: writes them to files, sends pieces of those files, and makes a state of the pieces
+//! that arrive. Never is a whole one in memory, nor is a state kept from going on for a slow follower.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+
+use bowline_kv::store::{Dump, RedbRecords, RestoreError};
+use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
+use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, Transfer};
+use bowline_storage::{
+    Arrival, Arriving, Disk, DiskError, RealDisk, RealFile, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots,
+};
+use bytes::Bytes;
+
+use super::inbox::{Event, Inbox};
+use super::shared::{Restored, Shared};
+use super::store::StoreError;
+use crate::journal::Journal;
+use crate::peer::Outbox;
+use crate::state_files::StateFiles;
+
+/// What the thread is to do.
+pub(crate) enum SnapshotJob {
+    /// Write this to a file, and hold that ready.
+    Dump(SnapshotHeader, Box<Dump<RedbRecords>>),
+    /// Anything of what arrives or is sent.
+    Other(Job),
+}
+
+pub(crate) struct SnapshotThread {
+    pub(crate) snapshots: Snapshots<RealDisk>,
+    pub(crate) files: StateFiles,
+    pub(crate) arriving: Option<Arriving<RealDisk>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) journal: Journal,
+    /// Those that are held ready.
+    pub(crate) ready: BTreeMap<Index, SnapshotReader<RealFile>>,
+    /// The replica ends: what takes long is given up.
+    pub(crate) ending: Arc<AtomicBool>,
+}
+
+impl SnapshotThread {
+    /// Works until nobody wants anything any more.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn run(mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
+        while let Ok(job) = jobs.recv() {
+            if self.ending.load(Ordering::Relaxed) {
+                continue;
+            }
+            let report = match job {
+                SnapshotJob::Dump(header, dump) => Some(self.dump(header, &dump)?),
+                SnapshotJob::Other(Job::Send { to, piece }) => self.send(to, piece),
+                SnapshotJob::Other(Job::Release { index }) => self.release(index)?,
+                SnapshotJob::Other(Job::Add { from, chunk }) => Some(self.add(from, &chunk)?),
+                SnapshotJob::Other(Job::Restore { transfer, header }) => Some(self.restore(transfer, header)?),
+                SnapshotJob::Other(other) => unreachable!("{other:?} is not for this thread"),
+            };
+            if let Some(report) = report {
+                self.inbox.push_event(Event::Report(report));
+            }
+        }
+        Ok(())
+    }
+
+    fn dump(&mut self, header: SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<Report, StoreError> {
+        let written = self.write(&header, dump);
+        match written.and_then(|bytes| Ok((bytes, self.snapshots.open(header.position)?))) {
+            Ok((bytes, reader)) => {
+                let (position, mib) = (header.position, bytes >> 20);
+                self.journal.info(format_args!("wrote a snapshot up to {position} for a follower: {mib} MiB"));
+                self.ready.insert(position.index, reader);
+                Ok(Report::Ready { header, bytes })
+            }
+            Err(error) if is_no_space(&error) || self.ending.load(Ordering::Relaxed) => {
+                self.journal.error(format_args!("no snapshot for a follower: {error}"));
+                Ok(Report::NotReady)
+            }
+            Err(error) => Err(StoreError::Fatal(error.to_string())),
+        }
+    }
+
+    fn write(&self, header: &SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<u64, SnapshotError> {
+        let mut out = Out { writer: self.snapshots.write(header)?, failed: None, ending: &self.ending };
+        match dump.write_to(&mut out) {
+            Ok(bytes) => out.writer.finish().map(|()| bytes),
+            Err(error) => Err(out.failed.unwrap_or_else(|| unreadable(header.position, &error))),
+        }
+    }
+
+    /// Sends a piece, straight from the file.
+    fn send(&self, to: NodeId, piece: Piece) -> Option<Report> {
+        let index = piece.header.position.index;
+        let read = self.ready.get(&index).map(|reader| reader.read_at(piece.offset, piece.length));
+        match read {
+            Some(Ok(data)) => {
+                self.outbox.send(to, NodeMessage::Chunk(piece.filled(Bytes::from(data))));
+                return None;
+            }
+            Some(Err(error)) => self.journal.error(format_args!("a snapshot can't be sent: {error}")),
+            // One that was received is not held: a new one is made when it is needed.
+            None => {}
+        }
+        Some(Report::Unreadable { index })
+    }
+
+    fn release(&mut self, index: Index) -> Result<Option<Report>, StoreError> {
+        if let Some(reader) = self.ready.remove(&index) {
+            self.snapshots.remove(reader.header().position).map_err(fatal)?;
+        }
+        Ok(None)
+    }
+
+    fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Result<Report, StoreError> {
+        let transfer = chunk.transfer(from);
+        let arrival = Arrival {
+            from,
+            term: chunk.term,
+            session: chunk.session,
+            header: chunk.header.clone(),
+            total: chunk.total,
+        };
+        let received = self.try_add(arrival, chunk);
+        match received {
+            Ok(received) => Ok(Report::Added { transfer, received }),
+            Err(error) if error.is_no_space() => {
+                self.journal.error(format_args!("no room for the snapshot that {from} sends: {error}"));
+                let received = self.arriving.as_ref().map_or(0, Arriving::received);
+                Ok(Report::Added { transfer, received })
+            }
+            Err(error) => Err(fatal(error)),
+        }
+    }
+
+    fn try_add(&mut self, arrival: Arrival, chunk: &SnapshotChunk) -> Result<u64, DiskError> {
+        let current = self.arriving.as_ref().is_some_and(|arriving| *arriving.arrival() == arrival);
+        if !current || chunk.offset == 0 {
+            self.arriving = None;
+            if chunk.offset > 0 {
+                return Ok(0);
+            }
+            self.arriving = Some(self.snapshots.begin_arriving(arrival)?);
+        }
+        let Some(arriving) = &mut self.arriving else { return Ok(0) };
+        if arriving.received() == chunk.offset {
+            arriving.add(&chunk.data)?;
+        }
+        Ok(arriving.received())
+    }
+
+    fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Result<Report, StoreError> {
+        let arriving = self.arriving.take().filter(|arriving| {
+            let Arrival { from, term, session, .. } = *arriving.arrival();
+            Transfer { from, term, session } == transfer
+        });
+        let Some(arriving) = arriving else { return Ok(Report::Restored { transfer, whole: false }) };
+        let restored = self.files.restore(&header, &mut arriving.pieces());
+        let whole = restored.is_ok();
+        let from = transfer.from;
+        match restored {
+            Ok(state) => {
+                self.journal.info(format_args!("received a snapshot up to {} from {from}", header.position));
+                self.shared.put_restored(Some(Restored { transfer, header, state }));
+            }
+            // It is asked for again, from its start.
+            Err(error @ (RestoreError::Invalid(_) | RestoreError::Read(_) | RestoreError::Engine(_))) => {
+                self.journal.error(format_args!("the snapshot from {from} is of no use: {error}"));
+            }
+        }
+        arriving.remove().map_err(fatal)?;
+        Ok(Report::Restored { transfer, whole })
+    }
+}
+
+/// Writes a dump to a snapshot's file, as long as the replica goes on.
+struct Out<'a, D: Disk> {
+    writer: SnapshotWriter<D>,
+    failed: Option<SnapshotError>,
+    ending: &'a AtomicBool,
+}
+
+impl<D: Disk> Write for Out<'_, D> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.ending.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the replica ends"));
+        }
+        match self.writer.put(data) {
+            Ok(()) => Ok(data.len()),
+            Err(error) => {
+                let told = io::Error::other(error.to_string());
+                self.failed = Some(error);
+                Err(told)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn is_no_space(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Disk(error) if error.is_no_space())
+}
+
+/// The state itself could not be read.
+fn unreadable(position: Position, error: &io::Error) -> SnapshotError {
+    SnapshotError::Source { position, reason: error.to_string() }
+}
+
+fn fatal(error: DiskError) -> StoreError {
+    StoreError::Fatal(error.to_string())
+}

@@ -1,0 +1,174 @@
+//! The files that hold the state: the one in use, and those that are to take its place.
+//!
+//! `state.redb` is in use. A leader's snapshot is restored into `state-<number>.new`, which gets that name
+//! once the log begins after the snapshot. A crash before that leaves both: the one that fits the log is
+//! taken, the other is removed. One that can't be read is set aside as `state.damaged`, for people.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bowline_kv::store::{EngineError, RestoreError};
+use bowline_node::raft::SnapshotHeader;
+use bowline_storage::{Identity, KeptState};
+
+use crate::journal::Journal;
+use crate::machine::KvMachine;
+
+const IN_USE: &str = "state.redb";
+const DAMAGED: &str = "state.damaged";
+
+/// Where the states of a member are.
+#[derive(Debug)]
+pub struct StateFiles {
+    folder: PathBuf,
+    identity: Identity,
+    /// How many new ones were made.
+    made: u64,
+}
+
+/// A state in a file of its own, which goes with it unless it is taken in use.
+#[derive(Debug)]
+pub(crate) struct NewState {
+    machine: Option<KvMachine>,
+    path: PathBuf,
+}
+
+impl Drop for NewState {
+    fn drop(&mut self) {
+        if self.machine.take().is_some() {
+            // If this fails, the next start does it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl NewState {
+    /// Takes it in use, durably: its file gets the name of the one before, which is gone.
+    pub(crate) fn install(mut self) -> io::Result<KvMachine> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::rename(&self.path, folder.join(IN_USE))?;
+        File::open(folder)?.sync_all()?;
+        Ok(self.machine.take().expect("it is taken only here and at its end"))
+    }
+}
+
+/// A state that was found.
+pub(crate) struct Found {
+    path: PathBuf,
+    machine: KvMachine,
+    header: Option<SnapshotHeader>,
+}
+
+impl Found {
+    pub(crate) fn kept(&self) -> KeptState {
+        KeptState { applied: self.machine.applied(), header: self.header.clone() }
+    }
+}
+
+impl StateFiles {
+    /// The folder of this member, which is open.
+    #[must_use]
+    pub fn new(folder: &Path, identity: Identity) -> StateFiles {
+        StateFiles { folder: folder.to_owned(), identity, made: 0 }
+    }
+
+    /// The states that are there and whole: the one in use first.
+    pub(crate) fn find(&self, journal: &Journal) -> Vec<Found> {
+        let mut paths = self.new_ones();
+        paths.insert(0, self.folder.join(IN_USE));
+        let mut found = Vec::new();
+        for path in paths.into_iter().filter(|path| path.exists()) {
+            match KvMachine::open(&path, self.identity) {
+                Ok((machine, header)) => found.push(Found { path, machine, header }),
+                Err(error) => self.set_aside(&path, &error, journal),
+            }
+        }
+        found
+    }
+
+    /// Takes one of them in use, and removes the others.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn choose(&self, mut found: Vec<Found>, chosen: usize) -> io::Result<KvMachine> {
+        let Found { path, machine, .. } = found.swap_remove(chosen);
+        drop(found);
+        if path != self.folder.join(IN_USE) {
+            fs::rename(&path, self.folder.join(IN_USE))?;
+        }
+        self.remove_new_ones()?;
+        Ok(machine)
+    }
+
+    /// A state in use without anything in it, in place of all that were there.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn found_anew(&self) -> Result<KvMachine, EngineError> {
+        let refused = |error: io::Error| EngineError::new("make its file", error);
+        let path = self.folder.join(IN_USE);
+        if path.exists() {
+            fs::remove_file(&path).map_err(refused)?;
+        }
+        self.remove_new_ones().map_err(refused)?;
+        let machine = KvMachine::found(&path, self.identity)?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(refused)?;
+        Ok(machine)
+    }
+
+    /// The state that a snapshot holds, durably in a file of its own.
+    ///
+    /// # Errors
+    /// It is none, or the disk refuses; nothing of it is left.
+    pub(crate) fn restore(
+        &mut self,
+        header: &SnapshotHeader,
+        snapshot: &mut impl Read,
+    ) -> Result<NewState, RestoreError> {
+        self.made += 1;
+        let path = self.folder.join(format!("state-{}.new", self.made));
+        let restored = KvMachine::restore(&path, self.identity, header, snapshot);
+        if restored.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        let machine = restored?;
+        // Its name too must be there after a crash.
+        File::open(&self.folder)?.sync_all()?;
+        Ok(NewState { machine: Some(machine), path })
+    }
+
+    fn new_ones(&self) -> Vec<PathBuf> {
+        let entries = self.folder.read_dir().into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_new(path)).collect();
+        paths.sort();
+        paths
+    }
+
+    fn remove_new_ones(&self) -> io::Result<()> {
+        for path in self.new_ones() {
+            fs::remove_file(path)?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn set_aside(&self, path: &Path, error: &EngineError, journal: &Journal) {
+        let file = path.display();
+        if is_new(path) {
+            // A restore that did not end.
+            journal.info(format_args!("removes {file}, which was not finished: {error}"));
+            let _ = fs::remove_file(path);
+            return;
+        }
+        let aside = self.folder.join(DAMAGED);
+        journal.error(format_args!("the state in {file} can't be used, and is set aside as {DAMAGED}: {error}"));
+        if let Err(error) = fs::rename(path, &aside) {
+            journal.error(format_args!("it can't be set aside either: {error}"));
+        }
+    }
+}
+
+fn is_new(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("state-") && name.ends_with(".new")
+}
