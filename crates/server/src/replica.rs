@@ -327,8 +327,11 @@ impl Replica {
 
     /// Asks the state machine, without holding up anybody but those who change it.
     async fn look(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        if is_quick(&query) {
-            return Ok(self.shared.read().query(&query));
+        // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
+        if is_quick(&query)
+            && let Some(machine) = self.shared.try_read()
+        {
+            return Ok(machine.query(&query));
         }
         let shared = Arc::clone(&self.shared);
         let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));

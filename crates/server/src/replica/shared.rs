@@ -1,7 +1,7 @@
 //! What the threads of a replica share: the state machine, numbers about it, and the one that is to take
 //! its place.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bowline_node::Transfer;
 use bowline_node::raft::SnapshotHeader;
@@ -38,6 +38,15 @@ impl Shared {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
         // A panic within a change ends the thread that makes them, and with it the replica.
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` where one would have to wait.
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, KvMachine>> {
+        match self.machine.try_read() {
+            Ok(machine) => Some(machine),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// For the apply thread.
