@@ -288,6 +288,13 @@ impl<E: Engine> Store<E> {
         self.meta.applied = self.meta.applied.max(up_to.0);
     }
 
+    /// How large the engine is, with the records that it is still to get.
+    #[must_use]
+    pub fn size(&self) -> EngineSize {
+        let EngineSize { total, in_use } = self.engine.size();
+        EngineSize { total, in_use: (in_use + self.pending_bytes as u64).min(total) }
+    }
+
     /// The engine, to ask it what only it knows.
     #[must_use]
     pub fn engine(&self) -> &E {

@@ -121,14 +121,15 @@ impl KvMachine {
 
     /// A few numbers about it, at next to no cost.
     pub(crate) fn facts(&self) -> Facts {
-        let status = self.store.status();
+        let (status, size) = (self.store.status(), self.store.size());
         let compacted = status.compact_revision;
         Facts {
             revision: status.revision,
             compact_revision: compacted,
             scrubbed_revision: if self.store.is_scrubbed(compacted) { compacted } else { -1 },
             keys: status.keys,
-            db_size: status.db_size,
+            db_size: size.total,
+            db_size_in_use: size.in_use,
         }
     }
 

@@ -24,11 +24,16 @@ const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 /// Places in the table of notes.
 const NOTE: u8 = 0;
 const LABEL: u8 = 1;
+const IN_USE: u8 = 2;
+/// What a file without records has in use: its head, and a page for each of its tables.
+const EMPTY_BYTES: u64 = 4 * 4096;
 
 /// Records in a redb file.
 pub struct RedbEngine {
     database: Database,
     length: Arc<AtomicU64>,
+    /// Bytes of the records, kept with them.
+    in_use: u64,
 }
 
 impl std::fmt::Debug for RedbEngine {
@@ -65,13 +70,15 @@ impl RedbEngine {
             .set_check_integrity_on_open(true)
             .create_with_backend(backend)
             .map_err(failed("open its file"))?;
-        let engine = RedbEngine { database, length };
+        let mut engine = RedbEngine { database, length, in_use: 0 };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
             txn.open_table(META).map_err(failed("make its tables"))?;
             Ok(())
         })?;
+        let in_use = engine.note(IN_USE)?;
+        engine.in_use = in_use[..].try_into().map_or(0, u64::from_le_bytes);
         Ok(engine)
     }
 
@@ -118,21 +125,29 @@ impl Engine for RedbEngine {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
+        let mut in_use = if batch.clear { 0 } else { self.in_use };
         self.transact(Durability::None, |txn| {
             if batch.clear {
                 txn.delete_table(RECORDS).map_err(failed("drop its records"))?;
             }
             let mut records = txn.open_table(RECORDS).map_err(failed("write a record"))?;
             for (at, record) in batch.puts {
-                records.insert(place_of(*at), record.stored()).map_err(failed("write a record"))?;
+                let stored = record.stored();
+                let before = records.insert(place_of(*at), stored).map_err(failed("write a record"))?;
+                in_use = in_use.saturating_sub(before.map_or(0, |before| before.value().len() as u64));
+                in_use += stored.len() as u64;
             }
             for at in batch.deletes {
-                records.remove(place_of(*at)).map_err(failed("remove a record"))?;
+                let before = records.remove(place_of(*at)).map_err(failed("remove a record"))?;
+                in_use = in_use.saturating_sub(before.map_or(0, |before| before.value().len() as u64));
             }
             let mut meta = txn.open_table(META).map_err(failed("write its note"))?;
             meta.insert(NOTE, &batch.meta[..]).map_err(failed("write its note"))?;
+            meta.insert(IN_USE, &in_use.to_le_bytes()[..]).map_err(failed("write its size"))?;
             Ok(())
-        })
+        })?;
+        self.in_use = in_use;
+        Ok(())
     }
 
     fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError> {
@@ -145,7 +160,7 @@ impl Engine for RedbEngine {
     }
 
     fn size(&self) -> EngineSize {
-        EngineSize { total: self.length.load(Ordering::Relaxed) }
+        EngineSize { total: self.length.load(Ordering::Relaxed), in_use: EMPTY_BYTES + self.in_use }
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Batch<'a> {
 pub struct EngineSize {
     /// All that it occupies.
     pub total: u64,
+    /// Of what it holds; the rest is free.
+    pub in_use: u64,
 }
 
 /// An ordered map from revisions to records, with a note that changes together with them.

@@ -132,6 +132,6 @@ impl Engine for MemoryEngine {
     }
 
     fn size(&self) -> EngineSize {
-        EngineSize { total: self.records.bytes }
+        EngineSize { total: self.records.bytes, in_use: self.records.bytes }
     }
 }

@@ -22,18 +22,18 @@ pub(crate) struct MaintenanceService {
 impl Maintenance for MaintenanceService {
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let status = self.context.replica.status();
-        let size = i64::try_from(status.facts.db_size).unwrap_or(i64::MAX);
+        let size = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.context.header(status.facts.revision)),
             version: API_VERSION.to_owned(),
-            db_size: size,
+            db_size: size(status.facts.db_size),
             leader: status.leader.map_or(0, |leader| leader.0),
             raft_index: status.commit_index,
             raft_term: status.term,
             raft_applied_index: status.applied_index,
             errors: no_leader.into_iter().collect(),
-            db_size_in_use: size,
+            db_size_in_use: size(status.facts.db_size_in_use),
             is_learner: !status.membership.is_voter(self.context.replica.id()),
             storage_version: API_VERSION.to_owned(),
             db_size_quota: 0,

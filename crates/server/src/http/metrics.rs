@@ -41,7 +41,7 @@ fn of_the_member(out: &mut String, status: &Status, metrics: &Metrics) {
     let failed = metrics.proposals_failed.load(Relaxed);
     one("etcd_server_proposals_failed_total", "counter", "Writes that failed.", failed);
     one("etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes of the state.", status.facts.db_size);
-    one("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "Bytes of it in use.", status.facts.db_size);
+    one("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "Bytes of it in use.", status.facts.db_size_in_use);
     one("etcd_debugging_mvcc_keys_total", "gauge", "Keys.", status.facts.keys);
     let revision = positive(status.facts.revision);
     one("etcd_debugging_mvcc_current_revision", "gauge", "The latest revision.", revision);

@@ -17,6 +17,8 @@ pub struct Facts {
     pub keys: u64,
     /// Bytes that the state takes.
     pub db_size: u64,
+    /// Bytes of it that are records, the others being free or what holds them together.
+    pub db_size_in_use: u64,
 }
 
 /// How a replica is.
