@@ -29,6 +29,7 @@ mod plan;
 mod queue;
 mod recovery;
 mod reduction;
+mod shape;
 mod shrink;
 mod stage;
 mod story;

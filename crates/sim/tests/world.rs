@@ -113,6 +113,20 @@ fn stale_reads_are_found_and_the_world_is_made_smaller() {
     assert_eq!(run(&plan, None).violation, Some(smaller), "the smaller world fails in the same way each time");
 }
 
+#[test]
+fn stale_reads_of_stores_and_of_maps_are_found() {
+    for stores in [true, false] {
+        let violation = (1..=40).find_map(|seed| {
+            let mut plan = Plan::drawn(seed);
+            plan.sabotage = Some(Sabotage::StaleReads);
+            if plan.has_stores() == stores { run(&plan, None).violation } else { None }
+        });
+        let rule = violation.map(|violation| violation.rule);
+        let of_reads = [Rule::ReadsSeeWhatWasCommitted, Rule::RevisionsCount, Rule::Linearizable];
+        assert!(rule.is_some_and(|rule| of_reads.contains(&rule)), "stores {stores}: {rule:?}");
+    }
+}
+
 /// The rule that `sabotage` breaks first within `seeds` worlds.
 fn broken_by(sabotage: Sabotage, seeds: u64) -> Rule {
     found(sabotage, seeds).2.violation.expect("just found").rule

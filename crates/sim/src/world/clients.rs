@@ -1,18 +1,22 @@
 //! The clients: they read and write, are sent away, try again, give up, and remember what they were
 //! told. What they remember must have an order that explains it.
 
-use bowline_node::{Consistency, NodeInput, Response};
-use bowline_raft::{NodeId, ReadKind, Time};
+use bowline_kv::store::{MemoryEngine, Reply, Store};
+use bowline_node::{Consistency, NodeInput, Response, StateMachine, StoredSnapshot};
+use bowline_raft::{Index, NodeId, ReadKind, Time};
+use bytes::Bytes;
 use std::time::Duration;
 
+use crate::keys;
 use crate::linearizability::{Action, Operation, Options, Verdict, check};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
 use crate::world::host::Asker;
-use crate::world::machine::{Applied, command_of, query_of, value_of, writer_of};
-use crate::world::oracle::{Judged, Oracle, Rule};
+use crate::world::machine::{Applied, Machine, command_of, empty_store, query_of, value_of, writer_of};
+use crate::world::oracle::{Judged, Oracle, Rule, digest};
 use crate::world::plan::{MILLI, Workload};
+use crate::world::shape::{Asked, History, Seen, Shape, by_key, reply_of, revision_of, seen};
 use crate::world::stage::{Event, World};
 use crate::world::story::describe_response;
 
@@ -39,6 +43,10 @@ struct Op {
     client: usize,
     key: u64,
     kind: Kind,
+    /// What is asked of the store, in a world of stores.
+    shape: Shape,
+    /// What the store said to the client.
+    told: Option<Bytes>,
     call: Moment,
     ret: Option<Moment>,
     /// When it ended, in whatever way.
@@ -76,12 +84,115 @@ pub(crate) struct Clients {
     guess: Vec<usize>,
     /// By key: the operation whose value it holds, as of everything that was applied.
     model: Vec<Option<u64>>,
+    /// In a world of stores.
+    store: Option<StoreSide>,
     /// The next write is huge.
     pub(crate) huge: bool,
     /// Only these are asked, if there are any.
     pub(crate) only: Vec<usize>,
     /// No new operations begin.
     pub(crate) stopped: bool,
+}
+
+impl Op {
+    fn asked(&self, op: u64) -> Asked {
+        let bytes = if let Kind::Write { bytes } = self.kind { bytes } else { 0 };
+        Asked { op, key: self.key, bytes, shape: self.shape }
+    }
+}
+
+/// What is known of the store beside its replicas.
+#[derive(Debug)]
+struct StoreSide {
+    history: History,
+    /// Applies every command once, from nothing.
+    replay: Store<MemoryEngine>,
+    /// By operation: what the store said, as a digest; 0 if nothing.
+    replies: Vec<u64>,
+    /// By key: what was seen there last.
+    seen: Vec<Option<Seen>>,
+    /// By client: the highest revision that it was told.
+    told: Vec<i64>,
+}
+
+impl StoreSide {
+    fn new(workload: &Workload) -> StoreSide {
+        StoreSide {
+            history: History::default(),
+            replay: empty_store(),
+            replies: Vec::new(),
+            seen: vec![None; workload.keys as usize],
+            told: vec![0; workload.clients],
+        }
+    }
+
+    fn took_effect(&mut self, asked: &Asked, applied: &Applied, oracle: &mut Oracle) -> Judged {
+        if oracle.commits.effect_of(applied.op) != Some(applied.index) {
+            let what = format!("operation {} takes effect a second time at {}", applied.op, applied.index);
+            return Err((Rule::ExactlyOnce, what));
+        }
+        oracle.fates.took_effect(applied.op)?;
+        let bytes = applied.reply.as_deref().unwrap_or_default();
+        let at = applied.op as usize;
+        if self.replies.len() <= at {
+            self.replies.resize(at + 1, 0);
+        }
+        self.replies[at] = digest(bytes);
+        let replayed = asked.command().map(|command| self.replay.apply_command(Index(applied.index), &command));
+        match (reply_of(bytes), replayed) {
+            (Some(reply), Some(replayed)) if reply == replayed => {
+                self.history.took_effect(asked, &reply).map_err(|what| (Rule::RevisionsCount, what))
+            }
+            (reply, replayed) => {
+                let what = format!("operation {} says {reply:?}, and {replayed:?} when it is replayed", applied.op);
+                Err((Rule::StatesAreEqual, what))
+            }
+        }
+    }
+
+    /// An answer leaves a replica: to a write, what the store said; to a read, what its revision holds.
+    fn judge_answer(&self, asked: &Asked, writes: bool, bytes: &[u8]) -> Judged {
+        let true_of_write = || self.replies.get(asked.op as usize) == Some(&digest(bytes));
+        let true_of_read = || reply_of(bytes).is_some_and(|reply| self.history.is_true(asked, &reply));
+        if if writes { true_of_write() } else { true_of_read() } {
+            return Ok(());
+        }
+        let what = format!("operation {} is answered {:?}, which is not so", asked.op, reply_of(bytes));
+        Err((Rule::AnswersAreTrue, what))
+    }
+
+    /// A client hears of an answer. What it asked for linearizably never shows it an earlier revision (I23).
+    fn heard(&mut self, client: usize, asked: &Asked, linearizable: bool, reply: &Reply) -> Judged {
+        if let Some((key, seen)) = seen(asked, reply) {
+            self.seen[key as usize] = seen;
+        }
+        let Some(revision) = revision_of(reply).filter(|_| linearizable) else { return Ok(()) };
+        let earlier = self.told[client];
+        self.told[client] = revision.max(earlier);
+        if revision >= earlier {
+            return Ok(());
+        }
+        let what = format!("client {client} was told of revision {earlier}, and then of {revision}");
+        Err((Rule::RevisionsCount, what))
+    }
+
+    /// An operation on the store.
+    fn shape(&self, dice: &mut Dice, writes: bool, key: u64, keys: u64) -> Shape {
+        let back = dice.below(20) as i64;
+        let earlier = (self.history.revision() - back).max(1);
+        match (writes, dice.below(100)) {
+            (true, 0..50) => Shape::Put,
+            (true, 50..62) => Shape::Delete,
+            (true, 62..64) => Shape::Clear,
+            (true, 64..84) => Shape::Swap(self.seen[key as usize]),
+            (true, 84..95) if keys > 1 => Shape::Pair((key + 1 + dice.below(keys - 1)) % keys),
+            (true, 95..) => Shape::Compact(earlier),
+            (true, _) => Shape::Put,
+            (false, 0..60) => Shape::Get,
+            (false, 60..75) => Shape::Past(earlier),
+            (false, _) => Shape::All,
+        }
+    }
 }
 
 impl Clients {
@@ -91,6 +202,7 @@ impl Clients {
             done: 0,
             guess: vec![0; workload.clients],
             model: vec![None; workload.keys as usize],
+            store: workload.stores.then(|| StoreSide::new(workload)),
             huge: false,
             only: Vec::new(),
             stopped: false,
@@ -130,11 +242,25 @@ impl Clients {
         open.iter().min().map(|oldest| (open.len(), *oldest))
     }
 
+    /// A replica has made a snapshot: it is what the log makes of nothing (I16).
+    pub(crate) fn judge_snapshot(&self, snapshot: &StoredSnapshot) -> Judged {
+        let Some(store) = &self.store else { return Ok(()) };
+        let same = Machine::restore(&snapshot.data).is_ok_and(|machine| machine.is_replayed_by(&store.replay));
+        if same {
+            return Ok(());
+        }
+        let what = format!("a snapshot up to {} is not what the log makes of nothing", snapshot.header.position);
+        Err((Rule::StatesAreEqual, what))
+    }
+
     /// The first replica to apply a command tells what it did.
     pub(crate) fn took_effect(&mut self, applied: &Applied, oracle: &mut Oracle) -> Judged {
         let Some(op) = self.ops.get(usize::try_from(applied.op).unwrap_or(usize::MAX)) else {
             return Err((Rule::AnswersAreTrue, format!("a command at {} that no client sent", applied.index)));
         };
+        if let Some(store) = &mut self.store {
+            return store.took_effect(&op.asked(applied.op), applied, oracle);
+        }
         let holds = &mut self.model[op.key as usize];
         if oracle.commits.effect_of(applied.op) == Some(applied.index) {
             *holds = Some(applied.op);
@@ -171,11 +297,35 @@ impl World<'_> {
         } else {
             Kind::Read(Consistency::Linearizable(ReadKind::Quorum))
         };
+        let writes = matches!(kind, Kind::Write { .. });
+        let shape = match &self.clients.store {
+            Some(store) => store.shape(&mut dice, writes, key, workload.keys),
+            None if writes => Shape::Put,
+            None => Shape::Get,
+        };
         let op = self.clients.ops.len() as u64;
         let (call, end) = (self.now, End::Open);
         let (ret, ended, read, attempt, resting) = (None, None, None, 0, false);
-        self.clients.ops.push(Op { client, key, kind, call, ret, ended, read, attempt, resting, end, dice });
+        let told = None;
+        self.clients.ops.push(Op {
+            client,
+            key,
+            kind,
+            shape,
+            told,
+            call,
+            ret,
+            ended,
+            read,
+            attempt,
+            resting,
+            end,
+            dice,
+        });
         self.tell(None, || match kind {
+            _ if shape != Shape::Put && shape != Shape::Get => {
+                format!("client {client}: does operation {op} on k{key}: {shape:?}, {kind:?}")
+            }
             Kind::Write { bytes } => format!("client {client}: writes k{key} := {op} ({bytes} bytes)"),
             Kind::Read(consistency) => format!("client {client}: reads k{key} as operation {op}, {consistency:?}"),
         });
@@ -204,7 +354,9 @@ impl World<'_> {
         let (attempt, writes) = (it.attempt, matches!(it.kind, Kind::Write { .. }));
         let timeout = self.plan.workload.timeout;
         self.queue.push(self.now + timeout, Event::GiveUp { op, attempt });
-        let copies = if self.chances.network.chance(self.network.plan.doubled / 4) { 2 } else { 1 };
+        // A server's clients speak over connections, which double nothing.
+        let doubles = self.clients.store.is_none();
+        let copies = if doubles && self.chances.network.chance(self.network.plan.doubled / 4) { 2 } else { 1 };
         for _ in 0..copies {
             let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
             if let Some(camera) = &mut self.camera {
@@ -248,12 +400,18 @@ impl World<'_> {
         let token = it.token(Asker::Client { op, attempt, known });
         let deadline: Option<Time> = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
         let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
+        let asked = self.clients.ops[op as usize].asked(op);
+        let (command, query) = match (&self.clients.store, kind) {
+            (Some(_), _) => (asked.encode(), asked.encode()),
+            (None, Kind::Write { bytes }) => (command_of(op, &key, bytes), Bytes::new()),
+            (None, Kind::Read(_)) => (Bytes::new(), query_of(&key)),
+        };
         let input = match kind {
-            Kind::Write { bytes } => NodeInput::Write { token, command: command_of(op, &key, bytes), deadline },
+            Kind::Write { .. } => NodeInput::Write { token, command, deadline },
             Kind::Read(_) if stale => {
-                NodeInput::Read { token, query: query_of(&key), consistency: Consistency::Serializable, deadline }
+                NodeInput::Read { token, query, consistency: Consistency::Serializable, deadline }
             }
-            Kind::Read(consistency) => NodeInput::Read { token, query: query_of(&key), consistency, deadline },
+            Kind::Read(consistency) => NodeInput::Read { token, query, consistency, deadline },
         };
         self.tell(Some(host), || format!("is asked for operation {op}, try {attempt}"));
         self.step(host, input);
@@ -263,6 +421,11 @@ impl World<'_> {
     pub(crate) fn replied(&mut self, host: usize, op: u64, attempt: u32, known: u64, response: Response) {
         self.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
         let kind = self.clients.ops[op as usize].kind;
+        if let (Some(store), Response::Done(bytes)) = (&self.clients.store, &response) {
+            let asked = self.clients.ops[op as usize].asked(op);
+            let judged = store.judge_answer(&asked, matches!(kind, Kind::Write { .. }), bytes);
+            self.judge(judged);
+        }
         match (&response, kind) {
             (Response::Done(_), Kind::Write { .. }) => {
                 if self.oracle.commits.effect_of(op).is_none() {
@@ -276,7 +439,9 @@ impl World<'_> {
                     let what = format!("n{} answers read {op} as of {applied}; {known} was committed", host + 1);
                     self.judge(Err((Rule::ReadsSeeWhatWasCommitted, what)));
                 }
-                self.judge_value(op, value, applied);
+                if self.clients.store.is_none() {
+                    self.judge_value(op, value, applied);
+                }
             }
             (Response::Expired, _) | (_, Kind::Read(_)) => {}
             // Refused for certain.
@@ -318,9 +483,8 @@ impl World<'_> {
         let (client, current) = (it.client, it.attempt == attempt && !it.resting);
         match response {
             Response::Done(value) => {
-                let read = std::str::from_utf8(&value).ok().and_then(writer_of);
                 self.clients.done += 1;
-                self.clients.ops[op as usize].read = read;
+                self.done(op, value);
                 self.finish(op, End::Done);
             }
             Response::NotLeader { leader } if current => {
@@ -332,7 +496,7 @@ impl World<'_> {
             }
             Response::Expired if current => {
                 self.ask_another(op);
-                self.try_again(op);
+                self.try_again_if_safe(op);
             }
             _ if current => self.try_again(op),
             _ => {}
@@ -343,8 +507,29 @@ impl World<'_> {
         let it = &self.clients.ops[op as usize];
         if it.end == End::Open && it.attempt == attempt && !it.resting {
             self.ask_another(op);
-            self.try_again(op);
+            self.try_again_if_safe(op);
         }
+    }
+
+    /// What the client was told of a finished operation.
+    fn done(&mut self, op: u64, value: Bytes) {
+        let it = &mut self.clients.ops[op as usize];
+        let linearizable = !matches!(it.kind, Kind::Read(Consistency::Serializable));
+        let (client, asked) = (it.client, it.asked(op));
+        let Some(store) = &mut self.clients.store else {
+            it.read = std::str::from_utf8(&value).ok().and_then(writer_of);
+            return;
+        };
+        let judged = reply_of(&value).map_or(Ok(()), |reply| store.heard(client, &asked, linearizable, &reply));
+        it.told = Some(value);
+        self.judge(judged);
+    }
+
+    /// Nobody knows what became of the last try. A map forgives a second one, as it knows the operation's origin; a
+    /// store does not: a client of it never sends a write twice.
+    fn try_again_if_safe(&mut self, op: u64) {
+        let writes = matches!(self.clients.ops[op as usize].kind, Kind::Write { .. });
+        if writes && self.clients.store.is_some() { self.give_up_on(op) } else { self.try_again(op) }
     }
 
     /// The replica that was asked last can't help.
@@ -369,6 +554,11 @@ impl World<'_> {
             self.queue.push(at, Event::Try { op });
             return;
         }
+        self.give_up_on(op);
+    }
+
+    fn give_up_on(&mut self, op: u64) {
+        let it = &self.clients.ops[op as usize];
         let denied = match it.kind {
             Kind::Write { .. } => self.oracle.fates.give_up(op),
             Kind::Read(_) => true,
@@ -397,12 +587,41 @@ impl World<'_> {
 impl World<'_> {
     /// Checks that some order explains what the clients were told.
     pub(crate) fn check_history(&mut self) {
+        if self.clients.store.is_some() {
+            return self.check_keys();
+        }
         let (history, hint) = self.history();
         let options = Options { hint: Some(hint), ..Options::default() };
         let judged = match check(&history, &options) {
             Verdict::Linearizable => Ok(()),
             Verdict::Violation(violation) => Err((Rule::Linearizable, violation.to_string())),
             Verdict::Undecided(undecided) => Err((Rule::Linearizable, undecided.to_string())),
+        };
+        self.judge(judged);
+    }
+
+    /// The same for the store: key by key, and its revisions against real time.
+    fn check_keys(&mut self) {
+        let mut history = Vec::new();
+        for (number, op) in self.clients.ops.iter().enumerate() {
+            let local = matches!(op.kind, Kind::Read(Consistency::Serializable));
+            if op.end == End::Denied || local {
+                continue;
+            }
+            let reply = op.told.as_deref().and_then(reply_of);
+            let revision = reply.as_ref().and_then(revision_of);
+            let parts = by_key(&op.asked(number as u64), reply.as_ref(), self.plan.workload.keys);
+            for (at, (key, request, answer)) in parts.into_iter().enumerate() {
+                // One revision for each operation, however many keys it has.
+                let revision = revision.filter(|_| at == 0);
+                let (client, key, mod_revision) = (op.client as u64, format!("k{key}"), None);
+                let (call, ret) = (op.call, op.ret);
+                history.push(keys::Operation { client, key, request, answer, revision, mod_revision, call, ret });
+            }
+        }
+        let judged = match keys::check(&history) {
+            keys::Verdict::Linearizable => Ok(()),
+            verdict => Err((Rule::Linearizable, format!("{verdict:?}"))),
         };
         self.judge(judged);
     }

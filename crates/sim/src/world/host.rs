@@ -182,7 +182,7 @@ impl World<'_> {
         let config = self.plan.config(it.id, &mut life_dice(self.plan.chance(), host, it.life), own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
-        let made = Node::new(config, Machine::default(), recovered, it.clock.shows(self.now));
+        let made = Node::new(config, Machine::new(self.plan.workload.stores), recovered, it.clock.shows(self.now));
         self.judge(judged);
         match made {
             Ok(mut node) => {
@@ -612,6 +612,7 @@ impl World<'_> {
                     self.tell(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
                     if !of_the_stream {
                         let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
+                        let judged = judged.and_then(|()| self.clients.judge_snapshot(&snapshot));
                         self.judge(judged);
                     }
                     if of_the_stream {

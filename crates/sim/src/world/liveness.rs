@@ -231,7 +231,7 @@ impl World<'_> {
                 if applied != commit {
                     return Err(format!("n{id} has applied up to {applied}, n{} up to {commit}", leader + 1));
                 }
-                if it.machine().map() != node.machine().map() {
+                if !it.machine().is_same_as(node.machine()) {
                     return Err(format!("n{id} and n{} have other states at {commit}", leader + 1));
                 }
             }

@@ -1,30 +1,44 @@
-//! The state machine of the simulated replicas: the production one, with a witness at its side.
+//! The state machine of the simulated replicas: one of the production ones (the map of the LAN face, the
+//! multi-version store of the service face), with a witness at its side.
 
 use std::cell::RefCell;
 
+use bowline_kv::store::{KvError, MemoryEngine, Store, encode_reply};
 use bowline_kv::{Command, Map, Query};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bowline_raft::Index;
 use bytes::Bytes;
 
-use crate::world::oracle::mix;
+use crate::world::oracle::{digest, mix};
 
 /// What one command did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
     pub(crate) index: u64,
     /// The client's operation.
     pub(crate) op: u64,
-    /// The operation whose value the key holds now.
+    /// The operation whose value the key holds now, in a map.
     pub(crate) holds: Option<u64>,
+    /// What the store said.
+    pub(crate) reply: Option<Bytes>,
     /// Chain over everything that was applied so far, and what it did.
     pub(crate) digest: u64,
 }
 
+/// Records that a step of removing old revisions looks at, as a server does between two rounds.
+const SCRUB_BUDGET: usize = 8;
+
+/// A production state machine.
+#[derive(Debug)]
+enum State {
+    Map(Map),
+    Store(Box<Store<MemoryEngine>>),
+}
+
 /// The production state with a running digest of how it came about.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Machine {
-    map: Map,
+    state: State,
     last: u64,
     digest: u64,
     /// What was applied since the oracle last looked.
@@ -32,8 +46,35 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn map(&self) -> &Map {
-        &self.map
+    /// An empty state; `stores`: the multi-version store's.
+    pub(crate) fn new(stores: bool) -> Machine {
+        let state = match stores {
+            true => State::Store(Box::new(empty_store())),
+            false => State::Map(Map::default()),
+        };
+        Machine { state, last: 0, digest: 0, news: RefCell::default() }
+    }
+
+    /// Whether two states are the same: of stores, whether their whole histories have the same checksum (HashKV).
+    pub(crate) fn is_same_as(&self, other: &Machine) -> bool {
+        match (&self.state, &other.state) {
+            (State::Map(map), State::Map(other)) => map == other,
+            (State::Store(store), State::Store(other)) => {
+                store.hash_kv(0).is_ok() && store.hash_kv(0) == other.hash_kv(0)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a state is what the commands up to its own last one make of nothing (I16): `replay` has applied all
+    /// of them, and more. Both must have given up the same old revisions for that to be compared.
+    pub(crate) fn is_replayed_by(&self, replay: &Store<MemoryEngine>) -> bool {
+        let State::Store(store) = &self.state else { return true };
+        let Ok(own) = store.hash_kv(0) else { return false };
+        if own.compact_revision != replay.compacted_revision() {
+            return own.compact_revision < replay.compacted_revision();
+        }
+        replay.hash_kv(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
     }
 
     /// Index of the last command, and the digest after it.
@@ -45,6 +86,22 @@ impl Machine {
     pub(crate) fn take_news(&self, into: &mut Vec<Applied>) {
         into.append(&mut self.news.borrow_mut());
     }
+}
+
+pub(crate) fn empty_store() -> Store<MemoryEngine> {
+    Store::open(MemoryEngine::default()).expect("an empty memory can be read")
+}
+
+/// Applies a command of the store that follows its operation's number. Returns the operation, and what it did.
+fn apply_to_store(store: &mut Store<MemoryEngine>, index: Index, command: &[u8]) -> (u64, Bytes) {
+    let Some((number, command)) = command.split_first_chunk() else {
+        return (u64::MAX, encode_reply(&Err(KvError::Unreadable)));
+    };
+    let reply = store.apply(index, command);
+    if index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
+        store.scrub(SCRUB_BUDGET).expect("a memory can be written");
+    }
+    (u64::from_le_bytes(*number), reply)
 }
 
 /// The value that an operation writes: its number, and as many dots as make up the size.
@@ -74,30 +131,52 @@ fn parse(command: &[u8]) -> Option<(u64, &str)> {
 
 impl StateMachine for Machine {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
-        let response = self.map.apply(index, command);
-        let (op, holds) = match parse(command) {
-            Some((op, key)) => (op, writer_of(self.map.get(key))),
-            None => (u64::MAX, None),
+        let (op, holds, response, did) = match &mut self.state {
+            State::Map(map) => {
+                let response = map.apply(index, command);
+                let (op, holds) = match parse(command) {
+                    Some((op, key)) => (op, writer_of(map.get(key))),
+                    None => (u64::MAX, None),
+                };
+                (op, holds, response, holds.unwrap_or(u64::MAX))
+            }
+            State::Store(store) => {
+                let (op, reply) = apply_to_store(store, index, command);
+                let did = digest(&reply);
+                (op, None, reply, did)
+            }
         };
-        self.digest = mix(mix(mix(self.digest, index.0), op), holds.unwrap_or(u64::MAX));
+        self.digest = mix(mix(mix(self.digest, index.0), op), did);
         self.last = index.0;
-        self.news.borrow_mut().push(Applied { index: index.0, op, holds, digest: self.digest });
+        let reply = matches!(self.state, State::Store(_)).then(|| response.clone());
+        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, digest: self.digest });
         response
     }
 
     fn query(&self, query: &[u8]) -> Bytes {
-        self.map.query(query)
+        match &self.state {
+            State::Map(map) => map.query(query),
+            State::Store(store) => store.query(query),
+        }
     }
 
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {
-        self.map.recall(command, proposed_at)
+        match &self.state {
+            State::Map(map) => map.recall(command, proposed_at),
+            State::Store(store) => store.recall(command, proposed_at),
+        }
     }
 
     fn snapshot(&self) -> Bytes {
         let mut out = Vec::new();
         out.extend_from_slice(&self.last.to_le_bytes());
         out.extend_from_slice(&self.digest.to_le_bytes());
-        out.extend_from_slice(&self.map.snapshot());
+        let (kind, state) = match &self.state {
+            State::Map(map) => (b'm', map.snapshot()),
+            State::Store(store) => (b's', store.snapshot()),
+        };
+        out.push(kind);
+        out.extend_from_slice(&state);
         out.into()
     }
 
@@ -107,8 +186,12 @@ impl StateMachine for Machine {
             bytes.map(u64::from_le_bytes).ok_or_else(|| InvalidSnapshot("cut short".to_owned()))
         };
         let (last, digest) = (word(0)?, word(8)?);
-        let map = Map::restore(&snapshot[16..])?;
-        Ok(Machine { map, last, digest, news: RefCell::default() })
+        let state = match &snapshot[16..] {
+            [b'm', map @ ..] => State::Map(Map::restore(map)?),
+            [b's', store @ ..] => State::Store(Box::new(<Store<MemoryEngine> as StateMachine>::restore(store)?)),
+            _ => return Err(InvalidSnapshot("neither a map nor a store".to_owned())),
+        };
+        Ok(Machine { state, last, digest, news: RefCell::default() })
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Rule {
     OneLease,
     /// I22.
     AnswersAreTrue,
+    /// I23.
+    RevisionsCount,
     /// I28.
     Refinement,
     /// I25.
@@ -124,6 +126,7 @@ impl Rule {
             Rule::AnswersAreTrue => "what is answered is true (I22)",
             Rule::BoundsHold => "no more is taken than the limits allow (I25)",
             Rule::StrangersChangeNothing => "no message of a stranger changes anything (I26)",
+            Rule::RevisionsCount => "each change is one revision, and answers say which (I23)",
             Rule::Refinement => "each step is one of the model's (I28)",
             Rule::StreamIsComplete => "the stream of writes holds the whole log",
             Rule::EveryRequestEndsOnce => "every request ends, once",

@@ -167,6 +167,8 @@ pub(crate) struct Workload {
     pub(crate) tries: u32,
     /// Replicas are told how long a client waits.
     pub(crate) deadlines: bool,
+    /// The state machine is the multi-version store, not the map.
+    pub(crate) stores: bool,
 }
 
 impl Plan {
@@ -180,7 +182,8 @@ impl Plan {
         let settings = Settings::drawn(&mut dice, clocks);
         let network = NetworkPlan::drawn(&mut dice, &settings);
         let disk = DiskPlan::drawn(&mut dice, &settings);
-        let workload = Workload::drawn(&mut dice, &settings);
+        let mut workload = Workload::drawn(&mut dice, &settings);
+        workload.stores = Dice::new(seed, 9).percent(50);
         let faults = draw_faults(&mut dice, clocks, settings.election_max);
         let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
@@ -258,6 +261,7 @@ impl Plan {
                 timeout: SECOND,
                 tries: 3,
                 deadlines: true,
+                stores: false,
             },
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
@@ -309,6 +313,12 @@ impl Plan {
     /// Limits the number of clients.
     pub fn limit_clients(&mut self, clients: usize) {
         self.workload.clients = self.workload.clients.min(clients.max(1));
+    }
+
+    /// Whether the state machine is the multi-version store, and not the map.
+    #[must_use]
+    pub fn has_stores(&self) -> bool {
+        self.workload.stores
     }
 
     /// The number of clients.
@@ -507,6 +517,7 @@ impl Workload {
             timeout: settings.election_max * dice.between(1, 6),
             tries: dice.pick(&[1, 2, 5, 20]).expect("some"),
             deadlines: dice.percent(60),
+            stores: false,
         }
     }
 }
