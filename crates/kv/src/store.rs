@@ -198,10 +198,25 @@ impl<E: Engine> Store<E> {
     fn finish(&mut self, index: Index) -> Result<(), KvError> {
         self.refuse_fault()?;
         self.meta.applied = index.0;
-        if self.pending.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES {
+        if self.is_flush_due() && self.has_room() {
             self.flush().map_err(|_| KvError::Stopped)?;
         }
         Ok(())
+    }
+
+    /// Whether so much waits for the engine that it should be handed over: after a command, this means that the
+    /// engine has no room for it. Nothing is lost, but memory is used until there is, and [`Store::flush`] is
+    /// called.
+    #[must_use]
+    pub fn is_flush_due(&self) -> bool {
+        self.pending.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES
+    }
+
+    /// Whether the engine has room for what waits for it, durably. If not, [`Store::flush`],
+    /// [`Store::checkpoint`] and [`Store::scrub`] may break it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.engine.has_room(self.pending_bytes as u64)
     }
 
     /// Answers a query.

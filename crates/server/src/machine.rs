@@ -109,6 +109,21 @@ impl KvMachine {
         self.store.checkpoint_with(Some(&label)).map(|_| ())
     }
 
+    /// Whether something waits for the file that has no room for it.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.store.is_flush_due()
+    }
+
+    /// Whether the file's disk has room for what waits for it.
+    pub(crate) fn has_room(&self) -> bool {
+        self.store.has_room()
+    }
+
+    /// Hands the file what waits for it.
+    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+        self.store.flush()
+    }
+
     /// The state as it is now, to be written elsewhere without delay.
     pub(crate) fn dump(&self) -> Result<Dump<RedbRecords>, EngineError> {
         self.store.dump()

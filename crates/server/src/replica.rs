@@ -187,8 +187,13 @@ impl Replica {
             metrics: Arc::clone(&metrics),
             room: Arc::clone(&room),
         };
-        let apply_thread =
-            ApplyThread { shared: Arc::clone(&shared), inbox: Arc::clone(&inbox), snapshots: snapshot_jobs.clone() };
+        let apply_thread = ApplyThread {
+            shared: Arc::clone(&shared),
+            inbox: Arc::clone(&inbox),
+            snapshots: snapshot_jobs.clone(),
+            journal: journal.clone(),
+            owed: None,
+        };
         let snapshot_thread = SnapshotThread {
             snapshots,
             files,

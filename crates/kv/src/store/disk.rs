@@ -5,7 +5,7 @@
 
 use std::io;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,10 +28,19 @@ const IN_USE: u8 = 2;
 /// What a file without records has in use: its head, and a page for each of its tables.
 const EMPTY_BYTES: u64 = 4 * 4096;
 
+/// What a batch or a checkpoint may take beyond what its records ask for: pages of the trees, notes.
+const ROOM_BYTES: u64 = 2 << 20;
+
 /// Records in a redb file.
 pub struct RedbEngine {
     database: Database,
     length: Arc<AtomicU64>,
+    /// Where it is, if that is known: to see how full that disk is.
+    path: Option<PathBuf>,
+    cache_bytes: u64,
+    /// Bytes of records written or removed since the last checkpoint: a half of the cache may still have to be
+    /// written for them.
+    unsynced: u64,
     /// Bytes of the records, kept with them.
     in_use: u64,
 }
@@ -54,7 +63,9 @@ impl RedbEngine {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| EngineError::new("open its file", format!("{}: {error}", path.display())))?;
-        RedbEngine::with_backend(FileBackend::new(file).map_err(failed("open its file"))?, cache_bytes)
+        let backend = FileBackend::new(file).map_err(failed("open its file"))?;
+        let engine = RedbEngine::with_backend(backend, cache_bytes)?;
+        Ok(RedbEngine { path: Some(path.to_owned()), ..engine })
     }
 
     /// Opens what a backend stores: a simulated disk, say.
@@ -70,7 +81,8 @@ impl RedbEngine {
             .set_check_integrity_on_open(true)
             .create_with_backend(backend)
             .map_err(failed("open its file"))?;
-        let mut engine = RedbEngine { database, length, in_use: 0 };
+        let cache_bytes = cache_bytes as u64;
+        let mut engine = RedbEngine { database, length, path: None, cache_bytes, unsynced: 0, in_use: 0 };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
@@ -126,6 +138,7 @@ impl Engine for RedbEngine {
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
         let mut in_use = if batch.clear { 0 } else { self.in_use };
+        let mut changed = 0;
         self.transact(Durability::None, |txn| {
             if batch.clear {
                 txn.delete_table(RECORDS).map_err(failed("drop its records"))?;
@@ -136,10 +149,13 @@ impl Engine for RedbEngine {
                 let before = records.insert(place_of(*at), stored).map_err(failed("write a record"))?;
                 in_use = in_use.saturating_sub(before.map_or(0, |before| before.value().len() as u64));
                 in_use += stored.len() as u64;
+                changed += stored.len() as u64;
             }
             for at in batch.deletes {
                 let before = records.remove(place_of(*at)).map_err(failed("remove a record"))?;
-                in_use = in_use.saturating_sub(before.map_or(0, |before| before.value().len() as u64));
+                let removed = before.map_or(0, |before| before.value().len() as u64);
+                in_use = in_use.saturating_sub(removed);
+                changed += removed;
             }
             let mut meta = txn.open_table(META).map_err(failed("write its note"))?;
             meta.insert(NOTE, &batch.meta[..]).map_err(failed("write its note"))?;
@@ -147,6 +163,7 @@ impl Engine for RedbEngine {
             Ok(())
         })?;
         self.in_use = in_use;
+        self.unsynced += changed;
         Ok(())
     }
 
@@ -156,11 +173,22 @@ impl Engine for RedbEngine {
             let mut meta = txn.open_table(META).map_err(failed("write its label"))?;
             meta.insert(LABEL, label).map_err(failed("write its label"))?;
             Ok(())
-        })
+        })?;
+        self.unsynced = 0;
+        Ok(())
     }
 
     fn size(&self) -> EngineSize {
         EngineSize { total: self.length.load(Ordering::Relaxed), in_use: EMPTY_BYTES + self.in_use }
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        // Where it can't be told, the attempt will.
+        let Some(Ok(disk)) = self.path.as_ref().map(rustix::fs::statvfs) else { return true };
+        // At most a half of the cache is waiting to be written.
+        let waiting = self.unsynced.saturating_mul(2).min(self.cache_bytes / 2);
+        let needed = bytes.saturating_mul(2).saturating_add(waiting).saturating_add(ROOM_BYTES);
+        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed
     }
 }
 

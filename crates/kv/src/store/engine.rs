@@ -125,6 +125,14 @@ pub trait Engine {
 
     /// How large it is.
     fn size(&self) -> EngineSize;
+
+    /// Whether so many bytes of records can be written now, and all that was written made durable. A disk that
+    /// turns out to be full in the middle of a batch breaks an engine; who asks before keeps it. An engine that
+    /// can't tell says yes.
+    fn has_room(&self, bytes: u64) -> bool {
+        let _ = bytes;
+        true
+    }
 }
 
 /// An engine that failed, or does not hold what it should. The replica must stop.

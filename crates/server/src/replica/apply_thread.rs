@@ -14,9 +14,13 @@ use super::inbox::{Event, Inbox};
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
+use crate::journal::Journal;
 
 /// How long to leave others the machine between two steps of tidying up.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often to look whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// As good as for ever.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -25,6 +29,9 @@ pub(crate) struct ApplyThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) snapshots: Sender<SnapshotJob>,
+    pub(crate) journal: Journal,
+    /// What is to be made durable as soon as the disk has room for it.
+    pub(crate) owed: Option<SnapshotHeader>,
 }
 
 impl ApplyThread {
@@ -32,14 +39,22 @@ impl ApplyThread {
     ///
     /// # Errors
     /// The state can't be read or written any more. Nobody was told anything that depends on it.
-    pub(crate) fn run(self, jobs: &Receiver<Job>) -> Result<(), StoreError> {
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<(), StoreError> {
         let mut untidy = self.shared.read().is_untidy();
         let mut tidied = Instant::now();
         loop {
-            match jobs.recv_timeout(if untidy { TIDY_PAUSE } else { LONG }) {
+            let pause = match (self.shared.has_room(), untidy) {
+                (false, _) => ROOM_PAUSE,
+                (true, true) => TIDY_PAUSE,
+                (true, false) => LONG,
+            };
+            match jobs.recv_timeout(pause) {
                 Ok(job) => self.work(job)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if !self.makes_do()? {
+                continue;
             }
             untidy = self.shared.read().is_untidy();
             if untidy && tidied.elapsed() >= TIDY_PAUSE {
@@ -49,26 +64,50 @@ impl ApplyThread {
         }
     }
 
-    fn work(&self, job: Job) -> Result<(), StoreError> {
+    fn work(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
             Job::Apply { entries } => self.apply(&entries)?,
             Job::Recall { token, proposed_at, contains, .. } => {
                 let recall = self.shared.read().recall();
                 self.inbox.push_event(Event::Answered(token, recalled(recall, proposed_at, contains)));
             }
-            Job::Keep { header } => {
-                self.shared.write().checkpoint(&header).map_err(broken)?;
-                self.inbox.push_event(Event::Kept(header));
-            }
+            // See below: when there is room for it.
+            Job::Keep { header } => self.owed = Some(header),
             Job::Dump { header } => {
                 let dump = self.shared.read().dump().map_err(broken)?;
                 // It ends only after this thread.
                 let _ = self.snapshots.send(SnapshotJob::Dump(header, Box::new(dump)));
             }
-            Job::Install { header } => self.install(&header)?,
+            Job::Install { header } => {
+                // What it says of itself is durable already.
+                self.owed = None;
+                self.install(&header)?;
+            }
             other => unreachable!("{other:?} is not for this thread"),
         }
         Ok(())
+    }
+
+    /// Makes durable what is to be, if the disk has room. A full one is waited for: what is applied stays in memory
+    /// meanwhile, and no more is taken, so reads and votes go on. Returns whether there is room.
+    fn makes_do(&mut self) -> Result<bool, StoreError> {
+        let machine = self.shared.read();
+        let (waits, wanted) = (machine.waits_for_room(), self.owed.is_some());
+        let room = !(waits || wanted || !self.shared.has_room()) || machine.has_room();
+        drop(machine);
+        match (self.shared.set_room(room), room) {
+            (true, false) => self.journal.error(format_args!("writes are refused, as the state's disk is full")),
+            (false, true) => self.journal.info(format_args!("the state's disk has room again")),
+            _ => {}
+        }
+        if room && waits {
+            self.shared.write().flush().map_err(broken)?;
+        }
+        if room && let Some(header) = self.owed.take() {
+            self.shared.write().checkpoint(&header).map_err(broken)?;
+            self.inbox.push_event(Event::Kept(header));
+        }
+        Ok(room)
     }
 
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {

@@ -41,7 +41,7 @@ pub(crate) struct RaftThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Whether the disk has room for entries.
+    /// Whether the log has room for entries.
     pub(crate) room: Arc<AtomicBool>,
     pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Answer>>,
     pub(crate) next_token: u64,
@@ -72,7 +72,7 @@ impl RaftThread {
                 self.take_event(event, &mut job, &mut effects, &mut answers);
             }
             for (from, mut message) in portion.peers {
-                let left = !self.room.load(Ordering::Relaxed) && leave_entries(&mut message);
+                let left = !self.has_room() && leave_entries(&mut message);
                 let before = effects.len();
                 self.conductor.handle(self.clock.now(), NodeInput::Receive { from, message }, &mut effects);
                 if left {
@@ -171,11 +171,16 @@ impl RaftThread {
         self.conductor.handle(self.clock.now(), input, effects);
     }
 
+    /// Whether the disk has room for entries, and for what becomes of them.
+    fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) && self.shared.has_room()
+    }
+
     /// Why this can't be taken now, if it can't.
     fn refusal(&self, work: &Work) -> Option<Answer> {
         let raft = self.conductor.raft();
         match work {
-            Work::Write(_) if !self.room.load(Ordering::Relaxed) => Some(Answer::NoSpace),
+            Work::Write(_) if !self.has_room() => Some(Answer::NoSpace),
             Work::Write(_) if raft.commit_index().0 - raft.last_applied().0 > MAX_UNAPPLIED => {
                 Some(Answer::Overloaded("entries that are not applied yet".to_owned()))
             }

@@ -1,6 +1,7 @@
 //! What the threads of a replica share: the state machine, numbers about it, and the one that is to take
 //! its place.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bowline_node::Transfer;
@@ -23,6 +24,8 @@ pub(crate) struct Restored {
 pub(crate) struct Shared {
     machine: RwLock<KvMachine>,
     facts: Mutex<Facts>,
+    /// Whether the state machine's disk has room.
+    room: AtomicBool,
     /// Until the core decides.
     restored: Mutex<Option<Restored>>,
     /// Until the log says so, durably.
@@ -32,7 +35,23 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(machine: KvMachine) -> Shared {
         let facts = Mutex::new(machine.facts());
-        Shared { machine: RwLock::new(machine), facts, restored: Mutex::default(), accepted: Mutex::default() }
+        Shared {
+            machine: RwLock::new(machine),
+            facts,
+            room: AtomicBool::new(true),
+            restored: Mutex::default(),
+            accepted: Mutex::default(),
+        }
+    }
+
+    /// Whether the disk has room for what the state machine gets. If not, it should get no more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    /// For the apply thread. Returns what was true before.
+    pub(crate) fn set_room(&self, room: bool) -> bool {
+        self.room.swap(room, Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
