@@ -142,6 +142,7 @@ impl ChaosCommand {
             keys: record.keys().len(),
             tally,
             combined: nemesis.combined,
+            stopped_when_full: nemesis.stopped_when_full,
             leader_gaps,
             slowest_recovery: nemesis.slowest_recovery,
             equal,
@@ -190,7 +191,7 @@ impl ChaosCommand {
 async fn wait_until_ready(members: &mut Members, watcher: &Watcher) -> anyhow::Result<()> {
     let until = Instant::now() + PATIENCE;
     while watcher.leader().is_none() || watcher.all().iter().any(Option::is_none) {
-        members.check()?;
+        members.check(None)?;
         if Instant::now() >= until {
             anyhow::bail!("the members are not ready after {} s", PATIENCE.as_secs());
         }

@@ -40,8 +40,11 @@ pub(super) struct Nemesis<'a> {
     live: &'a Live,
     verbose: bool,
     random: Random,
-    /// The last member's.
+    /// The last member's, and whether it was filled since that member was last whole.
     small_disk: Option<SmallDisk>,
+    is_full: bool,
+    /// How often that member has stopped because of it.
+    pub(super) stopped_when_full: u64,
     /// Members whose logs were damaged, and the index that they must have again to be whole; `None` until they
     /// are started again.
     damaged: BTreeMap<usize, Option<u64>>,
@@ -84,6 +87,8 @@ impl<'a> Nemesis<'a> {
             verbose,
             random: Random::stream(seed, 2),
             small_disk,
+            is_full: false,
+            stopped_when_full: 0,
             damaged: BTreeMap::new(),
             leader_deaths: Vec::new(),
             combined: 0,
@@ -108,7 +113,7 @@ impl<'a> Nemesis<'a> {
         }
         self.combined += u64::from(done.len() > 1);
         tokio::time::sleep(strike.hold).await;
-        self.members.check()?;
+        self.check()?;
         self.heal()?;
         let healed = Instant::now();
         if strike.hurry {
@@ -174,6 +179,7 @@ impl<'a> Nemesis<'a> {
             Fault::FillDisk => match &self.small_disk {
                 Some(disk) => {
                     disk.fill()?;
+                    self.is_full = true;
                     Some(format!("{kind} of {count}"))
                 }
                 None => None,
@@ -181,6 +187,20 @@ impl<'a> Nemesis<'a> {
             Fault::MoveLeader(draw) => self.move_leader(draw).await,
         };
         Ok(what.map(|what| (kind, what)))
+    }
+
+    fn check(&mut self) -> anyhow::Result<()> {
+        let full = self.is_full.then(|| self.members.all.len() - 1);
+        for words in self.members.check(full)? {
+            self.stopped_when_full += 1;
+            if self.verbose {
+                self.live.say(&format!(
+                    "             a full disk has stopped member {}:\n  {words}",
+                    self.members.all.len()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn cut(&self, cut: Cut, which: impl Fn(usize, usize) -> bool) {
@@ -256,6 +276,8 @@ impl<'a> Nemesis<'a> {
         if let Some(disk) = &self.small_disk {
             disk.clear();
         }
+        self.check()?;
+        self.is_full = false;
         for place in 0..self.members.all.len() {
             self.members.all[place].go_on();
             self.members.start(place)?;
@@ -268,7 +290,7 @@ impl<'a> Nemesis<'a> {
         let (from, until) = (self.record.now(), Instant::now() + RECOVERY);
         while self.record.tally().last_write <= from {
             tokio::time::sleep(LOOK).await;
-            self.members.check()?;
+            self.check()?;
             self.forget_repaired();
             if Instant::now() >= until {
                 let (seconds, seen) = (RECOVERY.as_secs(), self.watcher.all());
@@ -284,7 +306,7 @@ impl<'a> Nemesis<'a> {
         let client = Client::new(&endpoints, RECOVERY)?;
         let until = Instant::now() + RECOVERY;
         loop {
-            self.members.check()?;
+            self.check()?;
             let told = client.hash_kv(0).await;
             let hashes: Vec<_> = told.iter().filter_map(|(_, hash)| hash.as_ref().ok()).collect();
             let same = |at: &[&bowline_api::etcdserverpb::HashKvResponse]| {

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) keys: usize,
     /// How often several kinds of faults struck at once.
     pub(super) combined: u64,
+    /// How often a member has stopped because its disk was full; then it was started again.
+    pub(super) stopped_when_full: u64,
     /// The longest times without a write after a leader was killed while nothing else was wrong, ascending.
     pub(super) leader_gaps: Vec<Duration>,
     pub(super) slowest_recovery: Duration,
@@ -47,6 +49,12 @@ impl Report {
         anstream::println!("  operations  {operations} on {} keys; {unknown} unknown, {refused} refused", self.keys);
         anstream::println!("  faults      {}: {}", faults.values().sum::<u64>(), kinds(faults));
         anstream::println!("  at once     {} times several kinds", self.combined);
+        if self.stopped_when_full > 0 {
+            anstream::println!(
+                "  full disk   has stopped a member {} times; it was started again",
+                self.stopped_when_full
+            );
+        }
         match (self.leader_gaps.last(), self.leader_gaps.get(self.leader_gaps.len() / 2)) {
             (Some(longest), Some(median)) => anstream::println!(
                 "  write gap   {} at most after a leader's death alone, median {}, of {}; {} at most ever",
@@ -90,6 +98,7 @@ impl Report {
             "refused": self.tally.refused,
             "faults": self.tally.faults,
             "combined": self.combined,
+            "stopped_when_full": self.stopped_when_full,
             "leader_kill_gaps_ms": self.leader_gaps.iter().map(millis).collect::<Vec<_>>(),
             "longest_write_gap_ms": millis(&self.tally.longest_gap),
             "slowest_recovery_ms": millis(&self.slowest_recovery),
