@@ -234,4 +234,12 @@ museum! {
     RepairedTooEarly = "D3",
     /// A replica whose disk has lost entries refuses like any other, and is never repaired.
     DamageUnsaid = "D4",
+    /// A snapshot's name is not made durable: after a loss of power the file may be gone that the log relies on.
+    NoDirSyncAfterRename = "32",
+    /// Damage at the end of the log is cut like a write that a crash tore.
+    DamageTakenForTornTail = "34, D3",
+    /// What a truncation took away is there again after a restart.
+    SuffixResurrected = "36",
+    /// A replica whose disk was lost starts from nothing under its old name (RethinkDB#5289).
+    WipedKeepsItsName = "51",
 }

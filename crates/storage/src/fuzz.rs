@@ -16,7 +16,7 @@ use crate::{create, open};
 pub fn fuzz_recovery(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     let identity = Identity { cluster: ClusterId(1), replica: NodeId(2), incarnation: 3 };
-    let options = Options { segment_bytes: 4096, reserve_bytes: 512, max_spares: 2 };
+    let options = Options::new(4096, 512, 2);
     let disk = SimDisk::new();
     let founders = Membership::simple(Group::of_voters([NodeId(2)]));
     if create(&disk, &identity, Some(founders), &options).is_err() {

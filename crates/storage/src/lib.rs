@@ -121,6 +121,7 @@ mod fuzz;
 mod hard_state;
 mod identity;
 mod log;
+mod mutant;
 mod record;
 mod recovery;
 mod scan;

@@ -28,15 +28,30 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Most segments that are kept for the next use instead of being removed; at least 1.
     pub max_spares: usize,
+    /// The bug that this folder carries.
+    #[cfg(feature = "museum")]
+    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20, reserve_bytes: 1 << 20, max_spares: 4 }
+        Options::new(64 << 20, 1 << 20, 4)
     }
 }
 
 impl Options {
+    /// These bytes of a segment, bytes in reserve, and spares: see the fields.
+    #[must_use]
+    pub fn new(segment_bytes: u64, reserve_bytes: u64, max_spares: usize) -> Options {
+        Options {
+            segment_bytes,
+            reserve_bytes,
+            max_spares,
+            #[cfg(feature = "museum")]
+            mutant: None,
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), String> {
         let bytes = self.segment_bytes;
         if !(4 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(SECTOR as u64) {

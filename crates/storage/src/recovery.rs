@@ -9,6 +9,7 @@ use crate::batch::{self, Place};
 use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
 use crate::hard_state::{self, FoundCopies};
 use crate::identity::Binding;
+use crate::log::Options;
 use crate::record::{Checkpoint, Record};
 use crate::scan::Reading;
 use crate::segments::{self, Listing, segment_path};
@@ -165,7 +166,12 @@ struct Link {
 }
 
 /// Reads the log and the copy of the hard state.
-pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<Finding>) -> Result<Replay, OpenError> {
+pub(crate) fn read_log<D: Disk>(
+    disk: &D,
+    binding: Binding,
+    options: &Options,
+    findings: &mut Vec<Finding>,
+) -> Result<Replay, OpenError> {
     let listing = segments::list(disk)?;
     let copies = hard_state::read(disk, binding)?;
     let mut heads = Vec::new();
@@ -179,7 +185,7 @@ pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<F
         let mut findings = Vec::new();
         let Some(checkpoint) = heads.iter().find(|head| head.sequence == chain[from].sequence) else { return Ok(None) };
         let Some(checkpoint) = &checkpoint.checkpoint else { return Ok(None) };
-        let mut reading = Reading::new(binding, State::at(checkpoint), copies, &mut findings);
+        let mut reading = Reading::new((binding, options), State::at(checkpoint), copies, &mut findings);
         for (at, link) in chain.iter().enumerate().skip(from) {
             let bytes = read_segment(disk, link.sequence)?;
             reading.segment(link.sequence, &bytes, link.end, at + 1 == chain.len());

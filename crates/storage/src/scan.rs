@@ -11,6 +11,8 @@ use crate::batch::{self, Batch, Place};
 use crate::disk::SECTOR;
 use crate::hard_state::FoundCopies;
 use crate::identity::Binding;
+use crate::log::Options;
+use crate::mutant::mutant;
 use crate::record::{ENTRY_BYTES, Record};
 use crate::recovery::{Finding, Lost, Replay, TORN, Verdict};
 use crate::sector::{PAYLOAD, Sector, SectorHeader};
@@ -20,6 +22,7 @@ use crate::state::State;
 /// What is known while the segments are read, in their order.
 pub(crate) struct Reading<'a> {
     binding: Binding,
+    options: &'a Options,
     state: State,
     entries: VecDeque<Entry>,
     copies: FoundCopies,
@@ -95,13 +98,14 @@ fn sectors_of(bytes: &[u8]) -> u32 {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(
-        binding: Binding,
+        (binding, options): (Binding, &'a Options),
         state: State,
         copies: FoundCopies,
         findings: &'a mut Vec<Finding>,
     ) -> Reading<'a> {
         Reading {
             binding,
+            options,
             hard: (state.hard_version, state.hard_state),
             hard_needed: state.hard_version,
             state,
@@ -248,6 +252,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Record::HardState(hard_state) => self.hard = (self.state.hard_version, hard_state),
+            Record::Truncate(_) if mutant!(self.options, SuffixResurrected) => {}
             Record::Truncate(from) => {
                 while self.entries.back().is_some_and(|entry| entry.index >= from) {
                     self.entries.pop_back();
@@ -315,6 +320,10 @@ impl<'a> Reading<'a> {
             self.findings.push(Finding::new(&file, *first..last + 1, Verdict::Harmless, what));
         }
         let Some(extent) = beyond.extent() else { return };
+        if mutant!(self.options, DamageTakenForTornTail) {
+            self.torn = Some(extent.start..extent.end.min(sectors_of(bytes)));
+            return;
+        }
         if let Some(torn) = beyond.torn_batch(at) {
             self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, TORN));
             if self.lost.is_none() {

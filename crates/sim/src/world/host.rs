@@ -80,7 +80,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(at: usize, founders: Option<Membership>, plan: &Plan) -> Host {
         let id = NodeId(at as u64 + 1);
-        let disk = Disk::new(id, founders, &plan.storage);
+        let disk = Disk::new(id, founders, &plan.options());
         if plan.sabotage == Some(Sabotage::LyingDisks) {
             disk.lies();
         }

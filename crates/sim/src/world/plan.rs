@@ -246,7 +246,7 @@ impl Plan {
                 mangled: 0,
             },
             disk: DiskPlan { sync_low: 500 * MICRO, sync_high: 1_500 * MICRO, partial: false, lost_writes: true },
-            storage: Options { segment_bytes: 256 << 10, reserve_bytes: 16 << 10, max_spares: 2 },
+            storage: Options::new(256 << 10, 16 << 10, 2),
             workload: Workload {
                 clients: 10,
                 keys: 100,
@@ -289,6 +289,25 @@ impl Plan {
             config.raft.mutant = self.mutant;
         }
         config
+    }
+
+    /// How a replica's folder is opened.
+    pub(crate) fn options(&self) -> Options {
+        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
+        let mut options = self.storage.clone();
+        #[cfg(feature = "museum")]
+        {
+            options.mutant = self.mutant;
+        }
+        options
+    }
+
+    /// Whether a disk that was lost is forgotten to have been one (RethinkDB#5289): never, without the museum.
+    pub(crate) fn forgets_losses(&self) -> bool {
+        #[cfg(feature = "museum")]
+        return self.mutant == Some(bowline_raft::Mutant::WipedKeepsItsName);
+        #[cfg(not(feature = "museum"))]
+        false
     }
 
     /// Takes whole kinds of fault out, as a shrunk replay does.
@@ -497,7 +516,7 @@ impl DiskPlan {
 /// Segments are small: what a log does at their ends is what matters, and each crash reads them all.
 fn draw_storage(dice: &mut Dice) -> Options {
     let segment_bytes = dice.pick(&[4 << 10, 8 << 10, 16 << 10, 16 << 10, 64 << 10]).expect("some");
-    Options { segment_bytes, reserve_bytes: dice.between(512, segment_bytes / 4), max_spares: 1 + dice.index(3) }
+    Options::new(segment_bytes, dice.between(512, segment_bytes / 4), 1 + dice.index(3))
 }
 
 impl Workload {
