@@ -29,6 +29,9 @@ pub struct Applier<S> {
     arriving: BytesMut,
     /// Whose pieces those are.
     arriving_in: Option<Transfer>,
+    /// A bug for the museum: pieces are added to those that are there, whosever they are.
+    mixes: bool,
+    unrestored: u64,
     /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
     restored: Option<(Transfer, StoredSnapshot, S)>,
     /// The same, once the core has decided for it, until its mark in the log is durable.
@@ -44,15 +47,27 @@ impl<S: StateMachine> Applier<S> {
             ready: ready.into_iter().collect(),
             arriving: BytesMut::new(),
             arriving_in: None,
+            mixes: false,
+            unrestored: 0,
             restored: None,
             accepted: None,
         }
+    }
+
+    pub(crate) fn mixing(self, mixes: bool) -> Applier<S> {
+        Applier { mixes, ..self }
     }
 
     /// The state machine.
     #[must_use]
     pub fn machine(&self) -> &S {
         &self.machine
+    }
+
+    /// How many snapshots have arrived in full, and no state machine could be made of them.
+    #[must_use]
+    pub fn unrestored(&self) -> u64 {
+        self.unrestored
     }
 
     /// Does a job. What leaves the replica is appended to `out`, what the conductor is to be told to
@@ -121,10 +136,10 @@ impl<S: StateMachine> Applier<S> {
 
     fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Report {
         let transfer = chunk.transfer(from);
-        if chunk.offset == 0 || self.arriving_in != Some(transfer) {
+        if chunk.offset == 0 || (self.arriving_in != Some(transfer) && !self.mixes) {
             self.arriving.clear();
-            self.arriving_in = Some(transfer);
         }
+        self.arriving_in = Some(transfer);
         // Memory grows with what has arrived, never with what was announced.
         if chunk.offset == self.arriving.len() as u64 {
             self.arriving.extend_from_slice(&chunk.data);
@@ -138,6 +153,7 @@ impl<S: StateMachine> Applier<S> {
         // What can't be restored is no snapshot.
         let machine = if is_its { S::restore(&data).ok() } else { None };
         let whole = machine.is_some();
+        self.unrestored += u64::from(!whole);
         self.restored = machine.map(|machine| (transfer, StoredSnapshot { header, data }, machine));
         Report::Restored { transfer, whole }
     }

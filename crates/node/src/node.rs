@@ -43,6 +43,14 @@ impl NodeConfig {
             raft,
         }
     }
+
+    /// Whether pieces of two transfers are taken for one snapshot: never, without the museum.
+    pub(crate) fn mixes_chunks(&self) -> bool {
+        #[cfg(feature = "museum")]
+        return self.raft.mutant == Some(bowline_raft::Mutant::ChunksMixed);
+        #[cfg(not(feature = "museum"))]
+        false
+    }
 }
 
 /// What a replica finds on its disk when it starts.
@@ -231,8 +239,8 @@ impl<S: StateMachine> Node<S> {
             }
             _ => (empty, None),
         };
+        let applier = Applier::new(machine, stored.as_ref()).mixing(config.mixes_chunks());
         let mut conductor = Conductor::new(config, recovered.raft, now)?;
-        let applier = Applier::new(machine, stored.as_ref());
         if let Some(StoredSnapshot { header, data }) = stored {
             conductor.holds(header, data.len() as u64);
         }
@@ -300,6 +308,13 @@ impl<S: StateMachine> Node<S> {
     #[must_use]
     pub fn snapshot_bytes(&self) -> usize {
         usize::try_from(self.conductor.snapshot_bytes()).unwrap_or(usize::MAX)
+    }
+
+    /// How many snapshots have arrived in full since the start, and no state machine could be made of them: none, as
+    /// long as every sender sends what it has made, and pieces of two are never mixed.
+    #[must_use]
+    pub fn unrestored_snapshots(&self) -> u64 {
+        self.applier.unrestored()
     }
 
     /// How many requests wait for their answer.

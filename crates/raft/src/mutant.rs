@@ -185,6 +185,8 @@ museum! {
     SnapshotFailureForgotten = "S39",
     /// A snapshot names the configuration in force, committed or not (hashicorp#617).
     SnapshotCarriesLatestConfig = "S47",
+    /// A piece of another transfer is added to the pieces that are there.
+    ChunksMixed = "46",
     // Membership.
     /// A leader changes the membership before it has committed in its term.
     ChangeBeforeTermCommit = "47, S49",
@@ -234,12 +236,20 @@ museum! {
     RepairedTooEarly = "D3",
     /// A replica whose disk has lost entries refuses like any other, and is never repaired.
     DamageUnsaid = "D4",
+    /// A sync that failed is tried again, and what it covered counts as durable when that succeeds.
+    FailedSyncRetried = "31",
     /// A snapshot's name is not made durable: after a loss of power the file may be gone that the log relies on.
     NoDirSyncAfterRename = "32",
+    /// A last write that a crash tore is taken as whole: its checksum is not looked at.
+    TornTailAccepted = "33",
     /// Damage at the end of the log is cut like a write that a crash tore.
     DamageTakenForTornTail = "34, D3",
+    /// Term and vote are in a file that is not synced with the log, and the file is believed after a crash.
+    HardStateBehindLog = "35",
     /// What a truncation took away is there again after a restart.
     SuffixResurrected = "36",
+    /// What an earlier life of a segment's file has left is read as if it belonged to this one.
+    RecordWithoutPlace = "39",
     /// A replica whose disk was lost starts from nothing under its old name (RethinkDB#5289).
     WipedKeepsItsName = "51",
 }

@@ -20,7 +20,7 @@ fn stories() -> Stories {
 #[test]
 fn every_mutant_is_noticed_and_the_core_itself_is_not() {
     let stories = stories();
-    let (schedules, search, worlds) = (Schedules { seeds: 0..100 }, Search { states: 10_000 }, Worlds { seeds: 1..32 });
+    let (schedules, search, worlds) = (Schedules { seeds: 0..100 }, Search { states: 10_000 }, Worlds { seeds: 1..64 });
     let layers: [&dyn Layer; 4] = [&stories, &schedules, &search, &worlds];
     for layer in layers {
         let control = look_for(layer, None, 2);

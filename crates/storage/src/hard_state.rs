@@ -102,11 +102,14 @@ impl<F: File> Copies<F> {
         Ok(Copies { file: disk.open(HARD_STATE_FILE)?, binding, next })
     }
 
-    /// Writes a copy over the older of the two, durably.
+    /// Writes a copy over the older of the two: durable once it is synced.
     pub(crate) fn write(&mut self, copy: &Slot) -> Result<(), DiskError> {
         self.file.write_at(self.next * SECTOR as u64, &encode(self.binding, self.next, copy))?;
-        self.file.sync_data()?;
         self.next = (self.next + 1) % SLOTS;
         Ok(())
+    }
+
+    pub(crate) fn sync(&mut self) -> Result<(), DiskError> {
+        self.file.sync_data()
     }
 }

@@ -10,7 +10,7 @@
 //! let disk = SimDisk::new();
 //! let identity = Identity { cluster: ClusterId(7), replica: NodeId(1), incarnation: 99 };
 //! let founders = Membership::simple(Group::of_voters([NodeId(1)]));
-//! let options = Options { segment_bytes: 64 << 10, reserve_bytes: 4 << 10, max_spares: 2 };
+//! let options = Options::new(64 << 10, 4 << 10, 2);
 //! create(&disk, &identity, Some(founders), &options)?; // once
 //!
 //! let mut opened = open(&disk, ClusterId(7), NodeId(1), &options)?; // at every start

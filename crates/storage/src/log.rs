@@ -9,6 +9,7 @@ use crate::batch::{self, Place, room_in, sectors_for};
 use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
 use crate::hard_state::{self, Copies, Slot};
 use crate::identity::{Binding, Identity};
+use crate::mutant::mutant;
 use crate::record::{Checkpoint, Record};
 use crate::recovery::{MAX_SEGMENT_BYTES, Replay};
 use crate::sector::{self, Sector};
@@ -579,12 +580,14 @@ impl<D: Disk> Log<D> {
         let bytes: usize = self.pending.iter().map(Record::encoded_len).sum();
         let len = u32::try_from(sectors_for(bytes)).unwrap_or(u32::MAX);
         let fits = bytes <= self.tail.room();
-        self.copies.write(&Slot {
+        let copy = Slot {
             version: self.appended.hard_version,
             hard_state: self.appended.hard_state,
             log_version: self.appended.log_version,
             extent: fits.then_some((self.tail.sequence, self.tail.next, len)),
-        })
+        };
+        self.copies.write(&copy)?;
+        if mutant!(&self.options, HardStateBehindLog) { Ok(()) } else { self.copies.sync() }
     }
 
     /// Writes what is pending: as few batches as segments allow, each durable before the next begins, so
@@ -627,7 +630,12 @@ impl<D: Disk> Log<D> {
         let versions = (self.flushed.log_version, self.flushed.hard_version);
         let bytes = batch::encode(place, versions, after.last().index, self.pending.iter().take(count));
         self.tail.file.write_at(u64::from(self.tail.next) * SECTOR as u64, &bytes)?;
-        self.tail.file.sync_data()?;
+        let synced = self.tail.file.sync_data();
+        if synced.is_err() && mutant!(&self.options, FailedSyncRetried) {
+            self.tail.file.sync_data()?;
+        } else {
+            synced?;
+        }
         self.tail.next += sectors_in(&bytes);
         self.bytes_written += bytes.len() as u64;
         self.pending.drain(..count);

@@ -10,6 +10,7 @@ use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
 use crate::hard_state::{self, FoundCopies};
 use crate::identity::Binding;
 use crate::log::Options;
+use crate::mutant::mutant;
 use crate::record::{Checkpoint, Record};
 use crate::scan::Reading;
 use crate::segments::{self, Listing, segment_path};
@@ -215,6 +216,12 @@ pub(crate) fn read_log<D: Disk>(
     findings.extend(found);
     let in_use: Vec<u64> = replay.earlier.iter().map(|(sequence, _)| *sequence).chain([replay.cut.0]).collect();
     replay.dead = heads.iter().map(|head| head.sequence).filter(|sequence| !in_use.contains(sequence)).collect();
+    if mutant!(options, HardStateBehindLog)
+        && let Some(copy) = replay.copies.newest
+    {
+        (replay.state.hard_version, replay.state.hard_state) = (copy.version, copy.hard_state);
+        replay.hard_needed = copy.version;
+    }
     settle_hard_state(disk, &mut replay, findings)?;
     Ok(replay)
 }

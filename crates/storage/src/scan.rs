@@ -127,13 +127,23 @@ impl<'a> Reading<'a> {
         Place { binding: self.binding, segment, start }
     }
 
+    fn batch_at(&self, place: Place, bytes: &[u8]) -> Option<Batch> {
+        if mutant!(self.options, TornTailAccepted) {
+            return batch::decode_torn(place, bytes);
+        }
+        if mutant!(self.options, RecordWithoutPlace) {
+            return batch::decode_of_any_life(place, bytes);
+        }
+        batch::decode(place, bytes)
+    }
+
     /// Reads the next segment: up to sector `end`, or as far as it goes if that isn't known.
     pub(crate) fn segment(&mut self, sequence: u64, bytes: &[u8], end: Option<u32>, is_last: bool) {
         let limit = end.unwrap_or(u32::MAX).min(sectors_of(bytes));
         let mut at = 0;
         while at < limit {
             let next = (at..limit).find_map(|start| {
-                let batch = batch::decode(self.place(sequence, start), bytes)?;
+                let batch = self.batch_at(self.place(sequence, start), bytes)?;
                 (start + batch.len <= limit).then_some((start, batch))
             });
             let Some((start, batch)) = next else { break };

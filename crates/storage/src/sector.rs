@@ -67,7 +67,7 @@ pub(crate) fn seal(binding: Binding, at: u32, header: SectorHeader, sector: &mut
 }
 
 /// The header of a sector that is whole and in its place, of whatever life of the file.
-fn whole(binding: Binding, at: u32, sector: &[u8]) -> Option<SectorHeader> {
+pub(crate) fn whole(binding: Binding, at: u32, sector: &[u8]) -> Option<SectorHeader> {
     (word(sector, 4) == MAGIC && word(sector, 0) == checksum(binding, at, sector)).then(|| SectorHeader {
         segment: long(sector, 8),
         batch_start: word(sector, 16),

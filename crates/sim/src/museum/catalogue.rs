@@ -17,7 +17,6 @@ const fn absent(number: &'static str, name: &'static str, why: &'static str) -> 
     Absent { number, name, why }
 }
 
-const CHECKED: &str = "a bug of the durable log that no switch brings back: it would take another format";
 const SESSIONS: &str = "a bug of client sessions, which are not built yet";
 const WATCH: &str = "a bug of watches, which are not built yet";
 
@@ -36,16 +35,7 @@ pub fn is_core(mutant: Mutant) -> bool {
 /// Every bug of the catalogue without a mutant here.
 pub const NOT_IN_THE_CORE: &[Absent] = &[
     absent("28", "heartbeat-commit-not-clamped", "no bug here: a follower never commits beyond what it verified (I12)"),
-    absent("31", "fsync-error-retried", "a bug of the durable log: its switch is not built yet"),
-    absent("33", "torn-tail-accepted", CHECKED),
-    absent("35", "hard-state-and-log-torn", CHECKED),
-    absent("39", "record-not-bound-to-position", CHECKED),
     absent("43", "snapshot-without-sessions", SESSIONS),
-    absent(
-        "46",
-        "chunks-of-two-snapshots-mixed",
-        "a bug of the node's transfers: for the world, which runs whole nodes",
-    ),
     absent("58", "session-dedupe-lost-on-leader-change", SESSIONS),
     absent("60", "watch-gap-at-compaction", WATCH),
     absent("61", "duplicate-after-resume", WATCH),

@@ -444,6 +444,11 @@ impl World<'_> {
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.now), input, &mut effects);
         let applied = node.raft().last_applied() > before;
+        if node.unrestored_snapshots() > 0 {
+            let what = format!("n{} has put together a snapshot that is none", host + 1);
+            self.judge(Err((Rule::StatesAreEqual, what)));
+        }
+        let it = &mut self.hosts[host];
         if std::mem::take(&mut it.left_entries) {
             effects.retain(|effect| !is_append_reply(effect));
         }

@@ -117,6 +117,8 @@ struct State {
     dead: bool,
     /// Every sync says that it has, and has not.
     lies: bool,
+    /// A sync that fails makes what it was to write look written.
+    forgets: bool,
 }
 
 /// An injection with the count at which it strikes.
@@ -311,6 +313,7 @@ impl SimDisk {
             names,
             capacity: state.capacity,
             lies: state.lies,
+            forgets: state.forgets,
             ..State::default()
         };
         SimDisk { state: Arc::new(Mutex::new(crashed)) }
@@ -355,6 +358,12 @@ impl SimDisk {
     /// From now on every sync of a file says that it has, and has not; or no more.
     pub fn set_lies(&self, lies: bool) {
         self.state().lies = lies;
+    }
+
+    /// From now on a sync of a file that fails makes its unsynced writes look written: they are seen, and the next
+    /// sync succeeds without them. Or no more.
+    pub fn set_forgets(&self, forgets: bool) {
+        self.state().forgets = forgets;
     }
 
     /// How many operations of a kind there were.
@@ -632,6 +641,9 @@ impl File for SimFile {
         let mut state = self.state();
         match state.count(Operation::Sync) {
             Some(Injection::Fail { .. } | Injection::Die { .. }) => {
+                if state.forgets && !state.dead {
+                    state.inode(self.inode, "sync", &self.path)?.pending.clear();
+                }
                 return Err(error("sync", &self.path, DiskErrorKind::Io, "injected I/O error"));
             }
             Some(Injection::Lie { .. }) => return Ok(()),

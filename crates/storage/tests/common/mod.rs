@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub(crate) const IDENTITY: Identity = Identity { cluster: ClusterId(0xc0ffee), replica: NodeId(2), incarnation: 77 };
 
 pub(crate) fn options(segment_bytes: u64) -> Options {
-    Options { segment_bytes, reserve_bytes: 512, max_spares: 2 }
+    Options::new(segment_bytes, 512, 2)
 }
 
 pub(crate) fn founders() -> Membership {

@@ -237,6 +237,7 @@ impl Folder {
     pub(super) fn fail_soon(&self, dice: &mut Dice) {
         let operation = dice.pick(&[Operation::Sync, Operation::Sync, Operation::Write, Operation::SyncDir]);
         let operation = operation.unwrap_or(Operation::Sync);
+        self.disk.set_forgets(dice.percent(50));
         self.disk.inject(Injection::Fail { operation, skip: 0 });
     }
 
