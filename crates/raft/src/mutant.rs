@@ -185,6 +185,8 @@ museum! {
     SnapshotFailureForgotten = "S39",
     /// A snapshot names the configuration in force, committed or not (hashicorp#617).
     SnapshotCarriesLatestConfig = "S47",
+    /// A snapshot leaves out which commands were applied already.
+    SnapshotWithoutSessions = "43",
     /// A piece of another transfer is added to the pieces that are there.
     ChunksMixed = "46",
     // Membership.

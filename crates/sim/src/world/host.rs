@@ -182,7 +182,10 @@ impl World<'_> {
         let config = self.plan.config(it.id, &mut life_dice(self.plan.chance(), host, it.life), own_ways);
         let last = recovered.raft.entries.last().map(|entry| entry.index);
         let term = recovered.raft.hard_state.term;
-        let made = Node::new(config, Machine::new(self.plan.workload.stores), recovered, it.clock.shows(self.now));
+        let machine = Machine::new(self.plan.workload.stores);
+        #[cfg(feature = "museum")]
+        let machine = machine.carrying(config.raft.mutant);
+        let made = Node::new(config, machine, recovered, it.clock.shows(self.now));
         self.judge(judged);
         match made {
             Ok(mut node) => {

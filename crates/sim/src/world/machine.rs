@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     state: State,
     last: u64,
     digest: u64,
+    /// A bug for the museum: its snapshots leave out what was applied already.
+    forgets: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
 }
@@ -52,7 +54,13 @@ impl Machine {
             true => State::Store(Box::new(empty_store())),
             false => State::Map(Map::default()),
         };
-        Machine { state, last: 0, digest: 0, news: RefCell::default() }
+        Machine { state, last: 0, digest: 0, forgets: false, news: RefCell::default() }
+    }
+
+    /// With the museum's bug of the state machine, if this is it.
+    #[cfg(feature = "museum")]
+    pub(crate) fn carrying(self, mutant: Option<bowline_raft::Mutant>) -> Machine {
+        Machine { forgets: mutant == Some(bowline_raft::Mutant::SnapshotWithoutSessions), ..self }
     }
 
     /// Whether two states are the same: of stores, whether their whole histories have the same checksum (HashKV).
@@ -172,6 +180,8 @@ impl StateMachine for Machine {
         out.extend_from_slice(&self.last.to_le_bytes());
         out.extend_from_slice(&self.digest.to_le_bytes());
         let (kind, state) = match &self.state {
+            #[cfg(feature = "museum")]
+            State::Map(map) if self.forgets => (b'f', map.without_memory().snapshot()),
             State::Map(map) => (b'm', map.snapshot()),
             State::Store(store) => (b's', store.snapshot()),
         };
@@ -187,11 +197,12 @@ impl StateMachine for Machine {
         };
         let (last, digest) = (word(0)?, word(8)?);
         let state = match &snapshot[16..] {
-            [b'm', map @ ..] => State::Map(Map::restore(map)?),
+            [b'm' | b'f', map @ ..] => State::Map(Map::restore(map)?),
             [b's', store @ ..] => State::Store(Box::new(<Store<MemoryEngine> as StateMachine>::restore(store)?)),
             _ => return Err(InvalidSnapshot("neither a map nor a store".to_owned())),
         };
-        Ok(Machine { state, last, digest, news: RefCell::default() })
+        let forgets = snapshot[16] == b'f';
+        Ok(Machine { state, last, digest, forgets, news: RefCell::default() })
     }
 }
 
