@@ -103,8 +103,9 @@
 //! Damage in a segment whose entries a snapshot covers takes nothing: then the log is read from a later
 //! segment on. And if a whole snapshot reaches beyond the prefix that is left, it takes its place.
 //!
-//! Term and vote are written to their copy before the log. Damage in one of the two is repaired from the
-//! other; where neither can be trusted the folder is refused ([`OpenError::HardStateLost`]).
+//! Term and vote are written to their copy before the log; only where the log says again what it had lost, the copy
+//! that told it stays until that is done. Damage in one of the two is repaired from the other; where neither can be
+//! trusted the folder is refused ([`OpenError::HardStateLost`]).
 //!
 //! Before anything that was read is relied on it is made sure of: names and data are synced again, and the
 //! last batch is written again first, as after a failed sync the system may show pages that it will never

@@ -580,13 +580,13 @@ impl<D: Disk> Log<D> {
         let bytes: usize = self.pending.iter().map(Record::encoded_len).sum();
         let len = u32::try_from(sectors_for(bytes)).unwrap_or(u32::MAX);
         let fits = bytes <= self.tail.room();
-        let copy = Slot {
-            version: self.appended.hard_version,
-            hard_state: self.appended.hard_state,
-            log_version: self.appended.log_version,
-            extent: fits.then_some((self.tail.sequence, self.tail.next, len)),
-        };
-        self.copies.write(&copy)?;
+        self.write_copy(fits.then_some((self.tail.sequence, self.tail.next, len)))
+    }
+
+    /// A copy of what was appended, which is all of the batch at `extent`.
+    fn write_copy(&mut self, extent: Option<(u64, u32, u32)>) -> Result<(), DiskError> {
+        let State { hard_version: version, hard_state, log_version, .. } = self.appended;
+        self.copies.write(&Slot { version, hard_state, log_version, extent })?;
         if mutant!(&self.options, HardStateBehindLog) { Ok(()) } else { self.copies.sync() }
     }
 
@@ -674,13 +674,15 @@ impl<D: Disk> Log<D> {
         Ok(if let Some(Record::Checkpoint(checkpoint)) = first { checkpoint.previous } else { None })
     }
 
-    /// The log says again what only the copy said, so that there are two of it.
+    /// The log says again what only the copy said, so that there are two of it. The copy that names this batch
+    /// comes last: until then the one that is there tells what the damaged sectors held, should the power fail.
     fn rewrite_hard_state(&mut self) -> Result<(), DiskError> {
         let record = Record::HardState(self.appended.hard_state);
         self.appended.apply(&record).expect("the same term follows itself");
+        let len = u32::try_from(sectors_for(record.encoded_len())).expect("it is small");
         self.pending.push_back(record);
-        self.copy_hard_state()?;
         self.flush()?;
+        self.write_copy(Some((self.tail.sequence, self.tail.next - len, len)))?;
         self.replan();
         Ok(())
     }
