@@ -136,7 +136,10 @@ impl Replay {
         self.state.cut_at(header.position);
         self.state.base = Some(header.clone());
         self.begins_anew = true;
-        self.lost = self.lost.filter(|lost| lost.may_reach.is_none_or(|reach| reach > header.position.index));
+        let is_beyond = |reach: Option<Index>| reach.is_none_or(|reach| reach > header.position.index);
+        self.lost = self.lost.filter(|lost| is_beyond(lost.may_reach));
+        // The mark that ended an earlier suspicion may be among what can't be read.
+        self.state.suspicion = self.state.suspicion.filter(|suspicion| is_beyond(suspicion.may_reach));
         if let Some(lost) = &mut self.lost {
             lost.valid_up_to = header.position;
         }

@@ -569,3 +569,27 @@ fn the_repair_of_a_vote_may_be_interrupted_again_and_again() {
     }
     assert!(looked_at > 1000, "{looked_at}");
 }
+
+/// A suspicion came back when the mark that had ended it was damaged, although a whole snapshot reached beyond all
+/// that it could mean (a world, seed 1351).
+#[test]
+fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
+    let (disk, mut opened) = fresh();
+    write(&mut opened.log, &[vote(1, 1), append(1, 1)]);
+    write(&mut opened.log, &[append(2, 1)]);
+    drop(opened);
+    let (path, sector) = last_sector(&disk);
+    disk.flip(&path, sector * SECTOR as u64 * 8 + 2000);
+    let mut opened = again(&disk);
+    let reach = opened.recovery.suspect.and_then(|suspicion| suspicion.may_reach).expect("an end is known");
+    assert!(reach < Index(60));
+    write(&mut opened.log, &[append(2, 1), Write::Repaired]);
+    let (path, mark) = last_sector(&disk);
+    opened.snapshots.store(&header(60, 1), b"all of it").expect("there is room");
+    write(&mut opened.log, &[Write::Snapshot(header(60, 1))]);
+    drop(opened);
+    disk.flip(&path, mark * SECTOR as u64 * 8 + 2000);
+    let found = again(&disk).recovery;
+    assert_eq!(found.snapshot, Some(header(60, 1).position));
+    assert_eq!(found.suspect, None, "{:?}", found.findings);
+}
