@@ -42,6 +42,7 @@ pub(crate) struct Machine {
     last: u64,
     digest: u64,
     /// A bug for the museum: its snapshots leave out what was applied already.
+    #[cfg(feature = "museum")]
     forgets: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
@@ -54,7 +55,18 @@ impl Machine {
             true => State::Store(Box::new(empty_store())),
             false => State::Map(Map::default()),
         };
-        Machine { state, last: 0, digest: 0, forgets: false, news: RefCell::default() }
+        Machine::at(state, 0, 0)
+    }
+
+    fn at(state: State, last: u64, digest: u64) -> Machine {
+        Machine {
+            state,
+            last,
+            digest,
+            #[cfg(feature = "museum")]
+            forgets: false,
+            news: RefCell::default(),
+        }
     }
 
     /// With the museum's bug of the state machine, if this is it.
@@ -197,12 +209,16 @@ impl StateMachine for Machine {
         };
         let (last, digest) = (word(0)?, word(8)?);
         let state = match &snapshot[16..] {
-            [b'm' | b'f', map @ ..] => State::Map(Map::restore(map)?),
+            #[cfg(feature = "museum")]
+            [b'f', map @ ..] => State::Map(Map::restore(map)?),
+            [b'm', map @ ..] => State::Map(Map::restore(map)?),
             [b's', store @ ..] => State::Store(Box::new(<Store<MemoryEngine> as StateMachine>::restore(store)?)),
             _ => return Err(InvalidSnapshot("neither a map nor a store".to_owned())),
         };
-        let forgets = snapshot[16] == b'f';
-        Ok(Machine { state, last, digest, forgets, news: RefCell::default() })
+        let machine = Machine::at(state, last, digest);
+        #[cfg(feature = "museum")]
+        let machine = Machine { forgets: snapshot[16] == b'f', ..machine };
+        Ok(machine)
     }
 }
 
