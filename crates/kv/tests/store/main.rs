@@ -11,4 +11,5 @@ mod model;
 mod puts;
 mod ranges;
 mod replicas;
+mod room;
 mod txns;

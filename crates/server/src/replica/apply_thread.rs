@@ -53,7 +53,7 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            if !self.makes_do()? {
+            if !self.catch_up()? {
                 continue;
             }
             untidy = self.shared.read().is_untidy();
@@ -90,7 +90,7 @@ impl ApplyThread {
 
     /// Makes durable what is to be, if the disk has room. A full one is waited for: what is applied stays in memory
     /// meanwhile, and no more is taken, so reads and votes go on. Returns whether there is room.
-    fn makes_do(&mut self) -> Result<bool, StoreError> {
+    fn catch_up(&mut self) -> Result<bool, StoreError> {
         let machine = self.shared.read();
         let (waits, wanted) = (machine.waits_for_room(), self.owed.is_some());
         let room = !(waits || wanted || !self.shared.has_room()) || machine.has_room();
