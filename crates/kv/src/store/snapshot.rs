@@ -32,7 +32,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 pub const MAX_BLOCK_BYTES: usize = 2 * MAX_FIELD_BYTES + BLOCK_BYTES + 256;
 
 /// The greatest index, revision or version that is believed: nobody counts so far, and there is room to count on.
-const MAX_ORDINAL: i64 = 1 << 62;
+pub(super) const MAX_ORDINAL: i64 = 1 << 62;
 
 /// The state at one moment, ready to be written elsewhere while the store goes on.
 pub struct Dump<V> {
@@ -282,8 +282,9 @@ impl Found {
             if version.version < 0 || version.version == 0 && !record.is_tombstone() {
                 return Err(invalid("a version is not positive"));
             }
-            if version.version > MAX_ORDINAL {
-                return Err(invalid("its versions end at 2^62"));
+            // A key has at most one version for each revision, and the first write of all makes revision 2.
+            if version.version >= at.main {
+                return Err(invalid("a key has more versions than there are revisions"));
             }
             index.push(key, version);
             self.last = at;
