@@ -6,8 +6,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bowline_node::raft::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Entry, Group, Index, InstallSnapshot, Membership, Message,
-    NodeId, Payload, Position, ReadKind, Round, Session, SnapshotHeader, Term, Time,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Entry, Found, Group, HardState, Index, InstallSnapshot,
+    Membership, Message, NodeId, Payload, Position, ReadKind, Round, Session, SnapshotHeader, Term, Time,
 };
 use bowline_node::{NodeMessage, SnapshotChunk, SnapshotChunkReply};
 use bytes::Bytes;
@@ -59,6 +59,8 @@ struct Vote {
 #[serde(deny_unknown_fields)]
 struct Append {
     commit: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    durable: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     entries: Vec<WireEntry>,
     prev: Place,
@@ -138,6 +140,28 @@ struct ReadIndexReply {
     context: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<u64>,
+    term: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Returned {
+    found_term: u64,
+    last: Place,
+    life: u64,
+    term: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    voted_for: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remembered {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leads: Option<Place>,
+    life: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
     term: u64,
 }
 
@@ -223,6 +247,14 @@ fn encode_raft(term: u64, body: &Body) -> (&'static str, Fields) {
             let index = index.map(|index| index.0);
             ("read_index_reply", fields(ReadIndexReply { term, context: *context, index }))
         }
+        Body::Returned { life, found: Found { hard_state, last } } => {
+            let (found_term, voted_for) = (hard_state.term.0, hard_state.voted_for.map(|id| id.0));
+            ("returned", fields(Returned { term, life: *life, found_term, voted_for, last: place(*last) }))
+        }
+        Body::Remembered { life, missing, leads } => {
+            let (missing, leads) = (missing.map(|term| term.0), leads.map(place));
+            ("remembered", fields(Remembered { term, life: *life, missing, leads }))
+        }
     }
 }
 
@@ -283,6 +315,15 @@ fn decode_fields(kind: &str, message: &[u8]) -> Result<NodeMessage, WireError> {
             let ReadIndexReply { term, context, index } = read(kind, message)?;
             raft(term, Body::ReadIndexReply { context, index: index.map(Index) })
         }
+        "returned" => {
+            let Returned { term, life, found_term, voted_for, last } = read(kind, message)?;
+            let hard_state = HardState { term: Term(found_term), voted_for: voted_for.map(NodeId) };
+            raft(term, Body::Returned { life, found: Found { hard_state, last: position(last) } })
+        }
+        "remembered" => {
+            let Remembered { term, life, missing, leads } = read(kind, message)?;
+            raft(term, Body::Remembered { life, missing: missing.map(Term), leads: leads.map(position) })
+        }
         "snapshot_chunk" => decode_chunk(read(kind, message)?)?,
         "snapshot_chunk_reply" => {
             let ChunkReply { term, session, received } = read(kind, message)?;
@@ -309,6 +350,7 @@ fn wire_append(term: u64, append: &AppendEntries) -> Append {
         sent: append.sent_at.0,
         prev: place(append.prev),
         commit: append.commit_index.0,
+        durable: Some(append.durable_index.0).filter(|index| *index > 0),
         entries: append.entries.iter().map(entry).collect(),
     }
 }
@@ -336,6 +378,7 @@ fn decode_append(append: Append) -> Result<NodeMessage, WireError> {
         prev,
         entries,
         commit_index: Index(append.commit),
+        durable_index: Index(append.durable.unwrap_or(0)),
     };
     Ok(NodeMessage::Raft(Message { term: Term(append.term), body: Body::AppendEntries(body) }))
 }
@@ -516,8 +559,8 @@ mod tests {
     }
 
     fn bodies() -> impl Strategy<Value = Body> {
-        let appends = (any::<[u64; 4]>(), positions(), prop::collection::vec((any::<u64>(), payloads()), 0..5));
-        let append = appends.prop_map(|([session, round, sent, commit], prev, entries)| {
+        let appends = (any::<[u64; 5]>(), positions(), prop::collection::vec((any::<u64>(), payloads()), 0..5));
+        let append = appends.prop_map(|([session, round, sent, commit, durable], prev, entries)| {
             let entry =
                 |(offset, (term, payload))| Entry { index: prev.index.plus(offset + 1), term: Term(term), payload };
             Body::AppendEntries(AppendEntries {
@@ -527,6 +570,7 @@ mod tests {
                 prev,
                 entries: entries.into_iter().enumerate().map(entry).collect(),
                 commit_index: Index(commit),
+                durable_index: Index(durable),
             })
         });
         let reply = (any::<[u64; 4]>(), prop::option::of(positions())).prop_map(|([a, b, c, d], hint)| {
@@ -553,6 +597,12 @@ mod tests {
             any::<u64>().prop_map(|context| Body::ReadIndex { context, kind: ReadKind::Quorum }),
             (any::<u64>(), any::<Option<u64>>())
                 .prop_map(|(context, index)| Body::ReadIndexReply { context, index: index.map(Index) }),
+            (any::<[u64; 2]>(), any::<Option<u64>>(), positions()).prop_map(|([life, term], voted_for, last)| {
+                let hard_state = HardState { term: Term(term), voted_for: voted_for.map(NodeId) };
+                Body::Returned { life, found: Found { hard_state, last } }
+            }),
+            (any::<u64>(), any::<Option<u64>>(), prop::option::of(positions()))
+                .prop_map(|(life, missing, leads)| Body::Remembered { life, missing: missing.map(Term), leads }),
         ]
     }
 

@@ -88,6 +88,10 @@ pub struct Config {
     /// heartbeat. The value is how long a member of that majority may be silent before another
     /// one takes its place.
     pub thrifty: Option<Duration>,
+    /// Whether replicas come back with what is on their disks: then one that starts asks its peers first whether
+    /// they remember more of it than it has found, and has no vote before a quorum has answered (D14: a disk that
+    /// was restored from an old image). All replicas of a cluster must have the same.
+    pub return_check: bool,
     /// Tell the followers at once that entries are committed, instead of with the next message.
     pub eager_commit: bool,
     /// The bug that this replica carries, if any.
@@ -136,6 +140,7 @@ impl Config {
             lease_reads: true,
             clock_drift: DriftBound::default(),
             thrifty: None,
+            return_check: false,
             eager_commit: false,
             #[cfg(feature = "museum")]
             mutant: None,

@@ -61,7 +61,7 @@ impl Raft {
     }
 
     /// A learner, or a member that was removed, has no right to stand (S17, S54), nor has one whose log
-    /// has lost something. But a removal that
+    /// has lost something, or that has just come back and has not asked enough peers. But a removal that
     /// isn't known to be committed may need this replica: "a server that is not part of its own
     /// latest configuration should still start new elections, as it might still be needed until the
     /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
@@ -69,7 +69,7 @@ impl Raft {
         if mutant!(self.config, LearnerStands) {
             return true;
         }
-        if self.suspect.is_some() && !mutant!(self.config, SuspectVotes) {
+        if !self.may_vote() {
             return false;
         }
         let me = self.config.id;
@@ -78,7 +78,7 @@ impl Raft {
     }
 
     /// Asks every other voter that has not answered yet.
-    fn ask_silent_voters(&mut self, out: &mut Effects) {
+    pub(crate) fn ask_silent_voters(&mut self, out: &mut Effects) {
         let (now, last) = (self.now, self.log.last());
         let (votes, body) = match &mut self.role {
             Role::PreCandidate(candidate) => {
@@ -141,8 +141,7 @@ impl Raft {
             return;
         }
         // A candidate of an earlier term learns of this one, so that terms spread (S5, S6).
-        let knows_all = self.suspect.is_none() || mutant!(self.config, SuspectVotes);
-        let granted = term == self.term && self.is_up_to_date(last) && knows_all;
+        let granted = term == self.term && self.is_up_to_date(last) && self.may_vote();
         self.send_durably(from, Body::PreVoteReply { granted }, out);
     }
 
@@ -175,7 +174,7 @@ impl Raft {
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
         // It may have acknowledged what this candidate lacks.
-        granted &= self.suspect.is_none() || mutant!(self.config, SuspectVotes);
+        granted &= self.may_vote();
         if mutant!(self.config, PromotedLearnerRefuses) {
             granted &= self.membership.current().is_voter(self.config.id);
         }

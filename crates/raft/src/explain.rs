@@ -62,6 +62,12 @@ pub enum RoleExplanation {
         /// Where its log may have ended.
         reach: Position,
     },
+    /// It has started, knows no leader, and has no vote before enough of its peers have said whether they remember
+    /// more of it than its disk does.
+    Returning {
+        /// Which voters have not answered.
+        silent: Vec<NodeId>,
+    },
     /// It asks who would vote for it, or for votes.
     Standing {
         /// Whether this is only the pre-vote.
@@ -158,6 +164,9 @@ impl Raft {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
                 (_, _, Some(suspect)) => RoleExplanation::Suspect { reach: suspect.reach },
+                _ if self.awaited_answers().is_some_and(|silent| !silent.is_empty()) => RoleExplanation::Returning {
+                    silent: self.awaited_answers().unwrap_or_default().into_iter().collect(),
+                },
                 _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
             },
@@ -239,6 +248,9 @@ impl fmt::Display for RoleExplanation {
             }
             RoleExplanation::Suspect { reach } => {
                 write!(f, "knows no leader, and has lost entries up to {reach}: it waits to be repaired")
+            }
+            RoleExplanation::Returning { silent } => {
+                write!(f, "has come back, and waits for what its peers remember: no answer from {}", names(silent))
             }
             RoleExplanation::NotAVoter => write!(f, "knows no leader, and is no voter: it waits to be found"),
             RoleExplanation::Standing { pre_vote, granted, refused, silent } => {

@@ -49,6 +49,7 @@ mod reconfigure;
 mod replication;
 mod requests;
 mod rest;
+mod returning;
 mod role;
 mod snapshot;
 mod transfer;
@@ -59,7 +60,9 @@ pub use effect::{Effect, Effects, Fault, HardState, Input, Outcome, ReadKind, Re
 pub use explain::{Explanation, PeerExplanation, RoleExplanation, Uncommitted};
 pub use log::{ENTRY_OVERHEAD, Entry, Log, Payload};
 pub use membership::{Group, MAX_MEMBERS, Membership, MembershipChange, MembershipError, MembershipHistory};
-pub use message::{AppendEntries, AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, Message, SnapshotHeader};
+pub use message::{
+    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Found, InstallSnapshot, Message, SnapshotHeader,
+};
 #[cfg(feature = "museum")]
 pub use mutant::Mutant;
 pub use progress::Pause;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::effect::ReadKind;
+use crate::effect::{HardState, ReadKind};
 use crate::log::Entry;
 use crate::membership::Membership;
 use crate::types::{Index, Position, Round, Session, Term, Time};
@@ -64,6 +64,32 @@ pub enum Body {
         /// The index to wait for; `None` if the sender can't tell (it isn't the leader).
         index: Option<Index>,
     },
+    /// "I have started, and found this: do you remember more of me?" Says nothing else before the answer.
+    Returned {
+        /// Tells this start from others.
+        life: u64,
+        /// What was on the sender's disk.
+        found: Found,
+    },
+    /// Answer to a [`Body::Returned`].
+    Remembered {
+        /// The start that is meant.
+        life: u64,
+        /// If promises of the receiver are remembered that are not on its disk: the latest term of which there may
+        /// be any.
+        missing: Option<Term>,
+        /// If the sender leads: the last entry of its log.
+        leads: Option<Position>,
+    },
+}
+
+/// What a replica found on its disk when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Found {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The last entry of its log.
+    pub last: Position,
 }
 
 /// The leader's part of log replication (5.3).
@@ -82,6 +108,9 @@ pub struct AppendEntries {
     pub entries: Vec<Entry>,
     /// The leader's commit index.
     pub commit_index: Index,
+    /// The leader's own log is on its disk up to here: what it acknowledges to itself. Only told where peers shall
+    /// remember it, see [`crate::Config::return_check`].
+    pub durable_index: Index,
 }
 
 /// A follower's answer to the leader.
@@ -172,6 +201,9 @@ impl fmt::Display for Body {
             Body::ReadIndex { .. } => write!(f, "ReadIndex"),
             Body::ReadIndexReply { index: Some(index), .. } => write!(f, "ReadIndexReply index={index}"),
             Body::ReadIndexReply { index: None, .. } => write!(f, "ReadIndexReply none"),
+            Body::Returned { found, .. } => write!(f, "Returned with {} last={}", found.hard_state.term, found.last),
+            Body::Remembered { missing: Some(term), .. } => write!(f, "Remembered more, up to {term}"),
+            Body::Remembered { missing: None, .. } => write!(f, "Remembered no more"),
         }
     }
 }

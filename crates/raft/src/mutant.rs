@@ -236,6 +236,8 @@ museum! {
     SuspectVotes = "D3",
     /// A replica whose disk has lost entries takes the first word of a leader for its repair.
     RepairedTooEarly = "D3",
+    /// Who is asked by a replica that comes back says that it remembers no more.
+    NothingRemembered = "D14",
     /// A replica whose disk has lost entries refuses like any other, and is never repaired.
     DamageUnsaid = "D4",
     /// A sync that failed is tried again, and what it covered counts as durable when that succeeds.

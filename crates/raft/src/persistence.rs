@@ -40,7 +40,7 @@ impl Persistence {
     pub(crate) fn write(&mut self, write: Write, out: &mut Effects) -> PersistId {
         self.last = PersistId(self.last.0 + 1);
         let log_through = match &write {
-            Write::HardState(_) | Write::Repaired => None,
+            Write::HardState(_) | Write::Suspect { .. } | Write::Repaired => None,
             Write::Append(entries) => entries.last().map(|entry| entry.index),
             Write::Snapshot(snapshot) => {
                 self.forget_from(Index(0));

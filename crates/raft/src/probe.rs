@@ -84,6 +84,7 @@ probes! {
     TransferTold: "a transfer's target was told to stand",
     TransferFailed: "a transfer of the leadership was given up",
     AcknowledgementsVoided: "a leader heard that a peer's disk has lost entries",
+    OldImageNoticed: "a replica heard that its peers remember more than its disk",
     Repaired: "a replica was repaired whose disk had lost entries",
     Recalled: "the state itself knew what became of a write",
 }

@@ -8,13 +8,14 @@ use crate::damage::Suspect;
 use crate::effect::{Effect, Effects, Fault, HardState, Input, Outcome, Write};
 use crate::log::{Entry, Log, Payload};
 use crate::membership::{Membership, MembershipHistory};
-use crate::message::{Body, Message, SnapshotHeader};
+use crate::message::{Body, Found, Message, SnapshotHeader};
 use crate::mutant::mutant;
 use crate::persistence::Persistence;
 use crate::quorum::Quorum;
 use crate::random::Random;
 use crate::read::Relay;
 use crate::requests::Requests;
+use crate::returning::{Memory, Returning};
 use crate::role::{Follower, Leader, Role};
 use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
 
@@ -79,6 +80,10 @@ pub struct Raft {
     pub(crate) fault: Option<Fault>,
     /// Where the log may have ended before a part of it was lost, see `damage.rs`.
     pub(crate) suspect: Option<Suspect>,
+    /// How far the questions of `returning.rs` have come, if any are asked.
+    pub(crate) returning: Option<Returning>,
+    /// What the peers have promised, for the day that they return.
+    pub(crate) memories: BTreeMap<NodeId, Memory>,
 }
 
 impl Raft {
@@ -112,11 +117,18 @@ impl Raft {
             relays: BTreeMap::new(),
             fault: None,
             suspect: None,
+            returning: None,
+            memories: BTreeMap::new(),
             config,
             log,
             membership,
         };
-        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64() });
+        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64(), told: false });
+        if raft.config.return_check {
+            let life = raft.random.next_u64();
+            let found = Found { hard_state: recovered.hard_state, last: raft.log.last() };
+            raft.returning = Some(Returning::new(life, found, recovered.suspect.is_some(), now, &raft.config));
+        }
         raft.carry_mutant();
         Ok(raft)
     }
@@ -183,12 +195,13 @@ impl Raft {
         };
         let requests = self.requests.next_deadline().unwrap_or(Time::NEVER);
         let relays = self.next_relay_deadline().unwrap_or(Time::NEVER);
-        role.min(requests).min(relays)
+        role.min(requests).min(relays).min(self.next_return_deadline())
     }
 
     fn on_deadline(&mut self, out: &mut Effects) {
         self.requests.expire(self.now, out);
         self.retry_relays(out);
+        self.on_return_deadline(out);
         match &self.role {
             Role::Leader(_) => self.on_leader_deadline(out),
             _ => self.on_election_deadline(out),
@@ -201,6 +214,14 @@ impl Raft {
         // Adopting it would leave no terms to count on with.
         if term > Term::GREATEST {
             return;
+        }
+        match body {
+            Body::Returned { life, found } => return self.handle_returned(from, life, &found, out),
+            Body::Remembered { life, missing, leads } => {
+                return self.handle_remembered(from, term, (life, missing, leads), out);
+            }
+            _ if !self.has_met(from) => return self.ask(from, out),
+            _ => self.remember(from, term, &body),
         }
         match body {
             // Requests for votes come first: they may be ignored without adopting their term.
@@ -231,7 +252,9 @@ impl Raft {
             Body::TimeoutNow => self.handle_timeout_now(out),
             Body::ReadIndex { context, kind } => self.handle_read_index(from, context, kind, out),
             Body::ReadIndexReply { context, index } => self.handle_read_index_reply(context, index, out),
-            Body::PreVote { .. } | Body::RequestVote { .. } => unreachable!("handled above"),
+            Body::PreVote { .. } | Body::RequestVote { .. } | Body::Returned { .. } | Body::Remembered { .. } => {
+                unreachable!("handled above")
+            }
         }
     }
 
@@ -273,13 +296,20 @@ impl Raft {
 
     /// Sends a message that promises nothing but what has long been durable.
     pub(crate) fn send_now(&self, to: NodeId, body: Body, out: &mut Effects) {
-        out.push(Effect::Send { to, message: Message { term: self.term, body }, after: None });
+        self.send(to, body, None, out);
     }
 
     /// Sends a message once everything written so far is durable (law 4).
     pub(crate) fn send_durably(&self, to: NodeId, body: Body, out: &mut Effects) {
-        let after = self.persistence.barrier();
-        out.push(Effect::Send { to, message: Message { term: self.term, body }, after });
+        self.send(to, body, self.persistence.barrier(), out);
+    }
+
+    /// Nothing is said to a peer before it has told what it remembers; the core takes that for a lost message.
+    fn send(&self, to: NodeId, body: Body, after: Option<PersistId>, out: &mut Effects) {
+        let introduction = matches!(body, Body::Returned { .. } | Body::Remembered { .. });
+        if introduction || self.has_met(to) {
+            out.push(Effect::Send { to, message: Message { term: self.term, body }, after });
+        }
     }
 
     /// Stops for good, and leaves no request without an answer: see [`Effect::Halt`].
@@ -302,6 +332,7 @@ impl Raft {
         for entry in &entries {
             if let Payload::Membership(membership) = &entry.payload {
                 self.membership.append(entry.index, membership.clone());
+                self.ask_new_members();
             }
             self.log.append(entry.clone());
         }

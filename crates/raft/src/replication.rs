@@ -9,6 +9,7 @@ use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::progress::{Pause, State};
 use crate::raft::Raft;
+use crate::returning::told_durable;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Position, Round, Session, Time, Token};
 
@@ -131,8 +132,9 @@ impl Raft {
         let carried = entries.last().map(|entry| (entry.index, entries.iter().map(Entry::size).sum()));
         progress.sent(self.now, carried);
         let session = progress.session;
-        let append =
-            AppendEntries { session, round, sent_at: self.now, prev, entries, commit_index: self.commit_index };
+        let (sent_at, commit_index) = (self.now, self.commit_index);
+        let durable_index = told_durable(&self.config, self.persistence.durable_index());
+        let append = AppendEntries { session, round, sent_at, prev, entries, commit_index, durable_index };
         self.send_now(to, Body::AppendEntries(append), out);
         carried.is_some()
     }
@@ -296,7 +298,7 @@ impl Raft {
         if mutant!(self.config, RefusalKeepsTimer) && !self.is_known_to_match(append.prev) {
             (self.leader_contact, self.election_deadline) = heard_before;
         }
-        let AppendEntries { session, round, sent_at, prev, entries, commit_index } = append;
+        let AppendEntries { session, round, sent_at, prev, entries, commit_index, durable_index: _ } = append;
         let empty = entries.is_empty();
         let outcome = if self.is_known_to_match(prev) {
             let Some(match_index) = self.take_entries(from, prev, entries, out) else { return };

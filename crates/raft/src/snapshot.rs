@@ -110,6 +110,7 @@ impl Raft {
             self.persist_hard_state(out);
         }
         self.membership.reset(membership);
+        self.ask_new_members();
         let written = self.persistence.write(Write::Snapshot(snapshot.clone()), out);
         self.snapshot_index = index;
         self.commit_index = index;

@@ -109,6 +109,8 @@ impl ServerConfig {
         // A follower's clients wait until it has applied what they wrote: it must not hear of the commit
         // only with the next heartbeat.
         raft.eager_commit = true;
+        // Its folder may have been brought back from a backup.
+        raft.return_check = true;
         NodeConfig { snapshot_at_bytes: self.snapshot_bytes, ..NodeConfig::new(raft) }
     }
 

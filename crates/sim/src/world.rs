@@ -15,6 +15,7 @@ mod coverage;
 mod dice;
 mod disk;
 mod host;
+mod image;
 mod leader_rules;
 mod liveness;
 mod machine;

@@ -73,7 +73,7 @@
 //! over. It begins with the length of its records, a CRC32C over all of them, and two counters as of
 //! before it: how many records have changed the log, and how many term and vote. Then come the records,
 //! each with kind and length: an entry, a truncation, term and vote, a leader's snapshot, the mark of an
-//! own one, the end of a suspicion. A batch is durable before the next one is written. An entry that
+//! own one, a suspicion of the peers, the end of one. A batch is durable before the next one is written. An entry that
 //! doesn't fit goes to the next segment; one larger than a segment gets a segment of its size.
 //!
 //! Each segment begins with a *checkpoint*, twice, each synced by itself: the segment before it and where
@@ -111,8 +111,9 @@
 //! last batch is written again first, as after a failed sync the system may show pages that it will never
 //! write.
 //!
-//! What can't be told from a clean end is a disk that loses the very last acknowledged batch as if it had
-//! never been written. Only the peers can notice that.
+//! What can't be told from a clean end is a disk that loses the very last acknowledged batches as if they had
+//! never been written, or that is restored from an old image. Only the peers can notice that: `Write::Suspect`
+//! says so ([`bowline_raft::Config::return_check`]).
 
 mod arriving;
 mod batch;

@@ -343,6 +343,8 @@ impl<D: Disk> Log<D> {
             // The core knows that the peers have brought everything that may have been lost.
             Write::Repaired if self.appended.suspicion.is_none() => return self.check().map_err(LogError::from),
             Write::Repaired => vec![Record::Repaired],
+            // Its term is that of the term and vote: that of a later start, then.
+            Write::Suspect { reach } => vec![Record::Suspect((reach.index <= Index::GREATEST).then_some(reach.index))],
         };
         self.take(records)
     }

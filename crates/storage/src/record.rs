@@ -31,6 +31,8 @@ pub(crate) enum Record {
     Compacted(SnapshotHeader),
     /// What damage may have taken has been fetched from the peers.
     Repaired,
+    /// The peers remember entries that are not here; none beyond this index, if that is known.
+    Suspect(Option<Index>),
 }
 
 /// What a segment begins with: all that the segments before it say beside the entries.
@@ -128,6 +130,7 @@ impl Record {
             Record::Snapshot(_) => 5,
             Record::Compacted(_) => 6,
             Record::Repaired => 7,
+            Record::Suspect(_) => 8,
         }
     }
 
@@ -155,6 +158,10 @@ impl Record {
             }
             Record::Snapshot(header) | Record::Compacted(header) => out.put_snapshot_header(header),
             Record::Repaired => {}
+            Record::Suspect(may_reach) => {
+                out.put(&[u8::from(may_reach.is_some())]);
+                out.put_u64(may_reach.unwrap_or(Index(0)).0);
+            }
         }
         let body = u32::try_from(out.len() - start - PREFIX).expect("checked when it was appended");
         out[start + 1..start + PREFIX].copy_from_slice(&body.to_le_bytes());
@@ -187,6 +194,11 @@ impl Record {
             5 => Record::Snapshot(body.snapshot_header()?),
             6 => Record::Compacted(body.snapshot_header()?),
             7 => Record::Repaired,
+            8 => {
+                let known = body.flag("reach")?;
+                let index = Index(body.count("reach")?);
+                Record::Suspect(known.then_some(index))
+            }
             _ => return Err(Malformed("record kind")),
         };
         body.end("record")?;
@@ -284,6 +296,7 @@ mod tests {
             headers().prop_map(Record::Snapshot),
             headers().prop_map(Record::Compacted),
             Just(Record::Repaired),
+            prop::option::of((0..1u64 << 60).prop_map(Index)).prop_map(Record::Suspect),
         ]
     }
 

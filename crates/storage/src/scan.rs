@@ -275,7 +275,7 @@ impl<'a> Reading<'a> {
                     self.entries.pop_front();
                 }
             }
-            Record::Repaired => {}
+            Record::Repaired | Record::Suspect(_) => {}
         }
         Ok(())
     }

@@ -129,6 +129,10 @@ impl State {
                 self.terms.compact_through(header.position);
                 self.base = Some(header.clone());
             }
+            Record::Suspect(may_reach) => {
+                let valid_up_to = self.suspicion.map_or(last, |earlier| earlier.valid_up_to);
+                self.suspicion = Some(Suspicion { valid_up_to, may_reach: *may_reach });
+            }
             Record::Repaired => self.suspicion = None,
         }
         self.log_version += 1;

@@ -239,6 +239,7 @@ fn a_replica_that_has_stopped_leaves_no_request_without_an_answer() {
     world.halts_expected = true;
     let open = world.write(leader, "open");
     let append = AppendEntries {
+        durable_index: Index(0),
         session: Session(1),
         round: Round(0),
         sent_at: world.now,

@@ -147,7 +147,10 @@ impl Transfer {
     fn new() -> Transfer {
         let membership = Membership::simple(Group::of_voters([n(1), n(2), n(3)]));
         let header = SnapshotHeader { position: Position::new(Index(7), Term(1)), membership };
-        Transfer { world: World::configured(3, 1, small), header }
+        let mut world = World::configured(3, 1, small);
+        // They meet.
+        world.pass(Duration::from_millis(20));
+        Transfer { world, header }
     }
 
     /// What replica 1 answers to this piece; `None` if it is silent.

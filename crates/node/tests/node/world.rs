@@ -40,7 +40,7 @@ impl Disk {
             Write::HardState(hard_state) => self.hard_state = hard_state,
             Write::Truncate { from } => self.entries.retain(|entry| entry.index < from),
             Write::Append(entries) => self.entries.extend(entries),
-            Write::Repaired => panic!("no disk loses anything"),
+            Write::Repaired | Write::Suspect { .. } => panic!("no disk loses anything"),
             Write::Snapshot(header) => {
                 let stored = self.snapshots.iter().any(|snapshot| snapshot.header == header);
                 assert!(stored, "a log never starts after a snapshot that is not durable");
@@ -203,6 +203,7 @@ impl World {
         let (now, host) = (self.now, self.hosts.get_mut(&id).unwrap());
         host.starts += 1;
         let mut config = NodeConfig::new(Config::new(id, 1_000 * host.starts + id.0));
+        config.raft.return_check = true;
         (self.configure)(&mut config);
         let recovered = host.disk.recover();
         host.node = Some(match self.late {

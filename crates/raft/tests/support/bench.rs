@@ -334,7 +334,7 @@ impl Bench {
 /// An AppendEntries of some leader's first session.
 pub(crate) fn append(prev: Position, entries: Vec<Entry>, commit: u64) -> AppendEntries {
     let (session, round, sent_at) = (Session(1), Round(0), Time(1));
-    AppendEntries { session, round, sent_at, prev, entries, commit_index: Index(commit) }
+    AppendEntries { session, round, sent_at, prev, entries, commit_index: Index(commit), durable_index: Index(0) }
 }
 
 /// Every message sent, with its receiver.

@@ -155,6 +155,7 @@ impl Host {
                 assert_eq!(entries[0].index, self.disk.last().index.next(), "{} leaves a gap on disk", self.id);
                 self.disk.entries.extend(entries);
             }
+            Write::Suspect { reach } => self.disk.suspect = Some(reach),
             Write::Repaired => {
                 self.disk.suspect = None;
                 self.disk.owed.clear();

@@ -49,6 +49,7 @@ impl Schedule {
             config.thrifty = thrifty;
             config.eager_commit = eager_commit;
             config.max_retained_bytes = 300;
+            config.return_check = seed.is_multiple_of(2);
             config.clock_drift = DriftBound::new(drift as u32).expect("a tenth is allowed");
             if few {
                 config.max_message_entries = 2;

@@ -56,6 +56,7 @@ fn join(first: &mut NodeMessage, second: &mut NodeMessage) -> bool {
     // leases and check-quorum count from it, and too early is safe.
     first.round = first.round.max(second.round);
     first.commit_index = first.commit_index.max(second.commit_index);
+    first.durable_index = first.durable_index.max(second.durable_index);
     true
 }
 
@@ -85,6 +86,7 @@ mod tests {
             prev: position(prev),
             entries: (prev + 1..=prev + entries).map(entry).collect(),
             commit_index: Index(commit),
+            durable_index: Index(commit),
         };
         NodeMessage::Raft(Message { term: Term(3), body: Body::AppendEntries(append) })
     }

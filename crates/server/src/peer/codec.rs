@@ -4,8 +4,8 @@
 //! change of any field is a new version.
 
 use bowline_node::raft::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Entry, Group, Index, InstallSnapshot, MAX_MEMBERS,
-    Membership, Message, NodeId, Payload, Position, ReadKind, Round, Session, SnapshotHeader, Term, Time,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Entry, Found, Group, HardState, Index, InstallSnapshot,
+    MAX_MEMBERS, Membership, Message, NodeId, Payload, Position, ReadKind, Round, Session, SnapshotHeader, Term, Time,
 };
 use bowline_node::{NodeMessage, SnapshotChunk, SnapshotChunkReply};
 use bowline_storage::{ClusterId, Identity};
@@ -24,6 +24,8 @@ mod kind {
     pub(super) const TIMEOUT_NOW: u8 = 8;
     pub(super) const READ_INDEX: u8 = 9;
     pub(super) const READ_INDEX_REPLY: u8 = 10;
+    pub(super) const RETURNED: u8 = 11;
+    pub(super) const REMEMBERED: u8 = 12;
     pub(super) const CHUNK: u8 = 20;
     pub(super) const CHUNK_REPLY: u8 = 21;
 }
@@ -131,6 +133,22 @@ fn encode_body(term: Term, body: &Body, out: &mut BytesMut) {
             out.put_u8(index.is_some().into());
             out.put_u64_le(index.map_or(0, |index| index.0));
         }
+        Body::Returned { life, found: Found { hard_state, last } } => {
+            start(kind::RETURNED, term, out);
+            out.put_u64_le(*life);
+            out.put_u64_le(hard_state.term.0);
+            out.put_u8(hard_state.voted_for.is_some().into());
+            out.put_u64_le(hard_state.voted_for.map_or(0, |id| id.0));
+            put_position(*last, out);
+        }
+        Body::Remembered { life, missing, leads } => {
+            start(kind::REMEMBERED, term, out);
+            out.put_u64_le(*life);
+            out.put_u8(missing.is_some().into());
+            out.put_u64_le(missing.map_or(0, |term| term.0));
+            out.put_u8(leads.is_some().into());
+            put_position(leads.unwrap_or(Position::ORIGIN), out);
+        }
     }
 }
 
@@ -157,8 +175,20 @@ fn body(message_kind: u8, reader: &mut Reader) -> Result<Body, WireError> {
             let index = Index(reader.u64("index")?);
             Body::ReadIndexReply { context, index: known.then_some(index) }
         }
+        kind::RETURNED => {
+            let (life, term) = (reader.u64("life")?, Term(reader.u64("found term")?));
+            let (voted, candidate) = (reader.flag("voted")?, NodeId(reader.u64("vote")?));
+            let hard_state = HardState { term, voted_for: voted.then_some(candidate) };
+            Body::Returned { life, found: Found { hard_state, last: position(reader)? } }
+        }
+        kind::REMEMBERED => {
+            let life = reader.u64("life")?;
+            let (missing, term) = (reader.flag("missing")?, Term(reader.u64("missing term")?));
+            let (leads, last) = (reader.flag("leads")?, position(reader)?);
+            Body::Remembered { life, missing: missing.then_some(term), leads: leads.then_some(last) }
+        }
         other => {
-            return Err(WireError::Value { field: "kind", value: other.into(), allowed: "1 to 10, 20, 21" });
+            return Err(WireError::Value { field: "kind", value: other.into(), allowed: "1 to 12, 20, 21" });
         }
     })
 }
@@ -169,6 +199,7 @@ fn put_append(append: &AppendEntries, out: &mut BytesMut) {
     out.put_u64_le(append.sent_at.0);
     put_position(append.prev, out);
     out.put_u64_le(append.commit_index.0);
+    out.put_u64_le(append.durable_index.0);
     let count = u32::try_from(append.entries.len()).expect("a message holds a bounded number of entries");
     out.put_u32_le(count);
     for entry in &append.entries {
@@ -182,6 +213,7 @@ fn append(reader: &mut Reader) -> Result<AppendEntries, WireError> {
     let sent_at = Time(reader.u64("sent_at")?);
     let prev = position(reader)?;
     let commit_index = Index(reader.u64("commit_index")?);
+    let durable_index = Index(reader.u64("durable_index")?);
     let count = reader.u32("entries")? as usize;
     if count > reader.left() / ENTRY_MIN {
         let value = count as u64;
@@ -191,7 +223,7 @@ fn append(reader: &mut Reader) -> Result<AppendEntries, WireError> {
     for _ in 0..count {
         entries.push(entry(reader)?);
     }
-    Ok(AppendEntries { session, round, sent_at, prev, entries, commit_index })
+    Ok(AppendEntries { session, round, sent_at, prev, entries, commit_index, durable_index })
 }
 
 fn put_append_reply(reply: &AppendEntriesReply, out: &mut BytesMut) {

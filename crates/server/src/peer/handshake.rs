@@ -14,7 +14,7 @@ use super::frame::{FrameError, put_frame, read_frame};
 use super::wire::{Reader, WireError, put_bytes};
 
 /// The version of everything between replicas. Both ends must have the same.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Says that this is the protocol at all: "BWLN".
 const MAGIC: u32 = u32::from_le_bytes(*b"BWLN");
@@ -315,12 +315,12 @@ mod tests {
         let mut out = BytesMut::new();
         put_frame(&mut out, |out| {
             out.put_u32_le(MAGIC);
-            out.put_u16_le(2);
-            out.put_slice(b"whatever version 2 says here");
+            out.put_u16_le(PROTOCOL_VERSION + 1);
+            out.put_slice(b"whatever a later version says here");
         });
         near.write_all(&out).await.expect("there is room");
         let error = accept(&mut far, B, &introduction("b"), |_| Ok(())).await.expect_err("another version");
-        assert_eq!(error.to_string(), "it speaks version 2 of the peer protocol, and this one 1");
+        assert_eq!(error.to_string(), "it speaks version 3 of the peer protocol, and this one 2");
         let answer = read_frame(&mut near, 1024).await.expect("a frame").expect("an answer");
         assert_eq!(answer[0], 0);
     }

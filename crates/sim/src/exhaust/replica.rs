@@ -189,7 +189,7 @@ impl Replica {
             Write::Truncate { from } => self.disk.entries.retain(|entry| entry.index < from),
             Write::Append(entries) => self.disk.entries.extend(entries),
             Write::Snapshot(_) => return Err("there are no snapshots".to_owned()),
-            Write::Repaired => return Err("no disk loses anything".to_owned()),
+            Write::Repaired | Write::Suspect { .. } => return Err("no disk loses anything".to_owned()),
         }
         let (free, parked) = std::mem::take(&mut self.parked).into_iter().partition(|(after, _)| *after <= id);
         self.parked = parked;
@@ -235,7 +235,7 @@ impl Replica {
                 Write::Snapshot(SnapshotHeader { membership: header.membership.renamed(names), ..header.clone() })
             }
             Write::Truncate { from } => Write::Truncate { from: *from },
-            Write::Repaired => Write::Repaired,
+            Write::Repaired | Write::Suspect { .. } => write.clone(),
         };
         let mut renamed = Replica {
             raft: self.raft.renamed(names),

@@ -135,6 +135,11 @@ impl Ledger {
         self.votes.get(&(voter, term)).copied()
     }
 
+    /// It has forgotten them itself, and may vote again where nobody counts on its vote any more.
+    pub(super) fn forget_votes(&mut self, voter: NodeId) {
+        self.votes.retain(|(id, _), _| *id != voter);
+    }
+
     pub(super) fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId) -> Checked {
         let vote = *self.votes.entry((voter, term)).or_insert(candidate);
         check(vote == candidate, Rule::GrantVote, || {

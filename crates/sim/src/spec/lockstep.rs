@@ -49,7 +49,7 @@ impl Lockstep {
     pub fn started(&mut self, raft: &Raft) -> Result<(), Violation> {
         let checked = self.check_start(raft);
         let mut server = Box::new(Server::of(raft));
-        if let Some(before) = self.servers.get(&raft.id()).filter(|_| raft.suspect().is_some()) {
+        if let Some(before) = self.servers.get(&raft.id()).filter(|before| before.may_owe(raft)) {
             server.durable.owed = before.owes(raft);
         }
         self.servers.insert(raft.id(), server);
@@ -60,6 +60,15 @@ impl Lockstep {
     /// been removed from the cluster, or comes back under a name of its own.
     pub fn replaced(&mut self, id: NodeId) {
         self.servers.remove(&id);
+    }
+
+    /// The disk of a replica is replaced by what it held at some earlier time, and nobody tells the replica. What is
+    /// missing counts as owed until it calls itself repaired; that it must notice is for others to judge.
+    pub fn rolled_back(&mut self, id: NodeId) {
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.rolled_back = true;
+        }
+        self.ledger.forget_votes(id);
     }
 
     /// The writes of a replica up to this one are durable. [`Input::Persisted`] says the same; this is
@@ -132,7 +141,7 @@ impl Lockstep {
             && base.index >= durable.log.last().index
             && self.ledger.committed_at(base.index) == Some(base.term)
             && raft.term() >= durable.ballot.term;
-        check(lost || restored || server.recovers_as(raft), Rule::Restart, || {
+        check(lost || restored || server.rolled_back || server.recovers_as(raft), Rule::Restart, || {
             let (ballot, vote) = (durable.ballot, raft.voted_for());
             format!(
                 "starts in {} with the vote {vote:?} and the log up to {}; durable were {}, {:?} and {}, and {} writes were under way",
@@ -285,6 +294,8 @@ impl Step<'_> {
             Body::AppendEntries(_) | Body::AppendEntriesReply(_) | Body::RequestVoteReply { .. } | Body::TimeoutNow
         );
         let (heard, own) = (*term, self.server.ballot.term);
+        // Who has come back takes nothing from a peer that has not told it what it remembers.
+        let binding = binding && self.from.is_none_or(|from| self.raft.has_met(from));
         check(!binding || own >= heard || heard > Term::GREATEST, Rule::UpdateTerm, || {
             format!("stays in {own}, having heard of {heard}")
         })

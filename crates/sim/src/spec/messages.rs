@@ -21,6 +21,14 @@ impl Step<'_> {
             Body::InstallSnapshot(_) => self.leads(Rule::Message, "sends a snapshot"),
             Body::TimeoutNow => self.leads(Rule::Message, "asks for an election"),
             Body::ReadIndex { .. } | Body::ReadIndexReply { index: None, .. } => Ok(()),
+            // Both change nothing, and say nothing that isn't durable.
+            Body::Returned { .. } => self.promises(self.server.ballot, after),
+            Body::Remembered { leads, .. } => {
+                check(leads.is_none_or(|last| last == self.server.log.last()), Rule::Message, || {
+                    format!("says that it leads with a log up to {leads:?}, which ends at {}", self.server.log.last())
+                })?;
+                self.promises(self.server.ballot, after)
+            }
             Body::ReadIndexReply { index: Some(index), .. } => {
                 self.leads(Rule::Message, "confirms a read")?;
                 self.advance_commit(self.raft.commit_index())?;

@@ -157,6 +157,7 @@ pub(super) enum Pending {
     Append(Index, Vec<Term>),
     Snapshot(Position),
     Repaired,
+    Suspect,
 }
 
 /// What a server finds after a restart.
@@ -177,6 +178,7 @@ impl Durable {
             Pending::Append(_, terms) => terms.iter().for_each(|term| self.log.push(*term)),
             Pending::Snapshot(base) => self.log.reset(*base),
             Pending::Repaired => self.owed.clear(),
+            Pending::Suspect => {}
         }
     }
 
@@ -216,6 +218,8 @@ pub(super) struct Server {
     pub(super) leader_contact: Option<Time>,
     /// Whether it owes what its disk has lost: it must not vote.
     pub(super) suspect: bool,
+    /// Whether its disk was replaced by an older image since it started.
+    pub(super) rolled_back: bool,
     /// Where the commands stand that wait for their outcome.
     pub(super) proposals: BTreeMap<Token, Position>,
 }
@@ -244,8 +248,14 @@ impl Server {
             now: Time::ZERO,
             leader_contact: raft.leader_contact(),
             suspect: raft.suspect().is_some(),
+            rolled_back: false,
             proposals: BTreeMap::new(),
         }
+    }
+
+    /// Whether it may owe something when it comes back as `raft`.
+    pub(super) fn may_owe(&self, raft: &Raft) -> bool {
+        raft.suspect().is_some() || self.rolled_back || !self.durable.owed.is_empty()
     }
 
     /// What it still owes when it comes back as `raft`, which says that its disk has lost something.
@@ -298,6 +308,7 @@ impl Server {
             }
             Write::Snapshot(header) => Pending::Snapshot(header.position),
             Write::Repaired => Pending::Repaired,
+            Write::Suspect { .. } => Pending::Suspect,
         };
         self.written = id;
         self.pending.push_back((id, pending));
@@ -329,7 +340,7 @@ impl Server {
     pub(super) fn log_is_durable_after(&self, after: Option<PersistId>, index: Index) -> bool {
         let mut unwritten = self.pending.iter().filter(|(id, _)| Some(*id) > after);
         !unwritten.any(|(_, write)| match write {
-            Pending::Ballot(_) | Pending::Repaired => false,
+            Pending::Ballot(_) | Pending::Repaired | Pending::Suspect => false,
             Pending::Truncate(from) | Pending::Append(from, _) => *from <= index,
             Pending::Snapshot(_) => true,
         })

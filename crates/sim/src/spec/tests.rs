@@ -49,7 +49,7 @@ fn accepted(match_index: u64) -> Body {
 
 fn append(prev: Position, entries: Vec<Entry>, commit_index: u64) -> Body {
     let (session, round, sent_at, commit_index) = (Session(1), Round(0), Time(1), Index(commit_index));
-    Body::AppendEntries(AppendEntries { session, round, sent_at, prev, entries, commit_index })
+    Body::AppendEntries(AppendEntries { session, round, sent_at, prev, entries, commit_index, durable_index: Index(0) })
 }
 
 fn send(to: NodeId, term: u64, body: Body) -> Effect {

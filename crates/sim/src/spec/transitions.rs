@@ -1,8 +1,8 @@
 //! The transitions of the model that change a server, each with its guard.
 
 use bowline_raft::{
-    Body, Entry, HardState, Index, Input, Membership, Outcome, Payload, PersistId, Position, SnapshotHeader, Term,
-    Token, Write,
+    Body, Entry, HardState, Index, Input, Membership, Message, Outcome, Payload, PersistId, Position, SnapshotHeader,
+    Term, Token, Write,
 };
 
 use super::lockstep::Step;
@@ -25,6 +25,11 @@ impl Step<'_> {
             Write::Append(entries) => self.create(entries)?,
             Write::Snapshot(header) => self.replace_log(header)?,
             Write::Repaired => self.repaired()?,
+            Write::Suspect { .. } => {
+                let told = matches!(self.message, Some(Message { body: Body::Remembered { .. }, .. }));
+                check(told, Rule::Restart, || "calls itself suspect, and nobody has said so".to_owned())?;
+                self.server.suspect = true;
+            }
         }
         self.server.write(id, write);
         Ok(())
@@ -62,6 +67,16 @@ impl Step<'_> {
         if new_term == term.next() && vote == Some(self.server.id) {
             return self.timeout();
         }
+        // Whoever has lost a vote takes the one for the leader: that one is elected.
+        let after_loss = matches!(self.message, Some(Message { body: Body::Remembered { .. }, .. }));
+        if self.server.suspect && after_loss && new_term == term && voted_for.is_none() {
+            let elected = self.ledger.leader_of(term);
+            check(elected.is_some() && vote == elected, Rule::GrantVote, || {
+                format!("takes the vote for {vote:?} in {term}, in which {elected:?} was elected")
+            })?;
+            self.server.ballot.voted_for = vote;
+            return Ok(());
+        }
         let grants = new_term == term && voted_for.is_none() && vote == self.from && vote.is_some();
         check(grants, Rule::GrantVote, || format!("goes from {term} and the vote {voted_for:?} to {state:?}"))?;
         self.may_grant()?;
@@ -70,7 +85,10 @@ impl Step<'_> {
     }
 
     fn update_term(&mut self, term: Term) -> Checked {
-        let heard = self.message.map(|message| message.term);
+        let heard = self.message.map(|message| match message.body {
+            Body::Remembered { missing: Some(missing), .. } => missing.max(message.term),
+            _ => message.term,
+        });
         check(heard == Some(term), Rule::UpdateTerm, || format!("adopts {term} from a message of {heard:?}"))?;
         let asks = match self.message.map(|message| &message.body) {
             Some(Body::RequestVote { transfer, .. }) => !transfer,

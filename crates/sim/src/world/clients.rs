@@ -339,7 +339,9 @@ impl World<'_> {
             return;
         }
         let client = it.client;
-        let anywhere = it.dice.percent(self.plan.workload.anywhere_percent);
+        // Among removed members chance may choose wrong again and again: once a majority is whole, they take turns.
+        let takes_turns = it.attempt > 0 && !self.clients.only.is_empty();
+        let anywhere = it.dice.percent(self.plan.workload.anywhere_percent) && !takes_turns;
         let host = match (&self.clients.only[..], anywhere) {
             ([], true) => it.dice.index(self.hosts.len()),
             (only, true) => only[it.dice.index(only.len())],

@@ -82,6 +82,7 @@ faults! {
     SlowDisk: "D11", "slow disk",
     ReadError: "D12", "disk not readable at the start",
     Wipe: "D13", "disk lost, replaced by a new member",
+    OldImage: "D14", "disk restored from an old image",
     Drift: "C1", "clocks at the ends of their bound",
     WildClock: "C1/C2", "clocks far beyond any bound (no leases)",
     Suspend: "C3", "machine suspended, clock jumps at the end",

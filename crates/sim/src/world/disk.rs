@@ -314,7 +314,7 @@ impl Disk {
 
     /// Whether a part of the log was lost that nobody has brought back yet.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.durable.suspect.is_some()
+        self.durable.suspect.is_some() || self.durable.rolled_back
     }
 
     /// The disk as it is now, for a copy.
@@ -330,6 +330,18 @@ impl Disk {
             losses: self.losses,
             trusted_rot: None,
         }
+    }
+
+    /// Takes the place of a disk that held more, as an old image does: what is missing is owed, and nobody but the
+    /// peers can know.
+    pub(crate) fn is_older_than(&mut self, newer: &Disk) {
+        self.durable.rolls_back(&newer.durable);
+        self.losses = newer.losses + 1;
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.storing.is_empty()
     }
 
     /// A process starts. `readable`: whether it can read all that is there.

@@ -72,8 +72,8 @@ pub(crate) struct Host {
     pub(crate) busy_until: Moment,
     /// What it knows of its peers, while it leads.
     pub(crate) matches: Matches,
-    /// For sabotage: its disk at an earlier start, if such copies are made.
-    image: Option<Box<Disk>>,
+    /// Its disk at an earlier time, if such a copy was made.
+    pub(crate) image: Option<Box<Disk>>,
     keeps_images: bool,
 }
 
@@ -224,7 +224,10 @@ impl World<'_> {
         self.leading.retain(|leader| *leader != host);
         let it = &mut self.hosts[host];
         match it.disk.crash(power && self.plan.disk.lost_writes, &mut self.chances.disk) {
-            Ok(damage) => self.has_crashed(host, &damage),
+            Ok(damage) => {
+                self.has_crashed(host, &damage);
+                self.forget_witness(host);
+            }
             Err(what) => self.judge(Err((Rule::RestartKeepsPromises, format!("n{} crashes: {what}", host + 1)))),
         }
     }
@@ -468,6 +471,7 @@ impl World<'_> {
         self.carry_out(host, &mut effects);
         effects.clear();
         self.effects = effects;
+        self.judge_return(host);
         self.sync(host);
         if self.hosts[host].busy_until > self.now && applied {
             self.stay_busy(host);
@@ -672,7 +676,7 @@ impl World<'_> {
             self.judge_claims(from, to, message);
         }
         let to = to.0 as usize - 1;
-        if to >= self.hosts.len() {
+        if to >= self.hosts.len() || self.keeps_apart(from, to) {
             return;
         }
         let fate = self.network.send(self.now, from, to, size_of(&message), &mut self.chances.network);

@@ -24,6 +24,7 @@ impl World<'_> {
         if self.oracle.violation.is_some() {
             return;
         }
+        self.give_restored_up();
         let core = self.choose_core();
         self.make_whole(&core);
         let timeout = self.plan.settings.election_max * 2;

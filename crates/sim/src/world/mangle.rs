@@ -56,6 +56,8 @@ fn mangle_raft(message: &mut Message, dice: &mut Dice) {
             message.term = Term(message.term.0.saturating_sub(1 + dice.below(3)));
         }
         Body::PreVote { last } | Body::RequestVote { last, .. } => last.index = Index(0),
+        // What was found, or is remembered, would be a lie; the answer to another start is none.
+        Body::Returned { life, .. } | Body::Remembered { life, .. } => *life = dice.word(),
         Body::InstallSnapshot(_) | Body::ReadIndex { .. } => {}
     }
 }

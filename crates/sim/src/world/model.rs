@@ -34,6 +34,13 @@ impl Model {
         judged.map_err(|violation| broken(&violation))
     }
 
+    /// The disk of a replica was restored from an old image.
+    pub(crate) fn rolled_back(&self, id: NodeId) {
+        if let Some(mut model) = self.locked() {
+            model.rolled_back(id);
+        }
+    }
+
     /// The writes of a replica up to this one are durable, whether it knows or not.
     pub(crate) fn durable(&self, id: NodeId, up_to: PersistId) {
         if let Some(mut model) = self.locked() {

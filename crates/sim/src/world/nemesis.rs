@@ -103,6 +103,7 @@ impl World<'_> {
             | Fault::SlowApply => self.strike_disk(fault),
             Fault::Drift | Fault::WildClock => self.strike_clock(fault),
             Fault::Stranger => self.strike_stranger(),
+            Fault::OldImage => self.strike_image(),
             Fault::Handover => self.hand_over(),
             Fault::Churn | Fault::EarlyPromotion | Fault::Rejoin | Fault::RemoveMany | Fault::RemovedLives => {
                 self.strike_membership(fault)

@@ -93,6 +93,8 @@ pub(crate) struct Settings {
     pub(crate) retained_bytes: usize,
     pub(crate) snapshot_at_bytes: usize,
     pub(crate) chunk_bytes: usize,
+    /// Replicas that start ask their peers what they remember.
+    pub(crate) return_check: bool,
 }
 
 /// How clocks behave.
@@ -179,12 +181,17 @@ impl Plan {
         let voters = dice.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7, 9]).expect("there are sizes");
         let learners = if dice.percent(30) { 1 + dice.index(2) } else { 0 };
         let clocks = dice.pick(&[Clocks::True, Clocks::Drifting, Clocks::Drifting, Clocks::Wild]).expect("some");
-        let settings = Settings::drawn(&mut dice, clocks);
+        let mut settings = Settings::drawn(&mut dice, clocks);
+        settings.return_check = Dice::new(seed, 10).percent(75);
         let network = NetworkPlan::drawn(&mut dice, &settings);
         let disk = DiskPlan::drawn(&mut dice, &settings);
         let mut workload = Workload::drawn(&mut dice, &settings);
         workload.stores = Dice::new(seed, 9).percent(50);
-        let faults = draw_faults(&mut dice, clocks, settings.election_max);
+        let mut faults = draw_faults(&mut dice, clocks, settings.election_max);
+        let mut images = Dice::new(seed, 11);
+        if images.percent(40) {
+            faults.push((Fault::OldImage, images.between(2, 30) * settings.election_max));
+        }
         let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
         Plan {
@@ -234,6 +241,7 @@ impl Plan {
                 retained_bytes: 1 << 20,
                 snapshot_at_bytes: 2 << 20,
                 chunk_bytes: 64 << 10,
+                return_check: true,
             },
             clocks: Clocks::Drifting,
             network: NetworkPlan {
@@ -405,6 +413,7 @@ impl Settings {
             retained_bytes,
             snapshot_at_bytes: retained_bytes + dice.index(retained_bytes * 2),
             chunk_bytes: dice.magnitude(512, 64 << 10) as usize,
+            return_check: false,
         }
     }
 
@@ -422,6 +431,7 @@ impl Settings {
         raft.lease_reads = self.lease_reads;
         raft.clock_drift = DriftBound::new(self.drift_ppm).expect("drawn within its range");
         raft.max_retained_bytes = self.retained_bytes;
+        raft.return_check = self.return_check;
         let mut tightness = self.tightness;
         if own_ways {
             raft.thrifty = dice.percent(40).then(|| span(self.retry));

@@ -10,6 +10,7 @@ use crate::world::clock::Moment;
 use crate::world::coverage::{Coverage, Fault};
 use crate::world::dice::Dice;
 use crate::world::host::Host;
+use crate::world::image::Restored;
 use crate::world::machine::Applied;
 use crate::world::model::Model;
 use crate::world::nemesis::Mend;
@@ -70,6 +71,8 @@ pub(crate) struct World<'a> {
     pub(crate) leading: Vec<usize>,
     /// From here on nothing strikes any more; cuts from before it are not mended.
     pub(crate) epoch: u32,
+    /// Who came back with an old image and has not been told.
+    pub(crate) restored: Option<Restored>,
     pub(crate) effects: Vec<bowline_node::NodeEffect>,
     pub(crate) news: Vec<Applied>,
     /// Films it all for a page.
@@ -103,6 +106,7 @@ impl<'a> World<'a> {
             coverage: Coverage::default(),
             leading: Vec::new(),
             epoch: 0,
+            restored: None,
             effects: Vec::new(),
             news: Vec::new(),
             camera: None,
@@ -314,6 +318,8 @@ fn message_fingerprint(message: &NodeMessage) -> u64 {
         Body::TimeoutNow => 9,
         Body::ReadIndex { context, .. } => mix(10, *context),
         Body::ReadIndexReply { context, index } => mix(mix(11, *context), index.map_or(0, |index| index.0)),
+        Body::Returned { life, found } => mix(mix(13, *life), found.last.index.0),
+        Body::Remembered { life, missing, .. } => mix(mix(14, *life), missing.map_or(0, |term| term.0)),
     };
     mix(message.term.0, body)
 }

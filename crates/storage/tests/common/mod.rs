@@ -67,7 +67,7 @@ impl Model {
             Write::HardState(hard_state) => self.hard_state = *hard_state,
             Write::Truncate { from } => self.entries.retain(|entry| entry.index < *from),
             Write::Append(entries) => self.entries.extend(entries.iter().cloned()),
-            Write::Repaired => {}
+            Write::Repaired | Write::Suspect { .. } => {}
             Write::Snapshot(header) => {
                 self.entries.clear();
                 self.base = header.clone();

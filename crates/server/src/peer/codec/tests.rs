@@ -43,8 +43,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 }
 
 fn any_append() -> impl Strategy<Value = Body> {
-    (any::<(u64, u64, u64, u64)>(), any_position(), vec(any_entry(), 0..5)).prop_map(
-        |((session, round, sent_at, commit), prev, entries)| {
+    (any::<[u64; 5]>(), any_position(), vec(any_entry(), 0..5)).prop_map(
+        |([session, round, sent_at, commit, durable], prev, entries)| {
             Body::AppendEntries(AppendEntries {
                 session: Session(session),
                 round: Round(round),
@@ -52,6 +52,7 @@ fn any_append() -> impl Strategy<Value = Body> {
                 prev,
                 entries,
                 commit_index: Index(commit),
+                durable_index: Index(durable),
             })
         },
     )
@@ -90,6 +91,12 @@ fn any_body() -> impl Strategy<Value = Body> {
         (any::<u64>(), kind).prop_map(|(context, kind)| Body::ReadIndex { context, kind }),
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(context, index)| Body::ReadIndexReply { context, index: index.map(Index) }),
+        (any::<[u64; 2]>(), any::<Option<u64>>(), any_position()).prop_map(|([life, term], voted_for, last)| {
+            let hard_state = HardState { term: Term(term), voted_for: voted_for.map(NodeId) };
+            Body::Returned { life, found: Found { hard_state, last } }
+        }),
+        (any::<u64>(), any::<Option<u64>>(), proptest::option::of(any_position()))
+            .prop_map(|(life, missing, leads)| Body::Remembered { life, missing: missing.map(Term), leads }),
     ]
 }
 
@@ -162,6 +169,7 @@ fn four_billion_entries_are_refused_without_memory_for_them() {
         prev: Position::ORIGIN,
         entries: Vec::new(),
         commit_index: Index(0),
+        durable_index: Index(0),
     };
     let mut bytes = encoded(&NodeMessage::Raft(Message { term: Term(1), body: Body::AppendEntries(append) })).to_vec();
     let count_at = bytes.len() - 4;

@@ -19,6 +19,8 @@ pub(super) struct Durable {
     pub(super) votes: BTreeMap<Term, NodeId>,
     /// Where the log may have ended before a part of it was lost.
     pub(super) suspect: Option<Position>,
+    /// An old image took the place of what was promised: less may be here, also where nobody has noticed yet.
+    pub(super) rolled_back: bool,
     /// What was lost since.
     owed: Vec<Position>,
     /// All up to here was lost since.
@@ -87,8 +89,10 @@ impl Durable {
                 }
             }
             Item::Write(_, Write::Append(entries)) => self.entries.extend(entries),
+            Item::Write(_, Write::Suspect { reach }) => self.suspect = Some(reach),
             Item::Write(_, Write::Repaired) => {
                 self.suspect = None;
+                self.rolled_back = false;
                 self.owed.clear();
                 self.owed_through = Index(0);
             }
@@ -126,6 +130,17 @@ impl Durable {
         let skipped = from.index.distance_from(self.base().index);
         let own = self.entries.iter().skip(usize::try_from(skipped).unwrap_or(usize::MAX));
         own.eq(&found.entries)
+    }
+
+    /// It takes the place of what was there.
+    pub(super) fn rolls_back(&mut self, newer: &Durable) {
+        self.rolled_back = true;
+        self.owed_through = newer.owed_through;
+        if newer.base().index > self.base().index {
+            self.owed_through = self.owed_through.max(newer.base().index);
+        }
+        let missing = newer.entries.iter().map(Entry::position).filter(|position| !self.holds(*position));
+        self.owed = newer.owed.iter().copied().chain(missing).collect();
     }
 
     /// A part of it was lost, and this is left: what is missing is owed to whoever counted on it.

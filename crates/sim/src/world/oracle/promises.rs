@@ -75,6 +75,14 @@ impl Promises {
         self.acks.retain(|(acknowledger, _), _| *acknowledger != id);
     }
 
+    /// The disk of a replica was restored from an old image: what it promised is forgotten, and who was promised it
+    /// must notice.
+    pub(crate) fn rolled_back(&mut self, id: NodeId) {
+        self.damaged(id);
+        self.votes.retain(|(voter, _), _| *voter != id);
+        self.shown.remove(&id);
+    }
+
     /// A replica starts again with this.
     pub(crate) fn restarted(&self, id: NodeId, recovered: &Recovered, disk: &Disk) -> Judged {
         let state = recovered.hard_state;

@@ -74,7 +74,7 @@ impl Shadow {
                 self.membership_dirty = true;
             }
             Write::Append(entries) => return self.append(raft, entries, links),
-            Write::Repaired => {}
+            Write::Repaired | Write::Suspect { .. } => {}
             Write::Snapshot(header) => {
                 self.terms.clear();
                 self.memberships.clear();

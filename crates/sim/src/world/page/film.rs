@@ -294,7 +294,11 @@ impl Camera {
                 AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => (Kind::Ack, false, None),
             },
             Body::InstallSnapshot(_) => (Kind::Snapshot, false, None),
-            Body::TimeoutNow | Body::ReadIndex { .. } | Body::ReadIndexReply { .. } => (Kind::Other, false, None),
+            Body::TimeoutNow
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. }
+            | Body::Returned { .. }
+            | Body::Remembered { .. } => (Kind::Other, false, None),
         }
     }
 
@@ -408,7 +412,9 @@ fn seen(world: &World<'_>, host: usize) -> Seen {
     let explained = raft.explain();
     seen.role = match explained.role {
         RoleExplanation::Following { .. } | RoleExplanation::Waiting { .. } => Role::Follower,
-        RoleExplanation::NotAVoter | RoleExplanation::Suspect { .. } => Role::Outsider,
+        RoleExplanation::NotAVoter | RoleExplanation::Suspect { .. } | RoleExplanation::Returning { .. } => {
+            Role::Outsider
+        }
         RoleExplanation::Standing { pre_vote: true, .. } => Role::PreCandidate,
         RoleExplanation::Standing { pre_vote: false, .. } => Role::Candidate,
         RoleExplanation::Leading { .. } => Role::Leader,

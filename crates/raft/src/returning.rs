@@ -1,0 +1,307 @@
+//! A replica that comes back asks its peers whether they remember more of it than its disk does.
+//!
+//! A disk that was restored from an old image, or that has lost its last writes without a trace, looks whole:
+//! nothing on it says that votes and acknowledgements are missing (D14 of the fault catalogue; D8 where a drive
+//! lies about what it has synced). But who was told them may still be there. So with [`crate::Config::return_check`]
+//! each replica remembers what its peers have promised it, and one that starts says to each peer what is on its
+//! disk before it says, or takes, anything else. A peer that remembers more says so, and the replica is *suspect*
+//! from then on, like one whose disk is known to have lost something (`damage.rs`): no vote before it is repaired.
+//! Nor is there a vote before a quorum has answered, or, as the configuration that it finds may be an old one of
+//! more voters than there are now, anybody within two election timeouts.
+//!
+//! What this can't do: peers remember in memory only, and none knows what was promised to another one. An old image
+//! is noticed if one who was promised the difference still runs and is heard; the leader, as long as it leads, was
+//! promised all that matters in its term. A vote that was given before such a peer is heard can't be taken back.
+//!
+//! Why nothing is taken from a peer before its answer: it would remember what was promised in this life already,
+//! and the question, which may be late, would contradict that.
+
+use std::collections::BTreeSet;
+
+use crate::config::Config;
+use crate::damage::Suspect;
+use crate::effect::{Effects, HardState, Write};
+use crate::message::{AppendOutcome, Body, Found};
+use crate::mutant::mutant;
+use crate::probe::probe;
+use crate::quorum::VoteResult;
+use crate::raft::Raft;
+use crate::role::Role;
+use crate::types::{Index, NodeId, Position, Term, Time};
+
+/// How far a replica's own return has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Returning {
+    /// Tells this start from others: an answer must name it.
+    life: u64,
+    found: Found,
+    /// Who has answered.
+    met: BTreeSet<NodeId>,
+    /// Whether enough have.
+    confirmed: bool,
+    /// Until then they are a quorum.
+    patient_until: Time,
+    /// When the others are asked again.
+    ask_at: Time,
+    /// Who led when it answered, in which term, and where its log ended.
+    leader: Option<(NodeId, Term, Position)>,
+    /// Its own disk has said that it has lost something, and how far that reaches at most: the peers have nothing to
+    /// add.
+    knows: bool,
+}
+
+impl Returning {
+    pub(crate) fn new(life: u64, found: Found, knows: bool, now: Time, config: &Config) -> Returning {
+        Returning {
+            life,
+            found,
+            met: BTreeSet::new(),
+            confirmed: false,
+            patient_until: now.after(config.election_timeout_max * 2),
+            ask_at: now,
+            leader: None,
+            knows,
+        }
+    }
+}
+
+/// Most strangers that are remembered as met.
+const MAX_STRANGERS: usize = 64;
+
+/// What a peer has promised this replica. A promise of a later term outdoes those of earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Memory {
+    /// The latest term that it was in, durably.
+    term: Term,
+    /// Its latest vote that this replica was told of.
+    vote: Option<(Term, NodeId)>,
+    /// Its disk had the leader's log of this term up to here.
+    kept: (Term, Index),
+}
+
+impl Memory {
+    /// Whether a disk that holds this has held more.
+    fn contradicts(&self, found: &Found) -> bool {
+        let HardState { term, voted_for } = found.hard_state;
+        let votes_otherwise = |(voted_in, candidate)| voted_in == term && voted_for != Some(candidate);
+        // In a later term than that of the promise, entries may have been replaced.
+        let lacks_entries = self.kept.0 == term && found.last.index < self.kept.1;
+        term < self.term || self.vote.is_some_and(votes_otherwise) || lacks_entries
+    }
+}
+
+/// The one that returns.
+impl Raft {
+    /// Whether this peer has said in this life what it remembers: nothing else is said to it, or taken from it,
+    /// before that.
+    #[must_use]
+    pub fn has_met(&self, peer: NodeId) -> bool {
+        self.returning.as_ref().is_none_or(|returning| returning.met.contains(&peer))
+    }
+
+    /// Whether this replica's votes can be relied on: nothing that it promised is known to be missing, and enough
+    /// peers have been asked.
+    pub(crate) fn may_vote(&self) -> bool {
+        let confirmed = self.returning.as_ref().is_none_or(|returning| returning.confirmed);
+        confirmed && (self.suspect.is_none() || mutant!(self.config, SuspectVotes))
+    }
+
+    /// Who has not answered yet, if a quorum hasn't: nothing is voted for meanwhile.
+    pub(crate) fn awaited_answers(&self) -> Option<BTreeSet<NodeId>> {
+        let returning = self.returning.as_ref().filter(|returning| !returning.confirmed)?;
+        let mut voters = self.membership.current().voters();
+        voters.retain(|id| *id != self.config.id && !returning.met.contains(id));
+        Some(voters)
+    }
+
+    /// When the peers are asked again.
+    pub(crate) fn next_return_deadline(&self) -> Time {
+        self.returning.as_ref().map_or(Time::NEVER, |returning| returning.ask_at)
+    }
+
+    /// There may be members now that have never been asked.
+    pub(crate) fn ask_new_members(&mut self) {
+        if let Some(returning) = &mut self.returning {
+            returning.ask_at = self.now;
+        }
+    }
+
+    /// Asks all members that have not answered, if it is time to.
+    pub(crate) fn on_return_deadline(&mut self, out: &mut Effects) {
+        if self.next_return_deadline() > self.now {
+            return;
+        }
+        self.confirm();
+        let mut silent = self.membership.current().members();
+        silent.retain(|id| *id != self.config.id && !self.has_met(*id));
+        for id in &silent {
+            self.ask(*id, out);
+        }
+        let Some(returning) = &mut self.returning else { return };
+        returning.ask_at = match returning.confirmed {
+            _ if silent.is_empty() => Time::NEVER,
+            false => self.now.after(self.config.retry_after),
+            // It may be down for long.
+            true => self.now.after(self.config.election_timeout_min),
+        };
+    }
+
+    /// "This is what I have found: do you remember more?"
+    pub(crate) fn ask(&self, peer: NodeId, out: &mut Effects) {
+        if let Some(Returning { life, found, .. }) = &self.returning {
+            self.send_durably(peer, Body::Returned { life: *life, found: *found }, out);
+        }
+    }
+
+    fn confirm(&mut self) {
+        let Some(returning) = &mut self.returning else { return };
+        let membership = self.membership.current();
+        let answered = |id| (id == self.config.id || returning.met.contains(&id)).then_some(true);
+        // A promoted learner that knows no configuration yet may be needed: it asks whoever speaks to it.
+        let patient = !membership.voters().is_empty() && self.now < returning.patient_until;
+        returning.confirmed |= membership.quorum().vote_result(answered) == VoteResult::Won
+            && !membership.voters().is_empty()
+            || !patient && !returning.met.is_empty();
+    }
+
+    /// A peer, whose term is `term`, says what it remembers.
+    pub(crate) fn handle_remembered(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        (life, missing, leads): (u64, Option<Term>, Option<Position>),
+        out: &mut Effects,
+    ) {
+        let Some(returning) = &mut self.returning else { return };
+        if life != returning.life || missing.is_some_and(|term| term > Term::GREATEST) || !returning.met.insert(from) {
+            return;
+        }
+        self.bound_strangers();
+        let latest = term.max(missing.unwrap_or(term));
+        if latest > self.term {
+            self.step_down(latest, out);
+        }
+        let Some(returning) = &mut self.returning else { return };
+        if let Some(last) = leads.filter(|last| term == self.term && last.term <= term && last.index <= Index::GREATEST)
+        {
+            returning.leader = Some((from, term, last));
+        }
+        if let Some(missing) = missing {
+            self.lacks_promises(missing, out);
+        }
+        self.bound_by_leader(out);
+        self.confirm();
+        match &self.role {
+            Role::Leader(_) => self.heartbeat(from, out),
+            Role::PreCandidate(_) | Role::Candidate(_) => self.ask_silent_voters(out),
+            Role::Follower(_) => {}
+        }
+    }
+
+    /// Strangers are met, too, but not without a bound. Who is forgotten is asked again.
+    fn bound_strangers(&mut self) {
+        let membership = self.membership.current();
+        let Some(returning) = &mut self.returning else { return };
+        if returning.met.iter().filter(|id| !membership.contains(**id)).count() > MAX_STRANGERS {
+            returning.met.retain(|id| membership.contains(*id));
+        }
+    }
+
+    /// A peer remembers promises of terms up to `term` that are not on this replica's disk.
+    fn lacks_promises(&mut self, term: Term, out: &mut Effects) {
+        let Some(returning) = self.returning.as_ref().filter(|returning| !returning.knows) else { return };
+        // Since it started, a leader of a later term may have brought all of it.
+        if self.log.term_at(self.commit_index).is_some_and(|committed| committed > term) {
+            return;
+        }
+        let reach = Position::new(Index(u64::MAX), term);
+        match &mut self.suspect {
+            Some(suspect) if suspect.reach >= reach => return,
+            Some(suspect) => suspect.reach = reach,
+            None => {
+                probe!(OldImageNoticed);
+                self.suspect = Some(Suspect { reach, life: returning.life, told: true });
+            }
+        }
+        // Before it asks for a vote again, or leads on without what it had.
+        if !matches!(self.role, Role::Follower(_)) {
+            self.become_follower(None, out);
+        }
+        self.write_suspicion(out);
+    }
+
+    /// The leader of the term in which the last promise was made, or of a later one, has every entry that was
+    /// committed with this replica's help: so it needs no more than that leader's log. And its vote in this term,
+    /// whatever it was, does no harm as one for the leader.
+    fn bound_by_leader(&mut self, out: &mut Effects) {
+        let leader = self.returning.as_ref().and_then(|returning| returning.leader);
+        let Some((leader, term, last)) = leader.filter(|(_, term, _)| *term == self.term) else { return };
+        let Some(suspect) = self.suspect.as_mut().filter(|it| it.told && it.reach.term <= term) else { return };
+        if suspect.reach != last {
+            suspect.reach = last;
+            self.write_suspicion(out);
+        }
+        if self.voted_for.is_none() {
+            self.voted_for = Some(leader);
+            self.persist_hard_state(out);
+        }
+    }
+
+    fn write_suspicion(&mut self, out: &mut Effects) {
+        if let Some(Suspect { reach, .. }) = self.suspect {
+            self.persistence.write(Write::Suspect { reach }, out);
+        }
+    }
+}
+
+/// The ones that are asked.
+impl Raft {
+    /// A peer has come back, and says what it found.
+    pub(crate) fn handle_returned(&self, from: NodeId, life: u64, found: &Found, out: &mut Effects) {
+        let memory = self.memories.get(&from).filter(|memory| memory.contradicts(found));
+        let missing = memory.map(|memory| memory.term).filter(|_| !mutant!(self.config, NothingRemembered));
+        let leads = self.is_leader().then(|| self.log.last());
+        self.send_durably(from, Body::Remembered { life, missing, leads }, out);
+        if !self.has_met(from) {
+            self.ask(from, out);
+        }
+    }
+
+    /// Notes what a message from a member promises.
+    pub(crate) fn remember(&mut self, from: NodeId, term: Term, body: &Body) {
+        // A question promises nothing; and a snapshot came over a way of the hosts' own, also from a leader that has
+        // not been answered.
+        let other = matches!(body, Body::ReadIndex { .. } | Body::ReadIndexReply { .. } | Body::InstallSnapshot(_));
+        if !self.config.return_check || other {
+            return;
+        }
+        // Nobody can have acknowledged more than there is.
+        let acknowledgeable = self.log.last().index;
+        let leads = self.is_leader() && term == self.term;
+        let me = self.config.id;
+        let memory = match self.memories.get_mut(&from) {
+            Some(memory) => memory,
+            None if self.membership.current().contains(from) => self.memories.entry(from).or_default(),
+            None => return,
+        };
+        memory.term = memory.term.max(term);
+        match body {
+            Body::RequestVote { .. } => memory.vote = memory.vote.max(Some((term, from))),
+            Body::RequestVoteReply { granted: true } => memory.vote = memory.vote.max(Some((term, me))),
+            Body::AppendEntries(append) => memory.kept = memory.kept.max((term, append.durable_index)),
+            Body::AppendEntriesReply(reply) if leads => {
+                if let AppendOutcome::Accepted { match_index } = reply.outcome
+                    && match_index <= acknowledgeable
+                {
+                    memory.kept = memory.kept.max((term, match_index));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How far back this replica's log is on its own disk, for those who shall remember it.
+pub(crate) fn told_durable(config: &Config, durable: Index) -> Index {
+    if config.return_check { durable } else { Index(0) }
+}
