@@ -31,6 +31,7 @@ fn seeds() -> Vec<Vec<u8>> {
             entry(7, Payload::Membership(membership.clone())),
         ],
         commit_index: Index(4),
+        durable_index: Index(3),
     };
     let raft = |body| NodeMessage::Raft(Message { term: Term(2), body });
     let chunk = SnapshotChunk {

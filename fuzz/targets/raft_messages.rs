@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_fuzz::Source;
 use bowline_raft::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Config, Effect, Effects, Entry, Group, Index, Input,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Config, Effect, Effects, Entry, Found, Group, HardState, Index, Input,
     InstallSnapshot, Membership, MembershipChange, Message, NodeId, Payload, PersistId, Position, Raft, ReadKind,
     Recovered, Round, Session, SnapshotHeader, Term, Time, Token,
 };
@@ -38,6 +38,8 @@ struct Host<'a> {
     open: BTreeSet<Token>,
     transfers: Vec<(NodeId, Session)>,
     halted: bool,
+    /// What the replica calls its start.
+    life: u64,
 }
 
 impl<'a> Host<'a> {
@@ -46,6 +48,8 @@ impl<'a> Host<'a> {
         let recovered = Recovered::founding(Membership::simple(voters));
         let mut config = Config::new(NodeId(1), 7);
         config.max_retained_bytes = 64;
+        // Half of the inputs begin with an odd byte.
+        config.return_check = data.first().is_some_and(|byte| byte % 2 == 1);
         let raft = Raft::new(config, recovered, Time(0)).expect("a good configuration");
         Host {
             source: Source::new(data),
@@ -60,6 +64,7 @@ impl<'a> Host<'a> {
             open: BTreeSet::new(),
             transfers: Vec::new(),
             halted: false,
+            life: 0,
         }
     }
 
@@ -149,6 +154,7 @@ impl<'a> Host<'a> {
                 Effect::FetchSnapshot { to, session } => self.transfers.push((to, session)),
                 Effect::Answer { token, .. } => assert!(self.open.remove(&token), "a request was answered twice"),
                 Effect::Halt { .. } => self.halted = true,
+                Effect::Send { message: Message { body: Body::Returned { life, .. }, .. }, .. } => self.life = life,
                 Effect::Send { .. } => {}
             }
         }
@@ -211,6 +217,7 @@ impl<'a> Host<'a> {
             prev,
             entries: (1..=count).map(|place| self.entry(prev.index.0.saturating_add(place))).collect(),
             commit_index: Index(self.source.number()),
+            durable_index: Index(self.source.number()),
         }
     }
 
@@ -232,10 +239,16 @@ impl<'a> Host<'a> {
         }
     }
 
+    fn found(&mut self) -> Found {
+        let term = Term(self.source.number());
+        let voted_for = self.source.flag().then(|| NodeId(self.source.number() % 5));
+        Found { hard_state: HardState { term, voted_for }, last: self.position() }
+    }
+
     fn message(&mut self) -> Message {
         // Often of its own term: others are mostly passed over.
         let term = if self.source.flag() { self.raft.term() } else { Term(self.source.number()) };
-        let body = match self.source.byte() % 12 {
+        let body = match self.source.byte() % 14 {
             0 => Body::PreVote { last: self.position() },
             1 => Body::PreVoteReply { granted: self.source.flag() },
             2 => Body::RequestVote { last: self.position(), transfer: self.source.flag() },
@@ -247,6 +260,13 @@ impl<'a> Host<'a> {
                 snapshot: SnapshotHeader { position: self.position(), membership: self.membership() },
             }),
             10 => Body::TimeoutNow,
+            11 => Body::Returned { life: self.source.number(), found: self.found() },
+            12 => Body::Remembered {
+                // Mostly an answer to what was asked.
+                life: if self.source.flag() { self.life } else { self.source.number() },
+                missing: self.source.flag().then(|| Term(self.source.number())),
+                leads: self.source.flag().then(|| self.position()),
+            },
             _ if self.source.flag() => Body::ReadIndex { context: self.source.number(), kind: self.kind() },
             _ => Body::ReadIndexReply {
                 context: self.source.number(),

@@ -216,6 +216,7 @@ impl Replica {
             shared: Arc::clone(&shared),
             status,
             metrics: Arc::clone(&metrics),
+            journal: journal.clone(),
             room,
             waiting: BTreeMap::new(),
             next_token: 0,

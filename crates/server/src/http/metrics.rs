@@ -35,6 +35,9 @@ fn of_the_member(out: &mut String, status: &Status, metrics: &Metrics) {
     one("etcd_server_is_leader", "gauge", "Whether this member leads.", u64::from(status.is_leader));
     let changes = metrics.leader_changes.load(Relaxed);
     one("etcd_server_leader_changes_seen_total", "counter", "Leaders seen.", changes);
+    let told = metrics.told_losses.load(Relaxed);
+    let help = "Times that the peers remembered more of this member than its disk.";
+    one("bowline_disk_older_than_promised_total", "counter", help, told);
     one("etcd_server_proposals_committed_total", "gauge", "Index of the last committed entry.", status.commit_index);
     one("etcd_server_proposals_applied_total", "gauge", "Index of the last applied entry.", status.applied_index);
     one("etcd_server_proposals_pending", "gauge", "Requests that wait.", status.waiting as u64);

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub fsync: Histogram,
     /// How often a leader was seen to take the place of another, or of none.
     pub leader_changes: AtomicU64,
+    /// Times that the peers remembered more of this member than its disk.
+    pub told_losses: AtomicU64,
     /// Writes that were answered with success.
     pub proposals_committed: AtomicU64,
     /// Writes that failed.

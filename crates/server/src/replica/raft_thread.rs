@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
-use bowline_node::raft::{Body, Fault, Message, ReadKind, Token};
+use bowline_node::raft::{Body, Fault, Message, ReadKind, Token, Write};
 use bowline_node::{Conductor, ConductorEffect, Consistency, Job, NodeInput, NodeMessage};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -23,6 +23,7 @@ use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
 use super::status::{Facts, Status};
 use crate::clock::Clock;
+use crate::journal::Journal;
 use crate::peer::Outbox;
 
 /// Most entries that are committed and not applied yet; beyond it, writes are refused. As etcd.
@@ -41,6 +42,7 @@ pub(crate) struct RaftThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
     /// Whether the log has room for entries.
     pub(crate) room: Arc<AtomicBool>,
     pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Answer>>,
@@ -201,7 +203,10 @@ impl RaftThread {
         let mut fault = None;
         for effect in effects.drain(..) {
             match effect {
-                ConductorEffect::Persist { id, write } => job.steps.push(Step::Write(id, write)),
+                ConductorEffect::Persist { id, write } => {
+                    self.note(&write);
+                    job.steps.push(Step::Write(id, write));
+                }
                 ConductorEffect::Send { to, message, after: None } => self.outbox.send(to, message),
                 ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
                 ConductorEffect::Respond { token, response } => {
@@ -230,6 +235,21 @@ impl RaftThread {
             }
         }
         Ok(fault)
+    }
+
+    /// Tells people what they must know of a write.
+    fn note(&self, write: &Write) {
+        match write {
+            Write::Suspect { .. } => {
+                self.metrics.told_losses.fetch_add(1, Ordering::Relaxed);
+                self.journal.error(format_args!(
+                    "the other members remember votes or entries that this disk has lost (was it brought back from a \
+                     backup?): this member neither votes nor leads before a leader has brought them back"
+                ));
+            }
+            Write::Repaired => self.journal.info(format_args!("nothing that this member acknowledged is missing now")),
+            _ => {}
+        }
     }
 
     fn publish(&mut self, fault: Option<&Fault>) {

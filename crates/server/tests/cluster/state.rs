@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
@@ -77,6 +78,46 @@ async fn a_member_whose_state_is_damaged_or_gone_gets_it_from_the_leader() {
         cluster.restart(victim);
         agrees(&cluster, victim, cluster.leader().await, 200).await;
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("it can be made");
+    for entry in fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it can be read");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("it has one").is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).expect("there is room")),
+        }
+    }
+}
+
+/// An operator brings a member back from a backup: it has forgotten what it acknowledged since (D14).
+#[tokio::test]
+async fn a_folder_that_comes_from_a_backup_is_noticed_and_made_good() {
+    let mut cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 0..20, 100).await;
+    let victim = cluster.follower().await;
+    let (folder, backup) = (cluster.data_dir(victim), cluster.data_dir(victim).with_extension("backup"));
+    cluster.kill(victim);
+    copy_folder(&folder, &backup);
+    cluster.restart(victim);
+    let told = |cluster: &Cluster| cluster.server(victim).replica().metrics().told_losses.load(Ordering::Relaxed);
+    fill(&cluster, leader, 20..60, 100).await;
+    agrees(&cluster, victim, leader, 60).await;
+    assert_eq!(told(&cluster), 0, "a restart is no loss");
+    cluster.kill(victim);
+    fs::remove_dir_all(&folder).expect("it is there");
+    fs::rename(&backup, &folder).expect("in the same place");
+    cluster.restart(victim);
+    agrees(&cluster, victim, leader, 60).await;
+    assert!(told(&cluster) > 0, "the leader remembers, and says so");
+    // What it was told is on its disk, and made good: it votes as before.
+    cluster.kill(victim);
+    cluster.restart(victim);
+    agrees(&cluster, victim, leader, 60).await;
+    assert_eq!(told(&cluster), 0);
 }
 
 #[tokio::test]
