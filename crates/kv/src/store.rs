@@ -37,6 +37,7 @@ mod meta;
 mod read;
 mod record;
 mod reply;
+mod rewrite;
 mod snapshot;
 mod txn;
 mod types;
@@ -58,12 +59,14 @@ pub use fuzz::{fuzz_commands, fuzz_restore};
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use record::Record;
 pub use reply::{Reply, Response, decode_reply, encode_reply};
+pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;
 
 use index::{IndexBuilder, KeyIndex, Version};
 use meta::Meta;
 use read::{Failure, View};
+use rewrite::Tee;
 
 /// What was applied goes to the engine when there is so much of it, in records and in bytes.
 const PENDING_RECORDS: usize = 1024;
@@ -80,6 +83,8 @@ pub struct Store<E> {
     pending_bytes: usize,
     /// What the engine's note says.
     flushed: Meta,
+    /// For another engine that is to hold the same.
+    tee: Tee,
     fault: OnceLock<EngineError>,
 }
 
@@ -119,7 +124,8 @@ impl<E: Engine> Store<E> {
 
     fn of(engine: E, index: KeyIndex, meta: Meta) -> Store<E> {
         let (pending, pending_bytes) = (Vec::new(), 0);
-        Store { engine, index, meta, pending, pending_bytes, flushed: meta, fault: OnceLock::new() }
+        let (tee, fault) = (Tee::default(), OnceLock::new());
+        Store { engine, index, meta, pending, pending_bytes, flushed: meta, tee, fault }
     }
 
     /// The latest revision; 1 if nothing was ever written.
@@ -331,7 +337,9 @@ impl<E: Engine> Store<E> {
 
     /// Writes a batch together with the note.
     fn write_batch(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
-        self.engine.write(&Batch { meta: self.meta.encode(), ..batch.clone() })?;
+        let meta = self.meta.encode();
+        self.engine.write(&Batch { meta: meta.clone(), ..batch.clone() })?;
+        self.tee.note(batch, &meta);
         self.flushed = self.meta;
         Ok(())
     }

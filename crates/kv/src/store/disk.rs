@@ -3,8 +3,10 @@
 //! The log is the write-ahead log, so a batch is not made durable by itself; [`Engine::checkpoint`]
 //! is. After a crash the file holds what it held at the last checkpoint, whole.
 
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
-    BackendError, Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, WriteTransaction,
+    BackendError, Builder, CursorError, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    StorageBackend, Table, TableDefinition, WriteTransaction,
 };
 
 use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
@@ -33,10 +35,13 @@ const ROOM_BYTES: u64 = 2 << 20;
 
 /// Records in a redb file.
 pub struct RedbEngine {
-    database: Database,
+    /// Shared with the views: it must not be closed before the last of them is gone.
+    database: Arc<Database>,
     length: Arc<AtomicU64>,
-    /// Where it is, if that is known: to see how full that disk is.
-    path: Option<PathBuf>,
+    /// What it is in, if that is a file: to see how much it takes. It is longer, as redb doubles it, with a hole.
+    file: Option<File>,
+    /// The folder that it is in, if that is known: to see how full that disk is. (The file may get another name.)
+    folder: Option<PathBuf>,
     cache_bytes: u64,
     /// Bytes of records written or removed since the last checkpoint: a half of the cache may still have to be
     /// written for them.
@@ -52,7 +57,10 @@ impl std::fmt::Debug for RedbEngine {
 }
 
 /// The records of a [`RedbEngine`], as of one moment. While it is held, the file can't reuse what it shows.
-pub struct RedbRecords(ReadOnlyTable<u128, &'static [u8]>);
+pub struct RedbRecords {
+    table: ReadOnlyTable<u128, &'static [u8]>,
+    _database: Arc<Database>,
+}
 
 impl RedbEngine {
     /// Opens a file, or makes a new one. `cache_bytes` of it are kept in memory at most.
@@ -63,9 +71,11 @@ impl RedbEngine {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| EngineError::new("open its file", format!("{}: {error}", path.display())))?;
+        let same = file.try_clone().map_err(failed("open its file"))?;
         let backend = FileBackend::new(file).map_err(failed("open its file"))?;
         let engine = RedbEngine::with_backend(backend, cache_bytes)?;
-        Ok(RedbEngine { path: Some(path.to_owned()), ..engine })
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), ..engine })
     }
 
     /// Opens what a backend stores: a simulated disk, say.
@@ -82,7 +92,8 @@ impl RedbEngine {
             .create_with_backend(backend)
             .map_err(failed("open its file"))?;
         let cache_bytes = cache_bytes as u64;
-        let mut engine = RedbEngine { database, length, path: None, cache_bytes, unsynced: 0, in_use: 0 };
+        let database = Arc::new(database);
+        let mut engine = RedbEngine { database, length, file: None, folder: None, cache_bytes, unsynced: 0, in_use: 0 };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
@@ -133,7 +144,8 @@ impl Engine for RedbEngine {
 
     fn view(&self) -> Result<RedbRecords, EngineError> {
         let txn = self.database.begin_read().map_err(failed("begin to read"))?;
-        Ok(RedbRecords(txn.open_table(RECORDS).map_err(failed("begin to read"))?))
+        let table = txn.open_table(RECORDS).map_err(failed("begin to read"))?;
+        Ok(RedbRecords { table, _database: Arc::clone(&self.database) })
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
@@ -144,7 +156,12 @@ impl Engine for RedbEngine {
                 txn.delete_table(RECORDS).map_err(failed("drop its records"))?;
             }
             let mut records = txn.open_table(RECORDS).map_err(failed("write a record"))?;
-            for (at, record) in batch.puts {
+            let appended = append(&mut records, batch.puts)?;
+            for (_, record) in &batch.puts[..appended] {
+                in_use += record.stored().len() as u64;
+                changed += record.stored().len() as u64;
+            }
+            for (at, record) in &batch.puts[appended..] {
                 let stored = record.stored();
                 let before = records.insert(place_of(*at), stored).map_err(failed("write a record"))?;
                 in_use = in_use.saturating_sub(before.map_or(0, |before| before.value().len() as u64));
@@ -179,12 +196,16 @@ impl Engine for RedbEngine {
     }
 
     fn size(&self) -> EngineSize {
-        EngineSize { total: self.length.load(Ordering::Relaxed), in_use: EMPTY_BYTES + self.in_use }
+        let in_use = EMPTY_BYTES + self.in_use;
+        let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let total = metadata.map_or_else(|| self.length.load(Ordering::Relaxed), |metadata| metadata.blocks() * 512);
+        // What is still in the cache is there already, for whoever asks.
+        EngineSize { total: total.max(in_use), in_use }
     }
 
     fn has_room(&self, bytes: u64) -> bool {
         // Where it can't be told, the attempt will.
-        let Some(Ok(disk)) = self.path.as_ref().map(rustix::fs::statvfs) else { return true };
+        let Some(Ok(disk)) = self.folder.as_ref().map(rustix::fs::statvfs) else { return true };
         // At most a half of the cache is waiting to be written.
         let waiting = self.unsynced.saturating_mul(2).min(self.cache_bytes / 2);
         let needed = bytes.saturating_mul(2).saturating_add(waiting).saturating_add(ROOM_BYTES);
@@ -194,7 +215,7 @@ impl Engine for RedbEngine {
 
 impl Records for RedbRecords {
     fn get(&self, at: Revision) -> Result<Option<Record>, EngineError> {
-        let found = ReadableTable::get(&self.0, place_of(at)).map_err(failed("read a record"))?;
+        let found = ReadableTable::get(&self.table, place_of(at)).map_err(failed("read a record"))?;
         Ok(found.map(|found| Record::from_stored(Bytes::copy_from_slice(found.value()))))
     }
 
@@ -208,7 +229,7 @@ impl Records for RedbRecords {
             return Ok(());
         }
         let range =
-            ReadableTable::range(&self.0, place_of(from)..place_of(until)).map_err(failed("read its records"))?;
+            ReadableTable::range(&self.table, place_of(from)..place_of(until)).map_err(failed("read its records"))?;
         for item in range {
             let (place, record) = item.map_err(failed("read its records"))?;
             let record = Record::from_stored(Bytes::copy_from_slice(record.value()));
@@ -218,6 +239,23 @@ impl Records for RedbRecords {
         }
         Ok(())
     }
+}
+
+/// Puts records where there is none up to the next one that is there: then they fill their pages, where each by
+/// itself would leave a half of every page free. Says how many of them were put, from the first on.
+fn append(table: &mut Table<'_, u128, &'static [u8]>, puts: &[(Revision, Record)]) -> Result<usize, EngineError> {
+    let Some((first, _)) = puts.first() else { return Ok(0) };
+    let mut cursor = table.upper_bound_mut(Bound::Excluded(place_of(*first))).map_err(failed("write a record"))?;
+    let mut count = 0;
+    for (at, record) in puts {
+        match cursor.insert_before(place_of(*at), record.stored()) {
+            Ok(()) => count += 1,
+            Err(CursorError::UnorderedKey) => break,
+            Err(error) => return Err(EngineError::new("write a record", error)),
+        }
+    }
+    cursor.close().map_err(failed("write a record"))?;
+    Ok(count)
 }
 
 /// Revisions as numbers in their order. No record has a negative one.

@@ -13,7 +13,7 @@ use crate::bench::*;
 
 /// What is on the disk, and what was written since the last sync.
 #[derive(Clone, Debug, Default)]
-struct State {
+pub(crate) struct State {
     durable: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<(u64, Vec<u8>)>,
@@ -21,7 +21,7 @@ struct State {
 
 impl State {
     /// The disk after a loss of power: of what was not synced, anything may have reached it.
-    fn after_crash(mut self, survives: impl Fn(usize) -> bool) -> Disk {
+    pub(crate) fn after_crash(mut self, survives: impl Fn(usize) -> bool) -> Disk {
         for (place, (offset, data)) in self.unsynced.iter().enumerate() {
             let (start, end) = (*offset as usize, *offset as usize + data.len());
             if survives(place) {
@@ -35,15 +35,19 @@ impl State {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().expect("nobody panics with it")
     }
 
-    fn store(&self) -> Result<Store<RedbEngine>, EngineError> {
-        Store::open(RedbEngine::with_backend(self.clone(), 1 << 20)?)
+    pub(crate) fn engine(&self) -> Result<RedbEngine, EngineError> {
+        RedbEngine::with_backend(self.clone(), 1 << 20)
+    }
+
+    pub(crate) fn store(&self) -> Result<Store<RedbEngine>, EngineError> {
+        Store::open(self.engine()?)
     }
 }
 
@@ -80,7 +84,7 @@ impl StorageBackend for Disk {
 }
 
 /// Applies so many entries behind those that were applied, each on one of a few keys.
-fn apply(store: &mut Store<RedbEngine>, entries: u64) {
+pub(crate) fn apply<E: Engine>(store: &mut Store<E>, entries: u64) {
     for _ in 0..entries {
         let index = store.applied().0 + 1;
         let command = match index % 7 {

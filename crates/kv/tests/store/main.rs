@@ -11,5 +11,6 @@ mod model;
 mod puts;
 mod ranges;
 mod replicas;
+mod rewrites;
 mod room;
 mod txns;
