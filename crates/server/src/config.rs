@@ -77,6 +77,8 @@ pub struct ServerConfig {
     /// The state is made durable by itself, and the log before it cut, when the log's tail exceeds this many
     /// bytes.
     pub snapshot_bytes: usize,
+    /// The file of the state is written anew when it has so many bytes and less than half of them are in use.
+    pub shrink_bytes: usize,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
     /// How a read is made linearizable.

@@ -3,7 +3,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use bowline_kv::store::{Dump, Engine, EngineError, Query, RedbEngine, RedbRecords, RestoreError, Store};
+use bowline_kv::store::{
+    Dump, Engine, EngineError, Part, Query, RedbEngine, RedbRecords, RestoreError, Rewrite, RewriteError, Rewritten,
+    Store,
+};
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
 use bowline_storage::Identity;
@@ -31,7 +34,7 @@ impl KvMachine {
     /// # Errors
     /// The file can't be made.
     pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
-        let mut store = Store::open(RedbEngine::open(path, CACHE_BYTES)?)?;
+        let mut store = Store::open(KvMachine::make_engine(path)?)?;
         store.checkpoint_with(Some(&encode_label(&identity, None)))?;
         Ok(KvMachine { store, identity })
     }
@@ -42,7 +45,7 @@ impl KvMachine {
     /// # Errors
     /// The file is damaged, or belongs to another folder.
     pub fn open(path: &Path, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
-        let store = Store::open(RedbEngine::open(path, CACHE_BYTES)?)?;
+        let store = Store::open(KvMachine::make_engine(path)?)?;
         let label = store.engine().label()?;
         match decode_label(label) {
             Ok((found, header)) if found == identity => Ok((KvMachine { store, identity }, header)),
@@ -61,7 +64,7 @@ impl KvMachine {
         header: &SnapshotHeader,
         snapshot: &mut impl Read,
     ) -> Result<KvMachine, RestoreError> {
-        let store = Store::restore_from(RedbEngine::open(path, CACHE_BYTES)?, snapshot)?;
+        let store = Store::restore_from(KvMachine::make_engine(path)?, snapshot)?;
         let (applied, index) = (store.applied(), header.position.index);
         if applied != index {
             return Err(RestoreError::Invalid(format!("it reaches up to {applied}, its header says {index}")));
@@ -132,6 +135,36 @@ impl KvMachine {
     /// Why it can't go on, if it can't.
     pub(crate) fn fault(&self) -> Option<&EngineError> {
         self.store.fault()
+    }
+
+    /// An engine in a file, a new one if there is none.
+    pub(crate) fn make_engine(path: &Path) -> Result<RedbEngine, EngineError> {
+        RedbEngine::open(path, CACHE_BYTES)
+    }
+
+    /// Begins to write it to another file. What waits for that may take `bound` bytes.
+    pub(crate) fn begin_rewrite(&self, engine: RedbEngine, bound: usize) -> Result<Rewrite<RedbEngine>, EngineError> {
+        self.store.begin_rewrite(engine, bound)
+    }
+
+    /// What the next step of that needs.
+    pub(crate) fn rewrite_part(&self) -> Result<Part<RedbRecords>, RewriteError> {
+        self.store.rewrite_part()
+    }
+
+    /// It comes to nothing.
+    pub(crate) fn forget_rewrite(&self) {
+        self.store.forget_rewrite();
+    }
+
+    /// Does what is left of it: the other file holds all that this one does, durably.
+    pub(crate) fn finish_rewrite(&self, rewrite: Rewrite<RedbEngine>) -> Result<Rewritten<RedbEngine>, RewriteError> {
+        self.store.finish_rewrite(rewrite)
+    }
+
+    /// Goes on in that file, and gives the one before back.
+    pub(crate) fn move_to(&mut self, rewritten: Rewritten<RedbEngine>) -> RedbEngine {
+        self.store.move_to(rewritten)
     }
 
     /// A few numbers about it, at next to no cost.

@@ -33,6 +33,7 @@ use inbox::{Request, Work};
 use log_thread::LogThread;
 use raft_thread::{Ending, RaftThread, first_status};
 use shared::Shared;
+use shrink::Shrink;
 use snapshot_thread::SnapshotThread;
 
 mod answer;
@@ -41,7 +42,9 @@ mod inbox;
 mod log_thread;
 pub mod metrics;
 mod raft_thread;
+mod rewriting;
 mod shared;
+mod shrink;
 mod snapshot_thread;
 mod status;
 mod store;
@@ -55,6 +58,9 @@ pub use store::{Kept, LogStore, MemoryStore, StoreError};
 
 /// Jobs that may wait for the log's thread; then the replica's waits too.
 const LOG_QUEUE: usize = 64;
+
+/// How long a rewrite of the state's file may take before nobody waits for it any more.
+const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// How long to wait before trying again where nothing tells when it is worth it.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -101,6 +107,8 @@ pub struct Start<L> {
     pub config: NodeConfig,
     /// How its reads are made linearizable.
     pub read_kind: ReadKind,
+    /// A state's file of so many bytes, less than half of which are in use, is written anew.
+    pub shrink_bytes: u64,
     /// What was found of the log.
     pub recovered: Recovered,
     /// The log.
@@ -193,6 +201,7 @@ impl Replica {
             snapshots: snapshot_jobs.clone(),
             journal: journal.clone(),
             owed: None,
+            shrink: Shrink::new(start.shrink_bytes),
         };
         let snapshot_thread = SnapshotThread {
             snapshots,
@@ -203,6 +212,7 @@ impl Replica {
             outbox: Arc::clone(&outbox),
             journal: journal.clone(),
             ready: BTreeMap::new(),
+            rewriting: None,
             ending: Arc::clone(&ending),
         };
         let raft_thread = RaftThread {
@@ -355,6 +365,16 @@ impl Replica {
             Answer::Superseded => Err(RequestError::Refused("another member took it".to_owned())),
             answer => finished(answer).map(|_| ()),
         }
+    }
+
+    /// Has the file of this replica's state written anew, without what is free in it, while all goes on; waits for
+    /// the end of that.
+    ///
+    /// # Errors
+    /// It was given up: the disk has no room, say. Everything is as it was.
+    pub async fn shrink(&self) -> Result<(), RequestError> {
+        let deadline = Instant::now() + SHRINK_PATIENCE;
+        finished(self.ask(Work::Shrink, deadline).await).map(|_| ())
     }
 
     /// Waits until something is true of this replica's state. Returns whether it was in time.

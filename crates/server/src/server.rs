@@ -128,7 +128,8 @@ impl Server {
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
         let node = config.node(RandomState::new().hash_one(own.0));
         let Disk { recovered, log, state, .. } = disk;
-        let start = Start { config: node, read_kind: config.read_kind, recovered, log, state };
+        let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
+        let start = Start { config: node, read_kind, shrink_bytes, recovered, log, state };
         let patience = config.patience();
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, journal, on_failure)?;

@@ -1,8 +1,10 @@
 //! The files that hold the state: the one in use, and those that are to take its place.
 //!
 //! `state.redb` is in use. A leader's snapshot is restored into `state-<number>.new`, which gets that name
-//! once the log begins after the snapshot. A crash before that leaves both: the one that fits the log is
-//! taken, the other is removed. One that can't be read is set aside as `state.damaged`, for people.
+//! once the log begins after the snapshot; and where much of the file in use is free, what it holds is written to
+//! such a new one, which gets the name as soon as it holds all. A crash before that leaves both: the one that fits
+//! the log is taken (that in use, if both do), the other is removed; one that is not complete does not say whose
+//! it is, and fits nothing. One that can't be read is set aside as `state.damaged`, for people.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -27,29 +29,60 @@ pub struct StateFiles {
     made: u64,
 }
 
-/// A state in a file of its own, which goes with it unless it is taken in use.
+/// A file beside the one in use. It goes unless it takes the place of that.
 #[derive(Debug)]
-pub(crate) struct NewState {
-    machine: Option<KvMachine>,
+pub(crate) struct NewFile {
     path: PathBuf,
+    stays: bool,
 }
 
-impl Drop for NewState {
+impl Drop for NewFile {
     fn drop(&mut self) {
-        if self.machine.take().is_some() {
+        if !self.stays {
             // If this fails, the next start does it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
+impl NewFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it the name of the one in use, which is gone then. A crash may still undo this.
+    pub(crate) fn take_name(&mut self) -> io::Result<()> {
+        fs::rename(&self.path, self.folder().join(IN_USE))?;
+        self.stays = true;
+        Ok(())
+    }
+
+    /// From here on a crash can't undo it.
+    pub(crate) fn sync_name(&self) -> io::Result<()> {
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+}
+
+/// A state in a file of its own, which goes with it unless it is taken in use.
+#[derive(Debug)]
+pub(crate) struct NewState {
+    machine: KvMachine,
+    file: NewFile,
+}
+
 impl NewState {
     /// Takes it in use, durably: its file gets the name of the one before, which is gone.
-    pub(crate) fn install(mut self) -> io::Result<KvMachine> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::rename(&self.path, folder.join(IN_USE))?;
-        File::open(folder)?.sync_all()?;
-        Ok(self.machine.take().expect("it is taken only here and at its end"))
+    pub(crate) fn install(self) -> io::Result<KvMachine> {
+        let NewState { machine, mut file } = self;
+        // The log begins after it: whatever happens now, it is the only one that fits.
+        file.stays = true;
+        file.take_name()?;
+        file.sync_name()?;
+        Ok(machine)
     }
 }
 
@@ -126,16 +159,24 @@ impl StateFiles {
         header: &SnapshotHeader,
         snapshot: &mut impl Read,
     ) -> Result<NewState, RestoreError> {
+        let file = self.new_file()?;
+        let machine = KvMachine::restore(file.path(), self.identity, header, snapshot)?;
+        // Its name too must be there after a crash.
+        file.sync_name()?;
+        Ok(NewState { machine, file })
+    }
+
+    /// A file in which nothing is yet.
+    ///
+    /// # Errors
+    /// What was left under its name can't be removed.
+    pub(crate) fn new_file(&mut self) -> io::Result<NewFile> {
         self.made += 1;
         let path = self.folder.join(format!("state-{}.new", self.made));
-        let restored = KvMachine::restore(&path, self.identity, header, snapshot);
-        if restored.is_err() {
-            let _ = fs::remove_file(&path);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(NewFile { path, stays: false }),
         }
-        let machine = restored?;
-        // Its name too must be there after a crash.
-        File::open(&self.folder)?.sync_all()?;
-        Ok(NewState { machine: Some(machine), path })
     }
 
     fn new_ones(&self) -> Vec<PathBuf> {

@@ -29,7 +29,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 16] = [
     Setting { key: "id", flag: "id", help: "who this member is: a number from 1 on, as in --initial-cluster" },
     Setting { key: "name", flag: "name", help: "how it is called [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "its data folder [default: bowline-data/member-ID]" },
@@ -70,6 +70,11 @@ pub const SETTINGS: [Setting; 15] = [
         key: "snapshot_bytes",
         flag: "snapshot-bytes",
         help: "the state is made durable by itself, and the log cut, when the log has this size [default: 64MiB]",
+    },
+    Setting {
+        key: "shrink_bytes",
+        flag: "shrink-bytes",
+        help: "the state's file is written anew when it has this size, less than half in use [default: 64MiB]",
     },
     Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "largest request [default: 1.5MiB]" },
     Setting {
@@ -190,6 +195,7 @@ impl Layers {
             election_max: self.time("election_max", 600)?,
             heartbeat: self.time("heartbeat", 100)?,
             snapshot_bytes: self.size("snapshot_bytes", 64 << 20, (64 << 10)..=(16 << 30))?,
+            shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
         };

@@ -66,11 +66,12 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }
 
-    /// There is nothing to do: the store keeps no holes.
+    /// Has this member's file written anew, and waits for the end; unlike etcd's, the member serves meanwhile.
     async fn defragment(
         &self,
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.context.replica.shrink().await.map_err(errors::of_request)?;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use bowline_kv::store::EngineError;
 use bowline_node::raft::{Entry, SnapshotHeader};
 use bowline_node::{Job, Report, recalled};
+use tokio::sync::oneshot;
 
+use super::answer::Answer;
 use super::inbox::{Event, Inbox};
 use super::shared::Shared;
+use super::shrink::Shrink;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
 use crate::journal::Journal;
@@ -25,6 +28,14 @@ const ROOM_PAUSE: Duration = Duration::from_millis(250);
 /// As good as for ever.
 const LONG: Duration = Duration::from_secs(3_600);
 
+/// What the thread is to do.
+pub(crate) enum ApplyJob {
+    /// What the core wants.
+    Of(Job),
+    /// Write the state's file anew, and say when it is done.
+    Shrink(oneshot::Sender<Answer>),
+}
+
 pub(crate) struct ApplyThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
@@ -32,6 +43,7 @@ pub(crate) struct ApplyThread {
     pub(crate) journal: Journal,
     /// What is to be made durable as soon as the disk has room for it.
     pub(crate) owed: Option<SnapshotHeader>,
+    pub(crate) shrink: Shrink,
 }
 
 impl ApplyThread {
@@ -39,7 +51,7 @@ impl ApplyThread {
     ///
     /// # Errors
     /// The state can't be read or written any more. Nobody was told anything that depends on it.
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<(), StoreError> {
+    pub(crate) fn run(mut self, jobs: &Receiver<ApplyJob>) -> Result<(), StoreError> {
         let mut untidy = self.shared.read().is_untidy();
         let mut tidied = Instant::now();
         loop {
@@ -48,11 +60,14 @@ impl ApplyThread {
                 (true, true) => TIDY_PAUSE,
                 (true, false) => LONG,
             };
-            match jobs.recv_timeout(pause) {
-                Ok(job) => self.work(job)?,
+            match jobs.recv_timeout(pause.min(self.shrink.pause())) {
+                Ok(ApplyJob::Of(job)) => self.work(job)?,
+                Ok(ApplyJob::Shrink(reply)) => self.shrink.wish(reply),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+            // Also without room: this is what may give some back.
+            self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.journal)?;
             if !self.catch_up()? {
                 continue;
             }

@@ -40,13 +40,15 @@ pub(crate) enum Work {
     Read,
     /// Another leader; whoever is best if none is named.
     Transfer(Option<NodeId>),
+    /// The state's file written anew.
+    Shrink,
 }
 
 impl Work {
     fn weight(&self) -> usize {
         match self {
             Work::Write(bytes) => bytes.len() + 64,
-            Work::Read | Work::Transfer(_) => 64,
+            Work::Read | Work::Transfer(_) | Work::Shrink => 64,
         }
     }
 }
@@ -72,6 +74,8 @@ pub(crate) enum Event {
     Answered(Token, Response),
     /// Something changed that only the facts tell.
     Facts,
+    /// What the core knows nothing of is done, or is not.
+    Done(oneshot::Sender<Answer>, Answer),
 }
 
 /// A portion of what waited.

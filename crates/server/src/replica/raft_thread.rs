@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::answer::Answer;
+use super::apply_thread::ApplyJob;
 use super::inbox::{Event, Inbox, Request, Work};
 use super::log_thread::{LogJob, Step};
 use super::metrics::Metrics;
@@ -36,7 +37,7 @@ pub(crate) struct RaftThread {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) log: SyncSender<LogJob>,
     /// What the state machine's thread is to do. The core bounds what waits there.
-    pub(crate) apply: Sender<Job>,
+    pub(crate) apply: Sender<ApplyJob>,
     /// What the snapshots' thread is to do: at most a piece for each peer waits there.
     pub(crate) snapshots: Sender<SnapshotJob>,
     pub(crate) shared: Arc<Shared>,
@@ -141,6 +142,7 @@ impl RaftThread {
             Event::Report(report) => self.conductor.report(now, report, effects),
             Event::Answered(token, response) => self.answer(token, response.into(), answers),
             Event::Facts => {}
+            Event::Done(reply, answer) => answers.push((reply, answer)),
         }
     }
 
@@ -158,9 +160,7 @@ impl RaftThread {
             let _ = reply.send(refusal);
             return;
         }
-        self.next_token += 1;
-        let token = Token(self.next_token);
-        self.waiting.insert(token, reply);
+        let token = Token(self.next_token + 1);
         let deadline = Some(deadline);
         let input = match work {
             Work::Write(command) => NodeInput::Write { token, command, deadline },
@@ -169,7 +169,14 @@ impl RaftThread {
                 NodeInput::Read { token, query: Bytes::new(), consistency, deadline }
             }
             Work::Transfer(to) => NodeInput::TransferLeadership { token, to },
+            Work::Shrink => {
+                // If that thread is gone, the reply is too, and that tells it.
+                let _ = self.apply.send(ApplyJob::Shrink(reply));
+                return;
+            }
         };
+        self.next_token = token.0;
+        self.waiting.insert(token, reply);
         self.conductor.handle(self.clock.now(), input, effects);
     }
 
@@ -227,7 +234,7 @@ impl RaftThread {
                     | Job::Keep { .. }
                     | Job::Dump { .. }
                     | Job::Install { .. }),
-                ) => self.apply.send(apply).map_err(|_| Deserted)?,
+                ) => self.apply.send(ApplyJob::Of(apply)).map_err(|_| Deserted)?,
                 ConductorEffect::Do(other) => {
                     self.snapshots.send(SnapshotJob::Other(other)).map_err(|_| Deserted)?;
                 }

@@ -1,4 +1,4 @@
-//! What the threads of a replica share: the state machine, numbers about it, and the one that is to take
+//! What the threads of a replica share: the state machine, numbers about it, and what is to take
 //! its place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use bowline_node::Transfer;
 use bowline_node::raft::SnapshotHeader;
 
+use super::rewriting::{GivenUp, Rewriting};
 use super::status::Facts;
 use crate::machine::KvMachine;
 use crate::state_files::NewState;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     restored: Mutex<Option<Restored>>,
     /// Until the log says so, durably.
     accepted: Mutex<Option<Restored>>,
+    /// A rewrite of the state's file that has ended, until the apply thread looks.
+    rewritten: Mutex<Option<Result<Rewriting, GivenUp>>>,
 }
 
 impl Shared {
@@ -41,6 +44,7 @@ impl Shared {
             room: AtomicBool::new(true),
             restored: Mutex::default(),
             accepted: Mutex::default(),
+            rewritten: Mutex::default(),
         }
     }
 
@@ -83,6 +87,16 @@ impl Shared {
 
     pub(crate) fn put_restored(&self, restored: Option<Restored>) {
         *locked(&self.restored) = restored;
+    }
+
+    pub(crate) fn put_rewritten(&self, rewritten: Option<Result<Rewriting, GivenUp>>) {
+        let before = std::mem::replace(&mut *locked(&self.rewritten), rewritten);
+        // Its file goes with it, after the lock.
+        drop(before);
+    }
+
+    pub(crate) fn take_rewritten(&self) -> Option<Result<Rewriting, GivenUp>> {
+        locked(&self.rewritten).take()
     }
 
     pub(crate) fn discard(&self, transfer: Transfer) {

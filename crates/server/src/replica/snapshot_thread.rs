@@ -1,13 +1,14 @@
-//! The snapshots' thread: writes them to files, sends pieces of those files, and makes a state of the pieces
-//! that arrive. Never is a whole one in memory, nor is a state kept from going on for a slow follower.
+//! The snapshots' thread: writes them to files, sends pieces of those files, makes a state of the pieces that
+//! arrive, and writes the state's own file anew. Never is a whole one in memory, nor is a state kept from going on for a slow follower.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use bowline_kv::store::{Dump, RedbRecords, RestoreError};
+use bowline_kv::store::{Dump, RedbEngine, RedbRecords, RestoreError};
 use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
 use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, Transfer};
 use bowline_storage::{
@@ -16,11 +17,15 @@ use bowline_storage::{
 use bytes::Bytes;
 
 use super::inbox::{Event, Inbox};
+use super::rewriting::Rewriting;
 use super::shared::{Restored, Shared};
 use super::store::StoreError;
 use crate::journal::Journal;
 use crate::peer::Outbox;
 use crate::state_files::StateFiles;
+
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// What the thread is to do.
 pub(crate) enum SnapshotJob {
@@ -28,6 +33,10 @@ pub(crate) enum SnapshotJob {
     Dump(SnapshotHeader, Box<Dump<RedbRecords>>),
     /// Anything of what arrives or is sent.
     Other(Job),
+    /// Write the state to a file of its own, in steps between other work.
+    Rewrite,
+    /// Let go of what was the state's file.
+    Drop(Box<RedbEngine>),
 }
 
 pub(crate) struct SnapshotThread {
@@ -40,6 +49,8 @@ pub(crate) struct SnapshotThread {
     pub(crate) journal: Journal,
     /// Those that are held ready.
     pub(crate) ready: BTreeMap<Index, SnapshotReader<RealFile>>,
+    /// The rewrite that is under way, if there is one.
+    pub(crate) rewriting: Option<Rewriting>,
     /// The replica ends: what takes long is given up.
     pub(crate) ending: Arc<AtomicBool>,
 }
@@ -50,23 +61,64 @@ impl SnapshotThread {
     /// # Errors
     /// The disk is broken.
     pub(crate) fn run(mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
-        while let Ok(job) = jobs.recv() {
+        let outcome = self.work(jobs);
+        // Nobody takes it any more: its file goes.
+        self.shared.put_rewritten(None);
+        outcome
+    }
+
+    fn work(&mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
+        loop {
+            let job = match jobs.recv_timeout(self.rewriting.as_ref().map_or(LONG, Rewriting::pause)) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
             if self.ending.load(Ordering::Relaxed) {
+                self.rewriting = None;
                 continue;
             }
-            let report = match job {
-                SnapshotJob::Dump(header, dump) => Some(self.dump(header, &dump)?),
-                SnapshotJob::Other(Job::Send { to, piece }) => self.send(to, piece),
-                SnapshotJob::Other(Job::Release { index }) => self.release(index)?,
-                SnapshotJob::Other(Job::Add { from, chunk }) => Some(self.add(from, &chunk)?),
-                SnapshotJob::Other(Job::Restore { transfer, header }) => Some(self.restore(transfer, header)?),
-                SnapshotJob::Other(other) => unreachable!("{other:?} is not for this thread"),
-            };
-            if let Some(report) = report {
+            if let Some(report) = job.map_or(Ok(None), |job| self.do_job(job))? {
                 self.inbox.push_event(Event::Report(report));
             }
+            self.rewrite();
         }
-        Ok(())
+    }
+
+    fn do_job(&mut self, job: SnapshotJob) -> Result<Option<Report>, StoreError> {
+        Ok(match job {
+            SnapshotJob::Dump(header, dump) => Some(self.dump(header, &dump)?),
+            SnapshotJob::Rewrite => {
+                match Rewriting::begin(&mut self.files, &self.shared) {
+                    Ok(rewriting) => self.rewriting = Some(rewriting),
+                    Err(given_up) => self.shared.put_rewritten(Some(Err(given_up))),
+                }
+                None
+            }
+            SnapshotJob::Drop(engine) => {
+                drop(engine);
+                None
+            }
+            SnapshotJob::Other(Job::Send { to, piece }) => self.send(to, piece),
+            SnapshotJob::Other(Job::Release { index }) => self.release(index)?,
+            SnapshotJob::Other(Job::Add { from, chunk }) => Some(self.add(from, &chunk)?),
+            SnapshotJob::Other(Job::Restore { transfer, header }) => Some(self.restore(transfer, header)?),
+            SnapshotJob::Other(other) => unreachable!("{other:?} is not for this thread"),
+        })
+    }
+
+    /// Does a step of the rewrite that is under way.
+    fn rewrite(&mut self) {
+        let Some(mut rewriting) = self.rewriting.take() else { return };
+        match rewriting.step(&self.shared) {
+            Ok(false) => self.rewriting = Some(rewriting),
+            Ok(true) => self.shared.put_rewritten(Some(Ok(rewriting))),
+            Err(given_up) => {
+                // Its file is gone before anybody hears of it.
+                drop(rewriting);
+                self.shared.put_rewritten(Some(Err(given_up)));
+            }
+        }
     }
 
     fn dump(&mut self, header: SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<Report, StoreError> {

@@ -15,7 +15,7 @@ pub struct Facts {
     pub scrubbed_revision: i64,
     /// Keys that are there.
     pub keys: u64,
-    /// Bytes that the state takes.
+    /// Bytes that the state takes on its disk.
     pub db_size: u64,
     /// Bytes of it that are records, the others being free or what holds them together.
     pub db_size_in_use: u64,

@@ -10,6 +10,7 @@ use bowline_server::config::{Layers, ServerConfig};
 use bowline_server::journal::Journal;
 use bowline_server::{Listeners, Server, folder};
 use pb::kv_client::KvClient;
+use pb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -88,10 +89,17 @@ impl Cluster {
         *self.servers.keys().find(|id| **id != leader).expect("there are others")
     }
 
-    pub(crate) async fn client(&self, id: u64) -> KvClient<Channel> {
+    async fn channel(&self, id: u64) -> Channel {
         let url = format!("http://{}", self.servers[&id].client_address());
-        let channel = Channel::from_shared(url).expect("a good address").connect().await.expect("it listens");
-        KvClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
+        Channel::from_shared(url).expect("a good address").connect().await.expect("it listens")
+    }
+
+    pub(crate) async fn maintenance(&self, id: u64) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel(id).await)
+    }
+
+    pub(crate) async fn client(&self, id: u64) -> KvClient<Channel> {
+        KvClient::new(self.channel(id).await).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
     }
 
     /// As kill -9 would.

@@ -6,4 +6,5 @@ mod harness;
 mod hostile;
 mod malformed;
 mod service;
+mod space;
 mod state;

@@ -16,7 +16,7 @@ fn value(number: usize, bytes: usize) -> String {
     (0..bytes).map(|at| char::from(b'a' + ((number * 31 + at * 7 + at / 26) % 26) as u8)).collect()
 }
 
-async fn fill(cluster: &Cluster, at: u64, keys: std::ops::Range<usize>, bytes: usize) {
+pub(crate) async fn fill(cluster: &Cluster, at: u64, keys: std::ops::Range<usize>, bytes: usize) {
     let client = cluster.client(at).await;
     let keys: Vec<usize> = keys.collect();
     for some in keys.chunks(16) {

@@ -1,0 +1,253 @@
+//! When the state's file is written anew, and what the apply thread does for that.
+//!
+//! A file of a B-tree keeps the space that it once needed. Where less than half of it is in use, the state is written
+//! to another file, by the snapshots' thread and in steps, while all goes on; this thread does only the rest, and
+//! takes the new file in use.
+
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::answer::Answer;
+use super::inbox::{Event, Inbox};
+use super::rewriting::{GivenUp, Rewriting};
+use super::shared::Shared;
+use super::snapshot_thread::SnapshotJob;
+use super::status::Facts;
+use super::store::StoreError;
+use crate::journal::Journal;
+
+/// How often to look whether the snapshots' thread is ready.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Shortest time from the end of a rewrite to the next one that nobody asked for: where a file grows again at once,
+/// as it needs the space while much is written, the work is at least bounded.
+const REST: Duration = Duration::from_secs(300);
+
+/// Shortest time until one that was given up is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// When a file is too large for what is in it.
+#[derive(Debug)]
+struct Rule {
+    /// It has at least so many bytes.
+    at_bytes: u64,
+    /// What the last rewrite ended with: what the tree takes beyond its records does not count as free.
+    last: Option<Facts>,
+    not_before: Option<Instant>,
+}
+
+impl Rule {
+    fn is_met(&self, facts: &Facts, now: Instant) -> bool {
+        facts.db_size >= self.at_bytes
+            && self.not_before.is_none_or(|not_before| now >= not_before)
+            && self.expected(facts) < facts.db_size / 2
+    }
+
+    /// How large a new file would be.
+    fn expected(&self, facts: &Facts) -> u64 {
+        let in_use = facts.db_size_in_use;
+        // A file smaller than that may be mostly empty, and says nothing.
+        let Some(last) = self.last.filter(|last| last.db_size >= self.at_bytes) else { return in_use };
+        let expected = u128::from(in_use) * u128::from(last.db_size) / u128::from(last.db_size_in_use.max(1));
+        u64::try_from(expected).unwrap_or(u64::MAX)
+    }
+}
+
+/// A rewrite that is under way.
+#[derive(Debug)]
+struct Run {
+    began: Instant,
+    before: Facts,
+    /// Who waits for its end.
+    replies: Vec<oneshot::Sender<Answer>>,
+}
+
+/// The part of the apply thread.
+#[derive(Debug)]
+pub(crate) struct Shrink {
+    rule: Rule,
+    wishes: Vec<oneshot::Sender<Answer>>,
+    run: Option<Run>,
+}
+
+impl Shrink {
+    pub(crate) fn new(at_bytes: u64) -> Shrink {
+        Shrink { rule: Rule { at_bytes, last: None, not_before: None }, wishes: Vec::new(), run: None }
+    }
+
+    /// Somebody wants it, whatever the rule.
+    pub(crate) fn wish(&mut self, reply: oneshot::Sender<Answer>) {
+        match &mut self.run {
+            Some(run) => run.replies.push(reply),
+            None => self.wishes.push(reply),
+        }
+    }
+
+    /// When to call [`Shrink::tend`] again, at the latest.
+    pub(crate) fn pause(&self) -> Duration {
+        match (&self.run, self.rule.not_before) {
+            (Some(_), _) => LOOK_PAUSE,
+            // What was put off may be due, though nothing happens.
+            (None, Some(_)) => RETRY,
+            (None, None) => LONG,
+        }
+    }
+
+    /// Begins a rewrite if there should be one, and ends one that is ready.
+    ///
+    /// # Errors
+    /// The disk no longer says which file is there after a crash.
+    pub(crate) fn tend(
+        &mut self,
+        shared: &Shared,
+        snapshots: &Sender<SnapshotJob>,
+        inbox: &Inbox,
+        journal: &Journal,
+    ) -> Result<(), StoreError> {
+        let Some(run) = self.run.take() else {
+            self.begin(shared, snapshots, journal);
+            return Ok(());
+        };
+        let Some(rewritten) = shared.take_rewritten() else {
+            self.run = Some(run);
+            return Ok(());
+        };
+        let rest = Instant::now();
+        let outcome = match rewritten {
+            Ok(rewriting) => take_in_use(rewriting, shared, snapshots)?,
+            Err(given_up) => Err(given_up),
+        };
+        let now = Instant::now();
+        let (after, took) = (shared.facts(), now - run.began);
+        match &outcome {
+            Ok(()) => {
+                self.rule.last = Some(after);
+                self.rule.not_before = now.checked_add(REST);
+                let (before, size, in_use) = (mib(run.before.db_size), mib(after.db_size), mib(after.db_size_in_use));
+                journal.info(format_args!(
+                    "the state's file is written anew: {before} MiB before, {size} MiB now, {in_use} MiB of them in \
+                     use; it took {took:.1?}, the last step {:.1?}",
+                    now - rest
+                ));
+            }
+            Err(given_up) => {
+                self.rule.not_before = now.checked_add(RETRY);
+                journal.warn(format_args!("the state's file is not written anew after {took:.1?}: {given_up}"));
+            }
+        }
+        for reply in run.replies {
+            inbox.push_event(Event::Done(reply, answer(&outcome)));
+        }
+        inbox.push_event(Event::Facts);
+        Ok(())
+    }
+
+    fn begin(&mut self, shared: &Shared, snapshots: &Sender<SnapshotJob>, journal: &Journal) {
+        let (before, began) = (shared.facts(), Instant::now());
+        if self.wishes.is_empty() && !self.rule.is_met(&before, began) {
+            return;
+        }
+        // What is still to be removed had to be copied first.
+        if shared.read().is_untidy() {
+            return;
+        }
+        let (size, in_use) = (mib(before.db_size), mib(before.db_size_in_use));
+        journal.info(format_args!("writes the state's file anew: of {size} MiB, {in_use} MiB are in use"));
+        self.run = Some(Run { began, before, replies: std::mem::take(&mut self.wishes) });
+        // It ends only after this thread.
+        let _ = snapshots.send(SnapshotJob::Rewrite);
+    }
+}
+
+/// Does the rest of a rewrite, and goes on in the new file.
+///
+/// # Errors
+/// After a crash either file may be there, and what is written from now on must not be lost with one of them.
+fn take_in_use(
+    rewriting: Rewriting,
+    shared: &Shared,
+    snapshots: &Sender<SnapshotJob>,
+) -> Result<Result<(), GivenUp>, StoreError> {
+    let (rewrite, mut file) = rewriting.into_parts();
+    // Nobody but this thread changes the state: readers are not held up, and nothing comes between.
+    let finished = shared.read().finish_rewrite(rewrite);
+    let rewritten = match finished {
+        Ok(rewritten) => rewritten,
+        Err(error) => {
+            shared.read().forget_rewrite();
+            return Ok(Err(error.into()));
+        }
+    };
+    if let Err(error) = file.take_name() {
+        shared.read().forget_rewrite();
+        return Ok(Err(error.into()));
+    }
+    file.sync_name().map_err(|error| StoreError::Fatal(format!("the folder of the state can't be synced: {error}")))?;
+    let mut machine = shared.write();
+    let old = machine.move_to(rewritten);
+    let facts = machine.facts();
+    drop(machine);
+    shared.set_facts(facts);
+    // To let go of a large file takes its time.
+    let _ = snapshots.send(SnapshotJob::Drop(Box::new(old)));
+    Ok(Ok(()))
+}
+
+fn answer(outcome: &Result<(), GivenUp>) -> Answer {
+    match outcome {
+        Ok(()) => Answer::Done(Bytes::new()),
+        Err(GivenUp::NoRoom) => Answer::NoSpace,
+        Err(given_up) => Answer::Refused(format!("not defragmented: {given_up}")),
+    }
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+mod crashes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(db_size: u64, db_size_in_use: u64) -> Facts {
+        Facts { db_size, db_size_in_use, ..Facts::default() }
+    }
+
+    #[test]
+    fn a_file_is_too_large_when_it_is_large_and_less_than_half_in_use() {
+        let rule = Rule { at_bytes: 1_000, last: None, not_before: None };
+        let met = |size, in_use| rule.is_met(&facts(size, in_use), Instant::now());
+        assert!(met(1_000, 499) && met(1_000, 0) && met(9_000, 4_000));
+        assert!(!met(999, 0) && !met(1_000, 500) && !met(1_000, 1_000));
+    }
+
+    #[test]
+    fn what_a_rewrite_could_not_save_is_not_tried_again_before_something_changes() {
+        // Small records: the tree takes as much as they do, and more.
+        let rule = Rule { at_bytes: 1_000, last: Some(facts(3_000, 1_000)), not_before: None };
+        let met = |size, in_use| rule.is_met(&facts(size, in_use), Instant::now());
+        assert!(!met(3_000, 1_000) && !met(6_000, 1_000));
+        assert!(met(6_100, 1_000), "the file has grown");
+        assert!(met(3_000, 499), "much was removed");
+        // A new file that was small says nothing about a large one.
+        let rule = Rule { at_bytes: 1_000, last: Some(facts(900, 1)), not_before: None };
+        assert!(rule.is_met(&facts(1_000, 400), Instant::now()));
+    }
+
+    #[test]
+    fn after_a_rewrite_the_next_one_waits() {
+        let now = Instant::now();
+        let rule = Rule { at_bytes: 1_000, last: None, not_before: now.checked_add(RETRY) };
+        assert!(!rule.is_met(&facts(9_000, 0), now));
+        assert!(rule.is_met(&facts(9_000, 0), now + RETRY));
+    }
+}
