@@ -25,6 +25,9 @@ const REST_BYTES: usize = 256 << 10;
 /// How often the rest is written here at most, while it doesn't get small.
 const MOST_ROUNDS: u32 = 16;
 
+/// What is to be left for others on the disk, the log before all, in bytes; twice of it must be free.
+const SPARED_BYTES: usize = 8 << 20;
+
 /// Longest pause between two steps.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
@@ -82,7 +85,7 @@ impl Rewriting {
         let file = files.new_file()?;
         let engine = KvMachine::make_engine(file.path())?;
         // Twice of what is asked for must be there.
-        if !engine.has_room(shared.facts().db_size_in_use / 2) {
+        if !engine.has_room(shared.facts().db_size_in_use / 2 + SPARED_BYTES as u64) {
             return Err(GivenUp::NoRoom);
         }
         let rewrite = shared.read().begin_rewrite(engine, WAITING_BYTES)?;
@@ -105,7 +108,7 @@ impl Rewriting {
     fn try_step(&mut self, shared: &Shared) -> Result<bool, GivenUp> {
         let part = shared.read().rewrite_part()?;
         let waited = part.waited();
-        if !self.rewrite.has_room((waited + STEP_BYTES) as u64) {
+        if !self.rewrite.has_room((waited + STEP_BYTES + SPARED_BYTES) as u64) {
             return Err(GivenUp::NoRoom);
         }
         let copied = self.rewrite.step(&part, STEP_BYTES)?;
