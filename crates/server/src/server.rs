@@ -179,14 +179,15 @@ impl Server {
             let _ = tokio::time::timeout(GOODBYE, served).await;
         });
         let reason = threads.stop();
-        runtime.shutdown_background();
+        // What still waits holds the state: its file is free, for the next start perhaps, when that is gone.
+        runtime.shutdown_timeout(GOODBYE);
         reason
     }
 
     /// Stops at once, as if the process had been killed: nobody is told, nothing is handed over.
     pub fn kill(self) {
         let Server { runtime, threads, .. } = self;
-        runtime.shutdown_background();
+        runtime.shutdown_timeout(GOODBYE);
         let _ = threads.stop();
     }
 }
