@@ -21,6 +21,7 @@
 //! # Ok::<(), bowline_kv::store::EngineError>(())
 //! ```
 
+mod backend;
 mod check;
 mod codec;
 mod command;
@@ -48,6 +49,7 @@ use std::sync::OnceLock;
 
 use bowline_node::raft::Index;
 
+pub use backend::OnDisk;
 pub use check::{Limits, MAX_TXN_DEPTH};
 pub use codec::{CodecError, MAX_FIELD_BYTES};
 pub use command::{Command, Query};

@@ -79,7 +79,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
     let mut found = Vec::new();
     let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
         found = StateFiles::new(&config.data_dir, *identity).find(journal);
-        found.iter().map(|found| found.kept()).collect()
+        Ok(found.iter().map(|found| found.kept()).collect())
     })?;
     let Opened { identity, recovery, log, snapshots } = opened;
     for finding in &recovery.findings {

@@ -45,6 +45,11 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.bytes(8, what)?.try_into().expect("eight bytes")))
     }
 
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -79,6 +79,12 @@ pub trait File: Send + 'static {
     /// # Errors
     /// [`DiskErrorKind::NoSpace`]: a part may have been written. Or the disk refuses.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
+    /// Cuts the file, or makes it longer by zeros. As with what is written, a crash before
+    /// [`File::sync_data`] leaves the old size or the new one.
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::NoSpace`], with the size as it was. Or the disk refuses.
+    fn set_size(&mut self, bytes: u64) -> Result<(), DiskError>;
     /// Makes all that was written durable, and the length with it (`fdatasync`).
     ///
     /// # Errors

@@ -122,6 +122,7 @@ mod disk;
 mod fuzz;
 mod hard_state;
 mod identity;
+mod label;
 mod log;
 mod mutant;
 mod record;
@@ -140,6 +141,7 @@ pub use disk::{
 };
 pub use fuzz::fuzz_recovery;
 pub use identity::{ClusterId, FORMAT_VERSION, Identity};
+pub use label::{Label, NoLabel};
 pub use log::{Fatal, Log, LogError, LogStats, Options, SpareJob};
 pub use recovery::{Finding, Verdict};
 pub use snapshot::{CHUNK_BYTES, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};

@@ -113,6 +113,14 @@ pub enum OpenError {
         /// The folder.
         place: String,
     },
+    /// A state that the host has kept can't be read or written now. It may be whole: start again later.
+    #[error("the state in {place} can't be used now: {why}")]
+    State {
+        /// The folder.
+        place: String,
+        /// In the words of the engine.
+        why: String,
+    },
     /// An option is out of range.
     #[error("{0}")]
     Options(String),
@@ -216,20 +224,21 @@ fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
 /// # Errors
 /// See [`OpenError`]. Nothing was changed then, except that repairs may have begun when the disk refused.
 pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Options) -> Result<Opened<D>, OpenError> {
-    open_with(disk, cluster, replica, options, |_| Vec::new())
+    open_with(disk, cluster, replica, options, |_| Ok(Vec::new()))
 }
 
 /// As [`open`], where the host keeps the state machine's state by itself: `states` finds those that are
-/// there, in a folder that is locked by then. The first that fits the log is taken.
+/// there, in a folder that is locked by then. The first that fits the log is taken. One that can't be read for
+/// now is not the same as one that isn't there: the log would be given up with it.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`], or what `states` says.
 pub fn open_with<D: Disk>(
     disk: &D,
     cluster: ClusterId,
     replica: NodeId,
     options: &Options,
-    states: impl FnOnce(&Identity) -> Vec<KeptState>,
+    states: impl FnOnce(&Identity) -> Result<Vec<KeptState>, OpenError>,
 ) -> Result<Opened<D>, OpenError> {
     options.validate().map_err(OpenError::Options)?;
     let missing = || OpenError::Missing { place: disk.place(), cluster, replica };
@@ -251,7 +260,7 @@ pub fn open_with<D: Disk>(
     let binding = Binding::of(&identity);
     let replay = recovery::read_log(disk, binding, options, &mut findings)?;
     let snapshots = Snapshots::new(disk.clone(), binding, Arc::clone(&lock), options.clone())?;
-    let (recovery, start) = choose_snapshot(&snapshots, &states(&identity), replay, findings)?;
+    let (recovery, start) = choose_snapshot(&snapshots, &states(&identity)?, replay, findings)?;
     let log = Log::start(disk, lock, identity, options.clone(), start)?;
     Ok(Opened { identity, recovery, log, snapshots })
 }

@@ -194,6 +194,10 @@ impl File for WatchedFile {
         self.disk.point();
         self.file.write_at(offset, data)
     }
+    fn set_size(&mut self, bytes: u64) -> Result<(), DiskError> {
+        self.disk.point();
+        self.file.set_size(bytes)
+    }
     fn sync_data(&mut self) -> Result<(), DiskError> {
         self.disk.point();
         self.file.sync_data()

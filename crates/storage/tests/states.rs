@@ -20,7 +20,7 @@ fn made() -> SimDisk {
 
 fn start(disk: &SimDisk, states: &[KeptState]) -> Opened<SimDisk> {
     let states = states.to_vec();
-    open_with(disk, IDENTITY.cluster, IDENTITY.replica, &options(SEGMENT), |_| states).expect("it opens")
+    open_with(disk, IDENTITY.cluster, IDENTITY.replica, &options(SEGMENT), |_| Ok(states)).expect("it opens")
 }
 
 fn header(index: u64) -> SnapshotHeader {

@@ -70,7 +70,8 @@ impl RedbEngine {
     pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| EngineError::new("open its file", format!("{}: {error}", path.display())))?;
+        let file =
+            file.map_err(|error| EngineError::refused("open its file", format!("{}: {error}", path.display())))?;
         let same = file.try_clone().map_err(failed("open its file"))?;
         let backend = FileBackend::new(file).map_err(failed("open its file"))?;
         let engine = RedbEngine::with_backend(backend, cache_bytes)?;
@@ -251,7 +252,7 @@ fn append(table: &mut Table<'_, u128, &'static [u8]>, puts: &[(Revision, Record)
         match cursor.insert_before(place_of(*at), record.stored()) {
             Ok(()) => count += 1,
             Err(CursorError::UnorderedKey) => break,
-            Err(error) => return Err(EngineError::new("write a record", error)),
+            Err(error) => return Err(failed("write a record")(error)),
         }
     }
     cursor.close().map_err(failed("write a record"))?;
@@ -267,8 +268,24 @@ fn revision_at(place: u128) -> Revision {
     Revision { main: (place >> 32) as i64, sub: place as u32 }
 }
 
-fn failed<X: std::fmt::Display>(action: &'static str) -> impl FnOnce(X) -> EngineError {
-    move |error| EngineError::new(action, error)
+fn failed<X: Into<redb::Error>>(action: &'static str) -> impl FnOnce(X) -> EngineError {
+    move |error| {
+        let error = error.into();
+        if is_refusal(&error) { EngineError::refused(action, error) } else { EngineError::new(action, error) }
+    }
+}
+
+/// Whether it says nothing of what is stored: the system did not let it be read or written.
+fn is_refusal(error: &redb::Error) -> bool {
+    match error {
+        // A file that ends too early, or has what can't be in it.
+        redb::Error::Io(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        ),
+        redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen => true,
+        _ => false,
+    }
 }
 
 /// A backend whose length is known outside.

@@ -140,12 +140,25 @@ pub trait Engine {
 pub struct EngineError {
     action: &'static str,
     reason: String,
+    refused: bool,
 }
 
 impl EngineError {
     /// `action` completes "the storage engine could not ...".
     pub fn new(action: &'static str, reason: impl fmt::Display) -> EngineError {
-        EngineError { action, reason: reason.to_string() }
+        EngineError { action, reason: reason.to_string(), refused: false }
+    }
+
+    /// The same, where the system refused something: what the engine holds may be whole.
+    pub fn refused(action: &'static str, reason: impl fmt::Display) -> EngineError {
+        EngineError { refused: true, ..EngineError::new(action, reason) }
+    }
+
+    /// Whether the system refused to read or to write. The same engine may be opened again later, with all that it
+    /// held; else what it holds can't be trusted.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.refused
     }
 }
 

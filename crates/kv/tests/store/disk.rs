@@ -1,86 +1,33 @@
 //! redb on a disk that loses what was not synced, and on one that flips bits.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
 
 use bowline_kv::store::*;
-use bowline_node::raft::Index;
+use bowline_node::raft::{Index, Random};
+use bowline_storage::{Crash, Disk, Injection, Operation, SimDisk, SimFile};
 use proptest::prelude::*;
-use redb::StorageBackend;
 
 use crate::bench::*;
 
-/// What is on the disk, and what was written since the last sync.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct State {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    unsynced: Vec<(u64, Vec<u8>)>,
+const FILE: &str = "state.redb";
+
+/// The engine on a disk, which is made if it isn't there.
+pub(crate) fn engine(disk: &SimDisk, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
+    RedbEngine::with_backend(OnDisk::new(file(disk)), cache_bytes)
 }
 
-impl State {
-    /// The disk after a loss of power: of what was not synced, anything may have reached it.
-    pub(crate) fn after_crash(mut self, survives: impl Fn(usize) -> bool) -> Disk {
-        for (place, (offset, data)) in self.unsynced.iter().enumerate() {
-            let (start, end) = (*offset as usize, *offset as usize + data.len());
-            if survives(place) {
-                self.durable.resize(self.durable.len().max(end), 0);
-                self.durable[start..end].copy_from_slice(data);
-            }
-        }
-        self.durable.resize(self.durable.len().max(self.current.len()), 0);
-        Disk(Arc::new(Mutex::new(State { current: self.durable.clone(), durable: self.durable, unsynced: vec![] })))
-    }
+/// Its file.
+pub(crate) fn file(disk: &SimDisk) -> SimFile {
+    disk.open(FILE).unwrap_or_else(|_| {
+        let file = disk.create(FILE).expect("the disk takes it");
+        disk.sync_dir("").expect("the disk works");
+        file
+    })
 }
 
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk(Arc<Mutex<State>>);
-
-impl Disk {
-    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().expect("nobody panics with it")
-    }
-
-    pub(crate) fn engine(&self) -> Result<RedbEngine, EngineError> {
-        RedbEngine::with_backend(self.clone(), 1 << 20)
-    }
-
-    pub(crate) fn store(&self) -> Result<Store<RedbEngine>, EngineError> {
-        Store::open(self.engine()?)
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.state().current.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
-        let found = state.current.get(offset as usize..offset as usize + out.len());
-        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.state().current.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state();
-        state.durable = state.current.clone();
-        state.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.state();
-        state.current[offset as usize..offset as usize + data.len()].copy_from_slice(data);
-        state.unsynced.push((offset, data.to_vec()));
-        Ok(())
-    }
+/// The store in it.
+pub(crate) fn open(disk: &SimDisk, cache_bytes: usize) -> Result<Store<RedbEngine>, EngineError> {
+    Store::open(engine(disk, cache_bytes)?)
 }
 
 /// Applies so many entries behind those that were applied, each on one of a few keys.
@@ -103,10 +50,13 @@ proptest! {
 
     #[test]
     fn a_crash_leaves_the_state_of_a_checkpoint_whole(
-        rounds in prop::collection::vec((1..60_u64, any::<bool>(), any::<bool>()), 1..6), mask: u64,
+        rounds in prop::collection::vec((1..60_u64, any::<bool>(), any::<bool>()), 1..6),
+        kind in prop::sample::select(&Crash::ALL[..]), seed: u64, small: bool,
     ) {
-        let disk = Disk::default();
-        let mut store = disk.store().expect("it is new");
+        let disk = SimDisk::new();
+        // With a small cache, much is written before anybody syncs.
+        let cache = if small { 16 << 10 } else { 1 << 20 };
+        let mut store = open(&disk, cache).expect("it is new");
         let mut safe = (Index(0), store.hash_kv(0));
         for (entries, checkpoint, scrub) in rounds {
             apply(&mut store, entries);
@@ -119,8 +69,8 @@ proptest! {
             }
         }
         let (end, hash) = (store.applied(), store.hash_kv(0));
-        let crashed = disk.state().clone().after_crash(|place| mask >> (place % 64) & 1 == 1);
-        let mut again = crashed.store().expect("a crash damages nothing");
+        let crashed = disk.crash(kind, &mut Random::new(seed));
+        let mut again = open(&crashed, cache).expect("a crash damages nothing");
         prop_assert_eq!((again.applied(), again.hash_kv(0)), safe);
         // The log is fed again from there.
         let entries = end.0 - again.applied().0;
@@ -131,22 +81,24 @@ proptest! {
 
 #[test]
 fn a_flipped_bit_is_found_or_harmless() {
-    let disk = Disk::default();
-    let mut store = disk.store().expect("it is new");
+    let disk = SimDisk::new();
+    let mut store = open(&disk, 1 << 20).expect("it is new");
     apply(&mut store, 3000);
     store.checkpoint().expect("the disk works");
     let (revision, hash) = (store.revision(), store.hash_kv(0));
     drop(store);
-    let image = disk.state().current.clone();
+    let image = disk.content(FILE).expect("it is there");
     let (mut found, mut harmless) = (0, 0);
     for place in (0..image.len()).step_by(image.len() / 150) {
-        let mut damaged = image.clone();
-        damaged[place] ^= 0x10;
-        let state = State { durable: damaged.clone(), current: damaged, unsynced: vec![] };
-        let disk = Disk(Arc::new(Mutex::new(state)));
-        let opened = catch_unwind(AssertUnwindSafe(|| disk.store())).unwrap_or_else(|_| panic!("byte {place} panics"));
-        match opened {
-            Err(_) => found += 1,
+        let disk = SimDisk::new();
+        disk.put(FILE, image.clone());
+        disk.damage(FILE, |bytes| bytes[place] ^= 0x10);
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&disk, 1 << 20)));
+        match opened.unwrap_or_else(|_| panic!("byte {place} panics")) {
+            Err(error) => {
+                assert!(!error.is_refusal(), "byte {place} is taken for a disk that can't be read now: {error}");
+                found += 1;
+            }
             Ok(store) => {
                 assert_eq!((store.revision(), store.hash_kv(0)), (revision, hash), "byte {place} is believed");
                 harmless += 1;
@@ -158,8 +110,8 @@ fn a_flipped_bit_is_found_or_harmless() {
 
 #[test]
 fn a_label_is_kept_with_the_checkpoint_that_it_came_with() {
-    let disk = Disk::default();
-    let mut store = disk.store().expect("it is new");
+    let disk = SimDisk::new();
+    let mut store = open(&disk, 1 << 20).expect("it is new");
     assert_eq!(store.engine().label().expect("it can be read"), "");
     apply(&mut store, 10);
     store.checkpoint_with(Some(b"at 10")).expect("the disk works");
@@ -168,7 +120,23 @@ fn a_label_is_kept_with_the_checkpoint_that_it_came_with() {
     store.checkpoint().expect("the disk works");
     apply(&mut store, 10);
     store.flush().expect("the disk works");
-    let crashed = disk.state().clone().after_crash(|_| false).store().expect("a crash damages nothing");
+    let crashed = open(&disk.crash(Crash::KeepNone, &mut Random::new(0)), 1 << 20).expect("a crash damages nothing");
     assert_eq!(crashed.engine().label().expect("it can be read"), "at 10");
     assert_eq!(crashed.applied(), Index(25), "entries that are no commands count too");
+}
+
+#[test]
+fn a_disk_that_refuses_is_not_taken_for_damage() {
+    let disk = SimDisk::new();
+    let mut store = open(&disk, 1 << 20).expect("it is new");
+    apply(&mut store, 100);
+    store.checkpoint().expect("the disk works");
+    let hash = store.hash_kv(0);
+    for (operation, skip) in [Operation::Read, Operation::Write, Operation::Sync].into_iter().zip([3, 0, 0]) {
+        let disk = disk.fork();
+        disk.inject(Injection::Fail { operation, skip });
+        let error = open(&disk, 1 << 20).expect_err("it can't be opened");
+        assert!(error.is_refusal(), "{operation:?}: {error}");
+        assert_eq!(open(&disk, 1 << 20).expect("nothing is lost").hash_kv(0), hash);
+    }
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline_kv::store::*;
-use bowline_node::raft::Index;
+use bowline_node::raft::{Index, Random};
+use bowline_storage::{Crash, SimDisk, SimFile};
 use proptest::prelude::*;
 use redb::StorageBackend;
 
 use crate::bench::everything;
-use crate::disk::{Disk, apply};
+use crate::disk::{apply, engine, file, open};
+
+const CACHE_BYTES: usize = 1 << 20;
 
 const BOUND: usize = 1 << 20;
 
@@ -91,16 +94,17 @@ proptest! {
 
     #[test]
     fn a_rewritten_store_is_the_same_in_redb_and_a_crash_leaves_all_or_nothing(
-        first in 0..400_u64, bytes in 200..3_000_usize, betweens in betweens(), mask: u64,
+        first in 0..400_u64, bytes in 200..3_000_usize, betweens in betweens(),
+        kind in prop::sample::select(&Crash::ALL[..]), seed: u64,
     ) {
-        let (old, new) = (Disk::default(), Disk::default());
-        let mut store = old.store().expect("it is new");
+        let (old, new) = (SimDisk::new(), SimDisk::new());
+        let mut store = open(&old, CACHE_BYTES).expect("it is new");
         apply(&mut store, first);
         store.checkpoint_with(Some(b"whose it is")).expect("the disk works");
         let done = Cell::new(0);
-        rewrite(&mut store, new.engine().expect("it is new"), bytes, &betweens, |whole| {
-            let survives = |place: usize| mask >> (place % 64) & 1 == 1;
-            let engine = new.state().clone().after_crash(survives).engine().expect("a crash damages nothing");
+        rewrite(&mut store, engine(&new, CACHE_BYTES).expect("it is new"), bytes, &betweens, |whole| {
+            let crashed = new.crash(kind, &mut Random::new(seed));
+            let engine = engine(&crashed, CACHE_BYTES).expect("a crash damages nothing");
             let label = engine.label().expect("it can be read");
             assert_eq!(&label[..], if whole { &b"whose it is"[..] } else { b"" }, "nobody takes a half for whole");
             if whole {
@@ -116,7 +120,7 @@ proptest! {
         prop_assert_eq!(done.get(), 1);
         let (flushed, hash) = (store.checkpoint().expect("the disk works"), store.hash_kv(0));
         drop(store);
-        let again = new.store().expect("it is whole");
+        let again = open(&new, CACHE_BYTES).expect("it is whole");
         prop_assert_eq!((again.applied(), again.hash_kv(0)), (flushed, hash));
     }
 }
@@ -166,7 +170,7 @@ fn a_rewrite_that_is_forgotten_or_is_of_another_store_comes_to_nothing() {
 
 /// A disk that fails when so many bytes are written.
 #[derive(Debug)]
-struct Narrow(Disk, Arc<AtomicU64>);
+struct Narrow(OnDisk<SimFile>, Arc<AtomicU64>);
 
 impl StorageBackend for Narrow {
     fn len(&self) -> io::Result<u64> {
@@ -190,13 +194,13 @@ impl StorageBackend for Narrow {
 
 #[test]
 fn a_new_engine_whose_disk_is_full_harms_nothing() {
-    let mut store = Disk::default().store().expect("it is new");
+    let mut store = open(&SimDisk::new(), CACHE_BYTES).expect("it is new");
     apply(&mut store, 2_000);
     store.checkpoint().expect("the disk works");
     let mut failed = 0;
     for room in (0..3_000_000).step_by(200_000) {
         let before = seen(&store);
-        let narrow = Narrow(Disk::default(), Arc::new(AtomicU64::new(u64::MAX)));
+        let narrow = Narrow(OnDisk::new(file(&SimDisk::new())), Arc::new(AtomicU64::new(u64::MAX)));
         let left = Arc::clone(&narrow.1);
         let mut rewrite =
             store.begin_rewrite(RedbEngine::with_backend(narrow, 0).expect("it is new"), BOUND).expect("it works");

@@ -158,6 +158,10 @@ impl File for RealFile {
         self.file.write_all_at(data, offset).map_err(|error| self.refused("write", &error))
     }
 
+    fn set_size(&mut self, bytes: u64) -> Result<(), DiskError> {
+        self.file.set_len(bytes).map_err(|error| self.refused("resize", &error))
+    }
+
     fn sync_data(&mut self) -> Result<(), DiskError> {
         self.file.sync_data().map_err(|error| self.refused("sync", &error))
     }

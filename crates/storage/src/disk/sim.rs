@@ -133,13 +133,42 @@ struct Planned {
 struct Inode {
     now: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
-    pending: Vec<Arc<Written>>,
+    pending: Vec<Arc<Change>>,
 }
 
+/// What was done to a file and is not synced.
 #[derive(Debug)]
-struct Written {
-    offset: u64,
-    data: Vec<u8>,
+enum Change {
+    Write { offset: u64, data: Vec<u8> },
+    Resize { bytes: usize },
+}
+
+impl Change {
+    /// How many parts of it survive each by itself.
+    fn parts(&self) -> usize {
+        match self {
+            Change::Write { offset, data } => pieces(*offset, data).count(),
+            Change::Resize { .. } => 1,
+        }
+    }
+
+    /// Does those parts of it that are wanted.
+    fn apply(&self, bytes: &mut Arc<Vec<u8>>, mut wanted: impl FnMut(usize) -> bool) {
+        match self {
+            Change::Write { offset, data } => {
+                for (at, (offset, piece)) in pieces(*offset, data).enumerate() {
+                    if wanted(at) {
+                        overwrite(Arc::make_mut(bytes), offset, piece);
+                    }
+                }
+            }
+            Change::Resize { bytes: size } => {
+                if wanted(0) {
+                    Arc::make_mut(bytes).resize(*size, 0);
+                }
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -179,9 +208,8 @@ fn folder_of(path: &str) -> &str {
 }
 
 /// Cuts a write where sectors begin.
-fn pieces(written: &Written) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut offset = written.offset;
-    let mut rest = written.data.as_slice();
+fn pieces(mut offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut rest = data;
     std::iter::from_fn(move || {
         let room = SECTOR - usize::try_from(offset % SECTOR as u64).expect("a sector is small");
         let (piece, after) = rest.split_at(room.min(rest.len()));
@@ -239,6 +267,10 @@ impl State {
         self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.now.len() as u64).sum()
     }
 
+    fn free(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+
     fn inode(&mut self, inode: u64, verb: &'static str, path: &str) -> Result<&mut Inode, DiskError> {
         self.inodes.get_mut(&inode).ok_or_else(|| error(verb, path, DiskErrorKind::Io, "the file was removed"))
     }
@@ -294,13 +326,8 @@ impl SimDisk {
         for (number, inode) in &state.inodes {
             let mut bytes = Arc::clone(&inode.durable);
             for written in &inode.pending {
-                let sectors = pieces(written).count();
-                let keep = chooser.begin_write(sectors);
-                for (at, (offset, piece)) in pieces(written).enumerate() {
-                    if keep.sector(at, &mut chooser) {
-                        overwrite(Arc::make_mut(&mut bytes), offset, piece);
-                    }
-                }
+                let keep = chooser.begin_write(written.parts());
+                written.apply(&mut bytes, |at| keep.sector(at, &mut chooser));
             }
             if names.values().any(|named| named == number) {
                 survivors.insert(*number, Inode { now: Arc::clone(&bytes), durable: bytes, pending: Vec::new() });
@@ -328,6 +355,12 @@ impl SimDisk {
     #[must_use]
     pub fn used(&self) -> u64 {
         self.state().used()
+    }
+
+    /// Bytes that it still takes; [`u64::MAX`] without a bound.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.state().free()
     }
 
     /// Plans something that shall go wrong.
@@ -626,15 +659,29 @@ impl File for SimFile {
         };
         let size = state.inode(self.inode, "write", &self.path)?.now.len() as u64;
         let growth = (offset + data.len() as u64).saturating_sub(size);
-        let free = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        let free = state.free();
         let fits = growth <= free;
         // A full disk takes what it can.
         let cut = data.len() as u64 - if fits { 0 } else { (growth - free).min(data.len() as u64) };
         let data = data[..usize::try_from(cut).expect("it is within the data")].to_vec();
         let inode = state.inode(self.inode, "write", &self.path)?;
         overwrite(Arc::make_mut(&mut inode.now), offset, &data);
-        inode.pending.push(Arc::new(Written { offset, data }));
+        inode.pending.push(Arc::new(Change::Write { offset, data }));
         if fits { Ok(()) } else { Err(error("write", &self.path, DiskErrorKind::NoSpace, "no space left")) }
+    }
+
+    fn set_size(&mut self, bytes: u64) -> Result<(), DiskError> {
+        let mut state = self.state();
+        state.attempt(Operation::Write, "resize", &self.path)?;
+        let size = state.inode(self.inode, "resize", &self.path)?.now.len() as u64;
+        if bytes.saturating_sub(size) > state.free() {
+            return Err(error("resize", &self.path, DiskErrorKind::NoSpace, "no space left"));
+        }
+        let bytes = usize::try_from(bytes).expect("a simulated file fits into memory");
+        let inode = state.inode(self.inode, "resize", &self.path)?;
+        Arc::make_mut(&mut inode.now).resize(bytes, 0);
+        inode.pending.push(Arc::new(Change::Resize { bytes }));
+        Ok(())
     }
 
     fn sync_data(&mut self) -> Result<(), DiskError> {
@@ -651,9 +698,12 @@ impl File for SimFile {
             _ => {}
         }
         let inode = state.inode(self.inode, "sync", &self.path)?;
-        let durable = Arc::make_mut(&mut inode.durable);
-        for written in inode.pending.drain(..) {
-            overwrite(durable, written.offset, &written.data);
+        for change in inode.pending.drain(..) {
+            match &*change {
+                // As one piece: nothing of it is lost.
+                Change::Write { offset, data } => overwrite(Arc::make_mut(&mut inode.durable), *offset, data),
+                resize @ Change::Resize { .. } => resize.apply(&mut inode.durable, |_| true),
+            }
         }
         Ok(())
     }
