@@ -254,6 +254,8 @@ museum! {
     SuffixResurrected = "36",
     /// What an earlier life of a segment's file has left is read as if it belonged to this one.
     RecordWithoutPlace = "39",
+    /// The log is cut though the state that holds its entries is not synced.
+    StateNotSynced = "D1",
     /// A replica whose disk was lost starts from nothing under its old name (RethinkDB#5289).
     WipedKeepsItsName = "51",
 }

@@ -87,6 +87,10 @@ probes! {
     OldImageNoticed: "a replica heard that its peers remember more than its disk",
     Repaired: "a replica was repaired whose disk had lost entries",
     Recalled: "the state itself knew what became of a write",
+    StateBehindLog: "a state was found in its file, behind the end of its log",
+    StateCheckpointed: "a state was made durable in its file, and the log before it could go",
+    StateDamaged: "a state's file was found damaged",
+    StateFetched: "a state came from a leader in place of one that was damaged or gone",
 }
 
 /// Turns counting on or off, for all threads.

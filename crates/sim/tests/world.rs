@@ -46,6 +46,23 @@ fn what_was_found_once_stays_fixed() {
     }
 }
 
+/// In a part of the worlds the state is in redb on the simulated disk: it is made durable before the log is cut, found
+/// again, and the same run all over again gives the same bytes in the same order.
+#[test]
+fn states_in_files_outlive_crashes_and_runs_are_the_same_twice() {
+    let mut coverage = Coverage::default();
+    let kept = (1..).map(Plan::drawn).filter(Plan::has_kept_states).take(6);
+    for plan in kept {
+        assert!(plan.has_stores(), "seed {}", plan.seed);
+        let outcome = flawless(plan.seed);
+        assert_eq!(run(&plan, None), outcome, "seed {}", plan.seed);
+        coverage.add(&outcome.coverage);
+    }
+    for probe in [Probe::StateCheckpointed, Probe::StateBehindLog] {
+        assert!(coverage.probes[probe as usize] > 0, "{} never", probe.title());
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_world_told_or_untold() {
     for seed in [3, 17, 40] {
@@ -148,7 +165,13 @@ fn a_disk_that_is_restored_from_an_old_copy_is_found() {
 
 #[test]
 fn a_stranger_that_is_taken_for_a_member_is_found() {
-    assert_eq!(broken_by(Sabotage::TrustedStrangers, 200), Rule::StrangersChangeNothing);
+    // What a stranger has been believed may also show as something else, and first: a cluster that elects nobody.
+    let broken = |seed: u64| {
+        let mut plan = Plan::drawn(seed);
+        (plan.sabotage, plan.watched) = (Some(Sabotage::TrustedStrangers), false);
+        run(&plan, None).violation.map(|violation| violation.rule)
+    };
+    assert!((1..=200).any(|seed| broken(seed) == Some(Rule::StrangersChangeNothing)));
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn a_flipped_bit_is_found_or_harmless() {
     drop(store);
     let image = disk.content(FILE).expect("it is there");
     let (mut found, mut harmless) = (0, 0);
-    for place in (0..image.len()).step_by(image.len() / 150) {
+    for place in (0..image.len()).step_by(image.len() / 1_000) {
         let disk = SimDisk::new();
         disk.put(FILE, image.clone());
         disk.damage(FILE, |bytes| bytes[place] ^= 0x10);

@@ -253,6 +253,16 @@ impl Clients {
         Err((Rule::StatesAreEqual, what))
     }
 
+    /// A replica starts with a state, or makes one durable: it is what the log makes of nothing (I16).
+    pub(crate) fn judge_state(&self, machine: &Machine) -> Result<(), String> {
+        match &self.store {
+            Some(store) if !machine.is_replayed_by(&store.replay) => {
+                Err(format!("its state up to {} is not what the log makes of nothing", machine.applied()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The first replica to apply a command tells what it did.
     pub(crate) fn took_effect(&mut self, applied: &Applied, oracle: &mut Oracle) -> Judged {
         let Some(op) = self.ops.get(usize::try_from(applied.op).unwrap_or(usize::MAX)) else {

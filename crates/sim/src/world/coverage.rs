@@ -75,7 +75,7 @@ faults! {
     LostWrites: "D1", "unsynced writes lost in a crash",
     TornWrite: "D2", "write torn in a crash",
     RottenLog: "D3/D4", "bit rot in the log, found at the start",
-    RottenSnapshot: "D5", "bit rot in a stored snapshot, found at the start",
+    RottenSnapshot: "D5", "bit rot in a stored snapshot or state, found at the start",
     RottenVote: "D6", "bit rot in term and vote, or in the identity",
     SyncError: "D9", "sync failed, process stopped",
     DiskFull: "D10", "disk full, writes refused until there is room",

@@ -7,16 +7,22 @@
 
 mod durable;
 mod folder;
+mod states;
 
 use std::collections::VecDeque;
 
 use bowline_node::{RecoveredNode, StoredSnapshot};
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Write};
 use bowline_storage::Options;
 
 use crate::world::dice::Dice;
+use crate::world::machine::Machine;
+use crate::world::replica::KeptNode;
 use durable::Durable;
 use folder::{Folder, Found, Trouble, brief};
+
+pub(crate) use states::{NewState, States};
 
 /// One step of the stream.
 #[derive(Clone, Debug)]
@@ -26,6 +32,21 @@ pub(crate) enum Item {
     Write(PersistId, Write),
     /// A snapshot of the own state machine is durable.
     Compact(SnapshotHeader),
+}
+
+/// What a process starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) found: RecoveredNode,
+    /// Its state, if that is in a file.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// The state of a process that keeps it in a file.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) machine: Machine,
+    pub(crate) states: States,
 }
 
 /// What a sync has made durable.
@@ -70,6 +91,8 @@ pub(crate) struct Disk {
     taken: usize,
     /// A snapshot of the own state machine that is being stored, beside the stream.
     storing: VecDeque<StoredSnapshot>,
+    /// Up to where the file of the state was last made durable, if there is one.
+    kept: Option<Index>,
     /// What the next start will find, if that is known.
     expected: Option<Recovered>,
     losses: u32,
@@ -78,16 +101,17 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// The disk of a new member; `founders` as in [`bowline_storage::create`].
-    pub(crate) fn new(replica: NodeId, founders: Option<Membership>, options: &Options) -> Disk {
+    /// The disk of a new member; `founders` as in [`bowline_storage::create`]; `keeps`: the state is there too.
+    pub(crate) fn new(replica: NodeId, founders: Option<Membership>, options: &Options, keeps: bool) -> Disk {
         let base = founders.clone().map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
         Disk {
             durable: Durable::founding(base),
-            folder: Folder::found(replica, founders, options),
+            folder: Folder::found(replica, founders, options, keeps),
             pending: VecDeque::new(),
             syncing: None,
             taken: 0,
             storing: VecDeque::new(),
+            kept: keeps.then_some(Index(0)),
             expected: None,
             losses: 0,
             trusted_rot: None,
@@ -155,28 +179,66 @@ impl Disk {
         Ended::Done(index)
     }
 
+    /// The own state becomes durable in its file: soon the log before it may go.
+    pub(crate) fn finish_keeping(&mut self, node: &mut KeptNode) -> Ended<Option<Index>> {
+        let Some(StoredSnapshot { header, .. }) = self.storing.front() else { return Ended::Done(None) };
+        // Whoever asks first keeps the engine: see the server's `apply_thread.rs`.
+        if !node.has_room() {
+            return Ended::NoSpace;
+        }
+        if let Err(error) = node.checkpoint(header) {
+            return Ended::Failed(error.to_string());
+        }
+        self.kept = Some(node.machine().applied());
+        hit(Probe::StateCheckpointed);
+        let index = self.storing.pop_front().map(|snapshot| {
+            let index = snapshot.header.position.index;
+            self.pending.push_back(Item::Compact(snapshot.header));
+            index
+        });
+        Ended::Done(index)
+    }
+
+    /// A leader's snapshot has taken the place of the state's file, durably. What was owed of the old one is not.
+    pub(crate) fn installed(&mut self, index: Index) {
+        self.kept = Some(index);
+        self.storing.clear();
+    }
+
     /// Sabotage for tests of the world: the last vote is gone.
     pub(crate) fn forget_vote(&mut self, found: &mut RecoveredNode) {
         self.durable.hard_state.voted_for = None;
         found.raft.hard_state.voted_for = None;
     }
 
-    /// The process dies, somewhere in what it was doing; `power`: and the machine with it.
+    /// The process dies, somewhere in what it was doing; `power`: and the machine with it. `state`: what it has of
+    /// its state's file, if there is one.
     ///
     /// # Errors
     /// What the next process would find is not what was promised.
-    pub(crate) fn crash(&mut self, power: bool, dice: &mut Dice) -> Result<Damage, String> {
+    pub(crate) fn crash(
+        &mut self,
+        power: bool,
+        state: Option<&mut KeptNode>,
+        dice: &mut Dice,
+    ) -> Result<Damage, String> {
         let underway: Vec<Item> = self.pending.drain(..self.syncing.take().unwrap_or(0)).collect();
         let never_begun = self.pending.len();
         self.pending.clear();
         let storing: Vec<StoredSnapshot> = self.storing.drain(..).collect();
-        self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, dice);
+        let reaches = state.as_ref().filter(|_| !storing.is_empty()).map(|node| node.machine().applied());
+        self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, state, dice);
         if power {
             self.folder.lose_power(dice);
         }
-        let mut damage = self.settle(underway, dice)?;
+        let mut damage = self.settle(underway, reaches, dice)?;
         damage.lost += never_begun;
         Ok(damage)
+    }
+
+    /// Soon nothing is done any more, in the middle of something: of the log, or of a state that arrives or is kept.
+    pub(crate) fn die_soon(&self, dice: &mut Dice) {
+        self.folder.die_soon(dice);
     }
 
     /// The next write goes wrong (D9).
@@ -185,11 +247,11 @@ impl Disk {
     }
 
     /// What was written and not synced is seen, and will never be on the disk.
-    pub(crate) fn forget_dirty(&self) {
+    pub(crate) fn forget_dirty(&mut self) {
         self.folder.forget_dirty();
     }
 
-    /// Bits flip in a segment of the log (D3, D4), a snapshot (D5), or in the identity or the copy of term and
+    /// Bits flip in a segment of the log (D3, D4), a snapshot or the state's file (D5), or in the identity or the copy of term and
     /// vote (D6), of a replica that doesn't run. Says in which file, if there is one, and what that did.
     ///
     /// # Errors
@@ -197,11 +259,11 @@ impl Disk {
     pub(crate) fn rot(&mut self, where_to: Rot, dice: &mut Dice) -> Result<Option<(String, Damage)>, String> {
         let is_meant = |path: &str| match where_to {
             Rot::Log => path.ends_with(".seg"),
-            Rot::Snapshot => path.ends_with(".snap"),
+            Rot::Snapshot => path.ends_with(".snap") || path == states::IN_USE,
             Rot::Vote => path == "hard-state" || path == "identity",
         };
         let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };
-        let damage = self.settle(Vec::new(), dice)?;
+        let damage = self.settle(Vec::new(), None, dice)?;
         Ok(Some((path, damage)))
     }
 
@@ -233,8 +295,9 @@ impl Disk {
     }
 
     /// Holds what the next start will find against what must be there: everything that was synced, and a first
-    /// part of what was under way.
-    fn settle(&mut self, underway: Vec<Item>, dice: &mut Dice) -> Result<Damage, String> {
+    /// part of what was under way. So must the state be that was last made durable, or the one that `reaches` so far
+    /// and was about to be.
+    fn settle(&mut self, underway: Vec<Item>, reaches: Option<Index>, dice: &mut Dice) -> Result<Damage, String> {
         let mut damage = Damage::default();
         let found = match self.folder.rehearse(dice)? {
             Ok(found) => found,
@@ -279,8 +342,23 @@ impl Disk {
             return Err(format!("it holds {}, and was told {:?}", brief(&recovered), &votes[voted..]));
         }
         self.durable.set_hard_state(recovered.hard_state);
+        self.settle_state(recovered.applied, reaches)?;
         self.expected = Some(recovered);
         Ok(damage)
+    }
+
+    /// Holds what the state reaches against what it must: all that was made durable, or a leader's snapshot in its
+    /// place, as soon as the log begins there. Bits that have flipped may leave an older one, or none; what it holds
+    /// is judged when it is taken in use.
+    fn settle_state(&mut self, found: Index, reaches: Option<Index>) -> Result<(), String> {
+        let Some(kept) = self.kept else { return Ok(()) };
+        let base = self.durable.base().index;
+        let promised = found == kept || Some(found) == reaches || (found == base && base > kept);
+        if !promised && !self.folder.damaged {
+            return Err(format!("its state holds what was applied up to {found}, and was durable up to {kept}"));
+        }
+        self.kept = Some(found);
+        Ok(())
     }
 
     /// Bits have flipped: less may be left, but then it must be known.
@@ -326,6 +404,7 @@ impl Disk {
             syncing: None,
             taken: 0,
             storing: VecDeque::new(),
+            kept: self.kept,
             expected: None,
             losses: self.losses,
             trusted_rot: None,
@@ -348,13 +427,13 @@ impl Disk {
     ///
     /// # Errors
     /// It can't start now. `Ok(Err)`: it finds something else than what is there.
-    pub(crate) fn start(&mut self, readable: bool, dice: &mut Dice) -> Result<Result<RecoveredNode, String>, String> {
+    pub(crate) fn start(&mut self, readable: bool, dice: &mut Dice) -> Result<Result<Start, String>, String> {
         if !readable {
             self.folder.fail_to_read(dice);
         }
         let opened = self.folder.open();
         self.folder.calm();
-        let mut found = opened?;
+        let (mut found, kept) = opened?;
         if let Some(expected) = &self.expected
             && *expected != found.raft
         {
@@ -367,7 +446,7 @@ impl Disk {
             bytes[(at / 8) as usize] ^= 1 << (at % 8);
             *data = bytes.into();
         }
-        Ok(Ok(found))
+        Ok(Ok(Start { found, kept }))
     }
 
     /// The process gives up after it has looked at the folder.

@@ -1,23 +1,23 @@
 //! A simulated replica's surroundings: its process, disk, clock and sockets; and the step in which
-//! it takes an input, is looked at, and has its effects carried out one by one.
+//! it takes an input and is looked at. What comes of that is in `effects.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bowline_node::{Node, NodeEffect, NodeInput, NodeMessage, Response};
-use bowline_raft::{AppendOutcome, Body, Index, Membership, NodeId, PersistId, Position, Token, Write};
+use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage};
+use bowline_raft::probe::{Probe, hit};
+use bowline_raft::{Body, ConfigError, Index, Membership, NodeId, PersistId, Position, Time, Token, Write};
 
 use crate::world::clock::{Clock, Moment};
 use crate::world::coverage::Fault;
-use crate::world::disk::{Damage, Disk, Ended, Item};
+use crate::world::disk::{Damage, Disk, Ended, Start};
 use crate::world::leader_rules::{Matches, speaker, takes_no_more_than_it_may};
 use crate::world::machine::Machine;
-use crate::world::mangle::mangled;
-use crate::world::network::size_of;
 use crate::world::oracle::{Rule, Shadow};
 use crate::world::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
 use crate::world::reduction::life_dice;
+use crate::world::replica::{KeptNode, Replica};
 use crate::world::stage::{Event, World};
-use crate::world::story::{describe, describe_response};
+use crate::world::story::describe;
 
 /// Most events that wait for a paused process: the size of its sockets' buffers.
 const MOST_BACKLOG: usize = 2_000;
@@ -40,7 +40,7 @@ pub(crate) struct Host {
     /// Counts its starts and stops: what was planned for an earlier life doesn't happen.
     pub(crate) life: u32,
     /// The running process.
-    pub(crate) node: Option<Box<Node<Machine>>>,
+    pub(crate) node: Option<Replica>,
     /// Its disk is lost for good: it never comes back.
     pub(crate) lost: bool,
     pub(crate) paused: bool,
@@ -49,8 +49,8 @@ pub(crate) struct Host {
     pub(crate) shadow: Shadow,
     pub(crate) wake_at: Moment,
     /// Messages that wait for the disk, in the order of what they wait for.
-    held: VecDeque<(PersistId, NodeId, NodeMessage)>,
-    durable: PersistId,
+    pub(crate) held: VecDeque<(PersistId, NodeId, NodeMessage)>,
+    pub(crate) durable: PersistId,
     pub(crate) tokens: BTreeMap<Token, Asker>,
     next_token: u64,
     /// It crashes after so many more effects.
@@ -75,12 +75,14 @@ pub(crate) struct Host {
     /// Its disk at an earlier time, if such a copy was made.
     pub(crate) image: Option<Box<Disk>>,
     keeps_images: bool,
+    /// Its state was found damaged or missing, and the log is of no use without it: it waits for a leader's.
+    lacks_state: bool,
 }
 
 impl Host {
     pub(crate) fn new(at: usize, founders: Option<Membership>, plan: &Plan) -> Host {
         let id = NodeId(at as u64 + 1);
-        let disk = Disk::new(id, founders, &plan.options());
+        let disk = Disk::new(id, founders, &plan.options(), plan.disk.kept);
         if plan.sabotage == Some(Sabotage::LyingDisks) {
             disk.lies();
         }
@@ -110,6 +112,7 @@ impl Host {
             matches: Matches::default(),
             image: None,
             keeps_images: plan.sabotage == Some(Sabotage::OldImages),
+            lacks_state: false,
         }
     }
 
@@ -149,6 +152,45 @@ impl Host {
     }
 }
 
+/// Of a state that is in a file.
+impl Host {
+    /// What it starts with, before it does.
+    fn looks_at_state(&mut self, start: &Start) {
+        let Some(kept) = &start.kept else { return };
+        let (recovered, applied) = (&start.found.raft, kept.machine.applied());
+        if kept.states.damaged {
+            hit(Probe::StateDamaged);
+        }
+        // Without the state under it the whole log was given up.
+        self.lacks_state = recovered.suspect.is_some() && recovered.snapshot.is_none();
+        if applied > Index(0) && recovered.entries.last().is_some_and(|last| last.index > applied) {
+            hit(Probe::StateBehindLog);
+        }
+    }
+
+    /// A leader's snapshot may have taken its state's place.
+    fn looks_at_install(&mut self) {
+        let installed = self.node.as_mut().and_then(Replica::kept).and_then(KeptNode::take_installed);
+        if let Some(index) = installed {
+            self.disk.installed(index);
+            if std::mem::take(&mut self.lacks_state) {
+                hit(Probe::StateFetched);
+            }
+        }
+    }
+}
+
+/// The process of a replica that starts.
+fn replica(config: NodeConfig, stores: bool, start: Start, now: Time) -> Result<Replica, ConfigError> {
+    if let Some(kept) = start.kept {
+        return KeptNode::new(config, kept, start.found.raft, now).map(|node| Replica::Kept(Box::new(node)));
+    }
+    let machine = Machine::new(stores);
+    #[cfg(feature = "museum")]
+    let machine = machine.carrying(config.raft.mutant);
+    Node::new(config, machine, start.found, now).map(|node| Replica::InMemory(Box::new(node)))
+}
+
 /// Life and death.
 impl World<'_> {
     /// Gives a replica's clock a rate, and what it shows at its start.
@@ -176,26 +218,27 @@ impl World<'_> {
         if it.lost || it.node.is_some() || it.stays_down {
             return;
         }
-        let Some(recovered) = self.recovered(host) else { return };
+        let Some(start) = self.recovered(host) else { return };
+        let recovered = &start.found.raft;
         let it = &mut self.hosts[host];
-        let judged = self.oracle.promises.restarted(it.id, &recovered.raft, &it.disk);
+        let judged = self.oracle.promises.restarted(it.id, recovered, &it.disk);
         let config = self.plan.config(it.id, &mut life_dice(self.plan.chance(), host, it.life), own_ways);
-        let last = recovered.raft.entries.last().map(|entry| entry.index);
-        let term = recovered.raft.hard_state.term;
-        let machine = Machine::new(self.plan.workload.stores);
-        #[cfg(feature = "museum")]
-        let machine = machine.carrying(config.raft.mutant);
-        let made = Node::new(config, machine, recovered, it.clock.shows(self.now));
+        let last = recovered.entries.last().map(|entry| entry.index);
+        let term = recovered.hard_state.term;
+        it.looks_at_state(&start);
+        let made = replica(config, self.plan.workload.stores, start, it.clock.shows(self.now));
         self.judge(judged);
         match made {
             Ok(mut node) => {
                 let judged = self.model.started(&mut node);
                 self.judge(judged);
+                let judged = self.clients.judge_state(node.machine());
+                self.judge(judged.map_err(|what| (Rule::StatesAreEqual, format!("n{} starts: {what}", host + 1))));
                 let it = &mut self.hosts[host];
                 it.life += 1;
                 it.shadow = Shadow::of(node.raft());
                 it.durable = PersistId(0);
-                it.node = Some(Box::new(node));
+                it.node = Some(node);
                 self.tell(Some(host), || match last {
                     Some(last) => format!("starts in {term} with entries up to {last}"),
                     None => format!("starts in {term} without entries"),
@@ -210,9 +253,7 @@ impl World<'_> {
     /// The process is gone at once; `power` says whether the machine went with it.
     pub(crate) fn crash(&mut self, host: usize, power: bool) {
         let it = &mut self.hosts[host];
-        if it.node.take().is_none() {
-            return;
-        }
+        let Some(mut node) = it.node.take() else { return };
         it.life += 1;
         it.paused = false;
         it.crash_in = None;
@@ -223,7 +264,7 @@ impl World<'_> {
         it.tokens.clear();
         self.leading.retain(|leader| *leader != host);
         let it = &mut self.hosts[host];
-        match it.disk.crash(power && self.plan.disk.lost_writes, &mut self.chances.disk) {
+        match it.disk.crash(power && self.plan.disk.lost_writes, node.kept(), &mut self.chances.disk) {
             Ok(damage) => {
                 self.has_crashed(host, &damage);
                 self.forget_witness(host);
@@ -418,7 +459,16 @@ impl World<'_> {
         if self.hosts[host].life != life || self.unless_paused(host, Event::Stored { host, life }).is_none() {
             return;
         }
-        let ended = self.hosts[host].disk.finish_storing();
+        let it = &mut self.hosts[host];
+        let ended = match it.node.as_mut().and_then(Replica::kept) {
+            Some(node) => {
+                if std::mem::take(&mut it.fail_sync) {
+                    it.disk.fail_soon(&mut self.chances.disk);
+                }
+                it.disk.finish_keeping(node)
+            }
+            None => it.disk.finish_storing(),
+        };
         if let Some(Some(index)) = self.unless_stuck(host, ended, Event::Stored { host, life }) {
             self.step(host, NodeInput::SnapshotStored { index });
         }
@@ -449,12 +499,19 @@ impl World<'_> {
         let mut effects = std::mem::take(&mut self.effects);
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.now), input, &mut effects);
+        if let Some(why) = node.kept().and_then(|node| node.fault().map(str::to_owned)) {
+            // Nobody is told anything that depends on it.
+            effects.clear();
+            self.effects = effects;
+            return self.stop_for(host, &why);
+        }
         let applied = node.raft().last_applied() > before;
         if node.unrestored_snapshots() > 0 {
             let what = format!("n{} has put together a snapshot that is none", host + 1);
             self.judge(Err((Rule::StatesAreEqual, what)));
         }
         let it = &mut self.hosts[host];
+        it.looks_at_install();
         if std::mem::take(&mut it.left_entries) {
             effects.retain(|effect| !is_append_reply(effect));
         }
@@ -598,153 +655,6 @@ impl World<'_> {
         if let [one, other, ..] = holders[..] {
             let what = format!("n{} and n{} both hold a lease", one + 1, other + 1);
             self.judge(Err((Rule::OneLease, what)));
-        }
-    }
-}
-
-/// Effects.
-impl World<'_> {
-    fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
-        let mut effects = effects.drain(..).peekable();
-        while let Some(effect) = effects.next() {
-            if let Some(left) = &mut self.hosts[host].crash_in {
-                if *left == 0 {
-                    self.coverage.struck(Fault::CrashInside);
-                    self.crash(host, true);
-                    self.restart_soon(host);
-                    return;
-                }
-                *left -= 1;
-            }
-            match effect {
-                NodeEffect::Persist { id, write } => self.hosts[host].disk.write(Item::Write(id, write)),
-                NodeEffect::StoreSnapshot { snapshot } => {
-                    let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
-                        if *header == snapshot.header);
-                    self.tell(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
-                    if !of_the_stream {
-                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
-                        let judged = judged.and_then(|()| self.clients.judge_snapshot(&snapshot));
-                        self.judge(judged);
-                    }
-                    if of_the_stream {
-                        self.hosts[host].disk.write(Item::File(snapshot));
-                    } else {
-                        self.hosts[host].disk.start_storing(snapshot);
-                        let plan = &self.plan.disk;
-                        let span = self.chances.disk.between(plan.sync_low, plan.sync_high * 4);
-                        let life = self.hosts[host].life;
-                        self.queue.push(self.now + span, Event::Stored { host, life });
-                    }
-                }
-                NodeEffect::Send { to, message, after } => {
-                    let durable = self.hosts[host].durable;
-                    match after.filter(|after| *after > durable) {
-                        Some(after) if self.plan.sabotage != Some(Sabotage::HastyMessages) => {
-                            self.hosts[host].held.push_back((after, to, message));
-                        }
-                        _ => self.send(host, to, message),
-                    }
-                }
-                NodeEffect::Respond { token, response } => self.respond(host, token, response),
-                NodeEffect::Halt { fault } => {
-                    self.judge(Err((Rule::NoReplicaHalts, format!("n{} halts: {fault}", host + 1))));
-                }
-            }
-        }
-    }
-
-    fn respond(&mut self, host: usize, token: Token, response: Response) {
-        match self.hosts[host].tokens.remove(&token) {
-            Some(Asker::Client { op, attempt, known }) => self.replied(host, op, attempt, known, response),
-            Some(Asker::Operator) => {
-                self.tell(Some(host), || format!("tells the operator: {}", describe_response(&response)));
-            }
-            None => {
-                let what = format!("n{} answers a request that is not open", host + 1);
-                self.judge(Err((Rule::EveryRequestEndsOnce, what)));
-            }
-        }
-    }
-
-    /// A message leaves a replica.
-    fn send(&mut self, from: usize, to: NodeId, message: NodeMessage) {
-        if let NodeMessage::Raft(message) = &message {
-            let it = &self.hosts[from];
-            let judged = self.oracle.promises.sent(it.id, to, message, &it.disk);
-            self.judge(judged);
-            self.judge_claims(from, to, message);
-        }
-        let to = to.0 as usize - 1;
-        if to >= self.hosts.len() || self.keeps_apart(from, to) {
-            return;
-        }
-        let fate = self.network.send(self.now, from, to, size_of(&message), &mut self.chances.network);
-        if let Some(camera) = &mut self.camera {
-            camera.sent(self.now, from, to, &message, &fate);
-        }
-        if fate.lost {
-            if !fate.cut {
-                self.coverage.struck(Fault::Drop);
-            }
-            self.tell(Some(from), || format!("-x n{} {}", to + 1, describe(&message)));
-            return;
-        }
-        for (struck, fault) in [(fate.slow, Fault::Slow), (fate.overtaken, Fault::Reorder)] {
-            if struck {
-                self.coverage.struck(fault);
-            }
-        }
-        for (at, fault) in [(fate.copy, Fault::Duplicate), (fate.replay, Fault::Replay)] {
-            if let Some(at) = at {
-                self.coverage.struck(fault);
-                self.queue.push(at, Event::Message { from, to, message: message.clone() });
-            }
-        }
-        if fate.mangled {
-            self.coverage.struck(Fault::Mangle);
-            let copy = mangled(&message, &mut self.chances.network);
-            self.queue.push(fate.at, Event::Message { from, to, message: copy });
-        }
-        self.queue.push(fate.at, Event::Message { from, to, message });
-    }
-
-    /// What a message claims is true of the sender, and of the leader that it answers.
-    fn judge_claims(&mut self, from: usize, to: NodeId, message: &bowline_raft::Message) {
-        let Some(node) = &self.hosts[from].node else { return };
-        let judged = match &message.body {
-            Body::AppendEntries(append) if append.commit_index > node.raft().commit_index() => {
-                let what = format!("n{} tells {to} that {} is committed", from + 1, append.commit_index);
-                Err((Rule::CommitIsNotOverstated, what))
-            }
-            Body::AppendEntriesReply(reply) => match reply.outcome {
-                AppendOutcome::Accepted { match_index } => self.matches_leader(from, to, message.term, match_index),
-                AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => Ok(()),
-            },
-            _ => Ok(()),
-        };
-        self.judge(judged);
-    }
-
-    /// I9: an acknowledged entry is the leader's own, on the follower's disk.
-    fn matches_leader(
-        &self,
-        from: usize,
-        to: NodeId,
-        term: bowline_raft::Term,
-        index: Index,
-    ) -> Result<(), (Rule, String)> {
-        let (disk, leader) = (&self.hosts[from].disk, self.hosts.get(to.0 as usize - 1));
-        let Some(raft) = leader.and_then(|it| it.node.as_ref()).map(|node| node.raft()) else { return Ok(()) };
-        if !raft.is_leader() || raft.term() != term || disk.hard_state().term > term {
-            return Ok(());
-        }
-        match (disk.term_at(index), raft.log().term_at(index)) {
-            (Some(held), Some(led)) if held != led => {
-                let what = format!("n{} acknowledges {index}@{} where {to} has {index}@{}", from + 1, held.0, led.0);
-                Err((Rule::AcknowledgedIsDurable, what))
-            }
-            _ => Ok(()),
         }
     }
 }

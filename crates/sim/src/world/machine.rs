@@ -1,12 +1,13 @@
 //! The state machine of the simulated replicas: one of the production ones (the map of the LAN face, the
-//! multi-version store of the service face), with a witness at its side.
+//! multi-version store of the service face, in memory or in a file), with a witness at its side.
 
 use std::cell::RefCell;
 
-use bowline_kv::store::{KvError, MemoryEngine, Store, encode_reply};
+use bowline_kv::store::{Engine, EngineError, HashKv, KvError, MemoryEngine, RedbEngine, Store, encode_reply};
 use bowline_kv::{Command, Map, Query};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
-use bowline_raft::Index;
+use bowline_raft::{Index, SnapshotHeader};
+use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
 use crate::world::oracle::{digest, mix};
@@ -27,12 +28,16 @@ pub(crate) struct Applied {
 
 /// Records that a step of removing old revisions looks at, as a server does between two rounds.
 const SCRUB_BUDGET: usize = 8;
+/// After so many entries a store in a file hands over what waits, though it is little.
+const FLUSH_EVERY: u64 = 16;
 
 /// A production state machine.
 #[derive(Debug)]
 enum State {
     Map(Map),
     Store(Box<Store<MemoryEngine>>),
+    /// The same in a file.
+    Kept(Box<Store<RedbEngine>>),
 }
 
 /// The production state with a running digest of how it came about.
@@ -41,6 +46,8 @@ pub(crate) struct Machine {
     state: State,
     last: u64,
     digest: u64,
+    /// The disk has room for what a store in a file may write.
+    room: bool,
     /// A bug for the museum: its snapshots leave out what was applied already.
     #[cfg(feature = "museum")]
     forgets: bool,
@@ -63,10 +70,16 @@ impl Machine {
             state,
             last,
             digest,
+            room: true,
             #[cfg(feature = "museum")]
             forgets: false,
             news: RefCell::default(),
         }
+    }
+
+    /// A store in a file, as of its last checkpoint: what was applied until then, and how that came about.
+    pub(crate) fn kept(store: Store<RedbEngine>, last: u64, digest: u64) -> Machine {
+        Machine::at(State::Kept(Box::new(store)), last, digest)
     }
 
     /// With the museum's bug of the state machine, if this is it.
@@ -79,18 +92,27 @@ impl Machine {
     pub(crate) fn is_same_as(&self, other: &Machine) -> bool {
         match (&self.state, &other.state) {
             (State::Map(map), State::Map(other)) => map == other,
-            (State::Store(store), State::Store(other)) => {
-                store.hash_kv(0).is_ok() && store.hash_kv(0) == other.hash_kv(0)
-            }
-            _ => false,
+            (State::Map(_), _) | (_, State::Map(_)) => false,
+            _ => self.hash().is_some() && self.hash() == other.hash(),
+        }
+    }
+
+    /// The checksum of a store's whole history.
+    fn hash(&self) -> Option<HashKv> {
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => store.hash_kv(0).ok(),
+            State::Kept(store) => store.hash_kv(0).ok(),
         }
     }
 
     /// Whether a state is what the commands up to its own last one make of nothing (I16): `replay` has applied all
     /// of them, and more. Both must have given up the same old revisions for that to be compared.
     pub(crate) fn is_replayed_by(&self, replay: &Store<MemoryEngine>) -> bool {
-        let State::Store(store) = &self.state else { return true };
-        let Ok(own) = store.hash_kv(0) else { return false };
+        if matches!(self.state, State::Map(_)) {
+            return true;
+        }
+        let Some(own) = self.hash() else { return false };
         if own.compact_revision != replay.compacted_revision() {
             return own.compact_revision < replay.compacted_revision();
         }
@@ -108,18 +130,83 @@ impl Machine {
     }
 }
 
+/// Of a store in a file. Without one there is nothing to do.
+impl Machine {
+    /// Everything up to here was applied, as far as the store knows.
+    pub(crate) fn applied(&self) -> Index {
+        match &self.state {
+            State::Kept(store) => store.applied(),
+            _ => Index(self.last),
+        }
+    }
+
+    /// Whether what waits may be written.
+    pub(crate) fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// An entry that is no command.
+    pub(crate) fn pass_over(&mut self, index: Index) {
+        if let State::Kept(store) = &mut self.state {
+            store.pass_over(index);
+        }
+    }
+
+    /// Makes it durable with all that must be known of it at the next start.
+    pub(crate) fn checkpoint(
+        &mut self,
+        identity: Identity,
+        header: Option<&SnapshotHeader>,
+    ) -> Result<(), EngineError> {
+        let note = [self.last.to_le_bytes(), self.digest.to_le_bytes()].concat();
+        let label = Label { identity, header: header.cloned(), note };
+        match &mut self.state {
+            State::Kept(store) => store.checkpoint_with(Some(&label.encode())).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what waits, and syncs nothing.
+    #[cfg(feature = "museum")]
+    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+        match &mut self.state {
+            State::Kept(store) => store.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it can't go on, if it can't.
+    pub(crate) fn fault(&self) -> Option<&EngineError> {
+        match &self.state {
+            State::Kept(store) => store.fault(),
+            _ => None,
+        }
+    }
+}
+
+/// What a snapshot begins with: the last command and the digest after it. Then the state, with a letter for its kind.
+pub(crate) fn parts(snapshot: &[u8]) -> Result<(u64, u64, &[u8]), InvalidSnapshot> {
+    let word = |at: usize| {
+        let bytes = snapshot.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_le_bytes).ok_or_else(|| InvalidSnapshot("cut short".to_owned()))
+    };
+    Ok((word(0)?, word(8)?, &snapshot[16..]))
+}
+
 pub(crate) fn empty_store() -> Store<MemoryEngine> {
     Store::open(MemoryEngine::default()).expect("an empty memory can be read")
 }
 
-/// Applies a command of the store that follows its operation's number. Returns the operation, and what it did.
-fn apply_to_store(store: &mut Store<MemoryEngine>, index: Index, command: &[u8]) -> (u64, Bytes) {
+/// Applies a command of the store that follows its operation's number. Returns the operation, and what it did;
+/// after a fault of the engine that is nothing.
+fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> (u64, Bytes) {
     let Some((number, command)) = command.split_first_chunk() else {
         return (u64::MAX, encode_reply(&Err(KvError::Unreadable)));
     };
-    let reply = store.apply(index, command);
-    if index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
-        store.scrub(SCRUB_BUDGET).expect("a memory can be written");
+    let reply = store.apply_bytes(index, command);
+    if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
+        // The store remembers what goes wrong.
+        let _ = store.scrub(SCRUB_BUDGET);
     }
     (u64::from_le_bytes(*number), reply)
 }
@@ -161,14 +248,27 @@ impl StateMachine for Machine {
                 (op, holds, response, holds.unwrap_or(u64::MAX))
             }
             State::Store(store) => {
-                let (op, reply) = apply_to_store(store, index, command);
+                let (op, reply) = apply_to_store(store, index, command, true);
+                assert!(store.fault().is_none(), "a memory can be written");
+                let did = digest(&reply);
+                (op, None, reply, did)
+            }
+            State::Kept(store) => {
+                let (op, reply) = apply_to_store(store, index, command, self.room);
+                if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
+                    let _ = store.flush();
+                }
+                if store.fault().is_some() {
+                    // Nobody is told of it, and the state is not to be looked at any more.
+                    return reply;
+                }
                 let did = digest(&reply);
                 (op, None, reply, did)
             }
         };
         self.digest = mix(mix(mix(self.digest, index.0), op), did);
         self.last = index.0;
-        let reply = matches!(self.state, State::Store(_)).then(|| response.clone());
+        let reply = (!matches!(self.state, State::Map(_))).then(|| response.clone());
         self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, digest: self.digest });
         response
     }
@@ -177,6 +277,7 @@ impl StateMachine for Machine {
         match &self.state {
             State::Map(map) => map.query(query),
             State::Store(store) => store.query(query),
+            State::Kept(store) => store.ask_bytes(query),
         }
     }
 
@@ -184,6 +285,8 @@ impl StateMachine for Machine {
         match &self.state {
             State::Map(map) => map.recall(command, proposed_at),
             State::Store(store) => store.recall(command, proposed_at),
+            // As a server's.
+            State::Kept(_) => Recall::Forgotten,
         }
     }
 
@@ -196,6 +299,12 @@ impl StateMachine for Machine {
             State::Map(map) if self.forgets => (b'f', map.without_memory().snapshot()),
             State::Map(map) => (b'm', map.snapshot()),
             State::Store(store) => (b's', store.snapshot()),
+            State::Kept(store) => {
+                let mut out = Vec::new();
+                // What can't be written is no snapshot to anyone.
+                let written = store.dump().map(|dump| dump.write_to(&mut out));
+                (b's', if matches!(written, Ok(Ok(_))) { out.into() } else { Bytes::new() })
+            }
         };
         out.push(kind);
         out.extend_from_slice(&state);
@@ -203,12 +312,8 @@ impl StateMachine for Machine {
     }
 
     fn restore(snapshot: &[u8]) -> Result<Machine, InvalidSnapshot> {
-        let word = |at: usize| {
-            let bytes = snapshot.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(u64::from_le_bytes).ok_or_else(|| InvalidSnapshot("cut short".to_owned()))
-        };
-        let (last, digest) = (word(0)?, word(8)?);
-        let state = match &snapshot[16..] {
+        let (last, digest, state) = parts(snapshot)?;
+        let state = match state {
             #[cfg(feature = "museum")]
             [b'f', map @ ..] => State::Map(Map::restore(map)?),
             [b'm', map @ ..] => State::Map(Map::restore(map)?),

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bowline_node::{Node, Witness};
+use bowline_node::Witness;
 use bowline_raft::{NodeId, PersistId};
 
 use crate::spec::{Lockstep, Violation};
-use crate::world::machine::Machine;
 use crate::world::oracle::{Judged, Rule};
+use crate::world::replica::Replica;
 
 /// The model of the whole cluster, unless nobody watches.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ impl Model {
     ///
     /// A replica whose disk is lost never comes back under its name, so the model need not forget it:
     /// its copies counted for what was committed with them.
-    pub(crate) fn started(&self, node: &mut Node<Machine>) -> Judged {
+    pub(crate) fn started(&self, node: &mut Replica) -> Judged {
         let Some(model) = &self.0 else { return Ok(()) };
         let judged = self.locked().map_or(Ok(()), |mut model| model.started(node.raft()));
         node.set_witness(watch(Arc::clone(model)));

@@ -266,6 +266,11 @@ impl World<'_> {
             })
             .collect();
         match self.chances.nemesis.pick(&midway) {
+            // What it does with a state's file is done at once: only the disk can break it off.
+            Some(host) if self.plan.disk.kept && self.chances.nemesis.percent(60) => {
+                self.hosts[host].disk.die_soon(&mut self.chances.nemesis);
+                true
+            }
             Some(host) => {
                 self.crash(host, true);
                 self.restart_soon(host);

@@ -126,7 +126,7 @@ impl World<'_> {
         }
         if self.plan.forgets_losses() {
             self.crash(host, true);
-            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.plan.options());
+            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.plan.options(), self.plan.disk.kept);
             self.restart_soon(host);
             return true;
         }

@@ -149,6 +149,8 @@ pub(crate) struct DiskPlan {
     /// A sync may cover a part only of what was written.
     pub(crate) partial: bool,
     pub(crate) lost_writes: bool,
+    /// The state is in redb on the disk, and not in memory.
+    pub(crate) kept: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -184,9 +186,10 @@ impl Plan {
         let mut settings = Settings::drawn(&mut dice, clocks);
         settings.return_check = Dice::new(seed, 10).percent(75);
         let network = NetworkPlan::drawn(&mut dice, &settings);
-        let disk = DiskPlan::drawn(&mut dice, &settings);
+        let mut disk = DiskPlan::drawn(&mut dice, &settings);
         let mut workload = Workload::drawn(&mut dice, &settings);
         workload.stores = Dice::new(seed, 9).percent(50);
+        disk.kept = workload.stores && Dice::new(seed, 12).percent(25);
         let mut faults = draw_faults(&mut dice, clocks, settings.election_max);
         let mut images = Dice::new(seed, 11);
         if images.percent(40) {
@@ -253,7 +256,13 @@ impl Plan {
                 tail: 1_000,
                 mangled: 0,
             },
-            disk: DiskPlan { sync_low: 500 * MICRO, sync_high: 1_500 * MICRO, partial: false, lost_writes: true },
+            disk: DiskPlan {
+                sync_low: 500 * MICRO,
+                sync_high: 1_500 * MICRO,
+                partial: false,
+                lost_writes: true,
+                kept: false,
+            },
             storage: Options::new(256 << 10, 16 << 10, 2),
             workload: Workload {
                 clients: 10,
@@ -346,6 +355,12 @@ impl Plan {
     #[must_use]
     pub fn has_stores(&self) -> bool {
         self.workload.stores
+    }
+
+    /// Whether the state is in redb on the disk, as a server's is.
+    #[must_use]
+    pub fn has_kept_states(&self) -> bool {
+        self.disk.kept
     }
 
     /// The number of clients.
@@ -519,6 +534,7 @@ impl DiskPlan {
             sync_high: low * dice.between(1, 8),
             partial: dice.percent(50),
             lost_writes: dice.percent(85),
+            kept: false,
         }
     }
 }

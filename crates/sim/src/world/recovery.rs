@@ -1,17 +1,15 @@
 //! What a process finds on its disk when it starts, and what it does if that is damaged: it never guesses. A
 //! disk that can't be read now is tried again later; one that can't be trusted at all is lost.
 
-use bowline_node::RecoveredNode;
-
 use crate::world::coverage::Fault;
-use crate::world::disk::{Damage, Ended, Rot};
+use crate::world::disk::{Damage, Ended, Rot, Start};
 use crate::world::oracle::Rule;
 use crate::world::plan::{MILLI, SECOND, Sabotage};
 use crate::world::stage::{Event, World};
 
 impl World<'_> {
     /// What a replica starts with; `None` if it can't start now, or never again.
-    pub(crate) fn recovered(&mut self, host: usize) -> Option<RecoveredNode> {
+    pub(crate) fn recovered(&mut self, host: usize) -> Option<Start> {
         let sabotage = self.plan.sabotage;
         let strikes = self.may_strike();
         let it = &mut self.hosts[host];
@@ -21,12 +19,12 @@ impl World<'_> {
         let readable = it.unreadable == 0 || !strikes;
         it.unreadable = it.unreadable.saturating_sub(1);
         match it.disk.start(readable, &mut self.chances.disk) {
-            Ok(Ok(mut found)) => {
+            Ok(Ok(mut start)) => {
                 if sabotage == Some(Sabotage::ForgottenVotes) {
-                    it.disk.forget_vote(&mut found);
+                    it.disk.forget_vote(&mut start.found);
                 }
                 it.note_image();
-                Some(found)
+                Some(start)
             }
             Ok(Err(what)) => {
                 it.disk.close();

@@ -63,6 +63,12 @@ impl Plan {
         let _ = write!(out, "\nnetwork     {:?}, clocks {:?}", network.delay, self.clocks);
         let (keys, writes, timeout) = (plural(work.keys as usize, "key"), work.write_percent, millis(work.timeout));
         let _ = write!(out, "\nclients     {keys}, {writes} % writes, patient for {timeout}, {} tries", work.tries);
+        let state = match (work.stores, self.disk.kept) {
+            (false, _) => "a map",
+            (true, false) => "a store, in memory",
+            (true, true) => "a store, in redb on the disk",
+        };
+        let _ = write!(out, "\nstate       {state}");
         let faults = self.kinds().iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>();
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
         let _ = write!(out, "\nfaults      {faults}");

@@ -6,11 +6,13 @@ use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::{Membership, NodeId, Random, Recovered, Write};
 use bowline_storage::{
     ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
-    SimDisk, SnapshotError, Snapshots, create, open,
+    SimDisk, SnapshotError, Snapshots, create, open, open_with,
 };
 
-use super::Item;
+use super::states::{self, States};
+use super::{Item, Kept};
 use crate::world::dice::Dice;
+use crate::world::replica::KeptNode;
 
 const CLUSTER: ClusterId = ClusterId(0xb0);
 /// Room that must be left on a full disk for entries to be taken, in parts of a segment.
@@ -63,6 +65,10 @@ pub(super) struct Folder {
     replica: NodeId,
     options: Options,
     opened: Option<(Log<SimDisk>, Snapshots<SimDisk>)>,
+    /// The state is in a file of its own there.
+    keeps: bool,
+    /// The system has given up what this process wrote. Whoever has a file open is told so at its next sync.
+    forgot: bool,
     /// The disk had no room for the next segment.
     full: bool,
     /// Bits were flipped at some time: what is found may be less than what was written.
@@ -76,12 +82,21 @@ impl fmt::Debug for Folder {
 }
 
 impl Folder {
-    /// A new member's.
-    pub(super) fn found(replica: NodeId, founders: Option<Membership>, options: &Options) -> Folder {
+    /// A new member's; `keeps`: with its state.
+    pub(super) fn found(replica: NodeId, founders: Option<Membership>, options: &Options, keeps: bool) -> Folder {
         let disk = SimDisk::new();
         let identity = Identity { cluster: CLUSTER, replica, incarnation: replica.0 };
         create(&disk, &identity, founders, options).expect("an empty disk without a bound takes a folder");
-        Folder { disk, replica, options: options.clone(), opened: None, full: false, damaged: false }
+        Folder {
+            disk,
+            replica,
+            options: options.clone(),
+            opened: None,
+            keeps,
+            forgot: false,
+            full: false,
+            damaged: false,
+        }
     }
 
     /// As it is now, for a copy.
@@ -91,6 +106,8 @@ impl Folder {
             replica: self.replica,
             options: self.options.clone(),
             opened: None,
+            keeps: self.keeps,
+            forgot: false,
             full: false,
             damaged: self.damaged,
         }
@@ -105,7 +122,7 @@ impl Folder {
     /// Found twice, it must be the same; and if nothing there is unsynced, also if the power fails while it is
     /// first looked for.
     pub(super) fn rehearse(&self, dice: &mut Dice) -> Result<Result<Found, OpenError>, String> {
-        let look = |disk: &SimDisk| open(disk, CLUSTER, self.replica, &self.options).map(|opened| opened.recovery);
+        let look = |disk: &SimDisk| self.open_on(disk).map(|(opened, _)| opened.recovery);
         let disk = self.disk.fork();
         disk.set_capacity(None);
         let first = look(&disk).map(Found::of);
@@ -123,17 +140,42 @@ impl Folder {
         Ok(first)
     }
 
-    /// A process starts: what it finds, and the data of its snapshot.
-    pub(super) fn open(&mut self) -> Result<RecoveredNode, String> {
-        let opened = open(&self.disk, CLUSTER, self.replica, &self.options);
-        let Opened { recovery, log, snapshots, .. } = opened.map_err(|error| error.to_string())?;
+    /// Opens the folder, and its state if it keeps one, as a server does: see its `folder.rs`.
+    fn open_on(&self, disk: &SimDisk) -> Result<(Opened<SimDisk>, Option<Kept>), OpenError> {
+        if !self.keeps {
+            return Ok((open(disk, CLUSTER, self.replica, &self.options)?, None));
+        }
+        let mut found = None;
+        let opened = open_with(disk, CLUSTER, self.replica, &self.options, |identity| {
+            let mut states = States::new(disk, *identity);
+            let there = states.find()?;
+            let kept = there.iter().map(|state| state.kept()).collect();
+            found = Some((there, states));
+            Ok(kept)
+        })?;
+        let (there, states) = found.expect("they were looked for");
+        let machine = match opened.recovery.kept {
+            Some(chosen) => states.choose(there, chosen)?,
+            None => {
+                assert_eq!(opened.recovery.snapshot, None, "no snapshot is stored but as a state");
+                drop(there);
+                states.found_anew()?
+            }
+        };
+        Ok((opened, Some(Kept { machine, states })))
+    }
+
+    /// A process starts: what it finds, and its state or the data of its snapshot.
+    pub(super) fn open(&mut self) -> Result<(RecoveredNode, Option<Kept>), String> {
+        let (opened, kept) = self.open_on(&self.disk).map_err(|error| error.to_string())?;
+        let Opened { recovery, log, snapshots, .. } = opened;
         let snapshot = match recovery.snapshot {
             Some(position) => Some(snapshots.load(position, u64::MAX).map_err(|error| error.to_string())?.1.into()),
             None => None,
         };
         self.opened = Some((log, snapshots));
         self.full = false;
-        Ok(RecoveredNode { raft: recovery.recovered, snapshot })
+        Ok((RecoveredNode { raft: recovery.recovered, snapshot }, kept))
     }
 
     /// Whether an empty folder is refused where a known member's should be (D13).
@@ -154,6 +196,7 @@ impl Folder {
     pub(super) fn work<'a>(&mut self, items: impl Iterator<Item = &'a Item>, done: &mut usize) -> Result<(), Trouble> {
         let mut marked = None;
         for (at, item) in items.enumerate() {
+            let keeps = self.keeps;
             let (log, snapshots) = self.opened()?;
             if let Item::Write(_, Write::Snapshot(header)) | Item::Compact(header) = item {
                 marked = Some(header.position.index);
@@ -162,6 +205,8 @@ impl Folder {
                 continue;
             }
             match item {
+                // It is in a file already.
+                Item::File(_) if keeps => {}
                 Item::File(snapshot) => snapshots.store(&snapshot.header, &snapshot.data)?,
                 Item::Compact(header) => log.compact(header)?,
                 Item::Write(_, write) => log.append(write)?,
@@ -210,8 +255,15 @@ impl Folder {
     }
 
     /// The process dies somewhere in what it was doing on the disk: in the work of the log's thread, and in
-    /// storing its own snapshots.
-    pub(super) fn die_amid(&mut self, items: &[Item], done: usize, storing: &[StoredSnapshot], dice: &mut Dice) {
+    /// storing its own snapshots, or its `state`.
+    pub(super) fn die_amid(
+        &mut self,
+        items: &[Item],
+        done: usize,
+        storing: &[StoredSnapshot],
+        mut state: Option<&mut KeptNode>,
+        dice: &mut Dice,
+    ) {
         if dice.percent(80) {
             plan_death(&self.disk, dice);
         }
@@ -219,12 +271,26 @@ impl Folder {
         for log in [log_first, !log_first] {
             if log && !items.is_empty() {
                 let _ = self.work(items.iter(), &mut { done });
+            } else if !log && let Some(state) = &mut state {
+                // After this its sync would fail, and it with it.
+                let storing = if self.forgot { &[] } else { storing };
+                let _ = storing.iter().try_for_each(|snapshot| state.checkpoint(&snapshot.header));
             } else if !log {
                 let _ = storing.iter().try_for_each(|snapshot| self.store(snapshot));
             }
         }
         self.close();
         self.disk.calm();
+        self.forgot = false;
+        if self.keeps {
+            // What the dead process still has open changes nothing here any more.
+            self.disk = self.disk.fork();
+        }
+    }
+
+    /// Soon the disk takes nothing any more, whatever the process is about to do there.
+    pub(super) fn die_soon(&self, dice: &mut Dice) {
+        plan_death(&self.disk, dice);
     }
 
     /// The power fails: of what was not synced anything may be there.
@@ -242,7 +308,8 @@ impl Folder {
     }
 
     /// After a failed sync some systems forget what was not written.
-    pub(super) fn forget_dirty(&self) {
+    pub(super) fn forget_dirty(&mut self) {
+        self.forgot = true;
         for (path, _) in self.disk.files() {
             self.disk.forget_dirty(&path);
         }
@@ -258,18 +325,30 @@ impl Folder {
         self.disk.calm();
     }
 
-    /// Bits flip in a file whose name `is_meant`, the newest if there are several; returns its name.
+    /// Bits flip in a file whose name `is_meant`, the newest if there are several; the state's file may be gone
+    /// altogether. Returns its name.
     pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, dice: &mut Dice) -> Option<String> {
         let files = self.disk.files();
         let mut meant = files.iter().rev().filter(|(path, size)| is_meant(path) && *size > 0);
         let pick = if dice.percent(80) { 0 } else { dice.index(3) };
         let (path, size) =
             meant.nth(pick).or_else(|| files.iter().rev().find(|(path, size)| is_meant(path) && *size > 0))?;
+        if path == states::IN_USE && dice.percent(15) {
+            self.disk.lose(path);
+            self.damaged = true;
+            return Some(path.clone());
+        }
         let content = self.disk.content(path)?;
         // Where something is written: the rest of a segment is zeros.
         let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
         let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
-        let first = dice.between(from, end - 1) * 8;
+        let mut byte = dice.between(from, end - 1);
+        if path == states::IN_USE {
+            // Most of it is free pages.
+            let written = content[byte as usize..].iter().position(|byte| *byte != 0);
+            byte += written.unwrap_or_default() as u64;
+        }
+        let first = byte * 8;
         self.disk.flip(path, first + dice.below(8));
         // Often a whole sector is unreadable, not a bit of it.
         for _ in 0..dice.pick(&[0, 0, 2, 40]).unwrap_or(0) {
