@@ -256,7 +256,8 @@ impl Clients {
     /// A replica starts with a state, or makes one durable: it is what the log makes of nothing (I16).
     pub(crate) fn judge_state(&self, machine: &Machine) -> Result<(), String> {
         match &self.store {
-            Some(store) if !machine.is_replayed_by(&store.replay) => {
+            // A disk that has failed can't be judged by: the process finds out, and stops.
+            Some(store) if !machine.is_replayed_by(&store.replay) && machine.fault().is_none() => {
                 Err(format!("its state up to {} is not what the log makes of nothing", machine.applied()))
             }
             _ => Ok(()),
