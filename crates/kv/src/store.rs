@@ -38,6 +38,7 @@ mod meta;
 mod read;
 mod record;
 mod reply;
+mod reserve;
 mod rewrite;
 mod snapshot;
 mod txn;

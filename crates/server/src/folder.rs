@@ -78,7 +78,9 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
     }
     let mut found = Vec::new();
     let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
-        found = StateFiles::new(&config.data_dir, *identity).find(journal);
+        let place = config.data_dir.display().to_string();
+        let refused = |error: EngineError| OpenError::State { place, why: error.to_string() };
+        found = StateFiles::new(&config.data_dir, *identity).find(journal).map_err(refused)?;
         Ok(found.iter().map(|found| found.kept()).collect())
     })?;
     let Opened { identity, recovery, log, snapshots } = opened;

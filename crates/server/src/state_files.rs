@@ -107,17 +107,21 @@ impl StateFiles {
     }
 
     /// The states that are there and whole: the one in use first.
-    pub(crate) fn find(&self, journal: &Journal) -> Vec<Found> {
+    ///
+    /// # Errors
+    /// The system refuses to let one be read now: that says nothing of what is in it.
+    pub(crate) fn find(&self, journal: &Journal) -> Result<Vec<Found>, EngineError> {
         let mut paths = self.new_ones();
         paths.insert(0, self.folder.join(IN_USE));
         let mut found = Vec::new();
         for path in paths.into_iter().filter(|path| path.exists()) {
             match KvMachine::open(&path, self.identity) {
                 Ok((machine, header)) => found.push(Found { path, machine, header }),
+                Err(error) if error.is_refusal() => return Err(error),
                 Err(error) => self.set_aside(&path, &error, journal),
             }
         }
-        found
+        Ok(found)
     }
 
     /// Takes one of them in use, and removes the others.

@@ -20,6 +20,7 @@ use redb::{
 
 use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
 use super::record::Record;
+use super::reserve::Reserve;
 
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
@@ -42,6 +43,8 @@ pub struct RedbEngine {
     file: Option<File>,
     /// The folder that it is in, if that is known: to see how full that disk is. (The file may get another name.)
     folder: Option<PathBuf>,
+    /// Space on that disk for what is under way when it fills up.
+    reserve: Option<Arc<Reserve>>,
     cache_bytes: u64,
     /// Bytes of records written or removed since the last checkpoint: a half of the cache may still have to be
     /// written for them.
@@ -73,10 +76,12 @@ impl RedbEngine {
         let file =
             file.map_err(|error| EngineError::refused("open its file", format!("{}: {error}", path.display())))?;
         let same = file.try_clone().map_err(failed("open its file"))?;
-        let backend = FileBackend::new(file).map_err(failed("open its file"))?;
-        let engine = RedbEngine::with_backend(backend, cache_bytes)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), ..engine })
+        let reserve = Arc::new(Reserve::new(folder.to_owned()));
+        let backend = FileBackend::new(file).map_err(failed("open its file"))?;
+        let backend = Reserved { backend, reserve: Arc::clone(&reserve) };
+        let engine = RedbEngine::with_backend(backend, cache_bytes)?;
+        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), reserve: Some(reserve), ..engine })
     }
 
     /// Opens what a backend stores: a simulated disk, say.
@@ -94,7 +99,8 @@ impl RedbEngine {
             .map_err(failed("open its file"))?;
         let cache_bytes = cache_bytes as u64;
         let database = Arc::new(database);
-        let mut engine = RedbEngine { database, length, file: None, folder: None, cache_bytes, unsynced: 0, in_use: 0 };
+        let (file, folder, reserve) = (None, None, None);
+        let mut engine = RedbEngine { database, length, file, folder, reserve, cache_bytes, unsynced: 0, in_use: 0 };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
@@ -209,8 +215,10 @@ impl Engine for RedbEngine {
         let Some(Ok(disk)) = self.folder.as_ref().map(rustix::fs::statvfs) else { return true };
         // At most a half of the cache is waiting to be written.
         let waiting = self.unsynced.saturating_mul(2).min(self.cache_bytes / 2);
-        let needed = bytes.saturating_mul(2).saturating_add(waiting).saturating_add(ROOM_BYTES);
-        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed
+        let reserve = self.reserve.as_ref();
+        let missing = reserve.map_or(0, |reserve| reserve.missing());
+        let needed = bytes.saturating_mul(2).saturating_add(waiting).saturating_add(ROOM_BYTES + missing);
+        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed && reserve.is_none_or(|reserve| reserve.hold())
     }
 }
 
@@ -285,6 +293,60 @@ fn is_refusal(error: &redb::Error) -> bool {
         ),
         redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen => true,
         _ => false,
+    }
+}
+
+/// A file with a reserve.
+#[derive(Debug)]
+struct Reserved {
+    backend: FileBackend,
+    reserve: Arc<Reserve>,
+}
+
+impl StorageBackend for Reserved {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.reserve.with(|| self.backend.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // After a sync that failed nobody knows what is on the disk: it is not tried again.
+        self.backend.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.reserve.with(|| self.backend.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.unlock_range(start, end)
     }
 }
 

@@ -1,0 +1,136 @@
+//! Space that is held back on a disk, for what is under way when somebody else fills it up.
+//!
+//! [`super::Engine::has_room`] asks the disk before each batch, but between that and the last page of the batch
+//! another process may take what was free; and redb goes on after no error. So a file without a name holds a few
+//! mebibytes: where a write finds no room, they are let go, and the write is tried once more. Then there is no room
+//! for anybody before they are held again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How much is held back, in bytes: more than a batch and the pages around it take.
+pub(super) const RESERVE_BYTES: u64 = 8 << 20;
+
+/// Tells the files of one process apart, while they have names.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// The reserve of one engine.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    folder: PathBuf,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Without a name: when the process ends, the system takes it back.
+    By(File),
+    Nothing,
+    /// This file system holds nothing back for anybody.
+    Never,
+}
+
+impl Reserve {
+    /// On the disk of this folder. Nothing is held yet.
+    pub(super) fn new(folder: PathBuf) -> Reserve {
+        Reserve { folder, held: Mutex::new(Held::Nothing) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What would still have to be held back, in bytes.
+    pub(super) fn missing(&self) -> u64 {
+        if matches!(*self.held(), Held::Nothing) { RESERVE_BYTES } else { 0 }
+    }
+
+    /// Holds it, if there is room. Returns whether it is held, or never will be.
+    pub(super) fn hold(&self) -> bool {
+        let mut held = self.held();
+        if matches!(*held, Held::Nothing) {
+            *held = match self.make() {
+                Ok(file) => Held::By(file),
+                Err(error) if is_full(&error) => Held::Nothing,
+                Err(_) => Held::Never,
+            };
+        }
+        !matches!(*held, Held::Nothing)
+    }
+
+    fn make(&self) -> io::Result<File> {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("reserve-{}-{number}", std::process::id()));
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+        Ok(file)
+    }
+
+    /// Lets it go. Returns whether there was anything.
+    fn let_go(&self) -> bool {
+        let mut held = self.held();
+        let had = matches!(*held, Held::By(_));
+        if had {
+            *held = Held::Nothing;
+        }
+        had
+    }
+
+    /// Does this, and once more with the reserve let go if the disk is full.
+    pub(super) fn with<T>(&self, run: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match run() {
+            Err(error) if is_full(&error) && self.let_go() => run(),
+            outcome => outcome,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_met_once_and_then_there_is_no_room_before_it_is_held_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let reserve = Reserve::new(folder.path().to_owned());
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(reserve.with(|| Err::<(), _>(full())).map_err(|error| error.kind()), Err(full().kind()));
+        assert_eq!(reserve.missing(), RESERVE_BYTES);
+        assert!(reserve.hold() && reserve.hold(), "there is room for it here");
+        assert_eq!(reserve.missing(), 0);
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0, "nobody sees it");
+        let tries = Cell::new(0);
+        let write = || {
+            tries.set(tries.get() + 1);
+            if tries.get() == 1 { Err(full()) } else { Ok(7) }
+        };
+        assert_eq!(reserve.with(write).expect("there is room then"), 7);
+        assert_eq!((tries.get(), reserve.missing()), (2, RESERVE_BYTES));
+        assert!(reserve.with(|| Err::<(), _>(full())).is_err(), "there is nothing more to let go");
+        assert!(reserve.hold());
+    }
+
+    #[test]
+    fn what_is_no_full_disk_is_not_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let reserve = Reserve::new(folder.path().to_owned());
+        assert!(reserve.hold());
+        let tries = Cell::new(0);
+        let outcome = reserve.with(|| {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(io::Error::other("broken"))
+        });
+        assert!(outcome.is_err());
+        assert_eq!((tries.get(), reserve.missing()), (1, 0));
+    }
+}
