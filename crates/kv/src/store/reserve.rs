@@ -27,7 +27,7 @@ pub(super) struct Reserve {
 #[derive(Debug)]
 enum Held {
     /// Without a name: when the process ends, the system takes it back.
-    By(File),
+    By(#[expect(dead_code, reason = "it is there to be there")] File),
     Nothing,
     /// This file system holds nothing back for anybody.
     Never,
