@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bowline_fuzz::Source;
 use bowline_raft::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Config, Effect, Effects, Entry, Found, Group, HardState, Index, Input,
-    InstallSnapshot, Membership, MembershipChange, Message, NodeId, Payload, PersistId, Position, Raft, ReadKind,
-    Recovered, Round, Session, SnapshotHeader, Term, Time, Token,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Body, Config, Effect, Effects, Entry, Found, Group, HardState,
+    Index, Input, InstallSnapshot, Membership, MembershipChange, Message, NodeId, Payload, PersistId, Position, Raft,
+    ReadKind, Recovered, Round, Session, SnapshotHeader, Term, Time, Token,
 };
 use libfuzzer_sys::fuzz_target;
 
