@@ -235,6 +235,16 @@ pub enum Fault {
         /// The entry.
         index: Index,
     },
+    /// A leader contradicts what it said itself in the same term: it only ever appends (5.3).
+    #[error("{from} leads in {term} and contradicts its own entry at index {index}")]
+    LeaderContradictsItself {
+        /// The sender.
+        from: NodeId,
+        /// The term.
+        term: Term,
+        /// The entry.
+        index: Index,
+    },
     /// Two replicas lead in one term.
     #[error("{other} leads in {term}, in which this replica leads")]
     TwoLeaders {

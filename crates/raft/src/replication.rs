@@ -381,6 +381,11 @@ impl Raft {
             self.halt(Fault::CommittedConflict { from, index: first }, out);
             return None;
         }
+        let held = self.log.term_at(first).filter(|held| *held != entries[new_from].term);
+        if held.is_some() && first <= self.verified() {
+            self.halt(Fault::LeaderContradictsItself { from, term: self.term, index: first }, out);
+            return None;
+        }
         // Only what is committed counts as known whatever the sender says of its term: here it says another one.
         let before = first.previous();
         if self.log.term_at(before).is_some_and(|term| term > entries[new_from].term) {
@@ -415,6 +420,14 @@ impl Raft {
         let limit = prev.index.previous().min(self.log.last().index);
         let hint = self.log.last_at_most(limit, prev.term).unwrap_or(self.log.base());
         AppendOutcome::Rejected { prev_index: prev.index, hint }
+    }
+
+    /// The log is known to equal that of this term's leader up to here.
+    fn verified(&self) -> Index {
+        match &self.role {
+            Role::Follower(follower) => follower.verified,
+            Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => Index(0),
+        }
     }
 
     fn verified_through(&mut self, index: Index) {

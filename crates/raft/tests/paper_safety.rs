@@ -194,3 +194,18 @@ fn a_term_beyond_all_counting_is_ignored() {
     bench.receive(N2, 3, Body::PreVoteReply { granted: true });
     assert_eq!(bench.raft.term(), Term(4));
 }
+
+/// A fuzzer's find: what it had verified was longer than what was left.
+#[test]
+fn a_leader_that_contradicts_itself_stops_the_replica() {
+    let mut bench = one_of_three().start();
+    bench.append(N2, 3, append(position(0, 0), entries(1, &[1, 2]), 0));
+    let effects = bench.append(N2, 3, append(position(0, 0), entries(1, &[3]), 2));
+    let fault = Fault::LeaderContradictsItself { from: N2, term: Term(3), index: Index(1) };
+    assert!(effects.contains(&Effect::Halt { fault }), "{effects:?}");
+    // The next leader may.
+    let mut bench = one_of_three().start();
+    bench.append(N2, 3, append(position(0, 0), entries(1, &[1, 2]), 0));
+    bench.append(N3, 4, append(position(0, 0), entries(1, &[4]), 0));
+    assert_eq!(bench.terms(), [4]);
+}

@@ -282,9 +282,9 @@ impl Found {
             if version.version < 0 || version.version == 0 && !record.is_tombstone() {
                 return Err(invalid("a version is not positive"));
             }
-            // A key has at most one version for each revision, and the first write of all makes revision 2.
-            if version.version >= at.main {
-                return Err(invalid("a key has more versions than there are revisions"));
+            // Each write has a place of its own, and there are 2^32 of them in each revision.
+            if version.version > at.main.saturating_mul(1 << 32).min(MAX_ORDINAL) {
+                return Err(invalid("a key has more versions than there were writes"));
             }
             index.push(key, version);
             self.last = at;
