@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline_node::raft::NodeId;
+use tokio::sync::Notify;
 
 use super::handshake::{Hello, Identity, Introduction};
 
@@ -15,6 +16,8 @@ pub struct Directory {
     /// Host and port of each member's peer side.
     addresses: Arc<BTreeMap<NodeId, String>>,
     heard: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
+    /// For each member, who waits for it to be there again.
+    knocks: Arc<BTreeMap<NodeId, Notify>>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,7 +31,9 @@ impl Directory {
     /// A directory of these members, this one among them.
     #[must_use]
     pub fn new(own: Identity, introduction: Introduction, addresses: BTreeMap<NodeId, String>) -> Directory {
-        Directory { own, introduction, addresses: Arc::new(addresses), heard: Arc::default() }
+        let knocks = addresses.keys().map(|id| (*id, Notify::new())).collect();
+        let (addresses, knocks) = (Arc::new(addresses), Arc::new(knocks));
+        Directory { own, introduction, addresses, heard: Arc::default(), knocks }
     }
 
     /// Who this member is.
@@ -88,7 +93,20 @@ impl Directory {
     /// # Errors
     /// As there.
     pub fn judge(&self, hello: &Hello) -> Result<(), String> {
-        self.hear(hello.from.replica, hello.from.incarnation, &hello.introduction)
+        let from = hello.from.replica;
+        self.hear(from, hello.from.incarnation, &hello.introduction)?;
+        if let Some(knock) = self.knocks.get(&from) {
+            knock.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Waits until a member connects: then it can be reached, too, most likely.
+    pub async fn knocked(&self, id: NodeId) {
+        match self.knocks.get(&id) {
+            Some(knock) => knock.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
@@ -128,5 +146,19 @@ mod tests {
         assert!(directory.hear(NodeId(2), 6, &two).is_err());
         assert!(directory.hear(NodeId(2), 4, &two).is_err());
         assert_eq!(directory.hear(NodeId(3), 4, &two), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn whoever_connects_is_tried_at_once() {
+        let directory = directory();
+        let from = Identity { cluster: 7, replica: NodeId(2), incarnation: 5 };
+        let (introduction, channel) = (Introduction::default(), super::super::handshake::Channel::Control);
+        let hello = Hello { from, to: NodeId(1), channel, introduction };
+        let (other, waiting) = (directory.clone(), directory.clone());
+        let knocked = tokio::spawn(async move { waiting.knocked(NodeId(2)).await });
+        tokio::task::yield_now().await;
+        assert!(!knocked.is_finished());
+        other.judge(&hello).expect("it is a member");
+        knocked.await.expect("it is told");
     }
 }

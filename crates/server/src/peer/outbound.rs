@@ -117,8 +117,11 @@ impl Line {
                     }
                 }
             }
-            sleep(jittered(delay)).await;
-            delay = (delay * 2).min(LAST_DELAY);
+            tokio::select! {
+                () = sleep(jittered(delay)) => delay = (delay * 2).min(LAST_DELAY),
+                // It has come back, and waits for an answer.
+                () = self.directory.knocked(self.hello.to) => delay = FIRST_DELAY,
+            }
         }
     }
 
