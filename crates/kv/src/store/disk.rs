@@ -79,9 +79,8 @@ impl RedbEngine {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let reserve = Arc::new(Reserve::new(folder.to_owned()));
         let backend = FileBackend::new(file).map_err(failed("open its file"))?;
-        let backend = Reserved { backend, reserve: Arc::clone(&reserve) };
-        let engine = RedbEngine::with_backend(backend, cache_bytes)?;
-        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), reserve: Some(reserve), ..engine })
+        let engine = RedbEngine::on(backend, cache_bytes, Some(reserve))?;
+        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), ..engine })
     }
 
     /// Opens what a backend stores: a simulated disk, say.
@@ -89,8 +88,16 @@ impl RedbEngine {
     /// # Errors
     /// The backend fails, or what it stores is damaged.
     pub fn with_backend(backend: impl StorageBackend, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
+        RedbEngine::on(backend, cache_bytes, None)
+    }
+
+    fn on(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+        reserve: Option<Arc<Reserve>>,
+    ) -> Result<RedbEngine, EngineError> {
         let length = Arc::new(AtomicU64::new(backend.len().map_err(failed("open its file"))?));
-        let backend = Measured { backend, length: Arc::clone(&length) };
+        let backend = Measured { backend, length: Arc::clone(&length), reserve: reserve.clone() };
         let database = Builder::new()
             .set_cache_size(cache_bytes)
             // Reads the whole file once; without it, redb would believe a flipped bit, or panic at it.
@@ -99,7 +106,7 @@ impl RedbEngine {
             .map_err(failed("open its file"))?;
         let cache_bytes = cache_bytes as u64;
         let database = Arc::new(database);
-        let (file, folder, reserve) = (None, None, None);
+        let (file, folder) = (None, None);
         let mut engine = RedbEngine { database, length, file, folder, reserve, cache_bytes, unsynced: 0, in_use: 0 };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
@@ -296,65 +303,22 @@ fn is_refusal(error: &redb::Error) -> bool {
     }
 }
 
-/// A file with a reserve.
-#[derive(Debug)]
-struct Reserved {
-    backend: FileBackend,
-    reserve: Arc<Reserve>,
-}
-
-impl StorageBackend for Reserved {
-    fn len(&self) -> io::Result<u64> {
-        self.backend.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.reserve.with(|| self.backend.set_len(len))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        // After a sync that failed nobody knows what is on the disk: it is not tried again.
-        self.backend.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.reserve.with(|| self.backend.write(offset, data))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.backend.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.backend.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.backend.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.backend.unlock_range(start, end)
-    }
-}
-
-/// A backend whose length is known outside.
+/// A backend whose length is known outside, with a reserve where it has one.
 #[derive(Debug)]
 struct Measured<B> {
     backend: B,
     length: Arc<AtomicU64>,
+    reserve: Option<Arc<Reserve>>,
+}
+
+impl<B: StorageBackend> Measured<B> {
+    /// Does what may find the disk full.
+    fn with_reserve(&self, run: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match &self.reserve {
+            Some(reserve) => reserve.with(run),
+            None => run(),
+        }
+    }
 }
 
 impl<B: StorageBackend> StorageBackend for Measured<B> {
@@ -367,17 +331,18 @@ impl<B: StorageBackend> StorageBackend for Measured<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.backend.set_len(len)?;
+        self.with_reserve(|| self.backend.set_len(len))?;
         self.length.store(len, Ordering::Relaxed);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        // After a sync that failed nobody knows what is on the disk: it is not tried again.
         self.backend.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.backend.write(offset, data)
+        self.with_reserve(|| self.backend.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
