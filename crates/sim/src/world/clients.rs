@@ -54,6 +54,8 @@ struct Op {
     /// What a read returned: the operation that wrote it.
     read: Option<u64>,
     attempt: u32,
+    /// How often a replica could not help, and another one was chosen.
+    turns: usize,
     /// It waits until it tries again: no answer to an earlier try can start another one.
     resting: bool,
     end: End,
@@ -329,6 +331,7 @@ impl World<'_> {
             ended,
             read,
             attempt,
+            turns: 0,
             resting,
             end,
             dice,
@@ -501,17 +504,25 @@ impl World<'_> {
                 self.finish(op, End::Done);
             }
             Response::NotLeader { leader } if current => {
-                self.clients.guess[client] = match leader {
-                    Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => leader as usize - 1,
-                    _ => self.clients.ops[op as usize].dice.index(self.hosts.len()),
-                };
+                match leader {
+                    Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => {
+                        self.clients.guess[client] = leader as usize - 1;
+                    }
+                    _ => self.ask_another(op),
+                }
                 self.try_again(op);
             }
             Response::Expired if current => {
                 self.ask_another(op);
                 self.try_again_if_safe(op);
             }
-            _ if current => self.try_again(op),
+            _ if current => {
+                // A replica that is no member any more has no room for reads as long as it waits for a leader.
+                if !self.clients.only.is_empty() {
+                    self.ask_another(op);
+                }
+                self.try_again(op);
+            }
             _ => {}
         }
     }
@@ -548,11 +559,12 @@ impl World<'_> {
     /// The replica that was asked last can't help.
     fn ask_another(&mut self, op: u64) {
         let it = &mut self.clients.ops[op as usize];
-        let (client, attempt) = (it.client, it.attempt as usize);
+        let (client, turn) = (it.client, it.turns);
+        it.turns += 1;
         self.clients.guess[client] = match &self.clients.only[..] {
             [] => it.dice.index(self.hosts.len()),
             // One after the other: some of them may be no members any more.
-            only => only[attempt % only.len()],
+            only => only[turn % only.len()],
         };
     }
 

@@ -95,6 +95,8 @@ pub(crate) struct Disk {
     kept: Option<Index>,
     /// What the next start will find, if that is known.
     expected: Option<Recovered>,
+    /// After a crash, and before the next start: term and vote that the process had promised.
+    last_told: Option<HardState>,
     losses: u32,
     /// Sabotage for tests of the world: this bit of the snapshot is another when it is read, and nobody checks.
     trusted_rot: Option<u64>,
@@ -113,6 +115,7 @@ impl Disk {
             storing: VecDeque::new(),
             kept: keeps.then_some(Index(0)),
             expected: None,
+            last_told: None,
             losses: 0,
             trusted_rot: None,
         }
@@ -222,6 +225,7 @@ impl Disk {
         state: Option<&mut KeptNode>,
         dice: &mut Dice,
     ) -> Result<Damage, String> {
+        self.last_told = Some(self.durable.hard_state);
         let underway: Vec<Item> = self.pending.drain(..self.syncing.take().unwrap_or(0)).collect();
         let never_begun = self.pending.len();
         self.pending.clear();
@@ -263,6 +267,13 @@ impl Disk {
             Rot::Vote => path == "hard-state" || path == "identity",
         };
         let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };
+        // What the crash has left of a later term or vote was told to nobody: no process has started with it. Its
+        // copy may rot, as long as the log has what was told.
+        if let Some(told) = self.last_told.filter(|_| where_to == Rot::Vote) {
+            let rehearsed = std::mem::replace(&mut self.durable.hard_state, told);
+            let item = Item::Write(PersistId(0), Write::HardState(rehearsed));
+            return Ok(Some((path, self.settle(vec![item], None, dice)?)));
+        }
         let damage = self.settle(Vec::new(), None, dice)?;
         Ok(Some((path, damage)))
     }
@@ -406,6 +417,7 @@ impl Disk {
             storing: VecDeque::new(),
             kept: self.kept,
             expected: None,
+            last_told: None,
             losses: self.losses,
             trusted_rot: None,
         }
@@ -439,6 +451,7 @@ impl Disk {
         {
             return Ok(Err(format!("it starts with {}, and held {}", brief(&found.raft), brief(expected))));
         }
+        self.last_told = None;
         self.losses += u32::from(self.is_suspect());
         if let Some((bit, data)) = self.trusted_rot.zip(found.snapshot.as_mut().filter(|data| !data.is_empty())) {
             let mut bytes = data.to_vec();
