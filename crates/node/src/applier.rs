@@ -1,15 +1,15 @@
 //! Does what the [`Conductor`](crate::Conductor) wants of a state machine that is all in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bowline_raft::probe::{Probe, hit};
-use bowline_raft::{Entry, Index, NodeId, Payload, SnapshotHeader, Token};
-use bytes::{Bytes, BytesMut};
+use bowline_raft::{Entry, Index, Payload, SnapshotHeader, Token};
+use bytes::Bytes;
 
-use crate::job::{Job, Piece, Report, Transfer};
+use crate::held::HeldSnapshots;
+use crate::job::{Job, Report, Transfer};
 use crate::machine::{Recall, StateMachine};
 use crate::node::{NodeEffect, NodeMessage, Response};
-use crate::transfer::SnapshotChunk;
 
 /// A snapshot with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +24,7 @@ pub struct StoredSnapshot {
 #[derive(Debug)]
 pub struct Applier<S> {
     machine: S,
-    /// Those that are held ready, by their last index.
-    ready: BTreeMap<Index, Bytes>,
-    arriving: BytesMut,
-    /// Whose pieces those are.
-    arriving_in: Option<Transfer>,
-    /// A bug for the museum: pieces are added to those that are there, whosever they are.
-    mixes: bool,
+    held: HeldSnapshots,
     unrestored: u64,
     /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
     restored: Option<(Transfer, StoredSnapshot, S)>,
@@ -41,21 +35,16 @@ pub struct Applier<S> {
 impl<S: StateMachine> Applier<S> {
     /// With a state machine, and the snapshot that it was restored from, if there is one.
     pub fn new(machine: S, snapshot: Option<&StoredSnapshot>) -> Applier<S> {
-        let ready = snapshot.map(|snapshot| (snapshot.header.position.index, snapshot.data.clone()));
-        Applier {
-            machine,
-            ready: ready.into_iter().collect(),
-            arriving: BytesMut::new(),
-            arriving_in: None,
-            mixes: false,
-            unrestored: 0,
-            restored: None,
-            accepted: None,
-        }
+        Applier::mixing(false, machine, snapshot)
     }
 
-    pub(crate) fn mixing(self, mixes: bool) -> Applier<S> {
-        Applier { mixes, ..self }
+    /// With the museum's bug, or without: see [`HeldSnapshots::mixing`].
+    pub(crate) fn mixing(mixes: bool, machine: S, snapshot: Option<&StoredSnapshot>) -> Applier<S> {
+        let mut held = HeldSnapshots::mixing(mixes);
+        if let Some(StoredSnapshot { header, data }) = snapshot {
+            held.hold(header.position.index, data.clone());
+        }
+        Applier { machine, held, unrestored: 0, restored: None, accepted: None }
     }
 
     /// The state machine.
@@ -87,17 +76,15 @@ impl<S: StateMachine> Applier<S> {
             Job::Dump { header } => {
                 self.dump(header, reports);
             }
-            Job::Send { to, piece } => match self.bytes_of(&piece) {
+            Job::Send { to, piece } => match self.held.bytes_of(&piece) {
                 Some(data) => {
                     let message = NodeMessage::Chunk(piece.filled(data));
                     out.push(NodeEffect::Send { to, message, after: None });
                 }
                 None => reports.push_back(Report::Unreadable { index: piece.header.position.index }),
             },
-            Job::Release { index } => {
-                self.ready.remove(&index);
-            }
-            Job::Add { from, chunk } => reports.push_back(self.add(from, &chunk)),
+            Job::Release { index } => self.held.release(index),
+            Job::Add { from, chunk } => reports.push_back(self.held.add(from, &chunk)),
             Job::Restore { transfer, header } => reports.push_back(self.restore(transfer, header)),
             Job::Discard { transfer } => drop(self.restored.take_if(|(of, ..)| *of == transfer)),
             Job::Accept { header } => {
@@ -122,39 +109,17 @@ impl<S: StateMachine> Applier<S> {
 
     fn dump(&mut self, header: SnapshotHeader, reports: &mut VecDeque<Report>) -> Bytes {
         let data = self.machine.snapshot();
-        self.ready.insert(header.position.index, data.clone());
+        self.held.hold(header.position.index, data.clone());
         reports.push_back(Report::Ready { header, bytes: data.len() as u64 });
         data
     }
 
-    fn bytes_of(&self, piece: &Piece) -> Option<Bytes> {
-        let data = self.ready.get(&piece.header.position.index)?;
-        let start = usize::try_from(piece.offset).ok()?;
-        let end = start.checked_add(piece.length).filter(|end| *end <= data.len())?;
-        (data.len() as u64 == piece.total).then(|| data.slice(start..end))
-    }
-
-    fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Report {
-        let transfer = chunk.transfer(from);
-        if chunk.offset == 0 || (self.arriving_in != Some(transfer) && !self.mixes) {
-            self.arriving.clear();
-        }
-        self.arriving_in = Some(transfer);
-        // Memory grows with what has arrived, never with what was announced.
-        if chunk.offset == self.arriving.len() as u64 {
-            self.arriving.extend_from_slice(&chunk.data);
-        }
-        Report::Added { transfer, received: self.arriving.len() as u64 }
-    }
-
     fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Report {
-        let data = std::mem::take(&mut self.arriving).freeze();
-        let is_its = self.arriving_in.take() == Some(transfer);
         // What can't be restored is no snapshot.
-        let machine = if is_its { S::restore(&data).ok() } else { None };
-        let whole = machine.is_some();
+        let restored = self.held.take(transfer).and_then(|data| Some((S::restore(&data).ok()?, data)));
+        let whole = restored.is_some();
         self.unrestored += u64::from(!whole);
-        self.restored = machine.map(|machine| (transfer, StoredSnapshot { header, data }, machine));
+        self.restored = restored.map(|(machine, data)| (transfer, StoredSnapshot { header, data }, machine));
         Report::Restored { transfer, whole }
     }
 
@@ -163,7 +128,7 @@ impl<S: StateMachine> Applier<S> {
         assert_eq!(header, &snapshot.header, "the core installs what it has decided for");
         self.machine = machine;
         let index = header.position.index;
-        self.ready.insert(index, snapshot.data);
+        self.held.hold(index, snapshot.data);
         Report::Applied { index, responses: Vec::new() }
     }
 }

@@ -9,6 +9,7 @@
 
 mod applier;
 mod conductor;
+mod held;
 mod job;
 mod machine;
 mod node;
@@ -16,6 +17,7 @@ mod transfer;
 
 pub use applier::{Applier, StoredSnapshot, recalled};
 pub use conductor::Conductor;
+pub use held::HeldSnapshots;
 pub use job::{ConductorEffect, Job, Piece, Report, Transfer};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
 pub use node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};

@@ -239,7 +239,7 @@ impl<S: StateMachine> Node<S> {
             }
             _ => (empty, None),
         };
-        let applier = Applier::new(machine, stored.as_ref()).mixing(config.mixes_chunks());
+        let applier = Applier::mixing(config.mixes_chunks(), machine, stored.as_ref());
         let mut conductor = Conductor::new(config, recovered.raft, now)?;
         if let Some(StoredSnapshot { header, data }) = stored {
             conductor.holds(header, data.len() as u64);

@@ -1,15 +1,15 @@
 //! A replica whose state is in a file: the conductor, and its jobs done as the server's threads do them, each at
 //! once. Only what is made durable for the log's sake takes its time: see [`KeptNode::checkpoint`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::{
-    Conductor, ConductorEffect, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Piece, Report, Response,
-    SnapshotChunk, StateMachine, StoredSnapshot, Transfer, Witness, recalled,
+    Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report, Response,
+    StateMachine, StoredSnapshot, Transfer, Witness, recalled,
 };
-use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, Recovered, SnapshotHeader, Time};
-use bytes::{Bytes, BytesMut};
+use bowline_raft::{ConfigError, Entry, Index, Payload, Raft, Recovered, SnapshotHeader, Time};
+use bytes::Bytes;
 
 use crate::world::disk::{Kept, NewState, States};
 use crate::world::machine::Machine;
@@ -42,7 +42,7 @@ impl KeptNode {
         let conductor = Conductor::new(config, recovered, now)?;
         let keeper = Keeper::new(kept);
         #[cfg(feature = "museum")]
-        let keeper = Keeper { mutant, ..keeper };
+        let keeper = keeper.carrying(mutant);
         Ok(KeptNode { conductor, keeper, work: Vec::new(), reports: VecDeque::new() })
     }
 
@@ -132,11 +132,7 @@ impl KeptNode {
 struct Keeper {
     machine: Machine,
     states: States,
-    /// Snapshots for followers, by their last index.
-    ready: BTreeMap<Index, Bytes>,
-    arriving: BytesMut,
-    /// Whose pieces those are.
-    arriving_in: Option<Transfer>,
+    held: HeldSnapshots,
     /// A state from a leader, in a file beside the own one, until the core decides.
     restored: Option<(Transfer, SnapshotHeader, NewState)>,
     /// The same, once the core has decided for it, until its mark in the log is durable.
@@ -153,9 +149,7 @@ impl Keeper {
         Keeper {
             machine: kept.machine,
             states: kept.states,
-            ready: BTreeMap::new(),
-            arriving: BytesMut::new(),
-            arriving_in: None,
+            held: HeldSnapshots::default(),
             restored: None,
             accepted: None,
             unrestored: 0,
@@ -176,12 +170,11 @@ impl Keeper {
         self.machine.set_room(room);
     }
 
-    /// Whether pieces of two transfers are taken for one snapshot: never, without the museum.
-    fn mixes_chunks(&self) -> bool {
-        #[cfg(feature = "museum")]
-        return self.mutant == Some(bowline_raft::Mutant::ChunksMixed);
-        #[cfg(not(feature = "museum"))]
-        false
+    /// With this bug of the museum.
+    #[cfg(feature = "museum")]
+    fn carrying(self, mutant: Option<bowline_raft::Mutant>) -> Keeper {
+        let held = HeldSnapshots::mixing(mutant == Some(bowline_raft::Mutant::ChunksMixed));
+        Keeper { held, mutant, ..self }
     }
 
     fn run(&mut self, job: Job, out: &mut Vec<NodeEffect>, reports: &mut VecDeque<Report>) {
@@ -205,9 +198,9 @@ impl Keeper {
                 let data = self.machine.snapshot();
                 self.watch();
                 reports.push_back(Report::Ready { bytes: data.len() as u64, header: header.clone() });
-                self.ready.insert(header.position.index, data);
+                self.held.hold(header.position.index, data);
             }
-            Job::Send { to, piece } => match self.bytes_of(&piece) {
+            Job::Send { to, piece } => match self.held.bytes_of(&piece) {
                 Some(data) => {
                     let message = NodeMessage::Chunk(piece.filled(data));
                     out.push(NodeEffect::Send { to, message, after: None });
@@ -215,10 +208,8 @@ impl Keeper {
                 // One that was received is not held: a new one is made when it is needed.
                 None => reports.push_back(Report::Unreadable { index: piece.header.position.index }),
             },
-            Job::Release { index } => {
-                self.ready.remove(&index);
-            }
-            Job::Add { from, chunk } => reports.push_back(self.add(from, &chunk)),
+            Job::Release { index } => self.held.release(index),
+            Job::Add { from, chunk } => reports.push_back(self.held.add(from, &chunk)),
             Job::Restore { transfer, header } => reports.push_back(self.restore(transfer, header)),
             Job::Discard { transfer } => {
                 if let Some((.., new)) = self.restored.take_if(|(of, ..)| *of == transfer) {
@@ -255,33 +246,13 @@ impl Keeper {
         entries.last().map(|last| Report::Applied { index: last.index, responses })
     }
 
-    fn bytes_of(&self, piece: &Piece) -> Option<Bytes> {
-        let data = self.ready.get(&piece.header.position.index)?;
-        let start = usize::try_from(piece.offset).ok()?;
-        let end = start.checked_add(piece.length).filter(|end| *end <= data.len())?;
-        (data.len() as u64 == piece.total).then(|| data.slice(start..end))
-    }
-
-    fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Report {
-        let transfer = chunk.transfer(from);
-        if chunk.offset == 0 || (self.arriving_in != Some(transfer) && !self.mixes_chunks()) {
-            self.arriving.clear();
-        }
-        self.arriving_in = Some(transfer);
-        if chunk.offset == self.arriving.len() as u64 {
-            self.arriving.extend_from_slice(&chunk.data);
-        }
-        Report::Added { transfer, received: self.arriving.len() as u64 }
-    }
-
     fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Report {
-        let data = std::mem::take(&mut self.arriving);
-        let is_its = self.arriving_in.take() == Some(transfer);
+        let data = self.held.take(transfer);
         if let Some((.., old)) = self.restored.take() {
             self.states.discard(old);
         }
         // What can't be restored, or finds no room, is asked for again.
-        let restored = if is_its { self.states.restore(&header, &data) } else { Err(invalid()) };
+        let restored = data.ok_or_else(invalid).and_then(|data| self.states.restore(&header, &data));
         let whole = restored.is_ok();
         self.unrestored += u64::from(matches!(restored, Err(RestoreError::Invalid(_) | RestoreError::Read(_))));
         self.restored = restored.ok().map(|new| (transfer, header, new));
