@@ -9,10 +9,9 @@ use bowline_kv::store::{
 };
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
-use bowline_storage::Identity;
+use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
-use crate::peer::{decode_label, encode_label};
 use crate::replica::Facts;
 
 /// Records that a step of removing old revisions looks at.
@@ -35,7 +34,7 @@ impl KvMachine {
     /// The file can't be made.
     pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
         let mut store = Store::open(KvMachine::make_engine(path)?)?;
-        store.checkpoint_with(Some(&encode_label(&identity, None)))?;
+        store.checkpoint_with(Some(&label(identity, None)))?;
         Ok(KvMachine { store, identity })
     }
 
@@ -46,11 +45,10 @@ impl KvMachine {
     /// The file is damaged, or belongs to another folder.
     pub fn open(path: &Path, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
         let store = Store::open(KvMachine::make_engine(path)?)?;
-        let label = store.engine().label()?;
-        match decode_label(label) {
-            Ok((found, header)) if found == identity => Ok((KvMachine { store, identity }, header)),
-            Ok((found, _)) => Err(EngineError::new("be used", format!("it belongs to {found}"))),
-            Err(error) => Err(EngineError::new("be used", format!("it does not say whose it is: {error}"))),
+        let label = Label::decode(&store.engine().label()?).map_err(|error| EngineError::new("be used", error))?;
+        match label.identity == identity {
+            true => Ok((KvMachine { store, identity }, label.header)),
+            false => Err(EngineError::new("be used", format!("it belongs to {}", label.identity))),
         }
     }
 
@@ -108,7 +106,7 @@ impl KvMachine {
 
     /// Makes the state durable, which this header describes.
     pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
-        let label = encode_label(&self.identity, Some(header));
+        let label = label(self.identity, Some(header));
         self.store.checkpoint_with(Some(&label)).map(|_| ())
     }
 
@@ -199,4 +197,9 @@ pub(crate) fn is_quick(query: &[u8]) -> bool {
         Ok(Query::Status) | Err(_) => true,
         Ok(Query::Txn(_) | Query::HashKv { .. }) => false,
     }
+}
+
+/// What the file says of itself.
+fn label(identity: Identity, header: Option<&SnapshotHeader>) -> Vec<u8> {
+    Label { identity, header: header.cloned(), note: Vec::new() }.encode()
 }

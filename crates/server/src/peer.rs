@@ -18,7 +18,6 @@ mod outbound;
 mod wire;
 
 pub use codec::{decode, encode};
-pub(crate) use codec::{decode_label, encode_label};
 pub use directory::Directory;
 pub use forward::Forwarder;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};

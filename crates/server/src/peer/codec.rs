@@ -8,7 +8,6 @@ use bowline_node::raft::{
     MAX_MEMBERS, Membership, Message, NodeId, Payload, Position, ReadKind, Round, Session, SnapshotHeader, Term, Time,
 };
 use bowline_node::{NodeMessage, SnapshotChunk, SnapshotChunkReply};
-use bowline_storage::{ClusterId, Identity};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::wire::{Reader, WireError, put_bytes};
@@ -312,40 +311,6 @@ fn put_header(header: &SnapshotHeader, out: &mut BytesMut) {
 
 fn header(reader: &mut Reader) -> Result<SnapshotHeader, WireError> {
     Ok(SnapshotHeader { position: position(reader)?, membership: membership(reader)? })
-}
-
-/// First byte of a label.
-const LABEL_VERSION: u8 = 1;
-
-/// What the file of the state says of itself: whose it is, and where in the log it was last made durable.
-pub(crate) fn encode_label(identity: &Identity, at: Option<&SnapshotHeader>) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_u8(LABEL_VERSION);
-    out.put_u64_le(identity.cluster.0);
-    out.put_u64_le(identity.replica.0);
-    out.put_u64_le(identity.incarnation);
-    out.put_u8(at.is_some().into());
-    if let Some(header) = at {
-        put_header(header, &mut out);
-    }
-    out.freeze()
-}
-
-/// Reads a label.
-///
-/// # Errors
-/// The bytes are none.
-pub(crate) fn decode_label(bytes: Bytes) -> Result<(Identity, Option<SnapshotHeader>), WireError> {
-    let mut reader = Reader::new(bytes);
-    let version = reader.u8("label version")?;
-    if version != LABEL_VERSION {
-        return Err(WireError::Value { field: "label version", value: version.into(), allowed: "1" });
-    }
-    let (cluster, replica) = (ClusterId(reader.u64("cluster")?), NodeId(reader.u64("replica")?));
-    let identity = Identity { cluster, replica, incarnation: reader.u64("incarnation")? };
-    let at = if reader.flag("header")? { Some(header(&mut reader)?) } else { None };
-    reader.end()?;
-    Ok((identity, at))
 }
 
 fn put_membership(membership: &Membership, out: &mut BytesMut) {
