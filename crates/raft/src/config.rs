@@ -89,8 +89,8 @@ pub struct Config {
     /// one takes its place.
     pub thrifty: Option<Duration>,
     /// Whether replicas come back with what is on their disks: then one that starts asks its peers first whether
-    /// they remember more of it than it has found, and has no vote before a quorum has answered (D14: a disk that
-    /// was restored from an old image). All replicas of a cluster must have the same.
+    /// they remember more of it than it has found, and has no vote before a quorum has answered, or anybody within two
+    /// election timeouts (D14: a disk that was restored from an old image). All replicas of a cluster must have the same.
     pub return_check: bool,
     /// Tell the followers at once that entries are committed, instead of with the next message.
     pub eager_commit: bool,

@@ -26,8 +26,6 @@ pub(crate) struct Suspect {
     pub(crate) reach: Position,
     /// Tells this loss from an earlier one.
     pub(crate) life: u64,
-    /// Whether its peers had to tell it, in this life: see `returning.rs`.
-    pub(crate) told: bool,
 }
 
 impl Raft {

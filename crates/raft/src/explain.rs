@@ -164,9 +164,7 @@ impl Raft {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
                 (_, _, Some(suspect)) => RoleExplanation::Suspect { reach: suspect.reach },
-                _ if self.awaited_answers().is_some_and(|silent| !silent.is_empty()) => RoleExplanation::Returning {
-                    silent: self.awaited_answers().unwrap_or_default().into_iter().collect(),
-                },
+                _ if let Some(silent) = self.awaited_answers() => RoleExplanation::Returning { silent },
                 _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
             },

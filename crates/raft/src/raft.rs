@@ -123,7 +123,7 @@ impl Raft {
             log,
             membership,
         };
-        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64(), told: false });
+        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64() });
         if raft.config.return_check {
             let life = raft.random.next_u64();
             let found = Found { hard_state: recovered.hard_state, last: raft.log.last() };

@@ -24,7 +24,6 @@ use crate::effect::{Effects, HardState, Write};
 use crate::message::{AppendOutcome, Body, Found};
 use crate::mutant::mutant;
 use crate::probe::probe;
-use crate::quorum::VoteResult;
 use crate::raft::Raft;
 use crate::role::Role;
 use crate::types::{Index, NodeId, Position, Term, Time};
@@ -106,12 +105,12 @@ impl Raft {
         confirmed && (self.suspect.is_none() || mutant!(self.config, SuspectVotes))
     }
 
-    /// Who has not answered yet, if a quorum hasn't: nothing is voted for meanwhile.
-    pub(crate) fn awaited_answers(&self) -> Option<BTreeSet<NodeId>> {
-        let returning = self.returning.as_ref().filter(|returning| !returning.confirmed)?;
-        let mut voters = self.membership.current().voters();
-        voters.retain(|id| *id != self.config.id && !returning.met.contains(id));
-        Some(voters)
+    /// Which voters have not answered, if any of them are waited for before anything is voted for.
+    pub(crate) fn awaited_answers(&self) -> Option<Vec<NodeId>> {
+        self.returning.as_ref().filter(|returning| !returning.confirmed)?;
+        let voters = self.membership.current().voters().into_iter();
+        let silent: Vec<NodeId> = voters.filter(|id| *id != self.config.id && !self.has_met(*id)).collect();
+        (!silent.is_empty()).then_some(silent)
     }
 
     /// When the peers are asked again.
@@ -156,12 +155,12 @@ impl Raft {
     fn confirm(&mut self) {
         let Some(returning) = &mut self.returning else { return };
         let membership = self.membership.current();
-        let answered = |id| (id == self.config.id || returning.met.contains(&id)).then_some(true);
         // A promoted learner that knows no configuration yet may be needed: it asks whoever speaks to it.
-        let patient = !membership.voters().is_empty() && self.now < returning.patient_until;
-        returning.confirmed |= membership.quorum().vote_result(answered) == VoteResult::Won
-            && !membership.voters().is_empty()
-            || !patient && !returning.met.is_empty();
+        let knows_voters = !membership.voters().is_empty();
+        let answered = |id| id == self.config.id || returning.met.contains(&id);
+        let by_quorum = knows_voters && membership.quorum().is_reached_by(answered);
+        let is_patient = knows_voters && self.now < returning.patient_until;
+        returning.confirmed |= by_quorum || (!is_patient && !returning.met.is_empty());
     }
 
     /// A peer, whose term is `term`, says what it remembers.
@@ -220,7 +219,7 @@ impl Raft {
             Some(suspect) => suspect.reach = reach,
             None => {
                 probe!(OldImageNoticed);
-                self.suspect = Some(Suspect { reach, life: returning.life, told: true });
+                self.suspect = Some(Suspect { reach, life: returning.life });
             }
         }
         // Before it asks for a vote again, or leads on without what it had.
@@ -234,9 +233,10 @@ impl Raft {
     /// committed with this replica's help: so it needs no more than that leader's log. And its vote in this term,
     /// whatever it was, does no harm as one for the leader.
     fn bound_by_leader(&mut self, out: &mut Effects) {
-        let leader = self.returning.as_ref().and_then(|returning| returning.leader);
+        let told = self.returning.as_ref().filter(|returning| !returning.knows);
+        let leader = told.and_then(|returning| returning.leader);
         let Some((leader, term, last)) = leader.filter(|(_, term, _)| *term == self.term) else { return };
-        let Some(suspect) = self.suspect.as_mut().filter(|it| it.told && it.reach.term <= term) else { return };
+        let Some(suspect) = self.suspect.as_mut().filter(|suspect| suspect.reach.term <= term) else { return };
         if suspect.reach != last {
             suspect.reach = last;
             self.write_suspicion(out);
