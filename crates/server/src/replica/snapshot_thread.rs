@@ -1,5 +1,6 @@
 //! The snapshots' thread: writes them to files, sends pieces of those files, makes a state of the pieces that
-//! arrive, and writes the state's own file anew. Never is a whole one in memory, nor is a state kept from going on for a slow follower.
+//! arrive, and writes the state's own file anew. Never is a whole one in memory, nor is a state kept from going on for a
+//! slow follower.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

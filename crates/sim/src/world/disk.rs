@@ -255,8 +255,8 @@ impl Disk {
         self.folder.forget_dirty();
     }
 
-    /// Bits flip in a segment of the log (D3, D4), a snapshot or the state's file (D5), or in the identity or the copy of term and
-    /// vote (D6), of a replica that doesn't run. Says in which file, if there is one, and what that did.
+    /// Bits flip in a segment of the log (D3, D4), a snapshot or the state's file (D5), or in the identity or the copy of
+    /// term and vote (D6), of a replica that doesn't run. Says in which file, if there is one, and what that did.
     ///
     /// # Errors
     /// What the next process would find is neither whole nor said to be damaged.
