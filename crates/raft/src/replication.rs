@@ -423,7 +423,7 @@ impl Raft {
     }
 
     /// The log is known to equal that of this term's leader up to here.
-    fn verified(&self) -> Index {
+    pub(crate) fn verified(&self) -> Index {
         match &self.role {
             Role::Follower(follower) => follower.verified,
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => Index(0),

@@ -1,7 +1,7 @@
 //! Snapshots and log compaction (section 7). The host makes them, stores them and moves them; the
 //! core decides when one is needed, whether to take one, and what may go from the log.
 
-use crate::effect::{Effect, Effects, Write};
+use crate::effect::{Effect, Effects, Fault, Write};
 use crate::membership::{Group, Membership};
 use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
 use crate::mutant::mutant;
@@ -75,6 +75,10 @@ impl Raft {
             probe!(SnapshotRetained);
             self.verify_and_commit(position.index, out);
             position.index
+        } else if position.index <= self.verified() {
+            // What it has sent or confirmed in this term has another term there.
+            let fault = Fault::LeaderContradictsItself { from, term: self.term, index: position.index };
+            return self.halt(fault, out);
         } else {
             probe!(SnapshotInstalled);
             self.replace_by(snapshot, out);

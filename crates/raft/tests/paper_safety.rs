@@ -209,3 +209,13 @@ fn a_leader_that_contradicts_itself_stops_the_replica() {
     bench.append(N3, 4, append(position(0, 0), entries(1, &[4]), 0));
     assert_eq!(bench.terms(), [4]);
 }
+
+/// A fuzzer's find, as above: the snapshot would have taken what was verified away.
+#[test]
+fn a_leader_whose_snapshot_contradicts_its_entries_stops_the_replica() {
+    let mut bench = one_of_three().start();
+    bench.append(N2, 3, append(position(0, 0), entries(1, &[1, 2]), 0));
+    let effects = bench.install(N2, 3, position(1, 2), simple(&[1, 2, 3]));
+    let fault = Fault::LeaderContradictsItself { from: N2, term: Term(3), index: Index(1) };
+    assert!(effects.contains(&Effect::Halt { fault }), "{effects:?}");
+}

@@ -53,6 +53,14 @@ fn messages_of_the_replicas_own_keep_their_fields() {
     assert_eq!(Envelope::parse(&envelope.encode()), Ok(envelope));
 }
 
+/// A fuzzer's find: a fraction that was read carelessly came out a little smaller each time that it was passed on.
+#[test]
+fn numbers_are_passed_on_as_they_are() {
+    let long = format!("3{}0", "3".repeat(47));
+    let envelope = parse(&message(&format!(r#""type":"vote","term":[{long},0.1,1e-300]"#))).unwrap();
+    assert_eq!(Envelope::parse(&envelope.encode()), Ok(envelope));
+}
+
 #[test]
 fn both_spellings_of_the_destination_are_read_and_kept() {
     let dest = parse(r#"{"src":"0001","dest":"000a","leader":"FFFF","type":"hello"}"#).unwrap();
