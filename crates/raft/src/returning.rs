@@ -11,7 +11,8 @@
 //!
 //! What this can't do: peers remember in memory only, and none knows what was promised to another one. An old image
 //! is noticed if one who was promised the difference still runs and is heard; the leader, as long as it leads, was
-//! promised all that matters in its term. A vote that was given before such a peer is heard can't be taken back.
+//! promised all that matters in its term. A vote that was given before such a peer is heard can't be taken back. And
+//! whoever finds itself to be the only voter has nobody to ask.
 //!
 //! Why nothing is taken from a peer before its answer: it would remember what was promised in this life already,
 //! and the question, which may be late, would contradict that.

@@ -51,7 +51,10 @@ impl World<'_> {
         let on_disk = it.disk.is_idle() && raft.log().last() == last;
         let knows = on_disk && leads.raft().match_index(it.id) == Some(last.index);
         let is_older = image.hard_state().term < raft.term() || image.last().index < last.index;
-        (is_heard && follows && knows && is_older).then_some(witness)
+        // Who takes itself for the only voter asks nobody, and nobody can help it.
+        let memberships = image.memberships_since(image.last().index);
+        let alone = memberships.last().is_some_and(|members| members.quorum().is_reached_by(|id| id == it.id));
+        (is_heard && follows && knows && is_older && !alone).then_some(witness)
     }
 
     fn restore(&mut self, victim: usize, witness: usize) {
