@@ -2,9 +2,10 @@
 #![no_main]
 
 use bowline_kv::store::{
-    Command, CompactionRequest, DeleteRangeRequest, PutRequest, Query, RangeRequest, RequestOp, TxnRequest,
-    fuzz_commands,
+    Command, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseListRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, Query, RangeRequest, RequestOp, TxnRequest, fuzz_commands,
 };
+use bowline_raft::Index;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(
@@ -27,6 +28,10 @@ fn seeds() -> Vec<Vec<u8>> {
         ..TxnRequest::default()
     };
     let pieces: Vec<Vec<u8>> = [
+        Command::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 10 }).encode(),
+        Command::Put(PutRequest { lease: 7, ..put.clone() }).encode(),
+        Command::LeaseExpire(LeaseExpireRequest { leases: vec![(7, Index(1)), (8, Index(2))] }).encode(),
+        Command::LeaseRevoke(LeaseRevokeRequest { id: 7 }).encode(),
         Command::Put(put).encode(),
         Command::Txn(txn.clone()).encode(),
         Command::DeleteRange(delete).encode(),
@@ -34,6 +39,8 @@ fn seeds() -> Vec<Vec<u8>> {
         Query::Range(range).encode(),
         Query::Txn(txn).encode(),
         Query::HashKv { revision: 1 }.encode(),
+        Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: 7, keys: true }).encode(),
+        Query::Leases(LeaseListRequest { after: i64::MIN, limit: 2 }).encode(),
     ]
     .iter()
     .map(|bytes| [&[0xf0 + (bytes.len() / 256) as u8, (bytes.len() % 256) as u8], &bytes[..]].concat())

@@ -44,8 +44,20 @@ fn seeds() -> Vec<Vec<u8>> {
         failure: vec![op(Request::RequestDeleteRange(delete.clone()))],
     };
     let compact = pb::CompactionRequest { revision: 2, physical: true };
-    let pieces =
-        [piece(1, &put), piece(0, &range), piece(3, &txn), piece(4, &compact), piece(2, &delete), piece(3, &txn)];
+    let grant = pb::LeaseGrantRequest { ttl: 10, id: 7 };
+    let leased = pb::PutRequest { lease: 7, ..put.clone() };
+    let pieces = [
+        piece(1, &put),
+        piece(0, &range),
+        piece(3, &txn),
+        piece(4, &compact),
+        piece(2, &delete),
+        piece(3, &txn),
+        piece(5, &grant),
+        piece(1, &leased),
+        piece(7, &pb::LeaseTimeToLiveRequest { id: 7, keys: true }),
+        piece(6, &pb::LeaseRevokeRequest { id: 7 }),
+    ];
     let mut seeds = pieces.to_vec();
     seeds.push(pieces.concat());
     seeds

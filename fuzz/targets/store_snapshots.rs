@@ -1,7 +1,7 @@
 //! The state that a leader sends: any bytes, with and without right checksums.
 #![no_main]
 
-use bowline_kv::store::{Command, MemoryEngine, PutRequest, Store, fuzz_restore};
+use bowline_kv::store::{Command, LeaseGrantRequest, MemoryEngine, PutRequest, Store, fuzz_restore};
 use bowline_node::StateMachine;
 use bowline_raft::Index;
 use libfuzzer_sys::fuzz_target;
@@ -19,12 +19,14 @@ fuzz_target!(
 
 fn seeds() -> Vec<Vec<u8>> {
     let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
-    for index in 1..=4 {
-        let key = if index % 2 == 0 { "a" } else { "b" };
-        let put = PutRequest { key: key.into(), value: "v".into(), ..PutRequest::default() };
+    let grant = Command::LeaseGrant(LeaseGrantRequest { id: 1, ttl: 10 });
+    let _ = store.apply_command(Index(1), &grant);
+    for index in 2..=5 {
+        let (key, lease) = if index % 2 == 0 { ("a", 1) } else { ("b", 0) };
+        let put = PutRequest { key: key.into(), value: "v".into(), lease, ..PutRequest::default() };
         let _ = store.apply_command(Index(index), &Command::Put(put));
     }
     let snapshot = store.snapshot();
     let block = &snapshot[HEAD_BYTES + BEFORE_BLOCK..snapshot.len() - END_BYTES];
-    vec![[&[0], &snapshot[..]].concat(), [&[1, 4, 5, 0], block].concat()]
+    vec![[&[0], &snapshot[..]].concat(), [&[1, 5, 5, 0], block].concat()]
 }

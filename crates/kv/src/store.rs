@@ -32,10 +32,13 @@ mod error;
 mod fuzz;
 mod hash;
 mod index;
+mod leases;
+mod lessor;
 mod machine;
 mod memory;
 mod meta;
 mod read;
+mod rebuild;
 mod record;
 mod reply;
 mod reserve;
@@ -59,6 +62,8 @@ pub use disk::{RedbEngine, RedbRecords};
 pub use engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
 pub use error::{Code, KvError};
 pub use fuzz::{fuzz_commands, fuzz_restore};
+pub use leases::{Lease, LeaseChange, MAX_LEASE_TTL};
+pub use lessor::{Lessor, Renewal, Renewed};
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use record::Record;
 pub use reply::{Reply, Response, decode_reply, encode_reply};
@@ -66,9 +71,11 @@ pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;
 
-use index::{IndexBuilder, KeyIndex, Version};
+use index::KeyIndex;
+use leases::LeaseBook;
 use meta::Meta;
 use read::{Failure, View};
+use rebuild::Rebuild;
 use rewrite::Tee;
 
 /// What was applied goes to the engine when there is so much of it, in records and in bytes.
@@ -80,10 +87,15 @@ const PENDING_BYTES: usize = 1 << 20;
 pub struct Store<E> {
     engine: E,
     index: KeyIndex,
+    book: LeaseBook,
     meta: Meta,
     /// Records that are applied but not in the engine yet, in order. All are newer than those there.
     pending: Vec<(Revision, Record)>,
     pending_bytes: usize,
+    /// Changes of the leases, likewise.
+    pending_leases: Vec<LeaseChange>,
+    /// Those of the last command.
+    lease_changes: Vec<LeaseChange>,
     /// What the engine's note says.
     flushed: Meta,
     /// For another engine that is to hold the same.
@@ -102,33 +114,53 @@ impl<E: Engine> Store<E> {
             // Without a note, records are the leavings of a restore that did not end.
             let meta = Meta::default();
             engine.write(&Batch { clear: true, meta: meta.encode(), ..Batch::default() })?;
-            return Ok(Store::of(engine, KeyIndex::default(), meta));
+            return Store::of(engine, Rebuild::default(), meta);
         };
-        let mut index = IndexBuilder::default();
+        let mut rebuild = Rebuild::default();
         let mut failed = None;
         let whole = Revision::default()..Revision::start_of(i64::MAX);
-        engine.reader()?.scan(whole.start, whole.end, &mut |at, record| match Version::of(at, &record) {
+        let reader = engine.reader()?;
+        for lease in reader.leases()? {
+            if !lease.is_valid() {
+                return Err(EngineError::new("be trusted", "it holds a lease that nobody can have granted"));
+            }
+            rebuild.lease(lease);
+        }
+        reader.scan(whole.start, whole.end, &mut |at, record| match rebuild.record(at, &record) {
             Ok(_) if at.main > meta.revision => {
                 failed = Some(EngineError::new("be trusted", "it holds a record beyond the latest revision"));
                 ControlFlow::Break(())
             }
-            Ok((key, version)) => {
-                index.push(key, version);
-                ControlFlow::Continue(())
-            }
+            Ok(_) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
                 ControlFlow::Break(())
             }
         })?;
+        drop(reader);
         failed.map_or(Ok(()), Err)?;
-        Ok(Store::of(engine, index.build(), meta))
+        Store::of(engine, rebuild, meta)
     }
 
-    fn of(engine: E, index: KeyIndex, meta: Meta) -> Store<E> {
-        let (pending, pending_bytes) = (Vec::new(), 0);
+    fn of(engine: E, rebuild: Rebuild, meta: Meta) -> Result<Store<E>, EngineError> {
+        let (index, book) = rebuild.finish()?;
+        let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
+        let (lease_changes, flushed) = (Vec::new(), meta);
         let (tee, fault) = (Tee::default(), OnceLock::new());
-        Store { engine, index, meta, pending, pending_bytes, flushed: meta, tee, fault }
+        let store = Store {
+            engine,
+            index,
+            book,
+            meta,
+            pending,
+            pending_bytes,
+            pending_leases,
+            lease_changes,
+            flushed,
+            tee,
+            fault,
+        };
+        Ok(store)
     }
 
     /// The latest revision; 1 if nothing was ever written.
@@ -183,6 +215,9 @@ impl<E: Engine> Store<E> {
             Command::DeleteRange(delete) => self.write(|txn| txn.delete_range(delete)).map(Response::DeleteRange),
             Command::Txn(txn) => self.write(|write| write.txn(txn)).map(Response::Txn),
             Command::Compact(compaction) => self.compact(compaction).map(Response::Compact),
+            Command::LeaseGrant(grant) => self.grant_lease(index, grant).map(Response::LeaseGrant),
+            Command::LeaseRevoke(revoke) => self.revoke_lease(revoke.id).map(Response::LeaseRevoke),
+            Command::LeaseExpire(expire) => self.expire_leases(expire).map(Response::LeaseExpire),
         };
         let reply = self.settle(outcome);
         self.finish(index)?;
@@ -199,7 +234,8 @@ impl<E: Engine> Store<E> {
         Err(KvError::Unreadable)
     }
 
-    fn begin(&self, index: Index) -> Result<(), KvError> {
+    fn begin(&mut self, index: Index) -> Result<(), KvError> {
+        self.lease_changes.clear();
         self.refuse_fault()?;
         if index.0 <= self.meta.applied { Err(KvError::AlreadyApplied) } else { Ok(()) }
     }
@@ -218,7 +254,7 @@ impl<E: Engine> Store<E> {
     /// called.
     #[must_use]
     pub fn is_flush_due(&self) -> bool {
-        self.pending.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES
+        self.pending.len() + self.pending_leases.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES
     }
 
     /// Whether the engine has room for what waits for it, durably. If not, [`Store::flush`],
@@ -241,6 +277,14 @@ impl<E: Engine> Store<E> {
             }
             Query::HashKv { revision } => self.hash_kv(*revision).map(Response::HashKv),
             Query::Status => Ok(Response::Status(self.status())),
+            Query::LeaseTimeToLive(request) => {
+                self.refuse_fault()?;
+                Ok(Response::LeaseTimeToLive(self.time_to_live(request)))
+            }
+            Query::Leases(request) => {
+                self.refuse_fault()?;
+                Ok(Response::Leases(self.list_leases(request)))
+            }
         }
     }
 
@@ -331,10 +375,12 @@ impl<E: Engine> Store<E> {
             return Ok(());
         }
         let pending = std::mem::take(&mut self.pending);
+        let leases = std::mem::take(&mut self.pending_leases);
         self.pending_bytes = 0;
-        self.write_batch(&Batch { puts: &pending, ..Batch::default() })?;
-        self.pending = pending;
+        self.write_batch(&Batch { puts: &pending, leases: &leases, ..Batch::default() })?;
+        (self.pending, self.pending_leases) = (pending, leases);
         self.pending.clear();
+        self.pending_leases.clear();
         Ok(())
     }
 
@@ -350,6 +396,7 @@ impl<E: Engine> Store<E> {
     fn view(&self) -> View<'_, E> {
         View {
             index: &self.index,
+            book: &self.book,
             engine: &self.engine,
             reader: OnceCell::new(),
             pending: &self.pending,

@@ -91,6 +91,10 @@ probes! {
     StateCheckpointed: "a state was made durable in its file, and the log before it could go",
     StateDamaged: "a state's file was found damaged",
     StateFetched: "a state came from a leader in place of one that was damaged or gone",
+    LeaseExpired: "the end of leases that nobody kept alive was proposed",
+    LeaseEndRefused: "the end of a lease was refused, and is proposed again",
+    LeaseFoundLate: "a lease was found by the read that confirms a renewal",
+    LeaseGoneMeanwhile: "a lease was gone when its renewal was confirmed",
 }
 
 /// Turns counting on or off, for all threads.

@@ -122,6 +122,14 @@ impl ServerConfig {
         Duration::from_secs(5) + self.election_max * 2
     }
 
+    /// The shortest time to live that a lease is granted, in seconds: as etcd, one and a half of the longest time
+    /// without a leader, and not less than etcd's 2, so that a lease outlives an election.
+    #[must_use]
+    pub fn min_lease_ttl(&self) -> i64 {
+        let seconds = (self.election_max * 3).as_nanos().div_ceil(2_000_000_000);
+        i64::try_from(seconds).unwrap_or(i64::MAX).max(2)
+    }
+
     /// Checks what the values are together.
     fn check(self) -> Result<ServerConfig, ConfigError> {
         let members = self.initial_cluster.len();

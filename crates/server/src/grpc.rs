@@ -1,6 +1,6 @@
 //! The etcd v3 API over gRPC.
 //!
-//! Services that are not there yet (Watch, Lease, Auth, Lock, Election) are answered `Unimplemented`.
+//! Services that are not there yet (Watch, Auth, Lock, Election) are answered `Unimplemented`.
 
 mod cluster;
 mod convert;
@@ -8,6 +8,7 @@ mod counts;
 mod errors;
 mod fuzz;
 mod kv;
+mod lease;
 mod maintenance;
 mod stream;
 
@@ -16,17 +17,21 @@ pub(crate) use counts::{Counts, count};
 pub(crate) use errors::refuse_status_texts;
 pub use fuzz::fuzz_requests;
 pub(crate) use kv::KvService;
+pub(crate) use lease::LeaseService;
 pub(crate) use maintenance::MaintenanceService;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bowline_api::etcdserverpb::ResponseHeader;
-use bowline_kv::store::{Limits, Reply, Response, decode_reply};
+use bowline_kv::store::{Command, Limits, Query, Reply, Response, decode_reply};
 use bytes::Bytes;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::replica::Replica;
+use crate::replica::{Replica, RequestError};
 
 /// What every service needs.
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) cluster_id: u64,
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
+    /// Whether the server is about to stop: streams end then.
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 impl Context {
@@ -46,11 +53,62 @@ impl Context {
 
     /// Whoever insists on a leader is told at once that there is none, instead of waiting for one.
     fn require_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let insists = metadata.get("hasleader").is_some_and(|value| value == "true");
-        if insists && self.replica.status().leader.is_none() {
-            return Err(Status::unavailable("etcdserver: no leader"));
+        if self.insists_on_leader(metadata) && self.replica.status().leader.is_none() {
+            return Err(errors::of_request(RequestError::NoLeader));
         }
         Ok(())
+    }
+
+    fn insists_on_leader(&self, metadata: &MetadataMap) -> bool {
+        metadata.get("hasleader").is_some_and(|value| value == "true")
+    }
+
+    /// Waits until no leader was known for so long; says what that means to a stream.
+    async fn lost_leader(&self, patience: Duration) -> Status {
+        let mut status = self.replica.watch_status();
+        loop {
+            if status.wait_for(|status| status.leader.is_none()).await.is_err() {
+                return errors::of_request(RequestError::Stopped);
+            }
+            let found = status.wait_for(|status| status.leader.is_some());
+            if tokio::time::timeout(patience, found).await.is_err() {
+                return errors::of_request(RequestError::NoLeader);
+            }
+        }
+    }
+
+    /// Waits until the server is about to stop; says what that means to a stream.
+    async fn stopped(&self) -> Status {
+        // It is never told otherwise before it is gone.
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+        errors::of_request(RequestError::Stopped)
+    }
+
+    /// Lets a command through the log. When it is answered, this member's own state contains it too,
+    /// wherever the leader is: what the client asks here next must not be older.
+    async fn write(&self, command: Command) -> Result<Response, Status> {
+        let Context { replica, limits, .. } = self;
+        command.check(limits).map_err(errors::of_store)?;
+        let written = replica.write(command.encode()).await;
+        let metrics = replica.metrics();
+        let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
+        counter.fetch_add(1, Relaxed);
+        let response = reply(&written.map_err(errors::of_request)?)?;
+        let revision = revision(&response);
+        if !replica.reaches(|facts| facts.revision >= revision).await {
+            return Err(Status::unavailable(
+                "etcdserver: request timed out, waiting for the applied index took too long",
+            ));
+        }
+        Ok(response)
+    }
+
+    async fn read(&self, query: Query, serializable: bool) -> Result<Response, Status> {
+        let Context { replica, limits, .. } = self;
+        query.check(limits).map_err(errors::of_store)?;
+        let bytes = query.encode();
+        let found = if serializable { replica.read_local(bytes).await } else { replica.read(bytes).await };
+        reply(&found.map_err(errors::of_request)?)
     }
 }
 
@@ -63,4 +121,22 @@ fn reply(bytes: &Bytes) -> Result<Response, Status> {
 /// The state machine answered something else than what was asked: a bug, told as such.
 fn mismatch() -> Status {
     Status::data_loss("bowline: the answer is of another kind than the question")
+}
+
+/// The revision of a header.
+fn revision(response: &Response) -> i64 {
+    match response {
+        Response::Range(response) => response.revision,
+        Response::Put(response) => response.revision,
+        Response::DeleteRange(response) => response.revision,
+        Response::Txn(response) => response.revision,
+        Response::Compact(response) => response.revision,
+        Response::HashKv(response) => response.revision,
+        Response::Status(response) => response.revision,
+        Response::LeaseGrant(response) => response.revision,
+        Response::LeaseRevoke(response) => response.revision,
+        Response::LeaseExpire(response) => response.revision,
+        Response::LeaseTimeToLive(response) => response.revision,
+        Response::Leases(response) => response.revision,
+    }
 }

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use bowline_kv::store::{
-    Dump, Engine, EngineError, Part, Query, RedbEngine, RedbRecords, RestoreError, Rewrite, RewriteError, Rewritten,
-    Store,
+    Dump, Engine, EngineError, Lease, LeaseChange, Part, Query, RedbEngine, RedbRecords, RestoreError, Rewrite,
+    RewriteError, Rewritten, Store,
 };
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
@@ -81,18 +81,24 @@ impl KvMachine {
         self.store.applied()
     }
 
-    /// Applies entries, and says what the clients of those that are commands are told.
-    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Vec<(Index, Bytes)> {
-        let mut responses = Vec::with_capacity(entries.len());
+    /// Applies entries. Says what the clients of those that are commands are told, and what changed of the leases.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> (Vec<(Index, Bytes)>, Vec<LeaseChange>) {
+        let (mut responses, mut changes) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {
             match &entry.payload {
                 Payload::Command(command) => {
-                    responses.push((entry.index, self.store.apply_bytes(entry.index, command)))
+                    responses.push((entry.index, self.store.apply_bytes(entry.index, command)));
+                    changes.extend_from_slice(self.store.lease_changes());
                 }
                 Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),
             }
         }
-        responses
+        (responses, changes)
+    }
+
+    /// The leases that there are.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        self.store.leases().copied().collect()
     }
 
     pub(crate) fn query(&self, query: &[u8]) -> Bytes {
@@ -194,8 +200,9 @@ impl KvMachine {
 pub(crate) fn is_quick(query: &[u8]) -> bool {
     match Query::decode(query) {
         Ok(Query::Range(range)) => range.range_end.is_empty(),
+        Ok(Query::LeaseTimeToLive(lease)) => !lease.keys,
         Ok(Query::Status) | Err(_) => true,
-        Ok(Query::Txn(_) | Query::HashKv { .. }) => false,
+        Ok(Query::Txn(_) | Query::HashKv { .. } | Query::Leases(_)) => false,
     }
 }
 

@@ -19,6 +19,7 @@ mod wire;
 
 pub use codec::{decode, encode};
 pub use directory::Directory;
+pub(crate) use forward::Errand;
 pub use forward::Forwarder;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
@@ -28,6 +29,7 @@ pub use handshake::{
 pub(crate) use inbound::Inbound;
 pub(crate) use lane::weight;
 pub use outbound::Outbox;
+pub(crate) use wire::Reader;
 pub use wire::WireError;
 
 /// Longest frame between replicas, in bytes: an entry with the largest command has room in it, and so has

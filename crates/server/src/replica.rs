@@ -26,10 +26,11 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::machine::{KvMachine, is_quick};
-use crate::peer::{Forwarder, Outbox};
+use crate::peer::{Errand, Forwarder, Outbox};
 use crate::state_files::StateFiles;
 use apply_thread::ApplyThread;
-use inbox::{Request, Work};
+use inbox::Request;
+use leases::Leases;
 use log_thread::LogThread;
 use raft_thread::{Ending, RaftThread, first_status};
 use shared::Shared;
@@ -39,6 +40,8 @@ use snapshot_thread::SnapshotThread;
 mod answer;
 mod apply_thread;
 mod inbox;
+mod lease_time;
+mod leases;
 mod log_thread;
 pub mod metrics;
 mod raft_thread;
@@ -50,8 +53,9 @@ mod status;
 mod store;
 
 pub use answer::Answer;
-pub(crate) use inbox::Inbox;
 pub use inbox::MAX_REQUESTS;
+pub(crate) use inbox::{Inbox, Request as InboxRequest, Work};
+pub use lease_time::LeaseTime;
 pub use metrics::Metrics;
 pub use status::{Facts, Status};
 pub use store::{Kept, LogStore, MemoryStore, StoreError};
@@ -182,6 +186,7 @@ impl Replica {
         }
         let (inbox, metrics) = (Arc::<Inbox>::default(), Arc::<Metrics>::default());
         let (room, ending) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicBool>::default());
+        let leases = Leases::new(clock.now(), machine.leases(), Arc::clone(&metrics));
         let shared = Arc::new(Shared::new(machine));
         let (status, status_seen) = watch::channel(first_status(&conductor, shared.facts()));
         let (log_jobs, log_queue) = sync_channel(LOG_QUEUE);
@@ -228,6 +233,7 @@ impl Replica {
             metrics: Arc::clone(&metrics),
             journal: journal.clone(),
             room,
+            leases,
             waiting: BTreeMap::new(),
             next_token: 0,
             read_kind: start.read_kind,
@@ -291,26 +297,38 @@ impl Replica {
     /// # Errors
     /// See [`RequestError`].
     pub async fn write(&self, command: Bytes) -> Result<Bytes, RequestError> {
+        self.run(Errand::Write(command)).await
+    }
+
+    /// Asks the leader how long a lease still lives, or gives the lease its whole time anew. `None` if there is no such
+    /// lease. Safe to do twice, so it is tried again where a write would not be.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, RequestError> {
+        let told = self.run(Errand::Lease { id, renew }).await?;
+        // Members of another version are not spoken to: whoever answers like this is not to be believed.
+        LeaseTime::decode(told).map_err(|error| RequestError::Refused(error.to_string()))
+    }
+
+    /// Has an errand done, here or at the leader.
+    async fn run(&self, errand: Errand) -> Result<Bytes, RequestError> {
         let deadline = Instant::now() + self.patience;
-        let mut nobody = RequestError::NoLeader;
         loop {
             let leader = self.status.borrow().leader;
             let answer = match leader {
-                Some(leader) if leader == self.own => self.ask(Work::Write(command.clone()), deadline).await,
-                Some(leader) => self.forwarder.forward(leader, command.clone(), deadline).await,
+                Some(leader) if leader == self.own => self.ask(errand.clone().into(), deadline).await,
+                Some(leader) => self.forwarder.forward(leader, errand.clone(), deadline).await,
                 None => Answer::NotLeader(None),
             };
             match answer {
                 // Nothing was done, and another leader may do it.
                 Answer::NotLeader(_) | Answer::Superseded | Answer::Unreachable | Answer::TryAgain => {}
-                Answer::Overloaded(limit) => nobody = RequestError::Overloaded(limit),
+                Answer::Lost if errand.is_harmless_twice() => {}
                 answer => return finished(answer),
             }
-            if let RequestError::Overloaded(_) = nobody {
-                return Err(nobody);
-            }
             if !self.pause(deadline).await {
-                return Err(nobody);
+                return Err(RequestError::NoLeader);
             }
         }
     }

@@ -11,17 +11,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
+use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, Recovered};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::clock::Clock;
 use crate::config::ServerConfig;
-use crate::grpc::{ClusterService, Context, KvService, MaintenanceService, count, refuse_status_texts};
+use crate::grpc::{ClusterService, Context, KvService, LeaseService, MaintenanceService, count, refuse_status_texts};
 use crate::http;
 use crate::journal::Journal;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
@@ -97,7 +98,7 @@ pub struct Server {
     replica: Replica,
     threads: Threads,
     client_address: SocketAddr,
-    stop_serving: oneshot::Sender<()>,
+    stop_serving: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -146,9 +147,10 @@ impl Server {
         let client_address = client.local_addr().map_err(StartError::Threads)?;
         let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
         let counts = Arc::default();
-        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts };
-        let (stop_serving, stopped) = oneshot::channel();
-        let served = tokio::spawn(serve(routes(context, directory), client, stopped, journal.clone()));
+        let (stop_serving, stopping) = watch::channel(false);
+        let stopped = stopping.clone();
+        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
+        let served = tokio::spawn(serve(routes(context, directory, config), client, stopped, journal.clone()));
         tell_leaders(&replica, journal.clone());
         drop(entered);
         Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
@@ -175,7 +177,7 @@ impl Server {
                 // Nobody to hand it to is no reason to stay.
                 let _ = tokio::time::timeout(GOODBYE, replica.transfer(None)).await;
             }
-            let _ = stop_serving.send(());
+            let _ = stop_serving.send(true);
             let _ = tokio::time::timeout(GOODBYE, served).await;
         });
         let reason = threads.stop();
@@ -197,12 +199,17 @@ fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartErro
     tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
 }
 
-fn routes(context: Context, directory: Directory) -> Routes {
+fn routes(context: Context, directory: Directory, config: &ServerConfig) -> Routes {
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
     let kv = KvServer::new(KvService { context: context.clone() });
+    // As etcd: three elections.
+    let leaderless = config.election_max * 3;
+    let lease =
+        LeaseServer::new(LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless });
     let cluster = ClusterServer::new(ClusterService { context: context.clone(), directory });
     let maintenance = MaintenanceServer::new(MaintenanceService { context: context.clone() });
     let grpc = Routes::new(kv.max_decoding_message_size(limit))
+        .add_service(lease.max_decoding_message_size(limit))
         .add_service(cluster.max_decoding_message_size(limit))
         .add_service(maintenance.max_decoding_message_size(limit))
         .prepare();
@@ -222,7 +229,12 @@ async fn unknown(request: axum::extract::Request) -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
-async fn serve(routes: Routes, listener: tokio::net::TcpListener, stopped: oneshot::Receiver<()>, journal: Journal) {
+async fn serve(
+    routes: Routes,
+    listener: tokio::net::TcpListener,
+    mut stopped: watch::Receiver<bool>,
+    journal: Journal,
+) {
     // Without it each answer may wait 40 ms for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
@@ -234,7 +246,7 @@ async fn serve(routes: Routes, listener: tokio::net::TcpListener, stopped: onesh
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async {
-            let _ = stopped.await;
+            let _ = stopped.wait_for(|stopping| *stopping).await;
         })
         .await;
     if let Err(error) = served {

@@ -17,6 +17,7 @@ mod disk;
 mod effects;
 mod host;
 mod image;
+mod keepers;
 mod leader_rules;
 mod liveness;
 mod machine;

@@ -46,6 +46,12 @@ fn nothing_is_violated_in_fifty_worlds() {
 fn what_was_found_once_stays_fixed() {
     for seed in [100, 1728, 46, 134, 241, 774, 100_593, 298, 2385, 4589, 3291] {
         flawless(seed);
+        // As it was when it was found: nobody held leases then.
+        let mut plan = Plan::drawn(seed);
+        if plan.kinds().contains(&Fault::LeaseMoves) {
+            plan.without(Fault::LeaseMoves);
+            assert_eq!(run(&plan, None).violation, None, "seed {seed}, without leases");
+        }
     }
 }
 
@@ -180,6 +186,16 @@ fn a_stranger_that_is_taken_for_a_member_is_found() {
 #[test]
 fn a_leader_that_does_not_stay_is_found() {
     assert_eq!(broken_by(Sabotage::RestlessOperator, 40), Rule::Stays);
+}
+
+#[test]
+fn a_leader_that_keeps_leases_alive_without_leading_is_found() {
+    assert_eq!(broken_by(Sabotage::HastyRenewals, 400), Rule::LeasesAreKept);
+}
+
+#[test]
+fn a_new_leader_that_does_not_know_what_the_one_before_promised_is_found() {
+    assert_eq!(broken_by(Sabotage::LocalLessors, 40), Rule::LeasesAreKept);
 }
 
 /// Disks that lie, and messages that leave early, are the host's doing: the world's own judges see

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::types::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
-use super::{Command, KvError, Query};
+use super::types::{DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use super::{Command, KvError, MAX_LEASE_TTL, Query};
 
 /// Levels of transactions within each other, at most. With etcd's 128 operations for a transaction
 /// and all within it, one more level could only be empty.
@@ -40,7 +40,8 @@ impl Command {
             Command::Put(put) => put.check()?,
             Command::DeleteRange(delete) => delete.check()?,
             Command::Txn(txn) => txn.check(limits)?,
-            Command::Compact(_) => {}
+            Command::LeaseGrant(grant) => grant.check()?,
+            Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) => {}
         }
         check_size(self.encoded_len(), limits)
     }
@@ -55,7 +56,7 @@ impl Query {
         match self {
             Query::Range(range) => range.check()?,
             Query::Txn(txn) => txn.check(limits)?,
-            Query::HashKv { .. } | Query::Status => {}
+            Query::HashKv { .. } | Query::Status | Query::LeaseTimeToLive(_) | Query::Leases(_) => {}
         }
         check_size(self.encoded_len(), limits)
     }
@@ -125,6 +126,20 @@ impl TxnRequest {
             RequestOp::Txn(txn) => txn.check_within(left, depth),
             RequestOp::Empty => Err(KvError::KeyNotFound),
         })
+    }
+}
+
+impl LeaseGrantRequest {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// The time to live is too long; or it is not positive, or the identity is 0, which only a server's mistake can
+    /// make so.
+    pub fn check(&self) -> Result<(), KvError> {
+        if self.ttl > MAX_LEASE_TTL {
+            return Err(KvError::LeaseTtlTooLarge);
+        }
+        if self.id == 0 || self.ttl < 1 { Err(KvError::Unreadable) } else { Ok(()) }
     }
 }
 

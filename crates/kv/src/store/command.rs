@@ -1,16 +1,18 @@
 //! Commands and queries, and their bytes: a version, a kind, and the fields in order.
 //!
-//! Kinds are never used again for something else; new ones (leases) take new numbers. A program that
+//! Kinds are never used again for something else; new ones take new numbers. A program that
 //! does not know a kind answers [`KvError::Unreadable`](super::KvError::Unreadable), so a kind must
 //! not be proposed before every replica knows it.
 
+use bowline_node::raft::Index;
 use bytes::Bytes;
 
 use super::MAX_TXN_DEPTH;
 use super::codec::{CodecError, Counter, Sink, Source};
 use super::types::{
-    CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
-    SortOrder, SortTarget, TxnRequest,
+    CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseExpireRequest,
+    LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+    RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 
 /// First byte of commands and queries.
@@ -27,6 +29,12 @@ pub enum Command {
     Txn(TxnRequest),
     /// Gives up old revisions.
     Compact(CompactionRequest),
+    /// Makes a lease.
+    LeaseGrant(LeaseGrantRequest),
+    /// Ends a lease.
+    LeaseRevoke(LeaseRevokeRequest),
+    /// Ends leases whose time is over.
+    LeaseExpire(LeaseExpireRequest),
 }
 
 /// A question about the store.
@@ -43,6 +51,10 @@ pub enum Query {
     },
     /// How the store is.
     Status,
+    /// What a lease is.
+    LeaseTimeToLive(LeaseTimeToLiveRequest),
+    /// Which leases there are.
+    Leases(LeaseListRequest),
 }
 
 impl Command {
@@ -82,6 +94,23 @@ impl Command {
                 out.i64(compaction.revision);
                 out.bool(compaction.physical);
             }
+            Command::LeaseGrant(grant) => {
+                out.u8(5);
+                out.i64(grant.id);
+                out.i64(grant.ttl);
+            }
+            Command::LeaseRevoke(revoke) => {
+                out.u8(6);
+                out.i64(revoke.id);
+            }
+            Command::LeaseExpire(expire) => {
+                out.u8(7);
+                out.length(expire.leases.len());
+                for (id, granted_at) in &expire.leases {
+                    out.i64(*id);
+                    out.u64(granted_at.0);
+                }
+            }
         }
     }
 
@@ -99,6 +128,12 @@ impl Command {
                 revision: source.i64("revision")?,
                 physical: source.bool("physical")?,
             }),
+            5 => Command::LeaseGrant(LeaseGrantRequest { id: source.i64("lease")?, ttl: source.i64("ttl")? }),
+            6 => Command::LeaseRevoke(LeaseRevokeRequest { id: source.i64("lease")? }),
+            7 => {
+                let lease = |source: &mut Source<'_>| Ok((source.i64("lease")?, Index(source.u64("granted_at")?)));
+                Command::LeaseExpire(LeaseExpireRequest { leases: source.list("leases", lease)? })
+            }
             value => return Err(CodecError::Unknown { field: "command", value }),
         };
         source.end()?;
@@ -139,6 +174,16 @@ impl Query {
                 out.i64(*revision);
             }
             Query::Status => out.u8(4),
+            Query::LeaseTimeToLive(request) => {
+                out.u8(5);
+                out.i64(request.id);
+                out.bool(request.keys);
+            }
+            Query::Leases(request) => {
+                out.u8(6);
+                out.i64(request.after);
+                out.u32(request.limit);
+            }
         }
     }
 
@@ -153,6 +198,10 @@ impl Query {
             2 => Query::Txn(TxnRequest::read(&mut source, MAX_TXN_DEPTH)?),
             3 => Query::HashKv { revision: source.i64("revision")? },
             4 => Query::Status,
+            5 => {
+                Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: source.i64("lease")?, keys: source.bool("keys")? })
+            }
+            6 => Query::Leases(LeaseListRequest { after: source.i64("after")?, limit: source.u32("limit")? }),
             value => return Err(CodecError::Unknown { field: "query", value }),
         };
         source.end()?;

@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
+
 use super::engine::{Batch, Engine, EngineError, Revision};
 use super::index::Version;
 use super::read::Failure;
@@ -27,7 +29,7 @@ pub struct Progress {
 
 /// A record between two compactions, that may make others go.
 struct Witness {
-    key: Box<[u8]>,
+    key: Bytes,
     version: Version,
 }
 
@@ -128,7 +130,7 @@ impl<E: Engine> Store<E> {
                 // Before a key's first value there can only be a tombstone, which goes by itself: unless
                 // both are of one transaction.
                 Ok((_, version)) if version.version == 1 && at.sub == 0 => {}
-                Ok((key, version)) => show(Witness { key, version }),
+                Ok((kv, version)) => show(Witness { key: kv.key, version }),
                 Err(error) => failed = Some(error),
             }
             if failed.is_some() || examined == budget { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bowline_node::raft::Index;
 use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
@@ -19,17 +20,20 @@ use redb::{
 };
 
 use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
+use super::leases::{Lease, LeaseChange};
 use super::record::Record;
 use super::reserve::Reserve;
 
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
+/// By their identities: the time to live, and what granted it.
+const LEASES: TableDefinition<'_, i64, (i64, u64)> = TableDefinition::new("leases");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 /// Places in the table of notes.
 const NOTE: u8 = 0;
 const LABEL: u8 = 1;
 const IN_USE: u8 = 2;
 /// What a file without records has in use: its head, and a page for each of its tables.
-const EMPTY_BYTES: u64 = 4 * 4096;
+const EMPTY_BYTES: u64 = 5 * 4096;
 
 /// What a batch or a checkpoint may take beyond what its records ask for: pages of the trees, notes.
 const ROOM_BYTES: u64 = 2 << 20;
@@ -62,6 +66,7 @@ impl std::fmt::Debug for RedbEngine {
 /// The records of a [`RedbEngine`], as of one moment. While it is held, the file can't reuse what it shows.
 pub struct RedbRecords {
     table: ReadOnlyTable<u128, &'static [u8]>,
+    leases: ReadOnlyTable<i64, (i64, u64)>,
     _database: Arc<Database>,
 }
 
@@ -111,6 +116,7 @@ impl RedbEngine {
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
+            txn.open_table(LEASES).map_err(failed("make its tables"))?;
             txn.open_table(META).map_err(failed("make its tables"))?;
             Ok(())
         })?;
@@ -159,7 +165,8 @@ impl Engine for RedbEngine {
     fn view(&self) -> Result<RedbRecords, EngineError> {
         let txn = self.database.begin_read().map_err(failed("begin to read"))?;
         let table = txn.open_table(RECORDS).map_err(failed("begin to read"))?;
-        Ok(RedbRecords { table, _database: Arc::clone(&self.database) })
+        let leases = txn.open_table(LEASES).map_err(failed("begin to read"))?;
+        Ok(RedbRecords { table, leases, _database: Arc::clone(&self.database) })
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
@@ -168,6 +175,7 @@ impl Engine for RedbEngine {
         self.transact(Durability::None, |txn| {
             if batch.clear {
                 txn.delete_table(RECORDS).map_err(failed("drop its records"))?;
+                txn.delete_table(LEASES).map_err(failed("drop its leases"))?;
             }
             let mut records = txn.open_table(RECORDS).map_err(failed("write a record"))?;
             let appended = append(&mut records, batch.puts)?;
@@ -188,6 +196,9 @@ impl Engine for RedbEngine {
                 in_use = in_use.saturating_sub(removed);
                 changed += removed;
             }
+            let (granted, gone) = change_leases(txn, batch.leases)?;
+            in_use = (in_use + granted).saturating_sub(gone);
+            changed += granted + gone;
             let mut meta = txn.open_table(META).map_err(failed("write its note"))?;
             meta.insert(NOTE, &batch.meta[..]).map_err(failed("write its note"))?;
             meta.insert(IN_USE, &in_use.to_le_bytes()[..]).map_err(failed("write its size"))?;
@@ -255,6 +266,33 @@ impl Records for RedbRecords {
         }
         Ok(())
     }
+
+    fn leases(&self) -> Result<Vec<Lease>, EngineError> {
+        let all = ReadableTable::iter(&self.leases).map_err(failed("read its leases"))?;
+        all.map(|item| {
+            let (id, held) = item.map_err(failed("read its leases"))?;
+            let (ttl, granted_at) = held.value();
+            Ok(Lease { id: id.value(), ttl, granted_at: Index(granted_at) })
+        })
+        .collect()
+    }
+}
+
+/// Does changes of the leases. Says how many bytes there are more, and how many less.
+fn change_leases(txn: &WriteTransaction, changes: &[LeaseChange]) -> Result<(u64, u64), EngineError> {
+    let mut leases = txn.open_table(LEASES).map_err(failed("write a lease"))?;
+    let (mut granted, mut gone) = (0, 0);
+    for change in changes {
+        let before = match change {
+            LeaseChange::Granted(Lease { id, ttl, granted_at }) => {
+                granted += Lease::BYTES as u64;
+                leases.insert(id, (*ttl, granted_at.0)).map_err(failed("write a lease"))?
+            }
+            LeaseChange::Gone(id) => leases.remove(id).map_err(failed("remove a lease"))?,
+        };
+        gone += before.map_or(0, |_| Lease::BYTES as u64);
+    }
+    Ok((granted, gone))
 }
 
 /// Puts records where there is none up to the next one that is there: then they fill their pages, where each by

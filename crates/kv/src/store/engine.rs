@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::Record;
+use super::leases::{Lease, LeaseChange};
 
 /// The place of a record in the history: of which transaction it is, and the how-manieth in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,12 +52,18 @@ pub trait Records {
         until: Revision,
         visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
     ) -> Result<(), EngineError>;
+
+    /// The leases, in the order of their identities.
+    ///
+    /// # Errors
+    /// The engine can't be read.
+    fn leases(&self) -> Result<Vec<Lease>, EngineError>;
 }
 
 /// Writes that take effect together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Batch<'a> {
-    /// Drops every record first.
+    /// Drops every record and every lease first.
     pub clear: bool,
     /// Replaces the store's notes about itself, the applied index among them.
     pub meta: Bytes,
@@ -64,6 +71,8 @@ pub struct Batch<'a> {
     pub puts: &'a [(Revision, Record)],
     /// Records to remove.
     pub deletes: &'a [Revision],
+    /// Changes of the leases, one after the other.
+    pub leases: &'a [LeaseChange],
 }
 
 /// Bytes that an engine takes.
@@ -75,7 +84,7 @@ pub struct EngineSize {
     pub in_use: u64,
 }
 
-/// An ordered map from revisions to records, with a note that changes together with them.
+/// An ordered map from revisions to records, and one of leases, with a note that changes together with them.
 ///
 /// Nothing has to survive a crash until [`Engine::checkpoint`], because the log still holds what was
 /// applied since; but what survives must be the state after some [`Engine::write`], whole.

@@ -65,6 +65,12 @@ pub enum KvError {
     /// No such lease.
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
+    /// The identity is another lease's.
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    /// A time to live beyond [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
     /// The engine failed; see [`Store::fault`](super::Store::fault).
     #[error("etcdserver: server stopped")]
     Stopped,
@@ -91,9 +97,9 @@ impl KvError {
             | KvError::InvalidSortOption
             | KvError::RequestTooLarge
             | KvError::Unreadable => Code::InvalidArgument,
-            KvError::Compacted | KvError::FutureRevision => Code::OutOfRange,
+            KvError::Compacted | KvError::FutureRevision | KvError::LeaseTtlTooLarge => Code::OutOfRange,
             KvError::LeaseNotFound => Code::NotFound,
-            KvError::AlreadyApplied => Code::FailedPrecondition,
+            KvError::LeaseExists | KvError::AlreadyApplied => Code::FailedPrecondition,
             KvError::Stopped => Code::Unavailable,
         }
     }

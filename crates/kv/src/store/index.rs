@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use super::engine::{EngineError, Revision};
 use super::record::Record;
+use super::types::KeyValue;
 
 /// One write of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +26,15 @@ impl Version {
         self.version == 0
     }
 
-    /// The version that a record of the history stands for, and its key.
-    pub(crate) fn of(at: Revision, record: &Record) -> Result<(Box<[u8]>, Version), EngineError> {
+    /// What a record of the history says (of a tombstone, only the key), and the version that it stands for.
+    pub(crate) fn of(at: Revision, record: &Record) -> Result<(KeyValue, Version), EngineError> {
         let kv = record.key_value()?;
         let version = if record.is_tombstone() {
             Version::tombstone(at)
         } else {
             Version { at, create_revision: kv.create_revision, version: kv.version }
         };
-        Ok((kv.key.as_ref().into(), version))
+        Ok((kv, version))
     }
 }
 

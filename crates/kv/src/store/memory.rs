@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
+use super::leases::{Lease, LeaseChange};
 use super::record::Record;
 
 /// So many main revisions (as a power of two) share a piece of the map.
@@ -25,7 +26,8 @@ pub struct MemoryEngine {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryRecords {
     pieces: BTreeMap<i64, Arc<BTreeMap<Revision, Record>>>,
-    /// Of the records, without the map.
+    leases: Arc<BTreeMap<i64, Lease>>,
+    /// Of the records and leases, without the maps.
     bytes: u64,
 }
 
@@ -36,6 +38,16 @@ impl MemoryRecords {
         if let Some(old) = Arc::make_mut(piece).insert(at, record) {
             self.bytes -= old.stored().len() as u64;
         }
+    }
+
+    fn change(&mut self, change: LeaseChange) {
+        let leases = Arc::make_mut(&mut self.leases);
+        let before = match change {
+            LeaseChange::Granted(lease) => leases.insert(lease.id, lease),
+            LeaseChange::Gone(id) => leases.remove(&id),
+        };
+        self.bytes -= if before.is_some() { Lease::BYTES as u64 } else { 0 };
+        self.bytes += if matches!(change, LeaseChange::Granted(_)) { Lease::BYTES as u64 } else { 0 };
     }
 
     fn remove(&mut self, at: Revision) {
@@ -73,6 +85,10 @@ impl Records for MemoryRecords {
         }
         Ok(())
     }
+
+    fn leases(&self) -> Result<Vec<Lease>, EngineError> {
+        Ok(self.leases.values().copied().collect())
+    }
 }
 
 impl Records for &MemoryRecords {
@@ -87,6 +103,10 @@ impl Records for &MemoryRecords {
         visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         (**self).scan(from, until, visit)
+    }
+
+    fn leases(&self) -> Result<Vec<Lease>, EngineError> {
+        (**self).leases()
     }
 }
 
@@ -116,6 +136,7 @@ impl Engine for MemoryEngine {
         for at in batch.deletes {
             self.records.remove(*at);
         }
+        batch.leases.iter().for_each(|change| self.records.change(*change));
         self.meta = batch.meta.clone();
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use super::KvError;
 use super::engine::{Engine, EngineError, Records, Revision};
 use super::index::{KeyIndex, Version};
+use super::leases::LeaseBook;
 use super::record::Record;
 use super::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
 
@@ -31,6 +32,7 @@ impl From<EngineError> for Failure {
 /// The store at one moment, within a transaction perhaps.
 pub(crate) struct View<'a, E: Engine> {
     pub(crate) index: &'a KeyIndex,
+    pub(crate) book: &'a LeaseBook,
     pub(crate) engine: &'a E,
     /// Made when the first record is needed: most writes need none.
     pub(crate) reader: OnceCell<E::Reader<'a>>,

@@ -1,13 +1,15 @@
 //! What the store answers, and its bytes.
 
+use bowline_node::raft::Index;
 use bytes::Bytes;
 
 use super::codec::{CodecError, Sink, Source};
 use super::types::{
-    CompactionResponse, DeleteRangeResponse, HashKv, KeyValue, PutResponse, RangeResponse, ResponseOp, StoreStatus,
+    CompactionResponse, DeleteRangeResponse, HashKv, KeyValue, LeaseExpireResponse, LeaseGrantResponse,
+    LeaseListResponse, LeaseRevokeResponse, LeaseTimeToLive, PutResponse, RangeResponse, ResponseOp, StoreStatus,
     TxnResponse,
 };
-use super::{KvError, MAX_TXN_DEPTH};
+use super::{KvError, Lease, MAX_TXN_DEPTH};
 
 /// First byte of a reply.
 const VERSION: u8 = 1;
@@ -32,10 +34,20 @@ pub enum Response {
     HashKv(HashKv),
     /// For the store's status.
     Status(StoreStatus),
+    /// For a lease that is made.
+    LeaseGrant(LeaseGrantResponse),
+    /// For a lease that is ended.
+    LeaseRevoke(LeaseRevokeResponse),
+    /// For leases whose time is over.
+    LeaseExpire(LeaseExpireResponse),
+    /// For what a lease is.
+    LeaseTimeToLive(LeaseTimeToLive),
+    /// For which leases there are.
+    Leases(LeaseListResponse),
 }
 
 /// The errors, by their number on the wire.
-const ERRORS: [KvError; 14] = [
+const ERRORS: [KvError; 16] = [
     KvError::EmptyKey,
     KvError::KeyNotFound,
     KvError::ValueProvided,
@@ -50,6 +62,8 @@ const ERRORS: [KvError; 14] = [
     KvError::Stopped,
     KvError::Unreadable,
     KvError::AlreadyApplied,
+    KvError::LeaseExists,
+    KvError::LeaseTtlTooLarge,
 ];
 
 /// The bytes of a reply.
@@ -126,6 +140,29 @@ impl Response {
                 out.u64(status.keys);
                 out.u64(status.db_size);
             }
+            Response::LeaseGrant(grant) => {
+                out.u8(8);
+                out.i64(grant.revision);
+                out.i64(grant.id);
+                out.i64(grant.ttl);
+            }
+            Response::LeaseRevoke(revoke) => {
+                out.u8(9);
+                out.i64(revoke.revision);
+            }
+            Response::LeaseExpire(expire) => {
+                out.u8(10);
+                out.i64(expire.revision);
+                out.u64(expire.expired);
+            }
+            Response::LeaseTimeToLive(found) => {
+                out.u8(11);
+                found.write(out);
+            }
+            Response::Leases(list) => {
+                out.u8(12);
+                list.write(out);
+            }
         }
     }
 
@@ -149,7 +186,71 @@ impl Response {
                 keys: source.u64("keys")?,
                 db_size: source.u64("db_size")?,
             }),
+            8 => Response::LeaseGrant(LeaseGrantResponse {
+                revision: source.i64("revision")?,
+                id: source.i64("lease")?,
+                ttl: source.i64("ttl")?,
+            }),
+            9 => Response::LeaseRevoke(LeaseRevokeResponse { revision: source.i64("revision")? }),
+            10 => Response::LeaseExpire(LeaseExpireResponse {
+                revision: source.i64("revision")?,
+                expired: source.u64("expired")?,
+            }),
+            11 => Response::LeaseTimeToLive(LeaseTimeToLive::read(source)?),
+            12 => Response::Leases(LeaseListResponse::read(source)?),
             value => return Err(CodecError::Unknown { field: "response", value }),
+        })
+    }
+}
+
+impl Lease {
+    /// How many bytes a lease takes.
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn write(&self, out: &mut impl Sink) {
+        out.i64(self.id);
+        out.i64(self.ttl);
+        out.u64(self.granted_at.0);
+    }
+
+    pub(crate) fn read(source: &mut Source<'_>) -> Result<Lease, CodecError> {
+        Ok(Lease { id: source.i64("lease")?, ttl: source.i64("ttl")?, granted_at: Index(source.u64("granted_at")?) })
+    }
+}
+
+impl LeaseTimeToLive {
+    fn write(&self, out: &mut impl Sink) {
+        out.i64(self.revision);
+        out.bool(self.lease.is_some());
+        if let Some(lease) = &self.lease {
+            lease.write(out);
+        }
+        out.length(self.keys.len());
+        self.keys.iter().for_each(|key| out.bytes(key));
+    }
+
+    fn read(source: &mut Source<'_>) -> Result<LeaseTimeToLive, CodecError> {
+        Ok(LeaseTimeToLive {
+            revision: source.i64("revision")?,
+            lease: if source.bool("found")? { Some(Lease::read(source)?) } else { None },
+            keys: source.list("keys", |source| source.bytes("key"))?,
+        })
+    }
+}
+
+impl LeaseListResponse {
+    fn write(&self, out: &mut impl Sink) {
+        out.i64(self.revision);
+        out.length(self.leases.len());
+        self.leases.iter().for_each(|lease| lease.write(out));
+        out.bool(self.more);
+    }
+
+    fn read(source: &mut Source<'_>) -> Result<LeaseListResponse, CodecError> {
+        Ok(LeaseListResponse {
+            revision: source.i64("revision")?,
+            leases: source.list("leases", Lease::read)?,
+            more: source.bool("more")?,
         })
     }
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::Store;
 use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
+use super::leases::LeaseChange;
 use super::record::Record;
 
 /// What a batch that is noted takes beyond its records, each of them, and each of its deletions, in bytes.
@@ -42,6 +43,7 @@ pub enum RewriteError {
 struct Change {
     puts: Vec<(Revision, Record)>,
     deletes: Vec<Revision>,
+    leases: Vec<LeaseChange>,
     meta: Bytes,
 }
 
@@ -75,12 +77,17 @@ impl Tee {
         let mut noted = self.noted();
         let Noted::Changes { changes, bytes, bound } = &mut *noted else { return };
         let records: usize = batch.puts.iter().map(|(_, record)| record.stored().len() + OVERHEAD_BYTES).sum();
-        *bytes += records + (batch.deletes.len() + 1) * OVERHEAD_BYTES;
+        *bytes += records + (batch.deletes.len() + batch.leases.len() + 1) * OVERHEAD_BYTES;
         if *bytes > *bound {
             *noted = Noted::TooMuch;
             return;
         }
-        changes.push(Change { puts: batch.puts.to_vec(), deletes: batch.deletes.to_vec(), meta: meta.clone() });
+        changes.push(Change {
+            puts: batch.puts.to_vec(),
+            deletes: batch.deletes.to_vec(),
+            leases: batch.leases.to_vec(),
+            meta: meta.clone(),
+        });
     }
 
     fn take(&self) -> Result<Vec<Change>, RewriteError> {
@@ -118,6 +125,8 @@ pub struct Rewrite<E> {
     engine: E,
     /// Where the copying goes on; `None`: all is copied.
     cursor: Option<Revision>,
+    /// Whether the leases are copied: all at once, with the first records.
+    leases_copied: bool,
     /// Behind what was there at the beginning.
     until: Revision,
     /// The store's note, as of the last part.
@@ -137,8 +146,8 @@ impl<E: Engine> Rewrite<E> {
     pub fn step(&mut self, part: &Part<E::View>, bytes: usize) -> Result<bool, EngineError> {
         for change in &part.changes {
             self.meta = change.meta.clone();
-            let (puts, deletes) = (&change.puts[..], &change.deletes[..]);
-            self.engine.write(&Batch { puts, deletes, meta: self.note(), ..Batch::default() })?;
+            let (puts, deletes, leases) = (&change.puts[..], &change.deletes[..], &change.leases[..]);
+            self.engine.write(&Batch { puts, deletes, leases, meta: self.note(), ..Batch::default() })?;
         }
         let Some(cursor) = self.cursor else { return Ok(true) };
         let (mut records, mut copied) = (Vec::new(), 0);
@@ -148,7 +157,10 @@ impl<E: Engine> Rewrite<E> {
             if copied >= bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         self.cursor = records.last().filter(|_| copied >= bytes).map(|(at, _)| at.next());
-        self.engine.write(&Batch { puts: &records, meta: self.note(), ..Batch::default() })?;
+        // What has changed until now is in the view, too.
+        let leases = if std::mem::replace(&mut self.leases_copied, true) { Vec::new() } else { part.view.leases()? };
+        let leases: Vec<LeaseChange> = leases.into_iter().map(LeaseChange::Granted).collect();
+        self.engine.write(&Batch { puts: &records, leases: &leases, meta: self.note(), ..Batch::default() })?;
         Ok(self.cursor.is_none())
     }
 
@@ -188,7 +200,8 @@ impl<E: Engine> Store<E> {
         engine.write(&Batch { clear: true, ..Batch::default() })?;
         self.tee.begin(bound);
         let until = Revision::start_of(self.flushed.revision.saturating_add(1));
-        Ok(Rewrite { engine, cursor: Some(Revision::default()), until, meta: self.flushed.encode() })
+        let (cursor, meta) = (Some(Revision::default()), self.flushed.encode());
+        Ok(Rewrite { engine, cursor, leases_copied: false, until, meta })
     }
 
     /// What the next step of the rewrite needs.

@@ -1,7 +1,7 @@
 //! The whole store as a stream of bytes, and back.
 //!
-//! A head (a mark with the format's version, the index, the revisions), then blocks of records in the
-//! order of their revisions, then an end with their number and a checksum over all of them. Head, blocks
+//! A head (a mark with the format's version, the index, the revisions), then blocks of leases in the order of
+//! their identities and records in the order of their revisions, then an end with their number and a checksum over all of them. Head, blocks
 //! and end each carry a CRC32C of their own, so damage is found where it is. All numbers are
 //! little-endian. What a compaction gave up is left out, removed or not, so that replicas with the
 //! same state write the same bytes.
@@ -14,13 +14,17 @@ use bytes::Bytes;
 
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
-use super::index::{IndexBuilder, Version};
+use super::leases::{Lease, LeaseChange};
 use super::meta::Meta;
+use super::rebuild::Rebuild;
 use super::record::Record;
 use super::{MAX_FIELD_BYTES, Store};
 
-/// The first bytes; the last of them is the format's version.
-const MARK: [u8; 10] = *b"BOWLINEKV\x01";
+/// The first bytes; the last of them is the format's version. The first version had no leases.
+const MARK: [u8; 10] = *b"BOWLINEKV\x02";
+const FIRST_MARK: [u8; 10] = *b"BOWLINEKV\x01";
+/// Where leases have their place among the records, before all of them.
+const LEASES: Revision = Revision::start_of(1);
 /// Of a head, its checksum included.
 const HEAD_BYTES: usize = MARK.len() + 8 + 8 + 8 + 4;
 /// Of an end, behind the zero that stands for a block's length.
@@ -38,6 +42,7 @@ pub(super) const MAX_ORDINAL: i64 = 1 << 62;
 pub struct Dump<V> {
     view: V,
     pending: Vec<(Revision, Record)>,
+    leases: Vec<Lease>,
     meta: Meta,
     leavings: BTreeSet<Revision>,
 }
@@ -72,7 +77,8 @@ impl<E: Engine> Store<E> {
         let dump = || {
             self.check_fault()?;
             let leavings = self.leavings()?;
-            Ok(Dump { view: self.engine.view()?, pending: self.pending.clone(), meta: self.meta, leavings })
+            let leases = self.leases().copied().collect();
+            Ok(Dump { view: self.engine.view()?, pending: self.pending.clone(), leases, meta: self.meta, leavings })
         };
         self.watch(dump())
     }
@@ -85,15 +91,16 @@ impl<E: Engine> Store<E> {
     pub fn restore_from(mut engine: E, source: &mut impl Read) -> Result<Store<E>, RestoreError> {
         let meta = read_head(source)?;
         engine.write(&Batch { clear: true, ..Batch::default() })?;
-        let mut index = IndexBuilder::default();
+        let mut rebuild = Rebuild::default();
         let mut found = Found::default();
         while let Some(block) = read_block(source)? {
-            let records = found.take(&block, &meta, &mut index)?;
-            engine.write(&Batch { puts: &records, ..Batch::default() })?;
+            let Contents { leases, records } = found.take(&block, &meta, &mut rebuild)?;
+            engine.write(&Batch { puts: &records, leases: &leases, ..Batch::default() })?;
         }
         found.check_end(source)?;
-        engine.write(&Batch { meta: meta.encode(), ..Batch::default() })?;
-        Ok(Store::of(engine, index.build(), meta))
+        let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
+        store.write_batch(&Batch::default())?;
+        Ok(store)
     }
 }
 
@@ -111,6 +118,7 @@ impl<V: Records> Dump<V> {
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<u64> {
         let mut writer = BlockWriter { out, block: Vec::new(), written: 0, count: 0, checksum: 0 };
         writer.head(&self.meta)?;
+        self.leases.iter().try_for_each(|lease| writer.lease(lease))?;
         let mut failed = None;
         let mut visit = |at: Revision, record: Record| {
             if self.leavings.contains(&at) {
@@ -139,7 +147,7 @@ pub(super) fn seal(meta: &Meta, block: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut found = Found::default();
     // What is wrong with the records is for the reader to say.
-    let _ = found.take(block, meta, &mut IndexBuilder::default());
+    let _ = found.take(block, meta, &mut Rebuild::default());
     let mut writer = BlockWriter { out: &mut out, block: block.to_vec(), written: 0, count: found.count, checksum: 0 };
     let outcome = writer.head(meta).and_then(|()| writer.end());
     outcome.expect("memory takes whatever is written");
@@ -171,10 +179,20 @@ impl<W: Write> BlockWriter<'_, W> {
         self.write(&head)
     }
 
+    fn lease(&mut self, lease: &Lease) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(Lease::BYTES);
+        lease.write(&mut bytes);
+        self.item(LEASES, &bytes)
+    }
+
     fn record(&mut self, at: Revision, record: &Record) -> io::Result<()> {
+        self.item(at, record.stored())
+    }
+
+    fn item(&mut self, at: Revision, bytes: &[u8]) -> io::Result<()> {
         self.block.i64(at.main);
         self.block.u32(at.sub);
-        self.block.bytes(record.stored());
+        self.block.bytes(bytes);
         self.count += 1;
         if self.block.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
     }
@@ -211,8 +229,8 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     source.read_exact(&mut head)?;
     let (body, checksum) = head.split_at(HEAD_BYTES - 4);
     let (mark, numbers) = body.split_at(MARK.len());
-    if mark != MARK {
-        return Err(invalid("its mark is not that of a store's snapshot, format 1"));
+    if mark != MARK && mark != FIRST_MARK {
+        return Err(invalid("its mark is not that of a store's snapshot, format 1 or 2"));
     }
     if crc32c::crc32c(body).to_le_bytes() != checksum {
         return Err(invalid("the checksum of its head is wrong"));
@@ -259,23 +277,34 @@ struct Found {
     count: u64,
     checksum: u32,
     last: Revision,
+    last_lease: Option<i64>,
+}
+
+/// What a block holds.
+#[derive(Default)]
+struct Contents {
+    leases: Vec<LeaseChange>,
+    records: Vec<(Revision, Record)>,
 }
 
 impl Found {
-    fn take(
-        &mut self,
-        block: &[u8],
-        meta: &Meta,
-        index: &mut IndexBuilder,
-    ) -> Result<Vec<(Revision, Record)>, RestoreError> {
+    fn take(&mut self, block: &[u8], meta: &Meta, rebuild: &mut Rebuild) -> Result<Contents, RestoreError> {
         self.checksum = crc32c::crc32c_append(self.checksum, block);
         let mut source = Source::new(block);
-        let mut records = Vec::new();
+        let mut contents = Contents::default();
         while source.end().is_err() {
             let at = Revision { main: source.i64("revision")?, sub: source.u32("sub-revision")? };
             let length = source.u32("record")? as usize;
-            let record = Record::from_stored(Bytes::copy_from_slice(source.raw(length, "record")?));
-            let (key, version) = Version::of(at, &record).map_err(|error| RestoreError::Invalid(error.to_string()))?;
+            let bytes = source.raw(length, "record")?;
+            self.count += 1;
+            if at == LEASES {
+                let lease = self.lease(bytes, meta)?;
+                rebuild.lease(lease);
+                contents.leases.push(LeaseChange::Granted(lease));
+                continue;
+            }
+            let record = Record::from_stored(Bytes::copy_from_slice(bytes));
+            let version = rebuild.record(at, &record).map_err(|error| RestoreError::Invalid(error.to_string()))?;
             if at <= self.last || at.main < 2 || at.main > meta.revision {
                 return Err(invalid("its revisions are not in order"));
             }
@@ -286,12 +315,24 @@ impl Found {
             if version.version > at.main.saturating_mul(1 << 32).min(MAX_ORDINAL) {
                 return Err(invalid("a key has more versions than there were writes"));
             }
-            index.push(key, version);
             self.last = at;
-            self.count += 1;
-            records.push((at, record));
+            contents.records.push((at, record));
         }
-        Ok(records)
+        Ok(contents)
+    }
+
+    fn lease(&mut self, bytes: &[u8], meta: &Meta) -> Result<Lease, RestoreError> {
+        let mut source = Source::new(bytes);
+        let lease = Lease::read(&mut source)?;
+        source.end()?;
+        if self.last != Revision::default() || self.last_lease.is_some_and(|last| last >= lease.id) {
+            return Err(invalid("its leases are not in order"));
+        }
+        if !lease.is_valid() || lease.granted_at.0 > meta.applied {
+            return Err(invalid("it holds a lease that nobody can have granted"));
+        }
+        self.last_lease = Some(lease.id);
+        Ok(lease)
     }
 
     fn check_end(&self, source: &mut impl Read) -> Result<(), RestoreError> {

@@ -29,7 +29,7 @@ impl<E: Engine> Store<E> {
         let mut txn = WriteTxn { store: self, staged: Vec::new() };
         let outcome = run(&mut txn);
         match outcome {
-            Ok(_) => txn.commit(),
+            Ok(_) => txn.commit()?,
             Err(_) => txn.roll_back()?,
         }
         outcome
@@ -55,16 +55,18 @@ impl<E: Engine> WriteTxn<'_, E> {
         View { staged: &self.staged, ..self.store.view() }
     }
 
-    fn commit(self) {
+    fn commit(self) -> Result<(), EngineError> {
         if self.staged.is_empty() {
-            return;
+            return Ok(());
         }
         let main = self.store.meta.revision + 1;
         self.store.meta.revision = main;
         for (sub, record) in (0..).zip(self.staged) {
+            self.store.book.note(&record)?;
             self.store.pending_bytes += record.stored().len();
             self.store.pending.push((Revision { main, sub }, record));
         }
+        Ok(())
     }
 
     fn roll_back(self) -> Result<(), EngineError> {
@@ -86,7 +88,7 @@ impl<E: Engine> WriteTxn<'_, E> {
         if request.key.len().max(request.value.len()) > MAX_FIELD_BYTES {
             return Err(KvError::RequestTooLarge.into());
         }
-        check_lease(request.lease)?;
+        self.store.book.check(request.lease)?;
         let view = self.view();
         let keeps = request.ignore_value || request.ignore_lease;
         let previous = if keeps || request.prev_kv { view.current(&request.key)? } else { None };
@@ -122,12 +124,15 @@ impl<E: Engine> WriteTxn<'_, E> {
         }
         let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
         drop(view);
-        for key in keys {
-            let at = self.next();
-            self.staged.push(Record::tombstone(&key));
-            self.store.index.delete(&key, at);
-        }
+        keys.iter().for_each(|key| self.delete(key));
         Ok(DeleteRangeResponse { revision: self.view().revision(), deleted, prev_kvs })
+    }
+
+    /// Deletes a key that is there.
+    pub(crate) fn delete(&mut self, key: &[u8]) {
+        let at = self.next();
+        self.staged.push(Record::tombstone(key));
+        self.store.index.delete(key, at);
     }
 
     pub(crate) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Failure> {
@@ -204,7 +209,7 @@ impl<'a> Plan<'a> {
                         return Err(KvError::KeyNotFound.into());
                     }
                     // In this order; a put by itself is first asked for its lease. Both as in etcd.
-                    check_lease(put.lease)?;
+                    view.book.check(put.lease)?;
                 }
                 RequestOp::Txn(_) => {
                     within.next().expect("a plan has one within for each transaction").precheck(view)?;
@@ -214,11 +219,6 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
-}
-
-/// No lease was ever granted: the commands that do so are not there yet.
-fn check_lease(lease: i64) -> Result<(), KvError> {
-    if lease == 0 { Ok(()) } else { Err(KvError::LeaseNotFound) }
 }
 
 impl Compare {

@@ -6,7 +6,10 @@
 //! is of another kind than its target) is settled while it is converted: see [`SortOrder::from_wire`]
 //! and [`CompareTarget`].
 
+use bowline_node::raft::Index;
 use bytes::Bytes;
+
+use super::leases::Lease;
 
 use super::KvError;
 
@@ -322,6 +325,97 @@ pub struct CompactionRequest {
 pub struct CompactionResponse {
     /// The header's revision.
     pub revision: i64,
+}
+
+/// Makes a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseGrantRequest {
+    /// Its identity; whoever proposes it has picked one, so not 0.
+    pub id: i64,
+    /// For how long, in seconds; 1 to [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
+    pub ttl: i64,
+}
+
+/// The lease is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseGrantResponse {
+    /// The header's revision: the store's.
+    pub revision: i64,
+    /// As in the request.
+    pub id: i64,
+    /// As in the request.
+    pub ttl: i64,
+}
+
+/// Ends a lease, and deletes its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRevokeRequest {
+    /// Its identity.
+    pub id: i64,
+}
+
+/// The lease is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRevokeResponse {
+    /// The header's revision: that of the deletion, or the store's if no key was attached.
+    pub revision: i64,
+}
+
+/// Ends leases that a leader found expired, one after the other, each at a revision of its own if keys are
+/// attached to it. One that is gone, or another one's by now, is passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseExpireRequest {
+    /// Their identities, and what granted them.
+    pub leases: Vec<(i64, Index)>,
+}
+
+/// The leases are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseExpireResponse {
+    /// The header's revision: the store's after it.
+    pub revision: i64,
+    /// How many leases it ended.
+    pub expired: u64,
+}
+
+/// Asks for a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseTimeToLiveRequest {
+    /// Its identity.
+    pub id: i64,
+    /// Whether to name its keys.
+    pub keys: bool,
+}
+
+/// A lease, as far as the state machine knows it: how long it still lives, its leader knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseTimeToLive {
+    /// The header's revision: the store's.
+    pub revision: i64,
+    /// What was granted; `None` if there is no such lease.
+    pub lease: Option<Lease>,
+    /// Its keys in order, if they were asked for.
+    pub keys: Vec<Bytes>,
+}
+
+/// Asks for the leases, in the order of their identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseListRequest {
+    /// Begins behind this identity; `i64::MIN` is no lease's to begin at the first.
+    pub after: i64,
+    /// So many at most.
+    pub limit: u32,
+}
+
+/// Some of the leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseListResponse {
+    /// The header's revision: the store's.
+    pub revision: i64,
+    /// The leases.
+    pub leases: Vec<Lease>,
+    /// Whether there are more behind them.
+    pub more: bool,
 }
 
 /// A checksum of the history, the same on each replica, and the same as etcd's.

@@ -68,6 +68,31 @@ impl Kv {
         self.txn(txn).expect("nothing forbids it").succeeded
     }
 
+    pub(crate) fn grant(&mut self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, KvError> {
+        match self.apply(&Command::LeaseGrant(LeaseGrantRequest { id, ttl }))? {
+            Response::LeaseGrant(response) => Ok(response),
+            other => panic!("{other:?} for a grant"),
+        }
+    }
+
+    pub(crate) fn revoke(&mut self, id: i64) -> Result<i64, KvError> {
+        match self.apply(&Command::LeaseRevoke(LeaseRevokeRequest { id }))? {
+            Response::LeaseRevoke(response) => Ok(response.revision),
+            other => panic!("{other:?} for a revocation"),
+        }
+    }
+
+    /// The keys of a lease; `None` if there is no such lease.
+    pub(crate) fn attached(&self, id: i64) -> Option<Vec<String>> {
+        match self.ask(&Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true })) {
+            Ok(Response::LeaseTimeToLive(found)) => {
+                let keys = found.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+                found.lease.map(|_| keys)
+            }
+            other => panic!("{other:?} for a lease"),
+        }
+    }
+
     pub(crate) fn compact(&mut self, revision: i64) -> Result<i64, KvError> {
         match self.apply(&Command::Compact(CompactionRequest { revision, physical: false }))? {
             Response::Compact(response) => Ok(response.revision),
@@ -121,6 +146,11 @@ pub(crate) fn delete(key: &str, range_end: &str) -> DeleteRangeRequest {
 
 pub(crate) fn range(key: &str, range_end: &str) -> RangeRequest {
     RangeRequest { key: bytes(key), range_end: bytes(range_end), ..RangeRequest::default() }
+}
+
+/// A put that attaches the key to a lease.
+pub(crate) fn leased(key: &str, lease: i64) -> PutRequest {
+    PutRequest { lease, ..put(key, "v") }
 }
 
 /// Every key.

@@ -81,6 +81,10 @@ fn some_command() -> impl Strategy<Value = Command> {
         some_txn().prop_map(Command::Txn),
         any::<(i64, bool)>()
             .prop_map(|(revision, physical)| Command::Compact(CompactionRequest { revision, physical })),
+        any::<(i64, i64)>().prop_map(|(id, ttl)| Command::LeaseGrant(LeaseGrantRequest { id, ttl })),
+        any::<i64>().prop_map(|id| Command::LeaseRevoke(LeaseRevokeRequest { id })),
+        prop::collection::vec((any::<i64>(), any::<u64>().prop_map(Index)), 0..4)
+            .prop_map(|leases| Command::LeaseExpire(LeaseExpireRequest { leases })),
     ]
 }
 
@@ -90,7 +94,15 @@ fn some_query() -> impl Strategy<Value = Query> {
         some_txn().prop_map(Query::Txn),
         any::<i64>().prop_map(|revision| Query::HashKv { revision }),
         Just(Query::Status),
+        any::<(i64, bool)>().prop_map(|(id, keys)| Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys })),
+        any::<(i64, u32)>().prop_map(|(after, limit)| Query::Leases(LeaseListRequest { after, limit })),
     ]
+}
+
+prop_compose! {
+    fn some_lease()(id: i64, ttl: i64, granted_at: u64) -> Lease {
+        Lease { id, ttl, granted_at: Index(granted_at) }
+    }
 }
 
 prop_compose! {
@@ -136,6 +148,8 @@ fn some_reply() -> impl Strategy<Value = Reply> {
         KvError::Stopped,
         KvError::Unreadable,
         KvError::AlreadyApplied,
+        KvError::LeaseExists,
+        KvError::LeaseTtlTooLarge,
     ];
     prop_oneof![
         some_response().prop_map(|response| Ok(match response {
@@ -151,6 +165,19 @@ fn some_reply() -> impl Strategy<Value = Reply> {
         any::<(i64, i64, u64, u64, u64)>().prop_map(|(revision, compact_revision, applied, keys, db_size)| {
             Ok(Response::Status(StoreStatus { revision, compact_revision, applied, keys, db_size }))
         }),
+        any::<(i64, i64, i64)>().prop_map(|(revision, id, ttl)| Ok(Response::LeaseGrant(LeaseGrantResponse {
+            revision,
+            id,
+            ttl
+        }))),
+        any::<i64>().prop_map(|revision| Ok(Response::LeaseRevoke(LeaseRevokeResponse { revision }))),
+        any::<(i64, u64)>()
+            .prop_map(|(revision, expired)| { Ok(Response::LeaseExpire(LeaseExpireResponse { revision, expired })) }),
+        (any::<i64>(), prop::option::of(some_lease()), prop::collection::vec(some_bytes(), 0..3)).prop_map(
+            |(revision, lease, keys)| Ok(Response::LeaseTimeToLive(LeaseTimeToLive { revision, lease, keys }))
+        ),
+        (any::<i64>(), prop::collection::vec(some_lease(), 0..3), any::<bool>())
+            .prop_map(|(revision, leases, more)| Ok(Response::Leases(LeaseListResponse { revision, leases, more }))),
         prop::sample::select(errors.to_vec()).prop_map(Err),
     ]
 }

@@ -34,12 +34,18 @@ pub(crate) fn open(disk: &SimDisk, cache_bytes: usize) -> Result<Store<RedbEngin
 pub(crate) fn apply<E: Engine>(store: &mut Store<E>, entries: u64) {
     for _ in 0..entries {
         let index = store.applied().0 + 1;
-        let command = match index % 7 {
+        let lease = index as i64 % 4 + 1;
+        let command = match index % 9 {
+            8 => Command::LeaseRevoke(LeaseRevokeRequest { id: lease }),
+            7 => Command::LeaseGrant(LeaseGrantRequest { id: lease, ttl: 10 }),
             6 => Command::DeleteRange(delete(&format!("k{}", index % 5), "")),
             5 => Command::Compact(CompactionRequest { revision: store.revision() - 3, physical: false }),
-            _ => Command::Put(put(&format!("k{}", index % 11), &"v".repeat(index as usize % 300))),
+            _ => Command::Put(PutRequest {
+                lease: store.lease(lease).map_or(0, |lease| lease.id),
+                ..put(&format!("k{}", index % 11), &"v".repeat(index as usize % 300))
+            }),
         };
-        // A compaction may be refused; it is the same on each run.
+        // A few are refused; they are the same on each run.
         let _ = store.apply_command(Index(index), &command);
         assert_eq!(store.fault(), None);
     }

@@ -7,6 +7,7 @@ mod compactions;
 mod disk;
 mod hashes;
 mod headers;
+mod leases;
 mod model;
 mod puts;
 mod ranges;

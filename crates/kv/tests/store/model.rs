@@ -12,6 +12,9 @@ use crate::bench::*;
 /// A few keys, so that they meet.
 const KEYS: [&str; 6] = ["a", "ab", "b", "c", "cc", "d"];
 
+/// A few leases, likewise.
+const LEASES: std::ops::RangeInclusive<i64> = 1..=3;
+
 #[derive(Clone, Debug)]
 enum Step {
     Put {
@@ -19,6 +22,9 @@ enum Step {
         value: u8,
         prev_kv: bool,
         ignore_value: bool,
+        /// One of the leases; `None` for none, or for the one that it has.
+        lease: Option<i64>,
+        ignore_lease: bool,
     },
     Delete {
         from: usize,
@@ -33,6 +39,10 @@ enum Step {
     Compact {
         back: i64,
     },
+    Grant(i64),
+    Revoke(i64),
+    /// Leases that are believed to be granted so many entries ago.
+    Expire(Vec<(i64, u64)>),
     Range {
         from: usize,
         to: Option<usize>,
@@ -47,8 +57,12 @@ enum Step {
 
 fn some_step() -> impl Strategy<Value = Step> {
     let write = prop_oneof![
-        4 => (0..KEYS.len(), any::<u8>(), any::<bool>(), prop::bool::weighted(0.2))
-            .prop_map(|(key, value, prev_kv, ignore_value)| Step::Put { key, value, prev_kv, ignore_value }),
+        4 => (
+            0..KEYS.len(), any::<u8>(), any::<bool>(), prop::bool::weighted(0.2),
+            prop::option::weighted(0.4, LEASES), prop::bool::weighted(0.2),
+        ).prop_map(|(key, value, prev_kv, ignore_value, lease, ignore_lease)| {
+            Step::Put { key, value, prev_kv, ignore_value, lease, ignore_lease }
+        }),
         2 => (0..KEYS.len(), prop::option::of(0..KEYS.len()), any::<bool>())
             .prop_map(|(from, to, prev_kv)| Step::Delete { from, to, prev_kv }),
         2 => (0..KEYS.len(), prop::option::of(0..KEYS.len()), -1..6_i64, -1..4_i64)
@@ -66,6 +80,9 @@ fn some_step() -> impl Strategy<Value = Step> {
         6 => write,
         4 => txn,
         1 => (-2..8_i64).prop_map(|back| Step::Compact { back }),
+        2 => LEASES.prop_map(Step::Grant),
+        1 => LEASES.prop_map(Step::Revoke),
+        1 => prop::collection::vec((LEASES, 1..9_u64), 1..3).prop_map(Step::Expire),
         1 => (1..5_usize).prop_map(Step::Scrub),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
@@ -78,6 +95,8 @@ type Map = BTreeMap<Vec<u8>, KeyValue>;
 struct Model {
     maps: Vec<(i64, Map)>,
     compacted: i64,
+    /// What granted each lease.
+    leases: BTreeMap<i64, Index>,
 }
 
 /// What a transaction works on: the map, whether it changed, and the revision that it gets.
@@ -89,7 +108,7 @@ struct Draft {
 
 impl Model {
     fn new() -> Model {
-        Model { maps: vec![(1, Map::new())], compacted: -1 }
+        Model { maps: vec![(1, Map::new())], compacted: -1, leases: BTreeMap::new() }
     }
 
     fn revision(&self) -> i64 {
@@ -104,7 +123,7 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, command: &Command) -> Reply {
+    fn apply(&mut self, index: Index, command: &Command) -> Reply {
         let mut draft = self.draft();
         let reply = match command {
             Command::Put(put) => self.put(&mut draft, put).map(Response::Put)?,
@@ -126,6 +145,20 @@ impl Model {
                 self.compacted = *revision;
                 return Ok(Response::Compact(CompactionResponse { revision: self.revision() }));
             }
+            Command::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
+                if self.leases.contains_key(id) {
+                    return Err(KvError::LeaseExists);
+                }
+                self.leases.insert(*id, index);
+                let (revision, id, ttl) = (self.revision(), *id, *ttl);
+                return Ok(Response::LeaseGrant(LeaseGrantResponse { revision, id, ttl }));
+            }
+            Command::LeaseRevoke(LeaseRevokeRequest { id }) => {
+                self.leases.remove(id).ok_or(KvError::LeaseNotFound)?;
+                draft.end_lease(*id);
+                Response::LeaseRevoke(LeaseRevokeResponse { revision: draft.revision() })
+            }
+            Command::LeaseExpire(LeaseExpireRequest { leases }) => return Ok(self.expire(leases)),
         };
         if draft.written {
             self.maps.push((draft.next, draft.map));
@@ -133,9 +166,30 @@ impl Model {
         Ok(reply)
     }
 
+    fn expire(&mut self, leases: &[(i64, Index)]) -> Response {
+        let mut expired = 0;
+        for (id, granted_at) in leases {
+            if self.leases.get(id) == Some(granted_at) {
+                self.leases.remove(id);
+                expired += 1;
+                let mut draft = self.draft();
+                draft.end_lease(*id);
+                if draft.written {
+                    self.maps.push((draft.next, draft.map));
+                }
+            }
+        }
+        Response::LeaseExpire(LeaseExpireResponse { revision: self.revision(), expired })
+    }
+
+    fn check_lease(&self, lease: i64) -> Result<(), KvError> {
+        if lease == 0 || self.leases.contains_key(&lease) { Ok(()) } else { Err(KvError::LeaseNotFound) }
+    }
+
     fn put(&self, draft: &mut Draft, put: &PutRequest) -> Result<PutResponse, KvError> {
         let old = draft.map.get(&put.key[..]).cloned();
-        if put.ignore_value && old.is_none() {
+        self.check_lease(put.lease)?;
+        if (put.ignore_value || put.ignore_lease) && old.is_none() {
             return Err(KvError::KeyNotFound);
         }
         let new = KeyValue {
@@ -144,7 +198,7 @@ impl Model {
             mod_revision: draft.next,
             version: old.as_ref().map_or(1, |old| old.version + 1),
             value: if put.ignore_value { old.clone().expect("checked").value } else { put.value.clone() },
-            lease: 0,
+            lease: if put.ignore_lease { old.clone().expect("checked").lease } else { put.lease },
         };
         draft.map.insert(put.key.to_vec(), new);
         draft.written = true;
@@ -166,9 +220,10 @@ impl Model {
             RequestOp::Range(range) if range.revision != 0 && range.revision < self.compacted => {
                 Err(KvError::Compacted)
             }
-            RequestOp::Put(put) if put.ignore_value && !before.map.contains_key(&put.key[..]) => {
+            RequestOp::Put(put) if (put.ignore_value || put.ignore_lease) && !before.map.contains_key(&put.key[..]) => {
                 Err(KvError::KeyNotFound)
             }
+            RequestOp::Put(put) => self.check_lease(put.lease),
             RequestOp::Txn(txn) => self.check(before, txn),
             _ => Ok(()),
         })
@@ -215,6 +270,13 @@ impl Draft {
         self.next - i64::from(!self.written)
     }
 
+    /// All its keys go at one revision.
+    fn end_lease(&mut self, id: i64) {
+        let before = self.map.len();
+        self.map.retain(|_, kv| kv.lease != id);
+        self.written |= self.map.len() < before;
+    }
+
     fn delete(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
         let old: Vec<_> = within(&self.map, &delete.key, &delete.range_end).cloned().collect();
         self.map.retain(|key, _| !old.iter().any(|old| old.key == key[..]));
@@ -234,7 +296,7 @@ fn within<'a>(map: &'a Map, key: &'a [u8], end: &'a [u8]) -> impl Iterator<Item 
 }
 
 /// The command of a step, as a client would send it.
-fn command(step: &Step, revision: i64) -> Option<Command> {
+fn command(step: &Step, revision: i64, index: u64) -> Option<Command> {
     Some(match op(step, revision) {
         Some(RequestOp::Put(put)) => Command::Put(put),
         Some(RequestOp::DeleteRange(delete)) => Command::DeleteRange(delete),
@@ -243,6 +305,12 @@ fn command(step: &Step, revision: i64) -> Option<Command> {
         None => match step {
             Step::Compact { back } => {
                 Command::Compact(CompactionRequest { revision: revision - back, physical: false })
+            }
+            Step::Grant(id) => Command::LeaseGrant(LeaseGrantRequest { id: *id, ttl: 10 + *id }),
+            Step::Revoke(id) => Command::LeaseRevoke(LeaseRevokeRequest { id: *id }),
+            Step::Expire(leases) => {
+                let leases = leases.iter().map(|(id, ago)| (*id, Index(index.saturating_sub(*ago)))).collect();
+                Command::LeaseExpire(LeaseExpireRequest { leases })
             }
             _ => return None,
         },
@@ -253,12 +321,13 @@ fn op(step: &Step, revision: i64) -> Option<RequestOp> {
     let end = |to: &Option<usize>| bytes(to.map_or("", |to| KEYS.get(to + 1).copied().unwrap_or("\0")));
     let ops = |steps: &[Step]| steps.iter().filter_map(|step| op(step, revision)).collect();
     Some(match step {
-        Step::Put { key, value, prev_kv, ignore_value } => RequestOp::Put(PutRequest {
+        Step::Put { key, value, prev_kv, ignore_value, lease, ignore_lease } => RequestOp::Put(PutRequest {
             key: bytes(KEYS[*key]),
             value: if *ignore_value { bytes("") } else { vec![*value].into() },
             prev_kv: *prev_kv,
             ignore_value: *ignore_value,
-            ..PutRequest::default()
+            lease: lease.filter(|_| !ignore_lease).unwrap_or(0),
+            ignore_lease: *ignore_lease,
         }),
         Step::Delete { from, to, prev_kv } => RequestOp::DeleteRange(DeleteRangeRequest {
             key: bytes(KEYS[*from]),
@@ -281,7 +350,8 @@ fn op(step: &Step, revision: i64) -> Option<RequestOp> {
             success: ops(then),
             failure: ops(otherwise),
         })),
-        Step::Compact { .. } | Step::Scrub(_) | Step::Flush | Step::Reopen => return None,
+        Step::Compact { .. } | Step::Grant(_) | Step::Revoke(_) | Step::Expire(_) => return None,
+        Step::Scrub(_) | Step::Flush | Step::Reopen => return None,
     })
 }
 
@@ -301,10 +371,11 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
             }
             _ => {}
         }
-        if let Some(command) = command(step, model.revision()) {
+        if let Some(command) = command(step, model.revision(), index) {
             // What the server would not propose gets no further, and the model knows nothing of it.
             if command.check(&Limits::default()).is_ok() {
-                prop_assert_eq!(store.apply_command(Index(index), &command), model.apply(&command), "{:?}", command);
+                let at = Index(index);
+                prop_assert_eq!(store.apply_command(at, &command), model.apply(at, &command), "{:?}", command);
             }
         }
         if let Some(RequestOp::Range(range)) = op(step, model.revision()) {
@@ -313,6 +384,17 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         let now = model.draft();
         prop_assert_eq!(store.range(&everything()), model.range(&now, &everything()));
         prop_assert_eq!((store.revision(), store.len()), (model.revision(), now.map.len() as u64));
+        let leases: Vec<_> = store.leases().map(|lease| (lease.id, lease.granted_at)).collect();
+        prop_assert_eq!(leases, model.leases.iter().map(|(id, at)| (*id, *at)).collect::<Vec<_>>());
+        for id in LEASES {
+            let Ok(Response::LeaseTimeToLive(found)) =
+                store.ask(&Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true }))
+            else {
+                panic!("it is answered");
+            };
+            let attached: Vec<_> = now.map.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
+            prop_assert_eq!(found.keys, attached);
+        }
     }
     for at in model.compacted.max(1)..=model.revision() {
         let range = RangeRequest { revision: at, ..everything() };
@@ -354,7 +436,8 @@ proptest! {
 
 #[test]
 fn redb_runs_on_any_backend() {
-    let steps = [Step::Put { key: 1, value: 2, prev_kv: true, ignore_value: false }, Step::Flush, Step::Scrub(1)];
+    let step = Step::Put { key: 1, value: 2, prev_kv: true, ignore_value: false, lease: None, ignore_lease: false };
+    let steps = [step, Step::Flush, Step::Scrub(1)];
     let engine = RedbEngine::with_backend(InMemoryBackend::new(), 1 << 20).expect("memory does not fail");
     follow(&steps, engine, |_| unreachable!("it is not opened again")).expect("it is the model");
 }

@@ -20,6 +20,7 @@ fn little_is_needed() {
     assert_eq!((config.listen_client.as_str(), config.listen_peer.as_str()), ("127.0.0.1:2379", "b:2380"));
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.patience(), Duration::from_millis(6_200));
+    assert_eq!(config.min_lease_ttl(), 2);
     assert_eq!(config.node(7).raft.validate(), Ok(()));
 }
 
@@ -128,4 +129,10 @@ fn times_sizes_and_addresses_are_read_as_people_write_them() {
     for bad in ["", "host", ":1", "host:70000", "host:+1", "ho st:1", "https://host:1", "[zz]:1", "ftp://h:1"] {
         assert_eq!(Url::parse(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn a_lease_lives_longer_than_an_election() {
+    let shortest = |election: &str| with("election_max", election).expect("good").min_lease_ttl();
+    assert_eq!(["700ms", "1333ms", "1334ms", "2s", "3s"].map(shortest), [2, 2, 3, 3, 5]);
 }

@@ -19,11 +19,12 @@ const fn method(service: &'static str, name: &'static str) -> Method {
 }
 
 const KV: &str = "etcdserverpb.KV";
+const LEASE: &str = "etcdserverpb.Lease";
 const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 
 /// How many there are.
-const METHOD_COUNT: usize = 19;
+const METHOD_COUNT: usize = 24;
 
 const METHODS: [Method; METHOD_COUNT] = [
     method(KV, "Range"),
@@ -32,6 +33,11 @@ const METHODS: [Method; METHOD_COUNT] = [
     method(KV, "DeleteRange"),
     method(KV, "Txn"),
     method(KV, "Compact"),
+    method(LEASE, "LeaseGrant"),
+    method(LEASE, "LeaseRevoke"),
+    method(LEASE, "LeaseKeepAlive"),
+    method(LEASE, "LeaseTimeToLive"),
+    method(LEASE, "LeaseLeases"),
     method(CLUSTER, "MemberAdd"),
     method(CLUSTER, "MemberRemove"),
     method(CLUSTER, "MemberUpdate"),
@@ -49,13 +55,21 @@ const METHODS: [Method; METHOD_COUNT] = [
 
 impl Method {
     fn is_stream(self) -> bool {
-        matches!(self.name, "RangeStream" | "Snapshot")
+        self.kind() != "unary"
+    }
+
+    fn kind(self) -> &'static str {
+        match self.name {
+            "RangeStream" | "Snapshot" => "server_stream",
+            "LeaseKeepAlive" => "bidi_stream",
+            _ => "unary",
+        }
     }
 
     /// As Prometheus knows it.
     pub(crate) fn labels(self) -> String {
-        let kind = if self.is_stream() { "server_stream" } else { "unary" };
-        format!(r#"grpc_method="{}",grpc_service="{}",grpc_type="{kind}""#, self.name, self.service)
+        let Method { service, name } = self;
+        format!(r#"grpc_method="{name}",grpc_service="{service}",grpc_type="{}""#, self.kind())
     }
 }
 

@@ -11,9 +11,9 @@ pub(super) fn of_store(error: KvError) -> Status {
     let code = match error.code() {
         StoreCode::InvalidArgument => Code::InvalidArgument,
         StoreCode::NotFound => Code::NotFound,
+        StoreCode::FailedPrecondition => Code::FailedPrecondition,
         StoreCode::OutOfRange => Code::OutOfRange,
         StoreCode::Unavailable => Code::Unavailable,
-        _ => Code::Unknown,
     };
     Status::new(code, error.to_string())
 }

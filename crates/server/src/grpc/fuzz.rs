@@ -1,7 +1,10 @@
 //! Entry for a fuzzer: hostile bytes where a client's request should be.
 
 use bowline_api::{Message, etcdserverpb as pb};
-use bowline_kv::store::{Command, CompactionRequest, Limits, MemoryEngine, Query, Response, Store, decode_reply};
+use bowline_kv::store::{
+    Command, CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, Limits, MemoryEngine,
+    Query, Response, Store, decode_reply,
+};
 use bowline_node::StateMachine;
 use bowline_node::raft::Index;
 use tonic::Status;
@@ -28,7 +31,7 @@ pub fn fuzz_requests(data: &[u8]) {
 fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]) -> Result<Vec<u8>, Status> {
     let unreadable = |error: bowline_api::DecodeError| Status::invalid_argument(error.to_string());
     let header = pb::ResponseHeader::default();
-    let response = match method % 5 {
+    let response = match method % 8 {
         0 => {
             let range = convert::range(pb::RangeRequest::decode(message).map_err(unreadable)?)?;
             ask(store, Query::Range(range))?
@@ -42,10 +45,23 @@ fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]
             let txn = convert::txn(pb::TxnRequest::decode(message).map_err(unreadable)?)?;
             if txn.is_read_only() { ask(store, Query::Txn(txn))? } else { write(store, index, Command::Txn(txn))? }
         }
-        _ => {
+        4 => {
             let request = pb::CompactionRequest::decode(message).map_err(unreadable)?;
             let compaction = CompactionRequest { revision: request.revision, physical: request.physical };
             write(store, index, Command::Compact(compaction))?
+        }
+        5 => {
+            let pb::LeaseGrantRequest { id, ttl } = pb::LeaseGrantRequest::decode(message).map_err(unreadable)?;
+            write(store, index, Command::LeaseGrant(LeaseGrantRequest { id, ttl }))?
+        }
+        6 => {
+            let id = pb::LeaseRevokeRequest::decode(message).map_err(unreadable)?.id;
+            write(store, index, Command::LeaseRevoke(LeaseRevokeRequest { id }))?
+        }
+        _ => {
+            let pb::LeaseTimeToLiveRequest { id, keys } =
+                pb::LeaseTimeToLiveRequest::decode(message).map_err(unreadable)?;
+            ask(store, Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys }))?
         }
     };
     Ok(match response {
@@ -53,7 +69,7 @@ fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]
         Response::Put(response) => convert::put_response(header, response).encode_to_vec(),
         Response::DeleteRange(response) => convert::delete_response(header, response).encode_to_vec(),
         Response::Txn(response) => convert::txn_response(header, response).encode_to_vec(),
-        Response::Compact(_) | Response::HashKv(_) | Response::Status(_) => Vec::new(),
+        _ => Vec::new(),
     })
 }
 

@@ -8,7 +8,7 @@ use pb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
 use super::stream::{RangeChunks, stream_range};
-use super::{Context, convert, errors, mismatch, reply};
+use super::{Context, convert, mismatch};
 use crate::replica::Facts;
 
 #[derive(Clone, Debug)]
@@ -17,52 +17,13 @@ pub(crate) struct KvService {
 }
 
 impl KvService {
-    /// Lets a command through the log. When it is answered, this member's own state contains it too,
-    /// wherever the leader is: what the client asks here next must not be older.
-    async fn write(&self, command: Command) -> Result<StoreResponse, Status> {
-        let Context { replica, limits, .. } = &self.context;
-        command.check(limits).map_err(errors::of_store)?;
-        let written = replica.write(command.encode()).await;
-        let metrics = replica.metrics();
-        let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
-        counter.fetch_add(1, Relaxed);
-        let response = reply(&written.map_err(errors::of_request)?)?;
-        let revision = revision(&response);
-        if !replica.reaches(|facts| facts.revision >= revision).await {
-            return Err(Status::unavailable(
-                "etcdserver: request timed out, waiting for the applied index took too long",
-            ));
-        }
-        Ok(response)
-    }
-
-    async fn read(&self, query: Query, serializable: bool) -> Result<StoreResponse, Status> {
-        let Context { replica, limits, .. } = &self.context;
-        query.check(limits).map_err(errors::of_store)?;
-        let bytes = query.encode();
-        let found = if serializable { replica.read_local(bytes).await } else { replica.read(bytes).await };
-        reply(&found.map_err(errors::of_request)?)
-    }
-
     /// What is to be done about a transaction.
     async fn run_txn(&self, txn: TxnRequest) -> Result<StoreResponse, Status> {
         if !txn.is_read_only() {
-            return self.write(Command::Txn(txn)).await;
+            return self.context.write(Command::Txn(txn)).await;
         }
         let serializable = txn.is_serializable();
-        self.read(Query::Txn(txn), serializable).await
-    }
-}
-
-fn revision(response: &StoreResponse) -> i64 {
-    match response {
-        StoreResponse::Range(response) => response.revision,
-        StoreResponse::Put(response) => response.revision,
-        StoreResponse::DeleteRange(response) => response.revision,
-        StoreResponse::Txn(response) => response.revision,
-        StoreResponse::Compact(response) => response.revision,
-        StoreResponse::HashKv(response) => response.revision,
-        StoreResponse::Status(response) => response.revision,
+        self.context.read(Query::Txn(txn), serializable).await
     }
 }
 
@@ -73,7 +34,7 @@ impl Kv for KvService {
         self.context.replica.metrics().ranges.fetch_add(1, Relaxed);
         let range = convert::range(request.into_inner())?;
         let serializable = range.serializable;
-        match self.read(Query::Range(range), serializable).await? {
+        match self.context.read(Query::Range(range), serializable).await? {
             StoreResponse::Range(response) => {
                 let header = self.context.header(response.revision);
                 Ok(Response::new(convert::range_response(header, response)))
@@ -93,7 +54,7 @@ impl Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         self.context.require_leader(request.metadata())?;
         self.context.replica.metrics().puts.fetch_add(1, Relaxed);
-        match self.write(Command::Put(convert::put(request.into_inner()))).await? {
+        match self.context.write(Command::Put(convert::put(request.into_inner()))).await? {
             StoreResponse::Put(response) => {
                 let header = self.context.header(response.revision);
                 Ok(Response::new(convert::put_response(header, response)))
@@ -108,7 +69,7 @@ impl Kv for KvService {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         self.context.require_leader(request.metadata())?;
         self.context.replica.metrics().deletes.fetch_add(1, Relaxed);
-        match self.write(Command::DeleteRange(convert::delete_range(request.into_inner()))).await? {
+        match self.context.write(Command::DeleteRange(convert::delete_range(request.into_inner()))).await? {
             StoreResponse::DeleteRange(response) => {
                 let header = self.context.header(response.revision);
                 Ok(Response::new(convert::delete_response(header, response)))
@@ -135,7 +96,7 @@ impl Kv for KvService {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         self.context.require_leader(request.metadata())?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
-        match self.write(Command::Compact(CompactionRequest { revision, physical })).await? {
+        match self.context.write(Command::Compact(CompactionRequest { revision, physical })).await? {
             StoreResponse::Compact(response) => {
                 // It takes no revision by which its effect here could be waited for.
                 let compacted = |facts: &Facts| facts.compact_revision >= revision;

@@ -54,6 +54,13 @@ fn of_the_member(out: &mut String, status: &Status, metrics: &Metrics) {
     one("etcd_mvcc_delete_total", "counter", "Deletions.", metrics.deletes.load(Relaxed));
     one("etcd_mvcc_range_total", "counter", "Reads.", metrics.ranges.load(Relaxed));
     one("etcd_mvcc_txn_total", "counter", "Transactions.", metrics.txns.load(Relaxed));
+    one("bowline_leases", "gauge", "Leases.", metrics.leases.load(Relaxed));
+    let granted = metrics.leases_granted.load(Relaxed);
+    one("etcd_debugging_lease_granted_total", "counter", "Leases that were granted.", granted);
+    let revoked = metrics.leases_revoked.load(Relaxed);
+    one("etcd_debugging_lease_revoked_total", "counter", "Leases that ended.", revoked);
+    let renewed = metrics.leases_renewed.load(Relaxed);
+    one("etcd_debugging_lease_renewed_total", "counter", "Renewals, at the leader.", renewed);
     one("bowline_raft_term", "gauge", "The term.", status.term);
 }
 

@@ -1,8 +1,8 @@
-//! Writes of a follower's clients, on their way to the leader and back.
+//! What a follower's clients want of the leader, on its way there and back.
 //!
-//! `id: u64`, `patience: u32` (milliseconds), command; answered, in any order, by `id: u64` and how it ended.
-//! A write is sent once. If the connection is lost after that, nobody knows what became of it, and whoever
-//! asked is told so.
+//! `id: u64`, `patience: u32` (milliseconds), `kind: u8`, and a command (0), or a lease and whether it is to be
+//! renewed (1); answered, in any order, by `id: u64` and how it ended. Each is sent once. If the connection is lost
+//! after that, nobody knows what became of it, and whoever asked is told so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::wire::{Reader, WireError, put_bytes};
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::replica::{Answer, Inbox};
+use crate::replica::{Answer, Inbox, InboxRequest, Work};
 
 /// Most requests that wait for a connection's writer.
 const QUEUE: usize = 1_024;
@@ -37,12 +37,43 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60);
 /// Sends requests to other replicas; copies send over the same connections.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarder {
-    links: Arc<BTreeMap<NodeId, mpsc::Sender<Errand>>>,
+    links: Arc<BTreeMap<NodeId, mpsc::Sender<Sent>>>,
 }
 
+/// What only the leader can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// A command for the state machine.
+    Write(Bytes),
+    /// How long a lease still lives.
+    Lease {
+        /// Its identity.
+        id: i64,
+        /// Whether it is to be given its whole time anew.
+        renew: bool,
+    },
+}
+
+impl Errand {
+    /// Whether it may be sent again when nobody knows what became of it.
+    pub(crate) fn is_harmless_twice(&self) -> bool {
+        matches!(self, Errand::Lease { .. })
+    }
+}
+
+impl From<Errand> for Work {
+    fn from(errand: Errand) -> Work {
+        match errand {
+            Errand::Write(command) => Work::Write(command),
+            Errand::Lease { id, renew } => Work::Lease { id, renew },
+        }
+    }
+}
+
+/// An errand under way, and who waits for it.
 #[derive(Debug)]
-struct Errand {
-    command: Bytes,
+struct Sent {
+    errand: Errand,
     deadline: Instant,
     reply: oneshot::Sender<Answer>,
 }
@@ -58,14 +89,14 @@ impl Forwarder {
         Forwarder { links: Arc::new(links.collect()) }
     }
 
-    /// Lets another replica serve a write, and waits for its answer.
-    pub async fn forward(&self, to: NodeId, command: Bytes, deadline: Instant) -> Answer {
+    /// Lets another replica do an errand, and waits for its answer.
+    pub(crate) async fn forward(&self, to: NodeId, errand: Errand, deadline: Instant) -> Answer {
         let Some(link) = self.links.get(&to) else { return Answer::Unreachable };
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = link.try_send(Errand { command, deadline, reply }) {
+        if let Err(error) = link.try_send(Sent { errand, deadline, reply }) {
             return match error {
                 mpsc::error::TrySendError::Full(_) => {
-                    Answer::Overloaded("writes on their way to the leader".to_owned())
+                    Answer::Overloaded("requests on their way to the leader".to_owned())
                 }
                 mpsc::error::TrySendError::Closed(_) => Answer::Stopped,
             };
@@ -78,7 +109,7 @@ impl Forwarder {
     }
 }
 
-async fn keep(line: Line, mut errands: mpsc::Receiver<Errand>) {
+async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
     loop {
         let connected = line.connected();
         tokio::pin!(connected);
@@ -104,7 +135,7 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Errand>) {
 /// Sends errands and takes answers until the connection ends.
 async fn run(
     mut stream: TcpStream,
-    errands: &mut mpsc::Receiver<Errand>,
+    errands: &mut mpsc::Receiver<Sent>,
     open: &mut BTreeMap<u64, oneshot::Sender<Answer>>,
 ) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.split();
@@ -136,10 +167,11 @@ async fn run(
                     return Ok(());
                 }
                 open.retain(|_, reply| !reply.is_closed());
-                for errand in waiting.drain(..) {
+                for sent in waiting.drain(..) {
                     next_id += 1;
-                    put_frame(&mut out, |out| encode_errand(next_id, &errand, out));
-                    open.insert(next_id, errand.reply);
+                    let patience = sent.deadline.saturating_duration_since(Instant::now());
+                    put_frame(&mut out, |out| encode_errand(next_id, patience, &sent.errand, out));
+                    open.insert(next_id, sent.reply);
                 }
                 let written = timeout(WRITE_PATIENCE, writer.write_all(&out)).await;
                 written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
@@ -181,10 +213,11 @@ async fn take_requests(
 ) -> Result<(), FrameError> {
     let room = Arc::new(Semaphore::new(MAX_OPEN));
     while let Some(frame) = read_frame(&mut reader, max_frame(Channel::Requests)).await? {
-        let Ok((id, patience, command)) = decode_errand(frame) else { return Ok(()) };
+        let Ok((id, patience, errand)) = decode_errand(frame) else { return Ok(()) };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
         let (reply, answer) = oneshot::channel();
-        inbox.write(command, clock.now().after(patience.min(MAX_PATIENCE)), reply);
+        let deadline = clock.now().after(patience.min(MAX_PATIENCE));
+        inbox.push_request(InboxRequest { work: errand.into(), deadline, reply });
         let answers = answers.clone();
         tokio::spawn(async move {
             let answer = answer.await.unwrap_or(Answer::Stopped);
@@ -196,18 +229,37 @@ async fn take_requests(
     Ok(())
 }
 
-fn encode_errand(id: u64, errand: &Errand, out: &mut BytesMut) {
-    let patience = errand.deadline.saturating_duration_since(Instant::now());
+fn encode_errand(id: u64, patience: Duration, errand: &Errand, out: &mut BytesMut) {
     out.put_u64_le(id);
     out.put_u32_le(u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
-    out.put_slice(&errand.command);
+    match errand {
+        Errand::Write(command) => {
+            out.put_u8(0);
+            out.put_slice(command);
+        }
+        Errand::Lease { id, renew } => {
+            out.put_u8(1);
+            out.put_i64_le(*id);
+            out.put_u8((*renew).into());
+        }
+    }
 }
 
-fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Bytes), WireError> {
+fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Errand), WireError> {
     let mut reader = Reader::new(frame);
     let id = reader.u64("id")?;
     let patience = Duration::from_millis(reader.u32("patience")?.into());
-    Ok((id, patience, reader.rest()))
+    let errand = match reader.u8("kind")? {
+        // Any command may follow: what it means is for the state machine to say.
+        0 => Errand::Write(reader.rest()),
+        1 => {
+            let errand = Errand::Lease { id: reader.u64("lease")?.cast_signed(), renew: reader.flag("renew")? };
+            reader.end()?;
+            errand
+        }
+        value => return Err(WireError::Value { field: "kind", value: value.into(), allowed: "0 or 1" }),
+    };
+    Ok((id, patience, errand))
 }
 
 fn encode_answer(id: u64, answer: &Answer, out: &mut BytesMut) {
@@ -266,8 +318,11 @@ fn decode_answer(frame: Bytes) -> Result<(u64, Answer), WireError> {
 
 /// Reads a request and an answer, for a fuzzer: what is read is written and read back the same.
 pub(super) fn fuzz(body: Bytes) {
-    // Any command may follow: what it means is for the state machine to say.
-    let _ = decode_errand(body.clone());
+    if let Ok((id, patience, errand)) = decode_errand(body.clone()) {
+        let mut out = BytesMut::new();
+        encode_errand(id, patience, &errand, &mut out);
+        assert_eq!(out.freeze(), body);
+    }
     if let Ok((id, answer)) = decode_answer(body) {
         let mut out = BytesMut::new();
         encode_answer(id, &answer, &mut out);
@@ -304,15 +359,18 @@ mod tests {
     }
 
     #[test]
-    fn an_errand_says_how_long_it_may_take() {
-        let (reply, _answer) = oneshot::channel();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let errand = Errand { command: Bytes::from_static(b"command"), deadline, reply };
-        let mut out = BytesMut::new();
-        encode_errand(9, &errand, &mut out);
-        let (id, patience, command) = decode_errand(out.freeze()).expect("it is whole");
-        assert_eq!((id, &command[..]), (9, &b"command"[..]));
-        assert!(patience > Duration::from_secs(4) && patience <= Duration::from_secs(5));
-        assert!(decode_errand(Bytes::from_static(b"short")).is_err());
+    fn an_errand_arrives_as_it_was_and_says_how_long_it_may_take() {
+        let write = Errand::Write(Bytes::from_static(b"command"));
+        let (renew, ask) = (Errand::Lease { id: -7, renew: true }, Errand::Lease { id: i64::MAX, renew: false });
+        for errand in [write, renew, ask] {
+            let mut out = BytesMut::new();
+            encode_errand(9, Duration::from_secs(5), &errand, &mut out);
+            let bytes = out.freeze();
+            fuzz(bytes.clone());
+            assert_eq!(decode_errand(bytes.clone()), Ok((9, Duration::from_secs(5), errand)));
+            assert!(decode_errand(bytes.slice(..12)).is_err());
+        }
+        let kind = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert!(decode_errand(kind).is_err(), "of no kind");
     }
 }

@@ -14,7 +14,7 @@ use super::frame::{FrameError, put_frame, read_frame};
 use super::wire::{Reader, WireError, put_bytes};
 
 /// The version of everything between replicas. Both ends must have the same.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Says that this is the protocol at all: "BWLN".
 const MAGIC: u32 = u32::from_le_bytes(*b"BWLN");
@@ -320,7 +320,7 @@ mod tests {
         });
         near.write_all(&out).await.expect("there is room");
         let error = accept(&mut far, B, &introduction("b"), |_| Ok(())).await.expect_err("another version");
-        assert_eq!(error.to_string(), "it speaks version 3 of the peer protocol, and this one 2");
+        assert_eq!(error.to_string(), "it speaks version 4 of the peer protocol, and this one 3");
         let answer = read_frame(&mut near, 1024).await.expect("a frame").expect("an answer");
         assert_eq!(answer[0], 0);
     }

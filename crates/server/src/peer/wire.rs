@@ -32,12 +32,12 @@ pub enum WireError {
 
 /// Reads fields from the front of a buffer.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     bytes: Bytes,
 }
 
 impl Reader {
-    pub(super) fn new(bytes: Bytes) -> Reader {
+    pub(crate) fn new(bytes: Bytes) -> Reader {
         Reader { bytes }
     }
 
@@ -46,7 +46,7 @@ impl Reader {
         if left < needed { Err(WireError::CutOff { field, needed, left }) } else { Ok(()) }
     }
 
-    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, WireError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, WireError> {
         self.need(field, 1)?;
         Ok(self.bytes.get_u8())
     }
@@ -61,12 +61,12 @@ impl Reader {
         Ok(self.bytes.get_u32_le())
     }
 
-    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, WireError> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, WireError> {
         self.need(field, 8)?;
         Ok(self.bytes.get_u64_le())
     }
 
-    pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, WireError> {
+    pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, WireError> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -96,7 +96,7 @@ impl Reader {
     }
 
     /// Nothing may be left.
-    pub(super) fn end(self) -> Result<(), WireError> {
+    pub(crate) fn end(self) -> Result<(), WireError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(WireError::Trailing(self.bytes.len())) }
     }
 }

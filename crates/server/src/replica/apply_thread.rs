@@ -128,13 +128,17 @@ impl ApplyThread {
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let responses = machine.apply(entries);
+        let (responses, changes) = machine.apply(entries);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
         let facts = machine.facts();
         drop(machine);
         self.shared.set_facts(facts);
+        // Before the report: whoever is told that these entries are applied must see what they did to the leases.
+        if !changes.is_empty() {
+            self.inbox.push_event(Event::Leases(changes));
+        }
         self.inbox.push_event(Event::Report(Report::Applied { index: last, responses }));
         Ok(())
     }
@@ -143,12 +147,13 @@ impl ApplyThread {
         let accepted = self.shared.take_accepted(header);
         let machine = accepted.state.install();
         let machine = machine.map_err(|error| StoreError::Fatal(format!("can't take a snapshot in use: {error}")))?;
-        let facts = machine.facts();
+        let (facts, leases) = (machine.facts(), machine.leases());
         // The old file is gone from the folder already; its memory goes after the lock.
         let old = std::mem::replace(&mut *self.shared.write(), machine);
         drop(old);
         self.shared.set_facts(facts);
         let index = header.position.index;
+        self.inbox.push_event(Event::LeasesReset(leases));
         self.inbox.push_event(Event::Report(Report::Applied { index, responses: Vec::new() }));
         Ok(())
     }

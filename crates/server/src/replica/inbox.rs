@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bowline_kv::store::{Lease, LeaseChange};
 use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Time, Token};
 use bowline_node::{NodeMessage, Report, Response};
 use bytes::Bytes;
@@ -38,6 +39,13 @@ pub(crate) enum Work {
     Write(Bytes),
     /// A question to the state machine, which whoever asked puts by itself, as soon as it may.
     Read,
+    /// How long a lease still lives. Only the leader knows.
+    Lease {
+        /// Its identity.
+        id: i64,
+        /// Whether it is to be given its whole time anew.
+        renew: bool,
+    },
     /// Another leader; whoever is best if none is named.
     Transfer(Option<NodeId>),
     /// The state's file written anew.
@@ -48,7 +56,7 @@ impl Work {
     fn weight(&self) -> usize {
         match self {
             Work::Write(bytes) => bytes.len() + 64,
-            Work::Read | Work::Transfer(_) | Work::Shrink => 64,
+            Work::Read | Work::Lease { .. } | Work::Transfer(_) | Work::Shrink => 64,
         }
     }
 }
@@ -70,6 +78,10 @@ pub(crate) enum Event {
     Kept(SnapshotHeader),
     /// What became of a job.
     Report(Report),
+    /// What was applied has changed these leases. Told before the report that it is applied.
+    Leases(Vec<LeaseChange>),
+    /// A snapshot has taken the state's place, with these leases. Told likewise.
+    LeasesReset(Vec<Lease>),
     /// A request is answered.
     Answered(Token, Response),
     /// Something changed that only the facts tell.
@@ -145,11 +157,6 @@ impl Inbox {
         state.requests.push_back(request);
         drop(state);
         self.ready.notify_one();
-    }
-
-    /// Takes a command: see [`Inbox::push_request`].
-    pub(crate) fn write(&self, command: Bytes, deadline: Time, reply: oneshot::Sender<Answer>) {
-        self.push_request(Request { work: Work::Write(command), deadline, reply });
     }
 
     /// Ends the replica's thread when it has taken what is there.

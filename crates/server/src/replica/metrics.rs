@@ -62,6 +62,14 @@ pub struct Metrics {
     pub ranges: AtomicU64,
     /// Transactions.
     pub txns: AtomicU64,
+    /// The leases that there are.
+    pub leases: AtomicU64,
+    /// Leases that this member's state was told to hold.
+    pub leases_granted: AtomicU64,
+    /// Leases that ended in this member's state, revoked or expired.
+    pub leases_revoked: AtomicU64,
+    /// Renewals that this member has confirmed as leader.
+    pub leases_renewed: AtomicU64,
 }
 
 impl Metrics {

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
-use bowline_node::raft::{Body, Fault, Message, ReadKind, Token, Write};
+use bowline_kv::store::Command;
+use bowline_node::raft::{Body, Fault, Message, ReadKind, Time, Token, Write};
 use bowline_node::{Conductor, ConductorEffect, Consistency, Job, NodeInput, NodeMessage};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -18,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use super::answer::Answer;
 use super::apply_thread::ApplyJob;
 use super::inbox::{Event, Inbox, Request, Work};
+use super::leases::Leases;
 use super::log_thread::{LogJob, Step};
 use super::metrics::Metrics;
 use super::shared::Shared;
@@ -46,6 +48,7 @@ pub(crate) struct RaftThread {
     pub(crate) journal: Journal,
     /// Whether the log has room for entries.
     pub(crate) room: Arc<AtomicBool>,
+    pub(crate) leases: Leases,
     pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Answer>>,
     pub(crate) next_token: u64,
     /// How reads are made linearizable.
@@ -69,7 +72,8 @@ impl RaftThread {
     pub(crate) fn run(mut self) -> Ending {
         let (mut effects, mut answers) = (Vec::new(), Vec::new());
         loop {
-            let portion = self.inbox.wait(self.clock.until(self.conductor.next_deadline()));
+            let deadline = self.conductor.next_deadline().min(self.leases.next_deadline());
+            let portion = self.inbox.wait(self.clock.until(deadline));
             let mut job = LogJob::default();
             for event in portion.events {
                 self.take_event(event, &mut job, &mut effects, &mut answers);
@@ -89,6 +93,7 @@ impl RaftThread {
             if self.conductor.next_deadline() <= now {
                 self.conductor.handle(now, NodeInput::Wake, &mut effects);
             }
+            self.end_leases(now, &mut effects);
             self.conductor.tend(now, &mut effects);
             let Ok(fault) = self.carry_out(&mut effects, &mut job, &mut answers) else {
                 return self.end(Ending::Deserted);
@@ -140,6 +145,8 @@ impl RaftThread {
                 self.conductor.handle(now, NodeInput::SnapshotStored { index }, effects);
             }
             Event::Report(report) => self.conductor.report(now, report, effects),
+            Event::Leases(changes) => self.leases.note(now, changes),
+            Event::LeasesReset(leases) => self.leases.reset(now, leases),
             Event::Answered(token, response) => self.answer(token, response.into(), answers),
             Event::Facts => {}
             Event::Done(reply, answer) => answers.push((reply, answer)),
@@ -147,7 +154,25 @@ impl RaftThread {
     }
 
     fn answer(&mut self, token: Token, answer: Answer, answers: &mut Answers) {
+        self.leases.settled(self.clock.now(), token, &answer);
         answers.extend(self.waiting.remove(&token).map(|reply| (reply, answer)));
+    }
+
+    /// Tells the leases who leads.
+    fn follow(&mut self, now: Time) {
+        let raft = self.conductor.raft();
+        self.leases.follow(now, raft.is_leader().then(|| raft.term().0));
+    }
+
+    /// Proposes the end of what has expired: here and now, so that it is proposed in the term in which that was seen.
+    fn end_leases(&mut self, now: Time, effects: &mut Vec<ConductorEffect>) {
+        self.follow(now);
+        let (token, blocked) = (Token(self.next_token + 1), self.write_refusal().is_some());
+        if let Some(request) = self.leases.expired(now, token, blocked) {
+            self.next_token = token.0;
+            let command = Command::LeaseExpire(request).encode();
+            self.conductor.handle(now, NodeInput::Write { token, command, deadline: None }, effects);
+        }
     }
 
     fn take_request(&mut self, request: Request, effects: &mut Vec<ConductorEffect>) {
@@ -160,13 +185,19 @@ impl RaftThread {
             let _ = reply.send(refusal);
             return;
         }
-        let token = Token(self.next_token + 1);
+        let (now, token) = (self.clock.now(), Token(self.next_token + 1));
         let deadline = Some(deadline);
         let input = match work {
             Work::Write(command) => NodeInput::Write { token, command, deadline },
-            Work::Read => {
-                let consistency = Consistency::Linearizable(self.read_kind);
-                NodeInput::Read { token, query: Bytes::new(), consistency, deadline }
+            Work::Read => self.read(token, deadline),
+            Work::Lease { id, renew } => {
+                self.follow(now);
+                if !self.leases.ask(now, token, id, renew) {
+                    let _ = reply.send(Answer::NotLeader(self.conductor.raft().leader()));
+                    return;
+                }
+                // Begun after that: it confirms that nobody else leads, and that the state was not behind.
+                self.read(token, deadline)
             }
             Work::Transfer(to) => NodeInput::TransferLeadership { token, to },
             Work::Shrink => {
@@ -177,7 +208,12 @@ impl RaftThread {
         };
         self.next_token = token.0;
         self.waiting.insert(token, reply);
-        self.conductor.handle(self.clock.now(), input, effects);
+        self.conductor.handle(now, input, effects);
+    }
+
+    fn read(&self, token: Token, deadline: Option<Time>) -> NodeInput {
+        let consistency = Consistency::Linearizable(self.read_kind);
+        NodeInput::Read { token, query: Bytes::new(), consistency, deadline }
     }
 
     /// Whether the disk has room for entries, and for what becomes of them.
@@ -187,14 +223,16 @@ impl RaftThread {
 
     /// Why this can't be taken now, if it can't.
     fn refusal(&self, work: &Work) -> Option<Answer> {
+        if let Work::Write(_) = work { self.write_refusal() } else { None }
+    }
+
+    fn write_refusal(&self) -> Option<Answer> {
         let raft = self.conductor.raft();
-        match work {
-            Work::Write(_) if !self.has_room() => Some(Answer::NoSpace),
-            Work::Write(_) if raft.commit_index().0 - raft.last_applied().0 > MAX_UNAPPLIED => {
-                Some(Answer::Overloaded("entries that are not applied yet".to_owned()))
-            }
-            _ => None,
+        if !self.has_room() {
+            return Some(Answer::NoSpace);
         }
+        let unapplied = raft.commit_index().0 - raft.last_applied().0;
+        (unapplied > MAX_UNAPPLIED).then(|| Answer::Overloaded("entries that are not applied yet".to_owned()))
     }
 
     /// Says what must not happen, if that was seen.
@@ -216,11 +254,11 @@ impl RaftThread {
                 }
                 ConductorEffect::Send { to, message, after: None } => self.outbox.send(to, message),
                 ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
-                ConductorEffect::Respond { token, response } => {
-                    answers.extend(self.waiting.remove(&token).map(|reply| (reply, response.into())));
-                }
+                ConductorEffect::Respond { token, response } => self.answer(token, response.into(), answers),
                 ConductorEffect::Do(Job::Query { token, .. }) => {
-                    answers.extend(self.waiting.remove(&token).map(|reply| (reply, Answer::Done(Bytes::new()))));
+                    let answer = self.leases.confirmed(self.clock.now(), token);
+                    let answer = answer.unwrap_or_else(|| Answer::Done(Bytes::new()));
+                    answers.extend(self.waiting.remove(&token).map(|reply| (reply, answer)));
                 }
                 ConductorEffect::Do(Job::Accept { header }) => {
                     // It was durable before the core was told of it.

@@ -1,4 +1,4 @@
-//! etcd's KV API as a checklist: one test a line, named after it, through gRPC.
+//! etcd's API for keys and leases as a checklist: one test a line, named after it, through gRPC.
 //!
 //! Without more it is our own server that is asked. To see whether the tests themselves are right, point them
 //! at a real etcd:
@@ -12,6 +12,7 @@ mod e;
 mod etcd;
 mod g;
 mod h;
+mod l;
 mod line;
 mod p;
 mod r;
@@ -32,7 +33,7 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 8] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 9] {
     [
         ("h", 13, h::lines()),
         ("r", 21, r::lines()),
@@ -41,6 +42,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 8] {
         ("c", 7, c::lines()),
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
+        ("l", 11, l::lines()),
         ("x", 14, x::lines()),
     ]
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bowline_api::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::kv_client::KvClient;
+use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -165,6 +166,11 @@ impl Site {
     /// Another member, where there are several; each time its own connection.
     pub(crate) async fn member(&self, number: usize) -> KvClient<Channel> {
         KvClient::new(connect(&self.urls[number % self.urls.len()]).await)
+    }
+
+    /// The same, for leases.
+    pub(crate) async fn member_leases(&self, number: usize) -> LeaseClient<Channel> {
+        LeaseClient::new(connect(&self.urls[number % self.urls.len()]).await)
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {

@@ -10,6 +10,7 @@ use bowline_server::config::{Layers, ServerConfig};
 use bowline_server::journal::Journal;
 use bowline_server::{Listeners, Server, folder};
 use pb::kv_client::KvClient;
+use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -96,6 +97,10 @@ impl Cluster {
 
     pub(crate) async fn maintenance(&self, id: u64) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel(id).await)
+    }
+
+    pub(crate) async fn leases(&self, id: u64) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel(id).await)
     }
 
     pub(crate) async fn client(&self, id: u64) -> KvClient<Channel> {

@@ -4,6 +4,7 @@ mod failures;
 mod full_disk;
 mod harness;
 mod hostile;
+mod leases;
 mod malformed;
 mod service;
 mod space;

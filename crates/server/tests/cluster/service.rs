@@ -1,8 +1,8 @@
 //! What clients are served.
 
 use bowline_api::etcdserverpb as pb;
+use pb::auth_client::AuthClient;
 use pb::cluster_client::ClusterClient;
-use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
@@ -149,8 +149,8 @@ async fn what_is_not_there_yet_says_so() {
     let cluster = Cluster::start(1, &[]);
     let leader = cluster.leader().await;
     let url = format!("http://{}", cluster.server(leader).client_address());
-    let mut lease = LeaseClient::connect(url).await.expect("it listens");
-    let error = lease.lease_grant(pb::LeaseGrantRequest { ttl: 10, id: 0 }).await.expect_err("not yet");
+    let mut auth = AuthClient::connect(url).await.expect("it listens");
+    let error = auth.auth_status(pb::AuthStatusRequest {}).await.expect_err("not yet");
     assert_eq!(error.code(), Code::Unimplemented);
 }
 

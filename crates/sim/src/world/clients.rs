@@ -1,11 +1,13 @@
 //! The clients: they read and write, are sent away, try again, give up, and remember what they were
 //! told. What they remember must have an order that explains it.
 
-use bowline_kv::store::{MemoryEngine, Reply, Store};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
 use bowline_node::{Consistency, NodeInput, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
-use std::time::Duration;
 
 use crate::keys;
 use crate::linearizability::{Action, Operation, Options, Verdict, check};
@@ -109,6 +111,8 @@ struct StoreSide {
     history: History,
     /// Applies every command once, from nothing.
     replay: Store<MemoryEngine>,
+    /// By identity: what became of a lease at which entry.
+    leases: BTreeMap<i64, Vec<(u64, Option<Lease>)>>,
     /// By operation: what the store said, as a digest; 0 if nothing.
     replies: Vec<u64>,
     /// By key: what was seen there last.
@@ -122,6 +126,7 @@ impl StoreSide {
         StoreSide {
             history: History::default(),
             replay: empty_store(),
+            leases: BTreeMap::new(),
             replies: Vec::new(),
             seen: vec![None; workload.keys as usize],
             told: vec![0; workload.clients],
@@ -150,6 +155,39 @@ impl StoreSide {
                 Err((Rule::StatesAreEqual, what))
             }
         }
+    }
+
+    /// A command about leases, or about a key of a keeper's.
+    fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
+        let replayed = self.replay.apply_command(Index(applied.index), command);
+        let reply = applied.reply.as_deref().and_then(reply_of);
+        if reply.as_ref() != Some(&replayed) || self.replay.lease_changes() != applied.leases {
+            let what = format!("{command:?} says {reply:?}, and {replayed:?} when it is replayed");
+            return Err((Rule::StatesAreEqual, what));
+        }
+        self.history.went_on(self.replay.revision());
+        for change in &applied.leases {
+            let (id, lease) = match change {
+                LeaseChange::Granted(lease) => (lease.id, Some(*lease)),
+                LeaseChange::Gone(id) => (*id, None),
+            };
+            self.leases.entry(id).or_default().push((applied.index, lease));
+        }
+        Ok(())
+    }
+
+    /// The leases after the entry at `index`.
+    fn leases_at(&self, index: u64) -> Vec<Lease> {
+        let at = |changes: &Vec<(u64, Option<Lease>)>| {
+            let place = changes.partition_point(|(at, _)| *at <= index);
+            changes[..place].last().and_then(|(_, lease)| *lease)
+        };
+        self.leases.values().filter_map(at).collect()
+    }
+
+    /// Whether a state has the leases that the log makes of nothing.
+    fn has_right_leases(&self, machine: &Machine) -> bool {
+        self.leases_at(machine.witness().0) == machine.leases()
     }
 
     /// An answer leaves a replica: to a write, what the store said; to a read, what its revision holds.
@@ -247,7 +285,8 @@ impl Clients {
     /// A replica has made a snapshot: it is what the log makes of nothing (I16).
     pub(crate) fn judge_snapshot(&self, snapshot: &StoredSnapshot) -> Judged {
         let Some(store) = &self.store else { return Ok(()) };
-        let same = Machine::restore(&snapshot.data).is_ok_and(|machine| machine.is_replayed_by(&store.replay));
+        let same = Machine::restore(&snapshot.data)
+            .is_ok_and(|machine| machine.is_replayed_by(&store.replay) && store.has_right_leases(&machine));
         if same {
             return Ok(());
         }
@@ -262,8 +301,16 @@ impl Clients {
             Some(store) if !machine.is_replayed_by(&store.replay) && machine.fault().is_none() => {
                 Err(format!("its state up to {} is not what the log makes of nothing", machine.applied()))
             }
+            Some(store) if !store.has_right_leases(machine) && machine.fault().is_none() => {
+                Err(format!("its state up to {} has other leases than the log makes", machine.applied()))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether no lease is there, as of everything that was applied.
+    pub(crate) fn has_no_lease(&self) -> bool {
+        self.store.as_ref().is_none_or(|store| store.replay.leases().next().is_none())
     }
 
     /// The first replica to apply a command tells what it did.
@@ -289,6 +336,22 @@ impl Clients {
 
 /// The way of an operation.
 impl World<'_> {
+    /// The first replica to apply a command about leases tells what it did.
+    pub(crate) fn lease_command(&mut self, applied: &Applied) -> Judged {
+        let command = self.keepers.took_effect(applied)?;
+        if let Some(store) = &mut self.clients.store {
+            store.lease_command(&command, applied)?;
+        }
+        for change in &applied.leases {
+            match (&command, change) {
+                (Command::LeaseExpire(_), LeaseChange::Gone(id)) => self.keepers.expired(*id, self.now)?,
+                (_, LeaseChange::Gone(id)) => self.keepers.revoked(*id),
+                (_, LeaseChange::Granted(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn next_operation(&mut self, client: usize) {
         if self.clients.stopped {
             return;

@@ -86,6 +86,7 @@ faults! {
     Drift: "C1", "clocks at the ends of their bound",
     WildClock: "C1/C2", "clocks far beyond any bound (no leases)",
     Suspend: "C3", "machine suspended, clock jumps at the end",
+    LeaseMoves: "C4", "lease kept alive under another leader than before",
     Churn: "M1", "change of the membership asked for",
     RemovedLives: "M2", "removed replica keeps running",
     EarlyPromotion: "M3", "promotion of a learner that may lag",

@@ -80,6 +80,10 @@ impl World<'_> {
     fn respond(&mut self, host: usize, token: Token, response: Response) {
         match self.hosts[host].tokens.remove(&token) {
             Some(Asker::Client { op, attempt, known }) => self.replied(host, op, attempt, known, response),
+            Some(Asker::Keeper { keeper, call, ask, begun, renewal }) => {
+                self.keeper_answered(host, (keeper, call, ask), (begun, renewal), response);
+            }
+            Some(Asker::Lessor { number, term }) => self.end_proposed(host, (number, term), &response),
             Some(Asker::Operator) => {
                 self.tell(Some(host), || format!("tells the operator: {}", describe_response(&response)));
             }

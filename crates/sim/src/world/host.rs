@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bowline_kv::store::{Lessor, Renewal};
 use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage};
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Body, ConfigError, Index, Membership, NodeId, PersistId, Position, Time, Token, Write};
@@ -10,6 +11,7 @@ use bowline_raft::{Body, ConfigError, Index, Membership, NodeId, PersistId, Posi
 use crate::world::clock::{Clock, Moment};
 use crate::world::coverage::Fault;
 use crate::world::disk::{Damage, Disk, Ended, Start};
+use crate::world::keepers::{Ask, LEASE_OPS};
 use crate::world::leader_rules::{Matches, speaker, takes_no_more_than_it_may};
 use crate::world::machine::Machine;
 use crate::world::oracle::{Rule, Shadow};
@@ -32,6 +34,20 @@ pub(crate) enum Asker {
         known: u64,
     },
     Operator,
+    /// Of a lease.
+    Keeper {
+        keeper: usize,
+        call: u64,
+        ask: Ask,
+        /// When it arrived, or was looked at last.
+        begun: Moment,
+        renewal: Option<Renewal>,
+    },
+    /// The replica itself, with the end of leases.
+    Lessor {
+        number: u64,
+        term: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -70,6 +86,8 @@ pub(crate) struct Host {
     pub(crate) unreadable: usize,
     /// Its state machine is slow until then.
     pub(crate) busy_until: Moment,
+    /// Until when leases live, while it leads.
+    pub(crate) lessor: Lessor,
     /// What it knows of its peers, while it leads.
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
@@ -109,6 +127,7 @@ impl Host {
             stays_down: false,
             unreadable: 0,
             busy_until: 0,
+            lessor: Lessor::default(),
             matches: Matches::default(),
             image: None,
             keeps_images: plan.sabotage == Some(Sabotage::OldImages),
@@ -262,6 +281,7 @@ impl World<'_> {
         it.held.clear();
         it.backlog.clear();
         it.tokens.clear();
+        it.lessor = Lessor::default();
         self.leading.retain(|leader| *leader != host);
         let it = &mut self.hosts[host];
         match it.disk.crash(power && self.plan.disk.lost_writes, node.kept(), &mut self.chances.disk) {
@@ -308,7 +328,9 @@ impl World<'_> {
         it.paused = false;
         if leap {
             // Its clock stood still less than it should have made up for, or more: it leaps ahead.
-            it.clock.jump(self.now, self.chances.hosts.below(SECOND));
+            let by = self.chances.hosts.below(SECOND);
+            it.clock.jump(self.now, by);
+            self.keepers.leapt(self.now, by);
         }
         let mut backlog = std::mem::take(&mut it.backlog);
         if self.chances.hosts.percent(50) {
@@ -365,6 +387,7 @@ impl World<'_> {
         if due {
             self.step(host, NodeInput::Wake);
         } else {
+            self.end_leases(host);
             self.reschedule(host);
         }
     }
@@ -372,7 +395,11 @@ impl World<'_> {
     pub(crate) fn reschedule(&mut self, host: usize) {
         let it = &mut self.hosts[host];
         let Some(node) = &it.node else { return };
-        let moment = it.clock.moment_of(node.next_deadline()).max(self.now);
+        let mut deadline = node.next_deadline();
+        if node.raft().is_leader() && it.disk.has_room() {
+            deadline = deadline.min(it.lessor.next_deadline());
+        }
+        let moment = it.clock.moment_of(deadline).max(self.now);
         if moment < it.wake_at && !it.paused {
             it.wake_at = moment;
             self.queue.push(moment, Event::Wake { host, life: it.life });
@@ -529,6 +556,7 @@ impl World<'_> {
         effects.clear();
         self.effects = effects;
         self.judge_return(host);
+        self.end_leases(host);
         self.sync(host);
         if self.hosts[host].busy_until > self.now && applied {
             self.stay_busy(host);
@@ -562,6 +590,18 @@ impl World<'_> {
         let before = std::mem::replace(&mut it.shadow.commit, raft.commit_index());
         let after = raft.commit_index();
         node.machine().take_news(&mut self.news);
+        let shown = it.clock.shows(self.now);
+        if let Some(leases) = node.machine().take_leases() {
+            it.lessor.reset(shown, leases);
+        }
+        for change in self.news.iter().flat_map(|applied| &applied.leases) {
+            it.lessor.note(shown, *change);
+        }
+        let counts = match self.plan.sabotage {
+            Some(Sabotage::LocalLessors) => Some(0),
+            _ => leads.map(|term| term.0),
+        };
+        it.lessor.follow(shown, counts);
         let witness = node.machine().witness();
         self.oracle.judge(self.now, judged);
         if leads != was {
@@ -588,6 +628,7 @@ impl World<'_> {
             let judged = self.oracle.leads(id, term).and_then(|()| self.oracle.commits.led_by(raft));
             self.judge(judged);
             self.leading.push(host);
+            self.led_since = self.now;
             self.tell(Some(host), || format!("LEADS in {term}"));
         } else {
             self.tell(Some(host), || "leads no more".to_owned());
@@ -632,6 +673,7 @@ impl World<'_> {
         let mut news = std::mem::take(&mut self.news);
         for applied in news.drain(..) {
             let judged = match self.oracle.commits.applied(id, &applied) {
+                Ok(true) if applied.op >= LEASE_OPS && applied.op != u64::MAX => self.lease_command(&applied),
                 Ok(true) => self.clients.took_effect(&applied, &mut self.oracle),
                 Ok(false) => Ok(()),
                 Err(violation) => Err(violation),

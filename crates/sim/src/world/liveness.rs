@@ -40,6 +40,7 @@ impl World<'_> {
         // They serve for a while, and then finish what is open.
         self.run_until(self.now + timeout * 4);
         self.clients.stopped = true;
+        self.keepers.stop(self.now);
         // A client may have to ask every replica once, each for as long as it is patient.
         let round = self.plan.workload.timeout * (core.len() as u64 + 1);
         if !self.wait_for(self.now + timeout * SERVES_WITHIN + round, |world| world.clients.open().is_none()) {
@@ -53,6 +54,7 @@ impl World<'_> {
             return self.judge(Err((Rule::Converges, why)));
         }
         self.tell(None, || "converged".to_owned());
+        self.leases_end(timeout);
         self.every_request_has_ended(&core);
         if self.chances.hosts.percent(25) {
             self.keeps_its_leader();
@@ -80,7 +82,7 @@ impl World<'_> {
     }
 
     /// Runs until `done`, or until `end`. Returns whether it is done.
-    fn wait_for(&mut self, end: Moment, done: impl Fn(&Self) -> bool) -> bool {
+    pub(crate) fn wait_for(&mut self, end: Moment, done: impl Fn(&Self) -> bool) -> bool {
         let step = self.plan.settings.heartbeat;
         while self.oracle.violation.is_none() && !done(self) {
             if self.now >= end {

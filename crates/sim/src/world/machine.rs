@@ -1,9 +1,11 @@
 //! The state machine of the simulated replicas: one of the production ones (the map of the LAN face, the
 //! multi-version store of the service face, in memory or in a file), with a witness at its side.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use bowline_kv::store::{Engine, EngineError, HashKv, KvError, MemoryEngine, RedbEngine, Store, encode_reply};
+use bowline_kv::store::{
+    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Store, encode_reply,
+};
 use bowline_kv::{Command, Map, Query};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bowline_raft::{Index, SnapshotHeader};
@@ -22,6 +24,8 @@ pub(crate) struct Applied {
     pub(crate) holds: Option<u64>,
     /// What the store said.
     pub(crate) reply: Option<Bytes>,
+    /// What it changed of the leases.
+    pub(crate) leases: Vec<LeaseChange>,
     /// Chain over everything that was applied so far, and what it did.
     pub(crate) digest: u64,
 }
@@ -53,6 +57,8 @@ pub(crate) struct Machine {
     forgets: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
+    /// Nobody has looked at its leases yet.
+    unseen: Cell<bool>,
 }
 
 impl Machine {
@@ -74,6 +80,7 @@ impl Machine {
             #[cfg(feature = "museum")]
             forgets: false,
             news: RefCell::default(),
+            unseen: Cell::new(true),
         }
     }
 
@@ -93,7 +100,7 @@ impl Machine {
         match (&self.state, &other.state) {
             (State::Map(map), State::Map(other)) => map == other,
             (State::Map(_), _) | (_, State::Map(_)) => false,
-            _ => self.hash().is_some() && self.hash() == other.hash(),
+            _ => self.hash().is_some() && self.hash() == other.hash() && self.leases() == other.leases(),
         }
     }
 
@@ -122,6 +129,20 @@ impl Machine {
     /// Index of the last command, and the digest after it.
     pub(crate) fn witness(&self) -> (u64, u64) {
         (self.last, self.digest)
+    }
+
+    /// The leases, in the order of their identities.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        match &self.state {
+            State::Map(_) => Vec::new(),
+            State::Store(store) => store.leases().copied().collect(),
+            State::Kept(store) => store.leases().copied().collect(),
+        }
+    }
+
+    /// The same at the first call: what is applied after it is told as news.
+    pub(crate) fn take_leases(&self) -> Option<Vec<Lease>> {
+        self.unseen.replace(false).then(|| self.leases())
     }
 
     /// Moves what was applied since the last call into `into`.
@@ -197,18 +218,22 @@ pub(crate) fn empty_store() -> Store<MemoryEngine> {
     Store::open(MemoryEngine::default()).expect("an empty memory can be read")
 }
 
+/// Whose operation it was, what it says, and what it changed of the leases.
+type Effect = (u64, Bytes, Vec<LeaseChange>);
+
 /// Applies a command of the store that follows its operation's number. Returns the operation, and what it did;
 /// after a fault of the engine that is nothing.
-fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> (u64, Bytes) {
+fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> Effect {
     let Some((number, command)) = command.split_first_chunk() else {
-        return (u64::MAX, encode_reply(&Err(KvError::Unreadable)));
+        return (u64::MAX, encode_reply(&Err(KvError::Unreadable)), Vec::new());
     };
     let reply = store.apply_bytes(index, command);
+    let leases = store.lease_changes().to_vec();
     if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
         // The store remembers what goes wrong.
         let _ = store.scrub(SCRUB_BUDGET);
     }
-    (u64::from_le_bytes(*number), reply)
+    (u64::from_le_bytes(*number), reply, leases)
 }
 
 /// The value that an operation writes: its number, and as many dots as make up the size.
@@ -238,6 +263,7 @@ fn parse(command: &[u8]) -> Option<(u64, &str)> {
 
 impl StateMachine for Machine {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+        let mut leases = Vec::new();
         let (op, holds, response, did) = match &mut self.state {
             State::Map(map) => {
                 let response = map.apply(index, command);
@@ -248,13 +274,15 @@ impl StateMachine for Machine {
                 (op, holds, response, holds.unwrap_or(u64::MAX))
             }
             State::Store(store) => {
-                let (op, reply) = apply_to_store(store, index, command, true);
+                let (op, reply, changes) = apply_to_store(store, index, command, true);
+                leases = changes;
                 assert!(store.fault().is_none(), "a memory can be written");
                 let did = digest(&reply);
                 (op, None, reply, did)
             }
             State::Kept(store) => {
-                let (op, reply) = apply_to_store(store, index, command, self.room);
+                let (op, reply, changes) = apply_to_store(store, index, command, self.room);
+                leases = changes;
                 if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
                     let _ = store.flush();
                 }
@@ -269,7 +297,7 @@ impl StateMachine for Machine {
         self.digest = mix(mix(mix(self.digest, index.0), op), did);
         self.last = index.0;
         let reply = (!matches!(self.state, State::Map(_))).then(|| response.clone());
-        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, digest: self.digest });
+        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, leases, digest: self.digest });
         response
     }
 

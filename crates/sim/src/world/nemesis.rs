@@ -334,7 +334,9 @@ impl World<'_> {
             let gains = self.chances.nemesis.between(0, 800_000) as i64 - 400_000;
             it.clock.retune(self.now, gains);
             if self.chances.nemesis.percent(50) {
-                it.clock.jump(self.now, self.chances.nemesis.magnitude(MILLI, 3_600 * SECOND));
+                let by = self.chances.nemesis.magnitude(MILLI, 3_600 * SECOND);
+                it.clock.jump(self.now, by);
+                self.keepers.leapt(self.now, by);
             }
         }
         self.tell(Some(victim), || "its clock changes".to_owned());

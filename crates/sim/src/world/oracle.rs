@@ -65,6 +65,10 @@ pub enum Rule {
     AnswersAreTrue,
     /// I23.
     RevisionsCount,
+    /// C4: no lease ends before the time that its keeper was promised.
+    LeasesAreKept,
+    /// C4: a lease that nobody keeps alive ends.
+    LeasesEnd,
     /// I28.
     Refinement,
     /// I25.
@@ -97,7 +101,7 @@ impl Rule {
     /// Whether only a cluster that should serve, and does not, can break it.
     #[must_use]
     pub fn is_of_liveness(self) -> bool {
-        matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce)
+        matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce)
     }
 
     /// A title for people.
@@ -127,6 +131,8 @@ impl Rule {
             Rule::BoundsHold => "no more is taken than the limits allow (I25)",
             Rule::StrangersChangeNothing => "no message of a stranger changes anything (I26)",
             Rule::RevisionsCount => "each change is one revision, and answers say which (I23)",
+            Rule::LeasesAreKept => "a lease lives as long as was promised (C4)",
+            Rule::LeasesEnd => "a lease that nobody keeps alive ends (C4)",
             Rule::Refinement => "each step is one of the model's (I28)",
             Rule::StreamIsComplete => "the stream of writes holds the whole log",
             Rule::EveryRequestEndsOnce => "every request ends, once",

@@ -68,11 +68,15 @@ pub enum Sabotage {
     HastyMessages,
     /// A snapshot is loaded though its bits have flipped (D5).
     TrustedRot,
-    /// Disks come back as they were at an earlier start (D14). There is no defence against it yet: a
-    /// replica must be replaced whose disk was restored from a copy.
+    /// Disks come back as they were at an earlier start (D14), at any replicas and without their being asked in the
+    /// order that the defence needs: that those who were promised what is missing come first.
     OldImages,
     /// What a stranger says is taken for a member's word (N14).
     TrustedStrangers,
+    /// Leaders say that a lease is kept alive without making sure that they lead (C4).
+    HastyRenewals,
+    /// Each replica counts the leases' times for itself, from when it learned of them (C4).
+    LocalLessors,
     /// Somebody hands the leadership over again and again while nothing is wrong (L2).
     RestlessOperator,
 }
@@ -173,6 +177,8 @@ pub(crate) struct Workload {
     pub(crate) deadlines: bool,
     /// The state machine is the multi-version store, not the map.
     pub(crate) stores: bool,
+    /// How many hold leases.
+    pub(crate) keepers: usize,
 }
 
 impl Plan {
@@ -189,6 +195,8 @@ impl Plan {
         let mut disk = DiskPlan::drawn(&mut dice, &settings);
         let mut workload = Workload::drawn(&mut dice, &settings);
         workload.stores = Dice::new(seed, 9).percent(50);
+        let mut keepers = Dice::new(seed, 13);
+        workload.keepers = if workload.stores && keepers.percent(40) { 1 + keepers.index(4) } else { 0 };
         disk.kept = workload.stores && Dice::new(seed, 12).percent(25);
         let mut faults = draw_faults(&mut dice, clocks, settings.election_max);
         let mut images = Dice::new(seed, 11);
@@ -279,6 +287,7 @@ impl Plan {
                 tries: 3,
                 deadlines: true,
                 stores: false,
+                keepers: 0,
             },
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
@@ -341,6 +350,7 @@ impl Plan {
             Fault::LostWrites | Fault::TornWrite => self.disk.lost_writes = false,
             Fault::Drift | Fault::WildClock => self.clocks = Clocks::True,
             Fault::Retry => self.workload.tries = 1,
+            Fault::LeaseMoves => self.workload.keepers = 0,
             Fault::Huge => self.workload.value_high = self.workload.value_high.min(1_000),
             _ => {}
         }
@@ -391,7 +401,7 @@ impl Plan {
             || self.ambient().iter().any(|(_, kind)| *kind == fault)
     }
 
-    fn ambient(&self) -> [(bool, Fault); 9] {
+    fn ambient(&self) -> [(bool, Fault); 10] {
         let network = &self.network;
         [
             (network.lost > 0, Fault::Drop),
@@ -403,6 +413,7 @@ impl Plan {
             (self.disk.lost_writes, Fault::LostWrites),
             (self.clocks != Clocks::True, Fault::Drift),
             (self.workload.tries > 1, Fault::Retry),
+            (self.workload.keepers > 0, Fault::LeaseMoves),
         ]
     }
 }
@@ -563,6 +574,7 @@ impl Workload {
             tries: dice.pick(&[1, 2, 5, 20]).expect("some"),
             deadlines: dice.percent(60),
             stores: false,
+            keepers: 0,
         }
     }
 }

@@ -276,6 +276,11 @@ impl History {
             && held.iter().zip(&range.kvs).all(|(held, kv)| held.is(kv))
     }
 
+    /// Something that is none of the clients' keys has changed.
+    pub(crate) fn went_on(&mut self, revision: i64) {
+        self.revision = revision;
+    }
+
     /// The latest revision.
     pub(crate) fn revision(&self) -> i64 {
         self.revision

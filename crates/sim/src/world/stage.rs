@@ -11,6 +11,7 @@ use crate::world::coverage::{Coverage, Fault};
 use crate::world::dice::Dice;
 use crate::world::host::Host;
 use crate::world::image::Restored;
+use crate::world::keepers::{Ask, Keepers, Said};
 use crate::world::machine::Applied;
 use crate::world::model::Model;
 use crate::world::nemesis::Mend;
@@ -29,17 +30,67 @@ const MOST_AT_ONCE: u32 = 200_000;
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Message { from: usize, to: usize, message: NodeMessage },
-    Wake { host: usize, life: u32 },
-    Synced { host: usize, life: u32 },
-    Stored { host: usize, life: u32 },
-    Start { host: usize },
-    Resume { host: usize, life: u32, leap: bool },
-    Request { host: usize, op: u64, attempt: u32 },
-    Answer { op: u64, attempt: u32, response: Response },
-    GiveUp { op: u64, attempt: u32 },
-    Try { op: u64 },
-    Next { client: usize },
+    Message {
+        from: usize,
+        to: usize,
+        message: NodeMessage,
+    },
+    Wake {
+        host: usize,
+        life: u32,
+    },
+    Synced {
+        host: usize,
+        life: u32,
+    },
+    Stored {
+        host: usize,
+        life: u32,
+    },
+    Start {
+        host: usize,
+    },
+    Resume {
+        host: usize,
+        life: u32,
+        leap: bool,
+    },
+    Request {
+        host: usize,
+        op: u64,
+        attempt: u32,
+    },
+    Answer {
+        op: u64,
+        attempt: u32,
+        response: Response,
+    },
+    GiveUp {
+        op: u64,
+        attempt: u32,
+    },
+    Try {
+        op: u64,
+    },
+    Next {
+        client: usize,
+    },
+    /// A keeper of a lease goes on.
+    Keep {
+        keeper: usize,
+        call: u64,
+    },
+    KeeperAsks {
+        host: usize,
+        keeper: usize,
+        call: u64,
+        ask: Ask,
+    },
+    KeeperHears {
+        keeper: usize,
+        call: u64,
+        said: Said,
+    },
     Strike(Fault),
     Mend(Box<Mend>),
     Operate,
@@ -61,6 +112,7 @@ pub(crate) struct World<'a> {
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
+    pub(crate) keepers: Keepers,
     pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
     pub(crate) model: Model,
@@ -69,6 +121,8 @@ pub(crate) struct World<'a> {
     pub(crate) coverage: Coverage,
     /// Hosts that lead, each in its own view.
     pub(crate) leading: Vec<usize>,
+    /// When the last of them began to.
+    pub(crate) led_since: Moment,
     /// From here on nothing strikes any more; cuts from before it are not mended.
     pub(crate) epoch: u32,
     /// Who came back with an old image and has not been told.
@@ -98,6 +152,7 @@ impl<'a> World<'a> {
             hosts: Vec::new(),
             network: Network::new(plan.network.clone()),
             clients: Clients::new(&plan.workload),
+            keepers: Keepers::new(&plan),
             operator: Operator::default(),
             oracle: Oracle::default(),
             model: Model::new(plan.watched),
@@ -105,6 +160,7 @@ impl<'a> World<'a> {
             script: Script::of(&plan),
             coverage: Coverage::default(),
             leading: Vec::new(),
+            led_since: 0,
             epoch: 0,
             restored: None,
             effects: Vec::new(),
@@ -137,6 +193,7 @@ impl<'a> World<'a> {
                 self.queue.push(at, Event::Next { client });
             }
         }
+        self.wake_keepers();
         for (fault, mean) in self.plan.faults.clone() {
             if let Some(mut dice) = self.script.first_strike(fault) {
                 self.queue.push(dice.waiting(mean), Event::Strike(fault));
@@ -201,6 +258,9 @@ impl<'a> World<'a> {
             Event::GiveUp { op, attempt } => self.give_up(op, attempt),
             Event::Try { op } => self.attempt(op),
             Event::Next { client } => self.next_operation(client),
+            Event::Keep { keeper, call } => self.keep(keeper, call),
+            Event::KeeperAsks { host, keeper, call, ask } => self.keeper_asks(host, keeper, call, ask),
+            Event::KeeperHears { keeper, call, said } => self.keeper_hears(keeper, call, &said),
             Event::Strike(fault) => self.strike(fault),
             Event::Mend(mend) => self.mend(*mend),
             Event::Operate => self.operate(),
@@ -291,6 +351,18 @@ fn fingerprint(event: &Event) -> u64 {
         Event::Strike(fault) => at(12, *fault as usize, 0),
         Event::Mend(_) => at(13, 0, 0),
         Event::Operate => at(14, 0, 0),
+        Event::Keep { keeper, call } => at(15, *keeper, *call),
+        Event::KeeperAsks { host, keeper, call, .. } => mix(at(16, *host, *keeper as u64), *call),
+        Event::KeeperHears { keeper, call, said } => {
+            let said = match said {
+                Said::Done(bytes) => super::oracle::digest(bytes),
+                Said::Alive => 1,
+                Said::Gone => 2,
+                Said::Elsewhere(leader) => leader.map_or(3, |leader| leader.0 + 100),
+                Said::Unknown => 4,
+            };
+            mix(at(17, *keeper, *call), said)
+        }
     }
 }
 

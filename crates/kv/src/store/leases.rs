@@ -1,0 +1,252 @@
+//! Leases: keys that live as long as somebody keeps them alive.
+//!
+//! The state machine knows no time. It knows which leases there are, for how long each was granted, and which
+//! keys are attached to it; a lease goes with all its keys when it is revoked, or when a leader has proposed that it
+//! has expired (see [`Lessor`](super::Lessor)). So when a lease ends is decided by the log, on all replicas alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bowline_node::raft::Index;
+
+use super::engine::{Engine, EngineError};
+use super::read::Failure;
+use super::record::Record;
+use super::types::{LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest, LeaseGrantResponse};
+use super::types::{LeaseListRequest, LeaseListResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveRequest};
+use super::{KvError, Store};
+
+/// The longest time to live, in seconds, as etcd's.
+pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
+
+/// A lease that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// Its identity; never 0.
+    pub id: i64,
+    /// For how long it was granted, in seconds; 1 to [`MAX_LEASE_TTL`].
+    pub ttl: i64,
+    /// The log entry that granted it: an identity is free again when its lease is gone, this is not.
+    pub granted_at: Index,
+}
+
+impl Lease {
+    /// Whether a store can hold it.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.id != 0 && (1..=MAX_LEASE_TTL).contains(&self.ttl)
+    }
+}
+
+/// A change of the leases, for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// There is a lease.
+    Granted(Lease),
+    /// There is no lease of this identity any more.
+    Gone(i64),
+}
+
+/// The leases, and which keys are attached to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeaseBook {
+    leases: BTreeMap<i64, Held>,
+    /// Of each attached key, the lease.
+    attached: BTreeMap<Box<[u8]>, i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    lease: Lease,
+    keys: BTreeSet<Box<[u8]>>,
+}
+
+impl LeaseBook {
+    pub(crate) fn insert(&mut self, lease: Lease) {
+        self.leases.insert(lease.id, Held { lease, keys: BTreeSet::new() });
+    }
+
+    /// Whether keys may be attached to it: it is there, or it is 0, which stands for none.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn check(&self, id: i64) -> Result<(), KvError> {
+        if id == 0 || self.leases.contains_key(&id) { Ok(()) } else { Err(KvError::LeaseNotFound) }
+    }
+
+    pub(crate) fn get(&self, id: i64) -> Option<&Lease> {
+        self.leases.get(&id).map(|held| &held.lease)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values().map(|held| &held.lease)
+    }
+
+    /// The keys of a lease that is there, in order.
+    fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
+        self.leases.get(&id).into_iter().flat_map(|held| held.keys.iter().map(AsRef::as_ref))
+    }
+
+    /// Takes a lease out, with what is attached to it.
+    fn remove(&mut self, id: i64) {
+        let Some(held) = self.leases.remove(&id) else { return };
+        for key in &held.keys {
+            self.attached.remove(key);
+        }
+    }
+
+    /// Notes what a record, the latest of its key, says of the key's lease.
+    pub(crate) fn note(&mut self, record: &Record) -> Result<(), EngineError> {
+        if self.leases.is_empty() {
+            // So that who uses no lease pays for none.
+            return Ok(());
+        }
+        let kv = record.key_value()?;
+        let lease = if record.is_tombstone() { 0 } else { kv.lease };
+        self.attach(&kv.key, lease);
+        Ok(())
+    }
+
+    fn attach(&mut self, key: &[u8], lease: i64) {
+        let before = self.attached.get(key).copied().unwrap_or(0);
+        if before == lease {
+            return;
+        }
+        if let Some(held) = self.leases.get_mut(&before) {
+            held.keys.remove(key);
+        }
+        match self.leases.get_mut(&lease) {
+            Some(held) => {
+                held.keys.insert(key.into());
+                self.attached.insert(key.into(), lease);
+            }
+            None => drop(self.attached.remove(key)),
+        }
+    }
+}
+
+/// Makes a book of leases, and of what all records say in the order of their revisions.
+#[derive(Debug, Default)]
+pub(crate) struct BookBuilder {
+    book: LeaseBook,
+    /// Of each key, the lease that its latest record names.
+    named: BTreeMap<Box<[u8]>, i64>,
+}
+
+impl BookBuilder {
+    pub(crate) fn insert(&mut self, lease: Lease) {
+        self.book.insert(lease);
+    }
+
+    /// The latest record so far of a key names this lease; 0 for none.
+    pub(crate) fn name(&mut self, key: &[u8], lease: i64) {
+        if lease != 0 {
+            self.named.insert(key.into(), lease);
+        } else if !self.named.is_empty() {
+            self.named.remove(key);
+        }
+    }
+
+    /// # Errors
+    /// A key that is there is attached to a lease that is not.
+    pub(crate) fn build(mut self) -> Result<LeaseBook, EngineError> {
+        for (key, lease) in self.named {
+            if self.book.check(lease).is_err() {
+                let what = format!("a key is attached to lease {lease}, which is not there");
+                return Err(EngineError::new("be trusted", what));
+            }
+            self.book.attach(&key, lease);
+        }
+        Ok(self.book)
+    }
+}
+
+impl<E: Engine> Store<E> {
+    /// The leases, in the order of their identities.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.book.iter()
+    }
+
+    /// The lease of an identity, if it is there.
+    #[must_use]
+    pub fn lease(&self, id: i64) -> Option<&Lease> {
+        self.book.get(id)
+    }
+
+    /// What the command that was applied last changed of the leases, for a [`Lessor`](super::Lessor).
+    #[must_use]
+    pub fn lease_changes(&self) -> &[LeaseChange] {
+        &self.lease_changes
+    }
+
+    pub(crate) fn grant_lease(
+        &mut self,
+        at: Index,
+        request: &LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Failure> {
+        request.check()?;
+        let LeaseGrantRequest { id, ttl } = *request;
+        if self.book.get(id).is_some() {
+            return Err(KvError::LeaseExists.into());
+        }
+        let lease = Lease { id, ttl, granted_at: at };
+        self.book.insert(lease);
+        self.change_leases(LeaseChange::Granted(lease));
+        Ok(LeaseGrantResponse { revision: self.meta.revision, id, ttl })
+    }
+
+    pub(crate) fn revoke_lease(&mut self, id: i64) -> Result<LeaseRevokeResponse, Failure> {
+        if self.book.get(id).is_none() {
+            return Err(KvError::LeaseNotFound.into());
+        }
+        self.end_lease(id)?;
+        Ok(LeaseRevokeResponse { revision: self.meta.revision })
+    }
+
+    /// Ends those of the leases that are still the ones that were meant.
+    pub(crate) fn expire_leases(&mut self, request: &LeaseExpireRequest) -> Result<LeaseExpireResponse, Failure> {
+        let mut expired = 0;
+        for (id, granted_at) in &request.leases {
+            if self.book.get(*id).is_some_and(|lease| lease.granted_at == *granted_at) {
+                self.end_lease(*id)?;
+                expired += 1;
+            }
+        }
+        Ok(LeaseExpireResponse { revision: self.meta.revision, expired })
+    }
+
+    /// Deletes the keys of a lease, all at one revision, and the lease.
+    fn end_lease(&mut self, id: i64) -> Result<(), Failure> {
+        let keys: Vec<Box<[u8]>> = self.book.keys(id).map(Into::into).collect();
+        self.write(|txn| {
+            keys.iter().for_each(|key| txn.delete(key));
+            Ok(())
+        })?;
+        self.book.remove(id);
+        self.change_leases(LeaseChange::Gone(id));
+        Ok(())
+    }
+
+    fn change_leases(&mut self, change: LeaseChange) {
+        self.pending_leases.push(change);
+        self.lease_changes.push(change);
+    }
+
+    pub(crate) fn time_to_live(&self, request: &LeaseTimeToLiveRequest) -> LeaseTimeToLive {
+        let keys = || self.book.keys(request.id).map(|key| key.to_vec().into()).collect();
+        LeaseTimeToLive {
+            revision: self.meta.revision,
+            lease: self.book.get(request.id).copied(),
+            keys: if request.keys { keys() } else { Vec::new() },
+        }
+    }
+
+    pub(crate) fn list_leases(&self, request: &LeaseListRequest) -> LeaseListResponse {
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let after = (Bound::Excluded(request.after), Bound::Unbounded);
+        let found = self.book.leases.range(after).take(limit.saturating_add(1));
+        let mut leases: Vec<Lease> = found.map(|(_, held)| held.lease).collect();
+        let more = leases.len() > limit;
+        leases.truncate(limit);
+        LeaseListResponse { revision: self.meta.revision, leases, more }
+    }
+}

@@ -1,0 +1,219 @@
+//! The Lease service.
+//!
+//! Grants and revocations go through the log, as writes do. How long a lease still lives only the leader knows:
+//! any member asks it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use bowline_api::etcdserverpb as pb;
+use bowline_kv::store::{
+    Command, KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLive,
+    LeaseTimeToLiveRequest, MAX_LEASE_TTL, Query, Response as StoreResponse,
+};
+use pb::lease_server::Lease as LeaseApi;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Context, errors, mismatch};
+
+type KeepAlives = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
+
+/// Answers of a stream that may wait for a slow client.
+const AHEAD: usize = 16;
+
+/// Leases that are listed at once.
+const PAGE: u32 = 10_000;
+
+/// How often another identity is picked for a lease, where the one before was taken.
+const PICKS: usize = 8;
+
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseService {
+    pub(crate) context: Context,
+    /// The shortest time to live that is granted, in seconds.
+    pub(crate) min_ttl: i64,
+    /// How long whoever insists on a leader bears that there is none.
+    pub(crate) leaderless: Duration,
+}
+
+impl LeaseService {
+    async fn grant(&self, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        match self.context.write(Command::LeaseGrant(LeaseGrantRequest { id, ttl })).await? {
+            StoreResponse::LeaseGrant(granted) => Ok(Response::new(pb::LeaseGrantResponse {
+                header: Some(self.context.header(granted.revision)),
+                id: granted.id,
+                ttl: granted.ttl,
+                error: String::new(),
+            })),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The lease and its keys, as of now.
+    async fn keys(&self, id: i64) -> Result<LeaseTimeToLive, Status> {
+        let query = Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true });
+        match self.context.read(query, false).await? {
+            StoreResponse::LeaseTimeToLive(found) => Ok(found),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+        let replica = &self.context.replica;
+        // The revision of before: nobody may take the lease to be alive at one at which it is gone.
+        let header = Some(self.context.header(replica.status().facts.revision));
+        let renewed = replica.lease_time(id, true).await.map_err(errors::of_request)?;
+        // That it is gone is no error: the stream serves others, too.
+        Ok(pb::LeaseKeepAliveResponse { header, id, ttl: renewed.map_or(0, |lease| lease.granted) })
+    }
+
+    /// Answers one request after the other, until the client or the server has enough.
+    async fn keep_alives(
+        &self,
+        mut requests: Streaming<pb::LeaseKeepAliveRequest>,
+        answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
+    ) -> Result<(), Status> {
+        while let Some(request) = requests.message().await? {
+            if answers.send(Ok(self.keep_alive(request.id).await?)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl LeaseApi for LeaseService {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        self.context.require_leader(request.metadata())?;
+        let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
+        if ttl > MAX_LEASE_TTL {
+            return Err(errors::of_store(KvError::LeaseTtlTooLarge));
+        }
+        let ttl = ttl.max(self.min_ttl);
+        if id != 0 {
+            return self.grant(id, ttl).await;
+        }
+        let taken = KvError::LeaseExists.to_string();
+        let mut granted = self.grant(random_id(), ttl).await;
+        for _ in 1..PICKS {
+            if !granted.as_ref().is_err_and(|status| status.message() == taken) {
+                break;
+            }
+            granted = self.grant(random_id(), ttl).await;
+        }
+        granted
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        self.context.require_leader(request.metadata())?;
+        let id = request.into_inner().id;
+        match self.context.write(Command::LeaseRevoke(LeaseRevokeRequest { id })).await? {
+            StoreResponse::LeaseRevoke(revoked) => {
+                let header = Some(self.context.header(revoked.revision));
+                Ok(Response::new(pb::LeaseRevokeResponse { header }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    type LeaseKeepAliveStream = KeepAlives;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<KeepAlives>, Status> {
+        self.context.require_leader(request.metadata())?;
+        let insists = self.context.insists_on_leader(request.metadata());
+        let (answers, stream) = mpsc::channel(AHEAD);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let context = &service.context;
+            let ended = tokio::select! {
+                ended = service.keep_alives(request.into_inner(), &answers) => ended,
+                status = context.lost_leader(service.leaderless), if insists => Err(status),
+                status = context.stopped() => Err(status),
+                () = answers.closed() => Ok(()),
+            };
+            if let Err(status) = ended {
+                // A client that is gone needs no reason.
+                let _ = answers.try_send(Err(status));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        self.context.require_leader(request.metadata())?;
+        let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let replica = &self.context.replica;
+        let mut found = replica.lease_time(id, false).await.map_err(errors::of_request)?;
+        let (mut revision, mut named) = (replica.status().facts.revision, Vec::new());
+        if keys && found.is_some() {
+            let attached = self.keys(id).await?;
+            // It may have ended meanwhile.
+            found = found.filter(|_| attached.lease.is_some());
+            (revision, named) = (attached.revision, attached.keys);
+        }
+        let seconds = |left: Duration| i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+        Ok(Response::new(pb::LeaseTimeToLiveResponse {
+            header: Some(self.context.header(revision)),
+            id,
+            ttl: found.map_or(-1, |lease| seconds(lease.left)),
+            granted_ttl: found.map_or(0, |lease| lease.granted),
+            keys: named,
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        self.context.require_leader(request.metadata())?;
+        let mut list = LeaseListRequest { after: i64::MIN, limit: PAGE };
+        let mut leases: Vec<pb::LeaseStatus> = Vec::new();
+        loop {
+            // Each page is of its own moment: a lease that is there all the time is on one of them.
+            let StoreResponse::Leases(page) = self.context.read(Query::Leases(list), false).await? else {
+                return Err(mismatch());
+            };
+            leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
+            match page.leases.last() {
+                Some(last) if page.more => list.after = last.id,
+                _ => {
+                    let header = Some(self.context.header(page.revision));
+                    return Ok(Response::new(pb::LeaseLeasesResponse { header, leases }));
+                }
+            }
+        }
+    }
+}
+
+/// An identity for a lease that nobody has named: positive, and hardly ever one that is taken.
+fn random_id() -> i64 {
+    // Randomly seeded hashers are the standard library's way to the system's random numbers.
+    let random = RandomState::new().hash_one(0) >> 1;
+    random.cast_signed().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picked_identities_are_positive_and_differ() {
+        let picked: std::collections::BTreeSet<i64> = (0..1_000).map(|_| random_id()).collect();
+        assert!(picked.len() == 1_000 && picked.iter().all(|id| *id > 0));
+    }
+}

@@ -1,0 +1,253 @@
+//! The leases' part of the replica's thread: what it is asked about their times, and the ends that it proposes.
+//!
+//! See [`Lessor`] for what makes that safe; here is the host's half of it. A question is answered when a
+//! linearizable read that was begun after it is done, also where no such lease is known: who has just begun to lead
+//! may not have applied yet what grants it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed};
+use bowline_node::raft::{Time, Token};
+
+use super::answer::Answer;
+use super::lease_time::LeaseTime;
+use super::metrics::Metrics;
+
+/// When to propose again what came to nothing.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// When to look again where nothing can be proposed now.
+const BLOCKED: Duration = Duration::from_millis(250);
+
+/// What was asked about a lease, until the read that confirms the answer is done.
+#[derive(Debug)]
+struct Asked {
+    id: i64,
+    term: u64,
+    renewal: Option<Renewal>,
+}
+
+/// The leases' times, and who waits for what about them.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    lessor: Lessor,
+    leads: Option<u64>,
+    /// What was proposed in this term, and is not answered.
+    expiring: BTreeMap<Token, LeaseExpireRequest>,
+    asked: BTreeMap<Token, Asked>,
+    /// What is due can't be proposed before then.
+    not_before: Time,
+    metrics: Arc<Metrics>,
+}
+
+impl Leases {
+    /// At the start: these are the state machine's.
+    pub(crate) fn new(now: Time, leases: impl IntoIterator<Item = Lease>, metrics: Arc<Metrics>) -> Leases {
+        let mut all = Leases {
+            lessor: Lessor::default(),
+            leads: None,
+            expiring: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            not_before: Time::ZERO,
+            metrics,
+        };
+        all.reset(now, leases);
+        all
+    }
+
+    /// The state machine is another one, which holds these.
+    pub(crate) fn reset(&mut self, now: Time, leases: impl IntoIterator<Item = Lease>) {
+        self.lessor.reset(now, leases);
+        self.count();
+    }
+
+    /// What the state machine has applied.
+    pub(crate) fn note(&mut self, now: Time, changes: Vec<LeaseChange>) {
+        for change in changes {
+            let counter = match change {
+                LeaseChange::Granted(_) => &self.metrics.leases_granted,
+                LeaseChange::Gone(_) => &self.metrics.leases_revoked,
+            };
+            counter.fetch_add(1, Relaxed);
+            self.lessor.note(now, change);
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        self.metrics.leases.store(self.lessor.len() as u64, Relaxed);
+    }
+
+    /// In which term this replica leads, if it does. To be called after steps of its core, before anything else here.
+    pub(crate) fn follow(&mut self, now: Time, leads: Option<u64>) {
+        if self.leads != leads {
+            // Whatever becomes of it: what it was about begins anew in this term, and may be proposed in it again.
+            self.expiring.clear();
+            self.leads = leads;
+        }
+        self.lessor.follow(now, leads);
+    }
+
+    /// Takes a question; a linearizable read under this token must follow. Returns whether this replica leads: if not,
+    /// it can't tell.
+    pub(crate) fn ask(&mut self, now: Time, token: Token, id: i64, renew: bool) -> bool {
+        let Some(term) = self.leads else { return false };
+        let renewal = renew.then(|| self.lessor.begin_renewal(now, id));
+        self.asked.insert(token, Asked { id, term, renewal });
+        true
+    }
+
+    /// The read under this token is done: the answer to the question, if there was one.
+    pub(crate) fn confirmed(&mut self, now: Time, token: Token) -> Option<Answer> {
+        let Asked { id, term, renewal } = self.asked.remove(&token)?;
+        if self.leads != Some(term) {
+            return Some(Answer::NotLeader(None));
+        }
+        let found = match renewal.map(|renewal| self.lessor.end_renewal(now, renewal)) {
+            Some(Renewed::Alive(lease)) => {
+                self.metrics.leases_renewed.fetch_add(1, Relaxed);
+                Some(LeaseTime { granted: lease.ttl, left: Duration::from_secs(lease.ttl.unsigned_abs()) })
+            }
+            Some(Renewed::Gone) => None,
+            // Whoever asked does so again, and that is confirmed by a read of its own.
+            Some(Renewed::Again(_)) => return Some(Answer::TryAgain),
+            Some(Renewed::NotLeading) => return Some(Answer::NotLeader(None)),
+            None => self.lessor.remaining(now, id).map(|(lease, left)| LeaseTime { granted: lease.ttl, left }),
+        };
+        Some(Answer::Done(LeaseTime::encode(found)))
+    }
+
+    /// The core has answered this token by itself.
+    pub(crate) fn settled(&mut self, now: Time, token: Token, answer: &Answer) {
+        self.asked.remove(&token);
+        let Some(request) = self.expiring.remove(&token) else { return };
+        match answer {
+            // It is done, or nobody knows: it may be in the log, and a leader that finds it there ends them.
+            Answer::Done(_) | Answer::Expired | Answer::Lost | Answer::Stopped => {}
+            Answer::NotLeader(_)
+            | Answer::Overloaded(_)
+            | Answer::NoSpace
+            | Answer::Superseded
+            | Answer::TryAgain
+            | Answer::Refused(_)
+            | Answer::Unreachable => {
+                if let Some(term) = self.leads {
+                    self.lessor.retry(now.after(RETRY), term, &request);
+                }
+            }
+        }
+    }
+
+    /// What is to be proposed at once, in the term that was told last, and under this token. None where nothing can be
+    /// proposed now.
+    pub(crate) fn expired(&mut self, now: Time, token: Token, blocked: bool) -> Option<LeaseExpireRequest> {
+        if self.lessor.next_deadline() > now {
+            return None;
+        }
+        if blocked {
+            self.not_before = now.after(BLOCKED);
+            return None;
+        }
+        let request = self.lessor.expired(now)?;
+        self.expiring.insert(token, request.clone());
+        Some(request)
+    }
+
+    /// When to call [`Leases::expired`] at the latest.
+    pub(crate) fn next_deadline(&self) -> Time {
+        self.lessor.next_deadline().max(self.not_before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_node::raft::Index;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lease(id: i64, ttl: i64) -> Lease {
+        Lease { id, ttl, granted_at: Index(id.unsigned_abs()) }
+    }
+
+    fn at(seconds: u32) -> Time {
+        Time::ZERO.after(SECOND * seconds)
+    }
+
+    fn leases(all: &[Lease]) -> Leases {
+        Leases::new(at(0), all.iter().copied(), Arc::default())
+    }
+
+    fn told(answer: Option<Answer>) -> Option<LeaseTime> {
+        match answer {
+            Some(Answer::Done(bytes)) => LeaseTime::decode(bytes).expect("it is one"),
+            other => panic!("no answer: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_renewal_counts_when_it_is_confirmed_in_its_term() {
+        let mut leases = leases(&[lease(1, 10)]);
+        assert!(!leases.ask(at(1), Token(1), 1, true), "it does not lead");
+        leases.follow(at(1), Some(1));
+        assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, true));
+        assert_eq!(told(leases.confirmed(at(2), Token(1))), Some(LeaseTime { granted: 10, left: SECOND * 10 }));
+        leases.follow(at(3), Some(2));
+        assert_eq!(leases.confirmed(at(3), Token(2)), Some(Answer::NotLeader(None)));
+        assert_eq!(leases.confirmed(at(3), Token(2)), None, "it is answered");
+        assert_eq!(leases.metrics.leases_renewed.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_lease_that_only_the_read_brought_to_light_is_asked_for_again() {
+        let mut leases = leases(&[]);
+        leases.follow(at(1), Some(1));
+        assert!(leases.ask(at(1), Token(1), 1, true) && leases.ask(at(1), Token(2), 2, true));
+        leases.note(at(2), vec![LeaseChange::Granted(lease(1, 10))]);
+        assert_eq!(leases.confirmed(at(2), Token(1)), Some(Answer::TryAgain));
+        assert_eq!(told(leases.confirmed(at(2), Token(2))), None);
+    }
+
+    #[test]
+    fn a_lease_that_ends_before_its_renewal_is_confirmed_is_gone() {
+        let mut leases = leases(&[lease(1, 10)]);
+        leases.follow(at(1), Some(1));
+        assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, false));
+        leases.note(at(2), vec![LeaseChange::Gone(1)]);
+        assert_eq!(told(leases.confirmed(at(2), Token(1))), None);
+        assert_eq!(told(leases.confirmed(at(2), Token(2))), None);
+        assert_eq!((leases.metrics.leases_revoked.load(Relaxed), leases.metrics.leases.load(Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn a_refused_end_is_proposed_again_and_none_of_another_term() {
+        let mut leases = leases(&[lease(1, 10)]);
+        leases.follow(at(0), Some(1));
+        assert_eq!(leases.expired(at(9), Token(1), false), None);
+        assert!(leases.expired(at(10), Token(1), false).is_some());
+        assert_eq!(leases.next_deadline(), Time::NEVER);
+        leases.settled(at(11), Token(1), &Answer::Refused("why".to_owned()));
+        assert_eq!(leases.next_deadline(), at(11).after(RETRY));
+        let first = leases.expired(at(12), Token(2), false);
+        leases.follow(at(13), Some(3));
+        let second = leases.expired(at(23), Token(3), false);
+        assert!(first.is_some() && first == second);
+        // It was of the term before: what this term has proposed is on its way still.
+        leases.settled(at(24), Token(2), &Answer::Superseded);
+        assert_eq!(leases.next_deadline(), Time::NEVER);
+    }
+
+    #[test]
+    fn what_cannot_be_proposed_is_looked_at_again_without_haste() {
+        let mut leases = leases(&[lease(1, 10)]);
+        leases.follow(at(0), Some(1));
+        assert_eq!(leases.next_deadline(), at(10));
+        assert_eq!(leases.expired(at(11), Token(1), true), None);
+        assert_eq!(leases.next_deadline(), at(11).after(BLOCKED));
+        assert!(leases.expired(at(12), Token(1), false).is_some());
+    }
+}

@@ -1,0 +1,515 @@
+//! Those who hold leases (C4): they have one granted, attach a key to it, keep it alive for a while, and then
+//! revoke it or just stop. A lease must live as long as it was promised to whoever was told that it is alive,
+//! whoever leads meanwhile; and once nobody keeps it alive, it must end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bowline_kv::store::{
+    Command, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, Query,
+    Renewal, Renewed, Response as StoreResponse,
+};
+use bowline_node::{Consistency, NodeInput, Response};
+use bowline_raft::{NodeId, ReadKind};
+use bytes::Bytes;
+
+use crate::world::Sabotage;
+use crate::world::clock::Moment;
+use crate::world::coverage::Fault;
+use crate::world::dice::Dice;
+use crate::world::host::Asker;
+use crate::world::machine::Applied;
+use crate::world::oracle::{Judged, Rule};
+use crate::world::plan::{Clocks, MILLI, Plan, SECOND};
+use crate::world::shape::reply_of;
+use crate::world::stage::{Event, World};
+
+/// Commands about leases have numbers from here on, beyond all operations of clients.
+pub(crate) const LEASE_OPS: u64 = 1 << 48;
+/// The longest time to live that a keeper asks for, in seconds.
+pub(crate) const LONGEST_TTL: u64 = 4;
+
+/// What a keeper asks of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The command of this number.
+    Write(u64),
+    /// To keep a lease alive.
+    Renew(i64),
+}
+
+/// What a keeper is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// The store's reply to a command.
+    Done(Bytes),
+    Alive,
+    Gone,
+    /// Nothing was done; this one may know more.
+    Elsewhere(Option<NodeId>),
+    /// Nobody knows what became of it.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Resting,
+    Granting,
+    Attaching,
+    Keeping,
+    Revoking,
+}
+
+#[derive(Debug)]
+struct Keeper {
+    dice: Dice,
+    guess: usize,
+    step: Step,
+    lease: i64,
+    ttl: u64,
+    /// Renewals until it leaves its lease alone.
+    left: u64,
+    /// What it asked last, and whether that is to be asked again.
+    ask: Ask,
+    again: bool,
+    /// Counts what it does: a timer or an answer of an earlier step means nothing.
+    call: u64,
+    /// The term in which its lease was confirmed last.
+    term: u64,
+}
+
+/// Until when, in true time, a lease must live.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    made: Moment,
+    until: Moment,
+    /// When the first replica ended it.
+    ended: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    keepers: Vec<Keeper>,
+    dice: Dice,
+    /// By number, with whether it took effect.
+    commands: Vec<(Command, bool)>,
+    promises: BTreeMap<i64, Promise>,
+    /// Leases that their keepers have ended themselves.
+    revoked: BTreeSet<i64>,
+    /// By how much clocks have leapt ahead, and when: no leader can tell such a leap from time.
+    leaps: Vec<(Moment, u64)>,
+    /// How much the fastest clock gains, in parts per million.
+    gains_ppm: u64,
+    /// Since when nobody keeps anything alive.
+    stopped: Option<Moment>,
+}
+
+impl Keepers {
+    pub(crate) fn new(plan: &Plan) -> Keepers {
+        let keeper = |at: usize| Keeper {
+            dice: Dice::new(plan.chance(), 0x1ea5_e000 + at as u64),
+            guess: 0,
+            step: Step::Resting,
+            lease: 0,
+            ttl: 1,
+            left: 0,
+            ask: Ask::Renew(0),
+            again: false,
+            call: 0,
+            term: 0,
+        };
+        let gains_ppm = match plan.clocks {
+            Clocks::True => 0,
+            Clocks::Drifting => plan.settings.drift_ppm.into(),
+            Clocks::Wild => 400_000,
+        };
+        Keepers {
+            keepers: (0..plan.workload.keepers).map(keeper).collect(),
+            dice: Dice::new(plan.chance(), 0x1ea5_0000),
+            commands: Vec::new(),
+            promises: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            leaps: Vec::new(),
+            gains_ppm,
+            stopped: None,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keepers.len()
+    }
+
+    /// A clock leaps ahead.
+    pub(crate) fn leapt(&mut self, now: Moment, by: u64) {
+        self.leaps.push((now, by));
+    }
+
+    pub(crate) fn stop(&mut self, now: Moment) {
+        self.stopped = Some(now);
+    }
+
+    /// Gives a command its number.
+    fn number(&mut self, command: Command) -> u64 {
+        self.commands.push((command, false));
+        LEASE_OPS | (self.commands.len() as u64 - 1)
+    }
+
+    fn command(&self, number: u64) -> Option<&Command> {
+        let at = usize::try_from(number.checked_sub(LEASE_OPS)?).ok()?;
+        self.commands.get(at).map(|(command, _)| command)
+    }
+
+    /// The bytes that go into the log.
+    fn encoded(&self, number: u64) -> Bytes {
+        let command = self.command(number).map(Command::encode).unwrap_or_default();
+        [&number.to_le_bytes()[..], &command].concat().into()
+    }
+
+    /// Which command took effect: each does once.
+    pub(crate) fn took_effect(&mut self, applied: &Applied) -> Result<Command, (Rule, String)> {
+        let at = usize::try_from(applied.op - LEASE_OPS).unwrap_or(usize::MAX);
+        let Some((command, taken)) = self.commands.get_mut(at) else {
+            return Err((Rule::AnswersAreTrue, format!("a command at {} that nobody sent", applied.index)));
+        };
+        if std::mem::replace(taken, true) {
+            let what = format!("{command:?} takes effect a second time at {}", applied.index);
+            return Err((Rule::ExactlyOnce, what));
+        }
+        Ok(command.clone())
+    }
+
+    /// What a time to live is at least, by whichever clock.
+    fn shortest(&self, ttl: u64) -> Moment {
+        let (nanos, million) = (u128::from(ttl * SECOND), 1_000_000_u128);
+        u64::try_from(nanos * million / (million + u128::from(self.gains_ppm))).unwrap_or(0)
+    }
+
+    /// The same at most.
+    fn longest(&self, ttl: u64) -> Moment {
+        ttl * SECOND * 1_000_000 / (1_000_000 - self.gains_ppm)
+    }
+
+    fn leapt_since(&self, since: Moment) -> u64 {
+        self.leaps.iter().filter(|(at, _)| *at >= since).map(|(_, by)| by).fold(0, |sum, by| sum.saturating_add(*by))
+    }
+
+    /// Somebody was told that a lease lives, as of `made`.
+    fn promise(&mut self, id: i64, made: Moment, ttl: u64) -> Judged {
+        let until = made + self.shortest(ttl);
+        let promise = self.promises.entry(id).or_insert(Promise { made, until, ended: None });
+        if promise.until <= until {
+            (promise.made, promise.until) = (made, until);
+        }
+        let promise = *promise;
+        promise.ended.map_or(Ok(()), |ended| self.judge_end(id, &promise, ended))
+    }
+
+    /// Its keeper has ended a lease.
+    pub(crate) fn revoked(&mut self, id: i64) {
+        self.revoked.insert(id);
+    }
+
+    /// The first replica has ended a lease because its time is over.
+    pub(crate) fn expired(&mut self, id: i64, now: Moment) -> Judged {
+        let Some(promise) = self.promises.get_mut(&id) else { return Ok(()) };
+        promise.ended = Some(now);
+        let promise = *promise;
+        self.judge_end(id, &promise, now)
+    }
+
+    fn judge_end(&self, id: i64, promise: &Promise, ended: Moment) -> Judged {
+        let excused = self.revoked.contains(&id);
+        if excused || ended.saturating_add(self.leapt_since(promise.made)) >= promise.until {
+            return Ok(());
+        }
+        let seconds = |moment: Moment| moment as f64 / 1e9;
+        let (made, until, ended) = (seconds(promise.made), seconds(promise.until), seconds(ended));
+        let what = format!("lease {id} ends at {ended:.6} s, promised at {made:.6} s until {until:.6} s");
+        Err((Rule::LeasesAreKept, what))
+    }
+}
+
+/// What keepers do.
+impl World<'_> {
+    pub(crate) fn wake_keepers(&mut self) {
+        for keeper in 0..self.keepers.len() {
+            let at = self.keepers.keepers[keeper].dice.waiting(SECOND);
+            self.queue.push(self.now + at, Event::Keep { keeper, call: 0 });
+        }
+    }
+
+    /// A keeper's time has come: to go on, or to wait no longer.
+    pub(crate) fn keep(&mut self, keeper: usize, call: u64) {
+        let it = &mut self.keepers.keepers[keeper];
+        if it.call != call || self.keepers.stopped.is_some() {
+            return;
+        }
+        if std::mem::take(&mut it.again) {
+            return self.keeper_sends(keeper);
+        }
+        match it.step {
+            Step::Resting => {
+                // An identity that nobody ever had.
+                it.lease = (it.lease / 100 + 1) * 100 + keeper as i64 + 1;
+                it.ttl = 1 + it.dice.below(LONGEST_TTL);
+                it.left = it.dice.below(12);
+                it.term = 0;
+                let grant = LeaseGrantRequest { id: it.lease, ttl: it.ttl as i64 };
+                self.keeper_writes(keeper, Step::Granting, Command::LeaseGrant(grant));
+            }
+            Step::Keeping if it.left == 0 => {
+                if it.dice.percent(30) {
+                    let revoke = LeaseRevokeRequest { id: it.lease };
+                    self.keeper_writes(keeper, Step::Revoking, Command::LeaseRevoke(revoke));
+                } else {
+                    self.keeper_rests(keeper);
+                }
+            }
+            Step::Keeping => {
+                it.ask = Ask::Renew(it.lease);
+                self.keeper_sends(keeper);
+            }
+            // Nobody knows what became of it, and it must not happen twice.
+            Step::Granting | Step::Attaching | Step::Revoking => self.keeper_rests(keeper),
+        }
+    }
+
+    fn keeper_writes(&mut self, keeper: usize, step: Step, command: Command) {
+        let number = self.keepers.number(command);
+        let it = &mut self.keepers.keepers[keeper];
+        (it.step, it.ask) = (step, Ask::Write(number));
+        self.keeper_sends(keeper);
+    }
+
+    fn keeper_rests(&mut self, keeper: usize) {
+        let it = &mut self.keepers.keepers[keeper];
+        it.step = Step::Resting;
+        let pause = it.dice.waiting(2 * SECOND);
+        self.keeper_waits(keeper, pause);
+    }
+
+    /// Nothing that was said before counts; it goes on later.
+    fn keeper_waits(&mut self, keeper: usize, pause: Moment) {
+        let it = &mut self.keepers.keepers[keeper];
+        it.call += 1;
+        self.queue.push(self.now + pause, Event::Keep { keeper, call: it.call });
+    }
+
+    fn keeper_sends(&mut self, keeper: usize) {
+        let (hosts, timeout) = (self.hosts.len(), self.plan.workload.timeout);
+        self.keeper_waits(keeper, timeout);
+        let it = &mut self.keepers.keepers[keeper];
+        let host = match &self.clients.only[..] {
+            [] if it.dice.percent(10) => it.dice.index(hosts),
+            [] => it.guess,
+            only if only.contains(&it.guess) => it.guess,
+            only => only[it.dice.index(only.len())],
+        };
+        let (call, ask) = (it.call, it.ask);
+        let arrives = self.network.client_way(self.now, host, &mut self.keepers.dice);
+        let what = match ask {
+            Ask::Renew(lease) => format!("keep lease {lease} alive"),
+            Ask::Write(number) => format!("{:?}", self.keepers.command(number)),
+        };
+        self.tell(None, || format!("keeper {keeper} asks n{}: {what}", host + 1));
+        if let Some(at) = arrives {
+            self.queue.push(at, Event::KeeperAsks { host, keeper, call, ask });
+        }
+    }
+
+    /// Something reaches a keeper.
+    pub(crate) fn keeper_hears(&mut self, keeper: usize, call: u64, said: &Said) {
+        let it = &mut self.keepers.keepers[keeper];
+        if it.call != call || self.keepers.stopped.is_some() {
+            return;
+        }
+        let (heartbeat, count) = (self.plan.settings.heartbeat, self.hosts.len());
+        let reply = if let Said::Done(bytes) = said { reply_of(bytes) } else { None };
+        match (it.step, said, reply) {
+            (_, Said::Elsewhere(leader), _) => {
+                it.guess = match leader {
+                    Some(NodeId(leader)) if (1..=count as u64).contains(leader) => *leader as usize - 1,
+                    _ => it.dice.index(count),
+                };
+                it.again = true;
+                let pause = it.dice.between(MILLI, heartbeat);
+                self.keeper_waits(keeper, pause);
+            }
+            (Step::Granting, _, Some(Ok(StoreResponse::LeaseGrant(grant)))) => {
+                let (id, key) = (grant.id, Bytes::from(format!("lease{}", grant.id)));
+                let put = PutRequest { key, value: Bytes::from_static(b"held"), lease: id, ..PutRequest::default() };
+                self.keeper_writes(keeper, Step::Attaching, Command::Put(put));
+            }
+            (Step::Attaching, _, Some(Ok(_))) | (Step::Keeping, Said::Alive, _) => {
+                it.step = Step::Keeping;
+                it.left = it.left.saturating_sub(1);
+                // Mostly in time, sometimes late.
+                let pause = it.dice.between(it.ttl * SECOND / 6, it.ttl * SECOND / 2);
+                let pause = if it.dice.percent(10) { pause * 3 } else { pause };
+                self.keeper_waits(keeper, pause);
+            }
+            _ => self.keeper_rests(keeper),
+        }
+    }
+}
+
+/// What replicas do for them.
+impl World<'_> {
+    /// A keeper's request arrives at a replica.
+    pub(crate) fn keeper_asks(&mut self, host: usize, keeper: usize, call: u64, ask: Ask) {
+        let it = &self.hosts[host];
+        let Some(node) = &it.node else { return self.keeper_is_told(host, keeper, call, Said::Elsewhere(None)) };
+        if it.paused {
+            return self.keep_for_later(host, Event::KeeperAsks { host, keeper, call, ask });
+        }
+        let (leads, leader) = (node.raft().is_leader(), node.raft().leader());
+        let shown = it.clock.shows(self.now);
+        let timeout = Duration::from_nanos(self.plan.workload.timeout);
+        match ask {
+            Ask::Write(_) if !it.disk.has_room() => {
+                self.keeper_is_told(host, keeper, call, Said::Elsewhere(None));
+            }
+            Ask::Write(number) => {
+                let command = self.keepers.encoded(number);
+                let deadline = self.plan.workload.deadlines.then(|| shown.after(timeout));
+                let token = self.hosts[host].token(Asker::Keeper { keeper, call, ask, begun: self.now, renewal: None });
+                self.step(host, NodeInput::Write { token, command, deadline });
+            }
+            Ask::Renew(_) if !leads => self.keeper_is_told(host, keeper, call, Said::Elsewhere(leader)),
+            Ask::Renew(id) => {
+                let renewal = self.hosts[host].lessor.begin_renewal(shown, id);
+                if self.plan.sabotage == Some(Sabotage::HastyRenewals) {
+                    return self.renewal_read(host, (keeper, call, ask), self.now, renewal);
+                }
+                self.confirm_renewal(host, (keeper, call, ask), renewal);
+            }
+        }
+    }
+
+    /// Begins the read without which a renewal means nothing.
+    fn confirm_renewal(&mut self, host: usize, (keeper, call, ask): (usize, u64, Ask), renewal: Renewal) {
+        let Ask::Renew(id) = ask else { return };
+        let it = &mut self.hosts[host];
+        let timeout = Duration::from_nanos(self.plan.workload.timeout);
+        let deadline = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
+        let token = it.token(Asker::Keeper { keeper, call, ask, begun: self.now, renewal: Some(renewal) });
+        let kind = if self.keepers.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
+        let consistency = Consistency::Linearizable(kind);
+        let query = Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: false }).encode();
+        self.step(host, NodeInput::Read { token, query, consistency, deadline });
+    }
+
+    /// A replica answers a keeper.
+    pub(crate) fn keeper_answered(
+        &mut self,
+        host: usize,
+        (keeper, call, ask): (usize, u64, Ask),
+        (begun, renewal): (Moment, Option<Renewal>),
+        response: Response,
+    ) {
+        let said = match (response, renewal) {
+            (Response::Done(_), Some(renewal)) => {
+                return self.renewal_read(host, (keeper, call, ask), begun, renewal);
+            }
+            (Response::Done(bytes), None) => {
+                if let Some(Ok(StoreResponse::LeaseGrant(grant))) = reply_of(&bytes) {
+                    let judged = self.keepers.promise(grant.id, begun, grant.ttl.unsigned_abs());
+                    self.judge(judged);
+                }
+                Said::Done(bytes)
+            }
+            (Response::NotLeader { leader }, _) => Said::Elsewhere(leader),
+            (Response::Overloaded { .. } | Response::Superseded, _) | (_, Some(_)) => Said::Elsewhere(None),
+            (Response::Expired | Response::Refused(_), None) => Said::Unknown,
+        };
+        self.keeper_is_told(host, keeper, call, said);
+    }
+
+    /// The read that was begun with a renewal is done.
+    fn renewal_read(&mut self, host: usize, (keeper, call, ask): (usize, u64, Ask), begun: Moment, renewal: Renewal) {
+        let it = &mut self.hosts[host];
+        let shown = it.clock.shows(self.now);
+        let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
+        let said = match it.lessor.end_renewal(shown, renewal) {
+            Renewed::Alive(lease) => {
+                let judged = self.keepers.promise(lease.id, begun, lease.ttl.unsigned_abs());
+                self.judge(judged);
+                let before = std::mem::replace(&mut self.keepers.keepers[keeper].term, term);
+                if before != 0 && before != term {
+                    self.coverage.struck(Fault::LeaseMoves);
+                }
+                Said::Alive
+            }
+            Renewed::Again(renewal) => return self.confirm_renewal(host, (keeper, call, ask), renewal),
+            Renewed::Gone => {
+                self.judge_gone(host, ask);
+                Said::Gone
+            }
+            Renewed::NotLeading => Said::Elsewhere(None),
+        };
+        self.keeper_is_told(host, keeper, call, said);
+    }
+
+    /// A keeper is told that its lease is gone: not before the time that it was promised.
+    fn judge_gone(&mut self, host: usize, ask: Ask) {
+        let Ask::Renew(id) = ask else { return };
+        let Some(promise) = self.keepers.promises.get(&id).copied() else { return };
+        let judged = self.keepers.judge_end(id, &promise, promise.ended.unwrap_or(self.now));
+        self.judge(judged.map_err(|(rule, what)| (rule, format!("n{} says it is gone: {what}", host + 1))));
+    }
+
+    fn keeper_is_told(&mut self, host: usize, keeper: usize, call: u64, said: Said) {
+        self.tell(Some(host), || format!("tells keeper {keeper}: {said:?}"));
+        if let Some(at) = self.network.client_way(self.now, host, &mut self.keepers.dice) {
+            self.queue.push(at.max(self.now + 1), Event::KeeperHears { keeper, call, said });
+        }
+    }
+
+    /// A leader proposes the end of the leases that have expired, in the step in which it sees that.
+    pub(crate) fn end_leases(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        if !it.leads() || !it.disk.has_room() {
+            return;
+        }
+        let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
+        let Some(request) = it.lessor.expired(it.clock.shows(self.now)) else { return };
+        self.tell(Some(host), || format!("proposes the end of leases {:?}", request.leases));
+        let number = self.keepers.number(Command::LeaseExpire(request));
+        let command = self.keepers.encoded(number);
+        let token = self.hosts[host].token(Asker::Lessor { number, term });
+        self.step(host, NodeInput::Write { token, command, deadline: None });
+    }
+
+    /// What became of such a proposal.
+    pub(crate) fn end_proposed(&mut self, host: usize, (number, term): (u64, u64), response: &Response) {
+        let Some(Command::LeaseExpire(request)) = self.keepers.command(number) else { return };
+        match response {
+            // It happened, or may happen yet.
+            Response::Done(_) | Response::Expired => {}
+            Response::NotLeader { .. } | Response::Overloaded { .. } | Response::Superseded | Response::Refused(_) => {
+                let request: LeaseExpireRequest = request.clone();
+                let it = &mut self.hosts[host];
+                let later = it.clock.shows(self.now).after(Duration::from_millis(100));
+                it.lessor.retry(later, term, &request);
+            }
+        }
+    }
+
+    /// C4: nobody keeps anything alive any more, so every lease ends: within its time and an election, counted from
+    /// when the last leader began to lead.
+    pub(crate) fn leases_end(&mut self, timeout: Moment) {
+        if self.oracle.violation.is_some() || self.keepers.len() == 0 {
+            return;
+        }
+        let longest = self.keepers.longest(LONGEST_TTL) + timeout * 4;
+        let began = |world: &Self| world.keepers.stopped.unwrap_or(world.now).max(world.led_since);
+        let over = |world: &Self| world.clients.has_no_lease() || world.now >= began(world) + longest;
+        // Whoever leads may change once or twice; what is asked for here ends at the latest then.
+        self.wait_for(self.now + longest * 4, over);
+        if !self.clients.has_no_lease() && self.oracle.violation.is_none() {
+            let what = format!("a lease is still there {:.3} s later", (self.now - began(self)) as f64 / 1e9);
+            self.judge(Err((Rule::LeasesEnd, what)));
+        }
+    }
+}
