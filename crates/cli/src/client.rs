@@ -1,4 +1,4 @@
-//! `bowline put`, `get`, `del`, `txn`, `compact`, `hashkv`, `status`, `shell`: a client of a cluster.
+//! `bowline put`, `get`, `del`, `txn`, `lease`, `compact`, `hashkv`, `status`, `shell`: a client of a cluster.
 //!
 //! What each of them asks is told in words of its own ([`PutArgs`], [`RangeArgs`], ...), so that the command line, a
 //! line of the shell and a line of a transaction are the same words.
@@ -17,6 +17,7 @@ mod completion;
 mod del;
 mod get;
 mod hashkv;
+mod lease;
 mod output;
 mod put;
 mod range;
@@ -31,6 +32,7 @@ pub(crate) use compact::CompactArgs;
 pub(crate) use del::DelArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
+pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
 pub(crate) use shell::ShellCommand;

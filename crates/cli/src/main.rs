@@ -56,6 +56,9 @@ enum Command {
     Del(Once<client::DelArgs>),
     /// Compares, and then does one thing or another, all at once.
     Txn(Once<client::TxnArgs>),
+    /// Keys that live as long as somebody keeps them alive.
+    #[command(subcommand)]
+    Lease(client::LeaseCommand),
     /// Gives up what was overwritten or deleted before a revision.
     #[command(alias = "compaction")]
     Compact(Once<client::CompactArgs>),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),
         Command::Txn(command) => command.run(),
+        Command::Lease(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::HashKv(command) => command.run(),
         Command::Shell(command) => command.run(),

@@ -28,8 +28,8 @@ const LOOK: Duration = Duration::from_millis(20);
   bowline up --detach && bowline down           the same in the background
   bowline up --nodes 5 --data-dir /tmp/five
 
-While it runs, a line with a key and a member's number acts on it: k 2 kills member 2, p 2 pauses it or lets
-it go on, r 2 starts it again.
+While it runs on a terminal, a line with a key and a member's number acts on it: k 2 kills member 2, p 2
+pauses it or lets it go on, r 2 starts it again.
 
 Exit codes: 0 stopped, 1 failed, 2 bad input.")]
 pub(crate) struct UpCommand {

@@ -41,6 +41,7 @@ fn a_cluster_is_used_from_the_command_line() {
     history(&cluster);
     transactions(&cluster);
     the_shell_reads_a_pipe(&cluster);
+    leases(&cluster);
     members_are_compared(&cluster);
     deletions(&cluster);
 }
@@ -109,6 +110,43 @@ fn the_shell_reads_a_pipe(cluster: &Cluster) {
     let said = cluster.ask_with(&["shell"], b"fetch s\nget b\n");
     assert_eq!((said.code, said.text()), (Some(1), "five\n"), "it goes on after an error: {said:?}");
     assert!(said.err.contains("unrecognized subcommand 'fetch'"), "{said:?}");
+}
+
+fn leases(cluster: &Cluster) {
+    cluster.says(&["lease", "list"], "found 0 leases\n");
+    let granted = cluster.json(&["lease", "grant", "600", "-o", "json"]);
+    let id = granted["lease"].as_str().expect("an identity");
+    assert_eq!((&granted["ttl"], id.len()), (&600.into(), 16));
+    assert_eq!(cluster.ask(&["put", "l/1", "v", "--lease", id]).code, Some(0));
+    cluster.says(&["txn", "--then", &format!("put l/2 v --lease {id}")], "SUCCESS\n\nOK\n");
+    assert_eq!(cluster.json(&["get", "l/2", "-o", "json"])["kvs"][0]["lease"], id);
+    let kept = format!("lease {id} keepalived with TTL(600)\n");
+    cluster.says(&["lease", "keep-alive", id, "--once"], &kept);
+    let said = cluster.ask_with(&["shell"], format!("lease keep-alive {id} --once\nlease list\n").as_bytes());
+    assert_eq!((said.code, said.text()), (Some(0), format!("{kept}found 1 leases\n{id}\n").as_str()), "{said:?}");
+    let said = cluster.ask(&["lease", "timetolive", id, "--keys"]);
+    assert!(said.text().starts_with(&format!("lease {id} granted with TTL(600s), remaining(5")), "{said:?}");
+    assert!(said.text().ends_with("s), attached keys([l/1 l/2])\n"), "{said:?}");
+    let told = cluster.json(&["lease", "timetolive", id, "--keys", "-o", "json"]);
+    assert_eq!((&told["granted_ttl"], &told["keys"][1]["key"]), (&600.into(), &"l/2".into()));
+    cluster.says(&["lease", "revoke", id], &format!("lease {id} revoked\n"));
+    assert_eq!(cluster.ask(&["get", "l/", "--prefix"]).code, Some(1), "the keys are gone");
+
+    for (arguments, words) in [
+        (&["lease", "timetolive", id][..], format!("lease {id} already expired\n")),
+        (&["lease", "keep-alive", id], format!("lease {id} expired or revoked.\n")),
+    ] {
+        let said = cluster.ask(arguments);
+        assert_eq!((said.code, said.text()), (Some(1), words.as_str()));
+    }
+    for arguments in [&["lease", "revoke", id][..], &["put", "k", "v", "--lease", id]] {
+        let said = cluster.ask(arguments);
+        assert!(said.code == Some(1) && said.err.contains("requested lease not found"), "{said:?}");
+    }
+    for arguments in [&["lease", "revoke", "x"][..], &["lease", "grant", "0"], &["put", "k", "v", "--lease", "0"]] {
+        let said = cluster.ask(arguments);
+        assert!(said.code == Some(2) && said.err.contains("invalid value"), "{said:?}");
+    }
 }
 
 fn members_are_compared(cluster: &Cluster) {

@@ -369,6 +369,7 @@ fn help_has_examples() {
         &["sim", "explore", "--help"],
         &["sim", "replay", "--help"],
         &["check", "--help"],
+        &["lease", "--help"],
     ] {
         let said = bowline(&folder, arguments);
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");

@@ -55,6 +55,7 @@ fn etcdctl_works_unchanged() {
     );
     etcdctl.says(&["del", "a/", "--prefix", "--prev-kv"], "2\na/1\none\na/2\nthree\n");
     etcdctl.says(&["del", "a/1"], "0\n");
+    leases(&etcdctl);
 
     let status = etcdctl.ask_with(&["endpoint", "status", "-w", "json"], b"");
     let status: Value = serde_json::from_slice(&status.out).expect("it is JSON");
@@ -67,4 +68,21 @@ fn etcdctl_works_unchanged() {
     assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
     let members = etcdctl.ask_with(&["member", "list"], b"");
     assert_eq!(members.text().lines().filter(|line| line.contains(", started, member-")).count(), 3, "{members:?}");
+}
+
+fn leases(etcdctl: &Etcdctl) {
+    let granted = etcdctl.ask_with(&["lease", "grant", "600"], b"");
+    let words: Vec<&str> = granted.text().split_whitespace().collect();
+    let [_, id, "granted", "with", "TTL(600s)"] = words[..] else { panic!("{granted:?}") };
+    etcdctl.says(&["put", "l", "v", "--lease", id], "OK\n");
+    etcdctl.says(&["lease", "keep-alive", "--once", id], &format!("lease {id} keepalived with TTL(600)\n"));
+    etcdctl.says(&["lease", "list"], &format!("found 1 leases\n{id}\n"));
+    let told = etcdctl.ask_with(&["lease", "timetolive", id, "--keys"], b"");
+    let start = format!("lease {id} granted with TTL(600s), remaining(5");
+    assert!(told.text().starts_with(&start) && told.text().ends_with("attached keys([l])\n"), "{told:?}");
+    etcdctl.says(&["lease", "revoke", id], &format!("lease {id} revoked\n"));
+    etcdctl.says(&["get", "l"], "");
+    etcdctl.says(&["lease", "timetolive", id], &format!("lease {id} already expired\n"));
+    let gone = etcdctl.ask_with(&["lease", "revoke", id], b"");
+    assert!(gone.code == Some(1) && gone.err.contains("requested lease not found"), "{gone:?}");
 }

@@ -13,6 +13,8 @@ use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+mod lease;
+
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -100,24 +102,11 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn range(&mut self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ClientError> {
-        let until = Instant::now() + self.patience;
-        let share = self.patience / u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
-        loop {
-            let (endpoint, channel) = self.channel().await?;
-            let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-            let left = until.saturating_duration_since(Instant::now());
-            let status = match tokio::time::timeout(left.min(share), kv.range(request.clone())).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
-            };
-            if !is_worth_another_read(status.code()) || Instant::now() + PAUSE >= until {
-                self.try_next_after(&status);
-                return Err(ClientError::Refused { endpoint, status: Box::new(status) });
-            }
-            self.try_next();
-            tokio::time::sleep(PAUSE).await;
-        }
+        self.read_at(|channel| {
+            let (mut kv, request) = (kv(channel), request.clone());
+            async move { kv.range(request).await }
+        })
+        .await
     }
 
     /// The latest value of a key.
@@ -254,17 +243,48 @@ impl Client {
         all
     }
 
+    /// Asks one endpoint after the other, as nothing is changed by that.
+    async fn read_at<T, A>(&mut self, mut ask: impl FnMut(Channel) -> A) -> Result<T, ClientError>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let until = Instant::now() + self.patience;
+        let share = self.patience / u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
+        loop {
+            let (endpoint, channel) = self.channel().await?;
+            let left = until.saturating_duration_since(Instant::now());
+            let status = match tokio::time::timeout(left.min(share), ask(channel)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            if !is_worth_another_read(status.code()) || Instant::now() + PAUSE >= until {
+                self.try_next_after(&status);
+                return Err(ClientError::Refused { endpoint, status: Box::new(status) });
+            }
+            self.try_next();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Sends a write once, and again only where it surely was not done.
     async fn write<T, A>(&mut self, mut send: impl FnMut(KvClient<Channel>) -> A) -> Result<T, ClientError>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        self.write_at(|channel| send(kv(channel))).await
+    }
+
+    /// The same, of another service.
+    async fn write_at<T, A>(&mut self, mut send: impl FnMut(Channel) -> A) -> Result<T, ClientError>
     where
         A: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let until = Instant::now() + self.patience;
         loop {
             let (endpoint, channel) = self.channel().await?;
-            let kv = KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
             let left = until.saturating_duration_since(Instant::now());
-            let Ok(answer) = tokio::time::timeout(left, send(kv)).await else {
+            let Ok(answer) = tokio::time::timeout(left, send(channel)).await else {
                 // Whoever is silent now may be silent for long: the next request goes elsewhere.
                 self.try_next();
                 return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });
@@ -327,6 +347,10 @@ impl Client {
             self.endpoints.rotate_left(next);
         }
     }
+}
+
+fn kv(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE)
 }
 
 /// Whether a read that ended like this may go better elsewhere.

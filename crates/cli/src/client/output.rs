@@ -119,6 +119,16 @@ pub(crate) fn pair(kv: &KeyValue) -> Value {
     Value::Object(object)
 }
 
+/// Keys as JSON, each as in a pair.
+pub(crate) fn keys(keys: &[bytes::Bytes]) -> Value {
+    let key = |key: &bytes::Bytes| {
+        let mut object = Map::new();
+        put_bytes(&mut object, "key", "key_encoding", key);
+        Value::Object(object)
+    };
+    keys.iter().map(key).collect()
+}
+
 fn put_bytes(object: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {

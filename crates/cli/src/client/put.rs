@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Request;
+use super::lease::parse_id;
 use super::output::{Format, OutputArgs, Shown, pair, write_json, write_plain};
 use crate::exit::Verdict;
 
@@ -26,13 +27,16 @@ pub(crate) struct PutArgs {
     /// Print what was there before, too.
     #[arg(long)]
     prev_kv: bool,
+    /// The lease to attach it to, in hexadecimal digits: the key goes with it.
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    lease: Option<i64>,
 }
 
 impl PutArgs {
     /// As the API has it.
     pub(crate) fn request(&self, value: impl Into<Bytes>) -> PutRequest {
         let (key, value) = (self.key.clone().into(), value.into());
-        PutRequest { key, value, prev_kv: self.prev_kv, ..PutRequest::default() }
+        PutRequest { key, value, prev_kv: self.prev_kv, lease: self.lease.unwrap_or(0), ..PutRequest::default() }
     }
 
     pub(crate) fn value(&self) -> Option<&str> {

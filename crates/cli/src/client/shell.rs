@@ -17,6 +17,7 @@ use super::completion::Helper;
 use super::output::{Format, OutputArgs};
 use super::txn::{self, Lines};
 use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, PutArgs, Request, StatusArgs, TxnArgs, words};
+use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs};
 use crate::exit::{self, Verdict};
 
 const PROMPT: &str = "bowline> ";
@@ -25,11 +26,13 @@ const PROMPT: &str = "bowline> ";
 const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Commands: get, put, del, txn, compact, hashkv, status, mode, help, exit; with the flags of the
+#[command(
+    after_help = "Commands: get, put, del, txn, lease, compact, hashkv, status, mode, help, exit; with the flags of the
 command line, e.g. `help get`. Tab completes commands and keys. Lines are remembered in
 $BOWLINE_HISTORY, or ~/.bowline_history. Lines from a pipe are carried out one by one.
 
-Exit codes: 0 ended, 1 a line from a pipe failed, 2 bad input.")]
+Exit codes: 0 ended, 1 a line from a pipe failed, 2 bad input."
+)]
 pub(crate) struct ShellCommand {
     #[command(flatten)]
     output: OutputArgs,
@@ -55,6 +58,9 @@ enum Command {
     Del(DelArgs),
     /// Compares, and then does one thing or another, all at once.
     Txn(TxnArgs),
+    /// Keys that live as long as somebody keeps them alive.
+    #[command(subcommand)]
+    Lease(Lease),
     /// Gives up what was overwritten or deleted before a revision.
     #[command(alias = "compaction")]
     Compact(CompactArgs),
@@ -70,6 +76,21 @@ enum Command {
     /// Leaves.
     #[command(alias = "quit")]
     Exit,
+}
+
+/// What a line says of leases.
+#[derive(Subcommand)]
+enum Lease {
+    /// Makes a lease.
+    Grant(GrantArgs),
+    /// Ends a lease, and deletes its keys.
+    Revoke(RevokeArgs),
+    /// Keeps a lease alive until it is interrupted.
+    KeepAlive(KeepAliveArgs),
+    /// Shows how long a lease still lives.
+    Timetolive(TimeToLiveArgs),
+    /// Lists all leases.
+    List(ListArgs),
 }
 
 /// What the lines of a shell share.
@@ -227,6 +248,11 @@ impl Session {
             Command::Put(put) => self.ask(&put),
             Command::Del(del) => self.ask(&del),
             Command::Txn(txn) => self.ask(&txn),
+            Command::Lease(Lease::Grant(grant)) => self.ask(&grant),
+            Command::Lease(Lease::Revoke(revoke)) => self.ask(&revoke),
+            Command::Lease(Lease::KeepAlive(keep_alive)) => self.ask(&keep_alive),
+            Command::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
+            Command::Lease(Lease::List(list)) => self.ask(&list),
             Command::Compact(compact) => self.ask(&compact),
             Command::Hashkv(hashkv) => self.ask(&hashkv),
             Command::Status(status) => self.ask(&status),

@@ -1,0 +1,74 @@
+//! Leases.
+
+use bowline_api::etcdserverpb as pb;
+use pb::lease_client::LeaseClient;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::{Client, ClientError, MAX_RESPONSE};
+
+impl Client {
+    /// Makes a lease that lives so many seconds, at least; the answer tells how many. `id` 0 lets the server pick one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lease_grant(&mut self, ttl: i64, id: i64) -> Result<pb::LeaseGrantResponse, ClientError> {
+        let request = pb::LeaseGrantRequest { ttl, id };
+        self.write_at(|channel| async move { LeaseClient::new(channel).lease_grant(request).await }).await
+    }
+
+    /// Ends a lease, and deletes its keys.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lease_revoke(&mut self, id: i64) -> Result<pb::LeaseRevokeResponse, ClientError> {
+        let request = pb::LeaseRevokeRequest { id };
+        self.write_at(|channel| async move { LeaseClient::new(channel).lease_revoke(request).await }).await
+    }
+
+    /// Gives a lease its whole time to live from now on, and tells how many seconds that is; 0 if there is no such
+    /// lease. Harmless twice, so it is tried at other endpoints as a read is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lease_keep_alive_once(&mut self, id: i64) -> Result<i64, ClientError> {
+        self.read_at(|channel| keep_alive_once(channel, id)).await.map(|answer| answer.ttl)
+    }
+
+    /// How long a lease still lives, in seconds; -1 if there is none. With `keys`, names what is attached to it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lease_time_to_live(
+        &mut self,
+        id: i64,
+        keys: bool,
+    ) -> Result<pb::LeaseTimeToLiveResponse, ClientError> {
+        let request = pb::LeaseTimeToLiveRequest { id, keys };
+        let ask = |channel| async move {
+            LeaseClient::new(channel).max_decoding_message_size(MAX_RESPONSE).lease_time_to_live(request).await
+        };
+        self.read_at(ask).await
+    }
+
+    /// The identities of all leases.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lease_list(&mut self) -> Result<Vec<i64>, ClientError> {
+        let ask = |channel| async move {
+            let mut client = LeaseClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+            client.lease_leases(pb::LeaseLeasesRequest {}).await
+        };
+        let list = self.read_at(ask).await?;
+        Ok(list.leases.into_iter().map(|lease| lease.id).collect())
+    }
+}
+
+/// A stream of one request, and its answer.
+async fn keep_alive_once(channel: Channel, id: i64) -> Result<Response<pb::LeaseKeepAliveResponse>, Status> {
+    let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+    let mut answers = LeaseClient::new(channel).lease_keep_alive(requests).await?.into_inner();
+    let answer = answers.message().await?;
+    answer.map(Response::new).ok_or_else(|| Status::unavailable("the stream ended without an answer"))
+}
