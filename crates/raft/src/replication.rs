@@ -200,8 +200,10 @@ impl Raft {
     /// Sends a peer what it still lacks after an answer. In thrifty mode only one that is catching
     /// up needs it: the others wait for their heartbeat.
     fn go_on_with(&mut self, id: NodeId, out: &mut Effects) {
-        let Some(progress) = self.leader_ref().and_then(|leader| leader.progress.get(&id)) else { return };
-        let catching_up = progress.match_index < self.commit_index;
+        let Some(leader) = self.leader_ref() else { return };
+        let Some(progress) = leader.progress.get(&id) else { return };
+        // A leader that has just begun may not know yet how much of what came before it is committed.
+        let catching_up = progress.match_index < self.commit_index.max(leader.term_start);
         let transfer_target = self.is_transfer_target(id);
         if self.config.thrifty.is_none() || catching_up || transfer_target {
             self.send_entries(id, out);

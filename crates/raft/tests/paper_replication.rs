@@ -363,6 +363,29 @@ fn thrifty_replaces_a_silent_member() {
     assert_eq!(bench.raft.commit_index(), Index(2));
 }
 
+/// Thrifty: who lacks entries of earlier terms gets them with each of its answers, also from a leader that has restarted
+/// and knows of no commit. The world's find (seed 7469): one message a heartbeat, to a peer without which there was no
+/// quorum.
+#[test]
+fn thrifty_lets_nobody_wait_who_is_behind_a_new_leader() {
+    let frugal = |config: &mut bowline_raft::Config| {
+        (config.thrifty, config.max_message_entries, config.max_inflight_messages) = (Some(ms(20)), 1, 1);
+    };
+    let mut bench = one_of_five().log(&[1, 1, 1, 1]).term(1).with(frugal).lead();
+    let probe = bench.heartbeat_to(N3);
+    bench.reject(N3, &probe, position(1, 1));
+    // What is sent now is answered, and so on, without any heartbeat between.
+    let mut next = bench.heartbeat_to(N3);
+    for index in 2..=5 {
+        assert_eq!(next.entries.iter().map(|entry| entry.index.0).collect::<Vec<_>>(), [index]);
+        let effects = bench.answer(N3, &next, accepted(index));
+        match appends_to(&effects, N3).first() {
+            Some(append) => next = (*append).clone(),
+            None => assert_eq!(index, 5, "it has the blank entry, and with it all"),
+        }
+    }
+}
+
 /// 5.3: the leader includes its commit index in heartbeats too; with eager commit it does at once.
 #[test]
 fn followers_learn_what_is_committed() {
