@@ -43,10 +43,11 @@ fn nothing_is_violated_in_fifty_worlds() {
 /// term and vote only, and that nobody was told before it rotted (2385); a client that asked one removed member again and
 /// again (4589); an old image whose replica took itself for the only voter, as it once was (3291). And: a peer that got
 /// one entry a heartbeat of a leader that knew of no commit (7469); a search for an order among thousands of writes of
-/// which hardly any had happened (13735).
+/// which hardly any had happened (13735); a mark in the log that rotted together with the snapshot that it names (4771); a
+/// member 5,000 entries behind, without which there was no quorum, and limits that let it have one at a time (5015).
 #[test]
 fn what_was_found_once_stays_fixed() {
-    for seed in [100, 1728, 46, 134, 241, 774, 100_593, 298, 2385, 4589, 3291, 7469, 13_735] {
+    for seed in [100, 1728, 46, 134, 241, 774, 100_593, 298, 2385, 4589, 3291, 7469, 13_735, 4771, 5015] {
         flawless(seed);
         // As it was when it was found: nobody held leases then.
         let mut plan = Plan::drawn(seed);

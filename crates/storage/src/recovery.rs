@@ -145,6 +145,13 @@ impl Replay {
         }
     }
 
+    /// What is lost reached this far at least.
+    pub(crate) fn has_reached(&mut self, index: Index) {
+        if let Some(lost) = &mut self.lost {
+            lost.may_reach = lost.may_reach.map(|reach| reach.max(index));
+        }
+    }
+
     fn lose_from(&mut self, valid_up_to: Position, reach: Index) {
         let may_reach = match self.lost {
             Some(lost) => lost.may_reach.map(|earlier| earlier.max(reach)),

@@ -289,7 +289,8 @@ fn save_by_snapshot<D: Disk>(
                 replay.start_from(&header);
                 return Ok(());
             }
-            Err(error) if error.is_damage() => {}
+            // What it held is lost too, but its name says how far that went.
+            Err(error) if error.is_damage() => replay.has_reached(position.index),
             Err(error) => return Err(error.into_disk_error().into()),
         }
     }

@@ -592,4 +592,10 @@ fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
     let found = again(&disk).recovery;
     assert_eq!(found.snapshot, Some(header(60, 1).position));
     assert_eq!(found.suspect, None, "{:?}", found.findings);
+    // If the snapshot is damaged too, its name still says how far the log went (a world, seed 4771).
+    let snapshot = disk.files().into_iter().find(|(path, _)| path.starts_with("snap/")).expect("it is stored").0;
+    disk.flip(&snapshot, 700);
+    let found = again(&disk).recovery;
+    assert_eq!(found.suspect.expect("all is lost").may_reach, Some(Index(60)), "{:?}", found.findings);
+    assert_eq!(again(&disk).recovery.suspect.and_then(|suspicion| suspicion.may_reach), Some(Index(60)), "kept");
 }

@@ -383,7 +383,8 @@ impl Disk {
                 return Err(format!("it has lost {last}, and doesn't know: {}", brief(recovered)));
             }
             Some(reach) if !reaches(reach) => {
-                return Err(format!("it reached {last}, and is said to have reached {reach} at most"));
+                let what = brief(recovered);
+                return Err(format!("it reached {last}, and is said to have reached {reach} at most: {what}"));
             }
             _ => {}
         }

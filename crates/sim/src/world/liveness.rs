@@ -29,7 +29,8 @@ impl World<'_> {
         self.make_whole(&core);
         let timeout = self.plan.settings.election_max * 2;
         let healed = self.now;
-        if !self.wait_for(healed + timeout * ELECTS_WITHIN, |world| world.led_by(&core).is_some()) {
+        let catching_up = self.longest_catching_up(&core);
+        if !self.wait_for(healed + timeout * ELECTS_WITHIN + catching_up, |world| world.led_by(&core).is_some()) {
             let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
             return self.judge(Err((Rule::Elects, what)));
         }
@@ -248,6 +249,15 @@ impl World<'_> {
         let largest = machines.map(|node| node.snapshot_bytes()).max().unwrap_or(0) as u64;
         let pieces = largest / self.plan.settings.chunk_bytes as u64 + 1;
         pieces * (self.plan.settings.heartbeat / 4)
+    }
+
+    /// How long the members that may be needed for a commit can take to get what they lack, where limits allow one
+    /// entry at a time: a message and its answer for each. Without such limits it is next to nothing.
+    fn longest_catching_up(&self, core: &BTreeSet<usize>) -> Moment {
+        let tight = self.plan.settings.tightness > 0 || self.hosts.iter().any(|host| host.own_ways);
+        let lasts = || core.iter().map(|host| self.hosts[*host].disk.last().index.0);
+        let lag = lasts().max().unwrap_or(0) - lasts().min().unwrap_or(0);
+        if tight { lag * (self.plan.settings.heartbeat / 4) } else { 0 }
     }
 
     /// Law 5. What can't be done yet may wait, but everything can be done now.
