@@ -98,6 +98,12 @@ impl Lessor {
         }
     }
 
+    /// The term in which it counts, if it does.
+    #[must_use]
+    pub fn leads(&self) -> Option<u64> {
+        self.leads
+    }
+
     /// Gives a lease its whole time to live from now on. That counts when a linearizable read that is begun now is
     /// done: then tell [`Lessor::end_renewal`]. So does that there is no such lease.
     pub fn begin_renewal(&mut self, now: Time, id: i64) -> Renewal {

@@ -26,7 +26,6 @@ const BLOCKED: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 struct Asked {
     id: i64,
-    term: u64,
     renewal: Option<Renewal>,
 }
 
@@ -34,9 +33,8 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Leases {
     lessor: Lessor,
-    leads: Option<u64>,
-    /// What was proposed in this term, and is not answered.
-    expiring: BTreeMap<Token, LeaseExpireRequest>,
+    /// What was proposed, in which term, and is not answered.
+    expiring: BTreeMap<Token, (u64, LeaseExpireRequest)>,
     asked: BTreeMap<Token, Asked>,
     /// What is due can't be proposed before then.
     not_before: Time,
@@ -48,7 +46,6 @@ impl Leases {
     pub(crate) fn new(now: Time, leases: impl IntoIterator<Item = Lease>, metrics: Arc<Metrics>) -> Leases {
         let mut all = Leases {
             lessor: Lessor::default(),
-            leads: None,
             expiring: BTreeMap::new(),
             asked: BTreeMap::new(),
             not_before: Time::ZERO,
@@ -83,27 +80,24 @@ impl Leases {
 
     /// In which term this replica leads, if it does. To be called after steps of its core, before anything else here.
     pub(crate) fn follow(&mut self, now: Time, leads: Option<u64>) {
-        if self.leads != leads {
-            // Whatever becomes of it: what it was about begins anew in this term, and may be proposed in it again.
-            self.expiring.clear();
-            self.leads = leads;
-        }
         self.lessor.follow(now, leads);
     }
 
     /// Takes a question; a linearizable read under this token must follow. Returns whether this replica leads: if not,
     /// it can't tell.
     pub(crate) fn ask(&mut self, now: Time, token: Token, id: i64, renew: bool) -> bool {
-        let Some(term) = self.leads else { return false };
+        if self.lessor.leads().is_none() {
+            return false;
+        }
         let renewal = renew.then(|| self.lessor.begin_renewal(now, id));
-        self.asked.insert(token, Asked { id, term, renewal });
+        self.asked.insert(token, Asked { id, renewal });
         true
     }
 
     /// The read under this token is done: the answer to the question, if there was one.
     pub(crate) fn confirmed(&mut self, now: Time, token: Token) -> Option<Answer> {
-        let Asked { id, term, renewal } = self.asked.remove(&token)?;
-        if self.leads != Some(term) {
+        let Asked { id, renewal } = self.asked.remove(&token)?;
+        if self.lessor.leads().is_none() {
             return Some(Answer::NotLeader(None));
         }
         let found = match renewal.map(|renewal| self.lessor.end_renewal(now, renewal)) {
@@ -123,7 +117,7 @@ impl Leases {
     /// The core has answered this token by itself.
     pub(crate) fn settled(&mut self, now: Time, token: Token, answer: &Answer) {
         self.asked.remove(&token);
-        let Some(request) = self.expiring.remove(&token) else { return };
+        let Some((term, request)) = self.expiring.remove(&token) else { return };
         match answer {
             // It is done, or nobody knows: it may be in the log, and a leader that finds it there ends them.
             Answer::Done(_) | Answer::Expired | Answer::Lost | Answer::Stopped => {}
@@ -133,11 +127,7 @@ impl Leases {
             | Answer::Superseded
             | Answer::TryAgain
             | Answer::Refused(_)
-            | Answer::Unreachable => {
-                if let Some(term) = self.leads {
-                    self.lessor.retry(now.after(RETRY), term, &request);
-                }
-            }
+            | Answer::Unreachable => self.lessor.retry(now.after(RETRY), term, &request),
         }
     }
 
@@ -151,8 +141,8 @@ impl Leases {
             self.not_before = now.after(BLOCKED);
             return None;
         }
-        let request = self.lessor.expired(now)?;
-        self.expiring.insert(token, request.clone());
+        let (term, request) = (self.lessor.leads()?, self.lessor.expired(now)?);
+        self.expiring.insert(token, (term, request.clone()));
         Some(request)
     }
 
@@ -190,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_counts_when_it_is_confirmed_in_its_term() {
+    fn a_renewal_counts_when_it_is_confirmed_by_who_leads() {
         let mut leases = leases(&[lease(1, 10)]);
         assert!(!leases.ask(at(1), Token(1), 1, true), "it does not lead");
         leases.follow(at(1), Some(1));
         assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, true));
         assert_eq!(told(leases.confirmed(at(2), Token(1))), Some(LeaseTime { granted: 10, left: SECOND * 10 }));
-        leases.follow(at(3), Some(2));
+        leases.follow(at(3), None);
         assert_eq!(leases.confirmed(at(3), Token(2)), Some(Answer::NotLeader(None)));
         assert_eq!(leases.confirmed(at(3), Token(2)), None, "it is answered");
         assert_eq!(leases.metrics.leases_renewed.load(Relaxed), 1);
