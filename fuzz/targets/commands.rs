@@ -40,7 +40,7 @@ fn seeds() -> Vec<Vec<u8>> {
         Query::Txn(txn).encode(),
         Query::HashKv { revision: 1 }.encode(),
         Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: 7, keys: true }).encode(),
-        Query::Leases(LeaseListRequest { after: i64::MIN, limit: 2 }).encode(),
+        Query::Leases(LeaseListRequest { from: i64::MIN, limit: 2 }).encode(),
     ]
     .iter()
     .map(|bytes| [&[0xf0 + (bytes.len() / 256) as u8, (bytes.len() % 256) as u8], &bytes[..]].concat())

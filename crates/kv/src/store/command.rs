@@ -181,7 +181,7 @@ impl Query {
             }
             Query::Leases(request) => {
                 out.u8(6);
-                out.i64(request.after);
+                out.i64(request.from);
                 out.u32(request.limit);
             }
         }
@@ -201,7 +201,7 @@ impl Query {
             5 => {
                 Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: source.i64("lease")?, keys: source.bool("keys")? })
             }
-            6 => Query::Leases(LeaseListRequest { after: source.i64("after")?, limit: source.u32("limit")? }),
+            6 => Query::Leases(LeaseListRequest { from: source.i64("from")?, limit: source.u32("limit")? }),
             value => return Err(CodecError::Unknown { field: "query", value }),
         };
         source.end()?;

@@ -5,7 +5,6 @@
 //! has expired (see [`Lessor`](super::Lessor)). So when a lease ends is decided by the log, on all replicas alike.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use bowline_node::raft::Index;
 
@@ -242,8 +241,7 @@ impl<E: Engine> Store<E> {
 
     pub(crate) fn list_leases(&self, request: &LeaseListRequest) -> LeaseListResponse {
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        let after = (Bound::Excluded(request.after), Bound::Unbounded);
-        let found = self.book.leases.range(after).take(limit.saturating_add(1));
+        let found = self.book.leases.range(request.from..).take(limit.saturating_add(1));
         let mut leases: Vec<Lease> = found.map(|(_, held)| held.lease).collect();
         let more = leases.len() > limit;
         leases.truncate(limit);

@@ -401,8 +401,8 @@ pub struct LeaseTimeToLive {
 /// Asks for the leases, in the order of their identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseListRequest {
-    /// Begins behind this identity; `i64::MIN` is no lease's to begin at the first.
-    pub after: i64,
+    /// Begins at this identity; `i64::MIN` for the first.
+    pub from: i64,
     /// So many at most.
     pub limit: u32,
 }

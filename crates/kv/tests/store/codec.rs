@@ -95,7 +95,7 @@ fn some_query() -> impl Strategy<Value = Query> {
         any::<i64>().prop_map(|revision| Query::HashKv { revision }),
         Just(Query::Status),
         any::<(i64, bool)>().prop_map(|(id, keys)| Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys })),
-        any::<(i64, u32)>().prop_map(|(after, limit)| Query::Leases(LeaseListRequest { after, limit })),
+        any::<(i64, u32)>().prop_map(|(from, limit)| Query::Leases(LeaseListRequest { from, limit })),
     ]
 }
 

@@ -125,16 +125,16 @@ fn only_the_lease_that_was_meant_expires() {
 #[test]
 fn leases_are_listed_in_pieces() {
     let mut kv = Kv::new();
-    for id in [5, -3, 9, 1] {
+    for id in [5, i64::MIN, 9, i64::MAX] {
         kv.grant(id, 10).expect("allowed");
     }
-    let list = |after: i64, limit: u32| match kv.ask(&Query::Leases(LeaseListRequest { after, limit })) {
+    let list = |from: i64, limit: u32| match kv.ask(&Query::Leases(LeaseListRequest { from, limit })) {
         Ok(Response::Leases(list)) => (list.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), list.more),
         other => panic!("{other:?} for a list"),
     };
-    assert_eq!(list(i64::MIN, 10), (vec![-3, 1, 5, 9], false));
-    assert_eq!(list(i64::MIN, 3), (vec![-3, 1, 5], true));
-    assert_eq!(list(5, 3), (vec![9], false));
+    assert_eq!(list(i64::MIN, 10), (vec![i64::MIN, 5, 9, i64::MAX], false));
+    assert_eq!(list(i64::MIN, 3), (vec![i64::MIN, 5, 9], true));
+    assert_eq!(list(10, 3), (vec![i64::MAX], false));
     assert_eq!(list(0, 0), (vec![], true));
 }
 

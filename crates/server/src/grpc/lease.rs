@@ -181,7 +181,7 @@ impl LeaseApi for LeaseService {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        let mut list = LeaseListRequest { after: i64::MIN, limit: PAGE };
+        let mut list = LeaseListRequest { from: i64::MIN, limit: PAGE };
         let mut leases: Vec<pb::LeaseStatus> = Vec::new();
         loop {
             // Each page is of its own moment: a lease that is there all the time is on one of them.
@@ -190,7 +190,7 @@ impl LeaseApi for LeaseService {
             };
             leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
             match page.leases.last() {
-                Some(last) if page.more => list.after = last.id,
+                Some(last) if page.more => list.from = last.id.saturating_add(1),
                 _ => {
                     let header = Some(self.context.header(page.revision));
                     return Ok(Response::new(pb::LeaseLeasesResponse { header, leases }));
