@@ -2,18 +2,15 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bowline_lan::random::Random;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// A sector of the log.
 const SECTOR: u64 = 512;
-
-/// How often a written sector is looked for.
-const TRIES: usize = 400;
 
 /// A disk in memory with little room.
 pub(super) struct SmallDisk {
@@ -69,32 +66,75 @@ pub(super) fn flip_bits(folder: &Path, bits: u64, random: &mut Random) -> anyhow
         }
     }
     segments.sort();
+    // A young log has written less than a hundredth of its first segment: drawing from the whole of it would miss.
+    let mut written = Vec::new();
+    for path in &segments {
+        let sectors = written_sectors(path).with_context(|| format!("can't read {}", path.display()))?;
+        written.extend(sectors.into_iter().map(|at| (path, at)));
+    }
     let mut flipped = Vec::new();
     for _ in 0..bits {
-        flipped.push(flip_bit(&segments, random)?);
+        let (path, sector) = *random.pick(&written).context("the log of the member holds nothing but zeros")?;
+        let at = sector + random.below(SECTOR);
+        flip_bit(path, at, random.below(8)).with_context(|| format!("can't damage {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        flipped.push(format!("{name} at byte {at}"));
     }
     Ok(flipped.join(", "))
 }
 
-fn flip_bit(segments: &[PathBuf], random: &mut Random) -> anyhow::Result<String> {
-    for _ in 0..TRIES {
-        let Some(path) = random.pick(segments) else { break };
-        let mut file = File::options().read(true).write(true).open(path)?;
-        let sectors = file.metadata()?.len() / SECTOR;
-        let at = random.below(sectors) * SECTOR;
-        let mut sector = [0; SECTOR as usize];
-        file.seek(SeekFrom::Start(at))?;
+/// Where the whole sectors of a file begin that are not all zeros, in bytes.
+fn written_sectors(path: &Path) -> io::Result<Vec<u64>> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let sectors = file.get_ref().metadata()?.len() / SECTOR;
+    let mut sector = [0; SECTOR as usize];
+    let mut written = Vec::new();
+    for number in 0..sectors {
         file.read_exact(&mut sector)?;
-        if sector.iter().all(|byte| *byte == 0) {
-            continue;
+        if sector != [0; SECTOR as usize] {
+            written.push(number * SECTOR);
         }
-        let byte = random.below(SECTOR);
-        sector[usize::try_from(byte).unwrap_or(0)] ^= 1 << random.below(8);
-        file.seek(SeekFrom::Start(at))?;
-        file.write_all(&sector)?;
-        file.sync_all()?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Ok(format!("{name} at byte {}", at + byte));
     }
-    bail!("no written sector of the log was found")
+    Ok(written)
+}
+
+/// Flips one bit (0 to 7) of the byte at `at`.
+fn flip_bit(path: &Path, at: u64, bit: u64) -> io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut byte)?;
+    byte[0] ^= 1 << bit;
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&byte)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_finds_the_one_written_sector_of_a_young_log() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("log")).unwrap();
+        let segment = folder.path().join("log").join("0000000000000001.seg");
+        let whole = 64 << 20;
+        File::create(&segment).unwrap().set_len(whole).unwrap();
+        let mut random = Random::stream(1, 2);
+        let error = flip_bits(folder.path(), 1, &mut random).unwrap_err();
+        assert!(format!("{error:#}").contains("nothing but zeros"), "{error:#}");
+
+        // One sector of 131,072.
+        let mut file = File::options().write(true).open(&segment).unwrap();
+        file.seek(SeekFrom::Start(1024)).unwrap();
+        file.write_all(&[0xff; 512]).unwrap();
+        let told = flip_bits(folder.path(), 1, &mut random).unwrap();
+        let bytes = fs::read(&segment).unwrap();
+        assert_eq!(bytes.len(), whole as usize);
+        let differ: Vec<usize> = (1024..1536).filter(|at| bytes[*at] != 0xff).collect();
+        assert_eq!(told, format!("0000000000000001.seg at byte {}", differ[0]));
+        assert_eq!((differ.len(), bytes[differ[0]].count_zeros()), (1, 1));
+        assert!(bytes[..1024].iter().chain(&bytes[1536..]).all(|byte| *byte == 0));
+    }
 }
