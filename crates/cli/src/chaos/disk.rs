@@ -57,7 +57,11 @@ impl Drop for SmallDisk {
 }
 
 /// Flips bits in what is written of the log of a member that doesn't run. Says where.
-pub(super) fn flip_bits(folder: &Path, bits: u64, random: &mut Random) -> anyhow::Result<String> {
+///
+/// Of the two checkpoints that a segment begins with (of so few members each is one sector) only the one in sector
+/// `checkpoint`, 0 or 1, is ever hit: a log whose last segment has lost both is refused, and its member must be
+/// replaced by hand.
+pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut Random) -> anyhow::Result<String> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder.join("log")).context("the member has no log")? {
         let path = entry?.path();
@@ -70,7 +74,7 @@ pub(super) fn flip_bits(folder: &Path, bits: u64, random: &mut Random) -> anyhow
     let mut written = Vec::new();
     for path in &segments {
         let sectors = written_sectors(path).with_context(|| format!("can't read {}", path.display()))?;
-        written.extend(sectors.into_iter().map(|at| (path, at)));
+        written.extend(sectors.into_iter().filter(|at| *at != (1 - checkpoint) * SECTOR).map(|at| (path, at)));
     }
     let mut flipped = Vec::new();
     for _ in 0..bits {
@@ -122,19 +126,33 @@ mod tests {
         let whole = 64 << 20;
         File::create(&segment).unwrap().set_len(whole).unwrap();
         let mut random = Random::stream(1, 2);
-        let error = flip_bits(folder.path(), 1, &mut random).unwrap_err();
+        let error = flip_bits(folder.path(), 1, 0, &mut random).unwrap_err();
         assert!(format!("{error:#}").contains("nothing but zeros"), "{error:#}");
 
         // One sector of 131,072.
         let mut file = File::options().write(true).open(&segment).unwrap();
         file.seek(SeekFrom::Start(1024)).unwrap();
         file.write_all(&[0xff; 512]).unwrap();
-        let told = flip_bits(folder.path(), 1, &mut random).unwrap();
+        let told = flip_bits(folder.path(), 1, 0, &mut random).unwrap();
         let bytes = fs::read(&segment).unwrap();
         assert_eq!(bytes.len(), whole as usize);
         let differ: Vec<usize> = (1024..1536).filter(|at| bytes[*at] != 0xff).collect();
         assert_eq!(told, format!("0000000000000001.seg at byte {}", differ[0]));
         assert_eq!((differ.len(), bytes[differ[0]].count_zeros()), (1, 1));
         assert!(bytes[..1024].iter().chain(&bytes[1536..]).all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn damage_leaves_a_segment_one_of_its_checkpoints() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("log")).unwrap();
+        let segment = folder.path().join("log").join("0000000000000001.seg");
+        for checkpoint in [0, 1] {
+            fs::write(&segment, [0xff; 1536]).unwrap();
+            flip_bits(folder.path(), 99, checkpoint, &mut Random::stream(1, 2)).unwrap();
+            let bytes = fs::read(&segment).unwrap();
+            let is_hit = |sector: usize| bytes[sector * 512..][..512] != [0xff; 512];
+            assert_eq!([is_hit(0), is_hit(1), is_hit(2)], [checkpoint == 0, checkpoint == 1, true]);
+        }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Nemesis<'a> {
     /// Members whose logs were damaged, and the index that they must have again to be whole; `None` until they
     /// are started again.
     damaged: BTreeMap<usize, Option<u64>>,
+    /// Which of the two checkpoints of a segment may be hit, 0 or 1: always the same one.
+    checkpoint: u64,
     /// When leaders were killed while nothing else was wrong, and how long what followed belongs to that.
     leader_deaths: Vec<(Duration, Duration)>,
     /// How often several kinds struck at once.
@@ -90,6 +92,7 @@ impl<'a> Nemesis<'a> {
             is_full: false,
             stopped_when_full: 0,
             damaged: BTreeMap::new(),
+            checkpoint: seed % 2,
             leader_deaths: Vec::new(),
             combined: 0,
             slowest_recovery: Duration::ZERO,
@@ -231,7 +234,7 @@ impl<'a> Nemesis<'a> {
             return Ok(Some(("kill", format!("kill {}", place + 1))));
         }
         let mut random = Random::stream(draw, self.random.next_u64());
-        let places = flip_bits(&self.members.all[place].folder, bits, &mut random)?;
+        let places = flip_bits(&self.members.all[place].folder, bits, self.checkpoint, &mut random)?;
         self.damaged.insert(place, None);
         Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
     }
