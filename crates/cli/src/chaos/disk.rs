@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bowline_lan::random::Random;
+use bowline_storage::SECTOR;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-
-/// A sector of the log.
-const SECTOR: u64 = 512;
 
 /// A disk in memory with little room.
 pub(super) struct SmallDisk {
@@ -74,12 +72,12 @@ pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut 
     let mut written = Vec::new();
     for path in &segments {
         let sectors = written_sectors(path).with_context(|| format!("can't read {}", path.display()))?;
-        written.extend(sectors.into_iter().filter(|at| *at != (1 - checkpoint) * SECTOR).map(|at| (path, at)));
+        written.extend(sectors.into_iter().filter(|number| *number != 1 - checkpoint).map(|number| (path, number)));
     }
     let mut flipped = Vec::new();
     for _ in 0..bits {
         let (path, sector) = *random.pick(&written).context("the log of the member holds nothing but zeros")?;
-        let at = sector + random.below(SECTOR);
+        let at = sector * SECTOR as u64 + random.below(SECTOR as u64);
         flip_bit(path, at, random.below(8)).with_context(|| format!("can't damage {}", path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         flipped.push(format!("{name} at byte {at}"));
@@ -87,16 +85,16 @@ pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut 
     Ok(flipped.join(", "))
 }
 
-/// Where the whole sectors of a file begin that are not all zeros, in bytes.
+/// The numbers of the sectors of a file that are not all zeros.
 fn written_sectors(path: &Path) -> io::Result<Vec<u64>> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let sectors = file.get_ref().metadata()?.len() / SECTOR;
-    let mut sector = [0; SECTOR as usize];
+    let sectors = file.get_ref().metadata()?.len() / SECTOR as u64;
+    let mut sector = [0; SECTOR];
     let mut written = Vec::new();
     for number in 0..sectors {
         file.read_exact(&mut sector)?;
-        if sector != [0; SECTOR as usize] {
-            written.push(number * SECTOR);
+        if sector != [0; SECTOR] {
+            written.push(number);
         }
     }
     Ok(written)
