@@ -114,6 +114,9 @@ fn flip_bit(path: &Path, at: u64, bit: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use bowline_raft::{Group, Membership, NodeId};
+    use bowline_storage::{ClusterId, Identity, OpenError, Options, RealDisk, create, open};
+
     use super::*;
 
     #[test]
@@ -140,17 +143,32 @@ mod tests {
         assert!(bytes[..1024].iter().chain(&bytes[1536..]).all(|byte| *byte == 0));
     }
 
+    /// The log of one of nine members, as many as a run has at most, in which nothing is written but its beginning.
+    fn newborn(folder: &Path) -> (RealDisk, Options) {
+        let (disk, options) = (RealDisk::new(folder), Options::new(64 << 10, 4 << 10, 2));
+        let founders = Membership::simple(Group::of_voters((1..=9).map(NodeId)));
+        let identity = Identity { cluster: ClusterId(7), replica: NodeId(1), incarnation: 99 };
+        create(&disk, &identity, Some(founders), &options).unwrap();
+        (disk, options)
+    }
+
     #[test]
-    fn damage_leaves_a_segment_one_of_its_checkpoints() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("log")).unwrap();
-        let segment = folder.path().join("log").join("0000000000000001.seg");
+    fn damage_leaves_a_log_one_of_its_two_checkpoints() {
         for checkpoint in [0, 1] {
-            fs::write(&segment, [0xff; 1536]).unwrap();
-            flip_bits(folder.path(), 99, checkpoint, &mut Random::stream(1, 2)).unwrap();
-            let bytes = fs::read(&segment).unwrap();
-            let is_hit = |sector: usize| bytes[sector * 512..][..512] != [0xff; 512];
-            assert_eq!([is_hit(0), is_hit(1), is_hit(2)], [checkpoint == 0, checkpoint == 1, true]);
+            let folder = tempfile::tempdir().unwrap();
+            let (disk, options) = newborn(folder.path());
+            let told = flip_bits(folder.path(), 3, checkpoint, &mut Random::stream(1, 2)).unwrap();
+            assert_eq!(told.matches(" at byte ").count(), 3, "{told}");
+            let opened = open(&disk, ClusterId(7), NodeId(1), &options).unwrap();
+            assert!(!opened.recovery.findings.is_empty(), "damage is told: {told}");
         }
+        // With both of them it would be refused.
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, options) = newborn(folder.path());
+        for checkpoint in [0, 1] {
+            flip_bits(folder.path(), 3, checkpoint, &mut Random::stream(1, 2)).unwrap();
+        }
+        let refused = open(&disk, ClusterId(7), NodeId(1), &options).err();
+        assert!(matches!(refused, Some(OpenError::LogLost { .. })), "{refused:?}");
     }
 }
