@@ -1,5 +1,6 @@
 //! A member's data folder: made at its first start, opened at every other.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::raft::{Group, Membership, Position, SnapshotHeader, Write};
 use bowline_storage::{
     ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery, SnapshotError,
-    Snapshots, Suspicion,
+    Snapshots, SpareJob, Suspicion,
 };
 
 use crate::config::ServerConfig;
@@ -21,8 +22,8 @@ use crate::state_files::StateFiles;
 /// Bytes of a segment of the log. Two are written in full when a member is founded.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// How long to wait for a full disk to have room again, each time.
-const FULL_PAUSE: Duration = Duration::from_millis(250);
+/// How long to wait, each time, for a full disk to have room again, or for whatever else the system lacks.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,8 @@ pub enum FolderError {
 /// # Errors
 /// See [`FolderError`].
 pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>, FolderError> {
-    let disk = RealDisk::new(&config.data_dir);
+    let waits = journal.clone();
+    let disk = RealDisk::new(&config.data_dir).with_notice(move |error| waits.error(format_args!("waits: {error}")));
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let cluster = ClusterId(config.cluster_id());
     if config.may_found && is_empty(&config.data_dir) {
@@ -76,6 +78,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
         bowline_storage::create(&disk, &identity, Some(founders), &options)?;
         journal.info(format_args!("made the data folder {}", config.data_dir.display()));
     }
+    warn_of_readers(&config.data_dir, journal);
     let mut found = Vec::new();
     let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
         let place = config.data_dir.display().to_string();
@@ -114,7 +117,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
     Ok(Disk {
         incarnation: identity.incarnation,
         recovered: recovery.recovered,
-        log: FolderLog { log, spare: None, full: false, journal: journal.clone() },
+        log: FolderLog { log, spare: None, refused: false, journal: journal.clone() },
         state: State { machine, files, snapshots, arriving },
     })
 }
@@ -140,6 +143,24 @@ fn is_empty(folder: &Path) -> bool {
     folder.read_dir().map_or(!folder.exists(), |mut entries| entries.next().is_none())
 }
 
+/// Warns if other users of the machine may look into a folder that was there before.
+fn warn_of_readers(folder: &Path, journal: &Journal) {
+    let Ok(metadata) = folder.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        journal.warn(format_args!(
+            "other users of this machine may look into the data folder, its mode is {mode:03o}; to mend it: chmod -R \
+             go= {}",
+            shell_quoted(folder)
+        ));
+    }
+}
+
+/// A path as a POSIX shell reads it.
+fn shell_quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 fn random() -> u64 {
     use std::hash::BuildHasher;
     // Randomly seeded hashers are the standard library's way to the system's random numbers.
@@ -151,8 +172,8 @@ pub struct FolderLog {
     log: Log<RealDisk>,
     /// Who makes the next segment, if anyone.
     spare: Option<JoinHandle<Result<(), DiskError>>>,
-    /// The disk had no room for it.
-    full: bool,
+    /// It can't be made for now: the disk is full, or the system lacks descriptors, memory or threads.
+    refused: bool,
     journal: Journal,
 }
 
@@ -163,24 +184,24 @@ impl std::fmt::Debug for FolderLog {
 }
 
 impl FolderLog {
-    /// Does something until the disk has room for it. Nothing is lost meanwhile; the replica goes on without
-    /// what waits here, and no acknowledgement leaves.
+    /// Does something until the system lets it. Nothing is lost meanwhile; the replica goes on without what waits
+    /// here, and no acknowledgement leaves.
     fn insist(&mut self, mut what: impl FnMut(&mut Log<RealDisk>) -> Result<(), LogError>) -> Result<(), StoreError> {
         let mut told = false;
         loop {
             match what(&mut self.log) {
                 Ok(()) => {
                     if told {
-                        self.journal.info(format_args!("the disk has room again"));
+                        self.journal.info(format_args!("the log goes on"));
                     }
                     return Ok(());
                 }
-                Err(error @ LogError::NoSpace(_)) => {
+                Err(error @ LogError::Passing(_)) => {
                     if !told {
                         self.journal.error(format_args!("{error}"));
                         told = true;
                     }
-                    std::thread::sleep(FULL_PAUSE);
+                    std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(StoreError::Fatal(error.to_string())),
             }
@@ -192,8 +213,8 @@ impl FolderLog {
         let Some(spare) = self.spare.take_if(|spare| spare.is_finished()) else { return self.spare.is_none() };
         match spare.join() {
             Ok(Ok(())) => self.tell_room(true, ""),
-            // Until there is room, no entry is taken: what is left is for votes.
-            Ok(Err(error)) if error.is_no_space() => self.tell_room(false, &error.to_string()),
+            // Until it can be made, no entry is taken: what is left is for votes.
+            Ok(Err(error)) if error.is_passing() => self.tell_room(false, &error.to_string()),
             Ok(Err(error)) => self.journal.warn(format_args!("no segment of the log in reserve: {error}")),
             Err(_) => self.journal.warn(format_args!("no segment of the log in reserve: its maker has panicked")),
         }
@@ -201,10 +222,19 @@ impl FolderLog {
     }
 
     fn tell_room(&mut self, room: bool, why: &str) {
-        match (std::mem::replace(&mut self.full, !room), room) {
-            (false, false) => self.journal.error(format_args!("writes are refused, as the disk is full: {why}")),
-            (true, true) => self.journal.info(format_args!("the disk has room again")),
+        match (std::mem::replace(&mut self.refused, !room), room) {
+            (false, false) => self.journal.error(format_args!("writes are refused for now: {why}")),
+            (true, true) => self.journal.info(format_args!("writes are taken again")),
             _ => {}
+        }
+    }
+
+    /// Makes a segment in the background.
+    fn start(&mut self, job: SpareJob<RealDisk>) {
+        let started = std::thread::Builder::new().name("segment".to_owned()).spawn(move || job.run());
+        match started {
+            Ok(spare) => self.spare = Some(spare),
+            Err(error) => self.tell_room(false, &format!("can't start a thread: {error}")),
         }
     }
 }
@@ -224,7 +254,7 @@ impl LogStore for FolderLog {
             return Ok(());
         }
         match self.log.spare_job() {
-            Ok(Some(job)) => self.spare = Some(std::thread::spawn(move || job.run())),
+            Ok(Some(job)) => self.start(job),
             // Compaction has left one, or the last one that was made is there.
             Ok(None) => self.tell_room(true, ""),
             Err(error) => return Err(StoreError::Fatal(error.to_string())),
@@ -236,8 +266,8 @@ impl LogStore for FolderLog {
         self.insist(|log| log.compact(snapshot))
     }
 
-    /// A segment that is not there yet is made when it is needed: only a full disk is in the way.
+    /// A segment that is not there yet is made when it is needed, unless that was refused just now.
     fn admits(&self, bytes: u64) -> bool {
-        !self.full || self.log.admits(bytes)
+        !self.refused || self.log.admits(bytes)
     }
 }

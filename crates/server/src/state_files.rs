@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::raft::SnapshotHeader;
-use bowline_storage::{Identity, KeptState};
+use bowline_storage::{Identity, KeptState, wait_out};
 
 use crate::journal::Journal;
 use crate::machine::KvMachine;
@@ -52,14 +52,14 @@ impl NewFile {
 
     /// Gives it the name of the one in use, which is gone then. A crash may still undo this.
     pub(crate) fn take_name(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, self.folder().join(IN_USE))?;
+        wait_out(|| fs::rename(&self.path, self.folder().join(IN_USE)))?;
         self.stays = true;
         Ok(())
     }
 
     /// From here on a crash can't undo it.
     pub(crate) fn sync_name(&self) -> io::Result<()> {
-        File::open(self.folder())?.sync_all()
+        sync_folder(self.folder())
     }
 
     fn folder(&self) -> &Path {
@@ -132,7 +132,7 @@ impl StateFiles {
         let Found { path, machine, .. } = found.swap_remove(chosen);
         drop(found);
         if path != self.folder.join(IN_USE) {
-            fs::rename(&path, self.folder.join(IN_USE))?;
+            wait_out(|| fs::rename(&path, self.folder.join(IN_USE)))?;
         }
         self.remove_new_ones()?;
         Ok(machine)
@@ -150,7 +150,7 @@ impl StateFiles {
         }
         self.remove_new_ones().map_err(refused)?;
         let machine = KvMachine::found(&path, self.identity)?;
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(refused)?;
+        sync_folder(&self.folder).map_err(refused)?;
         Ok(machine)
     }
 
@@ -184,17 +184,18 @@ impl StateFiles {
     }
 
     fn new_ones(&self) -> Vec<PathBuf> {
-        let entries = self.folder.read_dir().into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_new(path)).collect();
+        let entries = wait_out(|| self.folder.read_dir()?.collect::<io::Result<Vec<_>>>()).unwrap_or_default();
+        let mut paths: Vec<PathBuf> =
+            entries.into_iter().map(|entry| entry.path()).filter(|path| is_new(path)).collect();
         paths.sort();
         paths
     }
 
     fn remove_new_ones(&self) -> io::Result<()> {
         for path in self.new_ones() {
-            fs::remove_file(path)?;
+            wait_out(|| fs::remove_file(&path))?;
         }
-        File::open(&self.folder)?.sync_all()
+        sync_folder(&self.folder)
     }
 
     fn set_aside(&self, path: &Path, error: &EngineError, journal: &Journal) {
@@ -211,6 +212,11 @@ impl StateFiles {
             journal.error(format_args!("it can't be set aside either: {error}"));
         }
     }
+}
+
+/// Makes the names in a folder durable. Only opening it may have to wait: a sync that failed is not tried again.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    wait_out(|| File::open(folder))?.sync_all()
 }
 
 fn is_new(path: &Path) -> bool {

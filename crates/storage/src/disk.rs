@@ -6,7 +6,7 @@
 mod real;
 mod sim;
 
-pub use real::{RealDisk, RealFile, RealLock};
+pub use real::{RealDisk, RealFile, RealLock, is_passing, private_options, wait_out};
 pub use sim::{Crash, Injection, Operation, SimDisk, SimFile, SimLock};
 
 /// What is written at once or not at all, in bytes, and the unit of everything in this crate. A disk
@@ -27,11 +27,11 @@ pub trait Disk: Clone + Send + 'static {
     /// # Errors
     /// [`DiskErrorKind::NotFound`] if it isn't there.
     fn open(&self, path: &str) -> Result<Self::File, DiskError>;
-    /// Makes an empty file, in place of an older one of that name. Its name is durable after
-    /// [`Disk::sync_dir`].
+    /// Makes an empty file, in place of an older one of that name, that only its owner may read and write. Its
+    /// name is durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// The disk refuses.
+    /// [`DiskErrorKind::NoResources`]: nothing was made. Or the disk refuses.
     fn create(&self, path: &str) -> Result<Self::File, DiskError>;
     /// Gives a file another name in the same folder, in place of an older file of that name. Durable
     /// after [`Disk::sync_dir`]; until then a crash leaves either the old name or the new one.
@@ -49,7 +49,7 @@ pub trait Disk: Clone + Send + 'static {
     /// # Errors
     /// The disk refuses.
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError>;
-    /// Makes a folder, and those above it, durably; one that is there is no error.
+    /// Makes a folder that only its owner may use, and those above it, durably; one that is there is no error.
     ///
     /// # Errors
     /// The disk refuses.
@@ -116,6 +116,8 @@ pub struct DiskError {
 pub enum DiskErrorKind {
     /// The disk, or the quota, is full.
     NoSpace,
+    /// The system has no file descriptor, no memory or no thread to spare. Nothing was done.
+    NoResources,
     /// There is no such file.
     NotFound,
     /// The file ends before what was to be read.
@@ -125,10 +127,11 @@ pub enum DiskErrorKind {
 }
 
 impl DiskError {
-    /// Whether the disk is full.
+    /// Whether the same call may succeed later: the disk is full, or the system lacks something else for now. What
+    /// was durable still is.
     #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        self.kind == DiskErrorKind::NoSpace
+    pub fn is_passing(&self) -> bool {
+        matches!(self.kind, DiskErrorKind::NoSpace | DiskErrorKind::NoResources)
     }
 
     /// Whether the file isn't there.

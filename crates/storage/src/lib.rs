@@ -137,7 +137,7 @@ mod store;
 pub use arriving::{Arrival, Arriving, Pieces};
 pub use disk::{
     Crash, Disk, DiskError, DiskErrorKind, File, Injection, Operation, RealDisk, RealFile, RealLock, SECTOR, SimDisk,
-    SimFile, SimLock,
+    SimFile, SimLock, is_passing, private_options, wait_out,
 };
 pub use fuzz::fuzz_recovery;
 pub use identity::{ClusterId, FORMAT_VERSION, Identity};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bowline_raft::{Index, Position, SnapshotHeader, Write};
 
 use crate::batch::{self, Place, room_in, sectors_for};
-use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
+use crate::disk::{Disk, DiskError, DiskErrorKind, File, SECTOR, read_all};
 use crate::hard_state::{self, Copies, Slot};
 use crate::identity::{Binding, Identity};
 use crate::mutant::mutant;
@@ -75,10 +75,10 @@ impl Options {
 /// Why something isn't in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// The disk is full. What was refused isn't in the log, everything else is as it was: make room, and
-    /// the same call will do.
-    #[error("no space for the log: {0}; free some, or move the data to a larger disk: nothing is lost meanwhile")]
-    NoSpace(DiskError),
+    /// The disk is full, or the system lacks file descriptors or memory. What was refused isn't in the log,
+    /// everything else is as it was: the same call will do once that has passed.
+    #[error("the log waits: {0}; {remedy}: nothing is lost meanwhile", remedy = remedy(.0))]
+    Passing(DiskError),
     /// An entry is larger than any segment may be.
     #[error("a record of {bytes} bytes is more than the {limit} allowed")]
     TooLarge {
@@ -91,6 +91,13 @@ pub enum LogError {
     /// must stop, and find out at its next start.
     #[error(transparent)]
     Fatal(#[from] Fatal),
+}
+
+fn remedy(error: &DiskError) -> &'static str {
+    match error.kind {
+        DiskErrorKind::NoSpace => "free some space, or move the data to a larger disk",
+        _ => "raise the limits of this process or machine, or stop what else takes them",
+    }
 }
 
 /// The disk broke a promise; see [`LogError::Fatal`].
@@ -332,7 +339,7 @@ impl<D: Disk> Log<D> {
     /// Buffers a write of the core. Nothing of it is durable before [`Log::sync`].
     ///
     /// # Errors
-    /// [`LogError::NoSpace`]: the write is refused as a whole; a host that sees [`Log::admits`] refuse
+    /// [`LogError::Passing`]: the write is refused as a whole; a host that sees [`Log::admits`] refuse
     /// beforehand never gets here. [`LogError::Fatal`] also if the write can't follow the ones before it.
     pub fn append(&mut self, write: &Write) -> Result<(), LogError> {
         let records: Vec<Record> = match write {
@@ -376,7 +383,7 @@ impl<D: Disk> Log<D> {
     /// Makes everything that was appended durable.
     ///
     /// # Errors
-    /// [`LogError::NoSpace`]: nothing is lost, the same call will do when there is room. It happens only
+    /// [`LogError::Passing`]: nothing is lost, the same call will do when there is room. It happens only
     /// for an entry larger than a segment, and where a file system needs room to write what is reserved.
     /// [`LogError::Fatal`]: what is durable is unknown; the process must stop.
     pub fn sync(&mut self) -> Result<(), LogError> {
@@ -391,9 +398,9 @@ impl<D: Disk> Log<D> {
                 self.syncs += 1;
                 Ok(())
             }
-            // A full disk has refused a write, and no sync has failed: what is there stays as it is, and
-            // the same sectors are written again.
-            Err(error) if error.is_no_space() && error.operation != "sync" => Err(LogError::NoSpace(error)),
+            // A write or a new file was refused for now, and no sync has failed: what is there stays as it is,
+            // and the same sectors are written again.
+            Err(error) if error.is_passing() && error.operation != "sync" => Err(LogError::Passing(error)),
             Err(error) => Err(self.fail(error.to_string()).into()),
         }
     }
@@ -508,8 +515,8 @@ impl<D: Disk> Log<D> {
                 if let Err(error) = self.add_spare() {
                     self.plan = before;
                     self.plan.spares = self.spares.len().min(before.spares);
-                    return match error.is_no_space() {
-                        true => Err(LogError::NoSpace(error)),
+                    return match error.is_passing() {
+                        true => Err(LogError::Passing(error)),
                         false => Err(self.fail(error.to_string()).into()),
                     };
                 }

@@ -62,7 +62,7 @@ pub(crate) fn list<D: Disk>(disk: &D) -> Result<Listing, DiskError> {
 pub(crate) fn make_filled<D: Disk>(disk: &D, sectors: u32, temporary: &str, path: &str) -> Result<(), DiskError> {
     let made = fill(disk, sectors, temporary).and_then(|()| disk.rename(temporary, path));
     if let Err(error) = made {
-        if error.is_no_space() {
+        if error.is_passing() {
             // What there is of it must not keep the disk full.
             disk.remove(temporary)?;
         }

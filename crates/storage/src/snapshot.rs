@@ -57,7 +57,7 @@ pub enum SnapshotError {
         /// In the words of whoever has it.
         reason: String,
     },
-    /// The disk refused. If it is full ([`DiskError::is_no_space`]), nothing is lost, and what was half
+    /// The disk refused. If it is full ([`DiskError::is_passing`]), nothing is lost, and what was half
     /// written is gone.
     #[error("{0}")]
     Disk(#[from] DiskError),

@@ -124,7 +124,7 @@ pub enum OpenError {
     /// An option is out of range.
     #[error("{0}")]
     Options(String),
-    /// The disk refused. A full one is [`DiskError::is_no_space`]: make room and start again.
+    /// The disk refused. A full one is [`DiskError::is_passing`]: make room and start again.
     #[error("{0}")]
     Disk(#[from] DiskError),
 }

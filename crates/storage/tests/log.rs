@@ -365,7 +365,7 @@ fn a_full_disk_refuses_entries_keeps_voting_and_recovers() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, LogError::NoSpace(_)), "{refused}");
+    assert!(matches!(refused, LogError::Passing(_)), "{refused}");
     let last = index - 1;
     write(&mut opened.log, &[vote(2, 3)]);
     drop(opened);
@@ -379,6 +379,39 @@ fn a_full_disk_refuses_entries_keeps_voting_and_recovers() {
     assert!(opened.log.admits(400));
     drop(opened);
     assert_eq!(again(&disk).recovery.recovered.entries.len() as u64, last + 1);
+}
+
+/// "Too many open files", say: clients may hold all descriptors of the process.
+#[test]
+fn without_a_descriptor_for_a_segment_entries_wait_votes_go_on_and_nothing_is_lost() {
+    let (disk, mut opened) = fresh();
+    let refuse = || disk.inject(Injection::Refuse { operation: Operation::Name, skip: 0 });
+    let (mut index, mut refusals) = (0, 0);
+    while refusals < 5 {
+        index += 1;
+        let next = Write::Append(vec![entry(index, 1, 300)]);
+        if !opened.log.admits(400) {
+            refuse();
+            let job = opened.log.spare_job().expect("nothing is broken").expect("there is none in reserve");
+            assert!(job.run().expect_err("it is refused").is_passing());
+            refuse();
+            let refused = loop {
+                match opened.log.append(&next).and_then(|()| opened.log.sync()) {
+                    Ok(()) => panic!("there was room for entry {index}"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, LogError::Passing(_)), "{refused}");
+            assert!(refused.to_string().contains("raise the limits"), "{refused}");
+            write(&mut opened.log, &[vote(2 + refusals, 3)]);
+            refusals += 1;
+        }
+        write(&mut opened.log, &[next]);
+    }
+    drop(opened);
+    let recovered = again(&disk).recovery.recovered;
+    assert_eq!(recovered.hard_state, HardState { term: Term(6), voted_for: Some(NodeId(3)) });
+    assert_eq!(recovered.entries.len() as u64, index);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Looks after the members' processes.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -9,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bowline_storage::private_options;
 use owo_colors::{AnsiColors, OwoColorize};
 use rustix::process::{Signal, kill_process};
 
@@ -72,7 +72,7 @@ impl Supervisor {
         }
         if self.detached {
             let path = self.topology.folder.join(format!("member-{}.log", member.id));
-            let log = File::options().create(true).append(true).open(&path);
+            let log = private_options().create(true).append(true).open(&path);
             let log = log.with_context(|| format!("can't write {}", path.display()))?;
             command.stdin(Stdio::null()).stderr(log);
         } else {

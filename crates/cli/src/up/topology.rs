@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use bowline_storage::private_options;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
@@ -51,7 +54,8 @@ impl Topology {
         if let Some(topology) = Topology::load(folder)? {
             return Ok(topology);
         }
-        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.with_context(|| format!("can't make {}", folder.display()))?;
         let member = |(id, port): (u64, u16)| Member { id, client_port: port, peer_port: port + 1 };
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
         let token = format!("up-{:016x}", RandomState::new().hash_one(folder));
@@ -101,7 +105,9 @@ impl Topology {
         });
         // Under another name first: half a file would be worse than the old one.
         let temporary = path.with_extension("tmp");
-        fs::write(&temporary, format!("{value:#}\n"))
+        let written = private_options().write(true).create(true).truncate(true).open(&temporary);
+        written
+            .and_then(|mut file| file.write_all(format!("{value:#}\n").as_bytes()))
             .and_then(|()| fs::rename(&temporary, &path))
             .with_context(|| format!("can't write {}", path.display()))
     }

@@ -55,7 +55,7 @@ fn as_io(error: DiskError) -> io::Error {
         DiskErrorKind::NoSpace => io::ErrorKind::StorageFull,
         DiskErrorKind::NotFound => io::ErrorKind::NotFound,
         DiskErrorKind::Short => io::ErrorKind::UnexpectedEof,
-        DiskErrorKind::Io => io::ErrorKind::Other,
+        DiskErrorKind::NoResources | DiskErrorKind::Io => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline_node::raft::Index;
+use bowline_storage::{private_options, wait_out};
 use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
@@ -76,11 +77,11 @@ impl RedbEngine {
     /// # Errors
     /// The file can't be read or written, is in use, or is damaged.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path);
-        let file =
-            file.map_err(|error| EngineError::refused("open its file", format!("{}: {error}", path.display())))?;
-        let same = file.try_clone().map_err(failed("open its file"))?;
+        let mut options = private_options();
+        options.read(true).write(true).create(true).truncate(false);
+        let refused = |error| EngineError::refused("open its file", format!("{}: {error}", path.display()));
+        let file = wait_out(|| options.open(path)).map_err(refused)?;
+        let same = wait_out(|| file.try_clone()).map_err(refused)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let reserve = Arc::new(Reserve::new(folder.to_owned()));
         let backend = FileBackend::new(file).map_err(failed("open its file"))?;
@@ -365,7 +366,7 @@ impl<B: StorageBackend> StorageBackend for Measured<B> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend.read(offset, out)
+        wait_out(|| self.backend.read(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

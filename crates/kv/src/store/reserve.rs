@@ -5,11 +5,13 @@
 //! mebibytes: where a write finds no room, they are let go, and the write is tried once more. Then there is no room
 //! for anybody before they are held again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bowline_storage::{is_passing, private_options, wait_out};
 
 /// How much is held back, in bytes: more than a batch and the pages around it take.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
@@ -54,7 +56,7 @@ impl Reserve {
         if matches!(*held, Held::Nothing) {
             *held = match self.make() {
                 Ok(file) => Held::By(file),
-                Err(error) if is_full(&error) => Held::Nothing,
+                Err(error) if is_full(&error) || is_passing(&error) => Held::Nothing,
                 Err(_) => Held::Never,
             };
         }
@@ -64,7 +66,7 @@ impl Reserve {
     fn make(&self) -> io::Result<File> {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("reserve-{}-{number}", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let file = private_options().write(true).create_new(true).open(&path)?;
         fs::remove_file(&path)?;
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
         Ok(file)
@@ -80,10 +82,10 @@ impl Reserve {
         had
     }
 
-    /// Does this, and once more with the reserve let go if the disk is full.
+    /// Does this, and once more with the reserve let go if the disk is full. It waits while the system lacks memory.
     pub(super) fn with<T>(&self, run: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        match run() {
-            Err(error) if is_full(&error) && self.let_go() => run(),
+        match wait_out(&run) {
+            Err(error) if is_full(&error) && self.let_go() => wait_out(&run),
             outcome => outcome,
         }
     }

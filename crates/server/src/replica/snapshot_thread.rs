@@ -131,7 +131,7 @@ impl SnapshotThread {
                 self.ready.insert(position.index, reader);
                 Ok(Report::Ready { header, bytes })
             }
-            Err(error) if is_no_space(&error) || self.ending.load(Ordering::Relaxed) => {
+            Err(error) if is_passing(&error) || self.ending.load(Ordering::Relaxed) => {
                 self.journal.error(format_args!("no snapshot for a follower: {error}"));
                 Ok(Report::NotReady)
             }
@@ -182,8 +182,8 @@ impl SnapshotThread {
         let received = self.try_add(arrival, chunk);
         match received {
             Ok(received) => Ok(Report::Added { transfer, received }),
-            Err(error) if error.is_no_space() => {
-                self.journal.error(format_args!("no room for the snapshot that {from} sends: {error}"));
+            Err(error) if error.is_passing() => {
+                self.journal.error(format_args!("can't take the snapshot that {from} sends for now: {error}"));
                 let received = self.arriving.as_ref().map_or(0, Arriving::received);
                 Ok(Report::Added { transfer, received })
             }
@@ -258,8 +258,8 @@ impl<D: Disk> Write for Out<'_, D> {
     }
 }
 
-fn is_no_space(error: &SnapshotError) -> bool {
-    matches!(error, SnapshotError::Disk(error) if error.is_no_space())
+fn is_passing(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Disk(error) if error.is_passing())
 }
 
 /// The state itself could not be read.

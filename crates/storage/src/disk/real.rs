@@ -1,24 +1,38 @@
 //! The machine's own disk, through the standard library.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::{Disk, DiskError, DiskErrorKind, File};
 
+/// How long to wait before a call is tried again that was refused for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Hears of a call that has to wait.
+type Notice = Arc<dyn Fn(&DiskError) + Send + Sync>;
+
 /// A folder of this machine.
-#[derive(Clone, Debug)]
+///
+/// Where the system lacks file descriptors or memory, [`Disk::create`] says so, and every other call waits until that
+/// has passed: it has done nothing yet. Only a sync that fails is never tried again.
+#[derive(Clone)]
 pub struct RealDisk {
     root: Arc<PathBuf>,
+    notice: Option<Notice>,
 }
 
 /// An open file of this machine.
-#[derive(Debug)]
 pub struct RealFile {
     file: fs::File,
     path: String,
+    notice: Option<Notice>,
 }
 
 /// An advisory lock (`flock`); ends with the process at the latest.
@@ -27,11 +41,79 @@ pub struct RealLock {
     _file: fs::File,
 }
 
+/// Opens files that only their owner may read and write, whatever the umask: they hold what clients have stored.
+#[must_use]
+pub fn private_options() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Whether a call failed for want of file descriptors, memory or threads, or was interrupted: it did nothing, and may
+/// succeed later.
+#[must_use]
+pub fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::AGAIN, Errno::INTR];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
+}
+
+/// Makes a call until it is not refused for a passing reason any more ([`is_passing`]). Not for a sync: after one that
+/// failed nobody knows what is on the disk.
+///
+/// # Errors
+/// The call fails for another reason.
+pub fn wait_out<T>(call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    wait_out_and_tell(call, |_| {})
+}
+
+fn wait_out_and_tell<T>(mut call: impl FnMut() -> io::Result<T>, mut tell: impl FnMut(&io::Error)) -> io::Result<T> {
+    let mut told = false;
+    loop {
+        match call() {
+            Err(error) if is_passing(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&error);
+                }
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+impl fmt::Debug for RealDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealDisk").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RealFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl RealDisk {
     /// The folder `root`, which need not be there yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> RealDisk {
-        RealDisk { root: Arc::new(root.into()) }
+        RealDisk { root: Arc::new(root.into()), notice: None }
+    }
+
+    /// The same, with somebody who hears of each call that has to wait, once.
+    #[must_use]
+    pub fn with_notice(self, notice: impl Fn(&DiskError) + Send + Sync + 'static) -> RealDisk {
+        RealDisk { notice: Some(Arc::new(notice)), ..self }
+    }
+
+    /// Makes a call on a path, and waits while the system lacks what it takes.
+    fn call<T>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        call: impl FnMut() -> io::Result<T>,
+    ) -> Result<T, DiskError> {
+        waiting(&self.notice, operation, &self.shown(path), call)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -45,10 +127,32 @@ impl RealDisk {
     fn refused(&self, operation: &'static str, path: &str, error: &io::Error) -> DiskError {
         refused(operation, self.shown(path), error)
     }
+
+    /// Syncs a folder. Opening it may wait; the sync itself is tried once.
+    fn sync(&self, path: &str, folder: &Path) -> Result<(), DiskError> {
+        let folder = self.call("open", path, || fs::File::open(folder))?;
+        folder.sync_all().map_err(|error| self.refused("sync", path, &error))
+    }
+}
+
+/// Makes a call, and waits while the system lacks what it takes.
+fn waiting<T>(
+    notice: &Option<Notice>,
+    operation: &'static str,
+    path: &str,
+    call: impl FnMut() -> io::Result<T>,
+) -> Result<T, DiskError> {
+    let tell = |error: &io::Error| {
+        if let Some(notice) = notice {
+            notice(&refused(operation, path.to_owned(), error));
+        }
+    };
+    wait_out_and_tell(call, tell).map_err(|error| refused(operation, path.to_owned(), &error))
 }
 
 fn refused(operation: &'static str, path: String, error: &io::Error) -> DiskError {
     let kind = match error.kind() {
+        _ if is_passing(error) => DiskErrorKind::NoResources,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
         io::ErrorKind::NotFound => DiskErrorKind::NotFound,
         io::ErrorKind::UnexpectedEof => DiskErrorKind::Short,
@@ -66,45 +170,43 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &str) -> Result<RealFile, DiskError> {
-        let opened = fs::OpenOptions::new().read(true).write(true).open(self.at(path));
-        let file = opened.map_err(|error| self.refused("open", path, &error))?;
-        Ok(RealFile { file, path: self.shown(path) })
+        let file = self.call("open", path, || fs::OpenOptions::new().read(true).write(true).open(self.at(path)))?;
+        Ok(RealFile { file, path: self.shown(path), notice: self.notice.clone() })
     }
 
     fn create(&self, path: &str) -> Result<RealFile, DiskError> {
-        let created = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.at(path));
+        let created = private_options().read(true).write(true).create(true).truncate(true).open(self.at(path));
         let file = created.map_err(|error| self.refused("create", path, &error))?;
-        Ok(RealFile { file, path: self.shown(path) })
+        Ok(RealFile { file, path: self.shown(path), notice: self.notice.clone() })
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        fs::rename(self.at(from), self.at(to)).map_err(|error| self.refused("rename", from, &error))
+        self.call("rename", from, || fs::rename(self.at(from), self.at(to)))
     }
 
     fn remove(&self, path: &str) -> Result<(), DiskError> {
-        match fs::remove_file(self.at(path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.refused("remove", path, &error)),
-            _ => Ok(()),
+        match self.call("remove", path, || fs::remove_file(self.at(path))) {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome,
         }
     }
 
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        let refused = |error: io::Error| self.refused("list", dir, &error);
-        let entries = match fs::read_dir(self.at(dir)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(refused)?,
+        let names = self.call("list", dir, || {
+            let entries = fs::read_dir(self.at(dir))?;
+            entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
+        });
+        let names = match names {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            names => names?,
         };
-        let mut names = Vec::new();
-        for entry in entries {
-            // A name that isn't text isn't one of ours.
-            names.extend(entry.map_err(refused)?.file_name().into_string());
-        }
+        // A name that isn't text isn't one of ours.
+        let mut names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
 
     fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        let refused = |error: io::Error| self.refused("create", dir, &error);
         let whole = self.at(dir);
         // Each new folder's name is made durable in the folder above it.
         let mut missing = Vec::new();
@@ -117,20 +219,18 @@ impl Disk for RealDisk {
             }
         }
         for folder in missing.iter().rev() {
-            match fs::create_dir(folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
-                _ => {}
-            }
+            self.call("create", dir, || match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            })?;
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            let above = above.unwrap_or(std::path::Path::new("."));
-            fs::File::open(above).and_then(|above| above.sync_all()).map_err(refused)?;
+            self.sync(dir, above.unwrap_or(Path::new(".")))?;
         }
         Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        let synced = fs::File::open(self.at(dir)).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| self.refused("sync", dir, &error))
+        self.sync(dir, &self.at(dir))
     }
 
     fn lock(&self, path: &str) -> Result<Option<RealLock>, DiskError> {
@@ -144,29 +244,30 @@ impl Disk for RealDisk {
 }
 
 impl RealFile {
-    fn refused(&self, operation: &'static str, error: &io::Error) -> DiskError {
-        refused(operation, self.path.clone(), error)
+    fn call<T>(&self, operation: &'static str, call: impl FnMut() -> io::Result<T>) -> Result<T, DiskError> {
+        waiting(&self.notice, operation, &self.path, call)
     }
 }
 
 impl File for RealFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| self.refused("read", &error))
+        self.call("read", || self.file.read_exact_at(buffer, offset))
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all_at(data, offset).map_err(|error| self.refused("write", &error))
+        // What was written of it before is written again, with the same bytes.
+        self.call("write", || self.file.write_all_at(data, offset))
     }
 
     fn set_size(&mut self, bytes: u64) -> Result<(), DiskError> {
-        self.file.set_len(bytes).map_err(|error| self.refused("resize", &error))
+        self.call("resize", || self.file.set_len(bytes))
     }
 
     fn sync_data(&mut self) -> Result<(), DiskError> {
-        self.file.sync_data().map_err(|error| self.refused("sync", &error))
+        self.file.sync_data().map_err(|error| refused("sync", self.path.clone(), &error))
     }
 
     fn size(&self) -> Result<u64, DiskError> {
-        self.file.metadata().map(|metadata| metadata.len()).map_err(|error| self.refused("measure", &error))
+        self.call("measure", || self.file.metadata().map(|metadata| metadata.len()))
     }
 }

@@ -57,6 +57,14 @@ pub enum Injection {
         /// How many of the kind succeed before.
         skip: u64,
     },
+    /// The operation of this kind after `skip` others of its kind is refused for want of resources: nothing is
+    /// done, and the next one succeeds.
+    Refuse {
+        /// Which kind.
+        operation: Operation,
+        /// How many of the kind succeed before.
+        skip: u64,
+    },
     /// The write after `skip` others lands `by` sectors further on in its file, and not where it should.
     Misdirect {
         /// How many writes go right before.
@@ -252,6 +260,9 @@ impl State {
             Some(Injection::Fail { .. } | Injection::Die { .. }) => {
                 Err(error(verb, path, DiskErrorKind::Io, "injected I/O error"))
             }
+            Some(Injection::Refuse { .. }) => {
+                Err(error(verb, path, DiskErrorKind::NoResources, "injected: too many open files"))
+            }
             _ => Ok(()),
         }
     }
@@ -367,7 +378,9 @@ impl SimDisk {
     pub fn inject(&self, injection: Injection) {
         let mut state = self.state();
         let (operation, skip) = match injection {
-            Injection::Fail { operation, skip } | Injection::Die { operation, skip } => (operation, skip),
+            Injection::Fail { operation, skip }
+            | Injection::Refuse { operation, skip }
+            | Injection::Die { operation, skip } => (operation, skip),
             Injection::Misdirect { skip, .. } => (Operation::Write, skip),
             Injection::Lie { skip } => (Operation::Sync, skip),
         };

@@ -30,7 +30,7 @@ pub(super) enum Trouble {
 impl From<LogError> for Trouble {
     fn from(error: LogError) -> Trouble {
         match error {
-            LogError::NoSpace(_) => Trouble::NoSpace,
+            LogError::Passing(_) => Trouble::NoSpace,
             error => Trouble::Fatal(error.to_string()),
         }
     }
@@ -39,7 +39,7 @@ impl From<LogError> for Trouble {
 impl From<SnapshotError> for Trouble {
     fn from(error: SnapshotError) -> Trouble {
         match &error {
-            SnapshotError::Disk(disk) if disk.is_no_space() => Trouble::NoSpace,
+            SnapshotError::Disk(disk) if disk.is_passing() => Trouble::NoSpace,
             _ => Trouble::Fatal(error.to_string()),
         }
     }
@@ -234,7 +234,7 @@ impl Folder {
             let made = log.spare_job()?.map_or(Ok(()), |job| job.run());
             match made {
                 Ok(()) => self.full = false,
-                Err(error) if error.is_no_space() => self.full = true,
+                Err(error) if error.is_passing() => self.full = true,
                 Err(error) => return Err(Trouble::Fatal(error.to_string())),
             }
         } else {
