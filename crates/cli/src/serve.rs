@@ -75,6 +75,7 @@ impl ServeCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let interrupts = Interrupts::watch().context("can't watch for signals")?;
         let config = self.configuration()?;
+        bowline_server::raise_limit();
         let journal = Journal::stderr(Level::Info);
         let listeners = Listeners::bind(&config)?;
         let disk = folder::open(&config, &journal)?;
@@ -85,18 +86,24 @@ impl ServeCommand {
             std::process::exit(1);
         };
         let server = Server::start(&config, disk, listeners, &journal, failed)?;
+        let client_address = server.client_address();
         journal.info(format_args!(
-            "member {} of cluster {:016x}: ready to serve client requests at http://{}, members at {}",
+            "member {} of cluster {:016x}: listening for clients at http://{client_address}, for members at {}",
             config.id.0,
             config.cluster_id(),
-            server.client_address(),
             config.listen_peer
         ));
         let stop = interrupts.flag();
         if self.stop_at_eof {
             stop_at_eof(Arc::clone(&stop));
         }
+        let mut ready = false;
         while !stop.load(Ordering::Relaxed) {
+            // Scripts wait for this line, and then ask: before there is a leader they would be refused.
+            if !ready && server.replica().status().leader.is_some() {
+                ready = true;
+                journal.info(format_args!("ready to serve client requests at http://{client_address}"));
+            }
             std::thread::sleep(LOOK);
         }
         journal.info(format_args!("stopping"));

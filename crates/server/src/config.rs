@@ -58,7 +58,7 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where it listens for clients: host and port.
     pub listen_client: String,
-    /// Where clients find it.
+    /// Where clients find it; with port 0, at the port that it gets.
     pub advertise_client: Url,
     /// Where it listens for other members: host and port.
     pub listen_peer: String,
@@ -79,6 +79,8 @@ pub struct ServerConfig {
     pub snapshot_bytes: usize,
     /// The file of the state is written anew when it has so many bytes and less than half of them are in use.
     pub shrink_bytes: usize,
+    /// Most connections of clients at a time; if not given, as many as the limit of open files allows.
+    pub max_connections: Option<usize>,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
     /// How a read is made linearizable.

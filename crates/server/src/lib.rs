@@ -3,8 +3,10 @@
 //! Everything that decides is in the pure crates; here are the threads ([`replica`]), the wires between members
 //! ([`peer`]), and what clients see.
 
+mod accept;
 mod clock;
 pub mod config;
+mod descriptors;
 pub mod folder;
 mod grpc;
 mod http;
@@ -16,6 +18,7 @@ mod server;
 mod state_files;
 
 pub use clock::Clock;
+pub use descriptors::{TooFew, raise_limit};
 pub use grpc::fuzz_requests;
 pub use machine::KvMachine;
 pub use server::{Disk, Listeners, Server, StartError};

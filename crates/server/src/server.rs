@@ -1,6 +1,7 @@
 //! A member as a whole: its threads, its listeners, and how it starts and stops.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,12 +17,14 @@ use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, Recovered};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
+use crate::accept::{Acceptor, Connection};
 use crate::clock::Clock;
 use crate::config::ServerConfig;
+use crate::descriptors::{self, TooFew};
 use crate::grpc::{ClusterService, Context, KvService, LeaseService, MaintenanceService, count, refuse_status_texts};
 use crate::http;
 use crate::journal::Journal;
@@ -51,6 +54,9 @@ pub enum StartError {
     /// The system has no room for its threads.
     #[error("can't start threads: {0}")]
     Threads(io::Error),
+    /// The limit of open files is too low.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// What was found on the disk, or the configuration, contradicts itself.
     #[error(transparent)]
     Replica(#[from] bowline_node::raft::ConfigError),
@@ -115,12 +121,19 @@ impl Server {
         journal: &Journal,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<Server, StartError> {
+        let limit = descriptors::current_limit();
+        let shares = descriptors::share(limit, config.initial_cluster.len() - 1, config.max_connections)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
         // Tasks and sockets belong to the runtime that is entered.
         let entered = runtime.enter();
         let (clock, own) = (Clock::start(), config.id);
         let identity = Identity { cluster: config.cluster_id(), replica: own, incarnation: disk.incarnation };
-        let introduction = Introduction { name: config.name.clone(), client_url: config.advertise_client.to_string() };
+        let client_address = listeners.client.local_addr().map_err(StartError::Threads)?;
+        let advertised = match config.advertise_client.port() {
+            0 => config.advertise_client.with_port(client_address.port()),
+            _ => config.advertise_client.clone(),
+        };
+        let introduction = Introduction { name: config.name.clone(), client_url: advertised.to_string() };
         let addresses: BTreeMap<NodeId, String> =
             config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
         let directory = Directory::new(identity, introduction, addresses);
@@ -143,14 +156,20 @@ impl Server {
             clock,
             journal: journal.clone(),
         };
-        tokio::spawn(Arc::new(inbound).listen(peer));
-        let client_address = client.local_addr().map_err(StartError::Threads)?;
+        let bound = format!("the limit of open files, {limit},");
+        let peers = Acceptor::new(peer, shares.peers, "members", bound.clone(), journal.clone());
+        tokio::spawn(Arc::new(inbound).listen(peers));
+        let bound = match config.max_connections {
+            Some(wanted) if wanted == shares.clients => "--max-connections".to_owned(),
+            _ => bound,
+        };
+        let clients = Acceptor::new(client, shares.clients, "clients", bound, journal.clone());
         let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
         let counts = Arc::default();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
-        let served = tokio::spawn(serve(routes(context, directory, config), client, stopped, journal.clone()));
+        let served = tokio::spawn(serve(routes(context, directory, config), clients, stopped, journal.clone()));
         tell_leaders(&replica, journal.clone());
         drop(entered);
         Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
@@ -229,14 +248,24 @@ async fn unknown(request: axum::extract::Request) -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
-async fn serve(
-    routes: Routes,
-    listener: tokio::net::TcpListener,
-    mut stopped: watch::Receiver<bool>,
-    journal: Journal,
-) {
-    // Without it each answer may wait 40 ms for an acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+/// The connections that an acceptor takes, until nobody wants them any more.
+fn incoming(mut acceptor: Acceptor) -> ReceiverStream<Result<Connection, Infallible>> {
+    let (connections, incoming) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = acceptor.accept() => accepted,
+                () = connections.closed() => return,
+            };
+            if connections.send(Ok(Connection::from(accepted))).await.is_err() {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(incoming)
+}
+
+async fn serve(routes: Routes, clients: Acceptor, mut stopped: watch::Receiver<bool>, journal: Journal) {
     let served = tonic::transport::Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(4 << 20)
@@ -245,7 +274,7 @@ async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, async {
+        .serve_with_incoming_shutdown(incoming(clients), async {
             let _ = stopped.wait_for(|stopping| *stopping).await;
         })
         .await;

@@ -3,11 +3,17 @@
 // Not every test uses all of it.
 #![allow(dead_code)]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Stops the cluster of a folder whatever becomes of the test.
 pub(crate) struct Folder(tempfile::TempDir);
@@ -83,4 +89,91 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Said {
     let output = child.wait_with_output().expect("it ends");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     Said { code: output.status.code(), out: output.stdout, err }
+}
+
+/// Ports that nobody listens on just now.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has ports")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
+
+/// Members that are started one by one, each by a shell that sets something up before.
+pub(crate) struct Members {
+    folder: tempfile::TempDir,
+    pub(crate) client_ports: Vec<u16>,
+    initial_cluster: String,
+}
+
+impl Members {
+    pub(crate) fn new(count: usize) -> Members {
+        let mut client_ports = free_ports(2 * count);
+        let peer_ports = client_ports.split_off(count);
+        let places = (1..).zip(peer_ports).map(|(id, port)| format!("{id}=http://127.0.0.1:{port}"));
+        let initial_cluster = places.collect::<Vec<_>>().join(",");
+        Members { folder: tempfile::tempdir().expect("a folder"), client_ports, initial_cluster }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts a member after `setup`: `ulimit -n 64`, say.
+    pub(crate) fn start(&self, id: usize, setup: &str) -> Member {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!(r#"{setup}; exec "$0" "$@""#), env!("CARGO_BIN_EXE_bowline"), "serve"]);
+        command.args(["--id", &id.to_string(), "--initial-cluster", &self.initial_cluster]);
+        command.arg("--listen-client").arg(format!("127.0.0.1:{}", self.client_ports[id - 1]));
+        command.arg("--data-dir").arg(self.folder.path().join(format!("member-{id}")));
+        // Members must not outlive a test that fails.
+        command.arg("--stop-at-eof").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let said: Arc<Mutex<String>> = Arc::default();
+        let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&said));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                heard.lock().expect("nobody panics").push_str(&format!("{line}\n"));
+            }
+        });
+        Member { child, said }
+    }
+}
+
+/// A member's process.
+pub(crate) struct Member {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Member {
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().expect("nobody panics").clone()
+    }
+
+    /// Waits until it has said this.
+    pub(crate) fn says(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.said().contains(text) {
+            assert!(Instant::now() < until && self.runs(), "it has not said {text:?}: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("it is a child").is_none()
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.child.wait().expect("it is a child").code()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // One that has ended already needs no signal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

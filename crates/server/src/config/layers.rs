@@ -29,7 +29,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 17] = [
     Setting { key: "id", flag: "id", help: "who this member is: a number from 1 on, as in --initial-cluster" },
     Setting { key: "name", flag: "name", help: "how it is called [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "its data folder [default: bowline-data/member-ID]" },
@@ -37,7 +37,8 @@ pub const SETTINGS: [Setting; 16] = [
     Setting {
         key: "advertise_client",
         flag: "advertise-client",
-        help: "where clients find it [default: as --listen-client]",
+        help: "where clients find it [default: as --listen-client; if that is all addresses of the machine, the host \
+               in --initial-cluster]",
     },
     Setting {
         key: "listen_peer",
@@ -75,6 +76,11 @@ pub const SETTINGS: [Setting; 16] = [
         key: "shrink_bytes",
         flag: "shrink-bytes",
         help: "the state's file is written anew when it has this size, less than half in use [default: 64MiB]",
+    },
+    Setting {
+        key: "max_connections",
+        flag: "max-connections",
+        help: "most connections of clients at a time [default: as many as the limit of open files allows]",
     },
     Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "largest request [default: 1.5MiB]" },
     Setting {
@@ -160,14 +166,19 @@ impl Layers {
         let number = |text: &str| text.parse().ok().filter(|id| *id > 0).map(NodeId);
         let id = self.parse("id", "a whole number from 1 on", number)?;
         let id = id.ok_or_else(|| missing("id", "who this member is"))?;
-        let cluster = self.parse("initial_cluster", "1=http://host:port,2=http://host:port,...", members)?;
+        let allowed = "1=http://host:port,2=http://host:port,...: each one where the other members can reach it";
+        let cluster = self.parse("initial_cluster", allowed, members)?;
         let initial_cluster = cluster.ok_or_else(|| missing("initial_cluster", "who the members are"))?;
-        let address = "host:port or http://host:port (TLS is not there yet)";
+        let address = "host:port or http://host:port (there is no TLS yet)";
         let listen_client = self.parse("listen_client", address, Url::parse)?;
         let listen_client =
             listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
         let own_peer = initial_cluster.get(&id).cloned().unwrap_or_else(|| listen_client.clone());
+        let advertise_client = self.parse("advertise_client", REACHABLE, reachable)?;
+        let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client, &own_peer), Ok)?;
+        let listen_peer = |text: &str| Url::parse(text).filter(|url| url.port() != 0);
         let name = |text: &str| (!text.is_empty() && text.len() <= 128).then(|| text.to_owned());
+        let connections = |text: &str| text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
         let folder = |text: &str| (!text.is_empty()).then(|| text.into());
         let state = |text: &str| match text {
             "new" => Some(true),
@@ -185,9 +196,9 @@ impl Layers {
             data_dir: self
                 .parse("data_dir", "a folder", folder)?
                 .unwrap_or_else(|| format!("bowline-data/member-{}", id.0).into()),
-            advertise_client: self.parse("advertise_client", address, Url::parse)?.unwrap_or(listen_client.clone()),
+            advertise_client,
             listen_client: listen_client.authority().to_owned(),
-            listen_peer: self.parse("listen_peer", address, Url::parse)?.unwrap_or(own_peer).authority().to_owned(),
+            listen_peer: self.parse("listen_peer", address, listen_peer)?.unwrap_or(own_peer).authority().to_owned(),
             initial_cluster,
             may_found: self.parse("initial_cluster_state", "new, existing", state)?.unwrap_or(true),
             cluster_token: self.parse("cluster_token", "1 to 128 bytes", name)?.unwrap_or("bowline".to_owned()),
@@ -196,6 +207,7 @@ impl Layers {
             heartbeat: self.time("heartbeat", 100)?,
             snapshot_bytes: self.size("snapshot_bytes", 64 << 20, (64 << 10)..=(16 << 30))?,
             shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
+            max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
         };
@@ -232,6 +244,28 @@ impl Layers {
     }
 }
 
+/// What an address that is told to others must be.
+const REACHABLE: &str = "host:port or http://host:port, one that others can reach: not all addresses of a machine \
+                         (0.0.0.0, [::]), and not port 0";
+
+fn reachable(text: &str) -> Option<Url> {
+    Url::parse(text).filter(Url::can_be_reached)
+}
+
+/// Where clients find a member that was not told. The port is 0 if the system is to choose one.
+fn advertised(listen_client: &Url, own_peer: &Url) -> Result<Url, ConfigError> {
+    if !listen_client.is_any_host() {
+        return Ok(listen_client.clone());
+    }
+    if own_peer.is_loopback() {
+        return Err(ConfigError::Missing {
+            field: "--advertise-client".to_owned(),
+            needed: "--listen-client is all addresses of this machine, and clients must be told one that they can reach",
+        });
+    }
+    Ok(own_peer.with_port(listen_client.port()))
+}
+
 fn missing(key: &str, needed: &'static str) -> ConfigError {
     ConfigError::Missing { field: format!("--{}", key.replace('_', "-")), needed }
 }
@@ -242,7 +276,7 @@ fn members(text: &str) -> Option<BTreeMap<NodeId, Url>> {
     for part in text.split(',') {
         let (id, url) = part.trim().split_once('=')?;
         let id = NodeId(id.parse().ok().filter(|id| *id > 0)?);
-        let url = Url::parse(url)?;
+        let url = reachable(url)?;
         if members.values().any(|other| *other == url) || members.insert(id, url).is_some() {
             return None;
         }

@@ -89,6 +89,34 @@ fn nothing_impossible_is_taken() {
 }
 
 #[test]
+fn addresses_that_nobody_can_reach_are_not_told_to_others() {
+    for host in ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]", "[::ffff:0.0.0.0]", "0", "0.0", "0x0", "127.1", "224.0.0.1"] {
+        for (key, value) in [
+            ("advertise_client", format!("http://{host}:2379")),
+            ("initial_cluster", format!("1=a:1,2=http://{host}:1")),
+        ] {
+            let error = with(key, &value).expect_err(&value).to_string();
+            let flag = format!("--{}", key.replace('_', "-"));
+            assert!(error.starts_with(&flag) && error.contains("can reach"), "{error}");
+        }
+    }
+    for (key, value) in [("advertise_client", "h:0"), ("initial_cluster", "1=a:1,2=b:0"), ("listen_peer", "b:0")] {
+        assert!(with(key, value).is_err(), "{key} is {value}");
+    }
+    let told = |key, value| with(key, value).expect(value).advertise_client.to_string();
+    assert_eq!(told("advertise_client", "[::1]:80"), "http://[::1]:80");
+    assert_eq!(told("listen_client", "10.0.0.1:5"), "http://10.0.0.1:5");
+    // The others know this member under one host already.
+    assert_eq!(told("listen_client", "0.0.0.0:5"), "http://b:5");
+    assert_eq!(told("listen_client", "[::]:0"), "http://b:0", "the port comes with the listener");
+    let mut alone = minimal();
+    alone.add_flag("initial_cluster", "2=127.0.0.1:2380".to_owned());
+    alone.add_flag("listen_client", "0.0.0.0:2379".to_owned());
+    let error = alone.check().expect_err("only this machine can reach it").to_string();
+    assert!(error.starts_with("--advertise-client is missing: --listen-client is all addresses"), "{error}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let error = Layers::new().check().expect_err("nothing is there").to_string();
     assert_eq!(error, "--id is missing: who this member is");

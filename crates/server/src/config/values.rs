@@ -1,5 +1,6 @@
 //! Values as people write them: times, sizes, addresses.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A time such as `300ms`, `1.5s`, `5m` or `1h`.
@@ -56,6 +57,44 @@ impl Url {
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// The host: a name, or an address, one of IPv6 in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.rsplit_once(':').map_or("", |(host, _)| host)
+    }
+
+    /// The address that the host is, if it is no name.
+    fn ip(&self) -> Option<IpAddr> {
+        self.host().trim_start_matches('[').trim_end_matches(']').parse().ok().map(|ip: IpAddr| ip.to_canonical())
+    }
+
+    /// The same host with another port.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Url {
+        Url { authority: format!("{}:{port}", self.host()) }
+    }
+
+    /// Whether this stands for all addresses of a machine: `0.0.0.0`, `[::]`, or a number that systems take for one.
+    #[must_use]
+    pub fn is_any_host(&self) -> bool {
+        // "0", "127.1" and "0x7f000001" are addresses to the resolver of most systems, and names to nobody.
+        let last = self.host().trim_end_matches('.').rsplit('.').next().unwrap_or("");
+        let numeric = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
+        self.ip().map_or(numeric && !self.host().starts_with('['), |ip| ip.is_unspecified())
+    }
+
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host() == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
+    }
+
+    /// Whether others can be sent there: it is one host, and has a port.
+    #[must_use]
+    pub fn can_be_reached(&self) -> bool {
+        self.port() != 0 && !self.is_any_host() && !self.ip().is_some_and(|ip| ip.is_multicast())
     }
 
     /// The port.

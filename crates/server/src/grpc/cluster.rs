@@ -6,6 +6,7 @@ use pb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
 use super::{Context, errors};
+use crate::config::Url;
 use crate::peer::Directory;
 
 #[derive(Clone, Debug)]
@@ -23,13 +24,17 @@ impl ClusterService {
                 id: id.0,
                 name: introduction.name,
                 peer_ur_ls: vec![format!("http://{address}")],
-                // Not known until the member was heard.
-                client_ur_ls: Some(introduction.client_url).filter(|url| !url.is_empty()).into_iter().collect(),
+                // Not known until the member was heard; and what it says of itself may lead nowhere.
+                client_ur_ls: Some(introduction.client_url).filter(|url| can_be_reached(url)).into_iter().collect(),
                 is_learner: !membership.is_voter(id),
             }
         };
         self.directory.addresses().filter(|(id, _)| membership.contains(*id)).map(member).collect()
     }
+}
+
+fn can_be_reached(url: &str) -> bool {
+    Url::parse(url).is_some_and(|url| url.can_be_reached())
 }
 
 fn not_yet<T>() -> Result<Response<T>, Status> {

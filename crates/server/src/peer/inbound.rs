@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::codec::decode;
@@ -14,12 +13,10 @@ use super::forward::serve_requests;
 use super::frame::{FrameError, read_frame};
 use super::handshake::{Channel, accept};
 use super::max_frame;
+use crate::accept::{Accepted, Acceptor};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::replica::Inbox;
-
-/// Most connections at a time. A cluster of 64 needs 252.
-const MAX_CONNECTIONS: usize = 1_024;
 
 /// How long to wait for the replica to take what was sent before.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -35,27 +32,20 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Takes connections for ever.
-    pub(crate) async fn listen(self: Arc<Inbound>, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub(crate) async fn listen(self: Arc<Inbound>, mut acceptor: Acceptor) {
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-            let Ok((stream, address)) = listener.accept().await else {
-                // Out of file descriptors, mostly: it passes, or it doesn't, and trying at once is of no use.
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            };
+            let Accepted { stream, address, place } = acceptor.accept().await;
             let inbound = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(error) = inbound.serve(stream).await {
                     inbound.journal.warn(format_args!("a connection from {address} was closed: {error}"));
                 }
-                drop(permit);
+                drop(place);
             });
         }
     }
 
     async fn serve(&self, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        stream.set_nodelay(true)?;
         let hello = accept(&mut stream, self.directory.own(), self.directory.own_introduction(), |hello| {
             self.directory.judge(hello)
         })

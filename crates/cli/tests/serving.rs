@@ -1,0 +1,73 @@
+//! What `bowline serve` says when, and what others may see of its data.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use support::{Folder, Members, run};
+
+#[test]
+fn a_member_says_that_it_is_ready_once_a_leader_is_known() {
+    let members = Members::new(3);
+    let mut first = members.start(1, ":");
+    first.says("listening for clients at http://127.0.0.1:");
+    // It is alone: there can't be a leader.
+    assert!(!first.said().contains("ready to serve"), "{}", first.said());
+    let _others = (members.start(2, ":"), members.start(3, ":"));
+    first.says("ready to serve client requests at http://127.0.0.1:");
+    let endpoint = format!("127.0.0.1:{}", members.client_ports[0]);
+    let mut put = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    let said = run(put.args(["put", "k", "v", "--endpoints", &endpoint]), b"");
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+/// Everything in a folder that other users could read or list, and it itself.
+fn open_to_others(path: &Path, found: &mut Vec<String>) {
+    let mode = fs::symlink_metadata(path).expect("it is there").permissions().mode();
+    if mode & 0o077 != 0 {
+        found.push(format!("{:o} {}", mode & 0o777, path.display()));
+    }
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("it is a folder") {
+            open_to_others(&entry.expect("it is readable").path(), found);
+        }
+    }
+}
+
+#[test]
+fn other_users_see_nothing_of_a_clusters_data_whatever_the_umask() {
+    let folder = Folder::new();
+    let data = folder.path().join("data");
+    let up = |command: &str| {
+        let mut shell = Command::new("sh");
+        let line = format!("umask 000; exec \"$0\" {command} --data-dir \"$1\"");
+        run(shell.args(["-c", &line, env!("CARGO_BIN_EXE_bowline")]).arg(&data), b"")
+    };
+    let started = up("up --detach");
+    let mut found = Vec::new();
+    open_to_others(&data, &mut found);
+    let stopped = up("down");
+    assert_eq!((started.code, stopped.code), (Some(0), Some(0)), "{started:?} {stopped:?}");
+    assert!(found.is_empty(), "others may see: {found:#?}");
+    open_to_others(&data, &mut found);
+    assert!(found.is_empty(), "others may see: {found:#?}");
+    let names = fs::read_dir(data.join("member-1")).expect("there is one").count();
+    assert!(names >= 4, "the test has looked at {names} names");
+}
+
+#[test]
+fn a_data_folder_that_others_may_look_into_is_told_with_the_way_out() {
+    let members = Members::new(1);
+    let folder = members.folder().join("member-1");
+    let mut member = members.start(1, ":");
+    member.says("listening for clients");
+    assert!(!member.said().contains("other users"), "{}", member.said());
+    drop(member);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut member = members.start(1, ":");
+    member
+        .says("other users of this machine may look into the data folder, its mode is 755; to mend it: chmod -R go= '");
+}

@@ -1,0 +1,162 @@
+//! Accepts connections, as many as there is room for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::journal::Journal;
+
+/// How long to wait after the system has refused a connection: out of descriptors, mostly.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often to say, at most, that accepting pauses.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a connection may be silent at its beginning: it takes the place of another one.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A listener with room for so many connections.
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    most: usize,
+    /// Whose connections they are, and what sets the bound.
+    whose: &'static str,
+    bound: String,
+    journal: Journal,
+    said: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Accepts `most` connections at a time. `whose` they are and what the `bound` is, is told when there are more.
+    pub(crate) fn new(
+        listener: TcpListener,
+        most: usize,
+        whose: &'static str,
+        bound: String,
+        journal: Journal,
+    ) -> Acceptor {
+        let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Acceptor { listener, room, most, whose, bound, journal, said: None }
+    }
+
+    /// The next connection. While there is no room, those that come wait in the system's queue.
+    pub(crate) async fn accept(&mut self) -> Accepted {
+        let permit = match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let (most, whose, bound) = (self.most, self.whose, &self.bound);
+                let why = format!("{most} connections of {whose} are open, as many as {bound} allows");
+                self.say_paused(&why);
+                Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
+            }
+        };
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    // Without it each answer may wait 40 ms for an acknowledgement. One that is gone is noticed later.
+                    let _ = stream.set_nodelay(true);
+                    return Accepted { stream, address, place: permit };
+                }
+                // The client has given up already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    let why = format!("no connection of {} can be taken: {error}", self.whose);
+                    self.say_paused(&why);
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn say_paused(&mut self, why: &str) {
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            self.journal.warn(format_args!("accepting pauses: {why}"));
+            self.said = Some(Instant::now());
+        }
+    }
+}
+
+/// A connection that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// Another connection gets it when this is dropped.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// A client's connection. One from which nothing has come for some time after it was made ends.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Until something comes.
+    silence: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl From<Accepted> for Connection {
+    fn from(accepted: Accepted) -> Connection {
+        let Accepted { stream, place, .. } = accepted;
+        Connection { stream, silence: Some(Box::pin(sleep(SILENCE))), _place: place }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(silence) = &mut self.silence {
+            if read.is_pending() {
+                ready!(silence.as_mut().poll(context));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came")));
+            }
+            self.silence = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
