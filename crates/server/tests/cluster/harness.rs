@@ -9,6 +9,7 @@ use bowline_api::etcdserverpb as pb;
 use bowline_server::config::{Layers, ServerConfig};
 use bowline_server::journal::Journal;
 use bowline_server::{Listeners, Server, folder};
+use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
@@ -82,6 +83,23 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("no leader within {PATIENCE:?}");
+    }
+
+    /// Waits for a leader that every member follows, and that has heard of every member.
+    pub(crate) async fn leader_of_all(&self) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let leader = self.leader().await;
+            let follows = |server: &Server| server.replica().status().leader.is_some_and(|known| known.0 == leader);
+            let mut members = ClusterClient::new(self.channel(leader).await);
+            let list = members.member_list(pb::MemberListRequest { linearizable: false }).await.expect("told");
+            let heard = |member: &pb::Member| !member.client_ur_ls.is_empty();
+            if self.servers.values().all(follows) && list.get_ref().members.iter().all(heard) {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no leader that all follow within {PATIENCE:?}");
     }
 
     /// A member that follows.

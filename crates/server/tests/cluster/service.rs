@@ -122,7 +122,7 @@ async fn a_streamed_range_merges_to_the_same_range() {
 #[tokio::test]
 async fn members_and_their_status_are_told() {
     let cluster = Cluster::start(3, &[]);
-    let leader = cluster.leader().await;
+    let leader = cluster.leader_of_all().await;
     cluster.client(leader).await.put(put("k", "v")).await.expect("written");
     let url = |id| format!("http://{}", cluster.server(id).client_address());
     let mut members = ClusterClient::connect(url(leader)).await.expect("it listens");
