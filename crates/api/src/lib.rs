@@ -1,4 +1,4 @@
-//! The etcd v3 API's wire types and service traits, generated at build from `proto/`.
+//! The etcd v3 API's wire types and service traits, generated from `proto/` (see `tests/generated.rs`).
 //!
 //! Names and numbers of services, messages and fields are facts of the wire, taken from etcd's public
 //! API; the files are this project's own. What a field means is said there. Every service has a server
@@ -7,19 +7,19 @@
 /// Keys with their values, and events.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
 pub mod mvccpb {
-    tonic::include_proto!("mvccpb");
+    include!("../generated/mvccpb.rs");
 }
 
 /// Permissions.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
 pub mod authpb {
-    tonic::include_proto!("authpb");
+    include!("../generated/authpb.rs");
 }
 
 /// Requests, responses and services.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
 pub mod etcdserverpb {
-    tonic::include_proto!("etcdserverpb");
+    include!("../generated/etcdserverpb.rs");
 }
 
 pub use prost::{DecodeError, Message};
