@@ -75,6 +75,47 @@ async fn three_members_with_256_descriptors_and_300_idle_clients_each_keep_their
     }
 }
 
+/// Whatever has taken them: the limit is lowered to the standard streams.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_member_without_any_free_descriptor_refuses_writes_answers_reads_and_recovers() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let members = Members::new(1);
+    let mut member = members.start(1, ":");
+    member.says("ready to serve client requests");
+    let mut earlier = client(&members, 1).await;
+    earlier.put(put(0)).await.expect("written");
+    let pid = member.pid();
+    // It has inherited this process's.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit_to = |current| {
+        let limit = prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, Rlimit { current, maximum });
+        limit.expect("its limit may be changed")
+    };
+    let before = limit_to(Some(3));
+    // The segment in use takes some more, and the one in reserve; then another one is needed.
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        assert!(number < 100, "it is never noticed: {}", member.said());
+        match earlier.put(put(number)).await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    member.says("writes are refused for now: ");
+    let get = pb::RangeRequest { key: "k/0".into(), ..Default::default() };
+    assert_eq!(earlier.range(get).await.expect("reads go on").into_inner().count, 1);
+    limit_to(before.current);
+    let until = Instant::now() + PATIENCE;
+    while let Err(status) = earlier.put(put(number)).await {
+        assert!(Instant::now() < until && member.runs(), "{status}: {}", member.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    member.says("writes are taken again");
+}
+
 /// Such as a load balancer's that opens connections in advance, or a program with a leak.
 #[tokio::test]
 async fn the_number_of_clients_can_be_bounded_by_a_setting() {

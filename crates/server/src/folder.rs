@@ -257,6 +257,7 @@ impl LogStore for FolderLog {
             Ok(Some(job)) => self.start(job),
             // Compaction has left one, or the last one that was made is there.
             Ok(None) => self.tell_room(true, ""),
+            Err(LogError::Passing(error)) => self.tell_room(false, &error.to_string()),
             Err(error) => return Err(StoreError::Fatal(error.to_string())),
         }
         Ok(())

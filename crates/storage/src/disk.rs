@@ -25,7 +25,7 @@ pub trait Disk: Clone + Send + 'static {
     /// Opens a file that is there, for reading and writing.
     ///
     /// # Errors
-    /// [`DiskErrorKind::NotFound`] if it isn't there.
+    /// [`DiskErrorKind::NotFound`] if it isn't there; [`DiskErrorKind::NoResources`]; or the disk refuses.
     fn open(&self, path: &str) -> Result<Self::File, DiskError>;
     /// Makes an empty file, in place of an older one of that name, that only its owner may read and write. Its
     /// name is durable after [`Disk::sync_dir`].
@@ -44,10 +44,15 @@ pub trait Disk: Clone + Send + 'static {
     /// # Errors
     /// The disk refuses.
     fn remove(&self, path: &str) -> Result<(), DiskError>;
+    /// Length of a file that need not be open, in bytes.
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::NotFound`] if it isn't there.
+    fn size_of(&self, path: &str) -> Result<u64, DiskError>;
     /// The names in a folder, sorted; none if there is no such folder.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// [`DiskErrorKind::NoResources`], or the disk refuses.
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError>;
     /// Makes a folder that only its owner may use, and those above it, durably; one that is there is no error.
     ///
@@ -90,6 +95,8 @@ pub trait File: Send + 'static {
     /// # Errors
     /// The disk refuses. What is durable is then unknown: never to be tried again.
     fn sync_data(&mut self) -> Result<(), DiskError>;
+    /// Says under which name the file is to be found since it was renamed, for messages.
+    fn renamed(&mut self, path: &str);
     /// Length in bytes.
     ///
     /// # Errors

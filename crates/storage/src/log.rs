@@ -148,6 +148,8 @@ pub struct Log<D: Disk> {
     /// Segments of no use, but for an inquiry into what was damaged.
     dead: Vec<u64>,
     spares: Vec<String>,
+    /// The last of the spares. Without it the others can't be counted on: there may be no descriptor for them.
+    ready: Option<Spare<D::File>>,
     next_sequence: u64,
     failed: Option<Fatal>,
     syncs: u64,
@@ -179,26 +181,33 @@ struct Plan {
 }
 
 /// What a new segment begins with, and where it comes from.
-struct Beginning<'a> {
+struct Beginning<'a, F> {
     identity: &'a Identity,
     sequence: u64,
     sectors: u32,
     previous: Option<(u64, u32)>,
-    spare: Option<&'a str>,
+    spare: Option<Spare<F>>,
+}
+
+/// A segment in reserve that is open already: taking it in use needs no file descriptor.
+struct Spare<F> {
+    path: String,
+    file: F,
 }
 
 /// Puts a new segment in place, with its two checkpoints, each durable before anything follows.
-fn begin_segment<D: Disk>(disk: &D, state: &State, new: &Beginning<'_>) -> Result<Tail<D::File>, DiskError> {
+fn begin_segment<D: Disk>(disk: &D, state: &State, new: Beginning<'_, D::File>) -> Result<Tail<D::File>, DiskError> {
     let path = segment_path(new.sequence);
-    match new.spare {
-        Some(spare) => {
-            clean(disk, spare, Binding::of(new.identity), new.sequence)?;
-            disk.rename(spare, &path)?;
+    let file = match new.spare {
+        Some(mut spare) => {
+            clean(&mut spare, Binding::of(new.identity), new.sequence)?;
+            disk.rename(&spare.path, &path)?;
+            spare.file.renamed(&path);
             disk.sync_dir(LOG_DIR)?;
+            spare.file
         }
         None => segments::make_filled(disk, new.sectors, &format!("{path}.tmp"), &path)?,
-    }
-    let file = disk.open(&path)?;
+    };
     let mut tail = Tail { file, sequence: new.sequence, sectors: new.sectors, next: 0 };
     for _ in 0..2 {
         write_checkpoint(&mut tail, new.identity, new.previous, state)?;
@@ -208,17 +217,16 @@ fn begin_segment<D: Disk>(disk: &D, state: &State, new: &Beginning<'_>) -> Resul
 
 /// Bits may have flipped in what a spare still holds of its earlier life. Once it is in use, that can't be told
 /// from the rot of something that was acknowledged: so it is made zeros before.
-fn clean<D: Disk>(disk: &D, spare: &str, binding: Binding, sequence: u64) -> Result<(), DiskError> {
-    let mut file = disk.open(spare)?;
-    let bytes = read_all(&file, spare, MAX_SEGMENT_BYTES)?;
+fn clean<F: File>(spare: &mut Spare<F>, binding: Binding, sequence: u64) -> Result<(), DiskError> {
+    let bytes = read_all(&spare.file, &spare.path, MAX_SEGMENT_BYTES)?;
     let mut cleaned = false;
     for (at, sector) in (0..).zip(bytes.chunks_exact(SECTOR)) {
         if sector::classify(binding, sequence, at, sector) != Sector::Unwritten {
-            file.write_at(u64::from(at) * SECTOR as u64, &[0; SECTOR])?;
+            spare.file.write_at(u64::from(at) * SECTOR as u64, &[0; SECTOR])?;
             cleaned = true;
         }
     }
-    if cleaned { file.sync_data() } else { Ok(()) }
+    if cleaned { spare.file.sync_data() } else { Ok(()) }
 }
 
 fn write_checkpoint<F: File>(
@@ -244,9 +252,9 @@ fn sectors_in(bytes: &[u8]) -> u32 {
 /// Makes the log of a new folder, and a spare segment.
 pub(crate) fn found<D: Disk>(disk: &D, identity: &Identity, state: &State, options: &Options) -> Result<(), DiskError> {
     let sectors = options.sectors();
-    begin_segment(disk, state, &Beginning { identity, sequence: 1, sectors, previous: None, spare: None })?;
+    begin_segment(disk, state, Beginning { identity, sequence: 1, sectors, previous: None, spare: None })?;
     let spare = spare_path(0);
-    segments::make_filled(disk, sectors, &format!("{spare}.tmp"), &spare)
+    segments::make_filled(disk, sectors, &format!("{spare}.tmp"), &spare).map(|_| ())
 }
 
 /// Makes a segment for later use, on any thread, while the log goes on.
@@ -264,7 +272,7 @@ impl<D: Disk> SpareJob<D> {
     /// The disk refuses. A full one is no harm yet: the log goes on while it has room.
     pub fn run(self) -> Result<(), DiskError> {
         let path = spare_path(self.sequence);
-        segments::make_filled(&self.disk, self.sectors, &format!("{path}.tmp"), &path)
+        segments::make_filled(&self.disk, self.sectors, &format!("{path}.tmp"), &path).map(|_| ())
     }
 }
 
@@ -312,6 +320,7 @@ impl<D: Disk> Log<D> {
             earlier: replay.earlier.into(),
             dead: replay.dead,
             spares: Vec::new(),
+            ready: None,
             next_sequence: replay.listing.highest + 1,
             options,
             failed: None,
@@ -417,15 +426,18 @@ impl<D: Disk> Log<D> {
     /// is one. One at a time.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// [`LogError::Passing`]: it can't be told now; nothing has changed. Or the disk refuses.
     pub fn spare_job(&mut self) -> Result<Option<SpareJob<D>>, LogError> {
         self.check()?;
         // The folder is looked at only when none is known: this may be asked after each sync.
-        if self.spares.is_empty() {
-            self.refresh_spares().map_err(|error| self.fail(error.to_string()))?;
+        if self.ready.is_none() {
+            match self.refresh_spares() {
+                Err(error) if error.is_passing() => return Err(LogError::Passing(error)),
+                refreshed => refreshed.map_err(|error| self.fail(error.to_string()))?,
+            }
             self.replan();
         }
-        if !self.spares.is_empty() {
+        if self.ready.is_some() {
             return Ok(None);
         }
         let sequence = self.take_sequence();
@@ -443,7 +455,7 @@ impl<D: Disk> Log<D> {
     pub fn stats(&self) -> LogStats {
         LogStats {
             segments: self.earlier.len() + self.dead.len() + 1,
-            spares: self.spares.len(),
+            spares: self.ready_spares(),
             room: (self.plan.room as u64).saturating_sub(self.options.reserve_bytes)
                 + self.plan.spares as u64 * self.options.segment_bytes,
             pending: self.pending.len(),
@@ -484,7 +496,9 @@ fn secure_tail<F: File>(file: &mut F, replay: &Replay) -> Result<(), DiskError> 
 /// How records get to their places.
 impl<D: Disk> Log<D> {
     fn replan(&mut self) {
-        self.plan = Plan { room: self.tail.room(), spares: self.spares.len() };
+        // Without a descriptor for it there is none that can be counted on: no entry is taken that would need it.
+        let _ = self.hold_spare();
+        self.plan = Plan { room: self.tail.room(), spares: self.ready_spares() };
         let pending = std::mem::take(&mut self.pending);
         for record in &pending {
             // What was placed before stays placed, whatever it takes.
@@ -514,7 +528,7 @@ impl<D: Disk> Log<D> {
             while !self.try_place(bytes, spared) {
                 if let Err(error) = self.add_spare() {
                     self.plan = before;
-                    self.plan.spares = self.spares.len().min(before.spares);
+                    self.plan.spares = self.ready_spares().min(before.spares);
                     return match error.is_passing() {
                         true => Err(LogError::Passing(error)),
                         false => Err(self.fail(error.to_string()).into()),
@@ -549,15 +563,37 @@ impl<D: Disk> Log<D> {
 
     /// One more segment in reserve: one that a job has made meanwhile, or a new one.
     fn add_spare(&mut self) -> Result<(), DiskError> {
-        let before = self.spares.len();
+        let (before, counted) = (self.spares.len(), self.ready_spares());
         self.refresh_spares()?;
         if self.spares.len() == before {
             let path = spare_path(self.take_sequence());
             segments::make_filled(&self.disk, self.options.sectors(), &format!("{path}.tmp"), &path)?;
             self.spares.push(path);
         }
-        self.plan.spares += self.spares.len() - before;
+        self.hold_spare()?;
+        self.plan.spares += self.ready_spares().saturating_sub(counted);
         Ok(())
+    }
+
+    /// How many segments in reserve can be counted on.
+    fn ready_spares(&self) -> usize {
+        if self.ready.is_some() { self.spares.len() } else { 0 }
+    }
+
+    /// Opens the spare that will be used next. One that is open stays so if this fails.
+    fn hold_spare(&mut self) -> Result<(), DiskError> {
+        let Some(path) = self.spares.last() else { return Ok(()) };
+        if self.ready.as_ref().is_none_or(|ready| ready.path != *path) {
+            let file = self.disk.open(path)?;
+            self.ready = Some(Spare { path: path.clone(), file });
+        }
+        Ok(())
+    }
+
+    fn take_spare(&mut self) -> Option<Spare<D::File>> {
+        let ready = self.ready.take()?;
+        self.spares.retain(|path| *path != ready.path);
+        Some(ready)
     }
 
     fn refresh_spares(&mut self) -> Result<(), DiskError> {
@@ -565,12 +601,13 @@ impl<D: Disk> Log<D> {
         let mut spares = Vec::new();
         for path in listing.spares {
             // One of another size comes from other options.
-            if self.spares.contains(&path) || self.disk.open(&path)?.size()? == self.options.segment_bytes {
+            if self.spares.contains(&path) || self.disk.size_of(&path)? == self.options.segment_bytes {
                 spares.push(path);
             } else {
                 self.disk.remove(&path)?;
             }
         }
+        self.ready.take_if(|ready| !spares.contains(&ready.path));
         self.spares = spares;
         Ok(())
     }
@@ -655,13 +692,14 @@ impl<D: Disk> Log<D> {
     /// Goes on in a new segment.
     fn roll(&mut self, sectors: u32, previous: Option<(u64, u32)>, keep: bool) -> Result<(), DiskError> {
         let normal = sectors == self.options.sectors();
-        if normal && self.spares.is_empty() {
+        if normal && self.ready.is_none() {
             self.refresh_spares()?;
+            self.hold_spare()?;
         }
-        let spare = if normal { self.spares.pop() } else { None };
+        let spare = if normal { self.take_spare() } else { None };
         let sequence = self.take_sequence();
-        let new = Beginning { identity: &self.identity, sequence, sectors, previous, spare: spare.as_deref() };
-        let tail = begin_segment(&self.disk, &self.flushed, &new)?;
+        let new = Beginning { identity: &self.identity, sequence, sectors, previous, spare };
+        let tail = begin_segment(&self.disk, &self.flushed, new)?;
         let before = std::mem::replace(&mut self.tail, tail);
         if keep {
             self.earlier.push_back((before.sequence, self.flushed.last().index));
@@ -711,8 +749,8 @@ impl<D: Disk> Log<D> {
         }
         for sequence in free {
             let path = segment_path(sequence);
-            let fits = self.spares.len() < self.options.max_spares
-                && self.disk.open(&path)?.size()? == self.options.segment_bytes;
+            let fits =
+                self.spares.len() < self.options.max_spares && self.disk.size_of(&path)? == self.options.segment_bytes;
             if fits {
                 let spare = spare_path(sequence);
                 self.disk.rename(&path, &spare)?;

@@ -59,19 +59,22 @@ pub(crate) fn list<D: Disk>(disk: &D) -> Result<Listing, DiskError> {
 
 /// Makes a file of zeros, under a name that no reader looks at until it is whole. Really written, not
 /// only reserved: a sync of written blocks costs half of one that must note new blocks as well.
-pub(crate) fn make_filled<D: Disk>(disk: &D, sectors: u32, temporary: &str, path: &str) -> Result<(), DiskError> {
-    let made = fill(disk, sectors, temporary).and_then(|()| disk.rename(temporary, path));
-    if let Err(error) = made {
-        if error.is_passing() {
+pub(crate) fn make_filled<D: Disk>(disk: &D, sectors: u32, temporary: &str, path: &str) -> Result<D::File, DiskError> {
+    let made = fill(disk, sectors, temporary).and_then(|file| disk.rename(temporary, path).map(|()| file));
+    let mut file = match made {
+        Err(error) if error.is_passing() => {
             // What there is of it must not keep the disk full.
             disk.remove(temporary)?;
+            return Err(error);
         }
-        return Err(error);
-    }
-    disk.sync_dir(LOG_DIR)
+        made => made?,
+    };
+    file.renamed(path);
+    disk.sync_dir(LOG_DIR)?;
+    Ok(file)
 }
 
-fn fill<D: Disk>(disk: &D, sectors: u32, temporary: &str) -> Result<(), DiskError> {
+fn fill<D: Disk>(disk: &D, sectors: u32, temporary: &str) -> Result<D::File, DiskError> {
     let mut file = disk.create(temporary)?;
     let size = u64::from(sectors) * SECTOR as u64;
     let zeros = vec![0; FILL_BYTES.min(usize::try_from(size).unwrap_or(FILL_BYTES))];
@@ -81,5 +84,6 @@ fn fill<D: Disk>(disk: &D, sectors: u32, temporary: &str) -> Result<(), DiskErro
         file.write_at(offset, &zeros[..piece])?;
         offset += piece as u64;
     }
-    file.sync_data()
+    file.sync_data()?;
+    Ok(file)
 }

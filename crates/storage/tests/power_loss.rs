@@ -171,6 +171,10 @@ impl Disk for Watched {
         self.point();
         self.disk.remove(path)
     }
+    fn size_of(&self, path: &str) -> Result<u64, DiskError> {
+        self.disk.size_of(path)
+    }
+
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
         self.disk.list(dir)
     }
@@ -201,6 +205,9 @@ impl File for WatchedFile {
     fn sync_data(&mut self) -> Result<(), DiskError> {
         self.disk.point();
         self.file.sync_data()
+    }
+    fn renamed(&mut self, path: &str) {
+        self.file.renamed(path);
     }
     fn size(&self) -> Result<u64, DiskError> {
         self.file.size()

@@ -160,6 +160,10 @@ impl Member {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("it is a child").is_none()
     }

@@ -111,8 +111,10 @@ impl ApplyThread {
         let room = !(waits || wanted || !self.shared.has_room()) || machine.has_room();
         drop(machine);
         match (self.shared.set_room(room), room) {
-            (true, false) => self.journal.error(format_args!("writes are refused, as the state's disk is full")),
-            (false, true) => self.journal.info(format_args!("the state's disk has room again")),
+            (true, false) => self.journal.error(format_args!(
+                "writes are refused for now: the state's disk is full, or there is no descriptor for its reserve"
+            )),
+            (false, true) => self.journal.info(format_args!("writes are taken again: there is room for the state")),
             _ => {}
         }
         if room && waits {

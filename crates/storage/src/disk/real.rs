@@ -1,11 +1,12 @@
 //! The machine's own disk, through the standard library.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -20,17 +21,22 @@ type Notice = Arc<dyn Fn(&DiskError) + Send + Sync>;
 
 /// A folder of this machine.
 ///
-/// Where the system lacks file descriptors or memory, [`Disk::create`] says so, and every other call waits until that
-/// has passed: it has done nothing yet. Only a sync that fails is never tried again.
+/// Where the system lacks file descriptors or memory, [`Disk::open`], [`Disk::create`] and [`Disk::list`] say so, as
+/// their callers can do something else meanwhile; every other call waits until that has passed: it has done nothing yet. Only a sync that
+/// fails is never tried again.
 #[derive(Clone)]
 pub struct RealDisk {
     root: Arc<PathBuf>,
+    /// Folders that were synced once: another sync must not need a descriptor.
+    folders: Arc<Mutex<BTreeMap<PathBuf, Arc<fs::File>>>>,
     notice: Option<Notice>,
 }
 
 /// An open file of this machine.
 pub struct RealFile {
     file: fs::File,
+    /// The disk's own folder, for messages.
+    root: Arc<PathBuf>,
     path: String,
     notice: Option<Notice>,
 }
@@ -97,7 +103,7 @@ impl RealDisk {
     /// The folder `root`, which need not be there yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> RealDisk {
-        RealDisk { root: Arc::new(root.into()), notice: None }
+        RealDisk { root: Arc::new(root.into()), folders: Arc::default(), notice: None }
     }
 
     /// The same, with somebody who hears of each call that has to wait, once.
@@ -113,7 +119,7 @@ impl RealDisk {
         path: &str,
         call: impl FnMut() -> io::Result<T>,
     ) -> Result<T, DiskError> {
-        waiting(&self.notice, operation, &self.shown(path), call)
+        waiting(&self.notice, operation, || self.shown(path), call)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -128,10 +134,24 @@ impl RealDisk {
         refused(operation, self.shown(path), error)
     }
 
-    /// Syncs a folder. Opening it may wait; the sync itself is tried once.
+    fn file(&self, file: fs::File, path: &str) -> RealFile {
+        RealFile { file, root: Arc::clone(&self.root), path: path.to_owned(), notice: self.notice.clone() }
+    }
+
+    /// Syncs a folder. Opening it, the first time, may wait; the sync itself is tried once.
     fn sync(&self, path: &str, folder: &Path) -> Result<(), DiskError> {
-        let folder = self.call("open", path, || fs::File::open(folder))?;
-        folder.sync_all().map_err(|error| self.refused("sync", path, &error))
+        // Every change of the map is complete before the lock is given back, panic or not.
+        let known = self.folders.lock().unwrap_or_else(PoisonError::into_inner).get(folder).cloned();
+        let open = match known {
+            Some(open) => open,
+            None => {
+                let open = Arc::new(self.call("open", path, || fs::File::open(folder))?);
+                let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+                folders.insert(folder.to_owned(), Arc::clone(&open));
+                open
+            }
+        };
+        open.sync_all().map_err(|error| self.refused("sync", path, &error))
     }
 }
 
@@ -139,15 +159,15 @@ impl RealDisk {
 fn waiting<T>(
     notice: &Option<Notice>,
     operation: &'static str,
-    path: &str,
+    path: impl Fn() -> String,
     call: impl FnMut() -> io::Result<T>,
 ) -> Result<T, DiskError> {
     let tell = |error: &io::Error| {
         if let Some(notice) = notice {
-            notice(&refused(operation, path.to_owned(), error));
+            notice(&refused(operation, path(), error));
         }
     };
-    wait_out_and_tell(call, tell).map_err(|error| refused(operation, path.to_owned(), &error))
+    wait_out_and_tell(call, tell).map_err(|error| refused(operation, path(), &error))
 }
 
 fn refused(operation: &'static str, path: String, error: &io::Error) -> DiskError {
@@ -170,14 +190,14 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &str) -> Result<RealFile, DiskError> {
-        let file = self.call("open", path, || fs::OpenOptions::new().read(true).write(true).open(self.at(path)))?;
-        Ok(RealFile { file, path: self.shown(path), notice: self.notice.clone() })
+        let opened = fs::OpenOptions::new().read(true).write(true).open(self.at(path));
+        Ok(self.file(opened.map_err(|error| self.refused("open", path, &error))?, path))
     }
 
     fn create(&self, path: &str) -> Result<RealFile, DiskError> {
         let created = private_options().read(true).write(true).create(true).truncate(true).open(self.at(path));
         let file = created.map_err(|error| self.refused("create", path, &error))?;
-        Ok(RealFile { file, path: self.shown(path), notice: self.notice.clone() })
+        Ok(self.file(file, path))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
@@ -191,14 +211,18 @@ impl Disk for RealDisk {
         }
     }
 
+    fn size_of(&self, path: &str) -> Result<u64, DiskError> {
+        self.call("measure", path, || fs::metadata(self.at(path)).map(|metadata| metadata.len()))
+    }
+
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        let names = self.call("list", dir, || {
+        let read = || {
             let entries = fs::read_dir(self.at(dir))?;
             entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
-        });
-        let names = match names {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            names => names?,
+        };
+        let names = match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            names => names.map_err(|error| self.refused("list", dir, &error))?,
         };
         // A name that isn't text isn't one of ours.
         let mut names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
@@ -245,7 +269,11 @@ impl Disk for RealDisk {
 
 impl RealFile {
     fn call<T>(&self, operation: &'static str, call: impl FnMut() -> io::Result<T>) -> Result<T, DiskError> {
-        waiting(&self.notice, operation, &self.path, call)
+        waiting(&self.notice, operation, || self.shown(), call)
+    }
+
+    fn shown(&self) -> String {
+        self.root.join(&self.path).display().to_string()
     }
 }
 
@@ -264,7 +292,11 @@ impl File for RealFile {
     }
 
     fn sync_data(&mut self) -> Result<(), DiskError> {
-        self.file.sync_data().map_err(|error| refused("sync", self.path.clone(), &error))
+        self.file.sync_data().map_err(|error| refused("sync", self.shown(), &error))
+    }
+
+    fn renamed(&mut self, path: &str) {
+        path.clone_into(&mut self.path);
     }
 
     fn size(&self) -> Result<u64, DiskError> {

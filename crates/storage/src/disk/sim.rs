@@ -604,6 +604,10 @@ impl Disk for SimDisk {
         state.change_names("remove", NameChange::Remove { path: path.to_owned() })
     }
 
+    fn size_of(&self, path: &str) -> Result<u64, DiskError> {
+        self.open(path)?.size()
+    }
+
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
         let state = self.state();
         let inside = state.names.keys().filter(|path| folder_of(path) == dir);
@@ -719,6 +723,10 @@ impl File for SimFile {
             }
         }
         Ok(())
+    }
+
+    fn renamed(&mut self, path: &str) {
+        path.clone_into(&mut self.path);
     }
 
     fn size(&self) -> Result<u64, DiskError> {
