@@ -10,6 +10,7 @@ use bowline_client::Client;
 use clap::Args;
 
 use crate::exit::Verdict;
+use crate::out::Out;
 use output::OutputArgs;
 
 mod compact;
@@ -70,8 +71,8 @@ impl Cluster {
 
 /// Something that a cluster is asked, once.
 pub(crate) trait Request {
-    /// Asks, and writes what came of it to `out`: data only.
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict>;
+    /// Asks, and writes what came of it to `out`: data only. Says [`Out::done`] as soon as something is changed.
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict>;
 }
 
 /// A request as a command of its own.
@@ -88,7 +89,7 @@ pub(crate) struct Once<R: Args> {
 impl<R: Args + Request> Once<R> {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let mut client = self.cluster.client()?;
-        let mut out = std::io::stdout().lock();
+        let mut out = Out::lock();
         let verdict = runtime()?.block_on(self.request.run(&mut client, self.output, &mut out))?;
         out.flush()?;
         Ok(verdict)

@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use bowline_lan::harness::Interrupts;
 use clap::Args;
 
-use crate::exit::Verdict;
+use crate::exit::{NotDone, Verdict};
+use crate::out::{self, Unprinted, remark, tell};
 use supervisor::Supervisor;
 use topology::{Topology, is_running};
 
@@ -61,14 +62,14 @@ impl UpCommand {
             bail!("a cluster runs in {} already (process {pid}); bowline down stops it", self.data_dir.display());
         }
         if topology.members.len() as u64 != self.nodes {
-            anstream::eprintln!(
+            remark!(
                 "{} holds a cluster of {}, which is started; another --data-dir makes another cluster",
                 self.data_dir.display(),
                 topology.members.len()
             );
         }
         for note in topology.check_ports()? {
-            anstream::eprintln!("{note}");
+            remark!("{note}");
         }
         let mut supervisor = Supervisor::start(&topology, self.detach)?;
         topology.pids = supervisor.pids();
@@ -82,10 +83,14 @@ impl UpCommand {
         topology.founded = true;
         topology.save()?;
         supervisor.founded();
-        self.tell(&topology, started.elapsed());
+        let told = out::after_it_was_done(self.tell(&topology, started.elapsed()));
         if self.detach {
             supervisor.let_go();
-            return Ok(Verdict::Passed);
+            return Ok(told.map(|()| Verdict::Passed)?);
+        }
+        if let Err(error) = told {
+            // Members in the foreground are of use without it.
+            remark!("{error}");
         }
         supervisor.listen_to_keys();
         while !stop.load(Ordering::Relaxed) {
@@ -95,13 +100,13 @@ impl UpCommand {
                 topology.save()?;
             }
         }
-        anstream::eprintln!("stopping");
+        remark!("stopping");
         let all = supervisor.stop(PATIENCE);
         topology.forget_processes()?;
         Ok(Verdict::of(all))
     }
 
-    fn tell(&self, topology: &Topology, took: Duration) {
+    fn tell(&self, topology: &Topology, took: Duration) -> Result<(), Unprinted> {
         let endpoints: Vec<String> = topology.members.iter().map(|member| member.client_address()).collect();
         let leader = probe::leader(topology);
         let leader = leader.map_or("not known yet".to_owned(), |id| format!("member {id}"));
@@ -112,18 +117,18 @@ impl UpCommand {
             format!("bowline down --data-dir {}", self.data_dir.display())
         };
         let stop = if self.detach { stop } else { format!("Ctrl-C, or: {stop}") };
-        anstream::println!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64());
-        anstream::println!("  endpoints  {}", endpoints.join(","));
-        anstream::println!("  leader     {leader}");
-        anstream::println!("  data       {}", self.data_dir.display());
-        anstream::println!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","));
-        anstream::println!("             bowline put hello world; bowline status; bowline shell");
-        anstream::println!("             etcdctl --endpoints={first} put hello world");
-        anstream::println!("             curl http://{first}/metrics");
+        tell!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64())?;
+        tell!("  endpoints  {}", endpoints.join(","))?;
+        tell!("  leader     {leader}")?;
+        tell!("  data       {}", self.data_dir.display())?;
+        tell!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","))?;
+        tell!("             bowline put hello world; bowline status; bowline shell")?;
+        tell!("             etcdctl --endpoints={first} put hello world")?;
+        tell!("             curl http://{first}/metrics")?;
         if !self.detach {
-            anstream::println!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again");
+            tell!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again")?;
         }
-        anstream::println!("  stop       {stop}\n");
+        tell!("  stop       {stop}\n")
     }
 }
 
@@ -133,7 +138,7 @@ impl DownCommand {
             .with_context(|| format!("there is no cluster in {}", self.data_dir.display()))?;
         let running = topology.running();
         if running.is_empty() {
-            anstream::println!("nothing runs in {}", self.data_dir.display());
+            tell!("nothing runs in {}", self.data_dir.display())?;
             return Ok(Verdict::Passed);
         }
         // One who looks after the members stops them himself.
@@ -144,12 +149,12 @@ impl DownCommand {
         let until = Instant::now() + PATIENCE;
         while running.iter().any(|pid| is_running(*pid)) {
             if Instant::now() >= until {
-                bail!("still running after {} s: {running:?}", PATIENCE.as_secs());
+                bail!(NotDone(format!("still running after {} s: {running:?}", PATIENCE.as_secs())));
             }
             std::thread::sleep(LOOK);
         }
         topology.forget_processes()?;
-        anstream::println!("stopped; the data is in {}", self.data_dir.display());
+        out::after_it_was_done(tell!("stopped; the data is in {}", self.data_dir.display()))?;
         Ok(Verdict::Passed)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 
-use anyhow::bail;
 use bowline_api::etcdserverpb::{DeleteRangeRequest, RangeRequest};
 use bowline_client::Client;
 use clap::Args;
@@ -10,7 +9,8 @@ use serde_json::json;
 
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
 use super::{RangeArgs, Request};
-use crate::exit::Verdict;
+use crate::exit::{NotDone, Verdict};
+use crate::out::{self, Out};
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Prints how many keys were deleted. A range is asked for on a terminal; --yes answers.
@@ -52,8 +52,7 @@ impl DelArgs {
         if count == 0 {
             return Ok(true);
         }
-        anstream::eprint!("delete {count} {}? [y/N] ", self.range.describe());
-        std::io::stderr().flush()?;
+        out::whisper(format_args!("delete {count} {}? [y/N] ", self.range.describe()));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -61,7 +60,7 @@ impl DelArgs {
 }
 
 impl Request for DelArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         if self.dry_run {
             let count = self.count(client).await?;
             match output.format() {
@@ -71,9 +70,10 @@ impl Request for DelArgs {
             return Ok(Verdict::Passed);
         }
         if !self.is_meant(client).await? {
-            bail!("nothing is deleted");
+            return Err(NotDone("nothing is deleted".to_owned()).into());
         }
         let response = client.delete_request(self.request()?).await?;
+        out.done();
         match output.format() {
             Format::Json => {
                 let revision = response.header.map_or(0, |header| header.revision);

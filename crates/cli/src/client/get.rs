@@ -11,6 +11,7 @@ use serde_json::json;
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
 use super::{RangeArgs, Request};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[value(rename_all = "lower")]
@@ -121,7 +122,7 @@ impl GetArgs {
 }
 
 impl Request for GetArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let found = client.range(self.request()?).await?;
         match output.format() {
             Format::Json => {

@@ -1,7 +1,5 @@
 //! `hashkv`: have all members the same state?
 
-use std::io::Write;
-
 use bowline_client::Client;
 use clap::Args;
 use serde_json::{Value, json};
@@ -9,6 +7,7 @@ use serde_json::{Value, json};
 use super::output::{Format, OutputArgs, write_json};
 use super::{Request, Table};
 use crate::exit::Verdict;
+use crate::out::{Out, remark};
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Members are asked one by one, so all must be named by --endpoints. Without --rev their states
@@ -22,7 +21,7 @@ pub(crate) struct HashKvArgs {
 }
 
 impl Request for HashKvArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let revision = match self.rev {
             0 => common_revision(client).await,
             revision => revision,
@@ -63,7 +62,7 @@ impl Request for HashKvArgs {
         } else {
             table.write(out)?;
             if !same {
-                anstream::eprintln!("members differ");
+                remark!("members differ");
             }
         }
         Ok(Verdict::of(same && hashes.len() == all.len()))

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::output::{Format, OutputArgs, keys, legible, write_json};
 use super::{Once, Request};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 const EXAMPLES: &str = "Examples:
   bowline lease grant 60                     a lease that lives a minute
@@ -68,8 +69,9 @@ pub(crate) struct GrantArgs {
 }
 
 impl Request for GrantArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let granted = client.lease_grant(self.ttl, 0).await?;
+        out.done();
         let (id, ttl) = (format_id(granted.id), granted.ttl);
         match output.format() {
             Format::Json => write_json(&json!({ "lease": id, "ttl": ttl }), out)?,
@@ -88,8 +90,9 @@ pub(crate) struct RevokeArgs {
 }
 
 impl Request for RevokeArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let revoked = client.lease_revoke(self.id).await?;
+        out.done();
         let (id, revision) = (format_id(self.id), revoked.header.map_or(0, |header| header.revision));
         match output.format() {
             Format::Json => write_json(&json!({ "revoked": id, "revision": revision }), out)?,
@@ -112,7 +115,7 @@ pub(crate) struct KeepAliveArgs {
 }
 
 impl Request for KeepAliveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let id = format_id(self.id);
         loop {
             let ttl = client.lease_keep_alive_once(self.id).await?;
@@ -142,7 +145,7 @@ pub(crate) struct TimeToLiveArgs {
 }
 
 impl Request for TimeToLiveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let told = client.lease_time_to_live(self.id, self.keys).await?;
         let (id, lives) = (format_id(self.id), told.ttl >= 0);
         if output.format() == Format::Json {
@@ -170,7 +173,7 @@ impl Request for TimeToLiveArgs {
 pub(crate) struct ListArgs {}
 
 impl Request for ListArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let ids: Vec<String> = client.lease_list().await?.into_iter().map(format_id).collect();
         if output.format() == Format::Json {
             write_json(&json!({ "leases": ids }), out)?;

@@ -14,6 +14,7 @@ use super::Request;
 use super::lease::parse_id;
 use super::output::{Format, OutputArgs, Shown, pair, write_json, write_plain};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 /// The most that is read from standard input, in bytes: more than a server takes.
 const MAX_INPUT: u64 = 64 << 20;
@@ -45,7 +46,7 @@ impl PutArgs {
 }
 
 impl Request for PutArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let value = match &self.value {
             Some(value) => Bytes::from(value.clone()),
             None => {
@@ -56,6 +57,7 @@ impl Request for PutArgs {
         };
         let started = Instant::now();
         let response = client.put_request(self.request(value)).await?;
+        out.done();
         let revision = response.header.map_or(0, |header| header.revision);
         match output.format() {
             Format::Json => {

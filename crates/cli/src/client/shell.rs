@@ -19,6 +19,7 @@ use super::txn::{self, Lines};
 use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, PutArgs, Request, StatusArgs, TxnArgs, words};
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs};
 use crate::exit::{self, Verdict};
+use crate::out::{self, Out, Unprinted, remark, tell};
 
 const PROMPT: &str = "bowline> ";
 
@@ -117,9 +118,11 @@ impl ShellCommand {
         let mut lines = Pipe;
         let mut well = true;
         while let Some(line) = lines.line("")? {
+            out::is_read()?;
             match session.borrow_mut().carry_out(&line, &mut lines) {
                 Ok(Ended::Line(verdict)) => well &= verdict == Verdict::Passed,
                 Ok(Ended::Shell) => break,
+                Err(error) if Unprinted::of(&error).is_some() => return Err(error),
                 Err(error) => {
                     well = false;
                     exit::complain(&error);
@@ -146,7 +149,7 @@ struct Person<'a>(&'a mut Editor<Helper, FileHistory>);
 impl Lines for Person<'_> {
     fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
         if !prompt.is_empty() {
-            anstream::eprintln!("{prompt}");
+            remark!("{prompt}");
         }
         match self.0.readline("... ") {
             Ok(line) => Ok(Some(line)),
@@ -166,7 +169,7 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
         // The first time there is none.
         let _ = editor.load_history(file);
     }
-    anstream::eprintln!("help tells the commands, Tab completes them and keys, Ctrl-D leaves");
+    remark!("help tells the commands, Tab completes them and keys, Ctrl-D leaves");
     loop {
         let line = match editor.readline(PROMPT) {
             Ok(line) => line,
@@ -183,10 +186,11 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
         match ended {
             Ok(Ended::Shell) => break,
             Ok(Ended::Line(_)) => {}
+            Err(error) if Unprinted::of(&error).is_some() => return Err(error),
             Err(error) => exit::complain(&error),
         }
         if let Some(Err(error)) = file.as_ref().map(|file| editor.save_history(file)) {
-            anstream::eprintln!("the line is not remembered: {error}");
+            remark!("the line is not remembered: {error}");
         }
     }
     Ok(())
@@ -216,7 +220,7 @@ impl Session {
         match Line::try_parse_from(words) {
             Ok(line) => Ok(Some(line.command)),
             Err(error) if !error.use_stderr() => {
-                anstream::println!("{}", error.render().ansi());
+                tell!("{}", error.render().ansi())?;
                 Ok(None)
             }
             Err(error) => anyhow::bail!("{}", in_one_line(&error)),
@@ -235,7 +239,7 @@ impl Session {
     }
 
     fn txn(&mut self, request: bowline_api::etcdserverpb::TxnRequest) -> anyhow::Result<Ended> {
-        let mut out = std::io::stdout().lock();
+        let mut out = Out::lock();
         let ended = self.runtime.block_on(txn::run(request, &mut self.client, self.output, &mut out))?;
         out.flush()?;
         Ok(Ended::Line(ended))
@@ -265,7 +269,7 @@ impl Session {
     }
 
     fn ask(&mut self, request: &impl Request) -> anyhow::Result<Ended> {
-        let mut out = std::io::stdout().lock();
+        let mut out = Out::lock();
         let verdict = self.runtime.block_on(request.run(&mut self.client, self.output, &mut out))?;
         // Values byte for byte have no end of line of their own; the prompt comes on the next one.
         if self.output.format() == Format::Raw && std::io::stdin().is_terminal() {
@@ -273,7 +277,7 @@ impl Session {
         }
         out.flush()?;
         if verdict == Verdict::Failed && std::io::stdin().is_terminal() {
-            anstream::eprintln!("nothing found, or not well: the exit code of the command would be 1");
+            remark!("nothing found, or not well: the exit code of the command would be 1");
         }
         Ok(Ended::Line(verdict))
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::output::{Format, OutputArgs, Shown, pair, pairs, write_json, write_plain};
 use super::{Request, txn_text};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 /// The longest line of a transaction, in bytes: more than a server takes.
 const MAX_LINE: u64 = 16 << 20;
@@ -104,7 +105,7 @@ fn block(lines: &mut dyn Lines, title: &str) -> anyhow::Result<Vec<String>> {
 }
 
 impl Request for TxnArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let prompts = self.interactive || std::io::stdin().is_terminal();
         let request = self.request(&mut Stdin { prompts })?;
         run(request, client, output, out).await
@@ -116,9 +117,12 @@ pub(super) async fn run(
     request: pb::TxnRequest,
     client: &mut Client,
     output: OutputArgs,
-    out: &mut dyn Write,
+    out: &mut Out,
 ) -> anyhow::Result<Verdict> {
     let answer = client.txn(request).await?;
+    if answer.responses.iter().filter_map(|response| response.response.as_ref()).any(changes) {
+        out.done();
+    }
     let responses = answer.responses.iter().filter_map(|response| response.response.as_ref());
     match output.format() {
         Format::Json => {
@@ -157,6 +161,15 @@ fn write_response(response: &Response, out: &mut dyn Write) -> std::io::Result<(
             write_plain(&del.prev_kvs, Shown::Both, out)
         }
         Response::ResponseTxn(txn) => writeln!(out, "{}", if txn.succeeded { "SUCCESS" } else { "FAILURE" }),
+    }
+}
+
+/// Whether the operation that was answered like this has changed something.
+fn changes(response: &Response) -> bool {
+    match response {
+        Response::ResponsePut(_) => true,
+        Response::ResponseDeleteRange(del) => del.deleted > 0,
+        Response::ResponseRange(_) | Response::ResponseTxn(_) => false,
     }
 }
 
