@@ -3,9 +3,11 @@
 //! What each of them asks is told in words of its own ([`PutArgs`], [`RangeArgs`], ...), so that the command line, a
 //! line of the shell and a line of a transaction are the same words.
 
+use std::env::VarError;
 use std::io::Write;
 use std::time::Duration;
 
+use anyhow::bail;
 use bowline_client::Client;
 use clap::Args;
 
@@ -19,6 +21,8 @@ mod del;
 mod get;
 mod hashkv;
 mod lease;
+mod lines;
+mod notation;
 mod output;
 mod put;
 mod range;
@@ -34,6 +38,7 @@ pub(crate) use del::DelArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
+pub(crate) use notation::Notation;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
 pub(crate) use shell::ShellCommand;
@@ -60,10 +65,18 @@ impl Cluster {
     fn client(&self) -> anyhow::Result<Client> {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
-            let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-            let variable = told("BOWLINE_ENDPOINTS").or_else(|| told("ETCDCTL_ENDPOINTS"));
-            let variable = variable.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-            endpoints = variable.split(',').map(str::to_owned).collect();
+            let told = |name| match std::env::var(name) {
+                // Another cluster must not be asked because nobody can read where this one is.
+                Err(VarError::NotUnicode(value)) => {
+                    bail!("{name} is {value:?}; allowed: host:port, with commas between")
+                }
+                value => Ok(value.ok().filter(|value| !value.is_empty())),
+            };
+            let variable = match told("BOWLINE_ENDPOINTS")? {
+                None => told("ETCDCTL_ENDPOINTS")?,
+                told => told,
+            };
+            endpoints = variable.as_deref().unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::to_owned).collect();
         }
         Ok(Client::new(&endpoints, Duration::from_secs(self.timeout))?)
     }

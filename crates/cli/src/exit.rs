@@ -162,3 +162,66 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use anyhow::Context;
+    use bowline_storage::{DiskError, DiskErrorKind};
+
+    use super::*;
+
+    fn is_bad(error: impl Into<anyhow::Error>) -> bool {
+        is_bad_input(&error.into().context("can't do this").context("or that"))
+    }
+
+    #[test]
+    fn what_the_system_can_not_do_now_is_no_bad_input() {
+        // Of what these say, another input helps only where there is something else under that name.
+        let (input, state) = (
+            ["ENOENT 2", "EEXIST 17", "ENOTDIR 20", "EISDIR 21", "EINVAL 22"],
+            [
+                "EPERM 1",
+                "EINTR 4",
+                "EIO 5",
+                "ENOMEM 12",
+                "EACCES 13",
+                "ENFILE 23",
+                "EMFILE 24",
+                "ENOSPC 28",
+                "EROFS 30",
+                "EPIPE 32",
+                "EADDRINUSE 98",
+                "EDQUOT 122",
+            ],
+        );
+        let error = |told: &str| {
+            let (_, number) = told.split_once(' ').expect("a name and a number");
+            Error::from_raw_os_error(number.parse().expect("a number"))
+        };
+        assert!(input.into_iter().all(|told| is_bad(error(told))));
+        assert!(state.into_iter().all(|told| !is_bad(error(told))));
+
+        let listen = |told| StartError::Listen { address: "127.0.0.1:1".to_owned(), why: error(told) };
+        assert!(!is_bad(listen("EADDRINUSE 98")) && !is_bad(listen("EACCES 13")));
+        let refused = |told| FolderError::Refused { folder: "data".to_owned(), why: error(told) };
+        assert!(!is_bad(refused("EROFS 30")) && !is_bad(refused("EACCES 13")));
+        let (operation, path, reason) = ("create", "data".to_owned(), "read-only".to_owned());
+        let disk = DiskError { operation, path, kind: DiskErrorKind::Io, reason };
+        assert!(!is_bad(FolderError::Open(OpenError::Disk(disk))));
+        assert!(!is_bad(FolderError::Open(OpenError::InUse { place: "data".to_owned() })));
+        assert!(is_bad(FolderError::Open(OpenError::Unclaimed { place: "data".to_owned() })));
+
+        let start = |told| HarnessError::CannotStart { program: "./kvstore".to_owned(), source: error(told) };
+        assert!(is_bad(start("ENOENT 2")) && is_bad(start("EACCES 13")) && !is_bad(start("EMFILE 24")));
+    }
+
+    #[test]
+    fn an_error_without_a_type_is_bad_input_unless_it_says_otherwise() {
+        assert!(is_bad(anyhow::anyhow!("KEY is empty")));
+        assert!(!is_bad(NotDone("nothing is deleted".to_owned())));
+        let not_run = Err::<(), _>(Error::from_raw_os_error(28)).context(NotRun).expect_err("it failed");
+        assert!(is_bad_input(&not_run), "failed would be a verdict");
+    }
+}

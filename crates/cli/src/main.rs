@@ -39,8 +39,8 @@ const EXAMPLES: &str = "Examples:
   bowline sim run crash-4 --seed 7    the same in virtual time, in milliseconds
   bowline sim lan --seeds 1000        random mixtures of everything that can go wrong
 
-Exit codes: 0 passed, done or found; 1 failed, not found, not known, or done but not printed; 2 bad input;
-141 nobody reads the output any more, as if SIGPIPE had ended it.";
+Exit codes: 0 passed, done or found; 1 failed, not found, not known, or done but not printed;
+2 bad input; 141 nobody reads the output any more, as if SIGPIPE had ended it.";
 
 #[derive(Subcommand)]
 enum Command {

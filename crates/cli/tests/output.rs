@@ -65,7 +65,7 @@ fn reports(folder: &Path) -> Vec<Vec<&'static str>> {
         "sim explore --seeds 1 --json",
         "sim replay 3",
         "sim replay 3 --quiet",
-        "sim speed --seconds 1",
+        "sim speed --seconds 1 --jobs 1",
         "sim exhaust --states 500",
         "sim exhaust --states 500 --json",
         "check history.jsonl",

@@ -8,8 +8,8 @@ use bowline_kv::store::MAX_LEASE_TTL;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{Format, OutputArgs, keys, legible, write_json};
-use super::{Once, Request};
+use super::output::{Format, OutputArgs, keys, write_json};
+use super::{Notation, Once, Request, words};
 use crate::exit::Verdict;
 use crate::out::Out;
 
@@ -61,7 +61,7 @@ pub(crate) fn format_id(id: i64) -> String {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
 pub(crate) struct GrantArgs {
     /// How long it lives if nobody keeps it alive, in seconds. A server may give it more: an election must fit.
     #[arg(value_parser = clap::value_parser!(i64).range(1..=MAX_LEASE_TTL))]
@@ -83,7 +83,8 @@ impl Request for GrantArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done (there is none, say), or not known, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done, 1 not done (there is none, say), not known, or done but not printed,
+2 bad input.")]
 pub(crate) struct RevokeArgs {
     #[arg(value_parser = parse_id)]
     id: i64,
@@ -142,6 +143,8 @@ pub(crate) struct TimeToLiveArgs {
     /// Name the keys that are attached to it.
     #[arg(long)]
     keys: bool,
+    #[command(flatten)]
+    notation: Notation,
 }
 
 impl Request for TimeToLiveArgs {
@@ -151,7 +154,7 @@ impl Request for TimeToLiveArgs {
         if output.format() == Format::Json {
             let mut answer = json!({ "lease": id, "ttl": told.ttl, "granted_ttl": told.granted_ttl });
             if self.keys {
-                answer["keys"] = keys(&told.keys);
+                answer["keys"] = keys(&told.keys, self.notation);
             }
             write_json(&answer, out)?;
         } else if !lives {
@@ -159,7 +162,8 @@ impl Request for TimeToLiveArgs {
         } else {
             write!(out, "lease {id} granted with TTL({}s), remaining({}s)", told.granted_ttl, told.ttl)?;
             if self.keys {
-                let keys: Vec<String> = told.keys.iter().map(|key| legible(key)).collect();
+                let key = |key: &bytes::Bytes| self.notation.write(key).unwrap_or_else(|| words::as_word(key));
+                let keys: Vec<String> = told.keys.iter().map(key).collect();
                 write!(out, ", attached keys([{}])", keys.join(" "))?;
             }
             writeln!(out)?;
