@@ -1,11 +1,12 @@
 //! `bowline up` and `bowline down`: a cluster on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bowline_lan::harness::Interrupts;
+use bowline_server::paste::quote;
 use clap::Args;
 
 use crate::exit::{NotDone, Verdict};
@@ -16,6 +17,9 @@ use topology::{Topology, is_running};
 mod probe;
 mod supervisor;
 mod topology;
+
+/// Where a cluster's data is if nobody says where.
+const DATA_DIR: &str = "bowline-data";
 
 /// How long members may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +42,7 @@ pub(crate) struct UpCommand {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
     /// Where their data is; made if it isn't there.
-    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
     /// Leave them running in the background, their logs in the data folder.
     #[arg(long)]
@@ -48,7 +52,7 @@ pub(crate) struct UpCommand {
 #[derive(Args)]
 pub(crate) struct DownCommand {
     /// Where their data is.
-    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
 }
 
@@ -59,7 +63,8 @@ impl UpCommand {
         let stop = interrupts.flag();
         let mut topology = Topology::load_or_found(&self.data_dir, self.nodes)?;
         if let Some(pid) = topology.running().first() {
-            bail!("a cluster runs in {} already (process {pid}); bowline down stops it", self.data_dir.display());
+            let (folder, down) = (self.data_dir.display(), down(&self.data_dir));
+            bail!("a cluster runs in {folder} already (process {pid}); to stop it: {down}");
         }
         if topology.members.len() as u64 != self.nodes {
             remark!(
@@ -111,12 +116,7 @@ impl UpCommand {
         let leader = probe::leader(topology);
         let leader = leader.map_or("not known yet".to_owned(), |id| format!("member {id}"));
         let first = &endpoints[0];
-        let stop = if self.data_dir.as_os_str() == "bowline-data" {
-            "bowline down".to_owned()
-        } else {
-            format!("bowline down --data-dir {}", self.data_dir.display())
-        };
-        let stop = if self.detach { stop } else { format!("Ctrl-C, or: {stop}") };
+        let stop = if self.detach { "" } else { "Ctrl-C, or: " };
         tell!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64())?;
         tell!("  endpoints  {}", endpoints.join(","))?;
         tell!("  leader     {leader}")?;
@@ -128,7 +128,15 @@ impl UpCommand {
         if !self.detach {
             tell!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again")?;
         }
-        tell!("  stop       {stop}\n")
+        tell!("  stop       {stop}{}\n", down(&self.data_dir))
+    }
+}
+
+/// The command that stops the cluster of a folder.
+fn down(data_dir: &Path) -> String {
+    match data_dir.as_os_str() {
+        folder if folder == DATA_DIR => "bowline down".to_owned(),
+        folder => format!("bowline down --data-dir={}", quote(folder)),
     }
 }
 

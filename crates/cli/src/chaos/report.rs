@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bowline_server::paste::quote;
 use serde_json::json;
 
 use super::plan::{KINDS, MOVE};
@@ -69,7 +70,7 @@ impl Report {
             tell!("  BROKEN      {failure}")?;
         }
         if let Some(kept) = &self.kept {
-            tell!("  kept        {} (history.jsonl, logs, data)", kept.display())?;
+            tell!("  kept        {} (history.jsonl, logs, data)", quote(kept.as_os_str()))?;
             let (seed, nodes) = (self.seed, self.nodes);
             tell!("  again       bowline chaos --nodes {nodes} --seed {seed}: the same faults, in real time")?;
         }
