@@ -13,7 +13,7 @@ use bowline_lan::harness::Interrupts;
 use bowline_sim::keys::{self, Operation};
 use clap::Args;
 
-use crate::exit::Verdict;
+use crate::exit::{NotRun, Verdict};
 use crate::live::Live;
 use members::Members;
 use nemesis::Nemesis;
@@ -52,7 +52,7 @@ kill -9 of one or all, SIGSTOP, bits flipped in a log (of a minority), cuts of a
 a full disk (where a small one may be mounted), leadership moved. At the end: all histories linearizable, revisions
 in real time's order, nothing acknowledged lost, all members equal. After a failure folder and history are kept.
 
-Exit codes: 0 passed, 1 a promise was broken, 2 bad input, or it could not be run.")]
+Exit codes: 0 passed, 1 a promise was broken, or the report could not be printed, 2 bad input, or it could not be run.")]
 pub(crate) struct ChaosCommand {
     /// How long faults strike.
     #[arg(long, default_value_t = 2.0, value_name = "MINUTES")]
@@ -79,19 +79,23 @@ impl ChaosCommand {
         if !(self.minutes > 0.0 && self.minutes <= 1_440.0) {
             anyhow::bail!("--minutes is {}; allowed: more than 0, at most 1440", self.minutes);
         }
-        let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let interrupts = Interrupts::watch().context("can't watch for Ctrl-C").context(NotRun)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.context("can't start threads").context(NotRun)?;
         let seed = self.seed.unwrap_or_else(random_seed);
         let folder = std::env::temp_dir().join(format!("bowline-chaos-{seed}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display())).context(NotRun)?;
         let live = Live::new((self.minutes * 600.0) as u64, self.json);
         live.title(&format!("chaos, seed {seed}"));
         let ran = runtime.block_on(self.chaos(seed, &folder, &live, &interrupts.flag()));
         live.end();
         // What was mounted in it is gone by now.
-        let (mut report, history) = ran.with_context(|| format!("seed {seed}, folder {}", folder.display()))?;
-        self.keep(&mut report, &history, &folder)?;
-        report.tell(self.json);
+        let ran = ran.with_context(|| format!("seed {seed}, folder {}", folder.display()));
+        let (mut report, history) = ran.context(NotRun)?;
+        let kept = self.keep(&mut report, &history, &folder);
+        // The verdict first: what can't be kept must not hide it.
+        report.tell(self.json)?;
+        kept?;
         Ok(Verdict::of(report.failures.is_empty()))
     }
 

@@ -3,13 +3,16 @@
 //! What each of them asks is told in words of its own ([`PutArgs`], [`RangeArgs`], ...), so that the command line, a
 //! line of the shell and a line of a transaction are the same words.
 
+use std::env::VarError;
 use std::io::Write;
 use std::time::Duration;
 
+use anyhow::bail;
 use bowline_client::Client;
 use clap::Args;
 
 use crate::exit::Verdict;
+use crate::out::Out;
 use output::OutputArgs;
 
 mod compact;
@@ -18,6 +21,8 @@ mod del;
 mod get;
 mod hashkv;
 mod lease;
+mod lines;
+mod notation;
 mod output;
 mod put;
 mod range;
@@ -33,6 +38,7 @@ pub(crate) use del::DelArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
+pub(crate) use notation::Notation;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
 pub(crate) use shell::ShellCommand;
@@ -59,10 +65,18 @@ impl Cluster {
     fn client(&self) -> anyhow::Result<Client> {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
-            let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-            let variable = told("BOWLINE_ENDPOINTS").or_else(|| told("ETCDCTL_ENDPOINTS"));
-            let variable = variable.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-            endpoints = variable.split(',').map(str::to_owned).collect();
+            let told = |name| match std::env::var(name) {
+                // Another cluster must not be asked because nobody can read where this one is.
+                Err(VarError::NotUnicode(value)) => {
+                    bail!("{name} is {value:?}; allowed: host:port, with commas between")
+                }
+                value => Ok(value.ok().filter(|value| !value.is_empty())),
+            };
+            let variable = match told("BOWLINE_ENDPOINTS")? {
+                None => told("ETCDCTL_ENDPOINTS")?,
+                told => told,
+            };
+            endpoints = variable.as_deref().unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::to_owned).collect();
         }
         Ok(Client::new(&endpoints, Duration::from_secs(self.timeout))?)
     }
@@ -70,8 +84,8 @@ impl Cluster {
 
 /// Something that a cluster is asked, once.
 pub(crate) trait Request {
-    /// Asks, and writes what came of it to `out`: data only.
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict>;
+    /// Asks, and writes what came of it to `out`: data only. Says [`Out::done`] as soon as something is changed.
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict>;
 }
 
 /// A request as a command of its own.
@@ -88,7 +102,7 @@ pub(crate) struct Once<R: Args> {
 impl<R: Args + Request> Once<R> {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let mut client = self.cluster.client()?;
-        let mut out = std::io::stdout().lock();
+        let mut out = Out::lock();
         let verdict = runtime()?.block_on(self.request.run(&mut client, self.output, &mut out))?;
         out.flush()?;
         Ok(verdict)

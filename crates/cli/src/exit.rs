@@ -1,19 +1,33 @@
 //! What the exit code means: 0 passed, 1 failed, 2 bad input.
+//!
+//! The type of an error decides, not its words: [`is_bad_input`] says of each cause what it is.
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use bowline_client::ClientError;
+use bowline_lan::harness::HarnessError;
+use bowline_lan::replica_program::ReplicaError;
+use bowline_lan::virtual_run::VirtualError;
+use bowline_server::StartError;
+use bowline_server::folder::FolderError;
+use bowline_storage::OpenError;
 
 use crate::complaint;
+use crate::out::{Unprinted, remark};
 
-/// How a command ended, if it could be carried out at all; what could not is bad input, unless a cluster is to
-/// blame.
+/// The exit code where nobody reads the output any more: what a shell says of a program that SIGPIPE has ended.
+const NOBODY_READS: u8 = 128 + 13;
+
+/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// What was run passed, or what was asked is done.
     Passed,
-    /// What was run did not pass.
+    /// What was run did not pass, or what was asked is not done.
     Failed,
+    /// Some of the input was bad, and was complained of.
+    BadInput,
 }
 
 impl Verdict {
@@ -23,11 +37,24 @@ impl Verdict {
     }
 }
 
+/// Something was not done, though nothing is wrong with the input.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotDone(pub(crate) String);
+
+/// Something could not be run at all, so that there is no verdict on it. Counts as bad input: failed would be the
+/// verdict.
+#[derive(Debug, thiserror::Error)]
+#[error("it could not be run")]
+pub(crate) struct NotRun;
+
 /// The exit code for a command's outcome. An error is told on standard error, the first line first.
 pub(crate) fn code_of(outcome: anyhow::Result<Verdict>) -> ExitCode {
     match outcome {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
+        Ok(Verdict::BadInput) => ExitCode::from(2),
+        Err(error) if Unprinted::of(&error).is_some_and(Unprinted::ends_silently) => ExitCode::from(NOBODY_READS),
         Err(error) => {
             complain(&error);
             ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
@@ -37,21 +64,85 @@ pub(crate) fn code_of(outcome: anyhow::Result<Verdict>) -> ExitCode {
 
 /// Tells an error on standard error, and what to do about it.
 pub(crate) fn complain(error: &anyhow::Error) {
-    anstream::eprintln!("error: {}", complaint::tell(error));
+    remark!("error: {}", complaint::tell(error));
     if let Some(advice) = advice(error) {
-        anstream::eprintln!("  {advice}");
+        remark!("  {advice}");
     }
 }
 
-/// Whether other input would have helped. A cluster that can't be reached, or says no, is none.
-fn is_bad_input(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. } | ClientError::Unknown { .. }) => false,
-        Some(ClientError::Refused { status, .. }) => status.code() == tonic::Code::InvalidArgument,
-        Some(ClientError::Endpoint(_) | ClientError::NoEndpoint) | None => true,
+/// Whether other input is needed: the same again would end the same. A cluster that can't be reached, or says no, a
+/// port that is taken and a disk that is full are none.
+pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
+    if error.is::<NotRun>() {
+        return true;
+    }
+    if Unprinted::of(error).is_some() {
+        return false;
+    }
+    error.chain().find_map(judge).unwrap_or(true)
+}
+
+/// What a single cause says about that, if it says anything.
+fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
+    if let Some(error) = cause.downcast_ref() {
+        return Some(client_is_to_blame(error));
+    }
+    if let Some(error) = cause.downcast_ref::<FolderError>() {
+        return Some(is_another_folder_needed(error));
+    }
+    match cause.downcast_ref() {
+        Some(StartError::Listen { .. } | StartError::Threads(_)) => return Some(false),
+        Some(StartError::Replica(_)) => return Some(true),
+        None => {}
+    }
+    match cause.downcast_ref() {
+        // Of a program that is no replica, the system says that permission is denied.
+        Some(HarnessError::CannotStart { source, .. }) => {
+            return Some(source.kind() == ErrorKind::PermissionDenied || is_about_input(source));
+        }
+        Some(HarnessError::Interrupted) => return Some(false),
+        _ => {}
+    }
+    let failed = cause.is::<NotDone>()
+        || matches!(cause.downcast_ref(), Some(ReplicaError::Stopped(_)))
+        || matches!(cause.downcast_ref(), Some(VirtualError::TooManySteps));
+    if failed { Some(false) } else { cause.downcast_ref().map(is_about_input) }
+}
+
+fn client_is_to_blame(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } | ClientError::Unknown { .. } => false,
+        ClientError::Refused { status, .. } => status.code() == tonic::Code::InvalidArgument,
+        ClientError::Endpoint(_) | ClientError::NoEndpoint => true,
     }
 }
 
+/// Whether a data folder is another member's, or will never be of use again: then a start like this one can't succeed.
+fn is_another_folder_needed(error: &FolderError) -> bool {
+    match error {
+        FolderError::Open(OpenError::InUse { .. } | OpenError::State { .. } | OpenError::Disk(_)) => false,
+        FolderError::Open(_) | FolderError::Suspect { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether the system refuses what it was asked for, rather than being unable to do it now.
+fn is_about_input(error: &io::Error) -> bool {
+    use ErrorKind::{
+        AlreadyExists, InvalidData, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof,
+    };
+    matches!(
+        error.kind(),
+        AlreadyExists
+            | InvalidData
+            | InvalidFilename
+            | InvalidInput
+            | IsADirectory
+            | NotADirectory
+            | NotFound
+            | UnexpectedEof
+    )
+}
 /// What to do next, where that is known.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {
@@ -69,5 +160,68 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             Some("bowline status shows how the members are; --timeout waits longer")
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use anyhow::Context;
+    use bowline_storage::{DiskError, DiskErrorKind};
+
+    use super::*;
+
+    fn is_bad(error: impl Into<anyhow::Error>) -> bool {
+        is_bad_input(&error.into().context("can't do this").context("or that"))
+    }
+
+    #[test]
+    fn what_the_system_can_not_do_now_is_no_bad_input() {
+        // Of what these say, another input helps only where there is something else under that name.
+        let (input, state) = (
+            ["ENOENT 2", "EEXIST 17", "ENOTDIR 20", "EISDIR 21", "EINVAL 22"],
+            [
+                "EPERM 1",
+                "EINTR 4",
+                "EIO 5",
+                "ENOMEM 12",
+                "EACCES 13",
+                "ENFILE 23",
+                "EMFILE 24",
+                "ENOSPC 28",
+                "EROFS 30",
+                "EPIPE 32",
+                "EADDRINUSE 98",
+                "EDQUOT 122",
+            ],
+        );
+        let error = |told: &str| {
+            let (_, number) = told.split_once(' ').expect("a name and a number");
+            Error::from_raw_os_error(number.parse().expect("a number"))
+        };
+        assert!(input.into_iter().all(|told| is_bad(error(told))));
+        assert!(state.into_iter().all(|told| !is_bad(error(told))));
+
+        let listen = |told| StartError::Listen { address: "127.0.0.1:1".to_owned(), why: error(told) };
+        assert!(!is_bad(listen("EADDRINUSE 98")) && !is_bad(listen("EACCES 13")));
+        let refused = |told| FolderError::Refused { folder: "data".to_owned(), why: error(told) };
+        assert!(!is_bad(refused("EROFS 30")) && !is_bad(refused("EACCES 13")));
+        let (operation, path, reason) = ("create", "data".to_owned(), "read-only".to_owned());
+        let disk = DiskError { operation, path, kind: DiskErrorKind::Io, reason };
+        assert!(!is_bad(FolderError::Open(OpenError::Disk(disk))));
+        assert!(!is_bad(FolderError::Open(OpenError::InUse { place: "data".to_owned() })));
+        assert!(is_bad(FolderError::Open(OpenError::Unclaimed { place: "data".to_owned() })));
+
+        let start = |told| HarnessError::CannotStart { program: "./kvstore".to_owned(), source: error(told) };
+        assert!(is_bad(start("ENOENT 2")) && is_bad(start("EACCES 13")) && !is_bad(start("EMFILE 24")));
+    }
+
+    #[test]
+    fn an_error_without_a_type_is_bad_input_unless_it_says_otherwise() {
+        assert!(is_bad(anyhow::anyhow!("KEY is empty")));
+        assert!(!is_bad(NotDone("nothing is deleted".to_owned())));
+        let not_run = Err::<(), _>(Error::from_raw_os_error(28)).context(NotRun).expect_err("it failed");
+        assert!(is_bad_input(&not_run), "failed would be a verdict");
     }
 }

@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::exit::Verdict;
+use crate::out::{remark, tell};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -66,11 +67,11 @@ impl CheckCommand {
             }
         };
         if self.json {
-            anstream::println!("{}", json!({ "operations": operations, "verdict": word, "explanation": explanation }));
+            tell!("{}", json!({ "operations": operations, "verdict": word, "explanation": explanation }))?;
         } else {
-            anstream::println!("{word}: {operations} operations");
+            tell!("{word}: {operations} operations")?;
             if let Some(explanation) = explanation {
-                anstream::println!("{explanation}");
+                tell!("{explanation}")?;
             }
         }
         Ok(Verdict::of(word == "linearizable"))
@@ -79,7 +80,7 @@ impl CheckCommand {
     fn read(&self) -> anyhow::Result<History> {
         if self.history.as_os_str() == "-" {
             if stdin().is_terminal() {
-                anstream::eprintln!("reading a history from the terminal; end it with Ctrl-D");
+                remark!("reading a history from the terminal; end it with Ctrl-D");
             }
             return read(stdin().lock());
         }

@@ -17,6 +17,7 @@ use bowline_sim::linearizability::write_history;
 use clap::{Args, Subcommand};
 
 use crate::exit::Verdict;
+use crate::out::{self, remark, tell};
 use run::RunCommand;
 
 mod run;
@@ -103,7 +104,7 @@ impl ReplicaCommand {
         let (socket, profile, seed) = (self.socket, self.profile, self.seed);
         let summary = run_replica(&ReplicaOptions { arguments, socket, profile, seed })?;
         if self.verbose {
-            anstream::eprintln!("{summary:?}");
+            remark!("{summary:?}");
         }
         Ok(Verdict::Passed)
     }
@@ -118,15 +119,15 @@ fn list_scenarios(name: Option<&str>) -> anyhow::Result<Verdict> {
                 let gets = (mix * 100.0).round();
                 let drops = drops * 100.0;
                 let events = events.len();
-                anstream::println!(
+                tell!(
                     "{name:<14} {replicas} replicas, {requests} requests, {gets} % gets, {drops:.0} % lost, {events} events"
-                );
+                )?;
             }
         }
         return Ok(Verdict::Passed);
     };
     match builtin.iter().find(|(known, _)| *known == name) {
-        Some((_, json)) => anstream::print!("{json}"),
+        Some((_, json)) => out::print(json)?,
         None => {
             let names: Vec<&str> = builtin.iter().map(|(name, _)| *name).collect();
             bail!("no scenario {name:?} is built in; built in: {}", names.join(", "));

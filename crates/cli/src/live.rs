@@ -42,15 +42,13 @@ impl Live {
         if self.quiet {
             return;
         }
-        self.bar.suspend(|| anstream::eprintln!("{line}"));
+        self.bar.suspend(|| crate::out::remark!("{line}"));
     }
 
     /// A line of the result, above the one that moves; on standard output.
     #[cfg(feature = "museum")]
-    pub(crate) fn print(&self, line: &str) {
-        if !self.quiet {
-            self.bar.suspend(|| anstream::println!("{line}"));
-        }
+    pub(crate) fn print(&self, line: &str) -> Result<(), crate::out::Unprinted> {
+        if self.quiet { Ok(()) } else { self.bar.suspend(|| crate::out::tell!("{line}")) }
     }
 
     pub(crate) fn end(&self) {

@@ -9,6 +9,7 @@ mod exit;
 mod history;
 mod lan;
 mod live;
+mod out;
 mod scenarios;
 mod serve;
 mod sim;
@@ -38,7 +39,8 @@ const EXAMPLES: &str = "Examples:
   bowline sim run crash-4 --seed 7    the same in virtual time, in milliseconds
   bowline sim lan --seeds 1000        random mixtures of everything that can go wrong
 
-Exit codes: 0 passed, done or found; 1 failed, not found, or not known; 2 bad input.";
+Exit codes: 0 passed, done or found; 1 failed, not found, not known, or done but not printed;
+2 bad input; 141 nobody reads the output any more, as if SIGPIPE had ended it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -82,7 +84,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help and version are results like others.
+        Err(error) => {
+            let printed = out::print(error.render().ansi());
+            return exit::code_of(printed.map(|()| exit::Verdict::Passed).map_err(Into::into));
+        }
+    };
+    let outcome = match cli.command {
         Command::Up(command) => command.run(),
         Command::Down(command) => command.run(),
         Command::Serve(command) => command.run(),

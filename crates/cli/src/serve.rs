@@ -14,7 +14,7 @@ use bowline_server::replica::StopReason;
 use bowline_server::{Listeners, Server, folder};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::exit::Verdict;
+use crate::exit::{NotDone, Verdict};
 
 /// How often to look whether to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -112,7 +112,7 @@ impl ServeCommand {
                 journal.info(format_args!("stopped; everything acknowledged is on the disk"));
                 Ok(Verdict::Passed)
             }
-            StopReason::Failed(why) => bail!("stopped: {why}"),
+            StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),
         }
     }
 

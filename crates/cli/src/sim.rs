@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::exit::Verdict;
 use crate::lan::{parse_profile, write_history_file};
 use crate::live::{Live, at};
+use crate::out::{self, remark, tell};
 use crate::scenarios;
 
 mod exhaust;
@@ -126,7 +127,7 @@ impl RunCommand {
         let started = Instant::now();
         let outcome = run(scenario, options, &mut |time, note| {
             if self.verbose {
-                anstream::eprintln!("{}  {note}", at(time));
+                remark!("{}  {note}", at(time));
             }
         })?;
         let took = started.elapsed();
@@ -154,11 +155,11 @@ fn tell(outcome: VirtualOutcome, took: Duration, as_json: bool, html: Option<&Pa
         value["trace_hash"] = json!(format!("{trace_hash:016x}"));
         value["took"] = json!(took.as_secs_f64());
         value["times_real_time"] = json!(speed);
-        anstream::println!("{value}");
+        tell!("{value}")?;
     } else {
-        anstream::print!("{}", report.text(true));
-        anstream::println!("trace hash {trace_hash:016x}");
-        anstream::eprintln!("{virtual_time:.0?} in {took:.1?}: {speed:.0} times real time");
+        out::print(report.text(true))?;
+        tell!("trace hash {trace_hash:016x}")?;
+        remark!("{virtual_time:.0?} in {took:.1?}: {speed:.0} times real time");
     }
     Ok(passed)
 }
@@ -174,19 +175,19 @@ impl MixturesCommand {
     fn run_one(&self, seed: u64) -> anyhow::Result<Verdict> {
         let Mixture { scenario, options } = mixture(seed);
         if self.verbose {
-            anstream::eprintln!("{scenario:#?}\n{options:#?}");
+            remark!("{scenario:#?}\n{options:#?}");
         }
         let started = Instant::now();
         let outcome = run(scenario, options, &mut |time, note| {
             if self.verbose {
-                anstream::eprintln!("{}  {note}", at(time));
+                remark!("{}  {note}", at(time));
             }
         })?;
         let took = started.elapsed();
         let failure = failure_of(&outcome.record);
         tell(outcome, took, self.json, self.html.as_ref())?;
         if let Some(why) = &failure {
-            anstream::eprintln!("mixture {seed} failed: {why}");
+            remark!("mixture {seed} failed: {why}");
         }
         Ok(Verdict::of(failure.is_none()))
     }
@@ -237,20 +238,20 @@ impl MixturesCommand {
         let hours = virtual_nanos.into_inner() as f64 / 3.6e12;
         if self.json {
             let list: Vec<_> = failures.iter().map(|f| json!({ "seed": f.seed, "why": f.why })).collect();
-            anstream::println!(
+            tell!(
                 "{}",
                 json!({
                     "seeds": self.seeds, "failed": list, "took": took.as_secs_f64(), "virtual_hours": hours,
                 })
-            );
+            )?;
         } else {
-            anstream::println!(
+            tell!(
                 "{} of {} mixtures passed: {hours:.1} virtual hours in {took:.1?}",
                 self.seeds - failures.len() as u64,
                 self.seeds,
-            );
+            )?;
             for Failure { seed, why } in failures.iter().take(20) {
-                anstream::println!("  seed {seed}: {why}\n    replay: bowline sim lan --seed {seed} --verbose");
+                tell!("  seed {seed}: {why}\n    replay: bowline sim lan --seed {seed} --verbose")?;
             }
         }
         Ok(Verdict::of(failures.is_empty()))

@@ -1,20 +1,25 @@
 //! `bowline up` and `bowline down`: a cluster on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bowline_lan::harness::Interrupts;
+use bowline_server::paste::quote;
 use clap::Args;
 
-use crate::exit::Verdict;
+use crate::exit::{NotDone, Verdict};
+use crate::out::{self, Unprinted, remark, tell};
 use supervisor::Supervisor;
 use topology::{Topology, is_running};
 
 mod probe;
 mod supervisor;
 mod topology;
+
+/// Where a cluster's data is if nobody says where.
+const DATA_DIR: &str = "bowline-data";
 
 /// How long members may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,7 +42,7 @@ pub(crate) struct UpCommand {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
     /// Where their data is; made if it isn't there.
-    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
     /// Leave them running in the background, their logs in the data folder.
     #[arg(long)]
@@ -47,7 +52,7 @@ pub(crate) struct UpCommand {
 #[derive(Args)]
 pub(crate) struct DownCommand {
     /// Where their data is.
-    #[arg(long, default_value = "bowline-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
 }
 
@@ -58,17 +63,18 @@ impl UpCommand {
         let stop = interrupts.flag();
         let mut topology = Topology::load_or_found(&self.data_dir, self.nodes)?;
         if let Some(pid) = topology.running().first() {
-            bail!("a cluster runs in {} already (process {pid}); bowline down stops it", self.data_dir.display());
+            let (folder, down) = (self.data_dir.display(), down(&self.data_dir));
+            bail!("a cluster runs in {folder} already (process {pid}); to stop it: {down}");
         }
         if topology.members.len() as u64 != self.nodes {
-            anstream::eprintln!(
+            remark!(
                 "{} holds a cluster of {}, which is started; another --data-dir makes another cluster",
                 self.data_dir.display(),
                 topology.members.len()
             );
         }
         for note in topology.check_ports()? {
-            anstream::eprintln!("{note}");
+            remark!("{note}");
         }
         let mut supervisor = Supervisor::start(&topology, self.detach)?;
         topology.pids = supervisor.pids();
@@ -82,10 +88,14 @@ impl UpCommand {
         topology.founded = true;
         topology.save()?;
         supervisor.founded();
-        self.tell(&topology, started.elapsed());
+        let told = out::after_it_was_done(self.tell(&topology, started.elapsed()));
         if self.detach {
             supervisor.let_go();
-            return Ok(Verdict::Passed);
+            return Ok(told.map(|()| Verdict::Passed)?);
+        }
+        if let Err(error) = told {
+            // Members in the foreground are of use without it.
+            remark!("{error}");
         }
         supervisor.listen_to_keys();
         while !stop.load(Ordering::Relaxed) {
@@ -95,35 +105,38 @@ impl UpCommand {
                 topology.save()?;
             }
         }
-        anstream::eprintln!("stopping");
+        remark!("stopping");
         let all = supervisor.stop(PATIENCE);
         topology.forget_processes()?;
         Ok(Verdict::of(all))
     }
 
-    fn tell(&self, topology: &Topology, took: Duration) {
+    fn tell(&self, topology: &Topology, took: Duration) -> Result<(), Unprinted> {
         let endpoints: Vec<String> = topology.members.iter().map(|member| member.client_address()).collect();
         let leader = probe::leader(topology);
         let leader = leader.map_or("not known yet".to_owned(), |id| format!("member {id}"));
         let first = &endpoints[0];
-        let stop = if self.data_dir.as_os_str() == "bowline-data" {
-            "bowline down".to_owned()
-        } else {
-            format!("bowline down --data-dir {}", self.data_dir.display())
-        };
-        let stop = if self.detach { stop } else { format!("Ctrl-C, or: {stop}") };
-        anstream::println!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64());
-        anstream::println!("  endpoints  {}", endpoints.join(","));
-        anstream::println!("  leader     {leader}");
-        anstream::println!("  data       {}", self.data_dir.display());
-        anstream::println!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","));
-        anstream::println!("             bowline put hello world; bowline status; bowline shell");
-        anstream::println!("             etcdctl --endpoints={first} put hello world");
-        anstream::println!("             curl http://{first}/metrics");
+        let stop = if self.detach { "" } else { "Ctrl-C, or: " };
+        tell!("\n{} members, ready after {:.1} s", endpoints.len(), took.as_secs_f64())?;
+        tell!("  endpoints  {}", endpoints.join(","))?;
+        tell!("  leader     {leader}")?;
+        tell!("  data       {}", self.data_dir.display())?;
+        tell!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","))?;
+        tell!("             bowline put hello world; bowline status; bowline shell")?;
+        tell!("             etcdctl --endpoints={first} put hello world")?;
+        tell!("             curl http://{first}/metrics")?;
         if !self.detach {
-            anstream::println!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again");
+            tell!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again")?;
         }
-        anstream::println!("  stop       {stop}\n");
+        tell!("  stop       {stop}{}\n", down(&self.data_dir))
+    }
+}
+
+/// The command that stops the cluster of a folder.
+fn down(data_dir: &Path) -> String {
+    match data_dir.as_os_str() {
+        folder if folder == DATA_DIR => "bowline down".to_owned(),
+        folder => format!("bowline down --data-dir={}", quote(folder)),
     }
 }
 
@@ -133,7 +146,7 @@ impl DownCommand {
             .with_context(|| format!("there is no cluster in {}", self.data_dir.display()))?;
         let running = topology.running();
         if running.is_empty() {
-            anstream::println!("nothing runs in {}", self.data_dir.display());
+            tell!("nothing runs in {}", self.data_dir.display())?;
             return Ok(Verdict::Passed);
         }
         // One who looks after the members stops them himself.
@@ -144,12 +157,12 @@ impl DownCommand {
         let until = Instant::now() + PATIENCE;
         while running.iter().any(|pid| is_running(*pid)) {
             if Instant::now() >= until {
-                bail!("still running after {} s: {running:?}", PATIENCE.as_secs());
+                bail!(NotDone(format!("still running after {} s: {running:?}", PATIENCE.as_secs())));
             }
             std::thread::sleep(LOOK);
         }
         topology.forget_processes()?;
-        anstream::println!("stopped; the data is in {}", self.data_dir.display());
+        out::after_it_was_done(tell!("stopped; the data is in {}", self.data_dir.display()))?;
         Ok(Verdict::Passed)
     }
 }

@@ -85,3 +85,29 @@ fn bad_settings_are_named_with_what_is_allowed() {
     assert_eq!(down.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&down.stderr).contains("there is no cluster in"));
 }
+
+#[test]
+fn the_line_that_stops_a_cluster_can_be_pasted_into_a_shell() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("it's a \"$HOME\" `of` mine");
+    let up = |nodes: &str| {
+        let mut up = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        up.args(["up", "--detach", "--nodes", nodes, "--data-dir"]).arg(&data).output().expect("it starts")
+    };
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_bowline")).parent().expect("it is in a folder");
+    let paste = |line: &str| {
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+        let shell = Command::new("sh").args(["-c", line]).env("PATH", path).output().expect("sh is there");
+        (shell.status.code(), String::from_utf8_lossy(&shell.stdout).into_owned())
+    };
+    let stopped = (Some(0), format!("stopped; the data is in {}\n", data.display()));
+    let first = up("1");
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    let line = said.lines().find_map(|line| line.strip_prefix("  stop       ")).expect("it is told");
+    assert_eq!(paste(line), stopped, "{line}");
+    // An error that names the command does so, too.
+    assert!(up("1").status.success());
+    let twice = String::from_utf8_lossy(&up("1").stderr).into_owned();
+    let line = twice.trim_end().split_once("to stop it: ").expect("it is told").1;
+    assert_eq!(paste(line), stopped, "{line}");
+}

@@ -15,6 +15,7 @@ use bowline_storage::{
 use crate::config::ServerConfig;
 use crate::journal::Journal;
 use crate::machine::KvMachine;
+use crate::paste::quote;
 use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
 use crate::state_files::StateFiles;
@@ -151,14 +152,9 @@ fn warn_of_readers(folder: &Path, journal: &Journal) {
         journal.warn(format_args!(
             "other users of this machine may look into the data folder, its mode is {mode:03o}; to mend it: chmod -R \
              go= {}",
-            shell_quoted(folder)
+            quote(folder.as_os_str())
         ));
     }
-}
-
-/// A path as a POSIX shell reads it.
-fn shell_quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 fn random() -> u64 {

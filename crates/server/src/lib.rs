@@ -12,6 +12,7 @@ mod grpc;
 mod http;
 pub mod journal;
 mod machine;
+pub mod paste;
 pub mod peer;
 pub mod replica;
 mod server;

@@ -5,28 +5,30 @@ use std::process::ExitCode;
 
 #[path = "../complaint.rs"]
 mod complaint;
+// Some of what these two offer is for the commands of `bowline` only.
+#[allow(dead_code)]
+#[path = "../exit.rs"]
+mod exit;
+#[allow(dead_code)]
+#[path = "../out.rs"]
+mod out;
 
 use bowline_lan::profile::Profile;
 use bowline_lan::replica_program::{ReplicaOptions, run_replica};
 use bowline_lan::socket::arguments::Arguments;
+use exit::Verdict;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        anstream::println!("usage: kvstore [<port>] <own id> <peer id>...\nids are four hexadecimal digits");
-        return ExitCode::SUCCESS;
-    }
-    match start(&words) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            anstream::eprintln!("error: {}", complaint::tell(&error));
-            ExitCode::from(2)
-        }
-    }
+    exit::code_of(start(&words))
 }
 
-fn start(words: &[String]) -> anyhow::Result<()> {
+fn start(words: &[String]) -> anyhow::Result<Verdict> {
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        out::tell!("usage: kvstore [<port>] <own id> <peer id>...\nids are four hexadecimal digits")?;
+        return Ok(Verdict::Passed);
+    }
     let arguments = Arguments::parse(words, None)?;
     run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
-    Ok(())
+    Ok(Verdict::Passed)
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::out::remark;
 use anyhow::Context;
 use bowline_lan::random::Random;
 use bowline_storage::SECTOR;
@@ -49,7 +50,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if let Err(error) = unmount(&self.folder, UnmountFlags::DETACH) {
-            anstream::eprintln!("{} is still mounted: {error}", self.folder.display());
+            remark!("{} is still mounted: {error}", self.folder.display());
         }
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bowline_server::paste::quote;
 use serde_json::json;
 
 use super::plan::{KINDS, MOVE};
 use super::workload::Tally;
+use crate::out::{Unprinted, tell};
 
 pub(super) struct Report {
     pub(super) seed: u64,
@@ -31,57 +33,48 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn tell(&self, as_json: bool) {
+    /// Prints it.
+    pub(super) fn tell(&self, as_json: bool) -> Result<(), Unprinted> {
         if as_json {
-            anstream::println!("{}", self.json());
-            return;
+            return tell!("{}", self.json());
         }
         let Tally { operations, unknown, refused, longest_gap, faults, .. } = &self.tally;
         let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
         let passed = self.failures.is_empty();
         let verdict = if passed { "PASSED" } else { "FAILED" };
-        anstream::println!(
-            "chaos, seed {}: {} members, {:.0} s: {verdict}",
-            self.seed,
-            self.nodes,
-            self.took.as_secs_f64()
-        );
-        anstream::println!("  operations  {operations} on {} keys; {unknown} unknown, {refused} refused", self.keys);
-        anstream::println!("  faults      {}: {}", faults.values().sum::<u64>(), kinds(faults));
-        anstream::println!("  at once     {} times several kinds", self.combined);
+        tell!("chaos, seed {}: {} members, {:.0} s: {verdict}", self.seed, self.nodes, self.took.as_secs_f64())?;
+        tell!("  operations  {operations} on {} keys; {unknown} unknown, {refused} refused", self.keys)?;
+        tell!("  faults      {}: {}", faults.values().sum::<u64>(), kinds(faults))?;
+        tell!("  at once     {} times several kinds", self.combined)?;
         if self.stopped_when_full > 0 {
-            anstream::println!(
-                "  full disk   has stopped a member {} times; it was started again",
-                self.stopped_when_full
-            );
+            tell!("  full disk   has stopped a member {} times; it was started again", self.stopped_when_full)?;
         }
         match (self.leader_gaps.last(), self.leader_gaps.get(self.leader_gaps.len() / 2)) {
-            (Some(longest), Some(median)) => anstream::println!(
+            (Some(longest), Some(median)) => tell!(
                 "  write gap   {} at most after a leader's death alone, median {}, of {}; {} at most ever",
                 seconds(*longest),
                 seconds(*median),
                 self.leader_gaps.len(),
                 seconds(*longest_gap)
-            ),
-            _ => anstream::println!("  write gap   {} at most ever; no leader died alone", seconds(*longest_gap)),
+            )?,
+            _ => tell!("  write gap   {} at most ever; no leader died alone", seconds(*longest_gap))?,
         }
-        anstream::println!("  recovery    {} at most from healed to the first write", seconds(self.slowest_recovery));
+        tell!("  recovery    {} at most from healed to the first write", seconds(self.slowest_recovery))?;
         if let Some((revision, hash)) = self.equal {
-            anstream::println!("  members     equal at revision {revision}, hash {hash:08x}");
+            tell!("  members     equal at revision {revision}, hash {hash:08x}")?;
         }
         if passed {
-            anstream::println!("  clients     saw nothing but one order of everything");
+            tell!("  clients     saw nothing but one order of everything")?;
         }
         for failure in &self.failures {
-            anstream::println!("  BROKEN      {failure}");
+            tell!("  BROKEN      {failure}")?;
         }
         if let Some(kept) = &self.kept {
-            anstream::println!("  kept        {} (history.jsonl, logs, data)", kept.display());
+            tell!("  kept        {} (history.jsonl, logs, data)", quote(kept.as_os_str()))?;
             let (seed, nodes) = (self.seed, self.nodes);
-            anstream::println!(
-                "  again       bowline chaos --nodes {nodes} --seed {seed}: the same faults, in real time"
-            );
+            tell!("  again       bowline chaos --nodes {nodes} --seed {seed}: the same faults, in real time")?;
         }
+        Ok(())
     }
 
     fn json(&self) -> serde_json::Value {

@@ -9,9 +9,10 @@ use serde_json::json;
 use super::Request;
 use super::output::{Format, OutputArgs, write_json};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
 pub(crate) struct CompactArgs {
     /// What was overwritten or deleted before this revision is given up: it can't be read any more.
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
@@ -22,8 +23,9 @@ pub(crate) struct CompactArgs {
 }
 
 impl Request for CompactArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         client.compact(self.revision, self.physical).await?;
+        out.done();
         match output.format() {
             Format::Json => write_json(&json!({ "compacted": self.revision }), out)?,
             _ => writeln!(out, "compacted revision {}", self.revision)?,

@@ -14,6 +14,7 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 
 use super::shell::{self, Session};
+use super::words;
 
 /// How many keys are offered at most.
 const MAX_KEYS: i64 = 100;
@@ -32,12 +33,12 @@ impl Helper {
     }
 
     /// Keys that begin like this, as one member has them. None if it does not say so in time.
-    fn keys(&self, start: &str) -> Vec<String> {
+    fn keys(&self, start: &[u8]) -> Vec<String> {
         let Ok(mut session) = self.session.try_borrow_mut() else { return Vec::new() };
         let Session { runtime, client, .. } = &mut *session;
         let (key, range_end) = match start {
-            "" => (Bytes::from_static(&[0]), Bytes::from_static(&[0])),
-            start => (Bytes::copy_from_slice(start.as_bytes()), prefix_end(start.as_bytes())),
+            b"" => (Bytes::from_static(&[0]), Bytes::from_static(&[0])),
+            start => (Bytes::copy_from_slice(start), prefix_end(start)),
         };
         let request = RangeRequest {
             key,
@@ -49,26 +50,24 @@ impl Helper {
         };
         let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.range(request)).await });
         let Ok(Ok(found)) = found else { return Vec::new() };
-        let texts = found.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.key).ok());
-        // What a line could not hold as it is would have to be quoted by hand.
-        texts
-            .filter(|key| !key.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)))
-            .map(str::to_owned)
-            .collect()
+        found.kvs.iter().map(|kv| words::as_word(&kv.key)).collect()
     }
 
-    fn candidates(&self, line: &str, start: usize) -> Vec<String> {
-        let word = &line[start..];
+    /// Where the word begins that is being typed, and what it may become.
+    fn candidates(&self, line: &str) -> (usize, Vec<String>) {
+        let (start, word) = words::last(line.as_bytes());
         let mut before = line[..start].split_whitespace();
-        let starting = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with(word)).collect();
-        match before.next() {
+        let starting =
+            |names: Vec<String>| names.into_iter().filter(|name| name.as_bytes().starts_with(&word)).collect();
+        let candidates = match before.next() {
             None => starting(shell::commands()),
             Some("help") => starting(shell::commands()),
             Some("mode") => starting(["plain", "table", "json", "raw"].map(str::to_owned).to_vec()),
-            Some(command) if word.starts_with('-') => starting(shell::flags(command)),
-            Some("get" | "put" | "del") => self.keys(word),
+            Some(command) if word.starts_with(b"-") => starting(shell::flags(command)),
+            Some("get" | "put" | "del") => self.keys(&word),
             Some(_) => Vec::new(),
-        }
+        };
+        (start, candidates)
     }
 }
 
@@ -76,9 +75,8 @@ impl Completer for Helper {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let start = line[..at].rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
-        let candidates = self.candidates(&line[..at], start).into_iter();
-        Ok((start, candidates.map(|text| Pair { display: text.clone(), replacement: text }).collect()))
+        let (start, candidates) = self.candidates(&line[..at]);
+        Ok((start, candidates.into_iter().map(|text| Pair { display: text.clone(), replacement: text }).collect()))
     }
 }
 

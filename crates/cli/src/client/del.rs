@@ -2,20 +2,20 @@
 
 use std::io::{IsTerminal, Write};
 
-use anyhow::bail;
 use bowline_api::etcdserverpb::{DeleteRangeRequest, RangeRequest};
 use bowline_client::Client;
 use clap::Args;
 use serde_json::json;
 
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
-use super::{RangeArgs, Request};
-use crate::exit::Verdict;
+use super::{Notation, RangeArgs, Request};
+use crate::exit::{NotDone, Verdict};
+use crate::out::{self, Out};
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Prints how many keys were deleted. A range is asked for on a terminal; --yes answers.
 
-Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
 pub(crate) struct DelArgs {
     #[command(flatten)]
     range: RangeArgs,
@@ -32,13 +32,13 @@ pub(crate) struct DelArgs {
 
 impl DelArgs {
     /// As the API has it.
-    pub(crate) fn request(&self) -> anyhow::Result<DeleteRangeRequest> {
-        let (key, range_end) = self.range.bounds()?;
+    pub(crate) fn request(&self, default: Notation) -> anyhow::Result<DeleteRangeRequest> {
+        let (key, range_end) = self.range.bounds(default)?;
         Ok(DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv })
     }
 
     async fn count(&self, client: &mut Client) -> anyhow::Result<i64> {
-        let (key, range_end) = self.range.bounds()?;
+        let (key, range_end) = self.range.bounds(Notation::default())?;
         let request = RangeRequest { key, range_end, count_only: true, ..RangeRequest::default() };
         Ok(client.range(request).await?.count)
     }
@@ -52,8 +52,7 @@ impl DelArgs {
         if count == 0 {
             return Ok(true);
         }
-        anstream::eprint!("delete {count} {}? [y/N] ", self.range.describe());
-        std::io::stderr().flush()?;
+        out::whisper(format_args!("delete {count} {}? [y/N] ", self.range.describe()?));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -61,7 +60,7 @@ impl DelArgs {
 }
 
 impl Request for DelArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         if self.dry_run {
             let count = self.count(client).await?;
             match output.format() {
@@ -71,15 +70,17 @@ impl Request for DelArgs {
             return Ok(Verdict::Passed);
         }
         if !self.is_meant(client).await? {
-            bail!("nothing is deleted");
+            return Err(NotDone("nothing is deleted".to_owned()).into());
         }
-        let response = client.delete_request(self.request()?).await?;
+        let response = client.delete_request(self.request(Notation::default())?).await?;
+        out.done();
+        let notation = self.range.notation;
         match output.format() {
             Format::Json => {
                 let revision = response.header.map_or(0, |header| header.revision);
                 let mut answer = json!({ "revision": revision, "deleted": response.deleted });
                 if self.prev_kv {
-                    answer["prev_kvs"] = pairs(&response.prev_kvs);
+                    answer["prev_kvs"] = pairs(&response.prev_kvs, notation);
                 }
                 write_json(&answer, out)?;
             }
@@ -91,9 +92,9 @@ impl Request for DelArgs {
             form => {
                 writeln!(out, "{}", response.deleted)?;
                 if form == Format::Table && self.prev_kv {
-                    write_table(&response.prev_kvs, out)?;
+                    write_table(&response.prev_kvs, notation, out)?;
                 } else {
-                    write_plain(&response.prev_kvs, Shown::Both, out)?;
+                    write_plain(&response.prev_kvs, Shown::Both, notation, out)?;
                 }
             }
         }

@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
-use super::{RangeArgs, Request};
+use super::{Notation, RangeArgs, Request};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[value(rename_all = "lower")]
@@ -45,9 +46,17 @@ enum Consistency {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Of a single key only the value is printed, as it is; of a range keys and values, a line each.
+#[command(
+    after_help = "Of a single key only the value is printed, as it is; of a range keys and values, a line each. On a terminal what
+is no text is in double quotes with escapes, as the shell and transactions read it.
 
-Exit codes: 0 found, 1 not found, or failed, 2 bad input.")]
+Examples:
+  bowline get k
+  bowline get --prefix app/ --keys-only
+  bowline get --prefix '' --hex --keys-only   as del --hex and put --hex take them
+
+Exit codes: 0 found, 1 not found, failed, or not printed, 2 bad input."
+)]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     range: RangeArgs,
@@ -82,8 +91,8 @@ pub(crate) struct GetArgs {
 
 impl GetArgs {
     /// As the API has it.
-    pub(crate) fn request(&self) -> anyhow::Result<RangeRequest> {
-        let (key, range_end) = self.range.bounds()?;
+    pub(crate) fn request(&self, default: Notation) -> anyhow::Result<RangeRequest> {
+        let (key, range_end) = self.range.bounds(default)?;
         let sort_order = match self.order {
             None if self.sort_by.is_some() => SortOrder::Ascend,
             None => SortOrder::None,
@@ -121,21 +130,22 @@ impl GetArgs {
 }
 
 impl Request for GetArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
-        let found = client.range(self.request()?).await?;
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+        let notation = self.range.notation;
+        let found = client.range(self.request(notation)?).await?;
         match output.format() {
             Format::Json => {
                 let revision = found.header.map_or(0, |header| header.revision);
                 let (count, more) = (found.count, found.more);
                 let mut answer = json!({ "revision": revision, "count": count, "more": more });
                 if !self.count_only {
-                    answer["kvs"] = pairs(&found.kvs);
+                    answer["kvs"] = pairs(&found.kvs, notation);
                 }
                 write_json(&answer, out)?;
             }
             _ if self.count_only => writeln!(out, "{}", found.count)?,
-            Format::Table => write_table(&found.kvs, out)?,
-            Format::Plain => write_plain(&found.kvs, self.shown(), out)?,
+            Format::Table => write_table(&found.kvs, notation, out)?,
+            Format::Plain => write_plain(&found.kvs, self.shown(), notation, out)?,
             Format::Raw => {
                 for kv in &found.kvs {
                     out.write_all(if self.keys_only { &kv.key } else { &kv.value })?;

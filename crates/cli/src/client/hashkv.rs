@@ -1,7 +1,9 @@
 //! `hashkv`: have all members the same state?
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use bowline_api::etcdserverpb::HashKvResponse;
 use bowline_client::Client;
 use clap::Args;
 use serde_json::{Value, json};
@@ -9,69 +11,135 @@ use serde_json::{Value, json};
 use super::output::{Format, OutputArgs, write_json};
 use super::{Request, Table};
 use crate::exit::Verdict;
+use crate::out::{Out, remark};
+
+/// How long a member may take to get what another one has: writes go on while they are asked.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// How long to wait before they are asked again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Members are asked one by one, so all must be named by --endpoints. Without --rev their states
-are compared at the highest revision that all of them have.
+are compared at the highest revision that one of them has. A member that has not reached it within 2 s is behind.
 
-Exit codes: 0 all the same, 1 not, or not all answer, 2 bad input.")]
+Exit codes: 0 all the same, 1 not, or one is behind, or not all answer, 2 bad input.")]
 pub(crate) struct HashKvArgs {
-    /// At this revision [default: the highest that all have]
+    /// At this revision [default: the highest that one of them has]
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
     rev: i64,
 }
 
+/// What one member said.
+enum Member {
+    Hash(HashKvResponse),
+    /// It has not reached the revision: which one it has, and who it is.
+    Behind {
+        revision: i64,
+        id: u64,
+    },
+    Silent(String),
+}
+
 impl Request for HashKvArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
-        let revision = match self.rev {
-            0 => common_revision(client).await,
-            revision => revision,
-        };
-        let all = client.hash_kv(revision).await;
-        let mut hashes = Vec::new();
-        let mut table = Table::new(&["ENDPOINT", "MEMBER", "REVISION", "COMPACTED", "HASH"]);
-        let mut list = Vec::new();
-        for (endpoint, answer) in &all {
-            match answer {
-                Ok(hash) => {
-                    // Of states that are compacted differently the checksums differ too.
-                    hashes.push((hash.hash, hash.compact_revision, hash.hash_revision));
-                    let member = hash.header.map_or(0, |header| header.member_id);
-                    let compacted = hash.compact_revision;
-                    let text = format!("{:08x}", hash.hash);
-                    list.push(json!({
-                        "endpoint": endpoint, "member": member, "revision": hash.hash_revision,
-                        "compact_revision": compacted, "hash": text,
-                    }));
-                    table.row([
-                        endpoint.clone(),
-                        member.to_string(),
-                        hash.hash_revision.to_string(),
-                        if compacted < 0 { "-".to_owned() } else { compacted.to_string() },
-                        text,
-                    ]);
-                }
-                Err(why) => {
-                    list.push(json!({ "endpoint": endpoint, "error": why }));
-                    table.row([endpoint.clone(), why.clone()]);
-                }
-            }
-        }
-        let same = hashes.windows(2).all(|pair| pair[0] == pair[1]);
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+        let (revision, behind) = wait_for(client, self.rev).await;
+        let members: Vec<(String, Member)> = client
+            .hash_kv(revision)
+            .await
+            .into_iter()
+            .map(|(endpoint, answer)| {
+                let member = match (answer, behind.get(&endpoint)) {
+                    (Ok(hash), _) => Member::Hash(hash),
+                    (Err(_), Some(&(revision, id))) => Member::Behind { revision, id },
+                    (Err(why), None) => Member::Silent(why),
+                };
+                (endpoint, member)
+            })
+            .collect();
+        let hashes = members.iter().filter_map(|(_, member)| match member {
+            // Of states that are compacted differently the checksums differ too.
+            Member::Hash(hash) => Some((hash.hash, hash.compact_revision, hash.hash_revision)),
+            _ => None,
+        });
+        let hashes: Vec<_> = hashes.collect();
+        let equal = hashes.windows(2).all(|pair| pair[0] == pair[1]);
+        let late = members.iter().any(|(_, member)| matches!(member, Member::Behind { .. }));
+        let same = equal && !late;
         if output.format() == Format::Json {
-            write_json(&json!({ "same": same, "members": Value::Array(list) }), out)?;
+            let list: Value = members.iter().map(|(endpoint, member)| member.json(endpoint, revision)).collect();
+            write_json(&json!({ "same": same, "revision": revision, "members": list }), out)?;
         } else {
+            let mut table = Table::new(&["ENDPOINT", "MEMBER", "REVISION", "COMPACTED", "HASH"]);
+            members.iter().for_each(|(endpoint, member)| table.row(member.cells(endpoint)));
             table.write(out)?;
-            if !same {
-                anstream::eprintln!("members differ");
+            if !equal {
+                remark!("members differ");
+            }
+            for (endpoint, member) in &members {
+                if let Member::Behind { revision: has, id } = member {
+                    remark!("member {id} at {endpoint} is behind: it has revision {has}, another one has {revision}");
+                }
             }
         }
-        Ok(Verdict::of(same && hashes.len() == all.len()))
+        Ok(Verdict::of(same && hashes.len() == members.len()))
     }
 }
 
-/// The lowest latest revision; 0 if nobody answers.
-async fn common_revision(client: &Client) -> i64 {
-    let revisions = client.status().await.into_iter().filter_map(|(_, status)| status.ok()?.header);
-    revisions.map(|header| header.revision).min().unwrap_or(0)
+impl Member {
+    fn json(&self, endpoint: &str, wanted: i64) -> Value {
+        match self {
+            Member::Hash(hash) => json!({
+                "endpoint": endpoint, "member": hash.header.map_or(0, |header| header.member_id),
+                "revision": hash.hash_revision, "compact_revision": hash.compact_revision,
+                "hash": format!("{:08x}", hash.hash),
+            }),
+            Member::Behind { revision, id } => {
+                json!({ "endpoint": endpoint, "member": id, "revision": revision, "behind": wanted - revision })
+            }
+            Member::Silent(why) => json!({ "endpoint": endpoint, "error": why }),
+        }
+    }
+
+    fn cells(&self, endpoint: &str) -> Vec<String> {
+        let endpoint = endpoint.to_owned();
+        match self {
+            Member::Hash(hash) => vec![
+                endpoint,
+                hash.header.map_or(0, |header| header.member_id).to_string(),
+                hash.hash_revision.to_string(),
+                if hash.compact_revision < 0 { "-".to_owned() } else { hash.compact_revision.to_string() },
+                format!("{:08x}", hash.hash),
+            ],
+            Member::Behind { revision, id } => {
+                vec![endpoint, id.to_string(), revision.to_string(), "-".to_owned(), "behind".to_owned()]
+            }
+            Member::Silent(why) => vec![endpoint, why.clone()],
+        }
+    }
+}
+
+/// Waits until all that answer have reached `revision`; 0 means the highest that one of them has now. Returns the
+/// revision, and for each endpoint that is behind its own revision and who it is.
+async fn wait_for(client: &Client, revision: i64) -> (i64, BTreeMap<String, (i64, u64)>) {
+    let until = Instant::now() + CATCH_UP;
+    let mut wanted = revision;
+    loop {
+        let headers = client.status().await.into_iter();
+        let headers: Vec<_> = headers.filter_map(|(endpoint, status)| Some((endpoint, status.ok()?.header?))).collect();
+        let highest = headers.iter().map(|(_, header)| header.revision).max().unwrap_or(0);
+        if wanted == 0 {
+            wanted = highest;
+        }
+        let late = headers.into_iter().filter(|(_, header)| header.revision < wanted);
+        let late: BTreeMap<_, _> = late.map(|(at, header)| (at, (header.revision, header.member_id))).collect();
+        // For a revision that nobody has, nobody is waited for: that is for the members to say.
+        if highest < wanted {
+            return (wanted, BTreeMap::new());
+        }
+        if late.is_empty() || Instant::now() >= until {
+            return (wanted, late);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }

@@ -8,9 +8,10 @@ use bowline_kv::store::MAX_LEASE_TTL;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{Format, OutputArgs, keys, legible, write_json};
-use super::{Once, Request};
+use super::output::{Format, OutputArgs, keys, write_json};
+use super::{Notation, Once, Request, words};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 const EXAMPLES: &str = "Examples:
   bowline lease grant 60                     a lease that lives a minute
@@ -60,7 +61,7 @@ pub(crate) fn format_id(id: i64) -> String {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
 pub(crate) struct GrantArgs {
     /// How long it lives if nobody keeps it alive, in seconds. A server may give it more: an election must fit.
     #[arg(value_parser = clap::value_parser!(i64).range(1..=MAX_LEASE_TTL))]
@@ -68,8 +69,9 @@ pub(crate) struct GrantArgs {
 }
 
 impl Request for GrantArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let granted = client.lease_grant(self.ttl, 0).await?;
+        out.done();
         let (id, ttl) = (format_id(granted.id), granted.ttl);
         match output.format() {
             Format::Json => write_json(&json!({ "lease": id, "ttl": ttl }), out)?,
@@ -81,15 +83,17 @@ impl Request for GrantArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done (there is none, say), or not known, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done, 1 not done (there is none, say), not known, or done but not printed,
+2 bad input.")]
 pub(crate) struct RevokeArgs {
     #[arg(value_parser = parse_id)]
     id: i64,
 }
 
 impl Request for RevokeArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let revoked = client.lease_revoke(self.id).await?;
+        out.done();
         let (id, revision) = (format_id(self.id), revoked.header.map_or(0, |header| header.revision));
         match output.format() {
             Format::Json => write_json(&json!({ "revoked": id, "revision": revision }), out)?,
@@ -112,7 +116,7 @@ pub(crate) struct KeepAliveArgs {
 }
 
 impl Request for KeepAliveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let id = format_id(self.id);
         loop {
             let ttl = client.lease_keep_alive_once(self.id).await?;
@@ -139,16 +143,18 @@ pub(crate) struct TimeToLiveArgs {
     /// Name the keys that are attached to it.
     #[arg(long)]
     keys: bool,
+    #[command(flatten)]
+    notation: Notation,
 }
 
 impl Request for TimeToLiveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let told = client.lease_time_to_live(self.id, self.keys).await?;
         let (id, lives) = (format_id(self.id), told.ttl >= 0);
         if output.format() == Format::Json {
             let mut answer = json!({ "lease": id, "ttl": told.ttl, "granted_ttl": told.granted_ttl });
             if self.keys {
-                answer["keys"] = keys(&told.keys);
+                answer["keys"] = keys(&told.keys, self.notation);
             }
             write_json(&answer, out)?;
         } else if !lives {
@@ -156,7 +162,8 @@ impl Request for TimeToLiveArgs {
         } else {
             write!(out, "lease {id} granted with TTL({}s), remaining({}s)", told.granted_ttl, told.ttl)?;
             if self.keys {
-                let keys: Vec<String> = told.keys.iter().map(|key| legible(key)).collect();
+                let key = |key: &bytes::Bytes| self.notation.write(key).unwrap_or_else(|| words::as_word(key));
+                let keys: Vec<String> = told.keys.iter().map(key).collect();
                 write!(out, ", attached keys([{}])", keys.join(" "))?;
             }
             writeln!(out)?;
@@ -170,7 +177,7 @@ impl Request for TimeToLiveArgs {
 pub(crate) struct ListArgs {}
 
 impl Request for ListArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let ids: Vec<String> = client.lease_list().await?.into_iter().map(format_id).collect();
         if output.format() == Format::Json {
             write_json(&json!({ "leases": ids }), out)?;

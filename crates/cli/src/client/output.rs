@@ -8,7 +8,7 @@ use bowline_api::mvccpb::KeyValue;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::Table;
+use super::{Notation, Table, words};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,7 +18,8 @@ pub(crate) enum Format {
     Plain,
     /// Columns.
     Table,
-    /// One JSON value. Texts are texts; bytes that are no UTF-8 are base64, and then "encoding" says so.
+    /// One JSON value. Texts are texts; bytes that are no UTF-8 are base64, and then "encoding" says so. With --hex
+    /// and --base64 all keys and values are.
     Json,
     /// Values only, byte for byte, nothing between them and no newline at the end.
     Raw,
@@ -53,41 +54,67 @@ pub(crate) enum Shown {
 }
 
 /// Writes pairs, a line for each key and each value; byte for byte, unless a terminal would suffer.
-pub(crate) fn write_plain(kvs: &[KeyValue], shown: Shown, out: &mut dyn Write) -> std::io::Result<()> {
+pub(crate) fn write_plain(
+    kvs: &[KeyValue],
+    shown: Shown,
+    notation: Notation,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let terminal = std::io::stdout().is_terminal();
     for kv in kvs {
         if shown != Shown::Values {
-            write_line(&kv.key, out)?;
+            write_line(&kv.key, notation, terminal.then_some(one_line), out)?;
         }
         if shown != Shown::Keys {
-            write_line(&kv.value, out)?;
+            write_line(&kv.value, notation, terminal.then_some(legible), out)?;
         }
     }
     Ok(())
 }
 
-fn write_line(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
-    if std::io::stdout().is_terminal() {
-        return writeln!(out, "{}", legible(bytes));
+/// Writes bytes and a line break. Without a notation they are as they are, or as `shown` has them.
+fn write_line(
+    bytes: &[u8],
+    notation: Notation,
+    shown: Option<fn(&[u8]) -> String>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    match (notation.write(bytes), shown) {
+        (Some(text), _) => writeln!(out, "{text}"),
+        (None, Some(shown)) => writeln!(out, "{}", shown(bytes)),
+        (None, None) => out.write_all(bytes).and_then(|()| out.write_all(b"\n")),
     }
-    out.write_all(bytes)?;
-    out.write_all(b"\n")
 }
 
-/// Text as it is; what would confuse a terminal as escapes.
-pub(crate) fn legible(bytes: &[u8]) -> String {
+/// Text as it is. What would confuse a terminal, or be taken for this, in double quotes with escapes, as the shell
+/// reads it.
+fn legible(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
+        Ok(text) if text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t') && !seems_quoted(text) => {
+            text.to_owned()
+        }
+        _ => words::quoted(bytes),
     }
 }
 
-pub(crate) fn write_table(kvs: &[KeyValue], out: &mut dyn Write) -> std::io::Result<()> {
+/// The same, and never more than one line.
+fn one_line(bytes: &[u8]) -> String {
+    if bytes.contains(&b'\n') || bytes.contains(&b'\t') { words::quoted(bytes) } else { legible(bytes) }
+}
+
+/// Whether it could be what [`words::quoted`] makes of other bytes.
+fn seems_quoted(text: &str) -> bool {
+    text.starts_with('"') && text.contains('\\')
+}
+
+pub(crate) fn write_table(kvs: &[KeyValue], notation: Notation, out: &mut dyn Write) -> std::io::Result<()> {
+    let cell = |bytes: &[u8]| notation.write(bytes).unwrap_or_else(|| one_line(bytes));
     let mut table = Table::new(&["KEY", "VALUE", "VERSION", "CREATED", "MODIFIED", "LEASE"]);
     for kv in kvs {
         let lease = if kv.lease == 0 { "-".to_owned() } else { format!("{:016x}", kv.lease) };
         table.row([
-            one_line(&kv.key),
-            one_line(&kv.value),
+            cell(&kv.key),
+            cell(&kv.value),
             kv.version.to_string(),
             kv.create_revision.to_string(),
             kv.mod_revision.to_string(),
@@ -97,19 +124,15 @@ pub(crate) fn write_table(kvs: &[KeyValue], out: &mut dyn Write) -> std::io::Res
     table.write(out)
 }
 
-fn one_line(bytes: &[u8]) -> String {
-    legible(bytes).replace('\n', "\\n").replace('\t', "\\t")
-}
-
-pub(crate) fn pairs(kvs: &[KeyValue]) -> Value {
-    kvs.iter().map(pair).collect()
+pub(crate) fn pairs(kvs: &[KeyValue], notation: Notation) -> Value {
+    kvs.iter().map(|kv| pair(kv, notation)).collect()
 }
 
 /// A pair as JSON.
-pub(crate) fn pair(kv: &KeyValue) -> Value {
+pub(crate) fn pair(kv: &KeyValue, notation: Notation) -> Value {
     let mut object = Map::new();
-    put_bytes(&mut object, "key", "key_encoding", &kv.key);
-    put_bytes(&mut object, "value", "encoding", &kv.value);
+    put_bytes(&mut object, "key", "key_encoding", &kv.key, notation);
+    put_bytes(&mut object, "value", "encoding", &kv.value, notation);
     object.insert("create_revision".to_owned(), json!(kv.create_revision));
     object.insert("mod_revision".to_owned(), json!(kv.mod_revision));
     object.insert("version".to_owned(), json!(kv.version));
@@ -120,24 +143,24 @@ pub(crate) fn pair(kv: &KeyValue) -> Value {
 }
 
 /// Keys as JSON, each as in a pair.
-pub(crate) fn keys(keys: &[bytes::Bytes]) -> Value {
+pub(crate) fn keys(keys: &[bytes::Bytes], notation: Notation) -> Value {
     let key = |key: &bytes::Bytes| {
         let mut object = Map::new();
-        put_bytes(&mut object, "key", "key_encoding", key);
+        put_bytes(&mut object, "key", "key_encoding", key, notation);
         Value::Object(object)
     };
     keys.iter().map(key).collect()
 }
 
-fn put_bytes(object: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            object.insert(name.to_owned(), json!(text));
-        }
-        Err(_) => {
-            object.insert(name.to_owned(), json!(STANDARD.encode(bytes)));
-            object.insert(encoding.to_owned(), json!("base64"));
-        }
+fn put_bytes(object: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8], notation: Notation) {
+    let (text, encoded) = match (notation.write(bytes), std::str::from_utf8(bytes)) {
+        (Some(text), _) => (text, notation.name()),
+        (None, Ok(text)) => (text.to_owned(), None),
+        (None, Err(_)) => (STANDARD.encode(bytes), Some("base64")),
+    };
+    object.insert(name.to_owned(), json!(text));
+    if let Some(encoded) = encoded {
+        object.insert(encoding.to_owned(), json!(encoded));
     }
 }
 
@@ -165,10 +188,10 @@ mod tests {
 
     #[test]
     fn json_has_texts_as_texts_and_bytes_as_base64() {
-        let text = pair(&kv(b"k", "größer".as_bytes()));
+        let text = pair(&kv(b"k", "größer".as_bytes()), Notation::default());
         assert_eq!(text["value"], "größer");
         assert_eq!(text.get("encoding"), None);
-        let bytes = pair(&kv(&[0xff], &[0xfe, 0x00]));
+        let bytes = pair(&kv(&[0xff], &[0xfe, 0x00]), Notation::default());
         assert_eq!((&bytes["key"], &bytes["key_encoding"]), (&json!("/w=="), &json!("base64")));
         assert_eq!((&bytes["value"], &bytes["encoding"]), (&json!("/gA="), &json!("base64")));
     }
@@ -176,9 +199,24 @@ mod tests {
     #[test]
     fn plain_is_byte_for_byte_where_no_terminal_reads() {
         let mut out = Vec::new();
-        write_plain(&[kv(b"k", &[0xff, 0x1b])], Shown::Both, &mut out).expect("memory takes it");
+        write_plain(&[kv(b"k", &[0xff, 0x1b])], Shown::Both, Notation::default(), &mut out).expect("memory takes it");
         assert_eq!(out, [b'k', b'\n', 0xff, 0x1b, b'\n']);
-        assert_eq!(legible(&[0xff, 0x1b]), "\\xff\\x1b");
+    }
+
+    #[test]
+    fn what_a_terminal_shows_can_not_be_taken_for_anything_else() {
+        let shown = [
+            (&b"k"[..], "k"),
+            (b"\xff\x1b", r#""\xff\x1b""#),
+            (br#""\xff\x1b""#, r#""\"\\xff\\x1b\"""#),
+            (br"\xff", r"\xff"),
+            (br#""json""#, r#""json""#),
+            ("größer\u{9b}".as_bytes(), r#""größer\xc2\x9b""#),
+        ];
+        for (bytes, text) in shown {
+            assert_eq!((legible(bytes), one_line(bytes)), (text.to_owned(), text.to_owned()));
+        }
+        assert_eq!((legible(b"a\nb\tc"), one_line(b"a\nb\tc")), ("a\nb\tc".to_owned(), r#""a\nb\tc""#.to_owned()));
     }
 
     #[test]

@@ -1,74 +1,131 @@
 //! `put`.
 
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bowline_api::etcdserverpb::PutRequest;
 use bowline_client::Client;
 use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
-use super::Request;
 use super::lease::parse_id;
 use super::output::{Format, OutputArgs, Shown, pair, write_json, write_plain};
+use super::{Notation, Request};
 use crate::exit::Verdict;
+use crate::out::{Out, remark};
 
 /// The most that is read from standard input, in bytes: more than a server takes.
 const MAX_INPUT: u64 = 64 << 20;
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, or not known, 2 bad input.")]
+#[command(
+    after_help = "Without VALUE it is read from standard input, byte for byte, also with --hex and --base64. An empty standard
+input is refused then, as a script's may be empty by mistake; VALUE - reads one that may be empty. In the shell and in a
+transaction - is a value like any other.
+
+Examples:
+  bowline put k v
+  bowline put k \"\"                            an empty value
+  bowline put k -- -1                         a value that looks like an option
+  bowline put k <file
+  command | bowline put k -                   what it prints, even if that is nothing
+  bowline put --hex ff00 0a                   key and value in hexadecimal digits
+
+Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input."
+)]
 pub(crate) struct PutArgs {
-    key: String,
-    /// Read from standard input, byte for byte, if it isn't given.
-    value: Option<String>,
+    key: OsString,
+    /// Read from standard input if it isn't given.
+    value: Option<OsString>,
     /// Print what was there before, too.
     #[arg(long)]
     prev_kv: bool,
     /// The lease to attach it to, in hexadecimal digits: the key goes with it.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     lease: Option<i64>,
+    #[command(flatten)]
+    notation: Notation,
 }
 
 impl PutArgs {
-    /// As the API has it.
-    pub(crate) fn request(&self, value: impl Into<Bytes>) -> PutRequest {
-        let (key, value) = (self.key.clone().into(), value.into());
-        PutRequest { key, value, prev_kv: self.prev_kv, lease: self.lease.unwrap_or(0), ..PutRequest::default() }
+    /// What is asked by a line of the shell or of a transaction, where there is no other input.
+    ///
+    /// # Errors
+    /// The value is missing, or something is not in its notation, which is `default` if none was asked for.
+    pub(crate) fn on_a_line(&self, default: Notation) -> anyhow::Result<Put> {
+        let value =
+            self.value.as_ref().context("VALUE is missing; allowed: put KEY VALUE, where \"\" is an empty one")?;
+        let notation = self.notation.or(default);
+        self.with(notation.read("VALUE", value)?, notation)
     }
 
-    pub(crate) fn value(&self) -> Option<&str> {
-        self.value.as_deref()
+    fn with(&self, value: Bytes, notation: Notation) -> anyhow::Result<Put> {
+        let (key, lease) = (notation.read("KEY", &self.key)?, self.lease.unwrap_or(0));
+        let request = PutRequest { key, value, prev_kv: self.prev_kv, lease, ..PutRequest::default() };
+        Ok(Put { request, notation })
     }
 }
 
 impl Request for PutArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
-        let value = match &self.value {
-            Some(value) => Bytes::from(value.clone()),
-            None => {
-                let mut value = Vec::new();
-                std::io::stdin().take(MAX_INPUT).read_to_end(&mut value).context("can't read the value")?;
-                value.into()
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+        let explicit = self.value.as_ref().is_some_and(|value| value == "-");
+        let put = match &self.value {
+            Some(_) if !explicit => self.on_a_line(self.notation)?,
+            _ => {
+                // What is wrong with the key is said before a value is asked for.
+                let mut put = self.with(Bytes::new(), self.notation)?;
+                put.request.value = input(explicit)?;
+                put
             }
         };
+        put.run(client, output, out).await
+    }
+}
+
+/// A value from standard input. One that is empty may come from nowhere, as under cron: then it must be asked for.
+fn input(may_be_empty: bool) -> anyhow::Result<Bytes> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        remark!("reading the value from the terminal; end it with Ctrl-D");
+    }
+    let mut value = Vec::new();
+    stdin.lock().take(MAX_INPUT + 1).read_to_end(&mut value).context("can't read the value from standard input")?;
+    if value.len() as u64 > MAX_INPUT {
+        bail!("the value on standard input is longer than {MAX_INPUT} bytes");
+    }
+    if value.is_empty() && !may_be_empty {
+        bail!("VALUE is missing, and standard input is empty; an empty value is asked for by \"\", or by - to read it");
+    }
+    Ok(value.into())
+}
+
+/// A put with all that belongs to it.
+pub(crate) struct Put {
+    pub(crate) request: PutRequest,
+    notation: Notation,
+}
+
+impl Request for Put {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let started = Instant::now();
-        let response = client.put_request(self.request(value)).await?;
+        let response = client.put_request(self.request.clone()).await?;
+        out.done();
         let revision = response.header.map_or(0, |header| header.revision);
         match output.format() {
             Format::Json => {
                 let mut answer = json!({ "revision": revision });
                 if let Some(kv) = &response.prev_kv {
-                    answer["prev_kv"] = pair(kv);
+                    answer["prev_kv"] = pair(kv, self.notation);
                 }
                 write_json(&answer, out)?;
             }
             Format::Raw => out.write_all(&response.prev_kv.unwrap_or_default().value)?,
             Format::Plain | Format::Table => {
                 writeln!(out, "OK  revision {revision}  {:.1} ms", started.elapsed().as_secs_f64() * 1e3)?;
-                write_plain(response.prev_kv.as_slice(), Shown::Both, out)?;
+                write_plain(response.prev_kv.as_slice(), Shown::Both, self.notation, out)?;
             }
         }
         Ok(Verdict::Passed)

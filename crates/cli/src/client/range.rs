@@ -1,23 +1,29 @@
 //! Which keys are meant.
 
+use std::ffi::OsString;
+
 use anyhow::bail;
 use bowline_kv::store::prefix_end;
 use bytes::Bytes;
 use clap::Args;
 
+use super::{Notation, words};
+
 /// A key, or a range of them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RangeArgs {
-    pub(crate) key: String,
+    key: OsString,
     /// All keys from KEY to before this one.
     #[arg(conflicts_with_all = ["prefix", "from_key"])]
-    range_end: Option<String>,
+    range_end: Option<OsString>,
     /// All keys that begin with KEY.
     #[arg(long, conflicts_with = "from_key")]
     prefix: bool,
     /// All keys from KEY on.
     #[arg(long)]
     from_key: bool,
+    #[command(flatten)]
+    pub(crate) notation: Notation,
 }
 
 impl RangeArgs {
@@ -27,32 +33,45 @@ impl RangeArgs {
     }
 
     /// First key, and the end of the range as the API has it: empty for a single key.
-    pub(crate) fn bounds(&self) -> anyhow::Result<(Bytes, Bytes)> {
-        let key = Bytes::from(self.key.clone());
-        let everything = || (Bytes::from_static(&[0]), Bytes::from_static(&[0]));
-        if self.key.is_empty() {
-            return match (self.is_many(), &self.range_end) {
-                (true, None) => Ok(everything()),
-                (true, Some(end)) => Ok((Bytes::from_static(&[0]), Bytes::from(end.clone()))),
-                (false, _) => bail!("KEY is empty; allowed: at least one byte, or --prefix for all keys"),
-            };
-        }
-        Ok(match (&self.range_end, self.prefix, self.from_key) {
-            (Some(end), ..) => (key, Bytes::from(end.clone())),
-            (None, true, _) => (key, prefix_end(self.key.as_bytes())),
-            (None, _, true) => (key, Bytes::from_static(&[0])),
-            (None, false, false) => (key, Bytes::new()),
+    ///
+    /// # Errors
+    /// They are not in their notation, which is `default` if none was asked for; or the key is empty.
+    pub(crate) fn bounds(&self, default: Notation) -> anyhow::Result<(Bytes, Bytes)> {
+        let (key, end) = self.given(default)?;
+        let first = Bytes::from_static(&[0]);
+        Ok(match (key.is_empty(), end) {
+            (true, None) if !self.is_many() => {
+                bail!("KEY is empty; allowed: at least one byte, or --prefix for all keys")
+            }
+            (true, None) => (first.clone(), first),
+            (true, Some(end)) => (first, end),
+            (false, Some(end)) => (key, end),
+            (false, None) if self.prefix => {
+                let end = prefix_end(&key);
+                (key, end)
+            }
+            (false, None) if self.from_key => (key, first),
+            (false, None) => (key, Bytes::new()),
         })
     }
 
     /// What is meant, for a question.
-    pub(crate) fn describe(&self) -> String {
-        match (&self.range_end, self.prefix, self.from_key) {
-            _ if self.key.is_empty() && self.range_end.is_none() => "all keys".to_owned(),
-            (Some(end), ..) => format!("keys from {:?} to before {end:?}", self.key),
-            (None, true, _) => format!("keys that begin with {:?}", self.key),
-            (None, _, true) => format!("keys from {:?} on", self.key),
-            (None, false, false) => format!("key {:?}", self.key),
-        }
+    pub(crate) fn describe(&self) -> anyhow::Result<String> {
+        let (key, end) = self.given(Notation::default())?;
+        let name = words::quoted(&key);
+        Ok(match end {
+            None if key.is_empty() => "all keys".to_owned(),
+            Some(end) => format!("keys from {name} to before {}", words::quoted(&end)),
+            None if self.prefix => format!("keys that begin with {name}"),
+            None if self.from_key => format!("keys from {name} on"),
+            None => format!("key {name}"),
+        })
+    }
+
+    /// The key, and the end of the range, as they were given.
+    fn given(&self, default: Notation) -> anyhow::Result<(Bytes, Option<Bytes>)> {
+        let notation = self.notation.or(default);
+        let end = self.range_end.as_ref().map(|end| notation.read("RANGE_END", end)).transpose()?;
+        Ok((notation.read("KEY", &self.key)?, end))
     }
 }

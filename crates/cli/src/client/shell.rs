@@ -1,7 +1,7 @@
 //! `shell`: the commands of a client, one a line.
 
 use std::cell::RefCell;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -14,11 +14,12 @@ use rustyline::history::FileHistory;
 use tokio::runtime::Runtime;
 
 use super::completion::Helper;
+use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
-use super::txn::{self, Lines};
-use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, PutArgs, Request, StatusArgs, TxnArgs, words};
-use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs};
+use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request, StatusArgs, TxnArgs};
+use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, words};
 use crate::exit::{self, Verdict};
+use crate::out::{self, Out, Unprinted, remark, tell};
 
 const PROMPT: &str = "bowline> ";
 
@@ -28,12 +29,24 @@ const HISTORY: usize = 2_000;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Commands: get, put, del, txn, lease, compact, hashkv, status, mode, help, exit; with the flags of the
-command line, e.g. `help get`. Tab completes commands and keys. Lines are remembered in
-$BOWLINE_HISTORY, or ~/.bowline_history. Lines from a pipe are carried out one by one.
+command line, e.g. `help get`. A text in quotes may have line breaks in it; in double quotes \\n, \\r, \\t, \\0, \\\\, \\\"
+and \\xNN are known. A line that begins with # is a remark. Tab completes commands and keys. Lines are remembered in
+$BOWLINE_HISTORY, or ~/.bowline_history.
 
-Exit codes: 0 ended, 1 a line from a pipe failed, 2 bad input."
+Lines from a pipe are carried out one by one. The first one that can't be read is told with its number and ends it all,
+unless --keep-going is given. One that fails (a key is not found, say) does not end it.
+
+Examples:
+  bowline shell
+  printf 'put a 1\\nget a\\n' | bowline shell -o json
+  bowline shell --keep-going <commands.txt
+
+Exit codes: 0 ended, 1 a line from a pipe failed, or its answer could not be printed, 2 bad input."
 )]
 pub(crate) struct ShellCommand {
+    /// Skip lines from a pipe that can't be read, and carry out those after them.
+    #[arg(long)]
+    keep_going: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -43,21 +56,28 @@ pub(crate) struct ShellCommand {
 /// A line of the shell.
 #[derive(Parser)]
 #[command(no_binary_name = true, name = "", disable_help_flag = true)]
-pub(super) struct Line {
+pub(super) struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Simple(Simple),
+    /// Compares, and then does one thing or another, all at once.
+    Txn(TxnArgs),
+}
+
+/// What is on one line.
+#[derive(Subcommand)]
+enum Simple {
     /// Prints the value of a key, or keys and values of a range.
     Get(GetArgs),
     /// Sets a key.
     Put(PutArgs),
     /// Deletes a key, or a range.
     Del(DelArgs),
-    /// Compares, and then does one thing or another, all at once.
-    Txn(TxnArgs),
     /// Keys that live as long as somebody keeps them alive.
     #[command(subcommand)]
     Lease(Lease),
@@ -114,43 +134,56 @@ impl ShellCommand {
             converse(&session)?;
             return Ok(Verdict::Passed);
         }
-        let mut lines = Pipe;
-        let mut well = true;
-        while let Some(line) = lines.line("")? {
-            match session.borrow_mut().carry_out(&line, &mut lines) {
-                Ok(Ended::Line(verdict)) => well &= verdict == Verdict::Passed,
+        self.carry_out_all(&session)
+    }
+
+    /// Carries out the lines of a pipe.
+    fn carry_out_all(&self, session: &RefCell<Session>) -> anyhow::Result<Verdict> {
+        let mut lines = Lines::of(Stdin { prompts: false });
+        let (mut failed, mut bad) = (false, false);
+        while let Some(line) = lines.next(Wanted::Command)? {
+            out::is_read()?;
+            match carry_out(session, &line, &mut lines) {
+                Ok(Ended::Line(verdict)) => failed |= verdict != Verdict::Passed,
                 Ok(Ended::Shell) => break,
-                Err(error) => {
-                    well = false;
+                Err(error) if Unprinted::of(&error).is_some() => return Err(error),
+                Err(error) if exit::is_bad_input(&error) => {
                     exit::complain(&error);
+                    bad = true;
+                    // The lines that belong to a transaction must never be taken for commands.
+                    let why =
+                        if error.is::<Unread>() { "what follows may belong to it" } else { "--keep-going goes on" };
+                    if !self.keep_going || error.is::<Unread>() {
+                        remark!("  nothing after it is done: {why}");
+                        break;
+                    }
+                }
+                Err(error) => {
+                    exit::complain(&error);
+                    failed = true;
                 }
             }
         }
-        Ok(Verdict::of(well))
+        Ok(if bad { Verdict::BadInput } else { Verdict::of(!failed) })
     }
 }
 
-/// Standard input, of which no line is asked for.
-struct Pipe;
+/// A person at a terminal.
+struct Person(Editor<Helper, FileHistory>);
 
-impl Lines for Pipe {
-    fn line(&mut self, _prompt: &str) -> anyhow::Result<Option<String>> {
-        let mut line = String::new();
-        Ok((std::io::stdin().lock().read_line(&mut line)? > 0).then_some(line))
-    }
-}
+impl Source for Person {
+    const NUMBERED: bool = false;
 
-/// A person.
-struct Person<'a>(&'a mut Editor<Helper, FileHistory>);
-
-impl Lines for Person<'_> {
-    fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
-        if !prompt.is_empty() {
-            anstream::eprintln!("{prompt}");
+    fn read(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Vec<u8>>> {
+        if let Wanted::Part(title) = wanted
+            && !title.is_empty()
+        {
+            remark!("{title}");
         }
-        match self.0.readline("... ") {
-            Ok(line) => Ok(Some(line)),
+        match self.0.readline(if let Wanted::Command = wanted { PROMPT } else { CONTINUED }) {
+            Ok(line) => Ok(Some(format!("{line}\n").into_bytes())),
             Err(ReadlineError::Eof) => Ok(None),
+            Err(ReadlineError::Io(error)) => Err(error.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -166,106 +199,101 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
         // The first time there is none.
         let _ = editor.load_history(file);
     }
-    anstream::eprintln!("help tells the commands, Tab completes them and keys, Ctrl-D leaves");
+    remark!("help tells the commands, Tab completes them and keys, Ctrl-D leaves");
+    let mut lines = Lines::of(Person(editor));
     loop {
-        let line = match editor.readline(PROMPT) {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => continue,
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(error.into()),
+        let line = match lines.next(Wanted::Command) {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) if is_interrupt(&error) => continue,
+            Err(error) => return Err(error),
         };
-        if line.trim().is_empty() {
+        if line.text.trim_ascii().is_empty() {
             continue;
         }
-        editor.add_history_entry(line.as_str())?;
-        // While a line is carried out nothing is completed, so nobody else borrows.
-        let ended = with_session(session, &line, &mut editor);
-        match ended {
+        lines.source.0.add_history_entry(String::from_utf8_lossy(&line.text))?;
+        match carry_out(session, &line, &mut lines) {
             Ok(Ended::Shell) => break,
             Ok(Ended::Line(_)) => {}
+            Err(error) if Unprinted::of(&error).is_some() => return Err(error),
+            Err(error) if is_interrupt(&error) => {}
             Err(error) => exit::complain(&error),
         }
-        if let Some(Err(error)) = file.as_ref().map(|file| editor.save_history(file)) {
-            anstream::eprintln!("the line is not remembered: {error}");
+        if let Some(Err(error)) = file.as_ref().map(|file| lines.source.0.save_history(file)) {
+            remark!("the line is not remembered: {error}");
         }
     }
     Ok(())
 }
 
-/// Carries out a line. A transaction's lines are read first: while they are, keys can be completed.
-fn with_session(
-    session: &Rc<RefCell<Session>>,
-    line: &str,
-    editor: &mut Editor<Helper, FileHistory>,
-) -> anyhow::Result<Ended> {
-    let Some(command) = Session::parse(line)? else { return Ok(Ended::Line(Verdict::Passed)) };
-    if let Command::Txn(args) = &command {
-        let request = args.request(&mut Person(editor))?;
-        return session.borrow_mut().txn(request);
+/// Whether somebody has pressed Ctrl-C: what was typed so far is thrown away.
+fn is_interrupt(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ReadlineError::Interrupted))
+}
+
+/// A transaction is announced by words that make no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction can't be read")]
+struct Unread;
+
+/// Carries out a line. A transaction's own lines are read from `lines`; while they are, keys can be completed.
+fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lines<S>) -> anyhow::Result<Ended> {
+    let command = match line.locate(parse(&line.text)) {
+        Ok(Some(command)) => command,
+        Ok(None) => return Ok(Ended::Line(Verdict::Passed)),
+        Err(error) if line.text.trim_ascii_start().starts_with(b"txn") => return Err(error.context(Unread)),
+        Err(error) => return Err(error),
+    };
+    line.locate(match command {
+        // An error in its own lines says itself which one is meant.
+        Command::Txn(args) => {
+            let txn = args.read(lines)?;
+            session.borrow_mut().ask(&txn)
+        }
+        Command::Simple(command) => session.borrow_mut().obey(command),
+    })
+}
+
+/// The command of a line; `None` if there is none, or it only asked for help, which it got.
+fn parse(line: &[u8]) -> anyhow::Result<Option<Command>> {
+    let words = words::split(line)?;
+    if words.is_empty() {
+        return Ok(None);
     }
-    session.borrow_mut().obey(command)
+    match CommandLine::try_parse_from(words) {
+        Ok(line) => Ok(Some(line.command)),
+        Err(error) if !error.use_stderr() => {
+            tell!("{}", error.render().ansi())?;
+            Ok(None)
+        }
+        Err(error) => anyhow::bail!("{}", words::in_one_line(&error)),
+    }
 }
 
 impl Session {
-    /// The command of a line; `None` if it only asked for help, which it got.
-    fn parse(line: &str) -> anyhow::Result<Option<Command>> {
-        let words = words::split(line.trim())?;
-        if words.is_empty() || words[0].starts_with('#') {
-            return Ok(None);
-        }
-        match Line::try_parse_from(words) {
-            Ok(line) => Ok(Some(line.command)),
-            Err(error) if !error.use_stderr() => {
-                anstream::println!("{}", error.render().ansi());
-                Ok(None)
-            }
-            Err(error) => anyhow::bail!("{}", in_one_line(&error)),
-        }
-    }
-
-    fn carry_out(&mut self, line: &str, lines: &mut dyn Lines) -> anyhow::Result<Ended> {
-        match Session::parse(line)? {
-            None => Ok(Ended::Line(Verdict::Passed)),
-            Some(Command::Txn(args)) => {
-                let request = args.request(lines)?;
-                self.txn(request)
-            }
-            Some(command) => self.obey(command),
-        }
-    }
-
-    fn txn(&mut self, request: bowline_api::etcdserverpb::TxnRequest) -> anyhow::Result<Ended> {
-        let mut out = std::io::stdout().lock();
-        let ended = self.runtime.block_on(txn::run(request, &mut self.client, self.output, &mut out))?;
-        out.flush()?;
-        Ok(Ended::Line(ended))
-    }
-
-    fn obey(&mut self, command: Command) -> anyhow::Result<Ended> {
+    fn obey(&mut self, command: Simple) -> anyhow::Result<Ended> {
         match command {
-            Command::Get(get) => self.ask(&get),
-            Command::Put(put) if put.value().is_none() => anyhow::bail!("VALUE is missing; allowed: put KEY VALUE"),
-            Command::Put(put) => self.ask(&put),
-            Command::Del(del) => self.ask(&del),
-            Command::Txn(txn) => self.ask(&txn),
-            Command::Lease(Lease::Grant(grant)) => self.ask(&grant),
-            Command::Lease(Lease::Revoke(revoke)) => self.ask(&revoke),
-            Command::Lease(Lease::KeepAlive(keep_alive)) => self.ask(&keep_alive),
-            Command::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
-            Command::Lease(Lease::List(list)) => self.ask(&list),
-            Command::Compact(compact) => self.ask(&compact),
-            Command::Hashkv(hashkv) => self.ask(&hashkv),
-            Command::Status(status) => self.ask(&status),
-            Command::Mode { form } => {
+            Simple::Get(get) => self.ask(&get),
+            Simple::Put(put) => self.ask(&put.on_a_line(Notation::default())?),
+            Simple::Del(del) => self.ask(&del),
+            Simple::Lease(Lease::Grant(grant)) => self.ask(&grant),
+            Simple::Lease(Lease::Revoke(revoke)) => self.ask(&revoke),
+            Simple::Lease(Lease::KeepAlive(keep_alive)) => self.ask(&keep_alive),
+            Simple::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
+            Simple::Lease(Lease::List(list)) => self.ask(&list),
+            Simple::Compact(compact) => self.ask(&compact),
+            Simple::Hashkv(hashkv) => self.ask(&hashkv),
+            Simple::Status(status) => self.ask(&status),
+            Simple::Mode { form } => {
                 self.output = OutputArgs::of(form);
                 Ok(Ended::Line(Verdict::Passed))
             }
-            Command::Exit => Ok(Ended::Shell),
+            Simple::Exit => Ok(Ended::Shell),
         }
     }
 
     fn ask(&mut self, request: &impl Request) -> anyhow::Result<Ended> {
-        let mut out = std::io::stdout().lock();
+        let mut out = Out::lock();
         let verdict = self.runtime.block_on(request.run(&mut self.client, self.output, &mut out))?;
         // Values byte for byte have no end of line of their own; the prompt comes on the next one.
         if self.output.format() == Format::Raw && std::io::stdin().is_terminal() {
@@ -273,30 +301,23 @@ impl Session {
         }
         out.flush()?;
         if verdict == Verdict::Failed && std::io::stdin().is_terminal() {
-            anstream::eprintln!("nothing found, or not well: the exit code of the command would be 1");
+            remark!("nothing found, or not well: the exit code of the command would be 1");
         }
         Ok(Ended::Line(verdict))
     }
 }
 
-/// The command line's own error about words of a line, in one line.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-    paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
 /// The names of the commands.
 pub(super) fn commands() -> Vec<String> {
     let mut names: Vec<String> =
-        Line::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        CommandLine::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
     names.push("help".to_owned());
     names
 }
 
 /// The long flags of a command.
 pub(super) fn flags(command: &str) -> Vec<String> {
-    let shell = Line::command();
+    let shell = CommandLine::command();
     let Some(command) = shell.find_subcommand(command) else { return Vec::new() };
     let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
     visible.filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")).collect()

@@ -1,7 +1,5 @@
 //! `status`: how each member is.
 
-use std::io::Write;
-
 use bowline_api::etcdserverpb::StatusResponse;
 use bowline_client::Client;
 use clap::Args;
@@ -10,6 +8,7 @@ use serde_json::{Value, json};
 use super::output::{Format, OutputArgs, human_size, write_json};
 use super::{Request, Table};
 use crate::exit::Verdict;
+use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "LAG is how many entries of the log a member has not applied yet that are known to be agreed.
@@ -18,7 +17,7 @@ Exit codes: 0 all of them answer and know a leader, 1 not all, 2 bad input.")]
 pub(crate) struct StatusArgs {}
 
 impl Request for StatusArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
         let all = client.status().await;
         let known = all.iter().filter_map(|(_, status)| status.as_ref().ok());
         let committed = known.map(|status| status.raft_index).max().unwrap_or(0);

@@ -1,66 +1,50 @@
 //! `txn`: compare, then do one list of operations or the other, all at once.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::ffi::OsString;
+use std::io::Write;
 
-use anyhow::Context;
+use anyhow::bail;
 use bowline_api::etcdserverpb as pb;
 use bowline_client::Client;
 use clap::Args;
 use pb::response_op::Response;
 use serde_json::{Value, json};
 
+use super::lines::{Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs, Shown, pair, pairs, write_json, write_plain};
-use super::{Request, txn_text};
+use super::{Notation, Request, txn_text};
 use crate::exit::Verdict;
+use crate::out::Out;
 
-/// The longest line of a transaction, in bytes: more than a server takes.
-const MAX_LINE: u64 = 16 << 20;
-
-const BLOCKS: [&str; 3] = ["compares:", "success requests (get, put, del):", "failure requests (get, put, del):"];
+/// What is read first, next and last.
+const PARTS: [&str; 3] = ["compares:", "success requests (get, put, del):", "failure requests (get, put, del):"];
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Without --if, --then and --else the transaction is read from standard input: compares, a blank
-line, what to do if all of them hold, a blank line, what to do if not.
+line, what to do if all of them hold, a blank line, what to do if not. Texts in quotes may have line breaks; in double
+quotes \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are known.
 
 Examples:
   bowline txn --if 'version(lock) = 0' --then 'put lock me' --else 'get lock'
+  bowline txn --if 'value(\"\\xff\") = 1' --then 'del --hex ff'
   printf 'value(\"k\") = \"v\"\\n\\nput k w\\n\\nget k\\n' | bowline txn
 
-Exit codes: 0 the compares held, 1 they did not, or the outcome is not known, 2 bad input.")]
+Exit codes: 0 the compares held, 1 they did not, the outcome is not known, or not printed, 2 bad input.")]
 pub(crate) struct TxnArgs {
     /// A compare: TARGET(KEY) OP VALUE, where TARGET is version, create, mod, value or lease; OP =, !=, < or >.
     #[arg(long = "if", value_name = "COMPARE")]
-    compares: Vec<String>,
+    compares: Vec<OsString>,
     /// What to do if all compares hold: a get, put or del as on the command line.
     #[arg(long = "then", value_name = "OPERATION")]
-    success: Vec<String>,
+    success: Vec<OsString>,
     /// What to do if not.
     #[arg(long = "else", value_name = "OPERATION")]
-    failure: Vec<String>,
+    failure: Vec<OsString>,
     /// Say what is expected, as on a terminal.
     #[arg(short, long)]
     interactive: bool,
-}
-
-/// Where the lines of a transaction come from. `None` is the end.
-pub(super) trait Lines {
-    fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>>;
-}
-
-/// Standard input; `prompts` on standard error.
-struct Stdin {
-    prompts: bool,
-}
-
-impl Lines for Stdin {
-    fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
-        if self.prompts && !prompt.is_empty() {
-            anstream::eprintln!("{prompt}");
-        }
-        let mut line = String::new();
-        let read = std::io::stdin().lock().take(MAX_LINE).read_line(&mut line).context("can't read the transaction")?;
-        Ok((read > 0).then_some(line))
-    }
+    #[command(flatten)]
+    notation: Notation,
 }
 
 impl TxnArgs {
@@ -69,105 +53,126 @@ impl TxnArgs {
     }
 
     /// The transaction, from the flags or else from lines.
-    pub(super) fn request(&self, lines: &mut dyn Lines) -> anyhow::Result<pb::TxnRequest> {
-        let blocks = if self.is_on_the_line() {
-            [self.compares.clone(), self.success.clone(), self.failure.clone()]
+    ///
+    /// # Errors
+    /// There is none, or part of it is none. All its lines are read nevertheless, unless one has an open quote.
+    pub(super) fn read<S: Source>(&self, lines: &mut Lines<S>) -> anyhow::Result<Txn> {
+        let [compares, success, failure] = if self.is_on_the_line() {
+            [&self.compares, &self.success, &self.failure].map(|given| given.iter().map(Line::of).collect())
         } else {
-            let [compares, success, failure] = BLOCKS;
-            [block(lines, compares)?, block(lines, success)?, block(lines, failure)?]
+            let compares = part(lines, PARTS[0])?;
+            if compares.is_empty() && lines.have_ended() {
+                bail!("there is no transaction: neither --if, --then or --else, nor a line to read");
+            }
+            [compares, part(lines, PARTS[1])?, part(lines, PARTS[2])?]
         };
-        let [compares, success, failure] = blocks;
-        let operations = |lines: &[String]| -> anyhow::Result<Vec<_>> {
-            lines.iter().map(|line| txn_text::operation(line)).collect()
+        let compare = |line: &Line| line.locate(txn_text::compare(line.text.trim_ascii(), self.notation));
+        let operation = |line: &Line| line.locate(txn_text::operation(line.text.trim_ascii(), self.notation));
+        let request = pb::TxnRequest {
+            compare: compares.iter().map(compare).collect::<anyhow::Result<_>>()?,
+            success: success.iter().map(operation).collect::<anyhow::Result<_>>()?,
+            failure: failure.iter().map(operation).collect::<anyhow::Result<_>>()?,
         };
-        Ok(pb::TxnRequest {
-            compare: compares.iter().map(|line| txn_text::compare(line)).collect::<anyhow::Result<_>>()?,
-            success: operations(&success)?,
-            failure: operations(&failure)?,
-        })
+        Ok(Txn { request, notation: self.notation })
     }
 }
 
 /// The lines up to a blank one.
-fn block(lines: &mut dyn Lines, title: &str) -> anyhow::Result<Vec<String>> {
-    let mut block = Vec::new();
-    let mut prompt = title;
-    while let Some(line) = lines.line(prompt)? {
-        let line = line.trim();
-        if line.is_empty() {
+fn part<S: Source>(lines: &mut Lines<S>, title: &str) -> anyhow::Result<Vec<Line>> {
+    let mut part = Vec::new();
+    let mut wanted = Wanted::Part(title);
+    while let Some(line) = lines.next(wanted)? {
+        if line.text.trim_ascii().is_empty() {
             break;
         }
-        block.push(line.to_owned());
-        prompt = "";
+        part.push(line);
+        wanted = Wanted::Part("");
     }
-    Ok(block)
+    Ok(part)
 }
 
 impl Request for TxnArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
-        let prompts = self.interactive || std::io::stdin().is_terminal();
-        let request = self.request(&mut Stdin { prompts })?;
-        run(request, client, output, out).await
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+        self.read(&mut Lines::of(Stdin::new(self.interactive)))?.run(client, output, out).await
     }
 }
 
-/// Asks, and writes the answer.
-pub(super) async fn run(
+/// A transaction with all that belongs to it.
+pub(super) struct Txn {
     request: pb::TxnRequest,
-    client: &mut Client,
-    output: OutputArgs,
-    out: &mut dyn Write,
-) -> anyhow::Result<Verdict> {
-    let answer = client.txn(request).await?;
-    let responses = answer.responses.iter().filter_map(|response| response.response.as_ref());
-    match output.format() {
-        Format::Json => {
-            let revision = answer.header.map_or(0, |header| header.revision);
-            let responses: Vec<Value> = responses.map(to_json).collect();
-            write_json(&json!({ "revision": revision, "succeeded": answer.succeeded, "responses": responses }), out)?;
+    notation: Notation,
+}
+
+impl Request for Txn {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+        let answer = client.txn(self.request.clone()).await?;
+        if answer.responses.iter().filter_map(|response| response.response.as_ref()).any(changes) {
+            out.done();
         }
-        Format::Raw => {
-            for response in responses {
-                if let Response::ResponseRange(range) = response {
-                    range.kvs.iter().try_for_each(|kv| out.write_all(&kv.value))?;
+        let responses = answer.responses.iter().filter_map(|response| response.response.as_ref());
+        match output.format() {
+            Format::Json => {
+                let revision = answer.header.map_or(0, |header| header.revision);
+                let responses: Vec<Value> = responses.map(|response| to_json(response, self.notation)).collect();
+                write_json(
+                    &json!({ "revision": revision, "succeeded": answer.succeeded, "responses": responses }),
+                    out,
+                )?;
+            }
+            Format::Raw => {
+                for response in responses {
+                    if let Response::ResponseRange(range) = response {
+                        range.kvs.iter().try_for_each(|kv| out.write_all(&kv.value))?;
+                    }
+                }
+            }
+            Format::Plain | Format::Table => {
+                writeln!(out, "{}", if answer.succeeded { "SUCCESS" } else { "FAILURE" })?;
+                for response in responses {
+                    writeln!(out)?;
+                    write_response(response, self.notation, out)?;
                 }
             }
         }
-        Format::Plain | Format::Table => {
-            writeln!(out, "{}", if answer.succeeded { "SUCCESS" } else { "FAILURE" })?;
-            for response in responses {
-                writeln!(out)?;
-                write_response(response, out)?;
-            }
-        }
+        Ok(Verdict::of(answer.succeeded))
     }
-    Ok(Verdict::of(answer.succeeded))
 }
 
-fn write_response(response: &Response, out: &mut dyn Write) -> std::io::Result<()> {
+fn write_response(response: &Response, notation: Notation, out: &mut dyn Write) -> std::io::Result<()> {
     match response {
         Response::ResponsePut(put) => {
             writeln!(out, "OK")?;
-            write_plain(put.prev_kv.as_slice(), Shown::Both, out)
+            write_plain(put.prev_kv.as_slice(), Shown::Both, notation, out)
         }
         Response::ResponseRange(range) if range.kvs.is_empty() && range.count > 0 => writeln!(out, "{}", range.count),
-        Response::ResponseRange(range) => write_plain(&range.kvs, Shown::Both, out),
+        Response::ResponseRange(range) => write_plain(&range.kvs, Shown::Both, notation, out),
         Response::ResponseDeleteRange(del) => {
             writeln!(out, "{}", del.deleted)?;
-            write_plain(&del.prev_kvs, Shown::Both, out)
+            write_plain(&del.prev_kvs, Shown::Both, notation, out)
         }
         Response::ResponseTxn(txn) => writeln!(out, "{}", if txn.succeeded { "SUCCESS" } else { "FAILURE" }),
     }
 }
 
-fn to_json(response: &Response) -> Value {
+/// Whether the operation that was answered like this has changed something.
+fn changes(response: &Response) -> bool {
     match response {
-        Response::ResponsePut(put) => json!({ "put": { "prev_kv": put.prev_kv.as_ref().map(pair) } }),
+        Response::ResponsePut(_) => true,
+        Response::ResponseDeleteRange(del) => del.deleted > 0,
+        Response::ResponseRange(_) | Response::ResponseTxn(_) => false,
+    }
+}
+
+fn to_json(response: &Response, notation: Notation) -> Value {
+    match response {
+        Response::ResponsePut(put) => {
+            json!({ "put": { "prev_kv": put.prev_kv.as_ref().map(|kv| pair(kv, notation)) } })
+        }
         Response::ResponseRange(range) => {
-            json!({ "get": { "count": range.count, "more": range.more, "kvs": pairs(&range.kvs) } })
+            json!({ "get": { "count": range.count, "more": range.more, "kvs": pairs(&range.kvs, notation) } })
         }
         Response::ResponseDeleteRange(del) => {
-            json!({ "del": { "deleted": del.deleted, "prev_kvs": pairs(&del.prev_kvs) } })
+            json!({ "del": { "deleted": del.deleted, "prev_kvs": pairs(&del.prev_kvs, notation) } })
         }
         Response::ResponseTxn(txn) => json!({ "txn": { "succeeded": txn.succeeded } }),
     }

@@ -10,13 +10,17 @@
 //! get k
 //! ```
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
 use anyhow::{Context, bail};
 use bowline_api::etcdserverpb as pb;
 use clap::{Parser, Subcommand};
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request;
 
-use super::{DelArgs, GetArgs, PutArgs, words};
+use super::words::{self, shortened};
+use super::{DelArgs, GetArgs, Notation, PutArgs};
 
 /// An operation of a transaction, in the words of the command line.
 #[derive(Parser)]
@@ -33,96 +37,98 @@ enum Operation {
     Del(DelArgs),
 }
 
-/// `put k v`, `get k --prefix`, `del k`.
+/// `put k v`, `get k --prefix`, `del k`. Keys and values are in the notation `default`, if the line names none.
 ///
 /// # Errors
 /// It is none of them.
-pub(super) fn operation(line: &str) -> anyhow::Result<pb::RequestOp> {
-    let words = words::split(line)?;
-    let parsed = Line::try_parse_from(words).map_err(|error| {
-        let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        anyhow::anyhow!("{line:?} is no operation: {first}; allowed: get, put and del, as on the command line")
-    })?;
-    let request = match parsed.operation {
-        Operation::Get(get) => Request::RequestRange(get.request()?),
-        Operation::Del(del) => Request::RequestDeleteRange(del.request()?),
-        Operation::Put(put) => {
-            let value = put.value().with_context(|| format!("{line:?} has no value; allowed: put KEY VALUE"))?;
-            Request::RequestPut(put.request(value.to_owned()))
-        }
+pub(super) fn operation(line: &[u8], default: Notation) -> anyhow::Result<pb::RequestOp> {
+    let wrong = || format!("{} is no operation; allowed: get, put and del, as on the command line", shortened(line));
+    let words = words::split(line).with_context(wrong)?;
+    let parsed = Line::try_parse_from(words).map_err(|error| anyhow::anyhow!("{}", words::in_one_line(&error)));
+    let request = match parsed.with_context(wrong)?.operation {
+        Operation::Get(get) => Request::RequestRange(get.request(default).with_context(wrong)?),
+        Operation::Del(del) => Request::RequestDeleteRange(del.request(default).with_context(wrong)?),
+        Operation::Put(put) => Request::RequestPut(put.on_a_line(default).with_context(wrong)?.request),
     };
     Ok(pb::RequestOp { request: Some(request) })
 }
 
-/// `mod("k") > "0"`; the quotes may be missing where there are no blanks.
+/// `mod("k") > "0"`; the quotes may be missing where there are no blanks. Key and value are in `notation`.
 ///
 /// # Errors
 /// It is none.
-pub(super) fn compare(line: &str) -> anyhow::Result<pb::Compare> {
-    let allowed = "allowed: TARGET(\"KEY\") OP \"VALUE\", where TARGET is version, create, mod, value or lease, and \
-                   OP is =, !=, < or >";
-    let wrong = || format!("{line:?} is no compare; {allowed}");
-    let (target, rest) = line.split_once('(').with_context(wrong)?;
-    let (key, rest) = one_word(rest.trim_start(), ")").with_context(wrong)?;
-    let rest = rest.trim_start().strip_prefix(')').with_context(wrong)?.trim_start();
-    let operators = [
-        ("!=", CompareResult::NotEqual),
-        ("==", CompareResult::Equal),
-        ("=", CompareResult::Equal),
-        ("<", CompareResult::Less),
-        (">", CompareResult::Greater),
+pub(super) fn compare(line: &[u8], notation: Notation) -> anyhow::Result<pb::Compare> {
+    let wrong = || {
+        format!(
+            "{} is no compare; allowed: TARGET(\"KEY\") OP \"VALUE\", where TARGET is version, create, mod, value or \
+             lease, and OP is =, !=, < or >",
+            shortened(line)
+        )
+    };
+    let open = line.iter().position(|byte| *byte == b'(').with_context(wrong)?;
+    let (key, rest) = one_word(&line[open + 1..], b")").with_context(wrong)?;
+    let rest = rest.trim_ascii_start().strip_prefix(b")").with_context(wrong)?.trim_ascii_start();
+    let operators: [(&[u8], _); 5] = [
+        (b"!=", CompareResult::NotEqual),
+        (b"==", CompareResult::Equal),
+        (b"=", CompareResult::Equal),
+        (b"<", CompareResult::Less),
+        (b">", CompareResult::Greater),
     ];
-    let found = operators.iter().find_map(|(text, result)| Some((rest.strip_prefix(text)?, *result)));
+    let found = operators.iter().find_map(|(text, result)| Some((rest.strip_prefix(*text)?, *result)));
     let (rest, result) = found.with_context(wrong)?;
-    let (operand, rest) = one_word(rest.trim_start(), "").with_context(wrong)?;
-    if !rest.trim().is_empty() {
+    let (operand, rest) = one_word(rest, b"").with_context(wrong)?;
+    if !rest.trim_ascii().is_empty() {
         bail!("{}", wrong());
     }
-    let number = || operand.parse::<i64>().with_context(|| format!("{operand:?} is no whole number, in {line:?}"));
-    let (target, union) = match target.trim() {
-        "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
-        "c" | "create" | "create_revision" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
-        "m" | "mod" | "mod_revision" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
-        "val" | "value" => (CompareTarget::Value, TargetUnion::Value(operand.into())),
-        "lease" => {
-            let lease = i64::from_str_radix(&operand, 16);
-            let lease = lease.with_context(|| format!("{operand:?} is no lease, a hexadecimal number, in {line:?}"))?;
+    let (target, union) = target(line[..open].trim_ascii(), &operand, notation).with_context(wrong)?;
+    let key = notation.read("KEY", &key).with_context(wrong)?;
+    let (result, target) = (result.into(), target.into());
+    Ok(pb::Compare { result, target, key, target_union: Some(union), ..pb::Compare::default() })
+}
+
+/// What is compared, and with what.
+fn target(name: &[u8], operand: &OsStr, notation: Notation) -> anyhow::Result<(CompareTarget, TargetUnion)> {
+    let shown = || shortened(operand.as_bytes());
+    let number = || {
+        let number = operand.to_str().and_then(|text| text.parse::<i64>().ok());
+        number.with_context(|| format!("{} is no whole number", shown()))
+    };
+    Ok(match name {
+        b"ver" | b"version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
+        b"c" | b"create" | b"create_revision" => (CompareTarget::Create, TargetUnion::CreateRevision(number()?)),
+        b"m" | b"mod" | b"mod_revision" => (CompareTarget::Mod, TargetUnion::ModRevision(number()?)),
+        b"val" | b"value" => (CompareTarget::Value, TargetUnion::Value(notation.read("VALUE", operand)?)),
+        b"lease" => {
+            let lease = operand.to_str().and_then(|text| i64::from_str_radix(text, 16).ok());
+            let lease = lease.with_context(|| format!("{} is no lease, a hexadecimal number", shown()))?;
             (CompareTarget::Lease, TargetUnion::Lease(lease))
         }
-        _ => bail!("{}", wrong()),
-    };
-    Ok(pb::Compare {
-        result: result.into(),
-        target: target.into(),
-        key: key.into(),
-        target_union: Some(union),
-        ..pb::Compare::default()
+        other => bail!("{} is no target", shortened(other)),
     })
 }
 
 /// A word, in quotes or up to a blank or one of `ends`, and what follows it.
-fn one_word<'a>(text: &'a str, ends: &str) -> anyhow::Result<(String, &'a str)> {
-    let end = match text.chars().next() {
-        Some(quote @ ('"' | '\'')) => {
-            let mut escaped = false;
-            let closing = text[1..].char_indices().find(|(_, c)| {
-                let closes = *c == quote && !escaped;
-                escaped = *c == '\\' && quote == '"' && !escaped;
-                closes
-            });
-            1 + closing.context("the quote has no end")?.0 + 1
-        }
-        Some(_) => text.find(|c: char| c.is_whitespace() || ends.contains(c)).unwrap_or(text.len()),
-        None => bail!("a word is missing"),
-    };
-    let mut words = words::split(&text[..end])?;
-    Ok((words.pop().context("a word is missing")?, &text[end..]))
+fn one_word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(OsString, &'a [u8])> {
+    let text = text.trim_ascii_start();
+    let (word, rest) = words::word(text, ends)?;
+    if rest.len() == text.len() {
+        bail!("a word is missing");
+    }
+    Ok((OsString::from_vec(word), rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn compare(line: &str) -> anyhow::Result<pb::Compare> {
+        super::compare(line.as_bytes(), Notation::default())
+    }
+
+    fn operation(line: &str) -> anyhow::Result<pb::RequestOp> {
+        super::operation(line.as_bytes(), Notation::default())
+    }
 
     #[test]
     fn compares_are_read_as_etcdctl_writes_them() {
@@ -134,7 +140,21 @@ mod tests {
         assert_eq!((read.key.as_ref(), read.result()), (&b"k"[..], CompareResult::NotEqual));
         assert_eq!(read.target_union, Some(TargetUnion::Value("x y".into())));
         assert_eq!(compare("lease(k) = ff").expect("well-formed").target_union, Some(TargetUnion::Lease(255)));
-        let wrong = ["", "mod", "mod(k", "mod(k) 3", "mod(k) = x", "size(k) = 3", "mod(k) = 3 4", "mod(\"k) = 3"];
+        let read = compare(r#" value ( "\xff" ) = "\xfe\n" "#).expect("well-formed");
+        assert_eq!(read.key, b"\xff"[..]);
+        assert_eq!(read.target_union, Some(TargetUnion::Value(b"\xfe\n"[..].into())));
+        let wrong = [
+            "",
+            "mod",
+            "mod(k",
+            "mod(k) 3",
+            "mod(k) = x",
+            "size(k) = 3",
+            "mod(k) = 3 4",
+            "mod(\"k) = 3",
+            "mod() = 3",
+            "mod(k) =",
+        ];
         for wrong in wrong {
             assert!(compare(wrong).is_err(), "{wrong}");
         }
@@ -148,8 +168,12 @@ mod tests {
         let read = operation(r#"put k "a b""#).expect("well-formed").request;
         let Some(Request::RequestPut(put)) = read else { panic!("a put, not {read:?}") };
         assert_eq!(put.value, "a b");
+        let read = operation(r"put --hex ff00 fe").expect("well-formed").request;
+        let Some(Request::RequestPut(put)) = read else { panic!("a put, not {read:?}") };
+        assert_eq!((put.key.as_ref(), put.value.as_ref()), (&b"\xff\x00"[..], &b"\xfe"[..]));
         assert!(matches!(operation("del k").expect("well-formed").request, Some(Request::RequestDeleteRange(_))));
-        for wrong in ["", "put k", "watch k", "get", "get --prefix", "del k --sometimes"] {
+        for wrong in ["", "put k", "watch k", "get", "get --prefix", "del k --sometimes", "put --hex k v", "put k \"v"]
+        {
             assert!(operation(wrong).is_err(), "{wrong}");
         }
     }

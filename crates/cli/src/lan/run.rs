@@ -18,6 +18,7 @@ use clap::Args;
 use super::{write_history_file, write_page};
 use crate::exit::Verdict;
 use crate::live::{Live, at, describe};
+use crate::out::{self, remark, tell};
 use crate::scenarios;
 
 #[derive(Args)]
@@ -80,16 +81,16 @@ impl RunCommand {
         let (report, outcome_notes) = self.measure(scenario, stop, &live)?;
         live.end();
         for note in outcome_notes {
-            anstream::eprintln!("{note}");
+            remark!("{note}");
         }
         write_page(self.html.as_ref(), || report.html())?;
         if let Some(file) = &self.history {
             write_history_file(file, &report.record)?;
         }
         if self.json {
-            anstream::println!("{}", report.json());
+            tell!("{}", report.json())?;
         } else {
-            anstream::print!("{}", report.text(true));
+            out::print(report.text(true))?;
         }
         Ok(Verdict::of(report.judgement.passed))
     }
@@ -136,9 +137,9 @@ impl RunCommand {
         lines.sort_by_key(|(place, _)| *place);
         let lines: Vec<Line> = lines.into_iter().map(|(_, line)| line).collect();
         if self.json {
-            anstream::println!("{}", table_json(&lines));
+            tell!("{}", table_json(&lines))?;
         } else {
-            anstream::print!("{}", table_text(&lines, true));
+            out::print(table_text(&lines, true))?;
         }
         Ok(Verdict::of(lines.iter().all(|line| line.passed)))
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Verdict;
 use crate::live::Live;
+use crate::out::{Unprinted, tell};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -80,8 +81,8 @@ impl ExhaustCommand {
         let reports: Vec<Search> =
             reports.into_iter().map(|(number, report, took)| Search { start: starts[number], report, took }).collect();
         match self.json {
-            true => anstream::println!("{}", as_json(&reports, began.elapsed())),
-            false => print(&reports, began.elapsed()),
+            true => tell!("{}", as_json(&reports, began.elapsed()))?,
+            false => print(&reports, began.elapsed())?,
         }
         Ok(Verdict::of(!found))
     }
@@ -120,17 +121,17 @@ struct Search {
     took: Duration,
 }
 
-fn print(reports: &[Search], took: Duration) {
+fn print(reports: &[Search], took: Duration) -> Result<(), Unprinted> {
     let header = ["start", "states", "steps", "depth", "replica states", "tables", "time", ""];
     let [start, states, steps, depth, replicas, tables, time, result] = header;
-    anstream::println!("{start:<9} {states:>11} {steps:>12} {depth:>6} {replicas:>15} {tables:>8} {time:>8}  {result}");
+    tell!("{start:<9} {states:>11} {steps:>12} {depth:>6} {replicas:>15} {tables:>8} {time:>8}  {result}")?;
     for Search { start, report, took } in reports {
         let result = match &report.violation {
             Some(violation) => format!("broken after {} steps", violation.steps),
             None if report.exhausted => "nothing wrong, and nothing left".to_owned(),
             None => "nothing wrong".to_owned(),
         };
-        anstream::println!(
+        tell!(
             "{:<9} {:>11} {:>12} {:>6} {:>15} {:>5} MB {:>6.1} s  {result}",
             start.name,
             report.states,
@@ -139,17 +140,18 @@ fn print(reports: &[Search], took: Duration) {
             report.replica_states,
             report.table_bytes / 1_000_000,
             took.as_secs_f64(),
-        );
+        )?;
     }
     let all: u64 = reports.iter().map(|search| search.report.states).sum();
     let memory = peak_memory().map_or(String::new(), |bytes| format!(", {} MB of memory at most", bytes / 1_000_000));
-    anstream::println!("{all} states in {:.1} s{memory}", took.as_secs_f64());
+    tell!("{all} states in {:.1} s{memory}", took.as_secs_f64())?;
     for Search { start, report, .. } in reports {
         if let Some(violation) = &report.violation {
-            anstream::println!("\n{}: {}\n{}", start.name, violation.rule, start.about);
-            violation.story.iter().for_each(|line| anstream::println!("{line}"));
+            tell!("\n{}: {}\n{}", start.name, violation.rule, start.about)?;
+            violation.story.iter().try_for_each(|line| tell!("{line}"))?;
         }
     }
+    Ok(())
 }
 
 fn as_json(reports: &[Search], all_took: Duration) -> Value {

@@ -14,6 +14,7 @@ use super::replay::{drawn, write_page};
 use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
 use crate::live::Live;
+use crate::out::{self, tell};
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 20;
@@ -121,9 +122,9 @@ impl ExploreCommand {
             search.live.say(&format!("wrote {}", file.display()));
         }
         if self.json {
-            anstream::println!("{}", totals.json(took));
+            tell!("{}", totals.json(took))?;
         } else {
-            anstream::print!("{}", totals.text(took));
+            out::print(totals.text(took))?;
         }
         Ok(Verdict::of(totals.passed()))
     }
@@ -249,15 +250,15 @@ impl SpeedCommand {
         if self.json {
             let value = json!({ "hours_per_minute": per_minute, "hours": hours, "seconds": took, "events": events,
                 "operations_per_second": rate, "violation": violation.as_ref().map(ToString::to_string) });
-            anstream::println!("{value}");
+            tell!("{value}")?;
         } else {
-            anstream::println!(
+            tell!(
                 "five members, {rate:.0} client operations a second, every check on:\n\
                  {per_minute:.1} simulated hours a minute ({hours:.1} hours in {took:.1} s, {:.2} million events a second)",
                 events as f64 / took / 1e6,
-            );
+            )?;
             if let Some(violation) = &violation {
-                anstream::println!("VIOLATED: {violation}");
+                tell!("VIOLATED: {violation}")?;
             }
         }
         Ok(Verdict::of(violation.is_none()))

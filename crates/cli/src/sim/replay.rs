@@ -11,6 +11,7 @@ use super::explore::silence_panics;
 use super::explore_report::replay_command;
 use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
+use crate::out::tell;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -117,18 +118,21 @@ impl ReplayCommand {
         let mut plan = drawn(self.seed, self.mutant.as_deref())?;
         let reduction = self.left.reduction()?;
         reduction.apply(&mut plan);
+        let mut told = if self.quiet { Ok(()) } else { tell!("{}", plan.header()) };
         let mut tell = |line: Line| {
             let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
-            if wanted && line.at as f64 >= self.since * 1e9 {
-                anstream::println!("{line}");
+            // The world comes to its end also where the story can't be printed: the page is still to be written.
+            if told.is_ok() && wanted && line.at as f64 >= self.since * 1e9 {
+                told = tell!("{line}");
             }
         };
-        if !self.quiet {
-            anstream::println!("{}", plan.header());
-        }
         let outcome = on_its_own(self.seed, "", || run(&plan, if self.quiet { None } else { Some(&mut tell) }));
+        if let Some(file) = &self.html {
+            write_page(&plan, &replay_command(self.seed, &reduction, self.mutant.as_deref()), file)?;
+        }
+        told?;
         let (begun, done) = outcome.operations;
-        anstream::println!(
+        tell!(
             "\nseed {}: {:.1} s simulated, {} events, {begun} operations, {done} done, {} entries committed, {} elections, \
              trace hash {:016x}",
             self.seed,
@@ -137,14 +141,13 @@ impl ReplayCommand {
             outcome.committed,
             outcome.elections,
             outcome.trace_hash,
-        );
+        )?;
         match &outcome.violation {
-            Some(violation) => anstream::println!("VIOLATED: {violation}"),
-            None => anstream::println!("nothing was violated"),
+            Some(violation) => tell!("VIOLATED: {violation}")?,
+            None => tell!("nothing was violated")?,
         }
         if let Some(file) = &self.html {
-            write_page(&plan, &replay_command(self.seed, &reduction, self.mutant.as_deref()), file)?;
-            anstream::println!("wrote {}", file.display());
+            tell!("wrote {}", file.display())?;
         }
         Ok(Verdict::of(outcome.violation.is_none()))
     }

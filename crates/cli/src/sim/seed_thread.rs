@@ -1,6 +1,7 @@
 //! A thread for each seed: should the process die in it, of a stack that overflows or of a panic that
 //! nobody catches, the last words on standard error name the seed.
 
+use crate::out::remark;
 use std::thread;
 
 /// Bytes of stack: far more than any replica should need. What overflows this goes round in circles.
@@ -14,7 +15,7 @@ pub(crate) fn on_its_own<T: Send>(seed: u64, what: &str, work: impl FnOnce() -> 
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, work).expect("the system has a thread to give");
         thread.join().unwrap_or_else(|panic| {
-            anstream::eprintln!("{name}: the world itself panicked: {}", words(&*panic));
+            remark!("{name}: the world itself panicked: {}", words(&*panic));
             std::panic::resume_unwind(panic)
         })
     })

@@ -14,6 +14,8 @@ use rustix::process::{Signal, kill_process};
 
 use super::topology::{Member, Topology, as_pid, tell_to_stop};
 use super::{LOOK, probe};
+use crate::exit::NotDone;
+use crate::out::remark;
 
 /// How long to wait before a member that ended by itself is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -107,14 +109,15 @@ impl Supervisor {
             }
             for process in &mut self.processes {
                 if let Some(status) = process.ended() {
-                    bail!("member {} ended: {status}; {logs}", process.member.id);
+                    bail!(NotDone(format!("member {} ended: {status}; {logs}", process.member.id)));
                 }
             }
             if stop.load(Ordering::Relaxed) {
-                bail!("interrupted");
+                bail!(NotDone("interrupted".to_owned()));
             }
             if Instant::now() >= until {
-                bail!("member {} is not ready after {} s", waiting[0].id, patience.as_secs());
+                let (id, waited) = (waiting[0].id, patience.as_secs());
+                bail!(NotDone(format!("member {id} is not ready after {waited} s")));
             }
             std::thread::sleep(LOOK);
         }
@@ -138,7 +141,7 @@ impl Supervisor {
                 // What is wrong with its input would be wrong again.
                 let hopeless = status.code() == Some(2);
                 let what = if hopeless { "r starts it again" } else { "it is started again" };
-                anstream::eprintln!("member {id} ended by itself: {status}; {what}");
+                remark!("member {id} ended by itself: {status}; {what}");
                 process.again_at = (!hopeless).then(|| Instant::now() + RESTART_AFTER);
                 changed = true;
             }
@@ -157,7 +160,7 @@ impl Supervisor {
         (process.again_at, process.paused) = (None, false);
         match started {
             Ok(child) => process.child = Some(child),
-            Err(error) => anstream::eprintln!("{error:#}"),
+            Err(error) => remark!("{error:#}"),
         }
     }
 
@@ -183,7 +186,7 @@ impl Supervisor {
         let place = self.processes.iter().position(|process| Some(process.member.id) == id);
         let (Some(key @ ("k" | "p" | "r")), Some(place)) = (key, place) else {
             if key.is_some() {
-                anstream::eprintln!("{line:?} is no order; orders: k 2, p 2, r 2, with a member's number");
+                remark!("{line:?} is no order; orders: k 2, p 2, r 2, with a member's number");
             }
             return false;
         };
@@ -197,17 +200,17 @@ impl Supervisor {
                     let _ = child.wait();
                 }
                 process.again_at = None;
-                anstream::eprintln!("member {id} is killed; r {id} starts it again");
+                remark!("member {id} is killed; r {id} starts it again");
             }
             ("p", true) => {
                 process.paused = !process.paused;
                 process.signal(if process.paused { Signal::STOP } else { Signal::CONT });
                 let what = if process.paused { "is paused; p lets it go on" } else { "goes on" };
-                anstream::eprintln!("member {id} {what}");
+                remark!("member {id} {what}");
             }
             ("r", false) => self.restart(place),
-            ("r", true) => anstream::eprintln!("member {id} runs already"),
-            _ => anstream::eprintln!("member {id} does not run"),
+            ("r", true) => remark!("member {id} runs already"),
+            _ => remark!("member {id} does not run"),
         }
         true
     }
@@ -267,7 +270,7 @@ fn show(id: u64, stderr: ChildStderr) {
     let colour = COLOURS[usize::try_from(id - 1).unwrap_or(0) % COLOURS.len()];
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            anstream::eprintln!("{} {line}", format!("{id} |").color(colour));
+            remark!("{} {line}", format!("{id} |").color(colour));
         }
     });
 }

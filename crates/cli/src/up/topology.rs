@@ -12,6 +12,8 @@ use bowline_storage::private_options;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
+use crate::exit::NotDone;
+
 const FILE: &str = "cluster.json";
 
 /// The ports that a new cluster begins with: each member takes two.
@@ -135,7 +137,8 @@ impl Topology {
                 match TcpListener::bind((Ipv4Addr::LOCALHOST, *port)) {
                     Ok(listener) => held.push(listener),
                     Err(error) if !self.new => {
-                        bail!("port {port} of member {id} can't be had: {error}; is another cluster running?");
+                        let taken = format!("port {port} of member {id} can't be had: {error}");
+                        bail!(NotDone(format!("{taken}; is another cluster running?")));
                     }
                     Err(_) => {
                         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;

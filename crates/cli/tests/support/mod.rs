@@ -3,11 +3,13 @@
 // Not every test uses all of it.
 #![allow(dead_code)]
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -61,6 +63,67 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         self.bowline(&["down"]);
+    }
+}
+
+/// A cluster of one, which all tests of a program share; each keeps to keys of its own.
+pub(crate) struct Member {
+    endpoint: String,
+    /// When this process ends, the member's standard input does, and so the member.
+    _child: Child,
+}
+
+impl Member {
+    pub(crate) fn shared() -> &'static Member {
+        static MEMBER: OnceLock<Member> = OnceLock::new();
+        MEMBER.get_or_init(Member::start)
+    }
+
+    fn start() -> Member {
+        // Nothing drops what is shared, so the folder of the last run is removed by this one.
+        let name = std::env::current_exe().expect("a test knows its own file");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.file_name().expect("it has a name"));
+        let _ = fs::remove_dir_all(&folder);
+        // Ports that are free, both held until both are known.
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let [client, peer] = listeners.map(|listener| listener.local_addr().expect("it is bound").to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        command.args(["serve", "--id", "1", "--initial-cluster", &format!("1=http://{peer}"), "--stop-at-eof"]);
+        command.args(["--listen-client", &client]).arg("--data-dir").arg(&folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let member = Member { endpoint: client, _child: command.spawn().expect("it starts") };
+        let until = Instant::now() + Duration::from_secs(30);
+        while member.ask(&["get", "--count-only", "x"]).code != Some(0) {
+            assert!(Instant::now() < until, "the member is not ready: {:?}", member.ask(&["status"]));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        member
+    }
+
+    /// A command that asks this member.
+    pub(crate) fn command<W: AsRef<OsStr>>(&self, words: &[W]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        command.args(words).env("BOWLINE_ENDPOINTS", &self.endpoint);
+        command
+    }
+
+    pub(crate) fn ask_with<W: AsRef<OsStr>>(&self, words: &[W], input: &[u8]) -> Said {
+        run(&mut self.command(words), input)
+    }
+
+    pub(crate) fn ask<W: AsRef<OsStr>>(&self, words: &[W]) -> Said {
+        self.ask_with(words, b"")
+    }
+
+    /// It does what it is asked, and says this.
+    pub(crate) fn says<W: AsRef<OsStr> + std::fmt::Debug>(&self, words: &[W], expected: &str) {
+        let said = self.ask(words);
+        assert_eq!((said.code, said.text()), (Some(0), expected), "{words:?}: {said:?}");
+    }
+
+    pub(crate) fn json<W: AsRef<OsStr> + std::fmt::Debug>(&self, words: &[W]) -> Value {
+        let said = self.ask(words);
+        serde_json::from_slice(&said.out).unwrap_or_else(|error| panic!("{words:?}: {error}: {said:?}"))
     }
 }
 

@@ -16,6 +16,7 @@ use super::MuseumCommand;
 use super::report::{Exhibit, Hall, Timed, header, row};
 use crate::exit::Verdict;
 use crate::live::Live;
+use crate::out::{self, tell};
 use crate::sim::explore::silence_panics;
 use crate::sim::seed_thread::on_its_own;
 
@@ -36,7 +37,7 @@ impl MuseumCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         if self.absent {
             for absent in NOT_IN_THE_CORE {
-                anstream::println!("{:>3}  {:<44} {}", absent.number, absent.name, absent.why);
+                tell!("{:>3}  {:<44} {}", absent.number, absent.name, absent.why)?;
             }
             return Ok(Verdict::Passed);
         }
@@ -47,10 +48,10 @@ impl MuseumCommand {
             (names, _) => names.iter().map(|name| mutant_named(name)).collect::<Result<_, _>>()?,
         };
         silence_panics();
-        let hall = self.visit(&mutants, &layers);
+        let hall = self.visit(&mutants, &layers)?;
         match self.json {
-            true => anstream::println!("{}", hall.json()),
-            false => anstream::print!("{}", hall.text()),
+            true => tell!("{}", hall.json())?,
+            false => out::print(hall.text())?,
         }
         Ok(Verdict::of(match self.require {
             Some(percent) => hall.quiet() && hall.share_of_core("worlds") * 100.0 >= percent as f64,
@@ -74,7 +75,7 @@ impl MuseumCommand {
     }
 
     /// Each mutant in the order of the catalogue, then the core as it is.
-    fn visit(&self, mutants: &[Mutant], layers: &[Box<dyn Layer>]) -> Hall {
+    fn visit(&self, mutants: &[Mutant], layers: &[Box<dyn Layer>]) -> Result<Hall, Unprinted> {
         let began = Instant::now();
         let live = Live::new((mutants.len() + usize::from(self.control > 0)) as u64, self.json);
         live.title("mutants");
@@ -89,16 +90,15 @@ impl MuseumCommand {
             });
             Exhibit { mutant, findings: findings.collect() }
         };
-        live.print(&header(layers));
+        live.print(&header(layers))?;
         let show = |(done, mutant): (usize, &Mutant)| {
             let exhibit = look(done, Some(*mutant), 1);
-            live.print(&row(*mutant, &exhibit));
-            exhibit
+            live.print(&row(*mutant, &exhibit)).map(|()| exhibit)
         };
-        let exhibits = mutants.iter().enumerate().map(show).collect();
+        let exhibits = mutants.iter().enumerate().map(show).collect::<Result<_, _>>()?;
         let control = (self.control > 0).then(|| look(mutants.len(), None, self.control));
         live.end();
-        Hall { exhibits, control, took: began.elapsed() }
+        Ok(Hall { exhibits, control, took: began.elapsed() })
     }
 
     /// What a layer has to say of a mutant: its pieces are looked at in order, several at once.

@@ -1,0 +1,194 @@
+//! The lines of the shell and of transactions, wherever they come from. Quotes are understood before lines are: a
+//! text in quotes may have line breaks in it, and what is in it is never a line of its own.
+
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, bail};
+
+use super::words::{self, Within};
+use crate::out::{self, remark};
+
+/// The longest line in bytes, with the line breaks in its quotes: more than a server takes.
+const MAX_LINE: usize = 16 << 20;
+
+/// What is read next, for those who are to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    /// A command.
+    Command,
+    /// A line of a part of a transaction; the first one has a title.
+    Part(&'a str),
+    /// What a line lacks whose quote is still open.
+    Rest,
+}
+
+/// Where lines come from.
+pub(super) trait Source {
+    /// Whether its lines have numbers that tell a user which is meant.
+    const NUMBERED: bool;
+
+    /// One line or several, each with its line break but the last one of all; `None` at the end.
+    fn read(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Vec<u8>>>;
+}
+
+/// A line, without the line break at its end.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) text: Vec<u8>,
+    number: Option<u64>,
+}
+
+impl Line {
+    /// What was given on the command line.
+    pub(super) fn of(text: &OsString) -> Line {
+        Line { text: text.as_bytes().to_vec(), number: None }
+    }
+
+    /// Says in an error which line it is about, where lines have numbers.
+    pub(super) fn locate<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        match self.number {
+            Some(number) => result.with_context(|| format!("line {number}")),
+            None => result,
+        }
+    }
+}
+
+/// Lines from a source.
+pub(super) struct Lines<S> {
+    pub(super) source: S,
+    /// Read, but not yet used.
+    rest: Vec<u8>,
+    /// The number of the line that comes next, from 1.
+    number: u64,
+    ended: bool,
+}
+
+impl<S: Source> Lines<S> {
+    pub(super) fn of(source: S) -> Lines<S> {
+        Lines { source, rest: Vec::new(), number: 1, ended: false }
+    }
+
+    /// The next line that is no remark; `None` at the end.
+    ///
+    /// # Errors
+    /// It can't be read, is longer than 16 MiB, or ends within quotes.
+    pub(super) fn next(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Line>> {
+        loop {
+            match self.any(wanted)? {
+                Some(line) if line.text.trim_ascii_start().starts_with(b"#") => {}
+                line => return Ok(line),
+            }
+        }
+    }
+
+    /// Whether the end has been seen.
+    pub(super) fn have_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn any(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Line>> {
+        let (mut at, mut scan) = (0, Scan::default());
+        loop {
+            while let Some(byte) = self.rest.get(at) {
+                at += 1;
+                if scan.ends_with(*byte) {
+                    return Ok(Some(self.take(at)));
+                }
+            }
+            if at > MAX_LINE {
+                self.rest.clear();
+                bail!("line {} is longer than {MAX_LINE} bytes; is a quote open?", self.number);
+            }
+            match self.source.read(if at == 0 { wanted } else { Wanted::Rest }) {
+                Ok(Some(more)) => self.rest.extend(more),
+                Ok(None) => {
+                    self.ended = true;
+                    return self.at_the_end(at, &scan);
+                }
+                Err(error) => {
+                    self.rest.clear();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn at_the_end(&mut self, at: usize, scan: &Scan) -> anyhow::Result<Option<Line>> {
+        if at == 0 {
+            return Ok(None);
+        }
+        let line = self.take(at);
+        if scan.within == Within::Nothing {
+            return Ok(Some(line));
+        }
+        let open = anyhow::anyhow!("a quote has no end: {}", words::shortened(&line.text));
+        line.locate(Err(open))
+    }
+
+    fn take(&mut self, length: usize) -> Line {
+        let mut text: Vec<u8> = self.rest.drain(..length).collect();
+        let number = S::NUMBERED.then_some(self.number);
+        self.number += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        text.pop_if(|byte| *byte == b'\n');
+        Line { text, number }
+    }
+}
+
+/// How far a line has been understood.
+#[derive(Default)]
+struct Scan {
+    within: Within,
+    /// Something but blanks was there.
+    begun: bool,
+    /// Quotes in it mean nothing.
+    remark: bool,
+}
+
+impl Scan {
+    /// Whether the line ends with this byte.
+    fn ends_with(&mut self, byte: u8) -> bool {
+        if byte == b'\n' && (self.remark || self.within == Within::Nothing) {
+            return true;
+        }
+        self.remark |= byte == b'#' && !self.begun;
+        self.begun |= !byte.is_ascii_whitespace();
+        if !self.remark {
+            self.within = self.within.after(byte);
+        }
+        false
+    }
+}
+
+/// Standard input.
+pub(super) struct Stdin {
+    /// Say on standard error what is expected.
+    pub(super) prompts: bool,
+}
+
+impl Stdin {
+    /// With prompts where a person types.
+    pub(super) fn new(interactive: bool) -> Stdin {
+        Stdin { prompts: interactive || std::io::stdin().is_terminal() }
+    }
+}
+
+impl Source for Stdin {
+    const NUMBERED: bool = true;
+
+    fn read(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Vec<u8>>> {
+        match wanted {
+            Wanted::Part(title) if self.prompts && !title.is_empty() => remark!("{title}"),
+            Wanted::Rest if self.prompts => out::whisper(CONTINUED),
+            _ => {}
+        }
+        let mut line = Vec::new();
+        let most = MAX_LINE as u64 + 1;
+        let read = std::io::stdin().lock().take(most).read_until(b'\n', &mut line).context("can't read the lines")?;
+        Ok((read > 0).then_some(line))
+    }
+}
+
+/// The prompt where a line goes on.
+pub(super) const CONTINUED: &str = "... ";
