@@ -38,6 +38,7 @@ mod lessor;
 mod machine;
 mod memory;
 mod meta;
+mod operations;
 mod read;
 mod rebuild;
 mod record;
@@ -66,6 +67,7 @@ pub use fuzz::{fuzz_commands, fuzz_restore};
 pub use leases::{Lease, LeaseChange, MAX_LEASE_TTL};
 pub use lessor::{Lessor, Renewal, Renewed};
 pub use memory::{MemoryEngine, MemoryRecords};
+pub use operations::Operations;
 pub use record::Record;
 pub use reply::{Reply, Response, decode_reply, encode_reply};
 pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
@@ -98,6 +100,8 @@ pub struct Store<E> {
     pending_leases: Vec<LeaseChange>,
     /// Those of the last command.
     lease_changes: Vec<LeaseChange>,
+    /// What the last command did.
+    operations: Operations,
     /// What the engine's note says.
     flushed: Meta,
     /// The checksum of a compaction that is being computed.
@@ -149,7 +153,8 @@ impl<E: Engine> Store<E> {
     fn of(engine: E, rebuild: Rebuild, meta: Meta) -> Result<Store<E>, EngineError> {
         let (index, book) = rebuild.finish()?;
         let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
-        let (lease_changes, flushed, hashing) = (Vec::new(), meta.clone(), None);
+        let (lease_changes, operations) = (Vec::new(), Operations::default());
+        let (flushed, hashing) = (meta.clone(), None);
         let (tee, fault) = (Tee::default(), OnceLock::new());
         let store = Store {
             engine,
@@ -160,6 +165,7 @@ impl<E: Engine> Store<E> {
             pending_bytes,
             pending_leases,
             lease_changes,
+            operations,
             flushed,
             hashing,
             tee,
@@ -241,6 +247,7 @@ impl<E: Engine> Store<E> {
 
     fn begin(&mut self, index: Index) -> Result<(), KvError> {
         self.lease_changes.clear();
+        self.operations = Operations::default();
         self.refuse_fault()?;
         if index.0 <= self.meta.applied { Err(KvError::AlreadyApplied) } else { Ok(()) }
     }
@@ -269,16 +276,40 @@ impl<E: Engine> Store<E> {
         self.engine.has_room(self.pending_bytes as u64)
     }
 
+    /// What the command that was applied last did with keys; nothing, if it was refused.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.operations
+    }
+
     /// Answers a query.
     ///
     /// # Errors
     /// Why it is refused; [`KvError::Stopped`] if there is a [`Store::fault`].
     pub fn ask(&self, query: &Query) -> Reply {
+        self.ask_counting(query).0
+    }
+
+    /// As [`Store::ask`]; says too what it did for that.
+    #[must_use]
+    pub fn ask_counting(&self, query: &Query) -> (Reply, Operations) {
+        let mut reads = 0;
+        let reply = self.try_ask(query, &mut reads);
+        (reply, Operations::of_ranges(reads).as_txn())
+    }
+
+    fn try_ask(&self, query: &Query, reads: &mut u64) -> Reply {
         match query {
-            Query::Range(range) => self.range(range).map(Response::Range),
+            Query::Range(range) => {
+                let found = self.range(range)?;
+                *reads = 1;
+                Ok(Response::Range(found))
+            }
             Query::Txn(txn) => {
                 self.refuse_fault()?;
-                self.settle(self.read_txn(txn)).map(Response::Txn)
+                let response;
+                (response, *reads) = self.settle(self.read_txn(txn))?;
+                Ok(Response::Txn(response))
             }
             Query::HashKv { revision } => self.hash_kv(*revision).map(Response::HashKv),
             Query::Status => Ok(Response::Status(self.status())),

@@ -309,7 +309,7 @@ impl StateMachine for Machine {
         match &self.state {
             State::Map(map) => map.query(query),
             State::Store(store) => store.query(query),
-            State::Kept(store) => store.ask_bytes(query),
+            State::Kept(store) => store.ask_bytes(query).0,
         }
     }
 
