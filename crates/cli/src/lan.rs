@@ -60,7 +60,7 @@ pub(crate) struct ReplicaCommand {
     /// Seed of its timeouts; random if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// Say on standard error at the end what was ignored.
+    /// Say on standard error at the end what was ignored, even if all of it could be read.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -102,8 +102,8 @@ impl ReplicaCommand {
         let arguments = Arguments::parse(&self.arguments, form)?;
         let (socket, profile, seed) = (self.socket, self.profile, self.seed);
         let summary = run_replica(&ReplicaOptions { arguments, socket, profile, seed })?;
-        if self.verbose {
-            anstream::eprintln!("{summary:?}");
+        if self.verbose || summary.is_notable() {
+            anstream::eprintln!("{summary}");
         }
         Ok(Verdict::Passed)
     }

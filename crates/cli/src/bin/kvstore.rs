@@ -27,6 +27,9 @@ fn main() -> ExitCode {
 
 fn start(words: &[String]) -> anyhow::Result<()> {
     let arguments = Arguments::parse(words, None)?;
-    run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
+    let summary = run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
+    if summary.is_notable() {
+        anstream::eprintln!("{summary}");
+    }
     Ok(())
 }
