@@ -91,7 +91,7 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
         return Some(is_another_folder_needed(error));
     }
     match cause.downcast_ref() {
-        Some(StartError::Listen { .. } | StartError::Threads(_)) => return Some(false),
+        Some(StartError::Listen { .. } | StartError::Threads(_) | StartError::Descriptors(_)) => return Some(false),
         Some(StartError::Replica(_)) => return Some(true),
         None => {}
     }

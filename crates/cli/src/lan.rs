@@ -61,7 +61,7 @@ pub(crate) struct ReplicaCommand {
     /// Seed of its timeouts; random if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// Say on standard error at the end what was ignored.
+    /// Say on standard error at the end what was ignored, even if all of it could be read.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -103,8 +103,8 @@ impl ReplicaCommand {
         let arguments = Arguments::parse(&self.arguments, form)?;
         let (socket, profile, seed) = (self.socket, self.profile, self.seed);
         let summary = run_replica(&ReplicaOptions { arguments, socket, profile, seed })?;
-        if self.verbose {
-            remark!("{summary:?}");
+        if self.verbose || summary.is_notable() {
+            remark!("{summary}");
         }
         Ok(Verdict::Passed)
     }

@@ -6,7 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use bowline_lan::LanId;
+use bowline_lan::socket::{Incoming, SocketKind, Switch};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -182,6 +185,46 @@ fn a_replica_refuses_arguments_that_make_no_sense() {
         assert_eq!(said.err.matches("No such file").count(), 1, "said once: {said:?}");
     }
     replica(&["0001", "FFFF"]).refuses(&["FFFF"]);
+}
+
+#[test]
+fn a_replica_answers_odd_requests_and_says_at_the_end_what_it_could_not_read() {
+    let ids = [1, 2].map(LanId::from_value);
+    for (program, words) in [(KVSTORE, &[][..]), (BOWLINE, &["lan", "replica"])] {
+        let folder = folder();
+        let mut switch = Switch::local(folder.path(), &ids, SocketKind::Packets).unwrap();
+        let mut command = start(program, folder.path(), &[words, &["0001", "0002"]].concat());
+        let running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut buffer = Vec::new();
+        let mut wait_for = |switch: &mut Switch, what: &str| {
+            let until = Instant::now() + Duration::from_secs(20);
+            loop {
+                match switch.receive(&mut buffer) {
+                    Some(Incoming::Message { from: 0, length }) => {
+                        let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                        if said.contains(what) {
+                            return said;
+                        }
+                    }
+                    None if switch.is_connected(0) && what.is_empty() => return String::new(),
+                    _ => std::thread::sleep(Duration::from_millis(1)),
+                }
+                assert!(Instant::now() < until, "no {what:?} from {program}");
+            }
+        };
+        wait_for(&mut switch, "");
+        let odd = |rest: &str| format!(r#"{{"src":"0101","dst":"0001","leader":"FFFF","type":"put",{rest}}}"#);
+        switch.send(0, odd(r#""key":"k","value":"\ud800""#).as_bytes());
+        switch.send(0, odd(r#""key":"k","value":"\ud800","MID":"m""#).as_bytes());
+        let answer = wait_for(&mut switch, r#""MID":"m""#);
+        assert!(answer.contains(r#""type":"fail""#) && answer.contains("not Unicode"), "{answer}");
+        drop(switch);
+        let said = running.wait_with_output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let told = String::from_utf8(said.stderr).unwrap();
+        let first = "the first: the field `MID` is missing; it must be a string of at most 1024 bytes";
+        assert_eq!(told, format!("messages ignored or lost: 1 unreadable ({first})\n"));
+    }
 }
 
 #[test]

@@ -32,11 +32,13 @@ mod error;
 mod fuzz;
 mod hash;
 mod index;
+mod kept_hashes;
 mod leases;
 mod lessor;
 mod machine;
 mod memory;
 mod meta;
+mod operations;
 mod read;
 mod rebuild;
 mod record;
@@ -65,12 +67,14 @@ pub use fuzz::{fuzz_commands, fuzz_restore};
 pub use leases::{Lease, LeaseChange, MAX_LEASE_TTL};
 pub use lessor::{Lessor, Renewal, Renewed};
 pub use memory::{MemoryEngine, MemoryRecords};
+pub use operations::Operations;
 pub use record::Record;
 pub use reply::{Reply, Response, decode_reply, encode_reply};
 pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;
 
+use hash::HashPass;
 use index::KeyIndex;
 use leases::LeaseBook;
 use meta::Meta;
@@ -96,8 +100,12 @@ pub struct Store<E> {
     pending_leases: Vec<LeaseChange>,
     /// Those of the last command.
     lease_changes: Vec<LeaseChange>,
+    /// What the last command did.
+    operations: Operations,
     /// What the engine's note says.
     flushed: Meta,
+    /// The checksum of a compaction that is being computed.
+    hashing: Option<HashPass>,
     /// For another engine that is to hold the same.
     tee: Tee,
     fault: OnceLock<EngineError>,
@@ -145,7 +153,8 @@ impl<E: Engine> Store<E> {
     fn of(engine: E, rebuild: Rebuild, meta: Meta) -> Result<Store<E>, EngineError> {
         let (index, book) = rebuild.finish()?;
         let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
-        let (lease_changes, flushed) = (Vec::new(), meta);
+        let (lease_changes, operations) = (Vec::new(), Operations::default());
+        let (flushed, hashing) = (meta.clone(), None);
         let (tee, fault) = (Tee::default(), OnceLock::new());
         let store = Store {
             engine,
@@ -156,7 +165,9 @@ impl<E: Engine> Store<E> {
             pending_bytes,
             pending_leases,
             lease_changes,
+            operations,
             flushed,
+            hashing,
             tee,
             fault,
         };
@@ -236,6 +247,7 @@ impl<E: Engine> Store<E> {
 
     fn begin(&mut self, index: Index) -> Result<(), KvError> {
         self.lease_changes.clear();
+        self.operations = Operations::default();
         self.refuse_fault()?;
         if index.0 <= self.meta.applied { Err(KvError::AlreadyApplied) } else { Ok(()) }
     }
@@ -264,16 +276,40 @@ impl<E: Engine> Store<E> {
         self.engine.has_room(self.pending_bytes as u64)
     }
 
+    /// What the command that was applied last did with keys; nothing, if it was refused.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.operations
+    }
+
     /// Answers a query.
     ///
     /// # Errors
     /// Why it is refused; [`KvError::Stopped`] if there is a [`Store::fault`].
     pub fn ask(&self, query: &Query) -> Reply {
+        self.ask_counting(query).0
+    }
+
+    /// As [`Store::ask`]; says too what it did for that.
+    #[must_use]
+    pub fn ask_counting(&self, query: &Query) -> (Reply, Operations) {
+        let mut reads = 0;
+        let reply = self.try_ask(query, &mut reads);
+        (reply, Operations::of_ranges(reads).as_txn())
+    }
+
+    fn try_ask(&self, query: &Query, reads: &mut u64) -> Reply {
         match query {
-            Query::Range(range) => self.range(range).map(Response::Range),
+            Query::Range(range) => {
+                let found = self.range(range)?;
+                *reads = 1;
+                Ok(Response::Range(found))
+            }
             Query::Txn(txn) => {
                 self.refuse_fault()?;
-                self.settle(self.read_txn(txn)).map(Response::Txn)
+                let response;
+                (response, *reads) = self.settle(self.read_txn(txn))?;
+                Ok(Response::Txn(response))
             }
             Query::HashKv { revision } => self.hash_kv(*revision).map(Response::HashKv),
             Query::Status => Ok(Response::Status(self.status())),
@@ -299,13 +335,23 @@ impl<E: Engine> Store<E> {
     }
 
     /// The checksum of the history up to a revision, 0 for the latest: the same as a real etcd's
-    /// with the same history. Reads every record up to there.
+    /// with the same history. At the revision of one of the last ten compactions it is the checksum that the history
+    /// had just before. Else it reads every record up to there.
     ///
     /// # Errors
     /// As [`Store::ask`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, KvError> {
         self.refuse_fault()?;
         self.settle(self.try_hash_kv(revision))
+    }
+
+    /// As [`Store::hash_kv`], but always of what is there: for who wants to know whether that is right.
+    ///
+    /// # Errors
+    /// As [`Store::ask`].
+    pub fn hash_kv_now(&self, revision: i64) -> Result<HashKv, KvError> {
+        self.refuse_fault()?;
+        self.settle(self.try_hash_kv_now(revision))
     }
 
     /// How the store is.
@@ -389,7 +435,7 @@ impl<E: Engine> Store<E> {
         let meta = self.meta.encode();
         self.engine.write(&Batch { meta: meta.clone(), ..batch.clone() })?;
         self.tee.note(batch, &meta);
-        self.flushed = self.meta;
+        self.flushed = self.meta.clone();
         Ok(())
     }
 

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 pub use crate::lan_id::{LanId, LanIdError};
@@ -242,14 +243,12 @@ impl Envelope {
         let raw = Raw::parse(bytes)?;
         let header = raw.header()?;
         let content = match &*header.kind {
-            "get" => Content::Get { mid: raw.mid()?, key: required(&raw.key, "key")? },
-            "put" => {
-                Content::Put { mid: raw.mid()?, key: required(&raw.key, "key")?, value: required(&raw.value, "value")? }
-            }
-            "ok" => Content::Ok { mid: raw.mid()?, value: optional(&raw.value, "value")? },
+            "get" => Content::Get { mid: raw.mid()?, key: raw.required("key")? },
+            "put" => Content::Put { mid: raw.mid()?, key: raw.required("key")?, value: raw.required("value")? },
+            "ok" => Content::Ok { mid: raw.mid()?, value: raw.optional("value")? },
             "redirect" => Content::Redirect { mid: raw.mid()? },
             // The reason is a courtesy to humans: one that is not a string is not worth an error.
-            "fail" => Content::Fail { mid: raw.mid()?, error: optional(&raw.error, "error").ok().flatten() },
+            "fail" => Content::Fail { mid: raw.mid()?, error: raw.optional("error").ok().flatten() },
             "hello" => Content::Hello,
             kind => Content::Other { kind: kind.to_owned(), fields: other_fields(bytes)? },
         };
@@ -407,91 +406,182 @@ impl Formatter for Ascii {
     }
 }
 
-/// The fields that have a meaning in the protocol, borrowed from the message where possible.
-#[derive(Deserialize)]
+/// The fields that have a meaning in the protocol, as they are written: whoever needs one reads it.
+#[derive(Default)]
 struct Raw<'a> {
-    #[serde(borrow)]
-    src: Option<Field<'a>>,
-    #[serde(borrow)]
-    dst: Option<Field<'a>>,
-    #[serde(borrow)]
-    dest: Option<Field<'a>>,
-    #[serde(borrow)]
-    leader: Option<Field<'a>>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<Field<'a>>,
-    #[serde(borrow, rename = "MID")]
-    mid: Option<Field<'a>>,
-    #[serde(borrow)]
-    key: Option<Field<'a>>,
-    #[serde(borrow)]
-    value: Option<Field<'a>>,
-    #[serde(borrow)]
-    error: Option<Field<'a>>,
+    /// In the order of [`NAMES`].
+    fields: [Option<&'a RawValue>; NAMES.len()],
+    /// Those that are there more than once.
+    twice: Vec<&'static str>,
 }
+
+const NAMES: [&str; 9] = ["src", "dst", "dest", "leader", "type", "MID", "key", "value", "error"];
 
 impl<'a> Raw<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Raw<'a>, MessageError> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(MessageError::TooLong { length: bytes.len() });
         }
-        // A struct may also be read from a JSON array, which is no message.
-        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-        if first.is_some_and(|&byte| byte != b'{') {
-            return Err(MessageError::NotAnObject {
-                reason: "it does not begin with {".to_owned(),
-                message: shorten(&String::from_utf8_lossy(bytes)),
-            });
-        }
-        // Checked once and as a whole, which is faster than each string on its own.
         let text = std::str::from_utf8(bytes).map_err(|error| not_an_object(&error, bytes))?;
-        serde_json::from_str(text).map_err(|error| not_an_object(&error, bytes))
+        let mut raw = Raw::default();
+        raw.read(text).map_err(|error| not_an_object(&error, bytes))?;
+        match raw.twice.first() {
+            None => Ok(raw),
+            Some(name) => Err(not_an_object(&format_args!("duplicate field `{name}`"), bytes)),
+        }
+    }
+
+    /// Takes the fields of an object, those before an error too.
+    fn read(&mut self, text: &'a str) -> serde_json::Result<()> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        reader.deserialize_map(&mut *self)?;
+        reader.end()
+    }
+
+    fn get(&self, name: &'static str) -> Option<Field<'a>> {
+        let place = NAMES.iter().position(|known| *known == name)?;
+        self.fields[place].filter(|value| value.get() != "null").map(Field::of)
     }
 
     fn header(&self) -> Result<Header<'a>, MessageError> {
-        let dst = self.dst.as_ref().map(|f| id(f, "dst")).transpose()?;
-        let dest = self.dest.as_ref().map(|f| id(f, "dest")).transpose()?;
-        let (dst, spelled_dest) = match (dst, dest) {
-            (Some(dst), Some(dest)) if dst != dest => {
-                return Err(MessageError::TwoDestinations { dst, dest });
-            }
-            (Some(dst), _) => (dst, false),
-            (None, Some(dest)) => (dest, true),
-            (None, None) => return Err(missing("dst", AN_ID)),
+        let (dst, spelled_dest) = self.destination()?;
+        let kind = match self.get("type").ok_or(missing("type", A_KIND))? {
+            Field::Text(kind) if (1..=MAX_KIND_BYTES).contains(&kind.len()) => kind,
+            other => return Err(wrong("type", &other, A_KIND)),
         };
-        let kind = match self.kind.as_ref().ok_or(missing("type", A_KIND))? {
-            Field::Text(kind) if (1..=MAX_KIND_BYTES).contains(&kind.len()) => kind.clone(),
-            other => return Err(wrong("type", other, A_KIND)),
-        };
-        let mid = match &self.mid {
-            Some(Field::Text(mid)) if mid.len() <= MAX_MID_BYTES => Some(mid.clone()),
-            Some(long @ Field::Text(_)) => return Err(wrong("MID", long, A_MID)),
+        let mid = match self.get("MID") {
+            Some(Field::Text(mid)) if mid.len() <= MAX_MID_BYTES => Some(mid),
+            Some(long @ Field::Text(_)) => return Err(wrong("MID", &long, A_MID)),
             // Replicas may use the name for something else in messages of their own.
             Some(Field::Other(_)) | None => None,
         };
-        Ok(Header {
-            src: id(self.src.as_ref().ok_or(missing("src", AN_ID))?, "src")?,
-            dst,
-            leader: id(self.leader.as_ref().ok_or(missing("leader", AN_ID))?, "leader")?,
-            kind,
-            mid,
-            spelled_dest,
-        })
+        Ok(Header { src: self.id("src")?, dst, leader: self.id("leader")?, kind, mid, spelled_dest })
+    }
+
+    /// Who shall receive it, and whether the field is spelled `dest`.
+    fn destination(&self) -> Result<(LanId, bool), MessageError> {
+        let [dst, dest] = ["dst", "dest"].map(|name| self.get(name).map(|field| id(&field, name)).transpose());
+        match (dst?, dest?) {
+            (Some(dst), Some(dest)) if dst != dest => Err(MessageError::TwoDestinations { dst, dest }),
+            (Some(dst), _) => Ok((dst, false)),
+            (None, Some(dest)) => Ok((dest, true)),
+            (None, None) => Err(missing("dst", AN_ID)),
+        }
+    }
+
+    fn id(&self, name: &'static str) -> Result<LanId, MessageError> {
+        id(&self.get(name).ok_or(missing(name, AN_ID))?, name)
     }
 
     fn mid(&self) -> Result<String, MessageError> {
-        match &self.mid {
-            Some(Field::Text(mid)) => Ok(mid.to_string()),
-            Some(other) => Err(wrong("MID", other, A_MID)),
+        match self.get("MID") {
+            Some(Field::Text(mid)) => Ok(mid.into_owned()),
+            Some(other) => Err(wrong("MID", &other, A_MID)),
             None => Err(missing("MID", A_MID)),
         }
     }
+
+    fn required(&self, name: &'static str) -> Result<String, MessageError> {
+        self.optional(name)?.ok_or(missing(name, A_STRING))
+    }
+
+    fn optional(&self, name: &'static str) -> Result<Option<String>, MessageError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Field::Text(text)) => Ok(Some(text.into_owned())),
+            Some(other) => Err(wrong(name, &other, A_STRING)),
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for &mut Raw<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut fields: A) -> Result<(), A::Error> {
+        // The name as it is written, too: one that can't be read is no name of the protocol's.
+        while let Some((name, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
+            let Field::Text(name) = Field::of(name) else { continue };
+            let Some(place) = NAMES.iter().position(|known| *known == name) else { continue };
+            if self.fields[place].replace(value).is_some() {
+                self.twice.push(NAMES[place]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who asks, of a request that may be unreadable in other parts: enough to answer it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// Who sent the request.
+    pub(crate) src: LanId,
+    /// Who shall answer it.
+    pub(crate) dst: LanId,
+    /// Whether the destination is spelled `dest`, there and in the answer.
+    pub(crate) spelled_dest: bool,
+    /// The request's name; the reply copies it.
+    pub(crate) mid: String,
+}
+
+impl Asker {
+    /// Looks for a `get` or a `put`, and for who sent it, in what is no message as a whole: where text is not Unicode,
+    /// a field has a wrong value or is missing, the end is cut off, or something follows it.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Asker> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return None;
+        }
+        let text = legible(bytes);
+        let mut raw = Raw::default();
+        // What comes before an error was read.
+        let _ = raw.read(&text);
+        if raw.twice.iter().any(|name| is_envelope_field(name) || *name == "MID") {
+            return None;
+        }
+        let Some(Field::Text(kind)) = raw.get("type") else { return None };
+        // What can't be copied as it is would name another request.
+        let mid = raw.mid().ok().filter(|mid| mid.len() <= MAX_MID_BYTES && !mid.contains(ILLEGIBLE))?;
+        let (dst, spelled_dest) = raw.destination().ok()?;
+        let src = raw.id("src").ok()?;
+        matches!(&*kind, "get" | "put").then_some(Asker { src, dst, spelled_dest, mid })
+    }
+}
+
+/// Stands for what is not Unicode, and for control characters where JSON allows none.
+const ILLEGIBLE: char = char::REPLACEMENT_CHARACTER;
+
+fn legible(bytes: &[u8]) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let legible = |character: char| {
+        in_string ^= character == '"' && !escaped;
+        escaped = in_string && character == '\\' && !escaped;
+        if in_string && character < ' ' { ILLEGIBLE } else { character }
+    };
+    String::from_utf8_lossy(bytes).chars().map(legible).collect()
 }
 
 /// The value of a field: text, or something else that is only worth an error message.
 enum Field<'a> {
     Text(Cow<'a, str>),
     Other(String),
+}
+
+impl<'a> Field<'a> {
+    fn of(raw: &'a RawValue) -> Field<'a> {
+        let json = raw.get();
+        match json.as_bytes().first() {
+            Some(b'[') => Field::Other("an array".to_owned()),
+            Some(b'{') => Field::Other("an object".to_owned()),
+            Some(b'"') => match serde_json::from_str::<own_fields::Text<'_>>(json) {
+                Ok(own_fields::Text(text)) => Field::Text(text),
+                Err(_) => Field::Other(format!("{}, which is not Unicode", shorten(json))),
+            },
+            _ => Field::Other(shorten(json)),
+        }
+    }
 }
 
 fn missing(field: &'static str, allowed: &'static str) -> MessageError {
@@ -517,18 +607,6 @@ fn id(field: &Field<'_>, name: &'static str) -> Result<LanId, MessageError> {
     }
 }
 
-fn required(field: &Option<Field<'_>>, name: &'static str) -> Result<String, MessageError> {
-    optional(field, name)?.ok_or(missing(name, A_STRING))
-}
-
-fn optional(field: &Option<Field<'_>>, name: &'static str) -> Result<Option<String>, MessageError> {
-    match field {
-        None => Ok(None),
-        Some(Field::Text(text)) => Ok(Some(text.to_string())),
-        Some(other) => Err(wrong(name, other, A_STRING)),
-    }
-}
-
 /// The first 60 characters of a text, with an ellipsis if there are more: strangers' values go
 /// into error messages no longer than that.
 pub(crate) fn shorten(text: &str) -> String {
@@ -536,60 +614,6 @@ pub(crate) fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
-    }
-}
-
-struct FieldVisitor;
-
-impl<'de> Visitor<'de> for FieldVisitor {
-    type Value = Field<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> {
-        Ok(Field::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> {
-        Ok(Field::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Field<'de>, E> {
-        Ok(Field::Other(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Field<'de>, E> {
-        Ok(Field::Other(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Field<'de>, E> {
-        Ok(Field::Other(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Field<'de>, E> {
-        Ok(Field::Other(value.to_string()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Field<'de>, E> {
-        Ok(Field::Other("null".to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field<'de>, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::Other("an array".to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<'de>, A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::Other("an object".to_owned()))
     }
 }
 

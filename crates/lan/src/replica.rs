@@ -1,7 +1,7 @@
 //! The LAN replica, pure: a [`Node`] that speaks the JSON protocol.
 //!
 //! It never answers one `MID` twice, and answers every request that it has heard of as soon as it
-//! can tell. What it can't tell yet, it holds: while no leader is known, and when a client that was
+//! can tell: `fail`, where it can read who asks but not what for. What it can't tell yet, it holds: while no leader is known, and when a client that was
 //! sent to the leader comes back before the leader was heard again, which mostly means that the
 //! leader is dead. Sending such a client away again would only make it run in circles.
 
@@ -12,7 +12,7 @@ use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind
 use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
-use crate::message::{Content, Envelope, Header};
+use crate::message::{Asker, Content, Envelope, Header, MessageError};
 use crate::wire;
 
 /// Most requests that are held at once; one more is answered `fail`.
@@ -32,7 +32,7 @@ pub const MAX_PUT_BYTES: usize = 40_000;
 /// What a replica has ignored, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Not a message of the protocol.
+    /// Not a message of the protocol, nor a request that could be answered `fail`.
     pub unreadable: u64,
     /// From or to someone who has no place here.
     pub foreign: u64,
@@ -45,9 +45,7 @@ pub struct Ignored {
 /// A client's request.
 #[derive(Clone, Debug)]
 struct Request {
-    client: LanId,
-    spelled_dest: bool,
-    mid: String,
+    asker: Asker,
     action: Action,
 }
 
@@ -73,6 +71,8 @@ pub struct LanReplica {
     /// Those that had their answer, oldest first.
     answered: VecDeque<(LanId, String)>,
     ignored: Ignored,
+    /// What was wrong with the first message that was unreadable.
+    first_unreadable: Option<MessageError>,
     effects: Vec<NodeEffect>,
 }
 
@@ -102,6 +102,7 @@ impl LanReplica {
             heard: BTreeSet::new(),
             answered: VecDeque::new(),
             ignored: Ignored::default(),
+            first_unreadable: None,
             effects: Vec::new(),
         })
     }
@@ -119,12 +120,12 @@ impl LanReplica {
             return;
         }
         match Envelope::peek(bytes) {
-            Ok(header) if self.peers.contains_key(&node_id(header.src)) => self.hear_peer(now, &header, bytes, out),
+            Ok(header) if self.is_peer(header.src) => self.hear_peer(now, &header, bytes, out),
             Ok(_) => match Envelope::parse(bytes) {
                 Ok(envelope) => self.hear_client(now, envelope, out),
-                Err(_) => self.ignored.unreadable += 1,
+                Err(error) => self.hear_badly(bytes, error, out),
             },
-            Err(_) => self.ignored.unreadable += 1,
+            Err(error) => self.hear_badly(bytes, error, out),
         }
         self.release_held(now, out);
     }
@@ -154,6 +155,12 @@ impl LanReplica {
         self.ignored
     }
 
+    /// What was wrong with the first of the messages that were unreadable.
+    #[must_use]
+    pub fn first_unreadable(&self) -> Option<&MessageError> {
+        self.first_unreadable.as_ref()
+    }
+
     /// The replica inside.
     #[must_use]
     pub fn node(&self) -> &Node<Map> {
@@ -180,12 +187,24 @@ impl LanReplica {
 
     fn hear_client(&mut self, now: Time, envelope: Envelope, out: &mut Vec<Envelope>) {
         let Envelope { src, dst, content, spelled_dest, .. } = envelope;
-        let request = |mid, action| Request { client: src, spelled_dest, mid, action };
+        let request = |mid, action| Request { asker: Asker { src, dst, spelled_dest, mid }, action };
         match content {
-            _ if !self.is_mine(dst) || src == self.id || src.is_broadcast() => self.ignored.foreign += 1,
+            _ if !self.is_mine(dst) || !self.is_client(src) => self.ignored.foreign += 1,
             Content::Get { mid, key } => self.hear(now, request(mid, Action::Get { key }), out),
             Content::Put { mid, key, value } => self.hear(now, request(mid, Action::Put { key, value }), out),
             _ => self.ignored.foreign += 1,
+        }
+    }
+
+    /// What can't be read as a message. If it is a client's request, its client is told.
+    fn hear_badly(&mut self, bytes: &[u8], error: MessageError, out: &mut Vec<Envelope>) {
+        match Asker::of(bytes).filter(|asker| self.is_mine(asker.dst) && self.is_client(asker.src)) {
+            Some(asker) if self.is_new(&asker) => self.fail(&asker, error.to_string(), out),
+            Some(_) => {}
+            None => {
+                self.ignored.unreadable += 1;
+                self.first_unreadable.get_or_insert(error);
+            }
         }
     }
 
@@ -193,17 +212,31 @@ impl LanReplica {
         dst == self.id || dst.is_broadcast()
     }
 
-    /// A client's request arrives; one that was heard before has its answer, or will have it.
+    fn is_peer(&self, src: LanId) -> bool {
+        self.peers.contains_key(&node_id(src))
+    }
+
+    fn is_client(&self, src: LanId) -> bool {
+        !self.is_peer(src) && src != self.id && !src.is_broadcast()
+    }
+
+    /// Remembers a request. One that was heard before has its answer, or will have it.
+    fn is_new(&mut self, asker: &Asker) -> bool {
+        let new = self.heard.insert((asker.src, asker.mid.clone()));
+        self.ignored.repeated += u64::from(!new);
+        new
+    }
+
+    /// A client's request arrives.
     fn hear(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
-        if !self.heard.insert((request.client, request.mid.clone())) {
-            self.ignored.repeated += 1;
+        if !self.is_new(&request.asker) {
             return;
         }
         if let Action::Put { key, value } = &request.action {
             let length = wire::escaped_length(key) + wire::escaped_length(value);
             if length > MAX_PUT_BYTES {
                 let error = format!("key and value take {length} bytes in ASCII; allowed: {MAX_PUT_BYTES}");
-                return self.fail(request, error, out);
+                return self.fail(&request.asker, error, out);
             }
         }
         self.serve(now, request, out);
@@ -214,7 +247,7 @@ impl LanReplica {
         if self.node.raft().is_leader() {
             return self.submit(now, request, out);
         }
-        let sent_away = self.redirected.get(&request.client).copied();
+        let sent_away = self.redirected.get(&request.asker.src).copied();
         let heard_since = self.node.raft().leader_contact().is_some_and(|contact| Some(contact) > sent_away);
         if self.node.raft().leader().is_some() && heard_since {
             return self.redirect(now, request, out);
@@ -225,7 +258,7 @@ impl LanReplica {
     fn submit(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
         if self.waiting.len() >= MAX_WAITING {
             let error = format!("{MAX_WAITING} requests wait already");
-            return self.fail(request, error, out);
+            return self.fail(&request.asker, error, out);
         }
         self.next_token += 1;
         let token = Token(self.next_token);
@@ -237,7 +270,7 @@ impl LanReplica {
                 deadline: None,
             },
             Action::Put { key, value } => {
-                let origin = format!("{}/{}", request.client, request.mid);
+                let origin = format!("{}/{}", request.asker.src, request.asker.mid);
                 let command = Command::Put { origin, key: key.clone(), value: value.clone() }.encode();
                 NodeInput::Write { token, command, deadline: None }
             }
@@ -247,27 +280,27 @@ impl LanReplica {
     }
 
     fn redirect(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
-        self.redirected.insert(request.client, now);
-        self.reply(&request, Content::Redirect { mid: request.mid.clone() }, out);
+        self.redirected.insert(request.asker.src, now);
+        self.reply(&request.asker, Content::Redirect { mid: request.asker.mid.clone() }, out);
     }
 
     fn hold(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
         if self.held.len() >= MAX_HELD {
             let error = format!("no leader is known, and {MAX_HELD} requests wait for one already");
-            return self.fail(request, error, out);
+            return self.fail(&request.asker, error, out);
         }
         self.held.push_back((now, request));
     }
 
-    fn fail(&mut self, request: Request, error: String, out: &mut Vec<Envelope>) {
-        self.reply(&request, Content::Fail { mid: request.mid.clone(), error: Some(error) }, out);
+    fn fail(&mut self, asker: &Asker, error: String, out: &mut Vec<Envelope>) {
+        self.reply(asker, Content::Fail { mid: asker.mid.clone(), error: Some(error) }, out);
     }
 
     /// Serves what was held, as soon as this replica leads or has heard of a leader since.
     fn release_held(&mut self, now: Time, out: &mut Vec<Envelope>) {
         if self.fault().is_some() {
             for (_, request) in std::mem::take(&mut self.held) {
-                self.fail(request, "this replica has stopped".to_owned(), out);
+                self.fail(&request.asker, "this replica has stopped".to_owned(), out);
             }
             return;
         }
@@ -322,28 +355,28 @@ impl LanReplica {
 
     fn respond(&mut self, now: Time, token: Token, response: Response, out: &mut Vec<Envelope>) {
         let Some(request) = self.waiting.remove(&token) else { return };
-        let mid = request.mid.clone();
+        let mid = request.asker.mid.clone();
         match response {
             Response::Done(value) => {
                 let value = match &request.action {
                     Action::Get { .. } => Some(String::from_utf8_lossy(&value).into_owned()),
                     Action::Put { .. } => None,
                 };
-                self.reply(&request, Content::Ok { mid, value }, out);
+                self.reply(&request.asker, Content::Ok { mid, value }, out);
             }
             // Nothing was done and nothing will be: whoever leads now may be asked again.
             Response::NotLeader { .. } | Response::Superseded | Response::Refused(_) => self.serve(now, request, out),
-            Response::Overloaded { limit } => self.fail(request, format!("overloaded: {limit} is reached"), out),
+            Response::Overloaded { limit } => self.fail(&request.asker, format!("overloaded: {limit} is reached"), out),
             Response::Expired => {
-                self.fail(request, "it is not known whether this took effect".to_owned(), out);
+                self.fail(&request.asker, "it is not known whether this took effect".to_owned(), out);
             }
         }
     }
 
     /// Answers a request, which from now on may be forgotten.
-    fn reply(&mut self, request: &Request, content: Content, out: &mut Vec<Envelope>) {
-        out.push(self.envelope(request.client, request.spelled_dest, content));
-        self.answered.push_back((request.client, request.mid.clone()));
+    fn reply(&mut self, asker: &Asker, content: Content, out: &mut Vec<Envelope>) {
+        out.push(self.envelope(asker.src, asker.spelled_dest, content));
+        self.answered.push_back((asker.src, asker.mid.clone()));
         if self.answered.len() > MAX_REMEMBERED
             && let Some(oldest) = self.answered.pop_front()
         {

@@ -1,13 +1,14 @@
 //! The replica as a program: its socket, its clock, and nothing that decides.
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bowline_node::raft::{ConfigError, Fault, Time};
 
-use crate::message::Envelope;
+use crate::message::{Envelope, MessageError};
 use crate::profile::Profile;
 use crate::replica::{Ignored, LanReplica};
 use crate::socket::arguments::Arguments;
@@ -40,13 +41,44 @@ pub enum ReplicaError {
     Stopped(Fault),
 }
 
-/// What a replica has ignored or lost in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a replica has ignored or lost in its life. It is displayed as one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Messages that made no sense to the replica.
     pub ignored: Ignored,
+    /// What was wrong with the first unreadable one.
+    pub first_unreadable: Option<MessageError>,
     /// Messages that were lost at its socket.
     pub socket: ReplicaCounters,
+}
+
+impl Summary {
+    /// Whether somebody said what could not be understood, or was too long: else all went as it does in any run.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        let Summary { ignored, socket, .. } = self;
+        ignored.unreadable + ignored.malformed + socket.oversized + socket.too_long > 0
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { ignored, socket, first_unreadable } = self;
+        let first = first_unreadable.as_ref().map(|error| format!(" (the first: {error})")).unwrap_or_default();
+        let counts = [
+            (ignored.unreadable, format!("unreadable{first}")),
+            (ignored.malformed, "from a replica, which can't have meant it".to_owned()),
+            (ignored.foreign, "from or to somebody who has no place here".to_owned()),
+            (ignored.repeated, "a request that had come before".to_owned()),
+            (socket.oversized, "too long to be received".to_owned()),
+            (socket.empty, "empty".to_owned()),
+            (socket.too_long, "too long to be sent".to_owned()),
+            (socket.dropped, "not sent for lack of room".to_owned()),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let told: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        write!(f, "messages ignored or lost: {}", if told.is_empty() { "none".to_owned() } else { told.join(", ") })
+    }
 }
 
 /// Runs a replica until its socket closes.
@@ -85,7 +117,10 @@ pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
                 send_all(&mut socket, &mut said)?;
             }
             Received::Timeout => {}
-            Received::Closed => return Ok(Summary { ignored: replica.ignored(), socket: socket.counters() }),
+            Received::Closed => {
+                let (ignored, socket) = (replica.ignored(), socket.counters());
+                return Ok(Summary { ignored, first_unreadable: replica.first_unreadable().cloned(), socket });
+            }
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use bowline_kv::store::{
-    Dump, Engine, EngineError, Lease, LeaseChange, Part, Query, RedbEngine, RedbRecords, RestoreError, Rewrite,
-    RewriteError, Rewritten, Store,
+    Dump, Engine, EngineError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords, RestoreError,
+    Rewrite, RewriteError, Rewritten, Store,
 };
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
@@ -19,6 +19,17 @@ const SCRUB_BUDGET: usize = 1_024;
 
 /// Most bytes of the file that are kept in memory; what was never read or written takes none.
 const CACHE_BYTES: usize = 32 << 20;
+
+/// What came of entries.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// What the clients of those that are commands are told.
+    pub(crate) responses: Vec<(Index, Bytes)>,
+    /// What changed of the leases.
+    pub(crate) leases: Vec<LeaseChange>,
+    /// What was done with keys.
+    pub(crate) operations: Operations,
+}
 
 /// The store of a member.
 #[derive(Debug)]
@@ -81,19 +92,20 @@ impl KvMachine {
         self.store.applied()
     }
 
-    /// Applies entries. Says what the clients of those that are commands are told, and what changed of the leases.
-    pub(crate) fn apply(&mut self, entries: &[Entry]) -> (Vec<(Index, Bytes)>, Vec<LeaseChange>) {
-        let (mut responses, mut changes) = (Vec::with_capacity(entries.len()), Vec::new());
+    /// Applies entries.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Applied {
+        let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
         for entry in entries {
             match &entry.payload {
                 Payload::Command(command) => {
-                    responses.push((entry.index, self.store.apply_bytes(entry.index, command)));
-                    changes.extend_from_slice(self.store.lease_changes());
+                    applied.responses.push((entry.index, self.store.apply_bytes(entry.index, command)));
+                    applied.leases.extend_from_slice(self.store.lease_changes());
+                    applied.operations += self.store.operations();
                 }
                 Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),
             }
         }
-        (responses, changes)
+        applied
     }
 
     /// The leases that there are.
@@ -101,7 +113,8 @@ impl KvMachine {
         self.store.leases().copied().collect()
     }
 
-    pub(crate) fn query(&self, query: &[u8]) -> Bytes {
+    /// Answers a query, and says what it did for that.
+    pub(crate) fn query(&self, query: &[u8]) -> (Bytes, Operations) {
         self.store.ask_bytes(query)
     }
 
@@ -174,11 +187,10 @@ impl KvMachine {
     /// A few numbers about it, at next to no cost.
     pub(crate) fn facts(&self) -> Facts {
         let (status, size) = (self.store.status(), self.store.size());
-        let compacted = status.compact_revision;
         Facts {
             revision: status.revision,
-            compact_revision: compacted,
-            scrubbed_revision: if self.store.is_scrubbed(compacted) { compacted } else { -1 },
+            compact_revision: status.compact_revision,
+            scrubbed_revision: self.store.scrubbed_revision(),
             keys: status.keys,
             db_size: size.total,
             db_size_in_use: size.in_use,

@@ -203,6 +203,7 @@ impl Replica {
         let apply_thread = ApplyThread {
             shared: Arc::clone(&shared),
             inbox: Arc::clone(&inbox),
+            metrics: Arc::clone(&metrics),
             snapshots: snapshot_jobs.clone(),
             journal: journal.clone(),
             owed: None,
@@ -365,11 +366,15 @@ impl Replica {
         if is_quick(&query)
             && let Some(machine) = self.shared.try_read()
         {
-            return Ok(machine.query(&query));
+            let (answer, operations) = machine.query(&query);
+            self.metrics.did(&operations);
+            return Ok(answer);
         }
         let shared = Arc::clone(&self.shared);
         let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));
-        looked.await.map_err(|_| RequestError::Stopped)
+        let (answer, operations) = looked.await.map_err(|_| RequestError::Stopped)?;
+        self.metrics.did(&operations);
+        Ok(answer)
     }
 
     /// Hands the leadership over, if this replica has it.

@@ -29,6 +29,9 @@ fn start(words: &[String]) -> anyhow::Result<Verdict> {
         return Ok(Verdict::Passed);
     }
     let arguments = Arguments::parse(words, None)?;
-    run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
+    let summary = run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
+    if summary.is_notable() {
+        out::remark!("{summary}");
+    }
     Ok(Verdict::Passed)
 }

@@ -211,6 +211,9 @@ fn notes_on(outcome: &RunOutcome) -> Vec<String> {
         let silent: Vec<String> = outcome.silent.iter().map(ToString::to_string).collect();
         notes.push(format!("never connected: {}", silent.join(", ")));
     }
+    if outcome.counters.is_notable() {
+        notes.push(outcome.counters.to_string());
+    }
     for exit in outcome.exits.iter().filter(|exit| exit.by_itself) {
         notes.push(format!("replica {} ended by itself: {}{}", exit.id, exit.status, exit.last_words));
     }

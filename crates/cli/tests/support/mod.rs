@@ -182,7 +182,7 @@ impl Members {
     }
 
     /// Starts a member after `setup`: `ulimit -n 64`, say.
-    pub(crate) fn start(&self, id: usize, setup: &str) -> Member {
+    pub(crate) fn start(&self, id: usize, setup: &str) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", &format!(r#"{setup}; exec "$0" "$@""#), env!("CARGO_BIN_EXE_bowline"), "serve"]);
         command.args(["--id", &id.to_string(), "--initial-cluster", &self.initial_cluster]);
@@ -198,17 +198,17 @@ impl Members {
                 heard.lock().expect("nobody panics").push_str(&format!("{line}\n"));
             }
         });
-        Member { child, said }
+        Process { child, said }
     }
 }
 
 /// A member's process.
-pub(crate) struct Member {
+pub(crate) struct Process {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
-impl Member {
+impl Process {
     /// What it has said so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("nobody panics").clone()
@@ -237,7 +237,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for Process {
     fn drop(&mut self) {
         // One that has ended already needs no signal.
         let _ = self.child.kill();

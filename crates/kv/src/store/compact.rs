@@ -3,9 +3,10 @@
 //! A compaction at revision N only moves the bound of what is readable; from then on no answer depends
 //! on what is older and superseded, so it can be removed whenever there is time. What has to go
 //! because of N, but not because of the compaction before it at M, was superseded by a record between
-//! M and N, or is a tombstone there. So only those records are looked at, not the whole history.
+//! M and N, or is a tombstone there. So only those records are looked at, not the whole history; but before that, the
+//! checksum that is [kept](super::kept_hashes) of a compaction reads all of it, in steps too.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -42,7 +43,8 @@ impl<E: Engine> Store<E> {
             return Err(KvError::FutureRevision.into());
         }
         // A tombstone at the old bound was spared; the new one may doom it.
-        self.meta.cursor = self.meta.cursor.min(Revision::start_of(self.meta.compacted));
+        self.meta.cursor = self.meta.cursor.min(Revision::start_of(self.removable()));
+        self.meta.hashes.add(self.meta.compacted, request.revision);
         self.meta.compacted = request.revision;
         Ok(CompactionResponse { revision: self.meta.revision })
     }
@@ -54,8 +56,19 @@ impl<E: Engine> Store<E> {
         self.meta.scrubbed >= revision
     }
 
-    /// Removes what compactions gave up, looking at `budget` records at most (one at least). No
-    /// answer depends on how far this went: call it when there is time.
+    /// The compaction up to which all is removed; -1 if there was none.
+    #[must_use]
+    pub fn scrubbed_revision(&self) -> i64 {
+        self.meta.scrubbed
+    }
+
+    /// The compaction up to which old revisions may be removed: the checksum of a later one still counts them.
+    fn removable(&self) -> i64 {
+        self.meta.hashes.pending().map_or(self.meta.compacted, |pending| pending.previous)
+    }
+
+    /// Removes what compactions gave up, after having computed the checksums that are kept of them, looking at
+    /// `budget` records at most (one at least). No answer depends on how far this went: call it when there is time.
     ///
     /// # Errors
     /// The engine failed; the store is then at a [`Store::fault`].
@@ -66,64 +79,67 @@ impl<E: Engine> Store<E> {
 
     fn try_scrub(&mut self, budget: usize) -> Result<Progress, EngineError> {
         self.check_fault()?;
-        if self.is_scrubbed(self.meta.compacted) {
-            return Ok(Progress { done: true, ..Progress::default() });
+        let bound = self.removable();
+        if self.is_scrubbed(bound) {
+            return Ok(match self.hash_step(budget)? {
+                Some(examined) => Progress { examined, ..Progress::default() },
+                None => Progress { done: true, ..Progress::default() },
+            });
         }
         self.try_flush()?;
         let mut witnesses = Vec::new();
-        let (examined, last) = self.witnesses(budget, |witness| witnesses.push(witness))?;
-        let done = examined < budget;
-        if done {
-            self.meta.scrubbed = self.meta.compacted;
+        let (examined, last) = self.witnesses(self.meta.cursor, bound, budget, |witness| witnesses.push(witness))?;
+        if examined < budget {
+            self.meta.scrubbed = bound;
             // The records at the bound itself are looked at again: a tombstone there must go later.
-            self.meta.cursor = Revision::start_of(self.meta.compacted);
+            self.meta.cursor = Revision::start_of(bound);
         } else if let Some(last) = last {
             self.meta.cursor = last.next();
         }
         let mut deletes = Vec::new();
         for Witness { key, version } in &witnesses {
-            let stays = !self.goes_by_itself(version);
+            let stays = !goes_by_itself(version, bound);
             let before = if stays { version.at } else { version.at.next() };
             self.index.forget(key, before, |at| deletes.push(at));
         }
         self.write_batch(&Batch { deletes: &deletes, ..Batch::default() })?;
-        Ok(Progress { examined, removed: deletes.len(), done })
+        Ok(Progress { examined, removed: deletes.len(), done: self.is_scrubbed(self.meta.compacted) })
     }
 
-    /// What is still to be removed. Bounded by what was written between the last two compactions.
-    pub(crate) fn leavings(&self) -> Result<BTreeSet<Revision>, EngineError> {
-        let mut leavings = BTreeSet::new();
-        if !self.is_scrubbed(self.meta.compacted) {
-            self.witnesses(usize::MAX, |Witness { key, version }| {
+    /// What is still to be removed, and the revision from which on no reader sees it. Bounded by what was written
+    /// since the compaction up to which all is removed.
+    pub(crate) fn leavings(&self) -> Result<BTreeMap<Revision, i64>, EngineError> {
+        let mut leavings = BTreeMap::new();
+        let bound = self.meta.compacted;
+        if !self.is_scrubbed(bound) {
+            // Tombstones at the bound that is under way are spared for now only.
+            let from = self.meta.cursor.min(Revision::start_of(self.removable()));
+            self.witnesses(from, bound, usize::MAX, |Witness { key, version }| {
                 // What is older still was named by its own successor, or is gone.
                 let before = self.index.get(&key).and_then(|history| history.before(version.at));
-                leavings.extend(before.map(|before| before.at));
-                if self.goes_by_itself(&version) {
-                    leavings.insert(version.at);
+                leavings.extend(before.map(|before| (before.at, version.at.main)));
+                if goes_by_itself(&version, bound) {
+                    leavings.insert(version.at, version.at.main);
                 }
             })?;
         }
         Ok(leavings)
     }
 
-    /// Whether a record goes although nothing followed it. A tombstone at the bound stays, for those
-    /// who watch from there.
-    fn goes_by_itself(&self, version: &Version) -> bool {
-        version.is_tombstone() && version.at.main < self.meta.compacted
-    }
-
-    /// Looks at up to `budget` records from the cursor on, and shows those that may make others go,
-    /// in order. Says how many it looked at, and which was the last.
+    /// Looks at up to `budget` records from a place on, up to a compaction's revision, and shows those that may make
+    /// others go, in order. Says how many it looked at, and which was the last.
     fn witnesses(
         &self,
+        from: Revision,
+        bound: i64,
         budget: usize,
         mut show: impl FnMut(Witness),
     ) -> Result<(usize, Option<Revision>), EngineError> {
         let mut examined = 0;
         let mut last = None;
         let mut failed = None;
-        let end = Revision::start_of(self.meta.compacted.saturating_add(1));
-        self.scan(self.meta.cursor, end, &mut |at, record| {
+        let end = Revision::start_of(bound.saturating_add(1));
+        self.scan(from, end, &mut |at, record| {
             examined += 1;
             last = Some(at);
             match Version::of(at, &record) {
@@ -137,4 +153,10 @@ impl<E: Engine> Store<E> {
         })?;
         failed.map_or(Ok((examined, last)), Err)
     }
+}
+
+/// Whether a record goes although nothing followed it. A tombstone at the compaction's own revision stays, for those
+/// who watch from there.
+fn goes_by_itself(version: &Version, bound: i64) -> bool {
+    version.is_tombstone() && version.at.main < bound
 }

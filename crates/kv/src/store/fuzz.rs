@@ -143,6 +143,37 @@ mod tests {
     }
 
     #[test]
+    fn checksums_of_compactions_that_contradict_each_other_are_refused() {
+        let restore = |hashes: &[(i64, i64, bool)]| {
+            let mut data = vec![0, 9, 6];
+            for (previous, at, known) in hashes {
+                data.i64(1);
+                data.u32(1);
+                data.u32(21);
+                data.i64(*previous);
+                data.i64(*at);
+                data.bool(*known);
+                data.u32(7);
+            }
+            Store::<MemoryEngine>::restore(&sealed_snapshot(&data)).map_err(|error| error.to_string())
+        };
+        let store = restore(&[(-1, 2, true), (2, 5, true)]).expect("they fit");
+        assert_eq!(store.hash_kv(2).map(|hash| (hash.hash, hash.compact_revision)), Ok((7, -1)));
+        let eleven: Vec<_> = (0..11).map(|number| (number, number + 1, true)).collect();
+        for (hashes, why) in [
+            (&[(-1, 2, true), (3, 5, true)][..], "do not follow each other"),
+            (&[(5, 5, true)], "do not follow each other"),
+            (&[(-2, 5, true)], "do not follow each other"),
+            (&[(-1, 4, true)], "not those of its compactions"),
+            (&[(-1, 5, false)], "lacks a checksum"),
+            (&eleven, "too many"),
+        ] {
+            let error = restore(hashes).expect_err("it is refused");
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
     fn a_sealed_snapshot_gets_behind_the_checksums() {
         // Nothing but a head: revision 1, nothing compacted.
         let snapshot = sealed_snapshot(&[0, 1, 0]);

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::engine::{Engine, EngineError, Revision};
+use super::kept_hashes::KeptHash;
 use super::read::Failure;
 use super::record::{Record, bucket_key};
 use super::types::HashKv;
@@ -11,12 +12,50 @@ use super::{KvError, Store};
 /// The name of etcd's bucket; the checksum begins with it.
 const BUCKET: &[u8] = b"key";
 
+/// Bytes of records after which a step ends: others wait for it.
+const STEP_BYTES: usize = 1 << 20;
+
+/// What a checksum counts.
+#[derive(Clone, Copy)]
+struct Scope {
+    /// Records up to this revision;
+    upto: i64,
+    /// of those that are older than this compaction, or at it,
+    compacted: i64,
+    /// only what a reader at this revision sees.
+    reader: i64,
+}
+
+/// The checksum of a compaction, in steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HashPass {
+    /// The compaction.
+    at: i64,
+    /// Where it goes on.
+    cursor: Revision,
+    /// Of what was counted so far.
+    hash: u32,
+}
+
 impl<E: Engine> Store<E> {
     /// The checksum up to a revision. Etcd hashes what its bucket holds, with two exceptions, which we
     /// follow: what a compaction gave up counts only if it is still visible at the revision (where
     /// nothing at all is visible there, if it survives the compaction); and a tombstone exactly at
-    /// the compacted revision does not count.
+    /// the compacted revision does not count. At the revision of one of the latest compactions it is the checksum
+    /// that the history had just before: see [`kept_hashes`](super::kept_hashes).
     pub(crate) fn try_hash_kv(&self, revision: i64) -> Result<HashKv, Failure> {
+        if revision > 0
+            && let Some(kept) = self.meta.hashes.get(revision)
+        {
+            let hash = kept.hash.map_or_else(|| self.hash_of(Scope::of(kept)), Ok)?;
+            let (compact_revision, hash_revision) = (kept.previous, kept.at);
+            return Ok(HashKv { revision: self.meta.revision, hash, compact_revision, hash_revision });
+        }
+        self.try_hash_kv_now(revision)
+    }
+
+    /// The same without the checksums that were kept: of what can be read now.
+    pub(crate) fn try_hash_kv_now(&self, revision: i64) -> Result<HashKv, Failure> {
         let compacted = self.meta.compacted;
         if revision > 0 && revision < compacted {
             return Err(KvError::Compacted.into());
@@ -26,25 +65,51 @@ impl<E: Engine> Store<E> {
         }
         let upto = if revision == 0 { self.meta.revision } else { revision };
         let reader = if self.index.any_visible(upto) { upto } else { compacted };
-        let mut hash = crc32c::crc32c(BUCKET);
-        let mut failed = None;
-        self.scan(Revision::default(), Revision::start_of(upto.saturating_add(1)), &mut |at, record| {
-            let counts = if at.main > compacted { Ok(true) } else { self.is_seen(at, &record, reader) };
+        let hash = self.hash_of(Scope { upto, compacted, reader })?;
+        Ok(HashKv { revision: self.meta.revision, hash, compact_revision: compacted, hash_revision: upto })
+    }
+
+    fn hash_of(&self, scope: Scope) -> Result<u32, EngineError> {
+        let mut pass = HashPass::begin(scope.upto);
+        self.go_on_hashing(&mut pass, scope, usize::MAX, usize::MAX)?;
+        Ok(pass.hash)
+    }
+
+    /// Does a step of a compaction's checksum, if one is still to be computed. Says how many records it has looked
+    /// at: `budget` at most.
+    pub(crate) fn hash_step(&mut self, budget: usize) -> Result<Option<usize>, EngineError> {
+        let Some(pending) = self.meta.hashes.pending().copied() else { return Ok(None) };
+        let begun = self.hashing.filter(|pass| pass.at == pending.at);
+        let mut pass = begun.unwrap_or(HashPass::begin(pending.at));
+        let (examined, done) = self.go_on_hashing(&mut pass, Scope::of(&pending), budget, STEP_BYTES)?;
+        self.hashing = (!done).then_some(pass);
+        if done {
+            self.meta.hashes.set(pass.at, pass.hash);
+        }
+        Ok(Some(examined))
+    }
+
+    /// Looks at some more records. Says how many, and whether it is done.
+    fn go_on_hashing(
+        &self,
+        pass: &mut HashPass,
+        scope: Scope,
+        budget: usize,
+        mut bytes: usize,
+    ) -> Result<(usize, bool), EngineError> {
+        let (mut examined, mut done, mut failed) = (0, true, None);
+        self.scan(pass.cursor, Revision::start_of(scope.upto.saturating_add(1)), &mut |at, record| {
+            let counts = if at.main > scope.compacted { Ok(true) } else { self.is_seen(at, &record, scope.reader) };
             match counts {
-                Ok(true) => {
-                    let (key, length) = bucket_key(at, record.is_tombstone());
-                    hash = crc32c::crc32c_append(hash, &key[..length]);
-                    hash = crc32c::crc32c_append(hash, record.message());
-                }
-                Ok(false) => {}
+                Ok(counts) => pass.take(at, &record, counts),
                 Err(error) => failed = Some(error),
             }
-            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            examined += 1;
+            bytes = bytes.saturating_sub(record.stored().len());
+            done = examined < budget && bytes > 0;
+            if done && failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok(HashKv { revision: self.meta.revision, hash, compact_revision: compacted, hash_revision: upto }),
-        }
+        failed.map_or(Ok((examined, done)), Err)
     }
 
     /// Whether a reader at a revision sees this very record.
@@ -55,5 +120,34 @@ impl<E: Engine> Store<E> {
         let key = record.key_value()?.key;
         let seen = self.index.get(&key).and_then(|history| history.visible(reader));
         Ok(seen.is_some_and(|seen| seen.at == at))
+    }
+}
+
+impl Scope {
+    /// What the checksum of a compaction counts: what was there just before. Its last write is seen by a reader at
+    /// it, or is a tombstone, which etcd keeps too; so there the first exception above has none of its own.
+    fn of(kept: &KeptHash) -> Scope {
+        Scope { upto: kept.at, compacted: kept.previous, reader: kept.at }
+    }
+}
+
+impl HashPass {
+    /// Of nothing.
+    pub(crate) fn begin(at: i64) -> HashPass {
+        HashPass { at, cursor: Revision::default(), hash: crc32c::crc32c(BUCKET) }
+    }
+
+    /// The next record.
+    pub(crate) fn take(&mut self, at: Revision, record: &Record, counts: bool) {
+        self.cursor = at.next();
+        if counts {
+            let (key, length) = bucket_key(at, record.is_tombstone());
+            self.hash = crc32c::crc32c_append(self.hash, &key[..length]);
+            self.hash = crc32c::crc32c_append(self.hash, record.message());
+        }
+    }
+
+    pub(crate) fn hash(&self) -> u32 {
+        self.hash
     }
 }

@@ -116,7 +116,7 @@ impl KeyIndex {
         &'a self,
         key: &'a [u8],
         range_end: &'a [u8],
-    ) -> impl Iterator<Item = (&'a [u8], &'a History)> {
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a History)> {
         let bounds = match range_end {
             [] => Some((Bound::Included(key), Bound::Included(key))),
             [0] => Some((Bound::Included(key), Bound::Unbounded)),

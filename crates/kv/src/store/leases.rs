@@ -217,7 +217,7 @@ impl<E: Engine> Store<E> {
     fn end_lease(&mut self, id: i64) -> Result<(), Failure> {
         let keys: Vec<Box<[u8]>> = self.book.keys(id).map(Into::into).collect();
         self.write(|txn| {
-            keys.iter().for_each(|key| txn.delete(key));
+            keys.iter().for_each(|key| txn.delete_leased(key));
             Ok(())
         })?;
         self.book.remove(id);

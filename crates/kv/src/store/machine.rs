@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::command::{Command, Query};
 use super::engine::Engine;
+use super::operations::Operations;
 use super::reply::encode_reply;
 use super::{KvError, Store};
 
@@ -19,13 +20,14 @@ impl<E: Engine> Store<E> {
         })
     }
 
-    /// Answers a query, as bytes.
+    /// Answers a query, as bytes, and says what it did for that.
     #[must_use]
-    pub fn ask_bytes(&self, query: &[u8]) -> Bytes {
-        encode_reply(&match Query::decode(query) {
-            Ok(query) => self.ask(&query),
-            Err(_) => Err(KvError::Unreadable),
-        })
+    pub fn ask_bytes(&self, query: &[u8]) -> (Bytes, Operations) {
+        let (reply, operations) = match Query::decode(query) {
+            Ok(query) => self.ask_counting(&query),
+            Err(_) => (Err(KvError::Unreadable), Operations::default()),
+        };
+        (encode_reply(&reply), operations)
     }
 }
 
@@ -35,7 +37,7 @@ impl<E: Engine + Default> StateMachine for Store<E> {
     }
 
     fn query(&self, query: &[u8]) -> Bytes {
-        self.ask_bytes(query)
+        self.ask_bytes(query).0
     }
 
     /// The store does not know which command wrote what.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use super::KvError;
 use super::engine::{Engine, EngineError, Records, Revision};
-use super::index::{KeyIndex, Version};
+use super::index::{History, KeyIndex, Version};
 use super::leases::LeaseBook;
 use super::record::Record;
 use super::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
@@ -103,32 +103,107 @@ impl<E: Engine> View<'_, E> {
         if at < self.compacted {
             return Err(KvError::Compacted.into());
         }
-        // An order has to see all before a limit may cut; where none is asked for, the limit stops the reading,
-        // and one more key tells whether there is more. So does etcd, even where a target without an order then
-        // sorts, ascending, what was read.
-        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
-        let enough = match limit {
-            _ if request.count_only => 0,
-            Some(limit) if request.sort_order == SortOrder::None && !request.is_filtered() => limit.saturating_add(1),
-            _ => usize::MAX,
+        let mut selection = Selection::of(request);
+        let mut keys = self.index.range(&request.key, &request.range_end);
+        let mut take = |(_, history): (&[u8], &History)| match history.visible(at) {
+            Some(version) => selection.take(version, |at| self.load(at)),
+            None => Ok(()),
         };
-        let mut found = Vec::new();
-        let mut count = 0;
-        for (_, history) in self.index.range(&request.key, &request.range_end) {
-            let Some(version) = history.visible(at) else { continue };
-            count += 1;
-            if found.len() < enough && request.admits(version) {
-                found.push(version.at);
-            }
+        if request.is_backwards() {
+            keys.rev().try_for_each(&mut take)?
+        } else {
+            keys.try_for_each(&mut take)?
         }
-        let mut kvs = found.into_iter().map(|at| self.load(at)).collect::<Result<Vec<_>, _>>()?;
-        request.sort(&mut kvs);
-        let more = limit.is_some_and(|limit| kvs.len() > limit);
-        kvs.truncate(limit.unwrap_or(usize::MAX));
+        let (count, more) = (selection.count, selection.admitted > selection.limit);
+        let mut kvs = selection.finish(|at| self.load(at))?;
         if request.keys_only {
             kvs.iter_mut().for_each(|kv| kv.value.clear());
         }
         Ok(RangeResponse { revision, kvs, more, count })
+    }
+}
+
+/// What a range shows of the keys that it passes. The index knows all that a range is sorted or filtered by, except
+/// the values: unless it is sorted by those, no record is read but those that are shown.
+struct Selection<'a> {
+    request: &'a RangeRequest,
+    /// Shows so many at most.
+    limit: usize,
+    /// How many keys there are.
+    count: i64,
+    /// How many of them pass the bounds on revisions.
+    admitted: usize,
+    /// The first of those that it looks at, sorted or not yet: never more than twice as many as it shows.
+    found: Vec<Found>,
+}
+
+struct Found {
+    version: Version,
+    /// Read already, if its value decides where it goes.
+    kv: Option<Box<KeyValue>>,
+}
+
+impl Found {
+    fn value(&self) -> Option<&[u8]> {
+        self.kv.as_ref().map(|kv| &kv.value[..])
+    }
+}
+
+impl Selection<'_> {
+    fn of(request: &RangeRequest) -> Selection<'_> {
+        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        Selection { request, limit, count: 0, admitted: 0, found: Vec::new() }
+    }
+
+    /// How many of the admitted keys it looks at: the first ones that it passes.
+    fn enough(&self) -> usize {
+        match self.request.sort_target {
+            SortTarget::Key => self.limit,
+            // Here etcd's limit takes the first keys, one more than it shows, and only those are sorted.
+            _ if self.request.sort_order == SortOrder::None && !self.request.is_filtered() => {
+                self.limit.saturating_add(1)
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    /// Passes the next key.
+    fn take(
+        &mut self,
+        version: &Version,
+        load: impl FnOnce(Revision) -> Result<KeyValue, EngineError>,
+    ) -> Result<(), EngineError> {
+        self.count += 1;
+        if self.request.count_only || !self.request.admits(version) {
+            return Ok(());
+        }
+        self.admitted += 1;
+        if self.admitted > self.enough() {
+            return Ok(());
+        }
+        let by_value = self.request.sort_target == SortTarget::Value;
+        let kv = if by_value { Some(Box::new(load(version.at)?)) } else { None };
+        self.found.push(Found { version: *version, kv });
+        if self.found.len() / 2 >= self.limit {
+            self.cut();
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        // Stable: what is equal stays in the order of the keys.
+        self.found.sort_by(|one, other| self.request.compare(one, other));
+        self.found.truncate(self.limit);
+    }
+
+    /// What it shows.
+    fn finish(
+        mut self,
+        load: impl Fn(Revision) -> Result<KeyValue, EngineError>,
+    ) -> Result<Vec<KeyValue>, EngineError> {
+        self.cut();
+        let shown = |Found { version, kv }: Found| kv.map_or_else(|| load(version.at), |kv| Ok(*kv));
+        self.found.into_iter().map(shown).collect()
     }
 }
 
@@ -146,21 +221,21 @@ impl RangeRequest {
             && within(version.create_revision, self.min_create_revision, self.max_create_revision)
     }
 
-    /// What is equal stays in the order of the keys.
-    fn sort(&self, kvs: &mut [KeyValue]) {
-        let compare = |one: &KeyValue, other: &KeyValue| -> Ordering {
-            match self.sort_target {
-                SortTarget::Key => one.key.cmp(&other.key),
-                SortTarget::Version => one.version.cmp(&other.version),
-                SortTarget::Create => one.create_revision.cmp(&other.create_revision),
-                SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
-                SortTarget::Value => one.value.cmp(&other.value),
-            }
+    /// Whether the keys are shown from the last to the first.
+    fn is_backwards(&self) -> bool {
+        self.sort_target == SortTarget::Key && self.sort_order == SortOrder::Descend
+    }
+
+    /// Which of two is shown first. Keys are passed in the order in which they are shown.
+    fn compare(&self, one: &Found, other: &Found) -> Ordering {
+        let (version, rival) = (&one.version, &other.version);
+        let ascending = match self.sort_target {
+            SortTarget::Key => Ordering::Equal,
+            SortTarget::Version => version.version.cmp(&rival.version),
+            SortTarget::Create => version.create_revision.cmp(&rival.create_revision),
+            SortTarget::Mod => version.at.main.cmp(&rival.at.main),
+            SortTarget::Value => one.value().cmp(&other.value()),
         };
-        match self.sort_order {
-            SortOrder::Descend => kvs.sort_by(|one, other| compare(other, one)),
-            _ if self.sort_target == SortTarget::Key => {}
-            _ => kvs.sort_by(compare),
-        }
+        if self.sort_order == SortOrder::Descend { ascending.reverse() } else { ascending }
     }
 }

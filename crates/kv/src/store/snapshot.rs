@@ -1,12 +1,12 @@
 //! The whole store as a stream of bytes, and back.
 //!
-//! A head (a mark with the format's version, the index, the revisions), then blocks of leases in the order of
-//! their identities and records in the order of their revisions, then an end with their number and a checksum over all of them. Head, blocks
-//! and end each carry a CRC32C of their own, so damage is found where it is. All numbers are
-//! little-endian. What a compaction gave up is left out, removed or not, so that replicas with the
+//! A head (a mark with the format's version, the index, the revisions), then blocks of leases in the order of their
+//! identities, records in the order of their revisions, and the checksums of the latest compactions, oldest first, then
+//! an end with the number of all these and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
+//! their own, so damage is found where it is. All numbers are little-endian. What a compaction gave up is left out, removed or not, so that replicas with the
 //! same state write the same bytes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 
@@ -14,17 +14,22 @@ use bytes::Bytes;
 
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
+use super::hash::HashPass;
+use super::kept_hashes::{KeptHash, KeptHashes};
 use super::leases::{Lease, LeaseChange};
 use super::meta::Meta;
 use super::rebuild::Rebuild;
 use super::record::Record;
 use super::{MAX_FIELD_BYTES, Store};
 
-/// The first bytes; the last of them is the format's version. The first version had no leases.
-const MARK: [u8; 10] = *b"BOWLINEKV\x02";
+/// The first bytes; the last of them is the format's version. The first version had no leases, the second no checksums
+/// of compactions: it is still written where there are none.
+const MARK: [u8; 10] = *b"BOWLINEKV\x03";
+const SECOND_MARK: [u8; 10] = *b"BOWLINEKV\x02";
 const FIRST_MARK: [u8; 10] = *b"BOWLINEKV\x01";
-/// Where leases have their place among the records, before all of them.
+/// What stands where a record has its revision: for a lease, and for the checksum of a compaction. No record has them.
 const LEASES: Revision = Revision::start_of(1);
+const HASHES: Revision = Revision { main: 1, sub: 1 };
 /// Of a head, its checksum included.
 const HEAD_BYTES: usize = MARK.len() + 8 + 8 + 8 + 4;
 /// Of an end, behind the zero that stands for a block's length.
@@ -44,7 +49,8 @@ pub struct Dump<V> {
     pending: Vec<(Revision, Record)>,
     leases: Vec<Lease>,
     meta: Meta,
-    leavings: BTreeSet<Revision>,
+    /// What is still to be removed, and from which revision on no reader sees it.
+    leavings: BTreeMap<Revision, i64>,
 }
 
 /// Why a snapshot could not be restored.
@@ -77,8 +83,8 @@ impl<E: Engine> Store<E> {
         let dump = || {
             self.check_fault()?;
             let leavings = self.leavings()?;
-            let leases = self.leases().copied().collect();
-            Ok(Dump { view: self.engine.view()?, pending: self.pending.clone(), leases, meta: self.meta, leavings })
+            let (leases, meta) = (self.leases().copied().collect(), self.meta.clone());
+            Ok(Dump { view: self.engine.view()?, pending: self.pending.clone(), leases, meta, leavings })
         };
         self.watch(dump())
     }
@@ -89,7 +95,7 @@ impl<E: Engine> Store<E> {
     /// # Errors
     /// The snapshot can't be read or is none; the engine failed.
     pub fn restore_from(mut engine: E, source: &mut impl Read) -> Result<Store<E>, RestoreError> {
-        let meta = read_head(source)?;
+        let mut meta = read_head(source)?;
         engine.write(&Batch { clear: true, ..Batch::default() })?;
         let mut rebuild = Rebuild::default();
         let mut found = Found::default();
@@ -98,6 +104,10 @@ impl<E: Engine> Store<E> {
             engine.write(&Batch { puts: &records, leases: &leases, ..Batch::default() })?;
         }
         found.check_end(source)?;
+        if !found.hashes.end_at(meta.compacted) {
+            return Err(invalid("its checksums are not those of its compactions"));
+        }
+        meta.hashes = found.hashes;
         let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
         store.write_batch(&Batch::default())?;
         Ok(store)
@@ -120,8 +130,15 @@ impl<V: Records> Dump<V> {
         writer.head(&self.meta)?;
         self.leases.iter().try_for_each(|lease| writer.lease(lease))?;
         let mut failed = None;
+        let mut hashes: Vec<_> = self.meta.hashes.iter().map(|kept| (*kept, HashPass::begin(kept.at))).collect();
         let mut visit = |at: Revision, record: Record| {
-            if self.leavings.contains(&at) {
+            let gone = self.leavings.get(&at);
+            // Those that nobody has computed yet.
+            for (kept, pass) in hashes.iter_mut().filter(|(kept, _)| kept.hash.is_none() && at.main <= kept.at) {
+                let seen = !record.is_tombstone() && gone.is_none_or(|gone| *gone > kept.at);
+                pass.take(at, &record, at.main > kept.previous || seen);
+            }
+            if gone.is_some() {
                 return ControlFlow::Continue(());
             }
             match writer.record(at, &record) {
@@ -137,6 +154,9 @@ impl<V: Records> Dump<V> {
         // An error of the writing above is not forgotten: see below.
         let _ = self.pending.iter().try_for_each(|(at, record)| visit(*at, record.clone()));
         failed.map_or(Ok(()), Err)?;
+        for (kept, pass) in &hashes {
+            writer.hash(&KeptHash { hash: kept.hash.or(Some(pass.hash())), ..*kept })?;
+        }
         writer.end()
     }
 }
@@ -171,7 +191,7 @@ impl<W: Write> BlockWriter<'_, W> {
     }
 
     fn head(&mut self, meta: &Meta) -> io::Result<()> {
-        let mut head = Vec::from(MARK);
+        let mut head = Vec::from(if meta.hashes.is_empty() { SECOND_MARK } else { MARK });
         head.u64(meta.applied);
         head.i64(meta.revision);
         head.i64(meta.compacted);
@@ -187,6 +207,12 @@ impl<W: Write> BlockWriter<'_, W> {
 
     fn record(&mut self, at: Revision, record: &Record) -> io::Result<()> {
         self.item(at, record.stored())
+    }
+
+    fn hash(&mut self, kept: &KeptHash) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        kept.write(&mut bytes);
+        self.item(HASHES, &bytes)
     }
 
     fn item(&mut self, at: Revision, bytes: &[u8]) -> io::Result<()> {
@@ -229,8 +255,8 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     source.read_exact(&mut head)?;
     let (body, checksum) = head.split_at(HEAD_BYTES - 4);
     let (mark, numbers) = body.split_at(MARK.len());
-    if mark != MARK && mark != FIRST_MARK {
-        return Err(invalid("its mark is not that of a store's snapshot, format 1 or 2"));
+    if ![MARK, SECOND_MARK, FIRST_MARK].iter().any(|known| mark == known) {
+        return Err(invalid("its mark is not that of a store's snapshot, format 1 to 3"));
     }
     if crc32c::crc32c(body).to_le_bytes() != checksum {
         return Err(invalid("the checksum of its head is wrong"));
@@ -244,7 +270,8 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     if revision > MAX_ORDINAL || applied > MAX_ORDINAL.unsigned_abs() {
         return Err(invalid("its revisions and indexes end at 2^62"));
     }
-    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor: Revision::start_of(compacted) })
+    let (cursor, hashes) = (Revision::start_of(compacted), KeptHashes::default());
+    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, hashes })
 }
 
 /// The next block; `None` at the zero that announces the end.
@@ -278,6 +305,7 @@ struct Found {
     checksum: u32,
     last: Revision,
     last_lease: Option<i64>,
+    hashes: KeptHashes,
 }
 
 /// What a block holds.
@@ -297,6 +325,13 @@ impl Found {
             let length = source.u32("record")? as usize;
             let bytes = source.raw(length, "record")?;
             self.count += 1;
+            if at == HASHES {
+                self.hash(bytes)?;
+                continue;
+            }
+            if !self.hashes.is_empty() {
+                return Err(invalid("something follows its checksums"));
+            }
             if at == LEASES {
                 let lease = self.lease(bytes, meta)?;
                 rebuild.lease(lease);
@@ -333,6 +368,16 @@ impl Found {
         }
         self.last_lease = Some(lease.id);
         Ok(lease)
+    }
+
+    fn hash(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let mut source = Source::new(bytes);
+        let kept = KeptHash::read(&mut source)?;
+        source.end()?;
+        if kept.hash.is_none() {
+            return Err(invalid("it lacks a checksum of a compaction"));
+        }
+        self.hashes.restore(kept).map_err(invalid)
     }
 
     fn check_end(&self, source: &mut impl Read) -> Result<(), RestoreError> {

@@ -6,6 +6,7 @@
 use super::check::MAX_TXN_DEPTH;
 use super::codec::MAX_FIELD_BYTES;
 use super::engine::{Engine, EngineError, Revision};
+use super::operations::Operations;
 use super::read::{Failure, View};
 use super::record::Record;
 use super::types::{
@@ -18,6 +19,9 @@ use super::{KvError, Store};
 pub(crate) struct WriteTxn<'a, E: Engine> {
     store: &'a mut Store<E>,
     staged: Vec<Record>,
+    /// How many comparisons were looked at before it began.
+    compared: u64,
+    done: Operations,
 }
 
 impl<E: Engine> Store<E> {
@@ -26,7 +30,7 @@ impl<E: Engine> Store<E> {
         &mut self,
         run: impl FnOnce(&mut WriteTxn<'_, E>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut txn = WriteTxn { store: self, staged: Vec::new() };
+        let mut txn = WriteTxn { store: self, staged: Vec::new(), compared: 0, done: Operations::default() };
         let outcome = run(&mut txn);
         match outcome {
             Ok(_) => txn.commit()?,
@@ -35,8 +39,8 @@ impl<E: Engine> Store<E> {
         outcome
     }
 
-    /// A transaction that only reads.
-    pub(crate) fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Failure> {
+    /// A transaction that only reads, and how often.
+    pub(crate) fn read_txn(&self, request: &TxnRequest) -> Result<(TxnResponse, u64), Failure> {
         let view = self.view();
         let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
         plan.precheck(&view)?;
@@ -46,7 +50,8 @@ impl<E: Engine> Store<E> {
             _ => Err(KvError::Unreadable.into()),
         });
         let responses = responses.collect::<Result<Vec<_>, _>>()?;
-        Ok(TxnResponse { revision: view.revision(), succeeded: plan.succeeded, responses })
+        let reads = plan.compared + responses.len() as u64;
+        Ok((TxnResponse { revision: view.revision(), succeeded: plan.succeeded, responses }, reads))
     }
 }
 
@@ -56,6 +61,8 @@ impl<E: Engine> WriteTxn<'_, E> {
     }
 
     fn commit(self) -> Result<(), EngineError> {
+        self.store.operations += Operations::of_ranges(self.compared).as_txn();
+        self.store.operations += self.done.as_txn();
         if self.staged.is_empty() {
             return Ok(());
         }
@@ -96,6 +103,8 @@ impl<E: Engine> WriteTxn<'_, E> {
         if keeps && previous.is_none() {
             return Err(KvError::KeyNotFound.into());
         }
+        self.done.puts += 1;
+        self.done.ranges += u64::from(keeps || request.prev_kv);
         let at = self.next();
         let version = self.store.index.put(&request.key, at);
         let kept = previous.clone().unwrap_or_default();
@@ -124,12 +133,20 @@ impl<E: Engine> WriteTxn<'_, E> {
         }
         let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
         drop(view);
+        self.done.deletes += 1;
+        self.done.ranges += u64::from(request.prev_kv);
         keys.iter().for_each(|key| self.delete(key));
         Ok(DeleteRangeResponse { revision: self.view().revision(), deleted, prev_kvs })
     }
 
+    /// Deletes a key of a lease that ends.
+    pub(crate) fn delete_leased(&mut self, key: &[u8]) {
+        self.done.deletes += 1;
+        self.delete(key);
+    }
+
     /// Deletes a key that is there.
-    pub(crate) fn delete(&mut self, key: &[u8]) {
+    fn delete(&mut self, key: &[u8]) {
         let at = self.next();
         self.staged.push(Record::tombstone(key));
         self.store.index.delete(key, at);
@@ -140,6 +157,7 @@ impl<E: Engine> WriteTxn<'_, E> {
         let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
         plan.precheck(&view)?;
         drop(view);
+        self.compared = plan.compared;
         let response = self.execute(&plan)?;
         Ok(TxnResponse { revision: self.view().revision(), ..response })
     }
@@ -150,7 +168,10 @@ impl<E: Engine> WriteTxn<'_, E> {
         let mut responses = Vec::with_capacity(plan.ops.len());
         for op in plan.ops {
             responses.push(match op {
-                RequestOp::Range(range) => ResponseOp::Range(self.view().range(range)?),
+                RequestOp::Range(range) => {
+                    self.done.ranges += 1;
+                    ResponseOp::Range(self.view().range(range)?)
+                }
                 RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
                 RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete_range(delete)?),
                 RequestOp::Txn(_) => {
@@ -168,6 +189,8 @@ impl<E: Engine> WriteTxn<'_, E> {
 /// comparison never sees what the transaction itself writes.
 struct Plan<'a> {
     succeeded: bool,
+    /// How many comparisons were looked at, those within it too.
+    compared: u64,
     ops: &'a [RequestOp],
     /// For the transactions among `ops`, in their order.
     within: Vec<Plan<'a>>,
@@ -177,18 +200,24 @@ impl<'a> Plan<'a> {
     /// `depth` levels may follow, this one included.
     fn of<E: Engine>(view: &View<'_, E>, request: &'a TxnRequest, depth: usize) -> Result<Plan<'a>, Failure> {
         let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
-        let mut succeeded = true;
+        let (mut succeeded, mut compared) = (true, 0);
         for compare in &request.compare {
-            succeeded = succeeded && compare.holds(view)?;
+            compared += 1;
+            succeeded = compare.holds(view)?;
+            if !succeeded {
+                break;
+            }
         }
         let ops = if succeeded { &request.success } else { &request.failure };
         let mut within = Vec::new();
         for op in ops {
             if let RequestOp::Txn(txn) = op {
-                within.push(Plan::of(view, txn, depth)?);
+                let plan = Plan::of(view, txn, depth)?;
+                compared += plan.compared;
+                within.push(plan);
             }
         }
-        Ok(Plan { succeeded, ops, within })
+        Ok(Plan { succeeded, compared, ops, within })
     }
 
     /// What is refused by the state before the transaction, whatever its own operations change.

@@ -423,9 +423,10 @@ pub struct LeaseListResponse {
 pub struct HashKv {
     /// The header's revision.
     pub revision: i64,
-    /// CRC32C over the records up to `hash_revision`.
+    /// CRC32C over the records up to `hash_revision`. Only with the same `compact_revision` is it comparable.
     pub hash: u32,
-    /// The oldest readable revision; -1 if there never was a compaction.
+    /// The compaction whose removals it takes into account: the latest one, or, at the revision of one of the last
+    /// ten compactions, the one before that; -1 if there was none.
     pub compact_revision: i64,
     /// The revision that was asked for, or the store's.
     pub hash_revision: i64,

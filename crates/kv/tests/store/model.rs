@@ -95,6 +95,9 @@ type Map = BTreeMap<Vec<u8>, KeyValue>;
 struct Model {
     maps: Vec<(i64, Map)>,
     compacted: i64,
+    compactions: usize,
+    /// The checksums that the store told before the compactions, of those that leave a key, with their number.
+    hashes: Vec<(usize, HashKv)>,
     /// What granted each lease.
     leases: BTreeMap<i64, Index>,
 }
@@ -108,11 +111,29 @@ struct Draft {
 
 impl Model {
     fn new() -> Model {
-        Model { maps: vec![(1, Map::new())], compacted: -1, leases: BTreeMap::new() }
+        let (hashes, leases) = (Vec::new(), BTreeMap::new());
+        Model { maps: vec![(1, Map::new())], compacted: -1, compactions: 0, hashes, leases }
     }
 
     fn revision(&self) -> i64 {
         self.maps.last().expect("there is always one").0
+    }
+
+    /// A compaction will be applied: its checksum must be this one from then on.
+    fn remember(&mut self, compaction: i64, told: Result<HashKv, KvError>) {
+        if compaction > self.compacted && compaction <= self.revision() {
+            self.compactions += 1;
+            let told = told.expect("it is readable until then");
+            if self.maps.iter().any(|(revision, map)| *revision == compaction && !map.is_empty()) {
+                self.hashes.push((self.compactions, told));
+            }
+        }
+    }
+
+    /// The checksums of the last ten compactions.
+    fn kept(&self) -> impl Iterator<Item = HashKv> {
+        let kept = self.hashes.iter().filter(|(number, _)| number + 10 > self.compactions);
+        kept.map(|(_, hash)| HashKv { revision: self.revision(), ..*hash })
     }
 
     fn draft(&self) -> Draft {
@@ -375,6 +396,9 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
             // What the server would not propose gets no further, and the model knows nothing of it.
             if command.check(&Limits::default()).is_ok() {
                 let at = Index(index);
+                if let Command::Compact(CompactionRequest { revision, .. }) = command {
+                    model.remember(revision, store.hash_kv(revision));
+                }
                 prop_assert_eq!(store.apply_command(at, &command), model.apply(at, &command), "{:?}", command);
             }
         }
@@ -384,6 +408,9 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         let now = model.draft();
         prop_assert_eq!(store.range(&everything()), model.range(&now, &everything()));
         prop_assert_eq!((store.revision(), store.len()), (model.revision(), now.map.len() as u64));
+        for hash in model.kept() {
+            prop_assert_eq!(store.hash_kv(hash.hash_revision), Ok(hash));
+        }
         let leases: Vec<_> = store.leases().map(|lease| (lease.id, lease.granted_at)).collect();
         prop_assert_eq!(leases, model.leases.iter().map(|(id, at)| (*id, *at)).collect::<Vec<_>>());
         for id in LEASES {
@@ -405,6 +432,10 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         .dump()
         .and_then(|dump| dump.write_to(&mut snapshot).map_err(|error| EngineError::new("dump", error)))
         .expect("the engine works");
+    let restored = Store::restore_from(MemoryEngine::default(), &mut &snapshot[..]).expect("it is one");
+    for hash in model.kept() {
+        prop_assert_eq!(restored.hash_kv(hash.hash_revision), Ok(hash));
+    }
     Ok(snapshot)
 }
 

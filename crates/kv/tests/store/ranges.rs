@@ -1,6 +1,10 @@
 //! Section 2.2: ranges.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
 use bowline_kv::store::*;
+use bowline_node::raft::Index;
 use bytes::Bytes;
 
 use crate::bench::*;
@@ -219,4 +223,172 @@ fn r17_a_deleted_key_is_still_there_in_the_past() {
     assert_eq!(kv.get("a"), None);
     assert_eq!(kv.get_at("a", 5).expect("it is readable").expect("it is there").value, &b"3"[..]);
     assert_eq!(kv.get_at("a", 6), Ok(None));
+}
+
+/// Memory that counts how many records were read from it.
+#[derive(Default)]
+struct Counting {
+    memory: MemoryEngine,
+    reads: Cell<usize>,
+}
+
+struct CountingRecords<'a>(&'a Counting);
+
+impl Records for CountingRecords<'_> {
+    fn get(&self, at: Revision) -> Result<Option<Record>, EngineError> {
+        self.0.reads.set(self.0.reads.get() + 1);
+        self.0.memory.reader()?.get(at)
+    }
+
+    fn scan(
+        &self,
+        from: Revision,
+        until: Revision,
+        visit: &mut dyn FnMut(Revision, Record) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let mut counting = |at, record| {
+            self.0.reads.set(self.0.reads.get() + 1);
+            visit(at, record)
+        };
+        self.0.memory.reader()?.scan(from, until, &mut counting)
+    }
+
+    fn leases(&self) -> Result<Vec<Lease>, EngineError> {
+        self.0.memory.reader()?.leases()
+    }
+}
+
+impl Engine for Counting {
+    type Reader<'a> = CountingRecords<'a>;
+    type View = MemoryRecords;
+
+    fn meta(&self) -> Result<Bytes, EngineError> {
+        self.memory.meta()
+    }
+
+    fn reader(&self) -> Result<CountingRecords<'_>, EngineError> {
+        Ok(CountingRecords(self))
+    }
+
+    fn view(&self) -> Result<MemoryRecords, EngineError> {
+        self.memory.view()
+    }
+
+    fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
+        self.memory.write(batch)
+    }
+
+    fn checkpoint(&mut self, label: Option<&[u8]>) -> Result<(), EngineError> {
+        self.memory.checkpoint(label)
+    }
+
+    fn label(&self) -> Result<Bytes, EngineError> {
+        self.memory.label()
+    }
+
+    fn size(&self) -> EngineSize {
+        self.memory.size()
+    }
+}
+
+/// Keys k000 to k299, in the engine, each written twice: the first value falls as the key rises.
+fn counted() -> Store<Counting> {
+    let mut store = Store::open(Counting::default()).expect("memory does not fail");
+    for number in 0..600 {
+        let command = Command::Put(put(&format!("k{:03}", number % 300), &format!("{:03}", 999 - number)));
+        store.apply_command(Index(number + 1), &command).expect("nothing forbids it");
+    }
+    store.flush().expect("memory does not fail");
+    store
+}
+
+/// What a request finds, and how many records are read for it.
+fn reads(store: &Store<Counting>, query: &Query) -> (Response, usize) {
+    store.engine().reads.set(0);
+    let found = store.ask(query).expect("nothing forbids it");
+    (found, store.engine().reads.get())
+}
+
+#[test]
+fn a_limit_reads_no_more_than_it_returns_whatever_the_order() {
+    let store = counted();
+    let limited = |limit| RangeRequest { limit, ..range("k", "l") };
+    let by = |sort_target, sort_order| RangeRequest { sort_target, sort_order, ..limited(2) };
+    use SortOrder::{Ascend, Descend};
+    let cases = [
+        (limited(2), ["k000", "k001"]),
+        (by(SortTarget::Key, Ascend), ["k000", "k001"]),
+        (by(SortTarget::Key, Descend), ["k299", "k298"]),
+        (RangeRequest { revision: 301, ..by(SortTarget::Key, Descend) }, ["k299", "k298"]),
+        (RangeRequest { revision: 301, ..by(SortTarget::Key, Ascend) }, ["k000", "k001"]),
+        (RangeRequest { keys_only: true, ..by(SortTarget::Key, Ascend) }, ["k000", "k001"]),
+        (RangeRequest { keys_only: true, ..by(SortTarget::Key, Descend) }, ["k299", "k298"]),
+        (RangeRequest { min_create_revision: 5, ..by(SortTarget::Key, Ascend) }, ["k003", "k004"]),
+        (RangeRequest { max_mod_revision: 311, ..by(SortTarget::Key, Descend) }, ["k009", "k008"]),
+        (RangeRequest { min_mod_revision: 310, ..limited(2) }, ["k008", "k009"]),
+        // What else the index knows is sorted by it.
+        (by(SortTarget::Create, Descend), ["k299", "k298"]),
+        (by(SortTarget::Mod, Descend), ["k299", "k298"]),
+        (by(SortTarget::Mod, SortOrder::None), ["k000", "k001"]),
+        (by(SortTarget::Version, Descend), ["k000", "k001"]),
+    ];
+    for (request, expected) in cases {
+        let filtered = request.clone();
+        let (found, reads) = reads(&store, &Query::Range(request));
+        let Response::Range(found) = found else { panic!("{found:?} for a range") };
+        assert_eq!((keys(&found.kvs), found.count, found.more), (expected.to_vec(), 300, true), "{filtered:?}");
+        assert_eq!(reads, 2, "{filtered:?}");
+        assert!(found.kvs.iter().all(|kv| kv.value.is_empty() == filtered.keys_only), "{filtered:?}");
+    }
+    // Only the values have to be read before they can be sorted by.
+    let (found, all) = reads(&store, &Query::Range(by(SortTarget::Value, Ascend)));
+    let Response::Range(found) = found else { panic!("{found:?} for a range") };
+    assert_eq!((keys(&found.kvs), found.count, found.more, all), (vec!["k299", "k298"], 300, true, 300));
+    let (found, none) = reads(&store, &Query::Range(RangeRequest { count_only: true, ..limited(0) }));
+    assert!(matches!(found, Response::Range(RangeResponse { count: 300, more: false, .. })), "{found:?}");
+    assert_eq!(none, 0, "nothing is read to count");
+}
+
+#[test]
+fn a_limit_in_a_transaction_reads_no_more_than_it_returns() {
+    let mut store = counted();
+    let backwards = RangeRequest { limit: 3, sort_order: SortOrder::Descend, ..range("k", "l") };
+    let txn = TxnRequest { success: vec![RequestOp::Range(backwards)], ..TxnRequest::default() };
+    let (found, reads) = reads(&store, &Query::Txn(txn.clone()));
+    let Response::Txn(found) = found else { panic!("{found:?} for a transaction") };
+    let [ResponseOp::Range(found)] = &found.responses[..] else { panic!("{found:?} for a range") };
+    assert_eq!((keys(&found.kvs), found.count, reads), (vec!["k299", "k298", "k297"], 300, 3));
+    // Behind a put of its own, which is in no engine yet.
+    let write = TxnRequest { success: [vec![op_put("kz", "new")], txn.success].concat(), ..TxnRequest::default() };
+    store.engine().reads.set(0);
+    let done = store.apply_command(Index(601), &Command::Txn(write)).expect("nothing forbids it");
+    let Response::Txn(done) = done else { panic!("{done:?} for a transaction") };
+    let ResponseOp::Range(found) = &done.responses[1] else { panic!("{done:?} for a range") };
+    assert_eq!((keys(&found.kvs), found.count), (vec!["kz", "k299", "k298"], 301));
+    assert_eq!(store.engine().reads.get(), 2);
+}
+
+#[test]
+fn a_limit_takes_the_same_keys_as_sorting_all_and_cutting() {
+    let mut store = Store::open(MemoryEngine::default()).expect("memory does not fail");
+    for number in 0..200_u64 {
+        // Values, versions and revisions in three different orders, with many that are equal.
+        let put = put(&format!("k{}", number * number % 31), &format!("{}", number % 7));
+        store.apply_command(Index(number + 1), &Command::Put(put)).expect("nothing forbids it");
+    }
+    let targets = [SortTarget::Key, SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value];
+    for sort_target in targets {
+        for sort_order in [SortOrder::Ascend, SortOrder::Descend] {
+            let request = RangeRequest { sort_target, sort_order, min_mod_revision: 50, ..everything() };
+            let all = store.range(&request).expect("nothing forbids it");
+            assert!(all.kvs.len() > 5 && !all.more);
+            for limit in 1..=all.kvs.len() + 1 {
+                let cut = RangeRequest { limit: limit as i64, ..request.clone() };
+                let found = store.range(&cut).expect("nothing forbids it");
+                let expected = &all.kvs[..limit.min(all.kvs.len())];
+                assert_eq!(found.kvs, expected, "{sort_target:?} {sort_order:?} {limit}");
+                assert_eq!((found.more, found.count), (limit < all.kvs.len(), all.count));
+            }
+        }
+    }
 }

@@ -241,6 +241,47 @@ fn bytes_are_forwarded_as_they_are() {
 }
 
 #[test]
+fn what_replicas_say_to_each_other_need_not_make_sense_to_the_network() {
+    let odd =
+        [r#""value":"\ud800""#, r#""key":1e999"#, r#""error":"\udc00x""#, r#""MID":"\ud800""#, r#""\ud800":"\ud800""#];
+    for rest in odd {
+        let mut emulation = emulation("{}");
+        let raw = format!(r#"{{"src":"0002","dst":"0001","leader":"FFFF","type":"x",{rest}}}"#);
+        let mut out = Vec::new();
+        emulation.receive(ms(1), 2, raw.as_bytes(), &mut out);
+        let [Action::Deliver { to: 1, bytes, .. }] = &out[..] else { panic!("{rest}: {out:?}") };
+        assert_eq!(&bytes[..], raw.as_bytes());
+        assert_eq!(emulation.into_record().misbehaviour, Misbehaviour::default(), "{rest}");
+    }
+}
+
+#[test]
+fn an_answer_that_can_not_be_read_is_counted_and_shown() {
+    let mut inner = perfect();
+    let mut first = true;
+    let odd =
+        [r#""value":"\ud800""#, r#""value":1e999"#, r#""value":7"#, r#""value":"a","value":"b""#, r#""MID":"\ud800""#];
+    let record = run(emulation(r#"{"mix":0,"requests":20}"#), &mut |seen| {
+        let mut sent = Vec::new();
+        if seen.is_request() && std::mem::take(&mut first) {
+            let (src, dst) = (id(seen.replica), seen.message.src);
+            sent.extend(odd.iter().map(|odd| {
+                let mid = if odd.contains("MID") { String::new() } else { format!(r#","MID":"{}""#, seen.mid()) };
+                format!(r#"{{"src":"{src}","dst":"{dst}","leader":"0000","type":"ok"{mid},{odd}}}"#).into_bytes()
+            }));
+            sent.push(b"{\"src\":\"\xff\"}".to_vec());
+            sent.push(b"\0".to_vec());
+        }
+        sent.extend(inner(seen));
+        sent
+    });
+    assert_eq!(record.misbehaviour.count(Bad::Unparsable), odd.len() as u64 + 2);
+    let first = &record.misbehaviour.examples[0];
+    assert!(first.detail.contains("`value`") && first.detail.contains("not Unicode"), "{first:?}");
+    assert!(record.requests.iter().all(|request| request.done.is_some()), "the answer that followed counts");
+}
+
+#[test]
 fn losses_are_drawn_for_each_copy_and_counted() {
     let fields = r#"{"requests":1000,"mix":0,"drops":0.25}"#;
     let mut inner = perfect();

@@ -1,5 +1,6 @@
 //! The network's end of all replicas' sockets.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -91,6 +92,29 @@ pub struct SwitchCounters {
     /// Datagrams from replicas that the system threw away because they came faster than they were
     /// read, as far as the system tells.
     pub overrun: u64,
+}
+
+impl SwitchCounters {
+    /// Whether a message was lost that nobody wanted to be.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        self.foreign + self.oversized + self.undelivered + self.overrun > 0
+    }
+}
+
+impl fmt::Display for SwitchCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.foreign, "from a port of no replica, or unreadable before its replica was known"),
+            (self.oversized, "too long to be received"),
+            (self.unconnected, "to a replica without a socket"),
+            (self.undelivered, "to a replica that did not read them"),
+            (self.overrun, "thrown away by the system, as they came too fast"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let told: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        write!(f, "messages lost at the sockets: {}", if told.is_empty() { "none".to_owned() } else { told.join(", ") })
+    }
 }
 
 impl Switch {

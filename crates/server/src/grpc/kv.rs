@@ -1,7 +1,5 @@
 //! The KV service.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Command, CompactionRequest, Query, Response as StoreResponse, TxnRequest};
 use pb::kv_server::Kv;
@@ -31,7 +29,6 @@ impl KvService {
 impl Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        self.context.replica.metrics().ranges.fetch_add(1, Relaxed);
         let range = convert::range(request.into_inner())?;
         let serializable = range.serializable;
         match self.context.read(Query::Range(range), serializable).await? {
@@ -47,13 +44,11 @@ impl Kv for KvService {
 
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<RangeChunks>, Status> {
         self.context.require_leader(request.metadata())?;
-        self.context.replica.metrics().ranges.fetch_add(1, Relaxed);
         Ok(Response::new(stream_range(self.context.clone(), request.into_inner())?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        self.context.replica.metrics().puts.fetch_add(1, Relaxed);
         match self.context.write(Command::Put(convert::put(request.into_inner()))).await? {
             StoreResponse::Put(response) => {
                 let header = self.context.header(response.revision);
@@ -68,7 +63,6 @@ impl Kv for KvService {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        self.context.replica.metrics().deletes.fetch_add(1, Relaxed);
         match self.context.write(Command::DeleteRange(convert::delete_range(request.into_inner()))).await? {
             StoreResponse::DeleteRange(response) => {
                 let header = self.context.header(response.revision);
@@ -80,7 +74,6 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        self.context.replica.metrics().txns.fetch_add(1, Relaxed);
         match self.run_txn(convert::txn(request.into_inner())?).await? {
             StoreResponse::Txn(response) => {
                 let header = self.context.header(response.revision);

@@ -50,10 +50,11 @@ fn of_the_member(out: &mut String, status: &Status, metrics: &Metrics) {
     one("etcd_debugging_mvcc_current_revision", "gauge", "The latest revision.", revision);
     let compacted = positive(status.facts.compact_revision);
     one("etcd_debugging_mvcc_compact_revision", "gauge", "The oldest readable revision.", compacted);
-    one("etcd_mvcc_put_total", "counter", "Puts.", metrics.puts.load(Relaxed));
-    one("etcd_mvcc_delete_total", "counter", "Deletions.", metrics.deletes.load(Relaxed));
-    one("etcd_mvcc_range_total", "counter", "Reads.", metrics.ranges.load(Relaxed));
-    one("etcd_mvcc_txn_total", "counter", "Transactions.", metrics.txns.load(Relaxed));
+    one("etcd_mvcc_put_total", "counter", "Puts that this member applied.", metrics.puts.load(Relaxed));
+    one("etcd_mvcc_delete_total", "counter", "Deletions that this member applied.", metrics.deletes.load(Relaxed));
+    one("etcd_mvcc_range_total", "counter", "Reads of this member's state.", metrics.ranges.load(Relaxed));
+    let help = "Transactions of more than one operation that this member applied.";
+    one("etcd_mvcc_txn_total", "counter", help, metrics.txns.load(Relaxed));
     one("bowline_leases", "gauge", "Leases.", metrics.leases.load(Relaxed));
     let granted = metrics.leases_granted.load(Relaxed);
     one("etcd_debugging_lease_granted_total", "counter", "Leases that were granted.", granted);

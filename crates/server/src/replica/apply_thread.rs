@@ -13,11 +13,13 @@ use tokio::sync::oneshot;
 
 use super::answer::Answer;
 use super::inbox::{Event, Inbox};
+use super::metrics::Metrics;
 use super::shared::Shared;
 use super::shrink::Shrink;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
 use crate::journal::Journal;
+use crate::machine::Applied;
 
 /// How long to leave others the machine between two steps of tidying up.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
@@ -39,6 +41,7 @@ pub(crate) enum ApplyJob {
 pub(crate) struct ApplyThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshots: Sender<SnapshotJob>,
     pub(crate) journal: Journal,
     /// What is to be made durable as soon as the disk has room for it.
@@ -130,16 +133,17 @@ impl ApplyThread {
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let (responses, changes) = machine.apply(entries);
+        let Applied { responses, leases, operations } = machine.apply(entries);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
         let facts = machine.facts();
         drop(machine);
         self.shared.set_facts(facts);
+        self.metrics.did(&operations);
         // Before the report: whoever is told that these entries are applied must see what they did to the leases.
-        if !changes.is_empty() {
-            self.inbox.push_event(Event::Leases(changes));
+        if !leases.is_empty() {
+            self.inbox.push_event(Event::Leases(leases));
         }
         self.inbox.push_event(Event::Report(Report::Applied { index: last, responses }));
         Ok(())

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bowline_kv::store::Operations;
+
 /// Upper bounds of the buckets of a histogram of times, in microseconds: from 100 us, each twice the last.
 pub const BUCKETS: [u64; 14] =
     [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200];
@@ -54,13 +56,13 @@ pub struct Metrics {
     pub proposals_committed: AtomicU64,
     /// Writes that failed.
     pub proposals_failed: AtomicU64,
-    /// Requests, by the method that they came by.
+    /// Puts that this member's state was told to do, alone or in a transaction.
     pub puts: AtomicU64,
-    /// Deletions.
+    /// Deletions, likewise.
     pub deletes: AtomicU64,
-    /// Reads of a range.
+    /// Reads of this member's state, likewise and for its clients.
     pub ranges: AtomicU64,
-    /// Transactions.
+    /// Transactions of more than one of these.
     pub txns: AtomicU64,
     /// The leases that there are.
     pub leases: AtomicU64,
@@ -75,6 +77,16 @@ pub struct Metrics {
 impl Metrics {
     pub(crate) fn synced(&self, time: Duration) {
         self.fsync.add(time);
+    }
+
+    /// The state has done something.
+    pub(crate) fn did(&self, operations: &Operations) {
+        let Operations { ranges, puts, deletes, txns } = *operations;
+        for (counter, count) in
+            [(&self.ranges, ranges), (&self.puts, puts), (&self.deletes, deletes), (&self.txns, txns)]
+        {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Plain HTTP on the client port.
 
+use bowline_api::etcdserverpb as pb;
+use pb::compare::TargetUnion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::line::{Line, line};
+use crate::requests::*;
 use crate::site::Site;
 
 const NO_GATEWAY: &str = "there is no JSON gateway yet";
@@ -24,6 +27,7 @@ pub(crate) fn lines() -> Vec<Line> {
         Line::untested("g09_gateway_cors", NO_GATEWAY),
         Line::untested("g10_host_whitelist", "there is no --host-whitelist yet, and etcd's default is to allow all"),
         line!(Shared, g11_metrics_have_the_names_that_dashboards_know),
+        line!(Fresh, g11_metrics_count_the_operations_that_were_applied),
     ]
 }
 
@@ -198,4 +202,60 @@ async fn g11_metrics_have_the_names_that_dashboards_know(site: Site) {
     let expected = if site.is_etcd() { &METRICS[..METRICS.len() - 1] } else { &METRICS[..OURS] };
     let missing: Vec<_> = expected.iter().filter(|name| !has(name)).collect();
     assert!(missing.is_empty(), "{missing:?} are missing");
+}
+
+/// Puts, deletions, reads and transactions, as a member counts them.
+async fn operations(site: &Site) -> [u64; 4] {
+    let answer = ask(site.url(), "GET /metrics").await;
+    ["put", "delete", "range", "txn"].map(|what| {
+        let name = format!("etcd_mvcc_{what}_total ");
+        let count = body(&answer).lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+        count.unwrap_or_else(|| panic!("no {name} in {answer}"))
+    })
+}
+
+async fn g11_metrics_count_the_operations_that_were_applied(site: Site) {
+    let mut before = operations(&site).await;
+    // What is done, and by how much it raises the numbers of a real etcd.
+    let key = |name: &str| site.key(name);
+    let exists = |name: &str| compare(&key(name), GREATER, TargetUnion::Version(0));
+    let txn = |compare, success| branches(compare, success, Vec::new());
+    let txns = [
+        (txn(vec![], vec![op_put(&key("a"), "1"), op_put(&key("b"), "2")]), [2, 0, 0, 1]),
+        (txn(vec![exists("a")], vec![op_put(&key("a"), "3")]), [1, 0, 1, 0]),
+        (txn(vec![exists("a"), exists("b")], vec![op_put(&key("a"), "4")]), [1, 0, 2, 1]),
+        (txn(vec![exists("none"), exists("b")], vec![op_put(&key("a"), "5")]), [0, 0, 1, 0]),
+        (txn(vec![], vec![op_txn(all(vec![op_put(&key("c"), "6")])), op_delete(&key("b"), "")]), [1, 1, 0, 1]),
+        (txn(vec![], vec![op_get(&key("a"))]), [0, 0, 1, 0]),
+        (txn(vec![exists("a")], vec![op_get(&key("a"))]), [0, 0, 2, 1]),
+        (txn(vec![], vec![]), [0, 0, 0, 0]),
+    ];
+    let mut expect = async |what: &str, more: [u64; 4]| {
+        let now = operations(&site).await;
+        let rise = [0, 1, 2, 3].map(|at| now[at] - before[at]);
+        assert_eq!(rise, more, "{what}");
+        before = now;
+    };
+    for (number, (txn, more)) in txns.into_iter().enumerate() {
+        site.txn(txn).await;
+        expect(&format!("transaction {number}"), more).await;
+    }
+    site.put("a", "7").await;
+    expect("a put", [1, 0, 0, 0]).await;
+    site.try_put(pb::PutRequest { prev_kv: true, ..put(&key("a"), "8") }).await.expect("written");
+    expect("a put that asks for what it replaces", [1, 0, 1, 1]).await;
+    site.delete("none").await;
+    expect("a deletion of nothing", [0, 1, 0, 0]).await;
+    site.try_delete(delete_range(&key("a"), &key("d"))).await.expect("deleted");
+    expect("a deletion of two keys", [0, 1, 0, 0]).await;
+    site.get("a").await;
+    expect("a read", [0, 0, 1, 0]).await;
+    let mut leases = site.member_leases(0).await;
+    let grant = pb::LeaseGrantRequest { ttl: 100, ..pb::LeaseGrantRequest::default() };
+    let lease = leases.lease_grant(grant).await.expect("granted").into_inner().id;
+    for name in ["l", "m"] {
+        site.try_put(pb::PutRequest { lease, ..put(&key(name), "v") }).await.expect("written");
+    }
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: lease }).await.expect("revoked");
+    expect("two puts under a lease that ends", [2, 2, 0, 1]).await;
 }

@@ -21,6 +21,7 @@ pub(crate) fn lines() -> Vec<Line> {
         Line::untested("x03_snapshots", NO_SNAPSHOT),
         Line::untested("x04_snapshots_for_etcdctl", NO_SNAPSHOT),
         line!(Fresh, x05_the_checksum_is_made_of_the_history),
+        line!(Fresh, x05_the_checksums_of_the_latest_compactions_are_kept).not_on_3_4("it is new with 3.5"),
         line!(Fresh, x06_a_checksum_has_the_bounds_of_a_read),
         Line::untested("x07_hash", "it depends on etcd's own files, by the line itself; ours has none"),
         line!(Members, x08_only_the_leader_hands_over_and_only_to_a_member),
@@ -127,6 +128,7 @@ async fn x05_the_checksum_is_made_of_the_history(site: Site) {
     checksum.tombstone(4, 1, &a);
     assert_eq!(site.hash(0).await.expect("told").hash, checksum.0);
     assert_eq!(site.hash(3).await.expect("told").hash, at_three.0, "as it was");
+    let at_four = site.hash(4).await.expect("told").hash;
     site.put("b", "new").await;
     // What is superseded is skipped, and so is a tombstone exactly at the compacted revision.
     site.kv().compact(pb::CompactionRequest { revision: 4, physical: true }).await.expect("compacted");
@@ -134,10 +136,25 @@ async fn x05_the_checksum_is_made_of_the_history(site: Site) {
     latest.put(0, &kv(&b, "new", 4, 5, 2));
     assert_eq!(site.hash(5).await.expect("told").hash, latest.0);
     if !site.is_3_4() {
-        // There, the compacted revision itself has no checksum any more.
-        let mut compacted = Checksum::new();
-        compacted.put(0, &kv(&b, "", 4, 4, 1));
-        assert_eq!(site.hash(4).await.expect("told").hash, compacted.0);
+        // There, the compacted revision itself has no checksum any more: since then the one from before is kept.
+        let told = site.hash(4).await.expect("told");
+        assert_eq!((told.hash, told.compact_revision, told.hash_revision), (at_four, -1, 4));
+    }
+}
+
+async fn x05_the_checksums_of_the_latest_compactions_are_kept(site: Site) {
+    for number in 0..20 {
+        site.put("k", &number.to_string()).await;
+    }
+    let mut told = Vec::new();
+    for at in [5, 10, 15] {
+        told.push(site.hash(at).await.expect("told"));
+        site.kv().compact(pb::CompactionRequest { revision: at, physical: true }).await.expect("compacted");
+    }
+    assert_eq!(told.iter().map(|told| told.compact_revision).collect::<Vec<_>>(), [-1, 5, 10]);
+    for before in told {
+        let kept = site.hash(before.hash_revision).await.expect("told");
+        assert_eq!((kept.hash, kept.compact_revision), (before.hash, before.compact_revision));
     }
 }
 

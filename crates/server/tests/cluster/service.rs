@@ -7,7 +7,7 @@ use pb::maintenance_client::MaintenanceClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
-use crate::harness::{Cluster, get, prefix, put, values};
+use crate::harness::{Cluster, PATIENCE, get, prefix, put, values};
 
 #[tokio::test]
 async fn every_member_serves_writes_and_reads() {
@@ -161,6 +161,66 @@ async fn http(address: std::net::SocketAddr, request: &str) -> String {
     let mut response = String::new();
     stream.read_to_string(&mut response).await.expect("answered");
     response
+}
+
+/// What a member says of the operations that it applied: puts, deletions, reads, transactions.
+async fn operations(cluster: &Cluster, id: u64) -> [u64; 4] {
+    let metrics = http(cluster.server(id).client_address(), "GET /metrics").await;
+    ["put", "delete", "range", "txn"].map(|what| {
+        let name = format!("etcd_mvcc_{what}_total ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+    })
+}
+
+/// Waits until the members say that they applied these.
+async fn have_applied(cluster: &Cluster, expected: [[u64; 4]; 3]) {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let mut told = Vec::new();
+        for id in 1..=3 {
+            told.push(operations(cluster, id).await);
+        }
+        if told == expected {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{told:?} instead of {expected:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn every_member_counts_the_operations_that_it_applies() {
+    let cluster = Cluster::start(3, &[]);
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let mut client = cluster.client(follower).await;
+    let op_put = |key| pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put(key, "v"))) };
+    let op_get = |key| pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(get(key))) };
+    let txn = |success: Vec<pb::RequestOp>| pb::TxnRequest { success, ..pb::TxnRequest::default() };
+    client.put(put("a", "1")).await.expect("written");
+    client.txn(txn(vec![op_put("b"), op_put("c")])).await.expect("written");
+    have_applied(&cluster, [[3, 0, 0, 1]; 3]).await;
+    let mut client = cluster.client(leader).await;
+    client.txn(txn(vec![op_put("b")])).await.expect("written");
+    client.put(pb::PutRequest { prev_kv: true, ..put("a", "2") }).await.expect("written");
+    let all = pb::DeleteRangeRequest { key: "b".into(), range_end: "d".into(), ..pb::DeleteRangeRequest::default() };
+    assert_eq!(client.delete_range(all.clone()).await.expect("deleted").into_inner().deleted, 2);
+    assert_eq!(client.delete_range(all).await.expect("deleted").into_inner().deleted, 0);
+    client.put(put("", "refused")).await.expect_err("there is no key");
+    have_applied(&cluster, [[5, 2, 1, 2]; 3]).await;
+    // Reads count where they are served.
+    let mut expected = [[5, 2, 1, 2]; 3];
+    for id in 1..=3 {
+        let mut client = cluster.client(id).await;
+        for _ in 0..id {
+            client.range(get("a")).await.expect("read");
+        }
+        client.txn(txn(vec![op_get("a"), op_get("b")])).await.expect("read");
+        let place = usize::try_from(id).expect("small") - 1;
+        expected[place][2] += id + 2;
+        expected[place][3] += 1;
+    }
+    have_applied(&cluster, expected).await;
 }
 
 #[tokio::test]

@@ -100,16 +100,16 @@ impl Machine {
         match (&self.state, &other.state) {
             (State::Map(map), State::Map(other)) => map == other,
             (State::Map(_), _) | (_, State::Map(_)) => false,
-            _ => self.hash().is_some() && self.hash() == other.hash() && self.leases() == other.leases(),
+            _ => self.hash(0).is_some() && self.hash(0) == other.hash(0) && self.leases() == other.leases(),
         }
     }
 
-    /// The checksum of a store's whole history.
-    fn hash(&self) -> Option<HashKv> {
+    /// The checksum of a store's history up to a revision, 0 for all.
+    fn hash(&self, revision: i64) -> Option<HashKv> {
         match &self.state {
             State::Map(_) => None,
-            State::Store(store) => store.hash_kv(0).ok(),
-            State::Kept(store) => store.hash_kv(0).ok(),
+            State::Store(store) => store.hash_kv(revision).ok(),
+            State::Kept(store) => store.hash_kv(revision).ok(),
         }
     }
 
@@ -119,11 +119,15 @@ impl Machine {
         if matches!(self.state, State::Map(_)) {
             return true;
         }
-        let Some(own) = self.hash() else { return false };
-        if own.compact_revision != replay.compacted_revision() {
-            return own.compact_revision < replay.compacted_revision();
+        let Some(own) = self.hash(0) else { return false };
+        let compacted = own.compact_revision;
+        if compacted != replay.compacted_revision() {
+            return compacted < replay.compacted_revision();
         }
-        replay.hash_kv(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
+        // The checksum of the compaction itself, too.
+        let kept = |hash: HashKv| (hash.compact_revision, hash.hash);
+        replay.hash_kv_now(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
+            && self.hash(compacted).map(kept) == replay.hash_kv(compacted).ok().map(kept)
     }
 
     /// Index of the last command, and the digest after it.
@@ -305,7 +309,7 @@ impl StateMachine for Machine {
         match &self.state {
             State::Map(map) => map.query(query),
             State::Store(store) => store.query(query),
-            State::Kept(store) => store.ask_bytes(query),
+            State::Kept(store) => store.ask_bytes(query).0,
         }
     }
 

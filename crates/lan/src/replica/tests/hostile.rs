@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 
-use super::network::{AN_ELECTION, Network, client, id, ok, put};
+use super::network::{AN_ELECTION, Network, client, get, id, ok, put};
 use crate::lan_id::LanId;
 use crate::message::{Content, Envelope, MAX_MESSAGE_BYTES};
 use crate::replica::Ignored;
@@ -32,14 +32,13 @@ fn what_is_no_message_is_counted_as_unreadable() {
     let unreadable = Ignored { unreadable: 1, ..Ignored::default() };
     let mut large = message(client(1), id(0), r#""type":"get","MID":"m","key":"k""#);
     large.resize(MAX_MESSAGE_BYTES + 1, b' ');
-    let strange: [&[u8]; 9] = [
+    let strange: [&[u8]; 8] = [
         b"",
         b"\n",
         b"hello",
         b"[]",
         b"\xff\xfe",
         b"{}",
-        br#"{"src":"0100","dst":"0000","leader":"FFFF","type":"get","MID":"m"}"#,
         br#"{"src":"100","dst":"0000","leader":"FFFF","type":"get","MID":"m","key":"k"}"#,
         &large,
     ];
@@ -48,6 +47,126 @@ fn what_is_no_message_is_counted_as_unreadable() {
     }
     let deep = message(id(1), id(0), &format!(r#""type":"pre_vote","x":{}"#, "[".repeat(5_000)));
     assert_eq!(ignored(&deep), unreadable);
+}
+
+/// A request by client 1 to replica 0, which nobody has heard of before.
+fn request(rest: &str) -> Vec<u8> {
+    message(client(1), id(0), rest)
+}
+
+/// What a settled replica answers to these bytes, if anything.
+fn refusal(bytes: &[u8]) -> Option<String> {
+    let mut network = Network::settled(3);
+    network.hand_over(0, bytes);
+    if network.replies() == 0 {
+        assert_eq!(network.replica(0).ignored(), Ignored { unreadable: 1, ..Ignored::default() });
+        assert!(network.replica(0).first_unreadable().is_some());
+        return None;
+    }
+    assert_eq!(network.replica(0).ignored(), Ignored::default());
+    let Content::Fail { error, .. } = network.answer(1, "m").content.clone() else {
+        panic!("{:?} is answered with {:?}", String::from_utf8_lossy(bytes), network.answer(1, "m"))
+    };
+    // Once is enough.
+    network.hand_over(0, bytes);
+    assert_eq!((network.replies(), network.replica(0).ignored().repeated), (1, 1));
+    error
+}
+
+#[test]
+fn a_request_that_can_not_be_read_fails_with_a_reason() {
+    let deep = format!(r#""type":"get","key":{}{},"MID":"m""#, "[".repeat(9_000), "]".repeat(9_000));
+    let cases = [
+        (r#""type":"get","key":"a\ud800","MID":"m""#, r#"`key` is "a\ud800", which is not Unicode"#),
+        (r#""type":"put","key":"k","value":"\udc00\ud800","MID":"m""#, "`value`"),
+        (r#""type":"put","MID":"m","key":"k","value":"\ud83e""#, "`value`"),
+        (r#""type":"put","key":"k","value":1e999,"MID":"m""#, "`value` is 1e999; it must be a string"),
+        (r#""type":"put","key":7,"value":"v","MID":"m""#, "`key` is 7"),
+        (r#""type":"put","key":"k","value":{"a":[1]},"MID":"m""#, "`value` is an object"),
+        (r#""type":"get","key":null,"MID":"m""#, "`key` is missing"),
+        (r#""type":"put","key":"k","MID":"m""#, "`value` is missing"),
+        (r#""type":"get","MID":"m""#, "`key` is missing"),
+        (&deep, "`key` is an array"),
+        (r#""type":"put","key":"k","value":"v","value":"w","MID":"m""#, "duplicate field `value`"),
+        ("\"type\":\"put\",\"key\":\"a\0b\",\"value\":\"v\",\"MID\":\"m\"", "control character"),
+        ("\"type\":\"put\",\"key\":\"a\nb\",\"value\":\"\\\"\t\",\"MID\":\"m\"", "control character"),
+        (r#""type":"get","MID":"m","key":tru"#, "not one JSON object"),
+    ];
+    for (rest, reason) in cases {
+        let error = refusal(&request(rest)).unwrap_or_else(|| panic!("{rest} is answered"));
+        assert!(error.contains(reason) && !error.contains('\n'), "{rest}: {error}");
+    }
+    let whole = request(r#""type":"put","MID":"m","key":"k","value":"v""#);
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let bytes = [
+        whole.iter().map(|byte| if *byte == b'v' { 0xff } else { *byte }).collect::<Vec<u8>>(),
+        [&whole[..], b"\0"].concat(),
+        [&whole[..], b" }"].concat(),
+        [&whole[..], &whole[..]].concat(),
+        whole[..whole.len() - 3].to_vec(),
+        text.replace(r#""leader":"FFFF","#, "").into_bytes(),
+        text.replace("FFFF", "nobody").into_bytes(),
+    ];
+    for bytes in bytes {
+        assert!(refusal(&bytes).is_some(), "{:?}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[test]
+fn what_does_not_say_who_asks_is_counted_as_unreadable() {
+    let cases = [
+        r#""type":"get","key":7"#,
+        r#""type":"get","key":7,"MID":7"#,
+        r#""type":"get","key":7,"MID":"m\ud800""#,
+        r#""type":"get","key":"k","MID":"m","MID":"n""#,
+        r#""type":"get","key":"k","MID":"m","src":"0102""#,
+        r#""type":"get","key":7,"MID":"m","dest":"0001""#,
+        r#""type":"get","type":"put","key":7,"MID":"m""#,
+        r#""type":"g\ud800","key":"k","MID":"m""#,
+        // Neither is a request; answers to answers would never end.
+        r#""type":"ok","MID":"m","value":"\ud800""#,
+        r#""type":"fail","MID":7"#,
+    ];
+    for rest in cases {
+        assert_eq!(refusal(&request(rest)), None, "{rest}");
+    }
+    let long = "m".repeat(2_000);
+    assert_eq!(refusal(&request(&format!(r#""type":"get","key":"k","MID":"{long}""#))), None);
+    let unnamed = String::from_utf8(request(r#""type":"get","key":7,"MID":"m""#)).unwrap();
+    for src in ["", "\\ud800", "0000", "FFFF", "0001"] {
+        let bytes = unnamed.replace("\"src\":\"0101\"", &format!("\"src\":\"{src}\""));
+        // A replica asks for nothing, and is told nothing.
+        let counted = if src == "0001" {
+            Ignored { foreign: 1, ..Ignored::default() }
+        } else {
+            Ignored { unreadable: 1, ..Ignored::default() }
+        };
+        assert_eq!(ignored(bytes.as_bytes()), counted, "{src:?}");
+    }
+    assert_eq!(refusal(&message(client(1), id(1), r#""type":"get","key":7,"MID":"m""#)), None, "another's request");
+}
+
+#[test]
+fn what_nobody_has_to_read_may_be_anything() {
+    let mut network = Network::settled(3);
+    let (leader, _) = network.leader_and_follower();
+    for (number, odd) in [r#""x":"\ud800""#, r#""\ud800":1"#, r#""error":"\ud800""#, r#""x":-1e999"#, r#""value":[[]]"#]
+        .into_iter()
+        .enumerate()
+    {
+        let mid = format!("m{number}");
+        network.hand_over(
+            leader,
+            &message(client(1), id(leader), &format!(r#""type":"get",{odd},"key":"k","MID":"{mid}""#)),
+        );
+        assert_eq!(network.answer(1, &mid).content, ok(&mid, Some("")), "{odd}");
+    }
+    let nul = r#""type":"put","MID":"nul","key":"a\u0000b","value":"\u0000""#;
+    network.hand_over(leader, &message(client(1), id(leader), nul));
+    network.pass(Duration::from_millis(5));
+    assert_eq!(network.answer(1, "nul").content, ok("nul", None));
+    network.ask(leader, 1, get("read", "a\0b"));
+    assert_eq!(network.answer(1, "read").content, ok("read", Some("\0")));
 }
 
 #[test]

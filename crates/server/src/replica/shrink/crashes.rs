@@ -56,7 +56,7 @@ fn checkpoint(machine: &mut KvMachine) {
 }
 
 fn hash(machine: &KvMachine) -> HashKv {
-    match decode_reply(&machine.query(&Query::HashKv { revision: 0 }.encode())) {
+    match decode_reply(&machine.query(&Query::HashKv { revision: 0 }.encode()).0) {
         Ok(Ok(Response::HashKv(hash))) => hash,
         other => panic!("{other:?} for a checksum"),
     }
