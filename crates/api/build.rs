@@ -1,7 +1,7 @@
 //! Generates the wire types from `proto/`, with a compiler of protocol buffers that is a Rust library: no
 //! system tool is needed.
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "mvcc.proto",
     "perm.proto",
     "kv.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 8] = [
     "cluster.proto",
     "maintenance.proto",
     "auth.proto",
+    "health.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

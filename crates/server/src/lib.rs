@@ -3,6 +3,7 @@
 //! Everything that decides is in the pure crates; here are the threads ([`replica`]), the wires between members
 //! ([`peer`]), and what clients see.
 
+mod client_connection;
 mod clock;
 pub mod config;
 pub mod folder;
