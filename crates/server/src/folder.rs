@@ -240,4 +240,8 @@ impl LogStore for FolderLog {
     fn admits(&self, bytes: u64) -> bool {
         !self.full || self.log.admits(bytes)
     }
+
+    fn bytes_written(&self) -> u64 {
+        self.log.stats().bytes_written
+    }
 }

@@ -16,12 +16,13 @@ mod stream;
 
 pub(crate) use call::attend;
 pub(crate) use cluster::ClusterService;
-pub(crate) use counts::Counts;
+pub(crate) use counts::{Calls, Counts};
+pub(crate) use errors::of_request;
 pub use fuzz::fuzz_requests;
 pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
-pub(crate) use maintenance::MaintenanceService;
+pub(crate) use maintenance::{API_VERSION, MaintenanceService};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

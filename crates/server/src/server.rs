@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::header;
+use axum::response::Response;
 use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
 use bowline_api::etcdserverpb::lease_server::LeaseServer;
@@ -151,7 +151,7 @@ impl Server {
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
-        let served = tokio::spawn(serve(routes(context, directory, config), client, stopped));
+        let served = tokio::spawn(serve(routes(context, directory, outbox, config), client, stopped));
         tell_leaders(&replica, journal.clone());
         drop(entered);
         Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
@@ -200,7 +200,7 @@ fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartErro
     tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
 }
 
-fn routes(context: Context, directory: Directory, config: &ServerConfig) -> Router {
+fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> Router {
     // Of a message that came compressed, what it is then.
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
     // As etcd: three elections.
@@ -214,7 +214,7 @@ fn routes(context: Context, directory: Directory, config: &ServerConfig) -> Rout
     }
     let grpc = Routes::new(service!(KvServer, KvService { context: context.clone() }))
         .add_service(service!(LeaseServer, lease))
-        .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory }))
+        .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory: directory.clone() }))
         .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
         // Its answers are two bytes.
         .add_service(
@@ -224,7 +224,7 @@ fn routes(context: Context, directory: Directory, config: &ServerConfig) -> Rout
         )
         .prepare();
     let attended = axum::middleware::from_fn_with_state(Arc::clone(&context.counts), attend);
-    grpc.into_axum_router().merge(http::router(context)).fallback(unknown).layer(attended)
+    grpc.into_axum_router().merge(http::router(context, directory, outbox)).fallback(unknown).layer(attended)
 }
 
 /// A method that is not there is `Unimplemented` to a gRPC client, and a page that is not there 404.
@@ -234,7 +234,7 @@ async fn unknown(request: axum::extract::Request) -> Response {
         let text = format!("bowline: {} is not there yet", request.uri().path());
         return tonic::Status::unimplemented(text).into_http();
     }
-    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+    http::not_found()
 }
 
 async fn serve(router: Router, listener: tokio::net::TcpListener, stopped: watch::Receiver<bool>) {

@@ -123,6 +123,14 @@ impl Calls {
         self.started.load(Relaxed)
     }
 
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
     /// The codes that there were, and OK.
     pub(crate) fn handled(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = CODES.iter().zip(&self.handled).map(|(code, count)| (*code, count.load(Relaxed)));

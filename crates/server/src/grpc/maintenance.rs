@@ -1,5 +1,7 @@
 //! The Maintenance service.
 
+use std::time::Instant;
+
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Query, Response as StoreResponse};
 use bowline_node::raft::NodeId;
@@ -43,7 +45,9 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let query = Query::HashKv { revision: request.into_inner().revision };
+        let began = Instant::now();
         let found = self.context.replica.read_local(query.encode()).await.map_err(errors::of_request)?;
+        self.context.replica.metrics().hashes.add(began.elapsed());
         match reply(&found)? {
             StoreResponse::HashKv(hash) => Ok(answer(pb::HashKvResponse {
                 header: Some(self.context.header(hash.revision)),

@@ -10,6 +10,7 @@ mod health;
 mod hostile;
 mod leases;
 mod malformed;
+mod metrics;
 mod raw;
 mod service;
 mod space;
