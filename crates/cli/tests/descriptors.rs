@@ -10,7 +10,7 @@ use pb::kv_client::KvClient;
 use support::{Members, PATIENCE, Process};
 use tonic::transport::Channel;
 
-async fn client(members: &Processs, id: usize) -> KvClient<Channel> {
+async fn client(members: &Members, id: usize) -> KvClient<Channel> {
     let url = format!("http://127.0.0.1:{}", members.client_ports[id - 1]);
     KvClient::connect(url).await.expect("it listens")
 }
@@ -21,7 +21,7 @@ fn put(number: u32) -> pb::PutRequest {
 }
 
 /// So many connections that are silent. Those that the member does not accept wait in the system's queue.
-fn idle(members: &Processs, id: usize, count: usize) -> Vec<TcpStream> {
+fn idle(members: &Members, id: usize, count: usize) -> Vec<TcpStream> {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], members.client_ports[id - 1]));
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok();
     (0..count).map_while(|_| connect()).collect()

@@ -69,7 +69,7 @@ pub use lessor::{Lessor, Renewal, Renewed};
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use operations::Operations;
 pub use record::Record;
-pub use reply::{Reply, Response, decode_reply, encode_reply};
+pub use reply::{Reply, Response, decode_reply, encode_reply, is_good_reply};
 pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;

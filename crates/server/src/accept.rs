@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::journal::Journal;
 
@@ -106,14 +105,6 @@ impl From<Accepted> for Connection {
     fn from(accepted: Accepted) -> Connection {
         let Accepted { stream, place, .. } = accepted;
         Connection { stream, silence: Some(Box::pin(sleep(SILENCE))), _place: place }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
     }
 }
 

@@ -267,4 +267,8 @@ impl LogStore for FolderLog {
     fn admits(&self, bytes: u64) -> bool {
         !self.refused || self.log.admits(bytes)
     }
+
+    fn bytes_written(&self) -> u64 {
+        self.log.stats().bytes_written
+    }
 }

@@ -2,28 +2,33 @@
 //!
 //! Services that are not there yet (Watch, Auth, Lock, Election) are answered `Unimplemented`.
 
+mod call;
 mod cluster;
 mod convert;
 mod counts;
 mod errors;
 mod fuzz;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;
 mod stream;
 
+pub(crate) use call::attend;
 pub(crate) use cluster::ClusterService;
-pub(crate) use counts::{Counts, count};
-pub(crate) use errors::refuse_status_texts;
+pub(crate) use counts::{Calls, Counts};
+pub(crate) use errors::of_request;
 pub use fuzz::fuzz_requests;
+pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
-pub(crate) use maintenance::MaintenanceService;
+pub(crate) use maintenance::{API_VERSION, MaintenanceService};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
 use bowline_kv::store::{Command, Limits, Query, Reply, Response, decode_reply};
 use bytes::Bytes;
@@ -32,6 +37,21 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::replica::{Replica, RequestError};
+
+/// An answer of so many bytes is compressed for those who ask for that. A smaller one gets hardly smaller, but a
+/// client of gRPC's C core asks for it with every call; to compress a larger one would hold up all the others that
+/// share a thread with it. (Who wants much reads it in pieces.)
+const WORTH_COMPRESSING: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 20;
+
+/// An answer to a call that is no stream.
+fn answer<T: Message>(message: T) -> tonic::Response<T> {
+    let worth = WORTH_COMPRESSING.contains(&message.encoded_len());
+    let mut response = tonic::Response::new(message);
+    if !worth {
+        response.disable_compression();
+    }
+    response
+}
 
 /// What every service needs.
 #[derive(Clone, Debug)]

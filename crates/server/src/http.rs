@@ -1,55 +1,97 @@
 //! What the client port answers to plain HTTP: health, version, metrics.
 
 mod checks;
+mod exposition;
 mod metrics;
 mod process;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
-use axum::http::header;
+use axum::handler::Handler;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, any, get};
 
-use crate::grpc::Context;
-
-/// Version of etcd's API, as [`crate::grpc`] tells it.
-pub(crate) const VERSION: &str = r#"{"etcdserver":"3.6.0","etcdcluster":"3.6.0","storage":"3.6.0"}"#;
+use crate::grpc::{API_VERSION, Context};
+use crate::peer::{Directory, Outbox};
 
 const PLAIN: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+/// A browser is not to take a text for a page.
+const NO_SNIFF: [(header::HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
-/// The pages.
-pub(crate) fn router(context: Context) -> Router {
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    context: Context,
+    directory: Directory,
+    outbox: Arc<Outbox>,
+    tallies: Arc<checks::Tallies>,
+}
+
+/// The pages. As on etcd, nothing but GET is allowed, and the metrics may be asked for by any method.
+pub(crate) fn router(context: Context, directory: Directory, outbox: Arc<Outbox>) -> Router {
+    let metrics = async |State(pages): State<Pages>| (PROMETHEUS, metrics::exposition(&pages));
     Router::new()
-        .route("/health", get(checks::health))
-        .route("/livez", get(checks::live))
-        .route("/livez/{check}", get(checks::live_one))
-        .route("/readyz", get(checks::ready))
-        .route("/readyz/{check}", get(checks::ready_one))
-        .route("/version", get(async || (JSON, VERSION)))
-        .route("/metrics", get(async |State(context): State<Context>| (PROMETHEUS, metrics::exposition(&context))))
-        .route("/debug/vars", get(variables))
-        .with_state(context)
+        .route("/health", only_get(checks::health))
+        .route("/livez", only_get(async |state, query| checks::page("livez", state, query).await))
+        .route("/livez/{check}", only_get(async |state, check, query| checks::one("livez", state, check, query).await))
+        .route("/readyz", only_get(async |state, query| checks::page("readyz", state, query).await))
+        .route(
+            "/readyz/{check}",
+            only_get(async |state, check, query| checks::one("readyz", state, check, query).await),
+        )
+        .route("/version", only_get(async || (JSON, version())))
+        .route("/debug/vars", only_get(variables))
+        .route("/metrics", any(metrics))
+        .with_state(Pages { context, directory, outbox, tallies: Arc::default() })
+}
+
+/// A page that refuses HEAD, too, which [`get`] alone would answer.
+fn only_get<H: Handler<T, Pages>, T: 'static>(page: H) -> MethodRouter<Pages> {
+    get(page).head(not_allowed).fallback(not_allowed)
+}
+
+async fn not_allowed() -> Response {
+    let allowed = [(header::ALLOW, "GET")];
+    (allowed, refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")).into_response()
+}
+
+/// There is no such page.
+pub(crate) fn not_found() -> Response {
+    refusal(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// A text that says why not, on a line of its own.
+fn refusal(status: StatusCode, text: &str) -> Response {
+    (status, PLAIN, NO_SNIFF, format!("{text}\n")).into_response()
+}
+
+fn version() -> String {
+    format!(r#"{{"etcdserver":"{API_VERSION}","etcdcluster":"{API_VERSION}","storage":"{API_VERSION}"}}"#)
 }
 
 /// The variables that tools for etcd look at, as JSON. Ids are hexadecimal, as there.
-async fn variables(State(context): State<Context>) -> Response {
-    let status = context.replica.status();
+async fn variables(State(pages): State<Pages>) -> Response {
+    let replica = &pages.context.replica;
+    let status = replica.status();
     let state = match (status.is_leader, status.leader) {
         (true, _) => "StateLeader",
         (false, Some(_)) => "StateFollower",
         (false, None) => "StateCandidate",
     };
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = process::max_files(&limits).unwrap_or(0.0);
+    let files = process::limit(&limits, "Max open files").unwrap_or(0.0);
     let body = format!(
         concat!(
             r#"{{"file_descriptor_limit":{files},"raft.status":{{"id":"{id:x}","term":{term},"commit":{commit},"#,
             r#""lead":"{lead:x}","raftState":"{state}","applied":{applied}}}}}"#
         ),
         files = files,
-        id = context.replica.id().0,
+        id = replica.id().0,
         term = status.term,
         commit = status.commit_index,
         lead = status.leader.map_or(0, |leader| leader.0),

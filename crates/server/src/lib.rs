@@ -4,6 +4,7 @@
 //! ([`peer`]), and what clients see.
 
 mod accept;
+mod client_connection;
 mod clock;
 pub mod config;
 mod descriptors;

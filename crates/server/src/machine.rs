@@ -2,17 +2,19 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use bowline_kv::store::{
-    Dump, Engine, EngineError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords, RestoreError,
-    Rewrite, RewriteError, Rewritten, Store,
+    Command, Dump, Engine, EngineError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords,
+    RestoreError, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
 };
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
 use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
-use crate::replica::Facts;
+use crate::replica::{Facts, Metrics};
 
 /// Records that a step of removing old revisions looks at.
 const SCRUB_BUDGET: usize = 1_024;
@@ -93,12 +95,19 @@ impl KvMachine {
     }
 
     /// Applies entries.
-    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Applied {
+    pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics) -> Applied {
         let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
         for entry in entries {
             match &entry.payload {
                 Payload::Command(command) => {
-                    applied.responses.push((entry.index, self.store.apply_bytes(entry.index, command)));
+                    let (began, commits) = (Instant::now(), self.store.engine().commits());
+                    let reply = self.store.apply_bytes(entry.index, command);
+                    let took = began.elapsed();
+                    metrics.applied(Command::kind_of(command), is_good_reply(&reply), took);
+                    if self.store.engine().commits() != commits {
+                        metrics.commits.add(took);
+                    }
+                    applied.responses.push((entry.index, reply));
                     applied.leases.extend_from_slice(self.store.lease_changes());
                     applied.operations += self.store.operations();
                 }
@@ -203,8 +212,12 @@ impl KvMachine {
     }
 
     /// Does a small part of what it has put off. Nothing that it answers depends on it.
-    pub(crate) fn tidy(&mut self) -> Result<(), EngineError> {
-        self.store.scrub(SCRUB_BUDGET).map(|_| ())
+    pub(crate) fn tidy(&mut self, metrics: &Metrics) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let progress = self.store.scrub(SCRUB_BUDGET)?;
+        metrics.compactions.steps.add(began.elapsed());
+        metrics.compactions.removed.fetch_add(progress.removed as u64, Relaxed);
+        Ok(())
     }
 }
 
@@ -216,6 +229,11 @@ pub(crate) fn is_quick(query: &[u8]) -> bool {
         Ok(Query::Status) | Err(_) => true,
         Ok(Query::Txn(_) | Query::HashKv { .. } | Query::Leases(_)) => false,
     }
+}
+
+/// Whether a query reads a range, and no more.
+pub(crate) fn is_range(query: &[u8]) -> bool {
+    matches!(Query::decode(query), Ok(Query::Range(_)))
 }
 
 /// What the file says of itself.

@@ -15,6 +15,7 @@ mod handshake;
 mod inbound;
 mod lane;
 mod outbound;
+mod traffic;
 mod wire;
 
 pub use codec::{decode, encode};
@@ -29,6 +30,7 @@ pub use handshake::{
 pub(crate) use inbound::Inbound;
 pub(crate) use lane::weight;
 pub use outbound::Outbox;
+pub use traffic::Traffic;
 pub(crate) use wire::Reader;
 pub use wire::WireError;
 

@@ -17,6 +17,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bowline_kv::store::is_good_reply;
 use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Incoming, NodeConfig, Transfer};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
@@ -25,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::machine::{KvMachine, is_quick};
+use crate::machine::{KvMachine, is_quick, is_range};
 use crate::peer::{Errand, Forwarder, Outbox};
 use crate::state_files::StateFiles;
 use apply_thread::ApplyThread;
@@ -220,6 +221,7 @@ impl Replica {
             ready: BTreeMap::new(),
             rewriting: None,
             ending: Arc::clone(&ending),
+            metrics: Arc::clone(&metrics),
         };
         let raft_thread = RaftThread {
             conductor,
@@ -339,12 +341,21 @@ impl Replica {
     /// # Errors
     /// See [`RequestError`]; nothing is ever changed by a read.
     pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        self.confirm().await.inspect_err(|error| {
+            let late = *error == RequestError::TimedOut;
+            let counter = if late { &self.metrics.slow_reads } else { &self.metrics.failed_reads };
+            counter.fetch_add(1, Ordering::Relaxed);
+        })?;
+        self.look(query).await
+    }
+
+    /// Waits until this replica's state contains everything that was acknowledged before.
+    async fn confirm(&self) -> Result<(), RequestError> {
         let deadline = Instant::now() + self.patience;
         loop {
             match self.ask(Work::Read, deadline).await {
-                Answer::Done(_) => return self.look(query).await,
                 Answer::NotLeader(_) | Answer::Superseded | Answer::TryAgain => {}
-                answer => return finished(answer),
+                answer => return finished(answer).map(|_| ()),
             }
             if !self.pause(deadline).await {
                 return Err(RequestError::NoLeader);
@@ -360,8 +371,18 @@ impl Replica {
         if self.inbox.is_closed() { Err(RequestError::Stopped) } else { self.look(query).await }
     }
 
-    /// Asks the state machine, without holding up anybody but those who change it.
+    /// Asks the state machine, and counts how long a range takes.
     async fn look(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        let began = is_range(&query).then(Instant::now);
+        let found = self.look_up(query).await;
+        if let (Some(began), Ok(reply)) = (began, &found) {
+            self.metrics.range_times.add(is_good_reply(reply), began.elapsed());
+        }
+        found
+    }
+
+    /// Asks the state machine, without holding up anybody but those who change it.
+    async fn look_up(&self, query: Bytes) -> Result<Bytes, RequestError> {
         // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
         if is_quick(&query)
             && let Some(machine) = self.shared.try_read()

@@ -1,31 +1,33 @@
 //! A member as a whole: its threads, its listeners, and how it starts and stops.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::http::header;
+use axum::response::Response;
 use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
 use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
+use bowline_api::healthpb::health_server::HealthServer;
 use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, Recovered};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::Routes;
 
-use crate::accept::{Acceptor, Connection};
+use crate::accept::Acceptor;
+use crate::client_connection;
 use crate::clock::Clock;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
-use crate::grpc::{ClusterService, Context, KvService, LeaseService, MaintenanceService, count, refuse_status_texts};
+use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, attend};
 use crate::http;
 use crate::journal::Journal;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
@@ -33,9 +35,6 @@ use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
 /// What a message may take beyond the largest request, in bytes; as etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
-
-/// Most requests at once on one connection.
-const MAX_STREAMS: u32 = 10_000;
 
 /// How long a server that stops waits for its clients.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -169,7 +168,8 @@ impl Server {
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
-        let served = tokio::spawn(serve(routes(context, directory, config), clients, stopped, journal.clone()));
+        let router = routes(context, directory, outbox, config);
+        let served = tokio::spawn(client_connection::serve(router, clients, stopped));
         tell_leaders(&replica, journal.clone());
         drop(entered);
         Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
@@ -218,24 +218,31 @@ fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartErro
     tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
 }
 
-fn routes(context: Context, directory: Directory, config: &ServerConfig) -> Routes {
+fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> Router {
+    // Of a message that came compressed, what it is then.
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
-    let kv = KvServer::new(KvService { context: context.clone() });
     // As etcd: three elections.
     let leaderless = config.election_max * 3;
-    let lease =
-        LeaseServer::new(LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless });
-    let cluster = ClusterServer::new(ClusterService { context: context.clone(), directory });
-    let maintenance = MaintenanceServer::new(MaintenanceService { context: context.clone() });
-    let grpc = Routes::new(kv.max_decoding_message_size(limit))
-        .add_service(lease.max_decoding_message_size(limit))
-        .add_service(cluster.max_decoding_message_size(limit))
-        .add_service(maintenance.max_decoding_message_size(limit))
+    let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
+    /// What all services have in common.
+    macro_rules! service {
+        ($server:ident, $service:expr) => {
+            $server::new($service).max_decoding_message_size(limit).accept_compressed(Gzip).send_compressed(Gzip)
+        };
+    }
+    let grpc = Routes::new(service!(KvServer, KvService { context: context.clone() }))
+        .add_service(service!(LeaseServer, lease))
+        .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory: directory.clone() }))
+        .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
+        // Its answers are two bytes.
+        .add_service(
+            HealthServer::new(HealthService { context: context.clone() })
+                .max_decoding_message_size(limit)
+                .accept_compressed(Gzip),
+        )
         .prepare();
-    let counted = axum::middleware::from_fn_with_state(Arc::clone(&context.counts), count);
-    let router = grpc.into_axum_router().merge(http::router(context)).fallback(unknown);
-    let texts = axum::middleware::map_response(async |response: Response| refuse_status_texts(response));
-    Routes::from(router.layer(texts).layer(counted))
+    let attended = axum::middleware::from_fn_with_state(Arc::clone(&context.counts), attend);
+    grpc.into_axum_router().merge(http::router(context, directory, outbox)).fallback(unknown).layer(attended)
 }
 
 /// A method that is not there is `Unimplemented` to a gRPC client, and a page that is not there 404.
@@ -245,42 +252,7 @@ async fn unknown(request: axum::extract::Request) -> Response {
         let text = format!("bowline: {} is not there yet", request.uri().path());
         return tonic::Status::unimplemented(text).into_http();
     }
-    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
-}
-
-/// The connections that an acceptor takes, until nobody wants them any more.
-fn incoming(mut acceptor: Acceptor) -> ReceiverStream<Result<Connection, Infallible>> {
-    let (connections, incoming) = mpsc::channel(1);
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                accepted = acceptor.accept() => accepted,
-                () = connections.closed() => return,
-            };
-            if connections.send(Ok(Connection::from(accepted))).await.is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(incoming)
-}
-
-async fn serve(routes: Routes, clients: Acceptor, mut stopped: watch::Receiver<bool>, journal: Journal) {
-    let served = tonic::transport::Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming(clients), async {
-            let _ = stopped.wait_for(|stopping| *stopping).await;
-        })
-        .await;
-    if let Err(error) = served {
-        journal.error(format_args!("clients can't be served any more: {error}"));
-    }
+    http::not_found()
 }
 
 /// Says in the journal who leads, whenever that changes.

@@ -114,6 +114,15 @@ impl Command {
         }
     }
 
+    /// The number of the kind of command that these bytes are, without reading any further; 0 if they are none.
+    #[must_use]
+    pub fn kind_of(bytes: &[u8]) -> u8 {
+        match bytes {
+            [VERSION, kind, ..] => *kind,
+            _ => 0,
+        }
+    }
+
     /// Reads what [`Command::encode`] wrote.
     ///
     /// # Errors

@@ -66,6 +66,12 @@ const ERRORS: [KvError; 16] = [
     KvError::LeaseTtlTooLarge,
 ];
 
+/// Whether the bytes of a reply say that something was done or found, without reading any further.
+#[must_use]
+pub fn is_good_reply(bytes: &[u8]) -> bool {
+    matches!(bytes, [VERSION, 0, ..])
+}
+
 /// The bytes of a reply.
 #[must_use]
 pub fn encode_reply(reply: &Reply) -> Bytes {

@@ -5,7 +5,7 @@ use bowline_kv::store::Query;
 use pb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::{Context, errors};
+use super::{Context, answer, errors};
 use crate::config::Url;
 use crate::peer::Directory;
 
@@ -52,7 +52,7 @@ impl Cluster for ClusterService {
             self.context.replica.read(Query::Status.encode()).await.map_err(errors::of_request)?;
         }
         let header = Some(self.context.header(0));
-        Ok(Response::new(pb::MemberListResponse { header, members: self.members() }))
+        Ok(answer(pb::MemberListResponse { header, members: self.members() }))
     }
 
     async fn member_add(

@@ -1,6 +1,6 @@
 //! Errors in etcd's words: clients match on codes and texts.
 
-use axum::http::{HeaderValue, Response};
+use axum::http::HeaderMap;
 use bowline_kv::store::{Code as StoreCode, KvError};
 use tonic::{Code, Status};
 
@@ -19,7 +19,7 @@ pub(super) fn of_store(error: KvError) -> Status {
 }
 
 /// What the replica could not do.
-pub(super) fn of_request(error: RequestError) -> Status {
+pub(crate) fn of_request(error: RequestError) -> Status {
     match error {
         RequestError::NoLeader => Status::unavailable("etcdserver: no leader"),
         RequestError::Overloaded(_) => Status::resource_exhausted("etcdserver: too many requests"),
@@ -33,28 +33,42 @@ pub(super) fn of_request(error: RequestError) -> Status {
     }
 }
 
-/// Puts codes and texts of the gRPC library in place of which etcd has others: a message that is too long,
-/// and one that can't be read. A client that meets `Internal` would think that the server is broken.
-pub(crate) fn refuse_status_texts<B>(mut response: Response<B>) -> Response<B> {
-    let headers = response.headers_mut();
-    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
-    let Some(message) = message.map(|message| message.replace("%20", " ")) else { return response };
-    let (code, text) = if let Some(sizes) = message.strip_prefix("Error, decoded message length too large:") {
-        let numbers: Vec<&str> = sizes.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
-        let sizes = match numbers.as_slice() {
+/// Puts etcd's codes and texts in place of those of the gRPC library, in the headers or trailers that end a call.
+/// Says with which code it ends; nothing, if it does not end with these.
+pub(super) fn in_etcds_words(headers: &mut HeaderMap) -> Option<Code> {
+    if headers.get("grpc-status")?.as_bytes() == b"0" {
+        return Some(Code::Ok);
+    }
+    let status = Status::from_header_map(headers)?;
+    let Some(better) = translated(status.message()) else { return Some(status.code()) };
+    match better.add_header(headers) {
+        Ok(()) => Some(better.code()),
+        // It can't be written as a header; what is there can.
+        Err(_) => Some(status.code()),
+    }
+}
+
+/// What etcd would say. A client that meets `Internal` would think that the server is broken.
+fn translated(message: &str) -> Option<Status> {
+    let numbers = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    if let Some(sizes) = message.strip_prefix("Error, decoded message length too large:") {
+        let sizes = match numbers(sizes).as_slice() {
             [found, limit, ..] => format!(" ({found} vs. {limit})"),
             _ => String::new(),
         };
-        ("8", format!("grpc: received message larger than max{sizes}"))
-    } else if message.starts_with("failed to decode Protobuf message") {
-        ("3", message)
-    } else {
-        return response;
-    };
-    let text: String = text.bytes().filter(|byte| (0x20..0x7f).contains(byte)).map(char::from).collect();
-    if let Ok(text) = HeaderValue::from_str(&text.replace('%', "%25")) {
-        headers.insert("grpc-status", HeaderValue::from_static(code));
-        headers.insert("grpc-message", text);
+        return Some(Status::resource_exhausted(format!("grpc: received message larger than max{sizes}")));
     }
-    response
+    if let Some(size) = message.strip_prefix("Error decompressing: size limit,") {
+        let limit = numbers(size).first().map_or(String::new(), |limit| format!(" {limit}"));
+        let text = format!("grpc: received message after decompression larger than max{limit}");
+        return Some(Status::resource_exhausted(text));
+    }
+    if let Some(why) = message.strip_prefix("Error decompressing: ") {
+        let why = why.trim_end_matches(", while sending request");
+        return Some(Status::invalid_argument(format!("grpc: failed to decompress the received message: {why}")));
+    }
+    let unreadable = message.starts_with("failed to decode Protobuf message");
+    unreadable.then(|| Status::invalid_argument(message))
 }

@@ -6,7 +6,7 @@ use pb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
 use super::stream::{RangeChunks, stream_range};
-use super::{Context, convert, mismatch};
+use super::{Context, answer, convert, mismatch};
 use crate::replica::Facts;
 
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Kv for KvService {
         match self.context.read(Query::Range(range), serializable).await? {
             StoreResponse::Range(response) => {
                 let header = self.context.header(response.revision);
-                Ok(Response::new(convert::range_response(header, response)))
+                Ok(answer(convert::range_response(header, response)))
             }
             _ => Err(mismatch()),
         }
@@ -52,7 +52,7 @@ impl Kv for KvService {
         match self.context.write(Command::Put(convert::put(request.into_inner()))).await? {
             StoreResponse::Put(response) => {
                 let header = self.context.header(response.revision);
-                Ok(Response::new(convert::put_response(header, response)))
+                Ok(answer(convert::put_response(header, response)))
             }
             _ => Err(mismatch()),
         }
@@ -66,7 +66,7 @@ impl Kv for KvService {
         match self.context.write(Command::DeleteRange(convert::delete_range(request.into_inner()))).await? {
             StoreResponse::DeleteRange(response) => {
                 let header = self.context.header(response.revision);
-                Ok(Response::new(convert::delete_response(header, response)))
+                Ok(answer(convert::delete_response(header, response)))
             }
             _ => Err(mismatch()),
         }
@@ -77,7 +77,7 @@ impl Kv for KvService {
         match self.run_txn(convert::txn(request.into_inner())?).await? {
             StoreResponse::Txn(response) => {
                 let header = self.context.header(response.revision);
-                Ok(Response::new(convert::txn_response(header, response)))
+                Ok(answer(convert::txn_response(header, response)))
             }
             _ => Err(mismatch()),
         }
@@ -98,7 +98,7 @@ impl Kv for KvService {
                     return Err(Status::unavailable("etcdserver: request timed out"));
                 }
                 let header = Some(self.context.header(response.revision));
-                Ok(Response::new(pb::CompactionResponse { header }))
+                Ok(answer(pb::CompactionResponse { header }))
             }
             _ => Err(mismatch()),
         }

@@ -4,6 +4,7 @@
 //! any member asks it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Context, errors, mismatch};
+use super::{Context, answer, errors, mismatch};
 
 type KeepAlives = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
 
@@ -41,7 +42,7 @@ pub(crate) struct LeaseService {
 impl LeaseService {
     async fn grant(&self, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         match self.context.write(Command::LeaseGrant(LeaseGrantRequest { id, ttl })).await? {
-            StoreResponse::LeaseGrant(granted) => Ok(Response::new(pb::LeaseGrantResponse {
+            StoreResponse::LeaseGrant(granted) => Ok(answer(pb::LeaseGrantResponse {
                 header: Some(self.context.header(granted.revision)),
                 id: granted.id,
                 ttl: granted.ttl,
@@ -75,12 +76,15 @@ impl LeaseService {
         mut requests: Streaming<pb::LeaseKeepAliveRequest>,
         answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
     ) -> Result<(), Status> {
-        while let Some(request) = requests.message().await? {
+        loop {
+            let received = requests.message().await.inspect_err(|_| {
+                self.context.counts.keep_alive_failures.fetch_add(1, Relaxed);
+            });
+            let Some(request) = received? else { return Ok(()) };
             if answers.send(Ok(self.keep_alive(request.id).await?)).await.is_err() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 }
 
@@ -119,7 +123,7 @@ impl LeaseApi for LeaseService {
         match self.context.write(Command::LeaseRevoke(LeaseRevokeRequest { id })).await? {
             StoreResponse::LeaseRevoke(revoked) => {
                 let header = Some(self.context.header(revoked.revision));
-                Ok(Response::new(pb::LeaseRevokeResponse { header }))
+                Ok(answer(pb::LeaseRevokeResponse { header }))
             }
             _ => Err(mismatch()),
         }
@@ -167,7 +171,7 @@ impl LeaseApi for LeaseService {
             (revision, named) = (attached.revision, attached.keys);
         }
         let seconds = |left: Duration| i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-        Ok(Response::new(pb::LeaseTimeToLiveResponse {
+        Ok(answer(pb::LeaseTimeToLiveResponse {
             header: Some(self.context.header(revision)),
             id,
             ttl: found.map_or(-1, |lease| seconds(lease.left)),
@@ -181,11 +185,12 @@ impl LeaseApi for LeaseService {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.context.require_leader(request.metadata())?;
+        // As etcd: a member lists what it knows of, with a quorum or without.
         let mut list = LeaseListRequest { from: i64::MIN, limit: PAGE };
         let mut leases: Vec<pb::LeaseStatus> = Vec::new();
         loop {
             // Each page is of its own moment: a lease that is there all the time is on one of them.
-            let StoreResponse::Leases(page) = self.context.read(Query::Leases(list), false).await? else {
+            let StoreResponse::Leases(page) = self.context.read(Query::Leases(list), true).await? else {
                 return Err(mismatch());
             };
             leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
@@ -193,7 +198,7 @@ impl LeaseApi for LeaseService {
                 Some(last) if page.more => list.from = last.id.saturating_add(1),
                 _ => {
                     let header = Some(self.context.header(page.revision));
-                    return Ok(Response::new(pb::LeaseLeasesResponse { header, leases }));
+                    return Ok(answer(pb::LeaseLeasesResponse { header, leases }));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! The Maintenance service.
 
+use std::time::Instant;
+
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Query, Response as StoreResponse};
 use bowline_node::raft::NodeId;
@@ -8,7 +10,7 @@ use pb::maintenance_server::Maintenance;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Context, errors, mismatch, reply};
+use super::{Context, answer, errors, mismatch, reply};
 
 /// The version of etcd's API that is spoken. Clients parse it as three numbers, and some want at least 3.5.13.
 pub(crate) const API_VERSION: &str = "3.6.0";
@@ -24,7 +26,7 @@ impl Maintenance for MaintenanceService {
         let status = self.context.replica.status();
         let size = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
-        Ok(Response::new(pb::StatusResponse {
+        Ok(answer(pb::StatusResponse {
             header: Some(self.context.header(status.facts.revision)),
             version: API_VERSION.to_owned(),
             db_size: size(status.facts.db_size),
@@ -43,9 +45,11 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let query = Query::HashKv { revision: request.into_inner().revision };
+        let began = Instant::now();
         let found = self.context.replica.read_local(query.encode()).await.map_err(errors::of_request)?;
+        self.context.replica.metrics().hashes.add(began.elapsed());
         match reply(&found)? {
-            StoreResponse::HashKv(hash) => Ok(Response::new(pb::HashKvResponse {
+            StoreResponse::HashKv(hash) => Ok(answer(pb::HashKvResponse {
                 header: Some(self.context.header(hash.revision)),
                 hash: hash.hash,
                 compact_revision: hash.compact_revision,
@@ -55,15 +59,17 @@ impl Maintenance for MaintenanceService {
         }
     }
 
-    /// No alarm is ever raised yet, so asking finds none, and there is none to put down.
+    /// No alarm is ever raised yet, so asking finds none, and there is none to put down. As on etcd, where this goes
+    /// through the log, the answer waits for a quorum.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         let request = request.into_inner();
         let none = request.alarm == pb::AlarmType::None as i32;
         if request.action == AlarmAction::Activate as i32 && !none {
             return Err(Status::unimplemented("bowline: alarms can't be raised yet"));
         }
+        self.context.replica.read(Query::Status.encode()).await.map_err(errors::of_request)?;
         let header = self.context.header(self.context.replica.status().facts.revision);
-        Ok(Response::new(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
+        Ok(answer(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }
 
     /// Has this member's file written anew, and waits for the end; unlike etcd's, the member serves meanwhile.
@@ -72,7 +78,7 @@ impl Maintenance for MaintenanceService {
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         self.context.replica.shrink().await.map_err(errors::of_request)?;
-        Ok(Response::new(pb::DefragmentResponse { header: None }))
+        Ok(answer(pb::DefragmentResponse { header: None }))
     }
 
     async fn move_leader(
@@ -88,7 +94,7 @@ impl Maintenance for MaintenanceService {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
         self.context.replica.transfer(Some(target)).await.map_err(errors::of_request)?;
-        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
+        Ok(answer(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn hash(&self, _request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {

@@ -1,16 +1,17 @@
 //! Whether a member is well: one question (`/health`), or one check each (`/livez`, `/readyz`).
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bowline_kv::store::Query;
+use percent_encoding::percent_decode_str;
 
-use super::PLAIN;
-use crate::grpc::Context;
-use crate::replica::RequestError;
+use super::{NO_SNIFF, PLAIN, Pages, not_found, refusal};
+use crate::grpc::{Context, of_request};
+use crate::replica::{RequestError, Status};
 
 /// How long a check waits: who asks for health asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,11 +29,64 @@ enum Check {
     NonLearner,
 }
 
-/// Whether the process is worth keeping.
-const LIVE: [Check; 1] = [Check::SerializableRead];
+/// A check of one of the pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    /// `livez`: whether the process is worth keeping. `readyz`: whether it should get requests.
+    page: &'static str,
+    check: Check,
+}
 
-/// Whether it should get requests.
-const READY: [Check; 4] = [Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+const PROBE_COUNT: usize = 5;
+
+const PROBES: [Probe; PROBE_COUNT] = [
+    Probe { page: "livez", check: Check::SerializableRead },
+    Probe { page: "readyz", check: Check::DataCorruption },
+    Probe { page: "readyz", check: Check::SerializableRead },
+    Probe { page: "readyz", check: Check::LinearizableRead },
+    Probe { page: "readyz", check: Check::NonLearner },
+];
+
+/// What came of the probes.
+#[derive(Debug, Default)]
+pub(super) struct Tallies([Tally; PROBE_COUNT]);
+
+/// What came of one of them.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Nobody has asked yet: 0; the last answer was bad: 1, good: 2.
+    last: AtomicU8,
+    pub(super) successes: AtomicU64,
+    pub(super) errors: AtomicU64,
+}
+
+impl Tallies {
+    pub(super) fn each(&self) -> impl Iterator<Item = (Probe, &Tally)> {
+        PROBES.into_iter().zip(&self.0)
+    }
+}
+
+impl Tally {
+    fn note(&self, good: bool) {
+        self.last.store(if good { 2 } else { 1 }, Relaxed);
+        if good { &self.successes } else { &self.errors }.fetch_add(1, Relaxed);
+    }
+}
+
+impl Probe {
+    /// As Prometheus knows it.
+    pub(super) fn labels(self) -> String {
+        format!(r#"name="{}",type="{}""#, self.check.name(), self.page)
+    }
+
+    /// Whether the last answer was good; while nobody has asked, whether one would be, as far as can be told at once.
+    pub(super) fn is_good(self, tally: &Tally, context: &Context) -> bool {
+        match tally.last.load(Relaxed) {
+            0 => self.check.seems_good(context, &context.replica.status()),
+            last => last == 2,
+        }
+    }
+}
 
 impl Check {
     fn name(self) -> &'static str {
@@ -44,28 +98,37 @@ impl Check {
         }
     }
 
-    /// Why it fails, if it does.
+    /// Why it fails, if it does, in etcd's words.
     async fn failure(self, context: &Context) -> Option<String> {
         match self {
             Check::DataCorruption => None,
-            Check::SerializableRead => read_local(context).await.err().map(|error| error.to_string()),
-            Check::LinearizableRead => read_latest(context).await.err().map(|error| error.to_string()),
+            Check::SerializableRead => read_local(context).await.err(),
+            Check::LinearizableRead => read_latest(context).await.err(),
             Check::NonLearner => {
-                let voter = context.replica.status().membership.is_voter(context.replica.id());
-                (!voter).then(|| "this member is a learner".to_owned())
+                let good = self.seems_good(context, &context.replica.status());
+                (!good).then(|| "not supported for learner".to_owned())
             }
+        }
+    }
+
+    fn seems_good(self, context: &Context, status: &Status) -> bool {
+        match self {
+            Check::DataCorruption => true,
+            Check::SerializableRead => status.fault.is_none(),
+            Check::LinearizableRead => status.leader.is_some(),
+            Check::NonLearner => status.membership.is_voter(context.replica.id()),
         }
     }
 }
 
 /// Whether this member can answer a read of the latest state; of its own with `?serializable=true`.
-pub(super) async fn health(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    let serializable = has(query.as_deref(), "serializable=true");
-    let status = context.replica.status();
-    let reason = if status.leader.is_none() && !serializable {
+pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let context = &pages.context;
+    let serializable = values(query.as_deref(), "serializable").next().is_some_and(|value| value == "true");
+    let reason = if context.replica.status().leader.is_none() && !serializable {
         Some("RAFT NO LEADER".to_owned())
     } else {
-        let read = if serializable { read_local(&context).await } else { read_latest(&context).await };
+        let read = if serializable { read_local(context).await } else { read_latest(context).await };
         read.err().map(|error| format!("RANGE ERROR:{error}"))
     };
     let counter = if reason.is_none() { &context.counts.health_success } else { &context.counts.health_failures };
@@ -74,78 +137,97 @@ pub(super) async fn health(State(context): State<Context>, RawQuery(query): RawQ
         None => (PLAIN, r#"{"health":"true","reason":""}"#).into_response(),
         Some(reason) => {
             let reason = reason.replace(['"', '\\'], "'");
-            let body = format!(r#"{{"health":"false","reason":"{reason}"}}"#);
-            (StatusCode::SERVICE_UNAVAILABLE, PLAIN, body).into_response()
+            refusal(StatusCode::SERVICE_UNAVAILABLE, &format!(r#"{{"health":"false","reason":"{reason}"}}"#))
         }
     }
 }
 
-pub(super) async fn live(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    run(&context, &LIVE, query.as_deref()).await
+/// Runs the checks of a page, but for those that are excluded.
+pub(super) async fn page(page: &'static str, State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let excluded: Vec<String> = values(query.as_deref(), "exclude").collect();
+    let wanted = |probe: &Probe| probe.page == page && !excluded.iter().any(|name| name == probe.check.name());
+    run(&pages, wanted, query.as_deref()).await
 }
 
-pub(super) async fn ready(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    run(&context, &READY, query.as_deref()).await
-}
-
-pub(super) async fn live_one(context: State<Context>, check: Path<String>, query: RawQuery) -> Response {
-    one(&LIVE, context, check, query).await
-}
-
-pub(super) async fn ready_one(context: State<Context>, check: Path<String>, query: RawQuery) -> Response {
-    one(&READY, context, check, query).await
-}
-
-async fn one(
-    checks: &[Check],
-    State(context): State<Context>,
+/// Runs one check of a page.
+pub(super) async fn one(
+    page: &'static str,
+    State(pages): State<Pages>,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    match checks.iter().find(|check| check.name() == name) {
-        Some(check) => run(&context, &[*check], query.as_deref()).await,
-        None => {
-            let names: Vec<&str> = checks.iter().map(|check| check.name()).collect();
-            (StatusCode::NOT_FOUND, PLAIN, format!("no such check; checks: {}\n", names.join(", "))).into_response()
-        }
+    let wanted = |probe: &Probe| probe.page == page && probe.check.name() == name;
+    if !PROBES.iter().any(wanted) {
+        return not_found();
     }
+    run(&pages, wanted, query.as_deref()).await
 }
 
-/// Runs checks, but for those that are excluded, and tells what came of it: of each one, if asked to be verbose.
-async fn run(context: &Context, checks: &[Check], query: Option<&str>) -> Response {
-    let verbose = has(query, "verbose") || has(query, "verbose=true");
-    let mut text = String::new();
-    let mut failed = false;
-    for check in checks.iter().filter(|check| !has(query, &format!("exclude={}", check.name()))) {
-        match check.failure(context).await {
-            None if verbose => text.push_str(&format!("[+]{} ok\n", check.name())),
-            None => {}
+/// Runs checks. Each one is told if one of them fails, or to whoever wants to know (`?verbose`, whatever its value).
+async fn run(pages: &Pages, wanted: impl Fn(&Probe) -> bool, query: Option<&str>) -> Response {
+    let (mut text, mut failed) = (String::new(), false);
+    for (probe, tally) in pages.tallies.each().filter(|(probe, _)| wanted(probe)) {
+        let name = probe.check.name();
+        let failure = probe.check.failure(&pages.context).await;
+        tally.note(failure.is_none());
+        match failure {
+            None => text.push_str(&format!("[+]{name} ok\n")),
             Some(why) => {
                 failed = true;
-                text.push_str(&format!("[-]{} failed: {why}\n", check.name()));
+                text.push_str(&format!("[-]{name} failed: {why}\n"));
             }
         }
     }
     if failed {
-        return (StatusCode::SERVICE_UNAVAILABLE, PLAIN, text).into_response();
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &text);
+    }
+    if values(query, "verbose").next().is_none() {
+        text.clear();
     }
     text.push_str("ok\n");
-    (PLAIN, text).into_response()
+    (PLAIN, NO_SNIFF, text).into_response()
 }
 
-fn has(query: Option<&str>, wanted: &str) -> bool {
-    query.is_some_and(|query| query.split('&').any(|part| part == wanted))
+/// The values that a query has for a key, in order; one without a value is empty.
+fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = String> + 'a {
+    let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let parts = query.unwrap_or_default().split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
+    parts.filter(move |(name, _)| decoded(name) == key).map(move |(_, value)| decoded(value))
 }
 
-async fn read_local(context: &Context) -> Result<(), RequestError> {
-    context.replica.read_local(Query::Status.encode()).await.map(|_| ())
+async fn read_local(context: &Context) -> Result<(), String> {
+    context.replica.read_local(Query::Status.encode()).await.map(|_| ()).map_err(told)
 }
 
-async fn read_latest(context: &Context) -> Result<(), RequestError> {
-    if context.replica.status().leader.is_none() {
-        return Err(RequestError::NoLeader);
+/// Reads the latest state. Where the leader is lost meanwhile, nobody waits for the next one.
+async fn read_latest(context: &Context) -> Result<(), String> {
+    let mut status = context.replica.watch_status();
+    let led = status.borrow().leader.is_some();
+    let read = tokio::time::timeout(PATIENCE, context.replica.read(Query::Status.encode()));
+    tokio::select! {
+        read = read => match read {
+            Ok(read) => read.map(|_| ()).map_err(told),
+            Err(_) => Err(told(RequestError::TimedOut)),
+        },
+        _ = status.wait_for(|status| status.leader.is_none()), if led => Err("etcdserver: leader changed".to_owned()),
     }
-    let read = context.replica.read(Query::Status.encode());
-    let in_time = tokio::time::timeout(PATIENCE, read).await;
-    in_time.unwrap_or(Err(RequestError::TimedOut)).map(|_| ())
+}
+
+fn told(error: RequestError) -> String {
+    of_request(error).message().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_as_forms_are() {
+        let query = Some("verbose&exclude=a&x=1&exclude=non%5Flearner&%76erbose=0&exclude=");
+        let all = |key| values(query, key).collect::<Vec<_>>();
+        assert_eq!(all("exclude"), ["a", "non_learner", ""]);
+        assert_eq!(all("verbose"), ["", "0"]);
+        assert_eq!(all("verb").len() + values(None, "verbose").count(), 0);
+        assert_eq!(values(Some("a=b+c%20d%zz"), "a").collect::<Vec<_>>(), ["b c d%zz"]);
+    }
 }

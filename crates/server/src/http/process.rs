@@ -17,6 +17,12 @@ pub(super) struct Numbers {
     pub(super) open_files: Option<f64>,
     /// How many there may be.
     pub(super) max_files: Option<f64>,
+    /// How many addresses there may be, in bytes; -1 where there is no limit.
+    pub(super) max_virtual_bytes: Option<f64>,
+    /// Bytes that came over any network to this machine (or container).
+    pub(super) network_received_bytes: Option<f64>,
+    /// Bytes that went.
+    pub(super) network_sent_bytes: Option<f64>,
 }
 
 /// Ticks of a second in `/proc`: a constant of Linux's interface on every machine that we run on.
@@ -24,9 +30,14 @@ const TICKS: f64 = 100.0;
 
 /// The numbers as they are now.
 pub(super) fn numbers() -> Numbers {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let network = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
     let mut numbers = Numbers {
         open_files: fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64),
-        max_files: fs::read_to_string("/proc/self/limits").ok().and_then(|text| max_files(&text)),
+        max_files: limit(&limits, "Max open files"),
+        max_virtual_bytes: limit(&limits, "Max address space"),
+        network_received_bytes: network_bytes(&network, "InOctets"),
+        network_sent_bytes: network_bytes(&network, "OutOctets"),
         ..Numbers::default()
     };
     if let Ok(text) = fs::read_to_string("/proc/self/stat") {
@@ -43,10 +54,18 @@ pub(super) fn numbers() -> Numbers {
     numbers
 }
 
-/// Files that a process may have open, at most.
-pub(super) fn max_files(limits: &str) -> Option<f64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// A limit of a process; -1 where there is none.
+pub(super) fn limit(limits: &str, name: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    let soft = line.split_whitespace().next()?;
+    if soft == "unlimited" { Some(-1.0) } else { soft.parse().ok() }
+}
+
+/// A number of the IP layer: a line has the names, and the next one the numbers.
+fn network_bytes(netstat: &str, name: &str) -> Option<f64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("IpExt:"));
+    let place = lines.next()?.split_whitespace().position(|field| field == name)?;
+    lines.next()?.split_whitespace().nth(place)?.parse().ok()
 }
 
 fn resident_bytes(status: &str) -> Option<f64> {
@@ -68,9 +87,12 @@ mod tests {
     fn what_linux_tells_is_read() {
         let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
                       Max open files            20000                20000                files\n";
-        assert_eq!(max_files(limits), Some(20_000.0));
-        assert_eq!(max_files("Max open files            unlimited            unlimited"), None);
+        assert_eq!(limit(limits, "Max open files"), Some(20_000.0));
+        assert_eq!(limit("Max address space         unlimited            unlimited", "Max address space"), Some(-1.0));
+        let netstat = "TcpExt: A\nTcpExt: 1\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 12 34\n";
+        assert_eq!((network_bytes(netstat, "InOctets"), network_bytes(netstat, "OutOctets")), (Some(12.0), Some(34.0)));
+        assert_eq!((network_bytes("IpExt: InOctets\n", "InOctets"), network_bytes("", "InOctets")), (None, None));
         assert_eq!(resident_bytes("VmPeak:\t 9 kB\nVmRSS:\t    1234 kB\n"), Some(1_263_616.0));
-        assert_eq!((max_files(""), resident_bytes("VmRSS: many")), (None, None));
+        assert_eq!((limit("", "Max open files"), resident_bytes("VmRSS: many")), (None, None));
     }
 }

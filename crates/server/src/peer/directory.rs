@@ -7,6 +7,7 @@ use bowline_node::raft::NodeId;
 use tokio::sync::Notify;
 
 use super::handshake::{Hello, Identity, Introduction};
+use super::traffic::Traffic;
 
 /// The members of the cluster, as one of them knows them; copies know the same.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct Directory {
     heard: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
     /// For each member, who waits for it to be there again.
     knocks: Arc<BTreeMap<NodeId, Notify>>,
+    traffic: Arc<BTreeMap<NodeId, Arc<Traffic>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,8 +34,9 @@ impl Directory {
     #[must_use]
     pub fn new(own: Identity, introduction: Introduction, addresses: BTreeMap<NodeId, String>) -> Directory {
         let knocks = addresses.keys().map(|id| (*id, Notify::new())).collect();
-        let (addresses, knocks) = (Arc::new(addresses), Arc::new(knocks));
-        Directory { own, introduction, addresses, heard: Arc::default(), knocks }
+        let traffic = addresses.keys().map(|id| (*id, Arc::default())).collect();
+        let (addresses, knocks, traffic) = (Arc::new(addresses), Arc::new(knocks), Arc::new(traffic));
+        Directory { own, introduction, addresses, heard: Arc::default(), knocks, traffic }
     }
 
     /// Who this member is.
@@ -56,6 +59,13 @@ impl Directory {
     /// All members but this one, with host and port.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, &str)> {
         self.addresses().filter(|(id, _)| *id != self.own.replica)
+    }
+
+    /// The traffic with a member.
+    #[must_use]
+    pub fn traffic(&self, id: NodeId) -> Arc<Traffic> {
+        // Nobody speaks with one that is no member.
+        self.traffic.get(&id).cloned().unwrap_or_default()
     }
 
     /// What a member says of itself; empty until it was heard.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bowline_node::raft::NodeId;
@@ -19,6 +20,7 @@ use super::directory::Directory;
 use super::frame::{FrameError, put_frame, read_frame};
 use super::handshake::Channel;
 use super::outbound::{Line, WRITE_PATIENCE};
+use super::traffic::Traffic;
 use super::wire::{Reader, WireError, put_bytes};
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
@@ -110,6 +112,7 @@ impl Forwarder {
 }
 
 async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
+    let traffic = line.traffic();
     loop {
         let connected = line.connected();
         tokio::pin!(connected);
@@ -125,7 +128,7 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
         };
         let mut open = BTreeMap::new();
         // How it ended is told by the line of the small traffic.
-        let _ = run(stream, &mut errands, &mut open).await;
+        let _ = run(stream, &mut errands, &mut open, &traffic).await;
         for (_, reply) in open {
             let _: Result<(), Answer> = oneshot::Sender::send(reply, Answer::Lost);
         }
@@ -137,6 +140,7 @@ async fn run(
     mut stream: TcpStream,
     errands: &mut mpsc::Receiver<Sent>,
     open: &mut BTreeMap<u64, oneshot::Sender<Answer>>,
+    traffic: &Traffic,
 ) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.split();
     let (answers, mut answered) = mpsc::channel(QUEUE);
@@ -156,6 +160,7 @@ async fn run(
         tokio::select! {
             ended = &mut read => return ended,
             Some(frame) = answered.recv() => {
+                traffic.received(&frame);
                 if let Ok((id, answer)) = decode_answer(frame)
                     && let Some(reply) = open.remove(&id)
                 {
@@ -175,6 +180,7 @@ async fn run(
                 }
                 let written = timeout(WRITE_PATIENCE, writer.write_all(&out)).await;
                 written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                traffic.sent(out.len());
                 out.clear();
             }
         }
@@ -182,9 +188,15 @@ async fn run(
 }
 
 /// Serves what a follower sends, until the connection ends.
-pub(super) async fn serve_requests(stream: TcpStream, inbox: &Arc<Inbox>, clock: Clock) -> Result<(), FrameError> {
+pub(super) async fn serve_requests(
+    stream: TcpStream,
+    inbox: &Arc<Inbox>,
+    clock: Clock,
+    traffic: &Arc<Traffic>,
+) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.into_split();
     let (answers, mut answered) = mpsc::channel::<(u64, Answer)>(QUEUE);
+    let sent = Arc::clone(traffic);
     let write = tokio::spawn(async move {
         let (mut out, mut waiting) = (BytesMut::new(), Vec::new());
         while answered.recv_many(&mut waiting, QUEUE).await > 0 {
@@ -194,10 +206,11 @@ pub(super) async fn serve_requests(stream: TcpStream, inbox: &Arc<Inbox>, clock:
             if writer.write_all(&out).await.is_err() {
                 return;
             }
+            sent.sent(out.len());
             out.clear();
         }
     });
-    let ended = take_requests(BufReader::new(reader), inbox, clock, answers).await;
+    let ended = take_requests(BufReader::new(reader), inbox, clock, answers, traffic).await;
     write.abort();
     match ended {
         Err(FrameError::Io(_)) => Ok(()),
@@ -210,10 +223,15 @@ async fn take_requests(
     inbox: &Arc<Inbox>,
     clock: Clock,
     answers: mpsc::Sender<(u64, Answer)>,
+    traffic: &Traffic,
 ) -> Result<(), FrameError> {
     let room = Arc::new(Semaphore::new(MAX_OPEN));
     while let Some(frame) = read_frame(&mut reader, max_frame(Channel::Requests)).await? {
-        let Ok((id, patience, errand)) = decode_errand(frame) else { return Ok(()) };
+        traffic.received(&frame);
+        let Ok((id, patience, errand)) = decode_errand(frame) else {
+            traffic.received_failures.fetch_add(1, Relaxed);
+            return Ok(());
+        };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
         let (reply, answer) = oneshot::channel();
         let deadline = clock.now().after(patience.min(MAX_PATIENCE));

@@ -1,8 +1,10 @@
 //! The receiving side: who connects, is asked who it is, and is then read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bowline_node::raft::NodeId;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -13,6 +15,7 @@ use super::forward::serve_requests;
 use super::frame::{FrameError, read_frame};
 use super::handshake::{Channel, accept};
 use super::max_frame;
+use super::traffic::Traffic;
 use crate::accept::{Accepted, Acceptor};
 use crate::clock::Clock;
 use crate::journal::Journal;
@@ -51,18 +54,37 @@ impl Inbound {
         })
         .await?;
         let from = hello.from.replica;
-        if hello.channel == Channel::Requests {
-            serve_requests(stream, &self.inbox, self.clock).await?;
-            return Ok(());
+        let traffic = self.directory.traffic(from);
+        let served = self.take(stream, hello.channel, from, &traffic).await;
+        if served.is_err() {
+            traffic.received_failures.fetch_add(1, Relaxed);
+        }
+        served
+    }
+
+    /// Takes what a peer sends, until it hangs up.
+    ///
+    /// # Errors
+    /// Something can't be read, or must not be sent here.
+    async fn take(
+        &self,
+        stream: TcpStream,
+        channel: Channel,
+        from: NodeId,
+        traffic: &Arc<Traffic>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if channel == Channel::Requests {
+            return Ok(serve_requests(stream, &self.inbox, self.clock, traffic).await?);
         }
         let mut reader = BufReader::with_capacity(64 << 10, stream);
         loop {
-            let frame = match read_frame(&mut reader, max_frame(hello.channel)).await {
+            let frame = match read_frame(&mut reader, max_frame(channel)).await {
                 Ok(Some(frame)) => frame,
                 // A peer that stops or loses its connection is nothing to tell of: it comes back.
                 Ok(None) | Err(FrameError::Io(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
+            traffic.received(&frame);
             let mut message = decode(frame)?;
             while let Some(refused) = self.inbox.push_peer(from, message) {
                 message = refused;

@@ -75,6 +75,10 @@ impl Lane {
         queue.bytes = 0;
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.lock().connected
+    }
+
     /// How many messages were lost for want of room or of a connection.
     pub(crate) fn lost(&self) -> u64 {
         self.lock().lost

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bowline_node::NodeMessage;
@@ -19,6 +20,7 @@ use super::directory::Directory;
 use super::frame::put_frame;
 use super::handshake::{Channel, HandshakeError, Hello, connect};
 use super::lane::Lane;
+use super::traffic::Traffic;
 use crate::journal::Journal;
 
 /// Most bytes of messages that one write takes.
@@ -69,6 +71,18 @@ impl Outbox {
         self.lanes.values().map(|lane| lane.lost()).sum()
     }
 
+    /// How many messages to this replica were.
+    #[must_use]
+    pub fn lost_to(&self, to: NodeId) -> u64 {
+        self.lanes.iter().filter(|((peer, _), _)| *peer == to).map(|(_, lane)| lane.lost()).sum()
+    }
+
+    /// Whether there is a connection to this replica for the small traffic.
+    #[must_use]
+    pub fn reaches(&self, to: NodeId) -> bool {
+        self.lanes.get(&(to, Channel::Control)).is_some_and(|lane| lane.is_connected())
+    }
+
     /// Starts the tasks that keep the connections.
     pub(crate) fn start(&self, directory: &Directory, journal: &Journal) {
         for (peer, address) in directory.peers() {
@@ -95,6 +109,11 @@ impl Line {
     pub(super) fn new(directory: &Directory, to: NodeId, address: &str, channel: Channel, journal: &Journal) -> Line {
         let hello = Hello { from: directory.own(), to, channel, introduction: directory.own_introduction().clone() };
         Line { hello, address: address.to_owned(), directory: directory.clone(), journal: journal.clone() }
+    }
+
+    /// What goes over this line, and its like to the same peer, is counted here.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        self.directory.traffic(self.hello.to)
     }
 
     /// Connects, as often as it takes. Tells the journal when that begins to fail, and when it works again.
@@ -153,11 +172,15 @@ fn jittered(delay: Duration) -> Duration {
 }
 
 async fn keep(line: Line, lane: Arc<Lane>) {
+    let traffic = line.traffic();
     loop {
         let stream = line.connected().await;
         lane.connected();
-        let ended = speak(stream, &lane).await;
+        let ended = speak(stream, &lane, &traffic).await;
         lane.disconnected();
+        if line.hello.channel == Channel::Control {
+            traffic.disconnections.fetch_add(1, Ordering::Relaxed);
+        }
         if let Err(error) = ended {
             line.tell(format_args!("lost: {error}"));
         }
@@ -165,7 +188,7 @@ async fn keep(line: Line, lane: Arc<Lane>) {
 }
 
 /// Writes what waits until the connection ends.
-async fn speak(mut stream: TcpStream, lane: &Lane) -> io::Result<()> {
+async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut out = BytesMut::new();
     let mut nothing = [0; 16];
@@ -179,6 +202,7 @@ async fn speak(mut stream: TcpStream, lane: &Lane) -> io::Result<()> {
             put_frame(&mut out, |out| encode(&message, out));
         }
         timeout(WRITE_PATIENCE, writer.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        traffic.sent(out.len());
         out.clear();
     }
 }

@@ -19,7 +19,7 @@ use super::shrink::Shrink;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
 use crate::journal::Journal;
-use crate::machine::Applied;
+use crate::machine::{Applied, KvMachine};
 
 /// How long to leave others the machine between two steps of tidying up.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
@@ -57,6 +57,7 @@ impl ApplyThread {
     pub(crate) fn run(mut self, jobs: &Receiver<ApplyJob>) -> Result<(), StoreError> {
         let mut untidy = self.shared.read().is_untidy();
         let mut tidied = Instant::now();
+        let mut since = None;
         loop {
             let pause = match (self.shared.has_room(), untidy) {
                 (false, _) => ROOM_PAUSE,
@@ -70,14 +71,16 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             // Also without room: this is what may give some back.
-            self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.journal)?;
+            self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.metrics, &self.journal)?;
             if !self.catch_up()? {
                 continue;
             }
             untidy = self.shared.read().is_untidy();
             if untidy && tidied.elapsed() >= TIDY_PAUSE {
-                self.tidy()?;
+                let began = *since.get_or_insert_with(Instant::now);
+                untidy = self.tidy(began)?;
                 tidied = Instant::now();
+                since = since.filter(|_| untidy);
             }
         }
     }
@@ -121,19 +124,28 @@ impl ApplyThread {
             _ => {}
         }
         if room && waits {
-            self.shared.write().flush().map_err(broken)?;
+            self.commit(KvMachine::flush)?;
         }
         if room && let Some(header) = self.owed.take() {
-            self.shared.write().checkpoint(&header).map_err(broken)?;
+            self.commit(|machine| machine.checkpoint(&header))?;
             self.inbox.push_event(Event::Kept(header));
         }
         Ok(room)
     }
 
+    /// Has the state's file written, and counts how long that takes.
+    fn commit(&self, commit: impl FnOnce(&mut KvMachine) -> Result<(), EngineError>) -> Result<(), StoreError> {
+        let mut machine = self.shared.write();
+        let began = Instant::now();
+        commit(&mut machine).map_err(broken)?;
+        self.metrics.commits.add(began.elapsed());
+        Ok(())
+    }
+
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let Applied { responses, leases, operations } = machine.apply(entries);
+        let Applied { responses, leases, operations } = machine.apply(entries, &self.metrics);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
@@ -164,16 +176,21 @@ impl ApplyThread {
         Ok(())
     }
 
-    fn tidy(&self) -> Result<(), StoreError> {
+    /// Tidies up a little of what has been untidy since then. Returns whether there is more.
+    fn tidy(&self, since: Instant) -> Result<bool, StoreError> {
         let mut machine = self.shared.write();
-        machine.tidy().map_err(broken)?;
-        let facts = machine.facts();
+        machine.tidy(&self.metrics).map_err(broken)?;
+        let (facts, untidy) = (machine.facts(), machine.is_untidy());
         drop(machine);
+        if !untidy {
+            // Before whoever waits for it hears of it.
+            self.metrics.compactions.ended(since.elapsed());
+        }
         if self.shared.facts() != facts {
             self.shared.set_facts(facts);
             self.inbox.push_event(Event::Facts);
         }
-        Ok(())
+        Ok(untidy)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed};
+use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed, Response, decode_reply};
 use bowline_node::raft::{Time, Token};
 
 use super::answer::Answer;
@@ -64,8 +64,11 @@ impl Leases {
     /// What the state machine has applied.
     pub(crate) fn note(&mut self, now: Time, changes: Vec<LeaseChange>) {
         for change in changes {
-            let counter = match change {
-                LeaseChange::Granted(_) => &self.metrics.leases_granted,
+            let counter = match &change {
+                LeaseChange::Granted(lease) => {
+                    self.metrics.lease_ttls.0.observe(lease.ttl.unsigned_abs());
+                    &self.metrics.leases_granted
+                }
                 LeaseChange::Gone(_) => &self.metrics.leases_revoked,
             };
             counter.fetch_add(1, Relaxed);
@@ -119,8 +122,13 @@ impl Leases {
         self.asked.remove(&token);
         let Some((term, request)) = self.expiring.remove(&token) else { return };
         match answer {
-            // It is done, or nobody knows: it may be in the log, and a leader that finds it there ends them.
-            Answer::Done(_) | Answer::Expired | Answer::Lost | Answer::Stopped => {}
+            Answer::Done(reply) => {
+                if let Ok(Ok(Response::LeaseExpire(ended))) = decode_reply(reply) {
+                    self.metrics.leases_expired.fetch_add(ended.expired, Relaxed);
+                }
+            }
+            // Nobody knows: it may be in the log, and a leader that finds it there ends them.
+            Answer::Expired | Answer::Lost | Answer::Stopped => {}
             Answer::NotLeader(_)
             | Answer::Overloaded(_)
             | Answer::NoSpace
@@ -154,6 +162,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
+    use bowline_kv::store::{LeaseExpireResponse, encode_reply};
     use bowline_node::raft::Index;
 
     use super::*;
@@ -229,6 +238,16 @@ mod tests {
         // It was of the term before: what this term has proposed is on its way still.
         leases.settled(at(24), Token(2), &Answer::Superseded);
         assert_eq!(leases.next_deadline(), Time::NEVER);
+    }
+
+    #[test]
+    fn leases_that_ended_by_their_time_are_counted_at_the_leader() {
+        let mut leases = leases(&[lease(1, 10), lease(2, 10)]);
+        leases.follow(at(0), Some(1));
+        assert!(leases.expired(at(10), Token(1), false).is_some());
+        let ended = Response::LeaseExpire(LeaseExpireResponse { revision: 2, expired: 2 });
+        leases.settled(at(10), Token(1), &Answer::Done(encode_reply(&Ok(ended))));
+        assert_eq!(leases.metrics.leases_expired.load(Relaxed), 2);
     }
 
     #[test]

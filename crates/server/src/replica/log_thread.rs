@@ -113,6 +113,7 @@ impl<L: LogStore> LogThread<L> {
             let started = Instant::now();
             self.log.sync()?;
             self.metrics.synced(started.elapsed());
+            self.metrics.log_bytes.store(self.log.bytes_written(), Ordering::Relaxed);
         }
         // The followers' answers first: somebody else waits for them.
         for (to, message) in messages {

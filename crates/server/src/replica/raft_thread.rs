@@ -72,8 +72,9 @@ impl RaftThread {
     pub(crate) fn run(mut self) -> Ending {
         let (mut effects, mut answers) = (Vec::new(), Vec::new());
         loop {
-            let deadline = self.conductor.next_deadline().min(self.leases.next_deadline());
-            let portion = self.inbox.wait(self.clock.until(deadline));
+            let due = self.conductor.next_deadline();
+            let portion = self.inbox.wait(self.clock.until(due.min(self.leases.next_deadline())));
+            self.note_lateness(due);
             let mut job = LogJob::default();
             for event in portion.events {
                 self.take_event(event, &mut job, &mut effects, &mut answers);
@@ -113,6 +114,14 @@ impl RaftThread {
             if portion.closed {
                 return self.end(Ending::Closed);
             }
+        }
+    }
+
+    /// Counts it if a leader comes to what is due later than it should: its followers may take it for dead.
+    fn note_lateness(&self, due: Time) {
+        let raft = self.conductor.raft();
+        if raft.is_leader() && self.clock.now().since(due) > raft.config().heartbeat_interval {
+            self.metrics.late_heartbeats.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -4,6 +4,7 @@
 //! to another file, by the snapshots' thread and in steps, while all goes on; this thread does only the rest, and
 //! takes the new file in use.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::answer::Answer;
 use super::inbox::{Event, Inbox};
+use super::metrics::Metrics;
 use super::rewriting::{GivenUp, Rewriting};
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
@@ -108,10 +110,12 @@ impl Shrink {
         shared: &Shared,
         snapshots: &Sender<SnapshotJob>,
         inbox: &Inbox,
+        metrics: &Metrics,
         journal: &Journal,
     ) -> Result<(), StoreError> {
         let Some(run) = self.run.take() else {
             self.begin(shared, snapshots, journal);
+            metrics.rewriting.store(self.run.is_some().into(), Ordering::Relaxed);
             return Ok(());
         };
         let Some(rewritten) = shared.take_rewritten() else {
@@ -125,8 +129,10 @@ impl Shrink {
         };
         let now = Instant::now();
         let (after, took) = (shared.facts(), now - run.began);
+        metrics.rewriting.store(0, Ordering::Relaxed);
         match &outcome {
             Ok(()) => {
+                metrics.rewrites.add(took);
                 self.rule.last = Some(after);
                 self.rule.not_before = now.checked_add(REST);
                 let (before, size, in_use) = (mib(run.before.db_size), mib(after.db_size), mib(after.db_size_in_use));

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, RedbEngine, RedbRecords, RestoreError};
 use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
@@ -18,6 +18,7 @@ use bowline_storage::{
 use bytes::Bytes;
 
 use super::inbox::{Event, Inbox};
+use super::metrics::Metrics;
 use super::rewriting::Rewriting;
 use super::shared::{Restored, Shared};
 use super::store::StoreError;
@@ -54,6 +55,7 @@ pub(crate) struct SnapshotThread {
     pub(crate) rewriting: Option<Rewriting>,
     /// The replica ends: what takes long is given up.
     pub(crate) ending: Arc<AtomicBool>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl SnapshotThread {
@@ -123,9 +125,11 @@ impl SnapshotThread {
     }
 
     fn dump(&mut self, header: SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<Report, StoreError> {
+        let began = Instant::now();
         let written = self.write(&header, dump);
         match written.and_then(|bytes| Ok((bytes, self.snapshots.open(header.position)?))) {
             Ok((bytes, reader)) => {
+                self.metrics.dumps.add(began.elapsed());
                 let (position, mib) = (header.position, bytes >> 20);
                 self.journal.info(format_args!("wrote a snapshot up to {position} for a follower: {mib} MiB"));
                 self.ready.insert(position.index, reader);
@@ -213,9 +217,12 @@ impl SnapshotThread {
             Transfer { from, term, session } == transfer
         });
         let Some(arriving) = arriving else { return Ok(Report::Restored { transfer, whole: false }) };
+        self.metrics.restoring.store(1, Ordering::Relaxed);
         let restored = self.files.restore(&header, &mut arriving.pieces());
+        self.metrics.restoring.store(0, Ordering::Relaxed);
         let whole = restored.is_ok();
         let from = transfer.from;
+        self.metrics.received(from, whole);
         match restored {
             Ok(state) => {
                 self.journal.info(format_args!("received a snapshot up to {} from {from}", header.position));

@@ -41,6 +41,9 @@ pub trait LogStore: Send + 'static {
 
     /// Whether there is room for entries of so many bytes. If not, they must not be appended; votes may.
     fn admits(&self, bytes: u64) -> bool;
+
+    /// Bytes written since the start, with all overhead.
+    fn bytes_written(&self) -> u64;
 }
 
 /// Keeps nothing beyond the process: for tests.
@@ -93,5 +96,10 @@ impl LogStore for MemoryStore {
 
     fn admits(&self, _bytes: u64) -> bool {
         true
+    }
+
+    /// None: it is memory.
+    fn bytes_written(&self) -> u64 {
+        0
     }
 }

@@ -42,6 +42,10 @@ impl LogStore for Narrow {
     fn admits(&self, _bytes: u64) -> bool {
         !self.full.load(Ordering::Relaxed)
     }
+
+    fn bytes_written(&self) -> u64 {
+        0
+    }
 }
 
 #[tokio::test]

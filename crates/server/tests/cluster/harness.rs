@@ -14,6 +14,7 @@ use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Channel;
 
 /// How long anything may take.
@@ -102,13 +103,21 @@ impl Cluster {
         panic!("no leader that all follow within {PATIENCE:?}");
     }
 
+    /// Waits until a member knows no leader.
+    pub(crate) async fn without_leader(&self, id: u64) {
+        let mut status = self.servers[&id].replica().watch_status();
+        let lost = status.wait_for(|status| status.leader.is_none());
+        let lost = tokio::time::timeout(PATIENCE, lost).await;
+        assert!(matches!(lost, Ok(Ok(_))), "member {id} still believes in a leader");
+    }
+
     /// A member that follows.
     pub(crate) async fn follower(&self) -> u64 {
         let leader = self.leader().await;
         *self.servers.keys().find(|id| **id != leader).expect("there are others")
     }
 
-    async fn channel(&self, id: u64) -> Channel {
+    pub(crate) async fn channel(&self, id: u64) -> Channel {
         let url = format!("http://{}", self.servers[&id].client_address());
         Channel::from_shared(url).expect("a good address").connect().await.expect("it listens")
     }
@@ -157,6 +166,16 @@ impl Drop for Cluster {
             blocking(|| server.kill());
         }
     }
+}
+
+/// What a request over HTTP/1.1 is answered, head and body.
+pub(crate) async fn http(address: SocketAddr, request: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("answered");
+    response
 }
 
 /// A server owns a runtime, which must not be dropped where another one waits.

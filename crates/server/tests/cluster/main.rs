@@ -1,11 +1,17 @@
 //! Whole members in one process: real sockets, real threads, real files.
 
+mod authority;
+mod compression;
+mod deadlines;
 mod failures;
 mod full_disk;
 mod harness;
+mod health;
 mod hostile;
 mod leases;
 mod malformed;
+mod metrics;
+mod raw;
 mod service;
 mod space;
 mod state;

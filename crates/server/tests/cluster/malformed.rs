@@ -10,60 +10,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Cluster, PATIENCE, get, put};
+use crate::raw::{ask, http2, message};
 
 /// Two gigabytes, as a length.
 const HUGE: u32 = 0x7fff_ffff;
 
 /// What may stay in memory of all the hostile input of a test, in bytes.
-const LITTLE: u64 = 64 << 20;
-
-async fn http2(cluster: &Cluster, id: u64) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(cluster.server(id).client_address()).await.expect("it listens");
-    let (client, connection) = h2::client::handshake(stream).await.expect("it speaks HTTP/2");
-    tokio::spawn(async move {
-        // How it ends is seen by the requests.
-        let _ = connection.await;
-    });
-    client.ready().await.expect("it takes requests")
-}
+pub(crate) const LITTLE: u64 = 64 << 20;
 
 /// A body as it is, as a call of a method. Returns code and text.
 async fn call(client: &SendRequest<Bytes>, method: &str, body: &[u8], whole: bool) -> (String, String) {
-    let request = axum::http::Request::post(format!("http://localhost/etcdserverpb.{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a good request");
-    let mut client = client.clone().ready().await.expect("it takes requests");
-    let (response, mut stream) = client.send_request(request, false).expect("sent");
-    stream.send_data(Bytes::copy_from_slice(body), whole).expect("sent");
-    let answered = async {
-        let mut response = response.await.expect("an answer");
-        let mut headers = response.headers().clone();
-        if !headers.contains_key("grpc-status") {
-            while response.body_mut().data().await.is_some() {}
-            headers = response.body_mut().trailers().await.expect("the end").expect("a status");
-        }
-        let text =
-            |name| headers.get(name).map_or(String::new(), |value| String::from_utf8_lossy(value.as_bytes()).into());
-        (text("grpc-status"), text("grpc-message").replace("%20", " "))
-    };
-    tokio::time::timeout(PATIENCE, answered).await.expect("an answer in time")
-}
-
-fn message(bytes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(bytes.len()).expect("it is short").to_be_bytes();
-    [&[0], &length[..], bytes].concat()
+    let answer = ask(client, &format!("etcdserverpb.{method}"), &[], body, whole).await;
+    (answer.code, answer.text)
 }
 
 /// Bytes of memory that this process uses, where the system tells.
-fn memory() -> Option<u64> {
+pub(crate) fn memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-async fn lives(cluster: &Cluster, id: u64) {
+pub(crate) async fn lives(cluster: &Cluster, id: u64) {
     let mut client = cluster.client(id).await;
     client.put(put("k", "v")).await.expect("written");
     assert_eq!(client.range(get("k")).await.expect("read").into_inner().count, 1);

@@ -4,10 +4,9 @@ use bowline_api::etcdserverpb as pb;
 use pb::auth_client::AuthClient;
 use pb::cluster_client::ClusterClient;
 use pb::maintenance_client::MaintenanceClient;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
-use crate::harness::{Cluster, PATIENCE, get, prefix, put, values};
+use crate::harness::{Cluster, PATIENCE, get, http, prefix, put, values};
 
 #[tokio::test]
 async fn every_member_serves_writes_and_reads() {
@@ -154,15 +153,6 @@ async fn what_is_not_there_yet_says_so() {
     assert_eq!(error.code(), Code::Unimplemented);
 }
 
-async fn http(address: std::net::SocketAddr, request: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.expect("answered");
-    response
-}
-
 /// What a member says of the operations that it applied: puts, deletions, reads, transactions.
 async fn operations(cluster: &Cluster, id: u64) -> [u64; 4] {
     let metrics = http(cluster.server(id).client_address(), "GET /metrics").await;
@@ -244,7 +234,7 @@ async fn plain_http_is_served_on_the_same_port() {
     for id in (1..=3).filter(|id| *id != leader) {
         cluster.kill(id);
     }
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    cluster.without_leader(leader).await;
     let health = http(address, "GET /health").await;
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("RAFT NO LEADER"), "{health}");
     assert!(http(address, "GET /livez").await.starts_with("HTTP/1.1 200"));

@@ -43,9 +43,9 @@ fn entry(index: u64) -> Entry {
 /// Applies the log up to an entry.
 fn apply(machine: &mut KvMachine, up_to: u64) {
     let entries: Vec<Entry> = (machine.applied().0 + 1..=up_to).map(entry).collect();
-    machine.apply(&entries);
+    machine.apply(&entries, &Metrics::default());
     while machine.is_untidy() {
-        machine.tidy().expect("the disk works");
+        machine.tidy(&Metrics::default()).expect("the disk works");
     }
 }
 

@@ -1,0 +1,315 @@
+//! What all calls have in common: a deadline, what is counted of them, and etcd's words for how they end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::{Code, Status};
+
+use super::counts::{Calls, Counts};
+use super::errors::in_etcds_words;
+
+/// Bytes before each message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// Attends to a call from its beginning to its end. What is no call passes.
+///
+/// A call whose deadline passes ends with DEADLINE_EXCEEDED, wherever it is: before its request is whole, before the
+/// first answer, or in the middle of a stream. Nobody else looks at `grpc-timeout`.
+pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return next.run(request).await;
+    }
+    let call = Arc::new(Call::begin(counts, request.uri().path()));
+    let deadline = match call.admit(request.headers(), began) {
+        Ok(deadline) => deadline,
+        Err(status) => return call.refuse(&status),
+    };
+    if call.is_chatty() {
+        // Each answer would cost many times what it saves, and tonic takes no exception from within a stream.
+        request.headers_mut().remove("grpc-accept-encoding");
+    }
+    let heard = Arc::clone(&call);
+    let request = request.map(|body| Body::new(Heard { body, messages: Messages::default(), call: heard }));
+    let answered = match deadline {
+        None => Some(next.run(request).await),
+        // Nothing is begun that nobody waits for.
+        Some(deadline) if deadline <= began => None,
+        Some(deadline) => timeout_at(deadline, next.run(request)).await.ok(),
+    };
+    let Some(mut response) = answered else { return call.refuse(&expired()) };
+    if let Some(code) = in_etcds_words(response.headers_mut()) {
+        call.end(code);
+        return response;
+    }
+    // What is no stream is complete by now.
+    let expiry = deadline.filter(|_| call.is_stream()).map(|deadline| Box::pin(sleep_until(deadline)));
+    response.map(|body| Body::new(Said { body, messages: Messages::default(), call, expiry }))
+}
+
+/// As etcd's clients know it.
+fn expired() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
+/// A call under way. It is counted when it begins, and once when it ends, however that happens.
+#[derive(Debug)]
+struct Call {
+    counts: Arc<Counts>,
+    /// Its method's place in the counts; none if there is no such method.
+    place: Option<usize>,
+    ended: AtomicBool,
+}
+
+impl Call {
+    fn begin(counts: Arc<Counts>, path: &str) -> Call {
+        let place = Counts::place(path);
+        let call = Call { counts, place, ended: AtomicBool::new(false) };
+        if let Some(calls) = call.calls() {
+            calls.started.fetch_add(1, Relaxed);
+        }
+        call
+    }
+
+    fn calls(&self) -> Option<&Calls> {
+        self.counts.calls_at(self.place)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.place.is_some_and(Counts::is_stream)
+    }
+
+    /// Whether it is a stream of small answers.
+    fn is_chatty(&self) -> bool {
+        self.place.is_some_and(Counts::is_chatty)
+    }
+
+    /// Checks what every call may say of itself, and tells its deadline, if it has one.
+    fn admit(&self, headers: &HeaderMap, began: Instant) -> Result<Option<Instant>, Status> {
+        let version = headers.get("client-api-version").map_or(Ok("unknown"), |value| str::from_utf8(value.as_bytes()));
+        let version = version.map_err(|_| Status::invalid_argument("etcdserver: invalid client api version"))?;
+        if self.place.is_some() {
+            self.counts.versions.count(version, self.is_stream());
+        }
+        let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+        let timeout = parse_timeout(value.as_bytes()).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "grpc-timeout is {:?}; allowed: one to eight digits and one of H, M, S, m, u, n",
+                String::from_utf8_lossy(value.as_bytes())
+            ))
+        })?;
+        // One beyond all time is none.
+        Ok(began.checked_add(timeout))
+    }
+
+    /// Answers that it ends like this, before it has said anything.
+    fn refuse(&self, status: &Status) -> Response {
+        self.end(status.code());
+        status.clone().into_http()
+    }
+
+    fn end(&self, code: Code) {
+        if self.ended.swap(true, Relaxed) {
+            return;
+        }
+        if let Some(calls) = self.calls() {
+            calls.handled[code as usize].fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Call {
+    /// The client is gone, or does not want to know any more.
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+/// The time that a client gives a call: digits and a unit, as the protocol has it.
+fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// A request's body, on its way in.
+struct Heard {
+    body: Body,
+    messages: Messages,
+    call: Arc<Call>,
+}
+
+impl HttpBody for Heard {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Heard { body, messages, call } = &mut *self;
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let (begun, bytes) = frame.data_ref().map_or((0, 0), |data| messages.pass(data));
+                call.counts.received_bytes.fetch_add(bytes, Relaxed);
+                if let Some(calls) = call.calls() {
+                    calls.received.fetch_add(begun, Relaxed);
+                }
+            }
+            // Whatever is answered to that, nobody hears it.
+            Some(Err(_)) => call.end(Code::Cancelled),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body, on its way out.
+struct Said {
+    body: Body,
+    messages: Messages,
+    call: Arc<Call>,
+    /// When a stream ends at the latest.
+    expiry: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Said {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Said { body, messages, call, expiry } = &mut *self;
+        if expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
+            *expiry = None;
+            // Whoever speaks into it notices that nobody hears it any more.
+            *body = Body::empty();
+            call.end(Code::DeadlineExceeded);
+            let mut trailers = HeaderMap::new();
+            expired().add_header(&mut trailers).map_err(axum::Error::new)?;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        let mut frame = ready!(Pin::new(body).poll_frame(cx));
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let (begun, bytes) = messages.pass(data);
+                    call.counts.sent_bytes.fetch_add(bytes, Relaxed);
+                    if let Some(calls) = call.calls() {
+                        calls.sent.fetch_add(begun, Relaxed);
+                    }
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    call.end(in_etcds_words(trailers).unwrap_or(Code::Unknown));
+                }
+            }
+            Some(Err(_)) => call.end(Code::Unknown),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// Finds the messages in a body that comes in pieces of any length.
+#[derive(Debug, Default)]
+struct Messages {
+    prefix: [u8; PREFIX],
+    /// How much of the prefix has been seen.
+    seen: usize,
+    /// What is still to come of the message after it, in bytes.
+    left: usize,
+}
+
+impl Messages {
+    /// How many messages begin in this piece, and how many bytes of it are theirs.
+    fn pass(&mut self, mut piece: &[u8]) -> (u64, u64) {
+        let (mut begun, mut bytes) = (0, 0);
+        while !piece.is_empty() {
+            if self.left > 0 {
+                let length = self.left.min(piece.len());
+                self.left -= length;
+                bytes += length as u64;
+                piece = &piece[length..];
+                continue;
+            }
+            let length = (PREFIX - self.seen).min(piece.len());
+            self.prefix[self.seen..self.seen + length].copy_from_slice(&piece[..length]);
+            self.seen += length;
+            piece = &piece[length..];
+            if self.seen == PREFIX {
+                let [_, length @ ..] = self.prefix;
+                (self.seen, self.left) = (0, u32::from_be_bytes(length) as usize);
+                begun += 1;
+            }
+        }
+        (begun, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        let good: [(&str, Duration); 7] = [
+            ("1H", Duration::from_secs(3_600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("300m", Duration::from_millis(300)),
+            ("5u", Duration::from_micros(5)),
+            ("0n", Duration::ZERO),
+            ("99999999H", Duration::from_secs(99_999_999 * 3_600)),
+        ];
+        for (text, expected) in good {
+            assert_eq!(parse_timeout(text.as_bytes()), Some(expected), "{text}");
+        }
+        for text in ["", "S", "5", "5x", "-5S", "+5S", "5.0S", "100000000S", " 5S", "5 S", "\u{664}S"] {
+            assert_eq!(parse_timeout(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_are_found_in_pieces_of_any_length() {
+        let body = [&[0, 0, 0, 0, 3][..], b"abc", &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 1], b"x"].concat();
+        for size in 1..=body.len() {
+            let mut messages = Messages::default();
+            let (mut begun, mut bytes) = (0, 0);
+            for piece in body.chunks(size) {
+                let (more, longer) = messages.pass(piece);
+                (begun, bytes) = (begun + more, bytes + longer);
+            }
+            assert_eq!((begun, bytes), (3, 4), "in pieces of {size}");
+        }
+    }
+}
