@@ -69,5 +69,5 @@ fn a_data_folder_that_others_may_look_into_is_told_with_the_way_out() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let mut member = members.start(1, ":");
     member
-        .says("other users of this machine may look into the data folder, its mode is 755; to mend it: chmod -R go= '");
+        .says("other users of this machine may look into the data folder, its mode is 755; to mend it: chmod -R go= /");
 }

@@ -95,6 +95,8 @@ impl Shrink {
     pub(crate) fn pause(&self) -> Duration {
         match (&self.run, self.rule.not_before) {
             (Some(_), _) => LOOK_PAUSE,
+            // What is still to be removed goes first, and nobody says when that is done.
+            (None, _) if !self.wishes.is_empty() => LOOK_PAUSE,
             // What was put off may be due, though nothing happens.
             (None, Some(_)) => RETRY,
             (None, None) => LONG,
