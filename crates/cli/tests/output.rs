@@ -65,7 +65,6 @@ fn reports(folder: &Path) -> Vec<Vec<&'static str>> {
         "sim explore --seeds 1 --json",
         "sim replay 3",
         "sim replay 3 --quiet",
-        "sim speed --seconds 1 --jobs 1",
         "sim exhaust --states 500",
         "sim exhaust --states 500 --json",
         "check history.jsonl",
@@ -77,7 +76,8 @@ fn reports(folder: &Path) -> Vec<Vec<&'static str>> {
 #[test]
 fn a_report_that_does_not_fit_on_the_disk_is_no_bad_input() {
     let folder = tempfile::tempdir().expect("a folder");
-    for words in reports(folder.path()) {
+    let speed = vec!["sim", "speed", "--seconds", "1", "--jobs", "1"];
+    for words in reports(folder.path()).into_iter().chain([speed]) {
         let said = on_a_full_disk(&mut bowline(folder.path(), &words), b"");
         assert_eq!(said.code, Some(1), "{words:?}: {said:?}");
         let expected = "error: the result could not be printed: No space left on device";
@@ -133,7 +133,7 @@ fn remarks_that_do_not_fit_on_the_disk_change_nothing() {
 
 #[test]
 fn what_was_done_but_could_not_be_printed_is_said_to_be_done() {
-    let member = Member::shared();
+    let member = &Member::start();
     let lease =
         member.json(&["lease", "grant", "600", "-o", "json"])["lease"].as_str().expect("an identity").to_owned();
     let txn = ["txn", "--then", "put done/txn 1"];
@@ -165,7 +165,7 @@ fn what_was_done_but_could_not_be_printed_is_said_to_be_done() {
 
 #[test]
 fn an_answer_that_nobody_reads_ends_in_silence() {
-    let member = Member::shared();
+    let member = &Member::start();
     let lease =
         member.json(&["lease", "grant", "600", "-o", "json"])["lease"].as_str().expect("an identity").to_owned();
     member.ask(&["put", "silent", "1"]);
@@ -192,7 +192,7 @@ fn an_answer_that_nobody_reads_ends_in_silence() {
 
 #[test]
 fn a_shell_whose_output_is_gone_does_nothing_more() {
-    let member = Member::shared();
+    let member = &Member::start();
     let mut shell = member.command(&["shell"]);
     let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     let mut stdin = shell.stdin.take().expect("it is piped");
@@ -265,5 +265,11 @@ fn what_the_system_refuses_is_no_bad_input() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("/sys/bowline"), "{said:?}");
     assert_eq!(serve(&["--listen-client", "nowhere"]).code, Some(2));
+    let cluster = format!(
+        r#"{{"token":"t","founded":true,"members":[{{"id":1,"client_port":{port},"peer_port":{port}}}],"pids":[]}}"#
+    );
+    std::fs::write(folder.path().join("cluster.json"), cluster).expect("it is written");
+    let said = run(&mut bowline(folder.path(), &["up", "--nodes", "1", "--data-dir", "."]), b"");
+    assert!(said.code == Some(1) && said.err.contains(&format!("port {port} of member 1 can't be had")), "{said:?}");
     assert!(started.elapsed() < Duration::from_secs(20), "it ends by itself");
 }

@@ -87,7 +87,7 @@ impl Drop for Terminal {
 
 #[test]
 fn an_open_quote_goes_on_in_the_next_line() {
-    let member = Member::shared();
+    let member = &Member::start();
     member.ask(&["put", "typed/victim", "alive"]);
     let mut terminal = Terminal::open(member);
     terminal.types("put typed/note \"first\r");
@@ -116,7 +116,7 @@ fn an_open_quote_goes_on_in_the_next_line() {
 
 #[test]
 fn tab_completes_keys_that_are_no_text() {
-    let member = Member::shared();
+    let member = &Member::start();
     member.ask_with(&["put", "--hex", &hex(b"tab/\xff\x01 odd")], b"found");
     let mut terminal = Terminal::open(member);
     terminal.types("get \"tab/\t");

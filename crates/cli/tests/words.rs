@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::Stdio;
 
-use support::{Member, Said};
+use support::Member;
 
 /// A key of a test's own, and behind it what is no text.
 fn odd(key: &str) -> OsString {
@@ -17,23 +17,15 @@ fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
     words.iter().map(|word| OsStr::new(*word)).collect()
 }
 
-fn shell(input: &[u8]) -> Said {
-    Member::shared().ask_with(&["shell"], input)
-}
-
-fn is_there(key: &str) -> bool {
-    Member::shared().ask(&["get", key]).code == Some(0)
-}
-
 #[test]
 fn a_line_break_in_quotes_is_no_new_command() {
-    let member = Member::shared();
+    let member = &Member::start();
     member.ask(&["put", "quoted/victim", "alive"]);
-    let said = shell(b"put quoted/note \"first\ndel quoted/victim\nlast\"\n");
+    let said = member.shell(b"put quoted/note \"first\ndel quoted/victim\nlast\"\n");
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     member.says(&["get", "quoted/victim"], "alive\n");
     member.says(&["get", "quoted/note"], "first\ndel quoted/victim\nlast\n");
-    let said = shell(
+    let said = member.shell(
         b"put quoted/note 'a \"\n\ndel quoted/victim\n'\nput quoted/next \"it's\"\n# it's a remark\nget quoted/next\n",
     );
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -41,7 +33,8 @@ fn a_line_break_in_quotes_is_no_new_command() {
     member.says(&["get", "quoted/victim"], "alive\n");
     member.says(&["get", "quoted/note"], "a \"\n\ndel quoted/victim\n\n");
     // A backslash before the quote keeps it open; one before the backslash does not.
-    let said = shell(b"put quoted/note \"a\\\"\ndel quoted/victim\n\"\nput quoted/next \"\\\\\"\nget quoted/next\n");
+    let said =
+        member.shell(b"put quoted/note \"a\\\"\ndel quoted/victim\n\"\nput quoted/next \"\\\\\"\nget quoted/next\n");
     assert!(said.code == Some(0) && said.text().ends_with("\n\\\n"), "{said:?}");
     member.says(&["get", "quoted/victim"], "alive\n");
 
@@ -53,13 +46,13 @@ fn a_line_break_in_quotes_is_no_new_command() {
         (Some(0), "SUCCESS\n\nOK\n\nquoted/txn\na\n\ndel quoted/victim\n\n"),
         "{said:?}"
     );
-    let said = shell(&[b"txn\n", &txn[..], b"get quoted/victim\n"].concat());
+    let said = member.shell(&[b"txn\n", &txn[..], b"get quoted/victim\n"].concat());
     assert!(said.code == Some(0) && said.text().ends_with("\nalive\n"), "{said:?}");
 }
 
 #[test]
 fn a_quote_that_is_still_open_at_the_end_is_an_error_and_nothing_of_it_is_done() {
-    let member = Member::shared();
+    let member = &Member::start();
     member.ask(&["put", "open/victim", "alive"]);
     for input in
         [&b"put open/1 1\nput open/2 \"first\ndel open/victim\n"[..], b"put open/1 1\nput open/2 'del open/victim"]
@@ -78,56 +71,66 @@ fn a_quote_that_is_still_open_at_the_end_is_an_error_and_nothing_of_it_is_done()
 
 #[test]
 fn a_pipe_stops_at_the_first_line_that_can_not_be_read() {
-    let member = Member::shared();
+    let member = &Member::start();
     for (number, wrong) in
         ["fetch stop/1", "put stop/2", "get", "put \"\\q\" 1", "get \"\"", "put --hex k v", "put -x 1", "mode gold"]
             .into_iter()
             .enumerate()
     {
         let before = format!("put stop/before/{number} 'a\nb'\n# it's a remark\n");
-        let said = shell(format!("{before}{wrong}\nput stop/after/{number} 1\n").as_bytes());
+        let said = member.shell(format!("{before}{wrong}\nput stop/after/{number} 1\n").as_bytes());
         assert_eq!(said.code, Some(2), "{wrong}: {said:?}");
         assert!(said.err.starts_with("error: line 4: "), "{wrong}: {said:?}");
-        assert!(said.err.ends_with("\n  nothing after it is done: --keep-going goes on\n"), "{wrong}: {said:?}");
-        assert!(is_there(&format!("stop/before/{number}")) && !is_there(&format!("stop/after/{number}")), "{wrong}");
+        assert!(
+            said.err.ends_with("\n  nothing after it is done; --keep-going skips what can't be read\n"),
+            "{wrong}: {said:?}"
+        );
+        assert!(
+            member.has(&format!("stop/before/{number}")) && !member.has(&format!("stop/after/{number}")),
+            "{wrong}"
+        );
 
         let input = format!("{wrong}\nput stop/after/{number} 1\n");
         let said = member.ask_with(&["shell", "--keep-going"], input.as_bytes());
         assert_eq!(said.code, Some(2), "{wrong}: {said:?}");
         assert!(said.err.starts_with("error: line 1: ") && said.err.lines().count() == 1, "{wrong}: {said:?}");
-        assert!(is_there(&format!("stop/after/{number}")), "{wrong}");
+        assert!(member.has(&format!("stop/after/{number}")), "{wrong}");
     }
     // One that fails is none that can't be read.
-    let said = shell(b"get stop/nothing\nlease revoke 1\nput stop/last 1\n");
+    let said = member.shell(b"get stop/nothing\nlease revoke 1\nput stop/last 1\n");
     assert!(said.code == Some(1) && said.err.starts_with("error: line 2: "), "{said:?}");
-    assert!(is_there("stop/last"));
+    assert!(member.has("stop/last"));
 }
 
 #[test]
 fn a_transaction_that_can_not_be_read_names_its_line_and_does_nothing() {
-    let member = Member::shared();
+    let member = &Member::start();
     let said = member.ask_with(&["txn"], b"ver(bad/k) = 0\n\nput bad/k 1\nput bad/k\n\n");
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.starts_with("error: line 4: \"put bad/k\" is no operation; allowed: "), "{said:?}");
-    let said = shell(b"txn\n\nput bad/k 1\nfetch bad/k\n\n\nput bad/after 1\n");
+    let said = member.shell(b"txn\n\nput bad/k 1\nfetch bad/k\n\n\nput bad/after 1\n");
     assert!(said.code == Some(2) && said.err.starts_with("error: line 4: \"fetch bad/k\""), "{said:?}");
-    assert!(!is_there("bad/k") && !is_there("bad/after"));
+    assert!(!member.has("bad/k") && !member.has("bad/after"));
     let said =
         member.ask_with(&["shell", "--keep-going"], b"txn\nsize(bad/k) = 1\n\nput bad/k 1\n\n\nput bad/after 1\n");
     assert!(said.code == Some(2) && said.err.starts_with("error: line 2: "), "{said:?}");
-    assert!(!is_there("bad/k") && is_there("bad/after"), "what comes after its lines is done");
+    assert!(!member.has("bad/k") && member.has("bad/after"), "what comes after its lines is done");
     // Where it can't be known which lines belong to it, none of them is done.
-    let input = b"txn --sometimes\n\nput bad/k 1\n\n\nput bad/later 1\n";
-    let said = member.ask_with(&["shell", "--keep-going"], input);
-    assert!(said.code == Some(2) && said.err.contains("nothing after it is done: what follows may belong"), "{said:?}");
-    assert!(!is_there("bad/k") && !is_there("bad/later"));
+    for input in [&b"txn --sometimes\n\nput bad/k 1\n\n\nput bad/later 1\n"[..], b"'txn' \"\\q\"\n\nput bad/k 1\n"] {
+        let said = member.ask_with(&["shell", "--keep-going"], input);
+        assert!(
+            said.code == Some(2) && said.err.contains("nothing after it is done, as what follows may belong"),
+            "{said:?}"
+        );
+    }
+    assert!(!member.has("bad/k") && !member.has("bad/later"));
     let said = member.ask_with(&["txn"], b"");
     assert!(said.code == Some(2) && said.err.contains("there is no transaction"), "{said:?}");
 }
 
 #[test]
 fn keys_and_values_need_not_be_text() {
-    let member = Member::shared();
+    let member = &Member::start();
     let (key, value) = (odd("bytes/"), OsString::from_vec(b"\xfe\n\xfd".to_vec()));
     let with = |before: &[&'static str], after: &[&'static str]| {
         let mut all = words(before);
@@ -176,9 +179,9 @@ fn keys_and_values_need_not_be_text() {
 
 #[test]
 fn lines_and_transactions_take_bytes_that_are_no_text() {
-    let member = Member::shared();
+    let member = &Member::start();
     let lines = b"put \"lines/\\xff\\x01\" \"\\xfe\\x00\"\nget --hex 6c696e65732fff01\nput lines/\xff\x02 \xfd\nmode table\nget lines/ --prefix\n";
-    let said = shell(lines);
+    let said = member.shell(lines);
     assert_eq!(said.code, Some(0), "{said:?}");
     let shown: Vec<&str> = said.text().lines().filter(|line| !line.starts_with("OK")).collect();
     assert_eq!(shown[0], "fe00", "{said:?}");
@@ -203,7 +206,7 @@ fn lines_and_transactions_take_bytes_that_are_no_text() {
 
 #[test]
 fn keys_of_a_lease_can_be_told_apart_and_given_back() {
-    let member = Member::shared();
+    let member = &Member::start();
     let id = member.json(&["lease", "grant", "600", "-o", "json"])["lease"].as_str().expect("an identity").to_owned();
     for key in [odd("leased/"), "leased/a b".into(), "leased/c".into()] {
         let put = [&words(&["put", "--lease", &id])[..], &[&*key, OsStr::new("v")]].concat();
@@ -224,7 +227,7 @@ fn keys_of_a_lease_can_be_told_apart_and_given_back() {
 
 #[test]
 fn a_put_without_a_value_is_refused_and_changes_nothing() {
-    let member = Member::shared();
+    let member = &Member::start();
     let id = member.json(&["lease", "grant", "600", "-o", "json"])["lease"].as_str().expect("an identity").to_owned();
     member.ask(&["put", "missing/k", "v"]);
     for more in [&[][..], &["--prev-kv"], &["--lease", &id], &["-o", "json"], &["--"]] {
@@ -237,7 +240,7 @@ fn a_put_without_a_value_is_refused_and_changes_nothing() {
         assert_eq!(member.ask_with(&put, b"").code, Some(2), "{put:?}");
     }
     member.says(&["get", "missing/k"], "v\n");
-    let said = shell(b"put missing/k\n");
+    let said = member.shell(b"put missing/k\n");
     assert!(said.code == Some(2) && said.err.contains("VALUE is missing"), "{said:?}");
     for txn in [&["txn", "--then", "put missing/k"][..], &["txn", "--else", "put missing/k --prev-kv"]] {
         let said = member.ask(txn);
@@ -255,39 +258,40 @@ fn a_put_without_a_value_is_refused_and_changes_nothing() {
     }
     assert_eq!(member.ask_with(&["put", "missing/k", "-"], b"piped").code, Some(0));
     member.says(&["get", "missing/k"], "piped\n");
-    assert_eq!(shell(b"put missing/k \"\"\n").code, Some(0));
+    assert_eq!(member.shell(b"put missing/k \"\"\n").code, Some(0));
     member.says(&["get", "missing/k"], "\n");
-    assert_eq!(shell(b"put missing/k -\n").code, Some(0));
+    assert_eq!(member.shell(b"put missing/k -\n").code, Some(0));
     member.says(&["get", "missing/k"], "-\n");
 }
 
 #[test]
 fn a_tip_is_given_wherever_a_line_is_read() {
-    let member = Member::shared();
+    let member = &Member::start();
     let tip = "tip: to pass '-x' as a value, use '-- -x'";
     let told = [
         member.ask(&["put", "-x", "1"]),
-        shell(b"put -x 1\n"),
+        member.shell(b"put -x 1\n"),
         member.ask(&["txn", "--then", "put -x 1"]),
         member.ask_with(&["txn"], b"\nput -x 1\n"),
-        shell(b"txn --then 'put -x 1'\n"),
-        shell(b"txn\n\nput -x 1\n"),
+        member.shell(b"txn --then 'put -x 1'\n"),
+        member.shell(b"txn\n\nput -x 1\n"),
     ];
     for said in told {
         assert!(said.code == Some(2) && said.err.contains(tip), "{said:?}");
     }
-    assert!(shell(b"gett k\n").err.contains("tip: a similar subcommand exists: 'get'"));
-    assert!(shell(b"get k --prefiks\n").err.contains("tip: a similar argument exists: '--prefix'"));
+    assert!(member.shell(b"gett k\n").err.contains("tip: a similar subcommand exists: 'get'"));
+    assert!(member.shell(b"get k --prefiks\n").err.contains("tip: a similar argument exists: '--prefix'"));
     let said = member.ask(&["txn", "--then", "get k --prefiks"]);
     assert!(said.err.contains("tip: a similar argument exists: '--prefix'"), "{said:?}");
     // The names of what is missing are told, too.
     assert!(member.ask(&["txn", "--then", "get"]).err.contains("not provided: <KEY>"));
-    assert_eq!(shell(b"put -- -x 1\nget -- -x\n").text().lines().last(), Some("1"), "it works");
+    assert_eq!(member.shell(b"put -- -x 1\nget -- -x\n").text().lines().last(), Some("1"), "it works");
 }
 
 #[test]
 fn a_variable_that_is_no_text_is_not_taken_for_none() {
-    let mut get = Member::shared().command(&["get", "k"]);
+    let member = Member::start();
+    let mut get = member.command(&["get", "k"]);
     let said = support::run(get.env("BOWLINE_ENDPOINTS", OsStr::from_bytes(b"127.0.0.1:1\xff")), b"");
     assert!(said.code == Some(2) && said.err.contains("BOWLINE_ENDPOINTS is \"127.0.0.1:1\\xFF\""), "{said:?}");
 }

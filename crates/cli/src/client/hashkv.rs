@@ -122,8 +122,7 @@ impl Member {
 /// Waits until all that answer have reached `revision`; 0 means the highest that one of them has now. Returns the
 /// revision, and for each endpoint that is behind its own revision and who it is.
 async fn wait_for(client: &Client, revision: i64) -> (i64, BTreeMap<String, (i64, u64)>) {
-    let until = Instant::now() + CATCH_UP;
-    let mut wanted = revision;
+    let (mut wanted, mut until) = (revision, None);
     loop {
         let headers = client.status().await.into_iter();
         let headers: Vec<_> = headers.filter_map(|(endpoint, status)| Some((endpoint, status.ok()?.header?))).collect();
@@ -137,7 +136,8 @@ async fn wait_for(client: &Client, revision: i64) -> (i64, BTreeMap<String, (i64
         if highest < wanted {
             return (wanted, BTreeMap::new());
         }
-        if late.is_empty() || Instant::now() >= until {
+        // From the first answers on, so that everybody is asked twice at least.
+        if late.is_empty() || Instant::now() >= *until.get_or_insert_with(|| Instant::now() + CATCH_UP) {
             return (wanted, late);
         }
         tokio::time::sleep(PAUSE).await;

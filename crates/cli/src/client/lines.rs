@@ -62,15 +62,18 @@ pub(super) struct Lines<S> {
     rest: Vec<u8>,
     /// The number of the line that comes next, from 1.
     number: u64,
+    /// The end was seen.
     ended: bool,
+    /// What comes next is in the middle of a line.
+    lost: bool,
 }
 
 impl<S: Source> Lines<S> {
     pub(super) fn of(source: S) -> Lines<S> {
-        Lines { source, rest: Vec::new(), number: 1, ended: false }
+        Lines { source, rest: Vec::new(), number: 1, ended: false, lost: false }
     }
 
-    /// The next line that is no remark; `None` at the end.
+    /// The next line that is no remark; `None` at the end, and after a line that was too long.
     ///
     /// # Errors
     /// It can't be read, is longer than 16 MiB, or ends within quotes.
@@ -83,7 +86,7 @@ impl<S: Source> Lines<S> {
         }
     }
 
-    /// Whether the end has been seen.
+    /// Whether the last line was followed by the end.
     pub(super) fn have_ended(&self) -> bool {
         self.ended
     }
@@ -97,12 +100,19 @@ impl<S: Source> Lines<S> {
                     return Ok(Some(self.take(at)));
                 }
             }
+            if self.lost {
+                return Ok(None);
+            }
             if at > MAX_LINE {
+                self.lost = true;
                 self.rest.clear();
                 bail!("line {} is longer than {MAX_LINE} bytes; is a quote open?", self.number);
             }
             match self.source.read(if at == 0 { wanted } else { Wanted::Rest }) {
-                Ok(Some(more)) => self.rest.extend(more),
+                Ok(Some(more)) => {
+                    self.ended = false;
+                    self.rest.extend(more);
+                }
                 Ok(None) => {
                     self.ended = true;
                     return self.at_the_end(at, &scan);
@@ -192,3 +202,52 @@ impl Source for Stdin {
 
 /// The prompt where a line goes on.
 pub(super) const CONTINUED: &str = "... ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read at a time.
+    struct Portions(Vec<&'static [u8]>);
+
+    impl Source for Portions {
+        const NUMBERED: bool = true;
+
+        fn read(&mut self, _: Wanted<'_>) -> anyhow::Result<Option<Vec<u8>>> {
+            Ok((!self.0.is_empty()).then(|| self.0.remove(0).to_vec()))
+        }
+    }
+
+    fn all(portions: &[&'static [u8]]) -> Vec<Result<(Option<u64>, Vec<u8>), String>> {
+        let mut lines = Lines::of(Portions(portions.to_vec()));
+        let next = || match lines.next(Wanted::Command) {
+            Ok(line) => line.map(|line| Ok((line.number, line.text))),
+            Err(error) => Some(Err(format!("{error:#}"))),
+        };
+        std::iter::from_fn(next).take(20).collect()
+    }
+
+    #[test]
+    fn quotes_are_understood_before_lines_are() {
+        let line = |number, text: &[u8]| Ok((Some(number), text.to_vec()));
+        assert_eq!(all(&[]), []);
+        assert_eq!(all(&[b"a\n\nb"]), [line(1, b"a"), line(2, b""), line(3, b"b")]);
+        assert_eq!(all(&[b"a 'b\n", b"c\n", b"' d\n", b"e\n"]), [line(1, b"a 'b\nc\n' d"), line(4, b"e")]);
+        assert_eq!(
+            all(&[b"\"a\\\"\n\" b\nc \"\\\\\"\nd\n"]),
+            [line(1, b"\"a\\\"\n\" b"), line(3, b"c \"\\\\\""), line(4, b"d")]
+        );
+        assert_eq!(all(&[b"# it's\n  # \"\na # it's\n", b"'\n"]), [line(3, b"a # it's\n'")]);
+        assert_eq!(all(&[b"a\r\nb\xff\r\n"]), [line(1, b"a\r"), line(2, b"b\xff\r")]);
+        let open = Err("line 2: a quote has no end: \"b \\\"c\\nd\"".to_owned());
+        assert_eq!(all(&[b"a\n", b"b \"c\n", b"d\n"]), [line(1, b"a"), open]);
+    }
+
+    #[test]
+    fn nothing_is_read_of_a_line_that_is_too_long() {
+        let long: &'static [u8] = vec![b'x'; MAX_LINE + 1].leak();
+        let read = all(&[b"a\n", long, b"\ndel k\n"]);
+        let error = format!("line 2 is longer than {MAX_LINE} bytes; is a quote open?");
+        assert_eq!(read, [Ok((Some(1), b"a".to_vec())), Err(error)]);
+    }
+}

@@ -151,10 +151,12 @@ impl ShellCommand {
                     exit::complain(&error);
                     bad = true;
                     // The lines that belong to a transaction must never be taken for commands.
-                    let why =
-                        if error.is::<Unread>() { "what follows may belong to it" } else { "--keep-going goes on" };
-                    if !self.keep_going || error.is::<Unread>() {
-                        remark!("  nothing after it is done: {why}");
+                    if error.is::<Unread>() {
+                        remark!("  nothing after it is done, as what follows may belong to it");
+                        break;
+                    }
+                    if !self.keep_going {
+                        remark!("  nothing after it is done; --keep-going skips what can't be read");
                         break;
                     }
                 }
@@ -241,7 +243,7 @@ fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lin
     let command = match line.locate(parse(&line.text)) {
         Ok(Some(command)) => command,
         Ok(None) => return Ok(Ended::Line(Verdict::Passed)),
-        Err(error) if line.text.trim_ascii_start().starts_with(b"txn") => return Err(error.context(Unread)),
+        Err(error) if may_begin_a_transaction(&line.text) => return Err(error.context(Unread)),
         Err(error) => return Err(error),
     };
     line.locate(match command {
@@ -252,6 +254,11 @@ fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lin
         }
         Command::Simple(command) => session.borrow_mut().obey(command),
     })
+}
+
+/// Whether the first word is `txn`, or can't be read.
+fn may_begin_a_transaction(line: &[u8]) -> bool {
+    words::word(line.trim_ascii_start(), b"").map_or(true, |(word, _)| word == b"txn")
 }
 
 /// The command of a line; `None` if there is none, or it only asked for help, which it got.

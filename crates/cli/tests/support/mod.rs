@@ -4,12 +4,11 @@
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -66,32 +65,25 @@ impl Drop for Folder {
     }
 }
 
-/// A cluster of one, which all tests of a program share; each keeps to keys of its own.
+/// A cluster of one, which ends with its test.
 pub(crate) struct Member {
     endpoint: String,
-    /// When this process ends, the member's standard input does, and so the member.
-    _child: Child,
+    process: Child,
+    _folder: tempfile::TempDir,
 }
 
 impl Member {
-    pub(crate) fn shared() -> &'static Member {
-        static MEMBER: OnceLock<Member> = OnceLock::new();
-        MEMBER.get_or_init(Member::start)
-    }
-
-    fn start() -> Member {
-        // Nothing drops what is shared, so the folder of the last run is removed by this one.
-        let name = std::env::current_exe().expect("a test knows its own file");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.file_name().expect("it has a name"));
-        let _ = fs::remove_dir_all(&folder);
+    /// Starts it, and waits until it serves.
+    pub(crate) fn start() -> Member {
+        let folder = tempfile::tempdir().expect("a folder");
         // Ports that are free, both held until both are known.
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-        let [client, peer] = listeners.map(|listener| listener.local_addr().expect("it is bound").to_string());
+        let [endpoint, peer] = listeners.map(|listener| listener.local_addr().expect("it is bound").to_string());
         let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
         command.args(["serve", "--id", "1", "--initial-cluster", &format!("1=http://{peer}"), "--stop-at-eof"]);
-        command.args(["--listen-client", &client]).arg("--data-dir").arg(&folder);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let member = Member { endpoint: client, _child: command.spawn().expect("it starts") };
+        command.args(["--listen-client", &endpoint]).arg("--data-dir").arg(folder.path().join("data"));
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let member = Member { endpoint, process: process.expect("it starts"), _folder: folder };
         let until = Instant::now() + Duration::from_secs(30);
         while member.ask(&["get", "--count-only", "x"]).code != Some(0) {
             assert!(Instant::now() < until, "the member is not ready: {:?}", member.ask(&["status"]));
@@ -115,6 +107,15 @@ impl Member {
         self.ask_with(words, b"")
     }
 
+    /// What the shell makes of these lines.
+    pub(crate) fn shell(&self, lines: &[u8]) -> Said {
+        self.ask_with(&["shell"], lines)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.ask(&["get", key]).code == Some(0)
+    }
+
     /// It does what it is asked, and says this.
     pub(crate) fn says<W: AsRef<OsStr> + std::fmt::Debug>(&self, words: &[W], expected: &str) {
         let said = self.ask(words);
@@ -124,6 +125,13 @@ impl Member {
     pub(crate) fn json<W: AsRef<OsStr> + std::fmt::Debug>(&self, words: &[W]) -> Value {
         let said = self.ask(words);
         serde_json::from_slice(&said.out).unwrap_or_else(|error| panic!("{words:?}: {error}: {said:?}"))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // One that has ended already is what was wanted.
+        let _ = self.process.kill().and_then(|()| self.process.wait().map(drop));
     }
 }
 
