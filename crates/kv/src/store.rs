@@ -291,7 +291,6 @@ impl<E: Engine> Store<E> {
     }
 
     /// As [`Store::ask`]; says too what it did for that.
-    #[must_use]
     pub fn ask_counting(&self, query: &Query) -> (Reply, Operations) {
         let mut reads = 0;
         let reply = self.try_ask(query, &mut reads);

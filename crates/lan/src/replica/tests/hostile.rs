@@ -370,6 +370,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
+    fn a_damaged_request_is_answered_or_counted(place: Index, byte: u8, more: Option<(Index, u8)>, end: Option<Index>) {
+        let mut network = Network::settled(3);
+        let (leader, _) = network.leader_and_follower();
+        let rest = r#""key":"k\u00e9","type":"put","value":"v \\\\","MID":"m""#;
+        let mut bytes = message(client(1), id(leader), rest);
+        for (place, byte) in [Some((place, byte)), more].into_iter().flatten() {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes.truncate(end.map_or(bytes.len(), |end| end.index(bytes.len())));
+        network.hand_over(leader, &bytes);
+        network.pass(Duration::from_millis(5));
+        let Ignored { unreadable, foreign, malformed, repeated } = network.replica(leader).ignored();
+        let answers = network.replies() as u64;
+        prop_assert_eq!(answers + unreadable + foreign + malformed + repeated, 1, "{:?}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
     fn random_bytes_are_ignored(all: Vec<Vec<u8>>) {
         let mut network = Network::settled(3);
         let said = network.said.len();
