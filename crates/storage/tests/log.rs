@@ -395,12 +395,7 @@ fn without_a_descriptor_for_a_segment_entries_wait_votes_go_on_and_nothing_is_lo
             let job = opened.log.spare_job().expect("nothing is broken").expect("there is none in reserve");
             assert!(job.run().expect_err("it is refused").is_passing());
             refuse();
-            let refused = loop {
-                match opened.log.append(&next).and_then(|()| opened.log.sync()) {
-                    Ok(()) => panic!("there was room for entry {index}"),
-                    Err(error) => break error,
-                }
-            };
+            let refused = opened.log.append(&next).and_then(|()| opened.log.sync()).expect_err("there is no room");
             assert!(matches!(refused, LogError::Passing(_)), "{refused}");
             assert!(refused.to_string().contains("raise the limits"), "{refused}");
             write(&mut opened.log, &[vote(2 + refusals, 3)]);
