@@ -218,7 +218,10 @@ mod tests {
         }
     }
 
-    fn all(portions: &[&'static [u8]]) -> Vec<Result<(Option<u64>, Vec<u8>), String>> {
+    /// A line's number and its text, or what is wrong.
+    type Read = Result<(Option<u64>, Vec<u8>), String>;
+
+    fn all(portions: &[&'static [u8]]) -> Vec<Read> {
         let mut lines = Lines::of(Portions(portions.to_vec()));
         let next = || match lines.next(Wanted::Command) {
             Ok(line) => line.map(|line| Ok((line.number, line.text))),
