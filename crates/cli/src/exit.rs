@@ -70,8 +70,8 @@ pub(crate) fn complain(error: &anyhow::Error) {
     }
 }
 
-/// Whether other input is needed: the same again would end the same. A cluster that can't be reached, or says no, a
-/// port that is taken and a disk that is full are none.
+/// Whether other input is needed, as the same again would end the same way. A cluster that can't be reached or says no,
+/// a port that is taken, and a disk that is full are no bad input.
 pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
     if error.is::<NotRun>() {
         return true;
@@ -143,6 +143,7 @@ fn is_about_input(error: &io::Error) -> bool {
             | UnexpectedEof
     )
 }
+
 /// What to do next, where that is known.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {

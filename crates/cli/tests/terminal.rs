@@ -129,6 +129,11 @@ fn tab_completes_keys_that_are_no_text() {
     terminal.types("\r");
     terminal.wait_for("found");
     terminal.wait_for("bowline> ");
+    terminal.types("get --hex 7461622ff\t");
+    terminal.wait_for("7461622fff01206f6464");
+    terminal.types("\r");
+    terminal.wait_for("666f756e64");
+    terminal.wait_for("bowline> ");
     // A terminal gets no bytes that would confuse it, and what it shows is unambiguous.
     terminal.types("get tab/ --prefix --keys-only\r");
     terminal.wait_for(r#""tab/\xff\x01 odd""#);

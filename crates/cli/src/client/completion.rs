@@ -14,7 +14,7 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 
 use super::shell::{self, Session};
-use super::words;
+use super::{notation, words};
 
 /// How many keys are offered at most.
 const MAX_KEYS: i64 = 100;
@@ -33,7 +33,7 @@ impl Helper {
     }
 
     /// Keys that begin like this, as one member has them. None if it does not say so in time.
-    fn keys(&self, start: &[u8]) -> Vec<String> {
+    fn keys(&self, start: &[u8]) -> Vec<Bytes> {
         let Ok(mut session) = self.session.try_borrow_mut() else { return Vec::new() };
         let Session { runtime, client, .. } = &mut *session;
         let (key, range_end) = match start {
@@ -50,7 +50,13 @@ impl Helper {
         };
         let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.range(request)).await });
         let Ok(Ok(found)) = found else { return Vec::new() };
-        found.kvs.iter().map(|kv| words::as_word(&kv.key)).collect()
+        found.kvs.into_iter().map(|kv| kv.key).collect()
+    }
+
+    /// The same in hexadecimal digits; the last one that was typed may be half a byte.
+    fn keys_in_hex(&self, typed: &[u8]) -> Vec<String> {
+        let Ok(start) = notation::from_hex(&typed[..typed.len() / 2 * 2]) else { return Vec::new() };
+        self.keys(&start).iter().map(|key| notation::to_hex(key)).collect()
     }
 
     /// Where the word begins that is being typed, and what it may become.
@@ -64,7 +70,8 @@ impl Helper {
             Some("help") => starting(shell::commands()),
             Some("mode") => starting(["plain", "table", "json", "raw"].map(str::to_owned).to_vec()),
             Some(command) if word.starts_with(b"-") => starting(shell::flags(command)),
-            Some("get" | "put" | "del") => self.keys(&word),
+            Some("get" | "put" | "del") if before.any(|word| word == "--hex") => starting(self.keys_in_hex(&word)),
+            Some("get" | "put" | "del") => self.keys(&word).iter().map(|key| words::as_word(key)).collect(),
             Some(_) => Vec::new(),
         };
         (start, candidates)

@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    /// A line with its number, or why it can't be read.
+    /// A line's number and its text, or what is wrong.
     type Read = Result<(Option<u64>, Vec<u8>), String>;
 
     fn all(portions: &[&'static [u8]]) -> Vec<Read> {

@@ -72,12 +72,16 @@ impl Notation {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+/// Two digits for each byte.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `ff00`, or `\xff\x00` as etcdctl prints it.
-fn from_hex(mut text: &[u8]) -> anyhow::Result<Bytes> {
+///
+/// # Errors
+/// It is none of them.
+pub(super) fn from_hex(mut text: &[u8]) -> anyhow::Result<Bytes> {
     let mut bytes = Vec::with_capacity(text.len() / 2);
     while !text.is_empty() {
         text = text.strip_prefix(b"\\x").unwrap_or(text);

@@ -16,7 +16,7 @@ use super::MuseumCommand;
 use super::report::{Exhibit, Hall, Timed, header, row};
 use crate::exit::Verdict;
 use crate::live::Live;
-use crate::out::{self, tell};
+use crate::out::{self, Unprinted, tell};
 use crate::sim::explore::silence_panics;
 use crate::sim::seed_thread::on_its_own;
 
