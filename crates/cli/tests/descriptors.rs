@@ -38,7 +38,7 @@ async fn a_member_with_64_descriptors_and_50_idle_clients_goes_on_writing() {
     member.says("ready to serve client requests");
     let mut earlier = client(&members, 1).await;
     let idle = idle(&members, 1, 50);
-    member.says("accepting pauses: 31 connections of clients are open, as many as the limit of open files, 64, allows");
+    member.says("accepting pauses: clients hold all 31 connections that the limit of open files, 64, allows");
     for number in 0..20 {
         earlier.put(put(number)).await.unwrap_or_else(|why| panic!("put {number}: {why}: {}", member.said()));
     }
@@ -62,7 +62,7 @@ async fn three_members_with_256_descriptors_and_300_idle_clients_each_keep_their
         earlier.push(client(&members, id).await);
     }
     let _idle: Vec<_> = (1..=3).map(|id| idle(&members, id, 300)).collect();
-    all.iter_mut().for_each(|member| member.says("accepting pauses: 128 connections of clients are open"));
+    all.iter_mut().for_each(|member| member.says("accepting pauses: clients hold all 128 connections"));
     for number in 0..20 {
         for (client, id) in earlier.iter_mut().zip(1..) {
             client.put(put(number)).await.unwrap_or_else(|why| panic!("put {number} at {id}: {why}"));
@@ -124,7 +124,7 @@ async fn the_number_of_clients_can_be_bounded_by_a_setting() {
     member.says("ready to serve client requests");
     let mut earlier = client(&members, 1).await;
     let _idle = idle(&members, 1, 3);
-    member.says("accepting pauses: 2 connections of clients are open, as many as --max-connections allows");
+    member.says("accepting pauses: clients hold all 2 connections that --max-connections allows");
     earlier.put(put(1)).await.expect("written");
 }
 

@@ -54,7 +54,7 @@ impl Acceptor {
             Ok(permit) => permit,
             Err(_) => {
                 let (most, whose, bound) = (self.most, self.whose, &self.bound);
-                let why = format!("{most} connections of {whose} are open, as many as {bound} allows");
+                let why = format!("{whose} hold all {most} connections that {bound} allows");
                 self.say_paused(&why);
                 Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
             }
@@ -149,5 +149,46 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn acceptor(most: usize) -> (Acceptor, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+        let address = listener.local_addr().expect("it is bound");
+        (Acceptor::new(listener, most, "clients", "the test".to_owned(), Journal::silent()), address)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_makes_room_for_the_next() {
+        let (mut acceptor, address) = acceptor(1).await;
+        let _clients = (TcpStream::connect(address).await, TcpStream::connect(address).await);
+        let first = acceptor.accept().await;
+        assert!(tokio::time::timeout(Duration::from_millis(50), acceptor.accept()).await.is_err(), "there is no room");
+        drop(first);
+        acceptor.accept().await;
+    }
+
+    // Time passes by itself whenever nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_ends_and_one_that_has_spoken_may_be_silent() {
+        let (mut acceptor, address) = acceptor(2).await;
+        let silent = TcpStream::connect(address).await.expect("it listens");
+        let mut connection = Connection::from(acceptor.accept().await);
+        let mut buffer = [0; 8];
+        let error = connection.read(&mut buffer).await.expect_err("nothing came");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(silent);
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"hello").await.expect("sent");
+        let mut connection = Connection::from(acceptor.accept().await);
+        assert_eq!(connection.read(&mut buffer).await.expect("it is there already"), 5);
+        let more = tokio::time::timeout(SILENCE * 10, connection.read(&mut buffer)).await;
+        assert!(more.is_err(), "it waits: {more:?}");
     }
 }

@@ -221,19 +221,25 @@ impl KvMachine {
     }
 }
 
-/// Whether a query is answered in next to no time: where it may wait, others need not make room for it.
-pub(crate) fn is_quick(query: &[u8]) -> bool {
-    match Query::decode(query) {
-        Ok(Query::Range(range)) => range.range_end.is_empty(),
-        Ok(Query::LeaseTimeToLive(lease)) => !lease.keys,
-        Ok(Query::Status) | Err(_) => true,
-        Ok(Query::Txn(_) | Query::HashKv { .. } | Query::Leases(_)) => false,
-    }
+/// What a query asks of those who answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// It is answered in next to no time: where it may wait, others need not make room for it.
+    pub(crate) is_quick: bool,
+    /// It reads a range, and no more.
+    pub(crate) is_range: bool,
 }
 
-/// Whether a query reads a range, and no more.
-pub(crate) fn is_range(query: &[u8]) -> bool {
-    matches!(Query::decode(query), Ok(Query::Range(_)))
+impl Demand {
+    pub(crate) fn of(query: &[u8]) -> Demand {
+        let (is_quick, is_range) = match Query::decode(query) {
+            Ok(Query::Range(range)) => (range.range_end.is_empty(), true),
+            Ok(Query::LeaseTimeToLive(lease)) => (!lease.keys, false),
+            Ok(Query::Status) | Err(_) => (true, false),
+            Ok(Query::Txn(_) | Query::HashKv { .. } | Query::Leases(_)) => (false, false),
+        };
+        Demand { is_quick, is_range }
+    }
 }
 
 /// What the file says of itself.

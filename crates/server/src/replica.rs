@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::machine::{KvMachine, is_quick, is_range};
+use crate::machine::{Demand, KvMachine};
 use crate::peer::{Errand, Forwarder, Outbox};
 use crate::state_files::StateFiles;
 use apply_thread::ApplyThread;
@@ -371,30 +371,24 @@ impl Replica {
         if self.inbox.is_closed() { Err(RequestError::Stopped) } else { self.look(query).await }
     }
 
-    /// Asks the state machine, and counts how long a range takes.
+    /// Asks the state machine, without holding up anybody but those who change it. Counts what it does for that, and
+    /// how long a range takes.
     async fn look(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        let began = is_range(&query).then(Instant::now);
-        let found = self.look_up(query).await;
-        if let (Some(began), Ok(reply)) = (began, &found) {
-            self.metrics.range_times.add(is_good_reply(reply), began.elapsed());
-        }
-        found
-    }
-
-    /// Asks the state machine, without holding up anybody but those who change it.
-    async fn look_up(&self, query: Bytes) -> Result<Bytes, RequestError> {
+        let (began, demand) = (Instant::now(), Demand::of(&query));
         // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
-        if is_quick(&query)
-            && let Some(machine) = self.shared.try_read()
-        {
-            let (answer, operations) = machine.query(&query);
-            self.metrics.did(&operations);
-            return Ok(answer);
-        }
-        let shared = Arc::clone(&self.shared);
-        let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));
-        let (answer, operations) = looked.await.map_err(|_| RequestError::Stopped)?;
+        let at_once = if demand.is_quick { self.shared.try_read().map(|machine| machine.query(&query)) } else { None };
+        let (answer, operations) = match at_once {
+            Some(found) => found,
+            None => {
+                let shared = Arc::clone(&self.shared);
+                let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));
+                looked.await.map_err(|_| RequestError::Stopped)?
+            }
+        };
         self.metrics.did(&operations);
+        if demand.is_range {
+            self.metrics.range_times.add(is_good_reply(&answer), began.elapsed());
+        }
         Ok(answer)
     }
 
