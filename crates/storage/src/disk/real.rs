@@ -22,13 +22,13 @@ type Notice = Arc<dyn Fn(&DiskError) + Send + Sync>;
 /// A folder of this machine.
 ///
 /// Where the system lacks file descriptors or memory, [`Disk::open`], [`Disk::create`] and [`Disk::list`] say so, as
-/// their callers can do something else meanwhile; every other call waits until that has passed: it has done nothing yet. Only a sync that
-/// fails is never tried again.
+/// their callers can do something else meanwhile. Every other call waits until that has passed: it has done nothing
+/// yet. Only a sync that fails is never tried again.
 #[derive(Clone)]
 pub struct RealDisk {
     root: Arc<PathBuf>,
-    /// Folders that were synced once: another sync must not need a descriptor.
-    folders: Arc<Mutex<BTreeMap<PathBuf, Arc<fs::File>>>>,
+    /// Its folders that were synced once, by their paths: another sync must not need a descriptor.
+    folders: Arc<Mutex<BTreeMap<String, Arc<fs::File>>>>,
     notice: Option<Notice>,
 }
 
@@ -138,20 +138,13 @@ impl RealDisk {
         RealFile { file, root: Arc::clone(&self.root), path: path.to_owned(), notice: self.notice.clone() }
     }
 
-    /// Syncs a folder. Opening it, the first time, may wait; the sync itself is tried once.
-    fn sync(&self, path: &str, folder: &Path) -> Result<(), DiskError> {
-        // Every change of the map is complete before the lock is given back, panic or not.
-        let known = self.folders.lock().unwrap_or_else(PoisonError::into_inner).get(folder).cloned();
-        let open = match known {
-            Some(open) => open,
-            None => {
-                let open = Arc::new(self.call("open", path, || fs::File::open(folder))?);
-                let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-                folders.insert(folder.to_owned(), Arc::clone(&open));
-                open
-            }
-        };
-        open.sync_all().map_err(|error| self.refused("sync", path, &error))
+    fn open_folder(&self, path: &str, folder: &Path) -> Result<fs::File, DiskError> {
+        self.call("open", path, || fs::File::open(folder))
+    }
+
+    /// Syncs a folder that is open. It is tried once: after a sync that failed nobody knows what is on the disk.
+    fn sync_open(&self, path: &str, folder: &fs::File) -> Result<(), DiskError> {
+        folder.sync_all().map_err(|error| self.refused("sync", path, &error))
     }
 }
 
@@ -248,13 +241,24 @@ impl Disk for RealDisk {
                 _ => Ok(()),
             })?;
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-            self.sync(dir, above.unwrap_or(Path::new(".")))?;
+            self.sync_open(dir, &self.open_folder(dir, above.unwrap_or(Path::new(".")))?)?;
         }
         Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.sync(dir, &self.at(dir))
+        // Every change of the map is complete before the lock is given back, panic or not.
+        let folders = || self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = folders().get(dir).cloned();
+        let open = match known {
+            Some(open) => open,
+            None => {
+                let open = Arc::new(self.open_folder(dir, &self.at(dir))?);
+                folders().insert(dir.to_owned(), Arc::clone(&open));
+                open
+            }
+        };
+        self.sync_open(dir, &open)
     }
 
     fn lock(&self, path: &str) -> Result<Option<RealLock>, DiskError> {
