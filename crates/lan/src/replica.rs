@@ -1,9 +1,9 @@
 //! The LAN replica, pure: a [`Node`] that speaks the JSON protocol.
 //!
 //! It never answers one `MID` twice, and answers every request that it has heard of as soon as it
-//! can tell: `fail`, where it can read who asks but not what for. What it can't tell yet, it holds: while no leader is known, and when a client that was
-//! sent to the leader comes back before the leader was heard again, which mostly means that the
-//! leader is dead. Sending such a client away again would only make it run in circles.
+//! can tell: `fail`, where it can read who asks but not what for. What it can't tell yet, it holds: while no
+//! leader is known, and when a client that it sent to the leader comes back before it has heard the leader again,
+//! which mostly means that the leader is dead. Sending such a client away again would only make it run in circles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

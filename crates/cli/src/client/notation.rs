@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::words;
 
-/// As it was asked for; as they are, if neither was.
+/// The notation that was asked for. Without one, keys and values are written as they are.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Notation {
     /// Keys and values are in hexadecimal digits: those that are given, and those that are printed.
@@ -80,7 +80,7 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
 /// `ff00`, or `\xff\x00` as etcdctl prints it.
 ///
 /// # Errors
-/// It is none of them.
+/// The text is neither.
 pub(super) fn from_hex(mut text: &[u8]) -> anyhow::Result<Bytes> {
     let mut bytes = Vec::with_capacity(text.len() / 2);
     while !text.is_empty() {

@@ -3,8 +3,8 @@
 //! A head (a mark with the format's version, the index, the revisions), then blocks of leases in the order of their
 //! identities, records in the order of their revisions, and the checksums of the latest compactions, oldest first, then
 //! an end with the number of all these and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
-//! their own, so damage is found where it is. All numbers are little-endian. What a compaction gave up is left out, removed or not, so that replicas with the
-//! same state write the same bytes.
+//! their own, so damage is found where it is. All numbers are little-endian. What a compaction gave up is left out,
+//! removed or not, so that replicas with the same state write the same bytes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
