@@ -46,7 +46,6 @@ impl Live {
     }
 
     /// A line of the result, above the one that moves; on standard output.
-    #[cfg(feature = "museum")]
     pub(crate) fn print(&self, line: &str) -> Result<(), crate::out::Unprinted> {
         if self.quiet { Ok(()) } else { self.bar.suspend(|| crate::out::tell!("{line}")) }
     }

@@ -23,7 +23,7 @@ use crate::scenarios;
 mod exhaust;
 mod explore;
 mod explore_report;
-mod museum;
+mod mutants;
 mod replay;
 mod seed_thread;
 
@@ -41,8 +41,8 @@ pub(crate) enum SimCommand {
     Speed(explore::SpeedCommand),
     /// Searches every order of events over a few replicas, within bounds.
     Exhaust(exhaust::ExhaustCommand),
-    /// Shows which tests notice which historic bugs of the core.
-    Museum(museum::MuseumCommand),
+    /// Mutation tests: which layer of tests notices which historic bug.
+    Mutants(mutants::MutantsCommand),
 }
 
 #[derive(Args)]
@@ -114,7 +114,7 @@ impl SimCommand {
             SimCommand::Replay(command) => command.run(),
             SimCommand::Speed(command) => command.run(),
             SimCommand::Exhaust(command) => command.run(),
-            SimCommand::Museum(command) => command.run(),
+            SimCommand::Mutants(command) => command.run(),
         }
     }
 }

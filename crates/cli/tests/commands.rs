@@ -134,7 +134,7 @@ fn what_is_no_scenario_file_is_refused() {
 #[test]
 fn bad_options_are_refused_with_what_is_allowed() {
     let folder = folder();
-    let cases: [(&[&str], &[&str]); 23] = [
+    let cases: [(&[&str], &[&str]); 24] = [
         (&["sim", "run", "--profile", "fast"], &["--profile", "fast", "frugal", "paper"]),
         (&["lan", "run", "--profile", "fast"], &["--profile", "fast", "frugal", "paper"]),
         (&["lan", "replica", "--profile", "fast", "0001", "0002"], &["--profile", "fast", "frugal", "paper"]),
@@ -156,7 +156,11 @@ fn bad_options_are_refused_with_what_is_allowed() {
         (&["sim", "replay", "1", "--operations", "0.1@-3"], &["--operations", "0.1@-3", "like 0.3@1.25"]),
         (&["sim", "replay", "1", "--seconds", "1e3"], &["--seconds", "1e3", "nine decimals"]),
         (&["sim", "replay", "1", "--members", "0"], &["--members 0", "at least 1"]),
-        (&["sim", "replay", "1", "--mutant", "NoSuch"], &["--mutant NoSuch"]),
+        (
+            &["sim", "replay", "1", "--mutant", "NoSuch"],
+            &["--mutant", "NoSuch", "no such mutant", "VoteNotPersisted, "],
+        ),
+        (&["sim", "mutants", "--layer", "luck"], &["--layer luck", "stories, schedules, search, worlds"]),
         (&["sim", "explore", "--shrink", "many"], &["--shrink", "many"]),
     ];
     for (arguments, words) in cases {

@@ -45,13 +45,6 @@ impl Map {
         self.values.is_empty()
     }
 
-    /// A bug for the museum: the same values, without the memory of what was applied.
-    #[cfg(feature = "museum")]
-    #[must_use]
-    pub fn without_memory(&self) -> Map {
-        Map { values: self.values.clone(), ..Map::default() }
-    }
-
     fn remember(&mut self, origin: String, index: Index) {
         self.applied.insert(origin.clone(), index);
         self.order.push_back((index, origin));

@@ -35,12 +35,7 @@ pub struct Applier<S> {
 impl<S: StateMachine> Applier<S> {
     /// With a state machine, and the snapshot that it was restored from, if there is one.
     pub fn new(machine: S, snapshot: Option<&StoredSnapshot>) -> Applier<S> {
-        Applier::mixing(false, machine, snapshot)
-    }
-
-    /// With the museum's bug, or without: see [`HeldSnapshots::mixing`].
-    pub(crate) fn mixing(mixes: bool, machine: S, snapshot: Option<&StoredSnapshot>) -> Applier<S> {
-        let mut held = HeldSnapshots::mixing(mixes);
+        let mut held = HeldSnapshots::default();
         if let Some(StoredSnapshot { header, data }) = snapshot {
             held.hold(header.position.index, data.clone());
         }

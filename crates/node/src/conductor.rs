@@ -349,9 +349,6 @@ impl Conductor {
         }
         let incoming = match self.incoming.take() {
             Some(incoming) if incoming.is_continued_by(from, &chunk) => incoming,
-            Some(incoming) if self.config.mixes_chunks() && incoming.received < incoming.total => {
-                incoming.continued_by_any(from, &chunk)
-            }
             _ => Incoming::new(from, &chunk),
         };
         match self.incoming.insert(incoming).take(chunk) {

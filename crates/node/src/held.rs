@@ -16,17 +16,9 @@ pub struct HeldSnapshots {
     arriving: BytesMut,
     /// Whose pieces those are.
     arriving_in: Option<Transfer>,
-    /// A bug for the museum: pieces are added to those that are there, whosever they are.
-    mixes: bool,
 }
 
 impl HeldSnapshots {
-    /// With the museum's bug, or without.
-    #[must_use]
-    pub fn mixing(mixes: bool) -> HeldSnapshots {
-        HeldSnapshots { mixes, ..HeldSnapshots::default() }
-    }
-
     /// Holds one ready.
     pub fn hold(&mut self, index: Index, data: Bytes) {
         self.ready.insert(index, data);
@@ -49,7 +41,7 @@ impl HeldSnapshots {
     /// Adds a piece that has arrived, and says what is there.
     pub fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Report {
         let transfer = chunk.transfer(from);
-        if chunk.offset == 0 || (self.arriving_in != Some(transfer) && !self.mixes) {
+        if chunk.offset == 0 || self.arriving_in != Some(transfer) {
             self.arriving.clear();
         }
         self.arriving_in = Some(transfer);

@@ -43,14 +43,6 @@ impl NodeConfig {
             raft,
         }
     }
-
-    /// Whether pieces of two transfers are taken for one snapshot: never, without the museum.
-    pub(crate) fn mixes_chunks(&self) -> bool {
-        #[cfg(feature = "museum")]
-        return self.raft.mutant == Some(bowline_raft::Mutant::ChunksMixed);
-        #[cfg(not(feature = "museum"))]
-        false
-    }
 }
 
 /// What a replica finds on its disk when it starts.
@@ -239,7 +231,7 @@ impl<S: StateMachine> Node<S> {
             }
             _ => (empty, None),
         };
-        let applier = Applier::mixing(config.mixes_chunks(), machine, stored.as_ref());
+        let applier = Applier::new(machine, stored.as_ref());
         let mut conductor = Conductor::new(config, recovered.raft, now)?;
         if let Some(StoredSnapshot { header, data }) = stored {
             conductor.holds(header, data.len() as u64);

@@ -301,12 +301,6 @@ impl Incoming {
         (self.transfer, self.total) == (chunk.transfer(from), chunk.total) && self.header == chunk.header
     }
 
-    /// A bug for the museum: another transfer goes on where this one is.
-    pub(crate) fn continued_by_any(self, from: NodeId, chunk: &SnapshotChunk) -> Incoming {
-        let received = self.received.min(chunk.total);
-        Incoming { received, ..Incoming::new(from, chunk) }
-    }
-
     /// Takes a piece if it is the next one.
     pub(crate) fn take(&mut self, chunk: SnapshotChunk) -> Taken {
         let end = chunk.offset.checked_add(chunk.data.len() as u64);

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use crate::effect::{Effect, Effects};
 use crate::log::Entry;
 use crate::message::SnapshotHeader;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::Role;
@@ -70,7 +69,6 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return };
         let match_index = |id| match leader.progress.get(&id) {
             Some(progress) => Some(progress.match_index),
-            None if mutant!(self.config, LeaderCountsUnsyncedSelf) => Some(self.log.last().index),
             None => (id == self.config.id).then(|| self.persistence.durable_index()),
         };
         let Some(index) = self.quorum().reached(match_index) else { return };
@@ -79,11 +77,7 @@ impl Raft {
         if index <= self.commit_index {
             return;
         }
-        if mutant!(self.config, CommitStopsAtOldTerm) && self.log.term_at(self.commit_index.next()) != Some(self.term) {
-            return;
-        }
-        let own_term = self.log.term_at(index) == Some(self.term) || mutant!(self.config, CommitOldTermByCounting);
-        if !own_term {
+        if self.log.term_at(index) != Some(self.term) {
             probe!(OldTermHeldBack);
             return;
         }
@@ -103,11 +97,8 @@ impl Raft {
     /// (Figure 2): an entry counts only where it is known to be the leader's (S22).
     pub(crate) fn advance_follower_commit(&mut self, leader_commit: Index, out: &mut Effects) {
         let Role::Follower(follower) = &self.role else { return };
-        let mut index = leader_commit.min(follower.verified);
-        if mutant!(self.config, FollowerCommitUnverified) {
-            index = leader_commit.min(self.log.last().index);
-        }
-        if index > self.commit_index || mutant!(self.config, CommitNotMonotonic) {
+        let index = leader_commit.min(follower.verified);
+        if index > self.commit_index {
             self.commit_index = index;
             self.settle_changes(out);
         }
@@ -119,20 +110,13 @@ impl Raft {
         if self.fault.is_some() {
             return;
         }
-        if let Some((_, snapshot)) = self
-            .applying
-            .installing
-            .take_if(|(id, _)| self.persistence.is_durable(*id) || mutant!(self.config, InstallBeforeDurable))
-        {
+        if let Some((_, snapshot)) = self.applying.installing.take_if(|(id, _)| self.persistence.is_durable(*id)) {
             let index = snapshot.position.index;
             out.push(Effect::InstallSnapshot { snapshot });
             // After it: the new state may tell the host what became of the requests.
             self.requests.covered_by_snapshot(index, out);
         }
-        let mut limit = self.commit_index.min(self.persistence.durable_index());
-        if mutant!(self.config, ApplyBeforeDurable) {
-            limit = self.commit_index;
-        }
+        let limit = self.commit_index.min(self.persistence.durable_index());
         while self.applying.handed_over < limit && self.applying.bytes < self.config.max_applying_bytes {
             let room = self.config.max_applying_bytes - self.applying.bytes;
             let entries = self.log.slice(self.applying.handed_over.next(), limit, usize::MAX, room);

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::mutant::mutant;
 use crate::types::NodeId;
 
 /// Bound on how far the clocks of two replicas may drift apart, in parts per million of the time
@@ -94,9 +93,6 @@ pub struct Config {
     pub return_check: bool,
     /// Tell the followers at once that entries are committed, instead of with the next message.
     pub eager_commit: bool,
-    /// The bug that this replica carries, if any.
-    #[cfg(feature = "museum")]
-    pub mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A value of the configuration that can't be.
@@ -142,17 +138,12 @@ impl Config {
             thrifty: None,
             return_check: false,
             eager_commit: false,
-            #[cfg(feature = "museum")]
-            mutant: None,
         }
     }
 
     /// How long a lease lasts, counted from the moment its confirming messages were sent.
     #[must_use]
     pub fn lease_duration(&self) -> Duration {
-        if mutant!(self, LeaseWithoutDriftBound) {
-            return self.election_timeout_min * 2 - self.clock_drift.shorten(self.election_timeout_min);
-        }
         self.clock_drift.shorten(self.election_timeout_min)
     }
 

@@ -13,7 +13,6 @@
 
 use crate::effect::{Effects, Write};
 use crate::message::AppendOutcome;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::Role;
@@ -40,7 +39,7 @@ impl Raft {
     pub(crate) fn check_repaired(&mut self, index: Index, out: &mut Effects) {
         let Some(Suspect { reach, .. }) = self.suspect else { return };
         let verified = Position::new(index, self.log.term_at(index).unwrap_or(Term(0)));
-        if verified >= reach || mutant!(self.config, RepairedTooEarly) {
+        if verified >= reach {
             probe!(Repaired);
             self.suspect = None;
             // After the entries in the stream: whoever is repaired has them on disk.
@@ -65,9 +64,7 @@ impl Raft {
     /// What a suspect replica says where another one refuses.
     pub(crate) fn mark_damaged(&self, outcome: AppendOutcome) -> AppendOutcome {
         match (outcome, self.suspect) {
-            (AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. }))
-                if !mutant!(self.config, DamageUnsaid) =>
-            {
+            (AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. })) => {
                 AppendOutcome::Damaged { prev_index, hint, life }
             }
             (outcome, _) => outcome,

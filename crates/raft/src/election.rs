@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use crate::effect::Effects;
 use crate::log::Payload;
 use crate::message::Body;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::progress::Progress;
 use crate::quorum::VoteResult;
@@ -19,10 +18,7 @@ impl Raft {
     /// Draws the next election timeout anew (5.2): a fixed one would let a split vote repeat for
     /// ever (S12).
     pub(crate) fn reset_election_deadline(&mut self) {
-        let mut timeout = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
-        if mutant!(self.config, FixedElectionTimeout) {
-            timeout = self.config.election_timeout_min;
-        }
+        let timeout = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
         self.election_deadline = self.now.after(timeout);
     }
 
@@ -35,11 +31,6 @@ impl Raft {
         }
         if !self.membership.current().is_voter(self.config.id) {
             probe!(StoodThoughRemoved);
-        }
-        if mutant!(self.config, PreVoteBumpsTerm) {
-            self.term = self.term.next();
-            self.voted_for = None;
-            self.persist_hard_state(out);
         }
         let mut votes = Votes::default();
         votes.record(self.config.id, true);
@@ -66,9 +57,6 @@ impl Raft {
     /// latest configuration should still start new elections, as it might still be needed until the
     /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
     pub(crate) fn may_stand(&self) -> bool {
-        if mutant!(self.config, LearnerStands) {
-            return true;
-        }
         if !self.may_vote() {
             return false;
         }
@@ -94,10 +82,6 @@ impl Raft {
         let mut silent = self.membership.current().voters();
         silent.retain(|id| votes.of(*id).is_none() && *id != self.config.id);
         for id in silent {
-            if mutant!(self.config, RequestVoteBeforeDurable) {
-                self.send_now(id, body.clone(), out);
-                continue;
-            }
             self.send_durably(id, body.clone(), out);
         }
     }
@@ -137,9 +121,6 @@ impl Raft {
         if term > self.term {
             self.step_down(term, out);
         }
-        if mutant!(self.config, PreVoteSilentWhenStale) && term < self.term {
-            return;
-        }
         // A candidate of an earlier term learns of this one, so that terms spread (S5, S6).
         let granted = term == self.term && self.is_up_to_date(last) && self.may_vote();
         self.send_durably(from, Body::PreVoteReply { granted }, out);
@@ -169,30 +150,21 @@ impl Raft {
         if term > self.term {
             self.step_down(term, out);
         }
-        let free =
-            self.voted_for.is_none_or(|candidate| candidate == from) || mutant!(self.config, GrantIgnoresVotedFor);
+        let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
         // It may have acknowledged what this candidate lacks.
         granted &= self.may_vote();
-        if mutant!(self.config, PromotedLearnerRefuses) {
-            granted &= self.membership.current().is_voter(self.config.id);
-        }
         if term == self.term && !promised {
             mark_vote(granted, self.voted_for, from, last >= self.log.last());
         }
         if granted {
             if self.voted_for.is_none() {
                 self.voted_for = Some(from);
-                if !mutant!(self.config, VoteNotPersisted) {
-                    self.persist_hard_state(out);
-                }
+                self.persist_hard_state(out);
             }
             // "Or granting vote to candidate" (Figure 2): whoever was about to stand waits anew.
             self.become_follower(None, out);
-        }
-        if mutant!(self.config, VoteReplyBeforeDurable) {
-            return self.send_now(from, Body::RequestVoteReply { granted }, out);
         }
         self.send_durably(from, Body::RequestVoteReply { granted }, out);
     }
@@ -200,25 +172,12 @@ impl Raft {
     /// Whether a log that ends at `last` is at least as up-to-date as this one: the later term of the
     /// last entry wins, and of equal terms the longer log (5.4.1).
     fn is_up_to_date(&self, last: Position) -> bool {
-        let own = self.log.last();
-        if mutant!(self.config, SkipUpToDateCheck) {
-            return true;
-        }
-        if mutant!(self.config, UpToDateByLength) {
-            return last.index >= own.index;
-        }
-        if mutant!(self.config, UpToDateStrictly) {
-            return last > own;
-        }
-        last >= own
+        last >= self.log.last()
     }
 
     /// Whether a leader was heard within the minimum election timeout. A leader hears itself: if
     /// it has lost its quorum, check-quorum ends its term soon.
     fn hears_leader(&self) -> bool {
-        if mutant!(self.config, NoStickiness) && !self.is_leader() {
-            return false;
-        }
         let promised_until = |contact: Time| contact.after(self.config.election_timeout_min);
         self.is_leader() || self.leader_contact.is_some_and(|contact| self.now < promised_until(contact))
     }
@@ -245,11 +204,6 @@ impl Raft {
 
     pub(crate) fn handle_vote_reply(&mut self, from: NodeId, granted: bool, out: &mut Effects) {
         if let Role::Candidate(candidate) = &mut self.role {
-            if mutant!(self.config, CountDuplicateVotes) && candidate.votes.of(from).is_some() {
-                let silent = |id: &NodeId| candidate.votes.of(*id).is_none();
-                let other = self.membership.current().voters().into_iter().find(silent);
-                candidate.votes.record(other.unwrap_or(from), granted);
-            }
             candidate.votes.record(from, granted);
             self.count_votes(out);
         }

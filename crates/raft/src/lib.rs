@@ -37,7 +37,6 @@ mod explain;
 mod log;
 mod membership;
 mod message;
-mod mutant;
 mod persistence;
 pub mod probe;
 mod progress;
@@ -63,8 +62,6 @@ pub use membership::{Group, MAX_MEMBERS, Membership, MembershipChange, Membershi
 pub use message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Body, Found, InstallSnapshot, Message, SnapshotHeader,
 };
-#[cfg(feature = "museum")]
-pub use mutant::Mutant;
 pub use progress::Pause;
 pub use quorum::{Quorum, VoteResult, majority};
 pub use raft::{Raft, Recovered};

@@ -119,13 +119,6 @@ impl Membership {
         Quorum::new(&self.incoming.voters, self.outgoing.as_ref().map_or(&NOBODY, |group| &group.voters))
     }
 
-    /// The quorums of this configuration, as a mutant counts them.
-    #[cfg(feature = "museum")]
-    pub(crate) fn quorum_of_mutant(&self, mutant: Option<crate::mutant::Mutant>) -> Quorum<'_> {
-        let learners = [Some(&self.incoming.learners), self.outgoing.as_ref().map(|group| &group.learners)];
-        self.quorum().mutated(mutant, learners)
-    }
-
     /// The configuration that leaves a joint one forward, for the incoming group.
     #[must_use]
     pub fn left(&self) -> Membership {

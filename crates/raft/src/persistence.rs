@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use crate::effect::{Effect, Effects, Write};
-use crate::mutant::mutant;
 use crate::types::{Index, PersistId};
 
 /// What was written and what of it is durable.
@@ -12,8 +11,6 @@ pub(crate) struct Persistence {
     last: PersistId,
     pending: VecDeque<Pending>,
     durable_index: Index,
-    #[cfg(feature = "museum")]
-    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A write that is not durable yet.
@@ -27,13 +24,7 @@ struct Pending {
 impl Persistence {
     /// A stream whose log is durable up to `durable_index`.
     pub(crate) fn new(durable_index: Index) -> Persistence {
-        Persistence {
-            last: PersistId(0),
-            pending: VecDeque::new(),
-            durable_index,
-            #[cfg(feature = "museum")]
-            mutant: None,
-        }
+        Persistence { last: PersistId(0), pending: VecDeque::new(), durable_index }
     }
 
     /// Emits a write, and returns its place in the stream.
@@ -96,9 +87,6 @@ impl Persistence {
     /// for their successors: the same index may be written again before the first write is
     /// confirmed, with another term (S31).
     fn forget_from(&mut self, from: Index) {
-        if mutant!(self, LateDiskConfirmsReplaced) {
-            return;
-        }
         let keep = from.previous();
         self.durable_index = self.durable_index.min(keep);
         for pending in &mut self.pending {

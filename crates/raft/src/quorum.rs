@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::mutant::mutant;
 use crate::types::NodeId;
 
 /// What a count of votes says so far.
@@ -24,35 +23,6 @@ pub enum VoteResult {
 #[derive(Clone, Copy, Debug)]
 pub struct Quorum<'a> {
     halves: [&'a BTreeSet<NodeId>; 2],
-    #[cfg(feature = "museum")]
-    mutation: Mutation<'a>,
-}
-
-/// How a mutant counts.
-#[cfg(feature = "museum")]
-#[derive(Clone, Copy, Debug, Default)]
-struct Mutation<'a> {
-    mutant: Option<crate::mutant::Mutant>,
-    /// Learners that count too, of each half.
-    learners: [Option<&'a BTreeSet<NodeId>>; 2],
-}
-
-/// The members that count in one half.
-#[derive(Clone, Copy)]
-struct Half<'a> {
-    voters: &'a BTreeSet<NodeId>,
-    /// Whom a mutant counts too.
-    also: Option<&'a BTreeSet<NodeId>>,
-}
-
-impl Half<'_> {
-    fn len(&self) -> usize {
-        self.voters.len() + self.also.map_or(0, BTreeSet::len)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = NodeId> {
-        self.voters.iter().chain(self.also.into_iter().flatten()).copied()
-    }
 }
 
 /// Number of members of a majority of `voters` members.
@@ -65,67 +35,25 @@ impl<'a> Quorum<'a> {
     /// The quorum system of these voters; `outgoing` is empty unless the configuration is joint.
     #[must_use]
     pub fn new(incoming: &'a BTreeSet<NodeId>, outgoing: &'a BTreeSet<NodeId>) -> Quorum<'a> {
-        Quorum {
-            halves: [incoming, outgoing],
-            #[cfg(feature = "museum")]
-            mutation: Mutation::default(),
-        }
-    }
-
-    /// The same, as a mutant counts.
-    #[cfg(feature = "museum")]
-    pub(crate) fn mutated(
-        mut self,
-        mutant: Option<crate::mutant::Mutant>,
-        learners: [Option<&'a BTreeSet<NodeId>>; 2],
-    ) -> Quorum<'a> {
-        static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
-        self.mutation.mutant = mutant;
-        if mutant!(self.mutation, LearnerCounted) {
-            self.mutation.learners = learners;
-        }
-        if mutant!(self.mutation, JointNeedsOnlyNew) {
-            self.halves[1] = &NOBODY;
-        }
-        self
+        Quorum { halves: [incoming, outgoing] }
     }
 
     /// The halves that have any voters.
-    fn halves(&self) -> impl Iterator<Item = Half<'a>> {
-        let halves = self.halves.iter().enumerate().filter(|(_, half)| !half.is_empty());
-        halves.map(|(at, half)| Half { voters: half, also: self.also(at) })
-    }
-
-    #[cfg(not(feature = "museum"))]
-    #[expect(clippy::unused_self, reason = "nobody else counts")]
-    fn also(&self, _: usize) -> Option<&'a BTreeSet<NodeId>> {
-        None
-    }
-
-    #[cfg(feature = "museum")]
-    fn also(&self, at: usize) -> Option<&'a BTreeSet<NodeId>> {
-        self.mutation.learners[at]
-    }
-
-    /// How many of `voters` members are needed.
-    #[cfg_attr(not(feature = "museum"), expect(clippy::unused_self, reason = "the same for all"))]
-    fn needed(&self, voters: usize) -> usize {
-        if mutant!(self.mutation, QuorumOffByOne) {
-            return (voters / 2).max(1);
-        }
-        majority(voters)
+    fn halves(&self) -> impl Iterator<Item = &'a BTreeSet<NodeId>> {
+        self.halves.into_iter().filter(|half| !half.is_empty())
     }
 
     /// The state of a vote, where `vote` tells what each voter said, if anything.
     pub fn vote_result(&self, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
         let mut result = VoteResult::Won;
         for half in self.halves() {
-            let granted = half.iter().filter(|id| vote(*id) == Some(true)).count();
-            let refused = half.iter().filter(|id| vote(*id) == Some(false)).count();
-            if half.len() - refused < self.needed(half.len()) {
+            let needed = majority(half.len());
+            let granted = half.iter().filter(|id| vote(**id) == Some(true)).count();
+            let refused = half.iter().filter(|id| vote(**id) == Some(false)).count();
+            if half.len() - refused < needed {
                 return VoteResult::Lost;
             }
-            if granted < self.needed(half.len()) {
+            if granted < needed {
                 result = VoteResult::Pending;
             }
         }
@@ -142,11 +70,9 @@ impl<'a> Quorum<'a> {
     pub fn reached<T: Ord + Copy>(&self, value: impl Fn(NodeId) -> Option<T>) -> Option<T> {
         let mut lowest: Option<T> = None;
         for half in self.halves() {
-            let mut values: Vec<T> = half.iter().filter_map(&value).collect();
-            if !mutant!(self.mutation, UnsortedQuorum) {
-                values.sort_unstable_by(|a, b| b.cmp(a));
-            }
-            let reached = *values.get(self.needed(half.len()) - 1)?;
+            let mut values: Vec<T> = half.iter().filter_map(|id| value(*id)).collect();
+            values.sort_unstable_by(|a, b| b.cmp(a));
+            let reached = *values.get(majority(half.len()) - 1)?;
             lowest = Some(lowest.map_or(reached, |low| low.min(reached)));
         }
         lowest

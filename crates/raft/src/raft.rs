@@ -9,7 +9,6 @@ use crate::effect::{Effect, Effects, Fault, HardState, Input, Outcome, Write};
 use crate::log::{Entry, Log, Payload};
 use crate::membership::{Membership, MembershipHistory};
 use crate::message::{Body, Found, Message, SnapshotHeader};
-use crate::mutant::mutant;
 use crate::persistence::Persistence;
 use crate::quorum::Quorum;
 use crate::random::Random;
@@ -129,20 +128,8 @@ impl Raft {
             let found = Found { hard_state: recovered.hard_state, last: raft.log.last() };
             raft.returning = Some(Returning::new(life, found, recovered.suspect.is_some(), now, &raft.config));
         }
-        raft.carry_mutant();
         Ok(raft)
     }
-
-    /// The rooms that don't see the configuration are told of the mutant.
-    #[cfg(feature = "museum")]
-    fn carry_mutant(&mut self) {
-        self.persistence.mutant = self.config.mutant;
-        self.requests.mutant = self.config.mutant;
-    }
-
-    #[cfg(not(feature = "museum"))]
-    #[expect(clippy::unused_self, reason = "there is nothing to carry")]
-    fn carry_mutant(&mut self) {}
 
     /// Takes one input and appends what is to be done to `out`. `now` must not go back; if it
     /// does, the latest time counts.
@@ -227,20 +214,10 @@ impl Raft {
             // Requests for votes come first: they may be ignored without adopting their term.
             Body::PreVote { last } => return self.handle_pre_vote(from, term, last, out),
             Body::RequestVote { last, transfer } => return self.handle_request_vote(from, term, last, transfer, out),
-            Body::AppendEntriesReply(_) | Body::RequestVoteReply { .. }
-                if term > self.term && mutant!(self.config, NoStepDownOnReply) =>
-            {
-                return;
-            }
             _ if term > self.term => self.step_down(term, out),
             _ => {}
         }
-        let accepted_all_the_same = match &body {
-            Body::AppendEntries(_) => mutant!(self.config, AcceptStaleTermAppend),
-            Body::RequestVoteReply { .. } => mutant!(self.config, CountStaleVotes),
-            _ => false,
-        };
-        if term < self.term && !accepted_all_the_same {
+        if term < self.term {
             return self.answer_stale(from, &body, out);
         }
         match body {
@@ -263,21 +240,14 @@ impl Raft {
         assert!(term > self.term, "terms only grow");
         self.term = term;
         self.voted_for = None;
-        if !mutant!(self.config, TermNotPersisted) {
-            self.persist_hard_state(out);
-        }
+        self.persist_hard_state(out);
         self.become_follower(None, out);
     }
 
     /// Becomes a follower in the current term. The vote stays: it is the term's, not the role's (S2).
     pub(crate) fn become_follower(&mut self, leader: Option<NodeId>, out: &mut Effects) {
         let role = Role::Follower(Follower { leader, verified: Index(0) });
-        if mutant!(self.config, VoteClearedOnStepDown) {
-            self.voted_for = None;
-        }
-        if let Role::Leader(leader) = std::mem::replace(&mut self.role, role)
-            && !mutant!(self.config, ReadsDroppedOnStepDown)
-        {
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, role) {
             self.refuse_waiting_reads(*leader, out);
         }
         self.reset_election_deadline();
@@ -361,7 +331,7 @@ impl Raft {
 
     /// The quorums of the configuration in force.
     pub(crate) fn quorum(&self) -> Quorum<'_> {
-        quorum_in_force(&self.membership, &self.config)
+        self.membership.current().quorum()
     }
 
     /// What must hold after every input (I6, I11; law 9).
@@ -378,18 +348,6 @@ impl Raft {
             }
         }
     }
-}
-
-/// The quorums of the configuration in force, for where the whole replica can't be borrowed.
-#[cfg(not(feature = "museum"))]
-pub(crate) fn quorum_in_force<'a>(membership: &'a MembershipHistory, _: &Config) -> Quorum<'a> {
-    membership.current().quorum()
-}
-
-/// The quorums of the configuration in force, as the mutant of this replica counts them.
-#[cfg(feature = "museum")]
-pub(crate) fn quorum_in_force<'a>(membership: &'a MembershipHistory, config: &Config) -> Quorum<'a> {
-    membership.current().quorum_of_mutant(config.mutant)
 }
 
 /// What a host or a test may ask.
@@ -472,10 +430,7 @@ impl Raft {
     #[must_use]
     pub fn snapshot_header(&self, index: Index) -> Option<SnapshotHeader> {
         let position = self.log.position_at(index)?;
-        let membership = match mutant!(self.config, SnapshotCarriesLatestConfig) {
-            true => self.membership.current(),
-            false => self.membership.at(index),
-        };
+        let membership = self.membership.at(index);
         (membership != &Membership::default()).then(|| SnapshotHeader { position, membership: membership.clone() })
     }
 

@@ -11,9 +11,8 @@ use std::collections::VecDeque;
 
 use crate::effect::{Effects, Outcome, ReadKind};
 use crate::message::Body;
-use crate::mutant::mutant;
 use crate::probe::probe;
-use crate::raft::{Raft, quorum_in_force};
+use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
@@ -88,13 +87,9 @@ impl Raft {
         if leader.reads.len() >= self.config.max_waiting_reads {
             return self.refuse_read(reader, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
-        let term_committed = self.commit_index >= leader.term_start || mutant!(self.config, ReadBeforeTermCommit);
-        let under_lease = (kind == ReadKind::Lease && self.lease_is_valid(leader, self.now))
-            || mutant!(self.config, ReadWithoutQuorum);
-        let mut index = self.commit_index;
-        if mutant!(self.config, BatchedReadsShareIndex) {
-            index = leader.reads.waiting.front().map_or(index, |first| first.index);
-        }
+        let term_committed = self.commit_index >= leader.term_start;
+        let under_lease = kind == ReadKind::Lease && self.lease_is_valid(leader, self.now);
+        let index = self.commit_index;
         if term_committed && under_lease {
             probe!(ReadLease);
             return self.grant_read(reader, index, out);
@@ -132,7 +127,7 @@ impl Raft {
             Some(progress) => Some(progress.round),
             None => (id == self.config.id).then_some(newest),
         };
-        let Some(confirmed) = quorum_in_force(&self.membership, &self.config).reached(answered) else { return };
+        let Some(confirmed) = self.membership.current().quorum().reached(answered) else { return };
         leader.reads.confirmed = leader.reads.confirmed.max(confirmed);
         let confirmed = leader.reads.confirmed;
         let ready = leader.reads.waiting.partition_point(|read| read.round <= confirmed);
@@ -173,9 +168,8 @@ impl Raft {
     }
 
     fn grant_read(&mut self, reader: Reader, index: Index, out: &mut Effects) {
-        let applied = if mutant!(self.config, ReadBeforeApplied) { index } else { self.applying.applied() };
         match reader {
-            Reader::Local(token) => self.requests.readable(token, index, applied, out),
+            Reader::Local(token) => self.requests.readable(token, index, self.applying.applied(), out),
             Reader::Remote { from, context } => {
                 self.send_now(from, Body::ReadIndexReply { context, index: Some(index) }, out);
             }

@@ -9,7 +9,6 @@ use crate::effect::{Effects, Outcome, Refusal};
 use crate::log::Payload;
 use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
 use crate::message::Body;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
@@ -43,8 +42,7 @@ impl Raft {
     fn next_membership(&self, change: &MembershipChange) -> Result<(Membership, Group), MembershipError> {
         let current = self.membership.current();
         let term_committed = self.leader_ref().is_some_and(|leader| self.commit_index >= leader.term_start);
-        let too_early = mutant!(self.config, ChangeBeforeTermCommit) || mutant!(self.config, SingleServerOf2015);
-        if !term_committed && !too_early {
+        if !term_committed {
             return Err(MembershipError::TermNotCommitted);
         }
         if *change == MembershipChange::Revert {
@@ -55,7 +53,7 @@ impl Raft {
             return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
         }
         let under_way = current.is_joint() || !self.membership_is_committed();
-        if under_way && !mutant!(self.config, TwoChangesInFlight) {
+        if under_way {
             probe!(ChangeRefused);
             return Err(MembershipError::ChangeUnderWay);
         }
@@ -65,10 +63,7 @@ impl Raft {
             probe!(PromotionRefused);
             return Err(MembershipError::NotCaughtUp(*laggard));
         }
-        let one_apart = goal.voters.symmetric_difference(&group.voters).count() == 1;
-        let without_joint = (one_apart && mutant!(self.config, SingleServerOf2015))
-            || (!one_apart && mutant!(self.config, NoJointForReplace));
-        let next = if goal.voters == group.voters || without_joint {
+        let next = if goal.voters == group.voters {
             Membership::simple(goal.clone())
         } else {
             Membership::joint(group.clone(), goal.clone())
@@ -107,10 +102,6 @@ impl Raft {
             return;
         }
         let current = self.membership.current();
-        let begun_before = self.membership.current_index().is_none_or(|index| index < leader.term_start);
-        if mutant!(self.config, JointNotLeft) && current.is_joint() && begun_before {
-            return;
-        }
         if current.is_joint() {
             if leader.transfer.is_none() {
                 probe!(JointLeft);
@@ -119,7 +110,7 @@ impl Raft {
             }
             return;
         }
-        if !current.is_voter(self.config.id) && !mutant!(self.config, RemovedLeaderStays) {
+        if !current.is_voter(self.config.id) {
             self.leave_office(out);
         }
     }

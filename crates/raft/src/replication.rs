@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use crate::effect::{Effects, Fault, Outcome, Refusal, Write};
 use crate::log::{Entry, Payload};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendOutcome, Body};
-use crate::mutant::mutant;
 use crate::probe::probe;
-use crate::progress::{Pause, State};
+use crate::progress::Pause;
 use crate::raft::Raft;
 use crate::returning::told_durable;
 use crate::role::{Leader, Role};
@@ -25,7 +24,7 @@ impl Raft {
         // One entry is always let in, however large: the host bounds the size of requests.
         let uncommitted = self.uncommitted_bytes();
         let full = uncommitted > 0 && uncommitted + command.len() > self.config.max_uncommitted_bytes;
-        if full && !mutant!(self.config, UncommittedUnbounded) {
+        if full {
             probe!(UncommittedLimited);
             return self.requests.answer(token, Outcome::Overloaded { limit: "max_uncommitted_bytes" }, out);
         }
@@ -104,9 +103,6 @@ impl Raft {
         let round = leader.reads.round();
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
         let prev = match progress.next_index() {
-            Some(next_index) if mutant!(self.config, SnapshotBoundary) && next_index > Index(1) => {
-                self.log.entry(next_index.previous()).map(Entry::position)
-            }
             Some(next_index) => self.log.position_at(next_index.previous()),
             // Its answer will be a refusal, which keeps it from standing for election all the same.
             None => Some(self.log.base()),
@@ -145,21 +141,16 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let newest_round = leader.reads.round();
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        let earlier_session = progress.session != reply.session && !mutant!(self.config, AckOfEarlierSession);
-        if earlier_session || reply.round > newest_round {
+        if progress.session != reply.session || reply.round > newest_round {
             probe!(WrongSession);
             return;
         }
-        let round = if mutant!(self.config, ReadRoundIgnored) { newest_round } else { reply.round };
-        let sent_at = if mutant!(self.config, LeaseFromReceipt) { now } else { reply.sent_at };
+        let (sent_at, round) = (reply.sent_at, reply.round);
         match reply.outcome {
             // A peer can't hold what this leader never had: such an answer is worth nothing.
             AppendOutcome::Accepted { match_index } if match_index > last => return,
             AppendOutcome::Accepted { match_index } => {
                 progress.answered(now, sent_at, round);
-                if mutant!(self.config, MatchNotMonotonic) {
-                    progress.match_index = Index(0);
-                }
                 if progress.accepted(match_index) {
                     self.advance_leader_commit(out);
                 }
@@ -172,24 +163,16 @@ impl Raft {
             }
             AppendOutcome::Rejected { prev_index, hint } | AppendOutcome::Damaged { prev_index, hint, .. } => {
                 progress.answered(now, sent_at, round);
-                if mutant!(self.config, StaleRefusalLowersMatch) {
-                    progress.match_index = progress.match_index.min(hint.index);
-                }
-                let news = progress.refusal_is_news(prev_index);
-                if !news && !mutant!(self.config, StaleRefusalMovesNextBack) {
-                    probe!(LateRefusal);
-                } else {
+                if progress.refusal_is_news(prev_index) {
                     probe!(ProbeRefused);
                     // The follower's hint skips its own terms, this search the leader's: together
                     // they take at most one probe for each term in which the logs differ.
                     let agreed = self.log.last_at_most(hint.index.min(prev_index.previous()), hint.term);
                     let next_index = agreed.map_or(Index(1), |position| position.index.next());
-                    let next_index = if mutant!(self.config, OneEntryPerProbe) { prev_index } else { next_index };
                     progress.probe(next_index);
-                    if mutant!(self.config, StaleRefusalMovesNextBack) {
-                        progress.state = State::Probe { next_index, sent_at: None };
-                    }
                     self.send_entries(from, out);
+                } else {
+                    probe!(LateRefusal);
                 }
             }
         }
@@ -224,8 +207,7 @@ impl Raft {
         if oldest_contact.after(self.config.election_timeout_max) < deadline {
             deadline = deadline.min(self.check_quorum_deadline(leader));
         }
-        let transfer = leader.transfer.as_ref().filter(|_| !mutant!(self.config, TransferNeverCleared));
-        let transfer = transfer.map_or(Time::NEVER, |transfer| transfer.due());
+        let transfer = leader.transfer.as_ref().map_or(Time::NEVER, |transfer| transfer.due());
         deadline.min(transfer)
     }
 
@@ -282,9 +264,6 @@ impl Raft {
             None => (id == self.config.id).then_some(Time::NEVER),
         };
         let heard = self.quorum().reached(contact);
-        if mutant!(self.config, NoCheckQuorum) {
-            return Time::NEVER;
-        }
         heard.map_or(Time::NEVER, |heard| heard.after(self.config.election_timeout_max))
     }
 }
@@ -293,31 +272,20 @@ impl Raft {
 impl Raft {
     /// The receiver's rules for AppendEntries (Figure 2).
     pub(crate) fn handle_append(&mut self, from: NodeId, append: AppendEntries, out: &mut Effects) {
-        let heard_before = (self.leader_contact, self.election_deadline);
         if !is_well_formed(&append, self.term) || !self.follow(from, out) {
             return;
         }
-        if mutant!(self.config, RefusalKeepsTimer) && !self.is_known_to_match(append.prev) {
-            (self.leader_contact, self.election_deadline) = heard_before;
-        }
         let AppendEntries { session, round, sent_at, prev, entries, commit_index, durable_index: _ } = append;
-        let empty = entries.is_empty();
         let outcome = if self.is_known_to_match(prev) {
             let Some(match_index) = self.take_entries(from, prev, entries, out) else { return };
             self.verified_through(match_index);
             self.check_repaired(match_index, out);
             self.advance_follower_commit(commit_index, out);
-            let acknowledged = if mutant!(self.config, AckLastIndex) { self.log.last().index } else { match_index };
-            AppendOutcome::Accepted { match_index: acknowledged }
+            AppendOutcome::Accepted { match_index }
         } else {
             self.mark_damaged(self.refuse_at(prev))
         };
         let reply = AppendEntriesReply { session, round, sent_at, outcome };
-        let at_once =
-            mutant!(self.config, AckBeforeDurable) || (empty && mutant!(self.config, HeartbeatAckBeforeDurable));
-        if at_once {
-            return self.send_now(from, Body::AppendEntriesReply(reply), out);
-        }
         self.send_durably(from, Body::AppendEntriesReply(reply), out);
     }
 
@@ -350,8 +318,7 @@ impl Raft {
     /// Whether this log equals the leader's up to `prev`. What is committed always does, even if
     /// its entry is gone from the log (S23).
     fn is_known_to_match(&self, prev: Position) -> bool {
-        let same_length = mutant!(self.config, SkipPrevLogTerm) && prev.index <= self.log.last().index;
-        prev.index <= self.commit_index || self.log.contains(prev) || same_length
+        prev.index <= self.commit_index || self.log.contains(prev)
     }
 
     /// "If an existing entry conflicts with a new one (same index but different terms), delete the
@@ -366,15 +333,8 @@ impl Raft {
         out: &mut Effects,
     ) -> Option<Index> {
         let verified = prev.index.plus(entries.len());
-        let known = |entry: &Entry| {
-            let compacted = entry.index <= self.log.base().index && !mutant!(self.config, CompactedReadAsConflict);
-            (compacted || self.log.contains(entry.position())) && !mutant!(self.config, EraseMatchedSuffix)
-        };
-        let new_from = entries.iter().position(|entry| !known(entry));
-        if mutant!(self.config, TruncateOnStaleAppend) && new_from.is_none() && verified < self.log.last().index {
-            self.truncate_log(verified.next(), out);
-        }
-        let Some(new_from) = new_from else { return Some(verified) };
+        let known = |entry: &Entry| entry.index <= self.log.base().index || self.log.contains(entry.position());
+        let Some(new_from) = entries.iter().position(|entry| !known(entry)) else { return Some(verified) };
         if new_from > 0 {
             probe!(AppendMatched);
         }
@@ -395,9 +355,6 @@ impl Raft {
             return None;
         }
         if first <= self.log.last().index {
-            if mutant!(self.config, NoTruncateOnConflict) {
-                return Some(verified);
-            }
             self.truncate_log(first, out);
         }
         self.append_all(entries.split_off(new_from), out);
@@ -411,9 +368,7 @@ impl Raft {
         }
         self.log.truncate_from(from);
         self.persistence.write(Write::Truncate { from }, out);
-        if !mutant!(self.config, ConfigNotRolledBack) {
-            self.membership.truncate_from(from);
-        }
+        self.membership.truncate_from(from);
     }
 
     /// Says where the logs may still agree: the last own entry at or before `prev` of a term not

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::log::Log;
 use crate::membership::Group;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::types::{Index, NodeId, Position, Term, Time, Token};
 
@@ -27,8 +26,6 @@ pub(crate) struct Requests {
     pub(crate) changes: Vec<PendingChange>,
     /// The leadership transfer that this replica started.
     pub(crate) transfer: Option<PendingTransfer>,
-    #[cfg(feature = "museum")]
-    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A membership change that awaits its end.
@@ -141,8 +138,7 @@ impl Requests {
         while let Some(entry) = self.proposals.first_entry().filter(|entry| entry.key().0 <= index) {
             let ((index, term), token) = entry.remove_entry();
             let position = Position::new(index, term);
-            let done = log.contains(position) || mutant!(self, SuccessIgnoringTerm);
-            let outcome = if done { Outcome::Done { position } } else { Outcome::Superseded };
+            let outcome = if log.contains(position) { Outcome::Done { position } } else { Outcome::Superseded };
             if outcome == Outcome::Superseded {
                 probe!(ProposalSuperseded);
             }

@@ -23,7 +23,6 @@ use crate::config::Config;
 use crate::damage::Suspect;
 use crate::effect::{Effects, HardState, Write};
 use crate::message::{AppendOutcome, Body, Found};
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::role::Role;
@@ -103,7 +102,7 @@ impl Raft {
     /// peers have been asked.
     pub(crate) fn may_vote(&self) -> bool {
         let confirmed = self.returning.as_ref().is_none_or(|returning| returning.confirmed);
-        confirmed && (self.suspect.is_none() || mutant!(self.config, SuspectVotes))
+        confirmed && self.suspect.is_none()
     }
 
     /// Which voters have not answered, if any of them are waited for before anything is voted for.
@@ -260,7 +259,7 @@ impl Raft {
     /// A peer has come back, and says what it found.
     pub(crate) fn handle_returned(&self, from: NodeId, life: u64, found: &Found, out: &mut Effects) {
         let memory = self.memories.get(&from).filter(|memory| memory.contradicts(found));
-        let missing = memory.map(|memory| memory.term).filter(|_| !mutant!(self.config, NothingRemembered));
+        let missing = memory.map(|memory| memory.term);
         let leads = self.is_leader().then(|| self.log.last());
         self.send_durably(from, Body::Remembered { life, missing, leads }, out);
         if !self.has_met(from) {

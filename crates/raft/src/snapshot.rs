@@ -2,9 +2,7 @@
 //! core decides when one is needed, whether to take one, and what may go from the log.
 
 use crate::effect::{Effect, Effects, Fault, Write};
-use crate::membership::{Group, Membership};
 use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::progress::State;
 use crate::raft::Raft;
@@ -34,9 +32,6 @@ impl Raft {
         if progress.session != session || !matches!(progress.state, State::Snapshot) {
             return;
         }
-        if !delivered && mutant!(self.config, SnapshotFailureForgotten) {
-            return;
-        }
         progress.probe(last.next());
         if delivered {
             // It can go on at once; after a failure the heartbeat's time is soon enough.
@@ -62,14 +57,11 @@ impl Raft {
             return;
         }
         let position = snapshot.position;
-        let nothing_new = position.index <= self.commit_index && !mutant!(self.config, InstallOlderSnapshot);
-        let kept = self.log.contains(position)
-            || (mutant!(self.config, ConflictKeptUnderSnapshot) && self.log.term_at(position.index).is_some());
-        let match_index = if nothing_new {
+        let match_index = if position.index <= self.commit_index {
             // Older than what is committed here: it has nothing to tell.
             probe!(SnapshotOld);
             self.commit_index
-        } else if kept {
+        } else if self.log.contains(position) {
             // "If existing log entry has same index and term as snapshot's last included entry,
             // retain log entries following it": the log has it all, and now knows it is committed.
             probe!(SnapshotRetained);
@@ -102,18 +94,7 @@ impl Raft {
     fn replace_by(&mut self, snapshot: SnapshotHeader, out: &mut Effects) {
         let index = snapshot.position.index;
         self.log.reset(snapshot.position);
-        let mut membership = snapshot.membership.clone();
-        if mutant!(self.config, StaleConfigSurvivesInstall) {
-            membership = self.membership.current().clone();
-        }
-        if mutant!(self.config, SnapshotPromotesLearners) {
-            membership = Membership::simple(Group::of_voters(membership.members()));
-        }
-        if mutant!(self.config, TermRegressOnInstall) {
-            self.term = snapshot.position.term;
-            self.persist_hard_state(out);
-        }
-        self.membership.reset(membership);
+        self.membership.reset(snapshot.membership.clone());
         self.ask_new_members();
         let written = self.persistence.write(Write::Snapshot(snapshot.clone()), out);
         self.snapshot_index = index;

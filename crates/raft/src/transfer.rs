@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::effect::{Effects, Outcome, Refusal};
 use crate::message::Body;
-use crate::mutant::mutant;
 use crate::probe::probe;
 use crate::raft::Raft;
 use crate::requests::PendingTransfer;
@@ -82,7 +81,7 @@ impl Raft {
         }
         probe!(TransferTold);
         transfer.told_at = Some(now);
-        leader.lease_void = !mutant!(self.config, LeaseKeptDuringTransfer);
+        leader.lease_void = true;
         let to = transfer.to;
         self.send_now(to, Body::TimeoutNow, out);
     }
@@ -93,9 +92,6 @@ impl Raft {
 
     /// Gives up a transfer that took too long, or tells the target again.
     pub(crate) fn on_transfer_deadline(&mut self, out: &mut Effects) {
-        if mutant!(self.config, TransferNeverCleared) {
-            return self.advance_transfer(out);
-        }
         let now = self.now;
         let given_up =
             self.leader_mut().and_then(|leader| leader.transfer.take_if(|transfer| transfer.deadline <= now));

@@ -20,7 +20,7 @@ fn run_all(flavour: Flavour, seeds: std::ops::Range<u64>) -> (usize, usize, usiz
     for seed in seeds.start..end {
         // A failing seed is named by the output of the test.
         println!("seed {seed}");
-        let mut schedule = Schedule::new(seed, flavour, |_| ());
+        let mut schedule = Schedule::new(seed, flavour);
         schedule.run();
         done += schedule.world.oracle.done;
         readable += schedule.world.oracle.readable;

@@ -48,9 +48,6 @@ pub struct Bounds {
     pub one_entry_messages: bool,
     /// Whether states that differ only in names are one.
     pub symmetry: bool,
-    /// The bug that all replicas carry.
-    #[cfg(feature = "museum")]
-    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 impl Default for Bounds {
@@ -69,8 +66,6 @@ impl Default for Bounds {
             instant_disk: true,
             one_entry_messages: false,
             symmetry: true,
-            #[cfg(feature = "museum")]
-            mutant: None,
         }
     }
 }
@@ -82,10 +77,6 @@ impl Bounds {
         config.retry_after = config.heartbeat_interval;
         if self.one_entry_messages {
             config.max_message_entries = 1;
-        }
-        #[cfg(feature = "museum")]
-        {
-            config.mutant = self.mutant;
         }
         config
     }
@@ -127,18 +118,12 @@ pub struct Violation {
     pub story: Vec<String>,
 }
 
-/// Searches from `start` until `most` distinct states were reached. `change` may alter the bounds of
-/// that start; `watch` is told now and then how many states were reached and how deep, and ends the
-/// search by returning `false`: who has a clock may stop by it, the search has none.
-pub fn explore(
-    start: &Start,
-    change: impl FnOnce(&mut Bounds),
-    most: u64,
-    watch: &mut dyn FnMut(u64, u32) -> bool,
-) -> Report {
+/// Searches from `start` until `most` distinct states were reached. `watch` is told now and then how
+/// many states were reached and how deep, and ends the search by returning `false`: who has a clock
+/// may stop by it, the search has none.
+pub fn explore(start: &Start, most: u64, watch: &mut dyn FnMut(u64, u32) -> bool) -> Report {
     let mut bounds = Bounds::default();
     (start.bounds)(&mut bounds);
-    change(&mut bounds);
     let mut space = Space::new(bounds);
     let state = space.fresh();
     let mut script = Script { space: &mut space, state };

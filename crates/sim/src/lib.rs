@@ -1,14 +1,12 @@
 //! The deterministic world, and the judges of what happened in it.
 
-// The museum compiles the core's own test support, which names this crate.
-#[cfg(feature = "museum")]
+// The mutation tests compile the core's own test support, which names this crate.
 extern crate self as bowline_sim;
 
 pub mod exhaust;
 pub mod keys;
 pub mod linearizability;
-#[cfg(feature = "museum")]
-pub mod museum;
+pub mod mutation;
 mod panics;
 pub mod spec;
 pub mod trace;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bowline_sim::mutation::{Mutant, mutants};
+
 /// Scenarios in the list that the table answers.
 const SCENARIOS: usize = 78;
 
@@ -109,26 +111,18 @@ fn every_named_test_is_there() {
     }
 }
 
-/// The mutants as the museum declares them, each with its numbers: it may not be built.
-fn museum() -> BTreeMap<String, String> {
-    let text = read(&crates().join("raft/src/mutant.rs"));
-    let declared = text.lines().filter_map(|line| line.trim().strip_suffix("\",")?.split_once(" = \""));
-    declared.map(|(name, numbers)| (name.to_owned(), numbers.to_owned())).collect()
-}
-
 #[test]
 fn every_mutant_is_named_by_the_rows_of_its_numbers() {
-    let (rows, museum) = (table(), museum());
-    assert!(museum.len() >= 70, "{} mutants", museum.len());
+    let (rows, mutants) = (table(), mutants());
     for row in &rows {
         for name in &row.mutants {
-            assert!(museum.contains_key(name), "S{}: no mutant {name}", row.number);
+            assert!(mutants.iter().any(|mutant| mutant.name == name), "S{}: no mutant {name}", row.number);
         }
     }
-    for (name, numbers) in &museum {
-        for number in numbers.split(", ").filter_map(|number| number.strip_prefix('S')?.parse::<usize>().ok()) {
+    for Mutant { name, origin, .. } in mutants {
+        for number in origin.split(", ").filter_map(|number| number.strip_prefix('S')?.parse::<usize>().ok()) {
             let row = rows.iter().find(|row| row.number == number);
-            let named = row.is_some_and(|row| row.mutants.contains(name));
+            let named = row.is_some_and(|row| row.mutants.contains(*name));
             assert!(named, "{name} stands for S{number}, and its row does not say so");
         }
     }

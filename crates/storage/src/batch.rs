@@ -89,35 +89,6 @@ fn sector_at(at: u32, bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(offset..offset + SECTOR)
 }
 
-/// A bug for the museum: the batch at `place` as far as it can be read, if its first sector is there, whatever the
-/// others hold.
-pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
-    let first = sector::current(place.binding, place.segment, place.start, sector_at(place.start, bytes)?)?;
-    let end = place.start.checked_add(first.batch_len)?;
-    if first.batch_start != place.start || first.batch_len == 0 {
-        return None;
-    }
-    let mut payload = Vec::new();
-    for at in place.start..end {
-        payload.extend_from_slice(&sector_at(at, bytes)?[HEADER..]);
-    }
-    let length = usize::try_from(Reader::new(&payload).u32("length").ok()?).ok()?;
-    let mut reader = Reader::new(payload.get(8..BATCH_HEADER.checked_add(length)?)?);
-    let (log_version, hard_version) = (reader.count("version").ok()?, reader.count("version").ok()?);
-    let mut records = Vec::new();
-    while !reader.is_empty() {
-        let Ok(record) = Record::decode(&mut reader) else { break };
-        records.push(record);
-    }
-    Some(Batch { len: first.batch_len, log_version, hard_version, reach: first.reach, records })
-}
-
-/// A bug for the museum: the batch at `place`, in whatever life of the file it was written.
-pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
-    let first = sector::whole(place.binding, place.start, sector_at(place.start, bytes)?)?;
-    decode(Place { segment: first.segment, ..place }, bytes)
-}
-
 /// Reads the batch at `place` of a segment's bytes; `None` unless all of it is there and right.
 pub(crate) fn decode(place: Place, bytes: &[u8]) -> Option<Batch> {
     let sector_at = |at: u32| sector_at(at, bytes);

@@ -124,7 +124,6 @@ mod hard_state;
 mod identity;
 mod label;
 mod log;
-mod mutant;
 mod record;
 mod recovery;
 mod scan;

@@ -9,7 +9,6 @@ use crate::batch::{self, Place, room_in, sectors_for};
 use crate::disk::{Disk, DiskError, DiskErrorKind, File, SECTOR, read_all};
 use crate::hard_state::{self, Copies, Slot};
 use crate::identity::{Binding, Identity};
-use crate::mutant::mutant;
 use crate::record::{Checkpoint, Record};
 use crate::recovery::{MAX_SEGMENT_BYTES, Replay};
 use crate::sector::{self, Sector};
@@ -29,9 +28,6 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Most segments that are kept for the next use instead of being removed; at least 1.
     pub max_spares: usize,
-    /// The bug that this folder carries.
-    #[cfg(feature = "museum")]
-    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 impl Default for Options {
@@ -44,13 +40,7 @@ impl Options {
     /// These bytes of a segment, bytes in reserve, and spares: see the fields.
     #[must_use]
     pub fn new(segment_bytes: u64, reserve_bytes: u64, max_spares: usize) -> Options {
-        Options {
-            segment_bytes,
-            reserve_bytes,
-            max_spares,
-            #[cfg(feature = "museum")]
-            mutant: None,
-        }
+        Options { segment_bytes, reserve_bytes, max_spares }
     }
 
     pub(crate) fn validate(&self) -> Result<(), String> {
@@ -633,7 +623,7 @@ impl<D: Disk> Log<D> {
     fn write_copy(&mut self, extent: Option<(u64, u32, u32)>) -> Result<(), DiskError> {
         let State { hard_version: version, hard_state, log_version, .. } = self.appended;
         self.copies.write(&Slot { version, hard_state, log_version, extent })?;
-        if mutant!(&self.options, HardStateBehindLog) { Ok(()) } else { self.copies.sync() }
+        self.copies.sync()
     }
 
     /// Writes what is pending: as few batches as segments allow, each durable before the next begins, so
@@ -676,12 +666,7 @@ impl<D: Disk> Log<D> {
         let versions = (self.flushed.log_version, self.flushed.hard_version);
         let bytes = batch::encode(place, versions, after.last().index, self.pending.iter().take(count));
         self.tail.file.write_at(u64::from(self.tail.next) * SECTOR as u64, &bytes)?;
-        let synced = self.tail.file.sync_data();
-        if synced.is_err() && mutant!(&self.options, FailedSyncRetried) {
-            self.tail.file.sync_data()?;
-        } else {
-            synced?;
-        }
+        self.tail.file.sync_data()?;
         self.tail.next += sectors_in(&bytes);
         self.bytes_written += bytes.len() as u64;
         self.pending.drain(..count);

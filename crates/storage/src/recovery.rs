@@ -9,8 +9,6 @@ use crate::batch::{self, Place};
 use crate::disk::{Disk, DiskError, File, SECTOR, read_all};
 use crate::hard_state::{self, FoundCopies};
 use crate::identity::Binding;
-use crate::log::Options;
-use crate::mutant::mutant;
 use crate::record::{Checkpoint, Record};
 use crate::scan::Reading;
 use crate::segments::{self, Listing, segment_path};
@@ -177,12 +175,7 @@ struct Link {
 }
 
 /// Reads the log and the copy of the hard state.
-pub(crate) fn read_log<D: Disk>(
-    disk: &D,
-    binding: Binding,
-    options: &Options,
-    findings: &mut Vec<Finding>,
-) -> Result<Replay, OpenError> {
+pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<Finding>) -> Result<Replay, OpenError> {
     let listing = segments::list(disk)?;
     let copies = hard_state::read(disk, binding)?;
     let mut heads = Vec::new();
@@ -196,7 +189,7 @@ pub(crate) fn read_log<D: Disk>(
         let mut findings = Vec::new();
         let Some(checkpoint) = heads.iter().find(|head| head.sequence == chain[from].sequence) else { return Ok(None) };
         let Some(checkpoint) = &checkpoint.checkpoint else { return Ok(None) };
-        let mut reading = Reading::new((binding, options), State::at(checkpoint), copies, &mut findings);
+        let mut reading = Reading::new(binding, State::at(checkpoint), copies, &mut findings);
         for (at, link) in chain.iter().enumerate().skip(from) {
             let bytes = read_segment(disk, link.sequence)?;
             reading.segment(link.sequence, &bytes, link.end, at + 1 == chain.len());
@@ -226,12 +219,6 @@ pub(crate) fn read_log<D: Disk>(
     findings.extend(found);
     let in_use: Vec<u64> = replay.earlier.iter().map(|(sequence, _)| *sequence).chain([replay.cut.0]).collect();
     replay.dead = heads.iter().map(|head| head.sequence).filter(|sequence| !in_use.contains(sequence)).collect();
-    if mutant!(options, HardStateBehindLog)
-        && let Some(copy) = replay.copies.newest
-    {
-        (replay.state.hard_version, replay.state.hard_state) = (copy.version, copy.hard_state);
-        replay.hard_needed = copy.version;
-    }
     settle_hard_state(disk, &mut replay, findings)?;
     Ok(replay)
 }

@@ -11,8 +11,6 @@ use crate::batch::{self, Batch, Place};
 use crate::disk::SECTOR;
 use crate::hard_state::FoundCopies;
 use crate::identity::Binding;
-use crate::log::Options;
-use crate::mutant::mutant;
 use crate::record::{ENTRY_BYTES, Record};
 use crate::recovery::{Finding, Lost, Replay, TORN, Verdict};
 use crate::sector::{PAYLOAD, Sector, SectorHeader};
@@ -22,7 +20,6 @@ use crate::state::State;
 /// What is known while the segments are read, in their order.
 pub(crate) struct Reading<'a> {
     binding: Binding,
-    options: &'a Options,
     state: State,
     entries: VecDeque<Entry>,
     copies: FoundCopies,
@@ -98,14 +95,13 @@ fn sectors_of(bytes: &[u8]) -> u32 {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(
-        (binding, options): (Binding, &'a Options),
+        binding: Binding,
         state: State,
         copies: FoundCopies,
         findings: &'a mut Vec<Finding>,
     ) -> Reading<'a> {
         Reading {
             binding,
-            options,
             hard: (state.hard_version, state.hard_state),
             hard_needed: state.hard_version,
             state,
@@ -127,23 +123,13 @@ impl<'a> Reading<'a> {
         Place { binding: self.binding, segment, start }
     }
 
-    fn batch_at(&self, place: Place, bytes: &[u8]) -> Option<Batch> {
-        if mutant!(self.options, TornTailAccepted) {
-            return batch::decode_torn(place, bytes);
-        }
-        if mutant!(self.options, RecordWithoutPlace) {
-            return batch::decode_of_any_life(place, bytes);
-        }
-        batch::decode(place, bytes)
-    }
-
     /// Reads the next segment: up to sector `end`, or as far as it goes if that isn't known.
     pub(crate) fn segment(&mut self, sequence: u64, bytes: &[u8], end: Option<u32>, is_last: bool) {
         let limit = end.unwrap_or(u32::MAX).min(sectors_of(bytes));
         let mut at = 0;
         while at < limit {
             let next = (at..limit).find_map(|start| {
-                let batch = self.batch_at(self.place(sequence, start), bytes)?;
+                let batch = batch::decode(self.place(sequence, start), bytes)?;
                 (start + batch.len <= limit).then_some((start, batch))
             });
             let Some((start, batch)) = next else { break };
@@ -262,7 +248,6 @@ impl<'a> Reading<'a> {
                 }
             }
             Record::HardState(hard_state) => self.hard = (self.state.hard_version, hard_state),
-            Record::Truncate(_) if mutant!(self.options, SuffixResurrected) => {}
             Record::Truncate(from) => {
                 while self.entries.back().is_some_and(|entry| entry.index >= from) {
                     self.entries.pop_back();
@@ -330,10 +315,6 @@ impl<'a> Reading<'a> {
             self.findings.push(Finding::new(&file, *first..last + 1, Verdict::Harmless, what));
         }
         let Some(extent) = beyond.extent() else { return };
-        if mutant!(self.options, DamageTakenForTornTail) {
-            self.torn = Some(extent.start..extent.end.min(sectors_of(bytes)));
-            return;
-        }
         if let Some(torn) = beyond.torn_batch(at) {
             self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, TORN));
             if self.lost.is_none() {

@@ -14,8 +14,6 @@ use crate::arriving::{Arrival, Arriving};
 use crate::codec::{Malformed, Put, Reader};
 use crate::disk::{Disk, DiskError, DiskErrorKind, File};
 use crate::identity::{Binding, FORMAT_VERSION};
-use crate::log::Options;
-use crate::mutant::mutant;
 
 pub(crate) const SNAPSHOT_DIR: &str = "snap";
 const MAGIC: &[u8; 8] = b"BOWLNSNP";
@@ -90,17 +88,11 @@ pub struct Snapshots<D: Disk> {
     disk: D,
     binding: Binding,
     lock: Arc<D::Lock>,
-    options: Options,
 }
 
 impl<D: Disk> Clone for Snapshots<D> {
     fn clone(&self) -> Snapshots<D> {
-        Snapshots {
-            disk: self.disk.clone(),
-            binding: self.binding,
-            lock: Arc::clone(&self.lock),
-            options: self.options.clone(),
-        }
+        Snapshots { disk: self.disk.clone(), binding: self.binding, lock: Arc::clone(&self.lock) }
     }
 }
 
@@ -117,12 +109,7 @@ fn position_of(name: &str) -> Option<Position> {
 
 impl<D: Disk> Snapshots<D> {
     /// Removes what an interrupted writer has left.
-    pub(crate) fn new(
-        disk: D,
-        binding: Binding,
-        lock: Arc<D::Lock>,
-        options: Options,
-    ) -> Result<Snapshots<D>, DiskError> {
+    pub(crate) fn new(disk: D, binding: Binding, lock: Arc<D::Lock>) -> Result<Snapshots<D>, DiskError> {
         for name in disk.list(SNAPSHOT_DIR)? {
             if name.ends_with(".tmp") {
                 disk.remove(&format!("{SNAPSHOT_DIR}/{name}"))?;
@@ -131,7 +118,7 @@ impl<D: Disk> Snapshots<D> {
         disk.make_dir(SNAPSHOT_DIR)?;
         // The name of one that a killed process has left unsynced would be relied on from now on.
         disk.sync_dir(SNAPSHOT_DIR)?;
-        Ok(Snapshots { disk, binding, lock, options })
+        Ok(Snapshots { disk, binding, lock })
     }
 
     /// The snapshots that are there, whole or not, by index.
@@ -365,9 +352,6 @@ impl<D: Disk> SnapshotWriter<D> {
             self.file = Some(file);
         }
         finished?;
-        if mutant!(&self.snapshots.options, NoDirSyncAfterRename) {
-            return Ok(());
-        }
         self.snapshots.disk.sync_dir(SNAPSHOT_DIR)?;
         Ok(())
     }

@@ -258,8 +258,8 @@ pub fn open_with<D: Disk>(
         findings.push(Finding::new(IDENTITY_FILE, 0..1, Verdict::Repaired, "one of two copies is unreadable"));
     }
     let binding = Binding::of(&identity);
-    let replay = recovery::read_log(disk, binding, options, &mut findings)?;
-    let snapshots = Snapshots::new(disk.clone(), binding, Arc::clone(&lock), options.clone())?;
+    let replay = recovery::read_log(disk, binding, &mut findings)?;
+    let snapshots = Snapshots::new(disk.clone(), binding, Arc::clone(&lock))?;
     let (recovery, start) = choose_snapshot(&snapshots, &states(&identity)?, replay, findings)?;
     let log = Log::start(disk, lock, identity, options.clone(), start)?;
     Ok(Opened { identity, recovery, log, snapshots })

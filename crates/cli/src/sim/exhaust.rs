@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use bowline_sim::exhaust::{Bounds, Report, STARTS, Start, explore};
+use bowline_sim::exhaust::{Report, STARTS, Start, explore};
+use bowline_sim::mutation::Mutant;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::mutants::{carry, mutant_named};
 use crate::exit::Verdict;
 use crate::live::Live;
 use crate::out::{Unprinted, tell};
@@ -17,7 +19,7 @@ use crate::out::{Unprinted, tell};
 #[command(after_help = "Examples:
   bowline sim exhaust                     four million states from each of five starts
   bowline sim exhaust --start figure-8 --states 50000000
-  bowline sim exhaust --start figure-8 --mutant CommitOldTermByCounting   (a build with the museum)")]
+  bowline sim exhaust --start figure-8 --mutant CommitOldTermByCounting")]
 pub(crate) struct ExhaustCommand {
     /// Stop after this many distinct states from each start.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
@@ -28,9 +30,9 @@ pub(crate) struct ExhaustCommand {
     /// Begin only here; all starts if none is given.
     #[arg(long, value_name = "NAME")]
     start: Vec<String>,
-    /// The bug that all replicas carry; only in a build with the feature `museum`.
-    #[arg(long, value_name = "NAME")]
-    mutant: Option<String>,
+    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    #[arg(long, value_name = "NAME", value_parser = mutant_named)]
+    mutant: Option<&'static Mutant>,
     /// How many starts at once; as many as there are processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
@@ -42,7 +44,7 @@ pub(crate) struct ExhaustCommand {
 impl ExhaustCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let starts = self.starts()?;
-        let carry = carrying(self.mutant.as_deref())?;
+        carry(self.mutant)?;
         let longest = Duration::from_secs(self.minutes * 60);
         let available = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let jobs = self.jobs.unwrap_or(available).min(starts.len() as u64);
@@ -58,7 +60,7 @@ impl ExhaustCommand {
                         starts.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
                     {
                         let started = Instant::now();
-                        let report = explore(start, &carry, self.states, &mut |states, depth| {
+                        let report = explore(start, self.states, &mut |states, depth| {
                             reached[number].store(states, Ordering::Relaxed);
                             let all: u64 = reached.iter().map(|count| count.load(Ordering::Relaxed)).sum();
                             live.step(all, format!("{all} states, {} at depth {depth}", start.name));
@@ -97,21 +99,6 @@ impl ExhaustCommand {
         };
         if self.start.is_empty() { Ok(STARTS.iter().collect()) } else { self.start.iter().map(find).collect() }
     }
-}
-
-/// What gives the bounds their mutant.
-#[cfg(feature = "museum")]
-fn carrying(name: Option<&str>) -> anyhow::Result<impl Fn(&mut Bounds) + Sync> {
-    let mutant = name.map(super::museum::mutant_named).transpose()?;
-    Ok(move |bounds: &mut Bounds| bounds.mutant = mutant)
-}
-
-#[cfg(not(feature = "museum"))]
-fn carrying(name: Option<&str>) -> anyhow::Result<impl Fn(&mut Bounds) + Sync> {
-    if name.is_some() {
-        bail!("--mutant: this build has no museum; build it with `--features museum`");
-    }
-    Ok(|_: &mut Bounds| ())
 }
 
 /// A search, and how long it took.

@@ -5,12 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bowline_sim::mutation::Mutant;
 use bowline_sim::world::{Outcome, Plan, Reduction, Rule, Shrinking, Violation, run, shrink_while};
 use clap::Args;
 use serde_json::json;
 
 use super::explore_report::{Failure, Totals, replay_command};
-use super::replay::{drawn, write_page};
+use super::mutants::{carry, mutant_named};
+use super::replay::write_page;
 use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
 use crate::live::Live;
@@ -49,9 +51,9 @@ pub(crate) struct ExploreCommand {
     /// Also write a page for a browser: the first failing seed, made as small as possible.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Let all replicas carry this bug; only in a build with `--features museum`.
-    #[arg(long, value_name = "NAME")]
-    mutant: Option<String>,
+    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    #[arg(long, value_name = "NAME", value_parser = mutant_named)]
+    mutant: Option<&'static Mutant>,
     /// End the search after so many failures.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
     failures: u64,
@@ -87,8 +89,8 @@ pub(crate) fn silence_panics() {
 
 impl ExploreCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        carry(self.mutant)?;
         silence_panics();
-        drawn(self.from, self.mutant.as_deref())?;
         let live = Live::new(if self.minutes.is_some() { 1000 } else { self.seeds }, self.json);
         live.title("worlds");
         let search = Search {
@@ -97,12 +99,11 @@ impl ExploreCommand {
             until: self.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
             shrink: self.shrink as usize,
             most_failures: self.failures as usize,
-            mutant: self.mutant.clone(),
             live,
             started: Instant::now(),
             next: AtomicU64::new(0),
             full: AtomicBool::new(false),
-            totals: Mutex::new(Totals::of(self.mutant)),
+            totals: Mutex::new(Totals::default()),
         };
         std::thread::scope(|scope| {
             for _ in 0..job_count(self.jobs) {
@@ -116,9 +117,9 @@ impl ExploreCommand {
         // A world that was made smaller, if there is one: it is easier to read.
         let smaller = totals.failures.iter().find(|failure| !failure.reduction.is_empty());
         if let (Some(file), Some(failure)) = (&self.html, smaller.or(totals.failures.first())) {
-            let mut plan = drawn(failure.seed, totals.mutant.as_deref())?;
+            let mut plan = Plan::drawn(failure.seed);
             failure.reduction.apply(&mut plan);
-            write_page(&plan, &replay_command(failure.seed, &failure.reduction, totals.mutant.as_deref()), file)?;
+            write_page(&plan, &replay_command(failure.seed, &failure.reduction), file)?;
             search.live.say(&format!("wrote {}", file.display()));
         }
         if self.json {
@@ -138,7 +139,6 @@ struct Search {
     /// Runs to make a failing world smaller.
     shrink: usize,
     most_failures: usize,
-    mutant: Option<String>,
     live: Live,
     started: Instant,
     next: AtomicU64,
@@ -156,7 +156,7 @@ impl Search {
                 return;
             }
             let seed = self.from.wrapping_add(number);
-            let Ok(plan) = drawn(seed, self.mutant.as_deref()) else { return };
+            let plan = Plan::drawn(seed);
             let mut outcome = on_its_own(seed, "", || run(&plan, None));
             let twice = number.is_multiple_of(TWICE_EVERY);
             if twice && outcome.violation.is_none() {
@@ -186,7 +186,7 @@ impl Search {
             true => self.smaller(seed, plan, violation),
             false => (Reduction::default(), violation.clone()),
         };
-        let command = replay_command(seed, &reduction, self.mutant.as_deref());
+        let command = replay_command(seed, &reduction);
         self.live.say(&format!("seed {seed} FAILED: {found}\n  {command}"));
         let mut totals = self.totals.lock().expect("no thread panics while it holds this");
         totals.failures.push(Failure { seed, violation: found, reduction });

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bowline_sim::mutation;
 use bowline_sim::world::{Coverage, Outcome, Probe, Reduction, Violation};
 use serde_json::{Value, json};
 
@@ -22,8 +23,6 @@ pub(crate) struct Failure {
 pub(crate) struct Totals {
     pub(crate) seeds: u64,
     pub(crate) failures: Vec<Failure>,
-    /// The bug that all replicas carried.
-    pub(crate) mutant: Option<String>,
     twice: u64,
     simulated: u64,
     events: u64,
@@ -35,16 +34,12 @@ pub(crate) struct Totals {
 }
 
 /// The command that lets a world happen again.
-pub(crate) fn replay_command(seed: u64, reduction: &Reduction, mutant: Option<&str>) -> String {
-    let mutant = mutant.map_or(String::new(), |name| format!(" --mutant {name}"));
+pub(crate) fn replay_command(seed: u64, reduction: &Reduction) -> String {
+    let mutant = mutation::chosen().map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name));
     format!("bowline sim replay {seed}{reduction}{mutant}")
 }
 
 impl Totals {
-    pub(crate) fn of(mutant: Option<String>) -> Totals {
-        Totals { mutant, ..Totals::default() }
-    }
-
     pub(crate) fn add(&mut self, outcome: &Outcome, twice: bool) {
         self.seeds += 1;
         self.twice += u64::from(twice);
@@ -108,7 +103,7 @@ impl Totals {
         }
         for failure in &self.failures {
             let _ = writeln!(out, "seed {} FAILED: {}", failure.seed, failure.violation);
-            let _ = writeln!(out, "  {}", replay_command(failure.seed, &failure.reduction, self.mutant.as_deref()));
+            let _ = writeln!(out, "  {}", replay_command(failure.seed, &failure.reduction));
         }
         let verdict = if self.passed() { "passed" } else { "FAILED" };
         let _ = writeln!(out, "{verdict}");
@@ -122,7 +117,7 @@ impl Totals {
             .map(|failure| {
                 json!({ "seed": failure.seed, "rule": failure.violation.rule.title(),
                     "what": failure.violation.what, "at": failure.violation.at as f64 / 1e9,
-                    "replay": replay_command(failure.seed, &failure.reduction, self.mutant.as_deref()) })
+                    "replay": replay_command(failure.seed, &failure.reduction) })
             })
             .collect();
         let faults: serde_json::Map<String, Value> =

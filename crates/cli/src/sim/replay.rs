@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use bowline_sim::mutation::Mutant;
 use bowline_sim::world::{Fault, Line, Plan, Reduction, Start, Strike, film, parse_list, parse_seconds, run};
 use clap::Args;
 
 use super::explore::silence_panics;
 use super::explore_report::replay_command;
+use super::mutants::{carry, mutant_named};
 use super::seed_thread::on_its_own;
 use crate::exit::Verdict;
 use crate::out::tell;
@@ -25,9 +27,9 @@ pub(crate) struct ReplayCommand {
     seed: u64,
     #[command(flatten)]
     left: Left,
-    /// Let all replicas carry this bug; only in a build with `--features museum`.
-    #[arg(long, value_name = "NAME")]
-    mutant: Option<String>,
+    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    #[arg(long, value_name = "NAME", value_parser = mutant_named)]
+    mutant: Option<&'static Mutant>,
     /// Tell only lines that contain this.
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
@@ -91,21 +93,6 @@ impl Left {
     }
 }
 
-/// The plan of a seed, with a bug for all replicas if one is named.
-pub(crate) fn drawn(seed: u64, mutant: Option<&str>) -> anyhow::Result<Plan> {
-    #[cfg(feature = "museum")]
-    {
-        let mut plan = Plan::drawn(seed);
-        plan.mutant = mutant.map(super::museum::mutant_named).transpose()?;
-        Ok(plan)
-    }
-    #[cfg(not(feature = "museum"))]
-    match mutant {
-        None => Ok(Plan::drawn(seed)),
-        Some(name) => anyhow::bail!("--mutant {name}: this build has no museum; build it with `--features museum`"),
-    }
-}
-
 /// Writes the page of a world; `command` is the one that replays it.
 pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Result<()> {
     let page = on_its_own(plan.seed, ", drawn", || film(plan).page(command));
@@ -114,8 +101,9 @@ pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Res
 
 impl ReplayCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        carry(self.mutant)?;
         silence_panics();
-        let mut plan = drawn(self.seed, self.mutant.as_deref())?;
+        let mut plan = Plan::drawn(self.seed);
         let reduction = self.left.reduction()?;
         reduction.apply(&mut plan);
         let mut told = if self.quiet { Ok(()) } else { tell!("{}", plan.header()) };
@@ -128,7 +116,7 @@ impl ReplayCommand {
         };
         let outcome = on_its_own(self.seed, "", || run(&plan, if self.quiet { None } else { Some(&mut tell) }));
         if let Some(file) = &self.html {
-            write_page(&plan, &replay_command(self.seed, &reduction, self.mutant.as_deref()), file)?;
+            write_page(&plan, &replay_command(self.seed, &reduction), file)?;
         }
         told?;
         let (begun, done) = outcome.operations;

@@ -35,7 +35,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// The schedule of a seed, of replicas to whose configuration `carry` gives the last touch.
-    pub(crate) fn new(seed: u64, flavour: Flavour, carry: impl Fn(&mut Config)) -> Schedule {
+    pub(crate) fn new(seed: u64, flavour: Flavour) -> Schedule {
         let mut random = Random::new(seed);
         let voters = [3, 3, 5][random.next_u64() as usize % 3];
         let spares = if matches!(flavour, Flavour::Membership | Flavour::Everything) { 5 - voters.min(4) } else { 0 };
@@ -56,7 +56,6 @@ impl Schedule {
                 config.max_inflight_messages = 3;
                 config.max_applying_bytes = 100;
             }
-            carry(&mut config);
             config
         };
         let mut world = World::new(voters, 0, spares, config);

@@ -16,9 +16,6 @@ type Answer<T> = Result<T, Box<dyn Error>>;
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) world: World,
-    /// The bug that all replicas carry.
-    #[cfg(feature = "museum")]
-    pub(crate) mutant: Option<bowline_raft::Mutant>,
 }
 
 impl goldenscript::Runner for Script {
@@ -94,10 +91,6 @@ impl Script {
         config.lease_reads = args.take_key("lease") != Some("off");
         config.eager_commit = args.take_key("commit") == Some("eager");
         config.thrifty = args.take_key("thrifty").map(span).transpose()?;
-        #[cfg(feature = "museum")]
-        {
-            config.mutant = self.mutant;
-        }
         self.world = World::new(voters, learners, spares, |id| Config { id, ..config.clone() });
         Ok(Vec::new())
     }

@@ -1,14 +1,9 @@
 use super::*;
 
-#[cfg(feature = "museum")]
-fn start(name: &str) -> &'static Start {
-    STARTS.iter().find(|start| start.name == name).expect("there is such a start")
-}
-
 #[test]
 fn nothing_is_wrong_near_any_start() {
     for start in STARTS {
-        let report = explore(start, |_| (), 30_000, &mut |_, _| true);
+        let report = explore(start, 30_000, &mut |_, _| true);
         assert_eq!(report.violation, None, "{}", start.name);
         assert!(report.states >= 30_000, "{}: only {} states", start.name, report.states);
     }
@@ -50,28 +45,10 @@ fn a_step_under_other_names_is_the_same_step() {
     }
 }
 
-#[cfg(feature = "museum")]
-#[test]
-fn figure_8_is_found() {
-    let carry = |bounds: &mut Bounds| bounds.mutant = Some(bowline_raft::Mutant::CommitOldTermByCounting);
-    let report = explore(start("figure-8"), carry, 3_000_000, &mut |_, _| true);
-    let violation = report.violation.expect("it is found");
-    assert!(violation.rule.contains("Leader Completeness"), "{}", violation.story.join("\n"));
-}
-
-#[cfg(feature = "museum")]
-#[test]
-fn the_single_server_bug_of_2015_is_found() {
-    let carry = |bounds: &mut Bounds| bounds.mutant = Some(bowline_raft::Mutant::SingleServerOf2015);
-    let report = explore(start("2015"), carry, 3_000_000, &mut |_, _| true);
-    let violation = report.violation.expect("it is found");
-    assert!(violation.rule.contains("Leader Completeness"), "{}", violation.story.join("\n"));
-}
-
 #[test]
 fn a_search_ends_when_it_is_told_to() {
     let mut asked = 0;
-    let report = explore(&STARTS[0], |_| (), u64::MAX, &mut |states, _| {
+    let report = explore(&STARTS[0], u64::MAX, &mut |states, _| {
         asked += 1;
         states < 5_000
     });

@@ -205,8 +205,6 @@ fn replica(config: NodeConfig, stores: bool, start: Start, now: Time) -> Result<
         return KeptNode::new(config, kept, start.found.raft, now).map(|node| Replica::Kept(Box::new(node)));
     }
     let machine = Machine::new(stores);
-    #[cfg(feature = "museum")]
-    let machine = machine.carrying(config.raft.mutant);
     Node::new(config, machine, start.found, now).map(|node| Replica::InMemory(Box::new(node)))
 }
 

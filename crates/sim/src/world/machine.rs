@@ -52,9 +52,6 @@ pub(crate) struct Machine {
     digest: u64,
     /// The disk has room for what a store in a file may write.
     room: bool,
-    /// A bug for the museum: its snapshots leave out what was applied already.
-    #[cfg(feature = "museum")]
-    forgets: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
     /// Nobody has looked at its leases yet.
@@ -72,27 +69,12 @@ impl Machine {
     }
 
     fn at(state: State, last: u64, digest: u64) -> Machine {
-        Machine {
-            state,
-            last,
-            digest,
-            room: true,
-            #[cfg(feature = "museum")]
-            forgets: false,
-            news: RefCell::default(),
-            unseen: Cell::new(true),
-        }
+        Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
     }
 
     /// A store in a file, as of its last checkpoint: what was applied until then, and how that came about.
     pub(crate) fn kept(store: Store<RedbEngine>, last: u64, digest: u64) -> Machine {
         Machine::at(State::Kept(Box::new(store)), last, digest)
-    }
-
-    /// With the museum's bug of the state machine, if this is it.
-    #[cfg(feature = "museum")]
-    pub(crate) fn carrying(self, mutant: Option<bowline_raft::Mutant>) -> Machine {
-        Machine { forgets: mutant == Some(bowline_raft::Mutant::SnapshotWithoutSessions), ..self }
     }
 
     /// Whether two states are the same: of stores, whether their whole histories have the same checksum (HashKV).
@@ -187,15 +169,6 @@ impl Machine {
         let label = Label { identity, header: header.cloned(), note };
         match &mut self.state {
             State::Kept(store) => store.checkpoint_with(Some(&label.encode())).map(|_| ()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes what waits, and syncs nothing.
-    #[cfg(feature = "museum")]
-    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
-        match &mut self.state {
-            State::Kept(store) => store.flush(),
             _ => Ok(()),
         }
     }
@@ -327,8 +300,6 @@ impl StateMachine for Machine {
         out.extend_from_slice(&self.last.to_le_bytes());
         out.extend_from_slice(&self.digest.to_le_bytes());
         let (kind, state) = match &self.state {
-            #[cfg(feature = "museum")]
-            State::Map(map) if self.forgets => (b'f', map.without_memory().snapshot()),
             State::Map(map) => (b'm', map.snapshot()),
             State::Store(store) => (b's', store.snapshot()),
             State::Kept(store) => {
@@ -346,16 +317,11 @@ impl StateMachine for Machine {
     fn restore(snapshot: &[u8]) -> Result<Machine, InvalidSnapshot> {
         let (last, digest, state) = parts(snapshot)?;
         let state = match state {
-            #[cfg(feature = "museum")]
-            [b'f', map @ ..] => State::Map(Map::restore(map)?),
             [b'm', map @ ..] => State::Map(Map::restore(map)?),
             [b's', store @ ..] => State::Store(Box::new(<Store<MemoryEngine> as StateMachine>::restore(store)?)),
             _ => return Err(InvalidSnapshot("neither a map nor a store".to_owned())),
         };
-        let machine = Machine::at(state, last, digest);
-        #[cfg(feature = "museum")]
-        let machine = Machine { forgets: snapshot[16] == b'f', ..machine };
-        Ok(machine)
+        Ok(Machine::at(state, last, digest))
     }
 }
 

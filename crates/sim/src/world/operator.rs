@@ -8,7 +8,6 @@ use bowline_node::NodeInput;
 use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId, Position};
 
 use crate::world::coverage::Fault;
-use crate::world::disk::Disk;
 use crate::world::host::Asker;
 use crate::world::nemesis::Mending;
 use crate::world::oracle::Rule;
@@ -123,12 +122,6 @@ impl World<'_> {
         if !self.hosts[host].disk.refuses_nothing() {
             let what = format!("n{} starts from nothing, as if it had promised nothing", host + 1);
             self.judge(Err((Rule::RestartKeepsPromises, what)));
-        }
-        if self.plan.forgets_losses() {
-            self.crash(host, true);
-            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.plan.options(), self.plan.disk.kept);
-            self.restart_soon(host);
-            return true;
         }
         self.lose(host);
         true

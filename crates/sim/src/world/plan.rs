@@ -50,9 +50,6 @@ pub struct Plan {
     pub(crate) strikes: Option<BTreeSet<Strike>>,
     /// Only these operations, in the order of their moments; `None`: all that come.
     pub(crate) operations: Option<Vec<Start>>,
-    /// The bug that all replicas carry.
-    #[cfg(feature = "museum")]
-    pub mutant: Option<bowline_raft::Mutant>,
 }
 
 /// A defect that a world can be given, to prove that its judges see it.
@@ -223,8 +220,6 @@ impl Plan {
             luck: 0,
             strikes: None,
             operations: None,
-            #[cfg(feature = "museum")]
-            mutant: None,
         }
     }
 
@@ -296,8 +291,6 @@ impl Plan {
             luck: 0,
             strikes: None,
             operations: None,
-            #[cfg(feature = "museum")]
-            mutant: None,
         }
     }
 
@@ -308,32 +301,12 @@ impl Plan {
 
     /// The configuration with which a replica starts.
     pub(crate) fn config(&self, id: NodeId, dice: &mut Dice, own_ways: bool) -> NodeConfig {
-        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
-        let mut config = self.settings.config(id, dice, own_ways);
-        #[cfg(feature = "museum")]
-        {
-            config.raft.mutant = self.mutant;
-        }
-        config
+        self.settings.config(id, dice, own_ways)
     }
 
     /// How a replica's folder is opened.
     pub(crate) fn options(&self) -> Options {
-        #[allow(unused_mut, reason = "there is nothing to choose in a build without the museum")]
-        let mut options = self.storage.clone();
-        #[cfg(feature = "museum")]
-        {
-            options.mutant = self.mutant;
-        }
-        options
-    }
-
-    /// Whether a disk that was lost is forgotten to have been one (RethinkDB#5289): never, without the museum.
-    pub(crate) fn forgets_losses(&self) -> bool {
-        #[cfg(feature = "museum")]
-        return self.mutant == Some(bowline_raft::Mutant::WipedKeepsItsName);
-        #[cfg(not(feature = "museum"))]
-        false
+        self.storage.clone()
     }
 
     /// Takes whole kinds of fault out, as a shrunk replay does.

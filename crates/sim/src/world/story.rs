@@ -43,9 +43,8 @@ impl Plan {
         if let Some(sabotage) = self.sabotage {
             let _ = write!(out, ", sabotaged: {sabotage:?}");
         }
-        #[cfg(feature = "museum")]
-        if let Some(mutant) = self.mutant {
-            let _ = write!(out, "\nmutant      {}: {}", mutant.name(), mutant.breaks());
+        if let Some(mutant) = crate::mutation::chosen() {
+            let _ = write!(out, "\nmutant      {}: {}", mutant.name, mutant.breaks);
         }
         let after = if self.liveness { ", then a majority is made whole" } else { "" };
         let _ = write!(out, "\ntime        {:.3} s of faults{after}", self.safety as f64 / 1e9);

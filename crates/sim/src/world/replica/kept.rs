@@ -37,12 +37,8 @@ impl KeptNode {
         recovered: Recovered,
         now: Time,
     ) -> Result<KeptNode, ConfigError> {
-        #[cfg(feature = "museum")]
-        let mutant = config.raft.mutant;
         let conductor = Conductor::new(config, recovered, now)?;
         let keeper = Keeper::new(kept);
-        #[cfg(feature = "museum")]
-        let keeper = keeper.carrying(mutant);
         Ok(KeptNode { conductor, keeper, work: Vec::new(), reports: VecDeque::new() })
     }
 
@@ -76,10 +72,6 @@ impl KeptNode {
     /// # Errors
     /// It may not be durable: the process must stop.
     pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
-        #[cfg(feature = "museum")]
-        if self.keeper.mutant == Some(bowline_raft::Mutant::StateNotSynced) {
-            return self.keeper.machine.flush();
-        }
         self.keeper.states.checkpoint(&mut self.keeper.machine, header)
     }
 
@@ -140,8 +132,6 @@ struct Keeper {
     unrestored: u64,
     fault: Option<String>,
     installed: Option<Index>,
-    #[cfg(feature = "museum")]
-    mutant: Option<bowline_raft::Mutant>,
 }
 
 impl Keeper {
@@ -155,8 +145,6 @@ impl Keeper {
             unrestored: 0,
             fault: None,
             installed: None,
-            #[cfg(feature = "museum")]
-            mutant: None,
         }
     }
 
@@ -168,13 +156,6 @@ impl Keeper {
     fn look_for_room(&mut self) {
         let room = self.has_room();
         self.machine.set_room(room);
-    }
-
-    /// With this bug of the museum.
-    #[cfg(feature = "museum")]
-    fn carrying(self, mutant: Option<bowline_raft::Mutant>) -> Keeper {
-        let held = HeldSnapshots::mixing(mutant == Some(bowline_raft::Mutant::ChunksMixed));
-        Keeper { held, mutant, ..self }
     }
 
     fn run(&mut self, job: Job, out: &mut Vec<NodeEffect>, reports: &mut VecDeque<Report>) {

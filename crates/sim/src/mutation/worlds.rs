@@ -1,15 +1,14 @@
-//! Whole worlds as a layer: the same seeds that `bowline sim explore` searches, with the bug in every
-//! replica.
+//! Whole worlds as a layer: the same seeds that `bowline sim explore` searches.
 
 use std::ops::Range;
 
-use super::{Check, Kill, Layer, Look, Mutant};
+use crate::mutation::{Check, Kill, Layer, Look};
 use crate::world::{Plan, Rule, run};
 
 /// Worlds drawn from seeds.
-pub struct Worlds {
+pub(super) struct Worlds {
     /// The seeds of the usual budget; more of them follow after its end.
-    pub seeds: Range<u64>,
+    pub(super) seeds: Range<u64>,
 }
 
 impl Layer for Worlds {
@@ -25,11 +24,9 @@ impl Layer for Worlds {
         (self.seeds.end - self.seeds.start) * times
     }
 
-    fn look_at(&self, piece: u64, mutant: Option<Mutant>, _: u64) -> Look {
+    fn look_at(&self, piece: u64, _: u64) -> Look {
         let seed = self.seeds.start + piece;
-        let mut plan = Plan::drawn(seed);
-        plan.mutant = mutant;
-        let kill = run(&plan, None).violation.map(|violation| Kill {
+        let kill = run(&Plan::drawn(seed), None).violation.map(|violation| Kill {
             by: whose(violation.rule),
             said: violation.to_string(),
             cost: 1,

@@ -1,25 +1,51 @@
-//! The museum of bugs: each mutant of the core is carried by a whole cluster, and handed to every layer
-//! of tests in turn. A mutant that no layer notices is a hole in the tests, or no bug.
+//! Mutation tests: a bug is carried by every replica of a cluster, and each layer of tests in turn looks for it. A
+//! mutant that no layer notices is a hole in the tests, or no bug.
 //!
-//! The layers: *stories*, the golden scripts, which must come out word by word; *schedules*, random
-//! ones, seed by seed, with their oracles; *search*, exhaustive from hand-built starts; *worlds*, whole
-//! clusters from a seed, with every fault and every judge. Another layer joins by implementing [`Layer`].
+//! The [`catalogue`] describes the mutants, [`copy`] puts them into a copy of the sources. Only a program that is
+//! built of that copy has mutants, and layers to look for them. *Stories* are the golden scripts,
+//! which must come out word by word; *schedules*, random ones, seed by seed, with their oracles; *search*,
+//! exhaustive from hand-built starts; *worlds*, whole clusters from a seed, with every fault and every judge.
+//! Another layer joins by implementing [`Layer`].
 
-mod catalogue;
+pub mod catalogue;
+pub mod copy;
+// What looks for mutants is made of the core's own tests, and needs what they need.
+#[cfg(test)]
 mod layers;
-mod worlds;
-// The same hosts, oracles, scripts and schedules that the core's own tests use.
-#[path = "../../raft/tests/support/mod.rs"]
-mod support;
-
-pub use catalogue::{Absent, NOT_IN_THE_CORE, is_core};
-pub use layers::{Schedules, Search, Stories};
-pub use worlds::Worlds;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use bowline_raft::Mutant;
+pub use catalogue::{ABSENT, Absent, Edit, Kind, Mutant, mutants};
+pub use switch::{BUILT_IN, layers};
+
+/// The names of all layers.
+pub const LAYERS: [&str; 4] = ["stories", "schedules", "search", "worlds"];
+
+/// How much the layers may do.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// How many random schedules, and how many worlds.
+    pub seeds: u64,
+    /// The first seed of the worlds.
+    pub from: u64,
+    /// How many states the search reaches from each start.
+    pub states: u64,
+}
+
+/// Lets all replicas of this process carry a mutant from now on, or none. Without built-in mutants there are none to
+/// carry.
+pub fn choose(mutant: Option<&Mutant>) {
+    let place = mutant.and_then(|wanted| mutants().iter().position(|it| it.name == wanted.name));
+    switch::choose(place.map_or(0, |place| place + 1));
+}
+
+/// The mutant that all replicas of this process carry.
+#[must_use]
+pub fn chosen() -> Option<&'static Mutant> {
+    mutants().get(switch::chosen().checked_sub(1)?).copied()
+}
 
 /// How a mutant was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +102,8 @@ pub trait Layer: Sync {
     /// How many pieces `times` the usual budget comes in.
     fn pieces(&self, times: u64) -> u64;
 
-    /// Looks for `mutant` (`None`: for anything at all, in the core as it is) in one piece.
-    fn look_at(&self, piece: u64, mutant: Option<Mutant>, times: u64) -> Look;
+    /// Looks for the chosen mutant in one piece; for anything at all, if there is none.
+    fn look_at(&self, piece: u64, times: u64) -> Look;
 }
 
 /// What a layer saw in one piece of its work.
@@ -134,14 +160,14 @@ impl Looks {
     }
 }
 
-/// Looks for a mutant in a layer, one piece after the other.
-pub fn look_for(layer: &dyn Layer, mutant: Option<Mutant>, times: u64) -> Finding {
+/// Looks for the chosen mutant in a layer, one piece after the other.
+pub fn look_for(layer: &dyn Layer, times: u64) -> Finding {
     let mut looks = Looks::default();
     for piece in 0..layer.pieces(times) {
         if !looks.want(piece) {
             break;
         }
-        looks.add(piece, layer.look_at(piece, mutant, times));
+        looks.add(piece, layer.look_at(piece, times));
     }
     looks.finding()
 }

@@ -1,9 +1,9 @@
-//! What a visit to the museum has shown: a table for eyes, the same as JSON for programs.
+//! What the layers have found: a table for eyes, the same as JSON for programs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bowline_sim::museum::{Finding, Layer, Mutant, is_core};
+use bowline_sim::mutation::{Finding, Layer, Mutant};
 use serde_json::{Value, json};
 
 /// A layer's finding, and how long it took.
@@ -15,14 +15,14 @@ pub(super) struct Timed {
     pub(super) took: Duration,
 }
 
-/// What all layers have to say of a mutant; of the core as it is, if there is none.
+/// What the layers have found of a mutant; without one, if there is none.
 #[derive(Clone, Debug)]
-pub(super) struct Exhibit {
-    pub(super) mutant: Option<Mutant>,
+pub(super) struct Searched {
+    pub(super) mutant: Option<&'static Mutant>,
     pub(super) findings: Vec<Timed>,
 }
 
-impl Exhibit {
+impl Searched {
     fn killed(&self) -> bool {
         self.findings.iter().any(|timed| timed.finding.kill.is_some())
     }
@@ -33,11 +33,11 @@ impl Exhibit {
     }
 }
 
-/// Everything that was looked at.
+/// Everything that was looked for.
 #[derive(Clone, Debug)]
-pub(super) struct Hall {
-    pub(super) exhibits: Vec<Exhibit>,
-    pub(super) control: Option<Exhibit>,
+pub(super) struct Results {
+    pub(super) searched: Vec<Searched>,
+    pub(super) control: Option<Searched>,
     pub(super) took: Duration,
 }
 
@@ -49,9 +49,9 @@ struct Score {
     median: Option<u64>,
 }
 
-impl Hall {
+impl Results {
     pub(super) fn killed(&self) -> usize {
-        self.exhibits.iter().filter(|exhibit| exhibit.killed()).count()
+        self.searched.iter().filter(|searched| searched.killed()).count()
     }
 
     /// Whether the control run raised no alarm.
@@ -66,25 +66,25 @@ impl Hall {
     }
 
     fn score(&self, layer: &str, core_only: bool) -> Score {
-        let counts = |exhibit: &&Exhibit| !core_only || exhibit.mutant.is_some_and(is_core);
+        let counts = |searched: &&Searched| !core_only || searched.mutant.is_some_and(Mutant::is_core);
         let mut costs: Vec<u64> =
-            self.exhibits.iter().filter(counts).map(|exhibit| exhibit.cost(layer).unwrap_or(u64::MAX)).collect();
+            self.searched.iter().filter(counts).map(|searched| searched.cost(layer).unwrap_or(u64::MAX)).collect();
         costs.sort_unstable();
         let median = costs.get(costs.len().saturating_sub(1) / 2).copied().filter(|cost| *cost < u64::MAX);
         Score { killed: costs.iter().filter(|cost| **cost < u64::MAX).count(), of: costs.len(), median }
     }
 
     fn layers(&self) -> Vec<(&'static str, &'static str)> {
-        let first = self.exhibits.first().or(self.control.as_ref());
-        first.map_or(Vec::new(), |exhibit| exhibit.findings.iter().map(|timed| (timed.layer, timed.unit)).collect())
+        let first = self.searched.first().or(self.control.as_ref());
+        first.map_or(Vec::new(), |searched| searched.findings.iter().map(|timed| (timed.layer, timed.unit)).collect())
     }
 
     /// What follows the rows of the table.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         let layers = self.layers();
-        if let [exhibit] = &self.exhibits[..] {
-            for timed in &exhibit.findings {
+        if let [searched] = &self.searched[..] {
+            for timed in &searched.findings {
                 if let Some(kill) = &timed.finding.kill {
                     let _ = writeln!(out, "{}, {}: {}", timed.layer, kill.at, kill.said);
                 }
@@ -106,19 +106,19 @@ impl Hall {
             let _ = writeln!(out, "control, {}, {spent} {unit} in {took:.0} s: {said}", timed.layer);
         }
         let took = self.took.as_secs_f64();
-        let _ = writeln!(out, "{} of {} mutants killed in {took:.0} s", self.killed(), self.exhibits.len());
+        let _ = writeln!(out, "{} of {} mutants killed in {took:.0} s", self.killed(), self.searched.len());
         out
     }
 
     pub(super) fn json(&self) -> Value {
         let mutants: Vec<Value> = self
-            .exhibits
+            .searched
             .iter()
-            .filter_map(|exhibit| {
-                let mutant = exhibit.mutant?;
+            .filter_map(|searched| {
+                let mutant = searched.mutant?;
                 Some(json!({
-                    "mutant": mutant.name(), "number": mutant.origin(), "breaks": mutant.breaks(),
-                    "core": is_core(mutant), "killed": exhibit.killed(), "findings": findings(exhibit),
+                    "mutant": mutant.name, "number": mutant.origin, "breaks": mutant.breaks,
+                    "core": mutant.is_core(), "killed": searched.killed(), "findings": findings(searched),
                 }))
             })
             .collect();
@@ -150,23 +150,25 @@ pub(super) fn header(layers: &[Box<dyn Layer>]) -> String {
 }
 
 /// A mutant's row of the table.
-pub(super) fn row(mutant: Mutant, exhibit: &Exhibit) -> String {
-    let name = format!("{}{}", mutant.name(), if is_core(mutant) { " *" } else { "" });
-    let mut out = format!("{name:<27} {:<9}", mutant.origin());
-    for timed in &exhibit.findings {
-        let cost = match &timed.finding.kill {
-            Some(kill) => format!("{} ({})", kill.cost, kill.by),
-            None => "-".to_owned(),
+pub(super) fn row(mutant: &Mutant, searched: &Searched, layers: &[Box<dyn Layer>]) -> String {
+    let name = format!("{}{}", mutant.name, if mutant.is_core() { " *" } else { "" });
+    let mut out = format!("{name:<27} {:<9}", mutant.origin);
+    for layer in layers {
+        let timed = searched.findings.iter().find(|timed| timed.layer == layer.name());
+        let cost = match timed.map(|timed| &timed.finding.kill) {
+            Some(Some(kill)) => format!("{} ({})", kill.cost, kill.by),
+            Some(None) => "-".to_owned(),
+            None => String::new(),
         };
         let _ = write!(out, " {cost:<18}");
     }
-    let took: Duration = exhibit.findings.iter().map(|timed| timed.took).sum();
-    let verdict = if exhibit.killed() { "" } else { "  SURVIVES" };
+    let took: Duration = searched.findings.iter().map(|timed| timed.took).sum();
+    let verdict = if searched.killed() { "" } else { "  SURVIVES" };
     let _ = write!(out, " {:>5.1} s{verdict}", took.as_secs_f64());
     out
 }
 
-fn findings(exhibit: &Exhibit) -> Vec<Value> {
+fn findings(searched: &Searched) -> Vec<Value> {
     let finding = |timed: &Timed| {
         let kill = timed.finding.kill.as_ref();
         let kill =
@@ -176,5 +178,5 @@ fn findings(exhibit: &Exhibit) -> Vec<Value> {
             "took": timed.took.as_secs_f64(), "kill": kill,
         })
     };
-    exhibit.findings.iter().map(finding).collect()
+    searched.findings.iter().map(finding).collect()
 }

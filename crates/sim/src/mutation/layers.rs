@@ -1,29 +1,51 @@
-//! The layers that the museum has of its own.
+//! The layers of tests that look for mutants.
+//!
+//! In tests they look where there is none; a copy with mutants has them built in.
+
+// The same hosts, oracles, scripts and schedules that the core's own tests use.
+#[path = "../../../raft/tests/support/mod.rs"]
+mod support;
+#[path = "worlds.rs"]
+mod worlds;
 
 use std::ops::Range;
 
-use super::support::schedule::{Flavour, Schedule};
-use super::support::script::Script;
-use super::{Check, Kill, Layer, Look, Mutant};
 use crate::exhaust::{STARTS, explore};
+use crate::mutation::{Budget, Check, Kill, LAYERS, Layer, Look, Mutant, chosen};
 use crate::panics::{Panic, caught};
+use support::schedule::{Flavour, Schedule};
+use support::script::Script;
+use worlds::Worlds;
+
+/// All layers, in the order of [`LAYERS`]. The golden scripts are given with their names.
+#[must_use]
+#[allow(unreachable_pub, reason = "a program with mutants has it in its interface")]
+pub fn layers(scripts: Vec<(String, String)>, budget: &Budget) -> Vec<Box<dyn Layer>> {
+    let Budget { seeds, from, states } = *budget;
+    let all: [Box<dyn Layer>; LAYERS.len()] = [
+        Box::new(Stories::of(scripts)),
+        Box::new(Schedules { seeds: 0..seeds }),
+        Box::new(Search { states }),
+        Box::new(Worlds { seeds: from..from + seeds }),
+    ];
+    all.into()
+}
 
 /// The golden scripts of the core.
-pub struct Stories {
+struct Stories {
     scripts: Vec<(String, String)>,
 }
 
 impl Stories {
     /// These scripts: each with its name and its text.
-    #[must_use]
-    pub fn of(mut scripts: Vec<(String, String)>) -> Stories {
+    fn of(mut scripts: Vec<(String, String)>) -> Stories {
         scripts.sort();
         Stories { scripts }
     }
 
     /// How a story came out otherwise, if it did.
-    fn deviation(text: &str, mutant: Option<Mutant>) -> Option<(Check, String)> {
-        match caught(|| goldenscript::generate(&mut Script { mutant, ..Script::default() }, text)) {
+    fn deviation(text: &str) -> Option<(Check, String)> {
+        match caught(|| goldenscript::generate(&mut Script::default(), text)) {
             Err(panic) => Some((whose(&panic), panic.said)),
             Ok(Err(error)) => Some((Check::Story, error.to_string())),
             Ok(Ok(told)) => {
@@ -49,11 +71,11 @@ impl Layer for Stories {
     }
 
     /// All of them, always: the cost is how many noticed, the place is the first that did.
-    fn look_at(&self, _: u64, mutant: Option<Mutant>, _: u64) -> Look {
-        let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text, mutant)?)));
+    fn look_at(&self, _: u64, _: u64) -> Look {
+        let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text)?)));
         let deviating: Vec<_> = deviating.collect();
         // The story of the very bug, before the others that happen to notice.
-        let own = deviating.iter().find(|(name, _)| mutant.is_some_and(|mutant| is_story_of(name, mutant)));
+        let own = deviating.iter().find(|(name, _)| chosen().is_some_and(|mutant| is_story_of(name, mutant)));
         let kill = own.or(deviating.first()).map(|(name, (by, said))| Kill {
             by: *by,
             said: said.clone(),
@@ -65,24 +87,24 @@ impl Layer for Stories {
 }
 
 /// Whether a script's S-number is among the mutant's.
-fn is_story_of(script: &str, mutant: Mutant) -> bool {
+fn is_story_of(script: &str, mutant: &Mutant) -> bool {
     let number = |text: &str| text.split(['_', ',']).next().and_then(|word| word.trim()[1..].parse::<u32>().ok());
-    let numbers = mutant.origin().split(", ").filter(|word| word.starts_with('S')).filter_map(number);
+    let numbers = mutant.origin.split(", ").filter(|word| word.starts_with('S')).filter_map(number);
     script.starts_with('s') && numbers.into_iter().any(|wanted| number(script) == Some(wanted))
 }
 
 /// Random schedules of a few replicas, with the oracles and drills of the core's own tests.
-pub struct Schedules {
+struct Schedules {
     /// The seeds.
-    pub seeds: Range<u64>,
+    seeds: Range<u64>,
 }
 
 impl Schedules {
     /// Runs one seed. Returns how the mutant was noticed, if it was.
-    fn run(seed: u64, mutant: Option<Mutant>) -> Option<(Check, String)> {
+    fn run(seed: u64) -> Option<(Check, String)> {
         let flavours = [Flavour::Plain, Flavour::Membership, Flavour::Snapshots, Flavour::Everything];
         let flavour = flavours[(seed % 4) as usize];
-        let outcome = caught(|| Schedule::new(seed, flavour, |config| config.mutant = mutant).run());
+        let outcome = caught(|| Schedule::new(seed, flavour).run());
         outcome.err().map(|panic| (whose(&panic), panic.said))
     }
 }
@@ -100,18 +122,18 @@ impl Layer for Schedules {
         (self.seeds.end - self.seeds.start) * times
     }
 
-    fn look_at(&self, piece: u64, mutant: Option<Mutant>, _: u64) -> Look {
+    fn look_at(&self, piece: u64, _: u64) -> Look {
         let seed = self.seeds.start + piece;
-        let noticed = Self::run(seed, mutant);
+        let noticed = Self::run(seed);
         let kill = noticed.map(|(by, said)| Kill { by, said, cost: 1, at: format!("seed {seed}") });
         Look { kill, spent: 1 }
     }
 }
 
 /// The exhaustive search, from every start in turn.
-pub struct Search {
+struct Search {
     /// How many states from each start.
-    pub states: u64,
+    states: u64,
 }
 
 impl Layer for Search {
@@ -127,10 +149,10 @@ impl Layer for Search {
         STARTS.len() as u64
     }
 
-    fn look_at(&self, piece: u64, mutant: Option<Mutant>, times: u64) -> Look {
+    fn look_at(&self, piece: u64, times: u64) -> Look {
         // From those just before an accident first.
         let start = &STARTS[STARTS.len() - 1 - piece as usize];
-        let report = explore(start, |bounds| bounds.mutant = mutant, self.states * times, &mut |_, _| true);
+        let report = explore(start, self.states * times, &mut |_, _| true);
         let kill = report.violation.map(|violation| {
             let by = match &violation.rule {
                 rule if rule.starts_with("assertion") => Check::Assertion,
@@ -159,6 +181,20 @@ fn whose(panic: &Panic) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutation::look_for;
+
+    #[test]
+    fn where_there_is_no_mutant_no_layer_raises_an_alarm() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../raft/tests/scripts");
+        let entries = std::fs::read_dir(folder).expect("the core's scripts").map(|entry| entry.expect("readable"));
+        let read = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path()).expect("a readable script");
+        let scripts = entries.map(|it| (it.file_name().to_string_lossy().into_owned(), read(it))).collect();
+        let layers = layers(scripts, &Budget { seeds: 60, from: 1, states: 10_000 });
+        assert_eq!(layers.iter().map(|layer| layer.name()).collect::<Vec<_>>(), LAYERS);
+        for layer in layers {
+            assert_eq!(look_for(&*layer, 1).kill, None, "{}", layer.name());
+        }
+    }
 
     #[test]
     fn a_panic_has_an_owner() {

@@ -1,0 +1,122 @@
+//! `bowline sim mutants`: which layer of tests notices which mutant.
+
+use std::ffi::OsString;
+
+use anyhow::bail;
+use bowline_sim::mutation::{self, ABSENT, BUILT_IN, LAYERS, Mutant};
+use clap::Args;
+
+use super::explore::silence_panics;
+use crate::exit::Verdict;
+use crate::out::{self, tell};
+
+mod copied;
+mod report;
+mod run;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bowline sim mutants                     every mutant, then a control run of ten times the budget
+  bowline sim mutants --quick             until a layer notices; with small budgets first
+  bowline sim mutants --layer worlds --seeds 200
+  bowline sim mutants --mutant CommitOldTermByCounting --seeds 2000
+  bowline sim mutants --absent            the bugs of the list that are no mutants, and why
+
+The mutants are put into a copy of the sources that this program was built from, in the target folder; the copy is
+built with cargo, and asked with the same options. A mutant whose text is gone from the sources fails by name.
+
+Exit codes: 0 every mutant was noticed, and nothing without one; 1 one was not, or there was a false alarm; 2 bad input,
+or a copy that can't be built.")]
+pub(crate) struct MutantsCommand {
+    /// Only this mutant; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = mutant_named)]
+    mutant: Vec<&'static Mutant>,
+    /// Only the mutants that their list marks as core.
+    #[arg(long, conflicts_with = "mutant")]
+    core: bool,
+    /// Only this layer: stories, schedules, search or worlds; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    layer: Vec<String>,
+    /// How many random schedules, and how many worlds, to try for each mutant.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    seeds: u64,
+    /// The first seed of the worlds.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
+    from: u64,
+    /// How many states to search from each start for each mutant.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    states: u64,
+    /// Stop at the first layer that notices; all layers get a twentieth of their budgets before any gets the rest.
+    #[arg(long)]
+    quick: bool,
+    /// How many seeds or starts at once; as many as there are processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// How many times the usual budget, or the twentieth with --quick, the control run without a mutant gets; 0 for
+    /// none.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    control: u64,
+    /// Print the bugs of the list that are no mutants, and why.
+    #[arg(long)]
+    absent: bool,
+    /// Pass only if the worlds kill at least so many percent of the core mutants that they look at.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
+    require: Option<u64>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The mutant that an option names.
+pub(crate) fn mutant_named(name: &str) -> Result<&'static Mutant, String> {
+    Mutant::named(name).ok_or_else(|| {
+        let names: Vec<_> = mutation::mutants().iter().map(|mutant| mutant.name).collect();
+        format!("no such mutant; allowed: {}", names.join(", "))
+    })
+}
+
+/// Lets all replicas carry a mutant that was named, from now on. A program without mutants builds one with them, and
+/// becomes that, with the same arguments.
+pub(crate) fn carry(mutant: Option<&'static Mutant>) -> anyhow::Result<()> {
+    if mutant.is_some() && !BUILT_IN {
+        return Err(copied::become_it(std::env::args_os().skip(1).collect()));
+    }
+    mutation::choose(mutant);
+    Ok(())
+}
+
+impl MutantsCommand {
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        if self.absent {
+            for absent in ABSENT {
+                tell!("{:>3}  {:<44} {}", absent.number, absent.name, absent.why)?;
+            }
+            return Ok(Verdict::Passed);
+        }
+        self.check_layers()?;
+        if !BUILT_IN {
+            let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+            return Err(copied::become_it(arguments));
+        }
+        silence_panics();
+        let mut mutants = mutation::mutants();
+        mutants.retain(|mutant| !self.core || mutant.is_core());
+        let mutants = if self.mutant.is_empty() { mutants } else { self.mutant.clone() };
+        let results = self.look_for_all(&mutants)?;
+        match self.json {
+            true => tell!("{}", results.json())?,
+            false => out::print(results.text())?,
+        }
+        Ok(Verdict::of(match self.require {
+            Some(percent) => results.quiet() && results.share_of_core("worlds") * 100.0 >= percent as f64,
+            None => results.quiet() && results.killed() == mutants.len(),
+        }))
+    }
+
+    fn check_layers(&self) -> anyhow::Result<()> {
+        match self.layer.iter().find(|name| !LAYERS.contains(&name.as_str())) {
+            Some(unknown) => bail!("--layer {unknown}: no such layer; allowed: {}", LAYERS.join(", ")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Disks that lose, damage or bring back what was written. D-numbers are those of the catalogue of faults.
+
+use super::{Mutant, insert, patch, remove, replace};
+
+const DAMAGE: &str = "crates/raft/src/damage.rs";
+const RETURNING: &str = "crates/raft/src/returning.rs";
+const MACHINE: &str = "crates/sim/src/world/machine.rs";
+const OPERATOR: &str = "crates/sim/src/world/operator.rs";
+const KEPT: &str = "crates/sim/src/world/replica/kept.rs";
+const BATCH: &str = "crates/storage/src/batch.rs";
+const LOG: &str = "crates/storage/src/log.rs";
+const RECOVERY: &str = "crates/storage/src/recovery.rs";
+const SCAN: &str = "crates/storage/src/scan.rs";
+const SNAPSHOT_FILES: &str = "crates/storage/src/snapshot.rs";
+
+/// The mutants, in the order of their origins.
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "SuspectVotes",
+        origin: "D3",
+        breaks: "A replica whose disk has lost entries votes and stands all the same.",
+        edits: &[replace(RETURNING, "confirmed && ", "self.suspect.is_none()", "true")],
+    },
+    Mutant {
+        name: "RepairedTooEarly",
+        origin: "D3",
+        breaks: "A replica whose disk has lost entries takes the first word of a leader for its repair.",
+        edits: &[replace(DAMAGE, "if ", "verified >= reach", "true")],
+    },
+    Mutant {
+        name: "NothingRemembered",
+        origin: "D14",
+        breaks: "Who is asked by a replica that comes back says that it remembers no more.",
+        edits: &[replace(RETURNING, "let missing = ", "memory.map(|memory| memory.term)", "None")],
+    },
+    Mutant {
+        name: "DamageUnsaid",
+        origin: "D4",
+        breaks: "A replica whose disk has lost entries refuses like any other, and is never repaired.",
+        edits: &[patch(
+            DAMAGE,
+            "(AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. })) ",
+            "",
+            " if !MUTANT ",
+        )],
+    },
+    Mutant {
+        name: "FailedSyncRetried",
+        origin: "31",
+        breaks: "A sync that failed is tried again, and what it covered counts as durable when that succeeds.",
+        edits: &[replace(
+            LOG,
+            "",
+            "self.tail.file.sync_data()?;",
+            r"if self.tail.file.sync_data().is_err() {
+                self.tail.file.sync_data()?;
+            }",
+        )],
+    },
+    Mutant {
+        name: "NoDirSyncAfterRename",
+        origin: "32",
+        breaks: "A snapshot's name is not made durable: after a loss of power the file may be gone that the log relies on.",
+        edits: &[remove(SNAPSHOT_FILES, "", "self.snapshots.disk.sync_dir(SNAPSHOT_DIR)?;")],
+    },
+    Mutant {
+        name: "TornTailAccepted",
+        origin: "33",
+        breaks: "A last write that a crash tore is taken as whole: its checksum is not looked at.",
+        edits: &[
+            replace(
+                SCAN,
+                "let batch = ",
+                "batch::decode(self.place(sequence, start), bytes)?",
+                "batch::decode_torn(self.place(sequence, start), bytes)?",
+            ),
+            patch(
+                BATCH,
+                "bytes.get(offset..offset + SECTOR)\n}\n",
+                "",
+                r#"
+/// The batch at `place` as far as it can be read, if its first sector is there, whatever the others hold.
+pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
+    let first = sector::current(place.binding, place.segment, place.start, sector_at(place.start, bytes)?)?;
+    let end = place.start.checked_add(first.batch_len)?;
+    if first.batch_start != place.start || first.batch_len == 0 {
+        return None;
+    }
+    let mut payload = Vec::new();
+    for at in place.start..end {
+        payload.extend_from_slice(&sector_at(at, bytes)?[HEADER..]);
+    }
+    let length = usize::try_from(Reader::new(&payload).u32("length").ok()?).ok()?;
+    let mut reader = Reader::new(payload.get(8..BATCH_HEADER.checked_add(length)?)?);
+    let (log_version, hard_version) = (reader.count("version").ok()?, reader.count("version").ok()?);
+    let mut records = Vec::new();
+    while !reader.is_empty() {
+        let Ok(record) = Record::decode(&mut reader) else { break };
+        records.push(record);
+    }
+    Some(Batch { len: first.batch_len, log_version, hard_version, reach: first.reach, records })
+}
+"#,
+            ),
+        ],
+    },
+    Mutant {
+        name: "DamageTakenForTornTail",
+        origin: "34, D3",
+        breaks: "Damage at the end of the log is cut like a write that a crash tore.",
+        edits: &[insert(
+            SCAN,
+            r"Verdict::Harmless, what));
+        }
+        let Some(extent) = beyond.extent() else { return };
+        ",
+            "self.torn = Some(extent.start..extent.end.min(sectors_of(bytes)));\n            return;",
+        )],
+    },
+    Mutant {
+        name: "HardStateBehindLog",
+        origin: "35",
+        breaks: "Term and vote are in a file that is not synced with the log, and the file is believed after a crash.",
+        edits: &[
+            replace(LOG, "", "self.copies.sync()", "Ok(())"),
+            insert(
+                RECOVERY,
+                ".filter(|sequence| !in_use.contains(sequence)).collect();\n    ",
+                r"if let Some(copy) = replay.copies.newest {
+            (replay.state.hard_version, replay.state.hard_state) = (copy.version, copy.hard_state);
+            replay.hard_needed = copy.version;
+        }",
+            ),
+        ],
+    },
+    Mutant {
+        name: "SuffixResurrected",
+        origin: "36",
+        breaks: "What a truncation took away is there again after a restart.",
+        edits: &[patch(
+            SCAN,
+            r"Record::HardState(hard_state) => self.hard = (self.state.hard_version, hard_state),
+            ",
+            "",
+            "Record::Truncate(_) if MUTANT => {}\n            ",
+        )],
+    },
+    Mutant {
+        name: "RecordWithoutPlace",
+        origin: "39",
+        breaks: "What an earlier life of a segment's file has left is read as if it belonged to this one.",
+        edits: &[
+            replace(
+                SCAN,
+                "let batch = ",
+                "batch::decode(self.place(sequence, start), bytes)?",
+                "batch::decode_of_any_life(self.place(sequence, start), bytes)?",
+            ),
+            patch(
+                BATCH,
+                "",
+                "/// Reads the batch at `place` of a segment's bytes;",
+                r"/// The batch at `place`, in whatever life of the file it was written.
+pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
+    let first = sector::whole(place.binding, place.start, sector_at(place.start, bytes)?)?;
+    decode(Place { segment: first.segment, ..place }, bytes)
+}
+
+/// Reads the batch at `place` of a segment's bytes;",
+            ),
+        ],
+    },
+    Mutant {
+        name: "StateNotSynced",
+        origin: "D1",
+        breaks: "The log is cut though the state that holds its entries is not synced.",
+        edits: &[
+            insert(
+                KEPT,
+                r"pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
+        ",
+                "return self.keeper.machine.flush();",
+            ),
+            patch(
+                MACHINE,
+                "/// Of a store in a file. Without one there is nothing to do.\nimpl Machine {\n",
+                "",
+                r"    /// Writes what waits, and syncs nothing.
+    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+        match &mut self.state {
+            State::Kept(store) => store.flush(),
+            _ => Ok(()),
+        }
+    }
+
+",
+            ),
+        ],
+    },
+    Mutant {
+        name: "WipedKeepsItsName",
+        origin: "51",
+        breaks: "A replica whose disk was lost starts from nothing under its old name (RethinkDB#5289).",
+        edits: &[replace(
+            OPERATOR,
+            "",
+            "self.lose(host);\n        true",
+            r"use crate::world::disk::Disk;
+            self.crash(host, true);
+            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.plan.options(), self.plan.disk.kept);
+            self.restart_soon(host);
+            true",
+        )],
+    },
+];
