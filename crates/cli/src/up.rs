@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[command(after_help = "Examples:
   bowline up                                    three members, their logs here, Ctrl-C stops them
   bowline up --detach && bowline down           the same in the background
-  bowline up --nodes 5 --data-dir /tmp/five
+  bowline up --nodes 5 --data-dir /tmp/five --first-port 12379
 
 While it runs on a terminal, a line with a key and a member's number acts on it: k 2 kills member 2, p 2
 pauses it or lets it go on, r 2 starts it again.
@@ -44,6 +44,9 @@ pub(crate) struct UpCommand {
     /// Where their data is; made if it isn't there.
     #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
+    /// The first port of a new cluster: each member takes two, and others where these are taken.
+    #[arg(long, default_value_t = 2379, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65518))]
+    first_port: u16,
     /// Leave them running in the background, their logs in the data folder.
     #[arg(long)]
     detach: bool,
@@ -61,7 +64,7 @@ impl UpCommand {
         let started = Instant::now();
         let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
         let stop = interrupts.flag();
-        let mut topology = Topology::load_or_found(&self.data_dir, self.nodes)?;
+        let mut topology = Topology::load_or_found(&self.data_dir, self.nodes, self.first_port)?;
         if let Some(pid) = topology.running().first() {
             let (folder, down) = (self.data_dir.display(), down(&self.data_dir));
             bail!("a cluster runs in {folder} already (process {pid}); to stop it: {down}");

@@ -221,7 +221,7 @@ fn a_shell_whose_output_is_gone_does_nothing_more() {
 fn a_cluster_that_could_not_be_told_of_runs() {
     let folder = Folder::new();
     let mut up = Command::new(env!("CARGO_BIN_EXE_bowline"));
-    up.args(["up", "--nodes", "1", "--detach", "--data-dir"]).arg(folder.path());
+    up.args(["up", "--nodes", "1", "--detach", &folder.ports.option(), "--data-dir"]).arg(folder.path());
     let said = on_a_full_disk(&mut up, b"");
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("error: done, but could not be printed: No space left"), "{said:?}");

@@ -46,7 +46,7 @@ fn other_users_see_nothing_of_a_clusters_data_whatever_the_umask() {
         let line = format!("umask 000; exec \"$0\" {command} --data-dir \"$1\"");
         run(shell.args(["-c", &line, env!("CARGO_BIN_EXE_bowline")]).arg(&data), b"")
     };
-    let started = up("up --detach");
+    let started = up(&format!("up --detach {}", folder.ports.option()));
     let mut found = Vec::new();
     open_to_others(&data, &mut found);
     let stopped = up("down");

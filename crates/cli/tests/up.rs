@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use pb::kv_client::KvClient;
-use support::Folder;
+use support::{Folder, Ports};
 use tonic::transport::Channel;
 
 async fn client(folder: &Folder, place: usize) -> KvClient<Channel> {
@@ -89,10 +89,14 @@ fn bad_settings_are_named_with_what_is_allowed() {
 #[test]
 fn the_line_that_stops_a_cluster_can_be_pasted_into_a_shell() {
     let folder = tempfile::tempdir().expect("a folder");
+    let ports = Ports::reserve();
     let data = folder.path().join("it's a \"$HOME\" `of` mine");
     let up = |nodes: &str| {
         let mut up = Command::new(env!("CARGO_BIN_EXE_bowline"));
-        up.args(["up", "--detach", "--nodes", nodes, "--data-dir"]).arg(&data).output().expect("it starts")
+        up.args(["up", "--detach", "--nodes", nodes, &ports.option(), "--data-dir"])
+            .arg(&data)
+            .output()
+            .expect("it starts")
     };
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_bowline")).parent().expect("it is in a folder");
     let paste = |line: &str| {

@@ -16,9 +16,6 @@ use crate::exit::NotDone;
 
 const FILE: &str = "cluster.json";
 
-/// The ports that a new cluster begins with: each member takes two.
-const FIRST_PORT: u16 = 2379;
-
 /// A member of a local cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
@@ -51,8 +48,8 @@ pub(super) struct Topology {
 }
 
 impl Topology {
-    /// The cluster of a folder, or a new one.
-    pub(super) fn load_or_found(folder: &Path, members: u64) -> anyhow::Result<Topology> {
+    /// The cluster of a folder, or a new one, whose members take two ports each from `first_port` on.
+    pub(super) fn load_or_found(folder: &Path, members: u64, first_port: u16) -> anyhow::Result<Topology> {
         if let Some(topology) = Topology::load(folder)? {
             return Ok(topology);
         }
@@ -61,7 +58,7 @@ impl Topology {
         let member = |(id, port): (u64, u16)| Member { id, client_port: port, peer_port: port + 1 };
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
         let token = format!("up-{:016x}", RandomState::new().hash_one(folder));
-        let members = (1..=members).zip((FIRST_PORT..).step_by(2)).map(member).collect();
+        let members = (1..=members).zip((first_port..).step_by(2)).map(member).collect();
         let folder = folder.to_owned();
         Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, new: true })
     }
@@ -192,11 +189,11 @@ mod tests {
     #[test]
     fn a_cluster_is_the_same_when_it_is_started_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut new = Topology::load_or_found(folder.path(), 3).expect("made");
+        let mut new = Topology::load_or_found(folder.path(), 3, 2379).expect("made");
         assert!(Topology::load(folder.path()).expect("readable").is_none(), "not before it is saved");
         new.pids = vec![1, 2, 3];
         new.save().expect("saved");
-        let again = Topology::load_or_found(folder.path(), 5).expect("loaded");
+        let again = Topology::load_or_found(folder.path(), 5, 2379).expect("loaded");
         assert_eq!(again, Topology { new: false, ..new });
         assert_eq!(again.members.len(), 3);
     }
@@ -204,7 +201,7 @@ mod tests {
     #[test]
     fn a_new_cluster_avoids_ports_that_are_taken_and_says_so() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut topology = Topology::load_or_found(folder.path(), 1).expect("made");
+        let mut topology = Topology::load_or_found(folder.path(), 1, 2379).expect("made");
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         topology.members[0].client_port = taken.local_addr().expect("bound").port();
         topology.members[0].peer_port = topology.members[0].client_port;

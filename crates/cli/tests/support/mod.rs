@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,12 +17,39 @@ use serde_json::Value;
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Twenty ports that no other test takes, of any process: a cluster that was stopped finds its own ones free. They are
+/// below those that the system gives to sockets that ask for none.
+pub(crate) struct Ports {
+    first: u16,
+    _lock: File,
+}
+
+impl Ports {
+    pub(crate) fn reserve() -> Ports {
+        let block = |first: u16| {
+            let lock = File::create(std::env::temp_dir().join(format!("bowline-test-ports-{first}"))).ok()?;
+            lock.try_lock().ok()?;
+            let free = (first..first + 20).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+            free.then_some(Ports { first, _lock: lock })
+        };
+        (12_000..32_000).step_by(20).find_map(block).expect("some of a thousand blocks of ports are free")
+    }
+
+    /// The option of `bowline up` that takes them.
+    pub(crate) fn option(&self) -> String {
+        format!("--first-port={}", self.first)
+    }
+}
+
 /// Stops the cluster of a folder whatever becomes of the test.
-pub(crate) struct Folder(tempfile::TempDir);
+pub(crate) struct Folder {
+    folder: tempfile::TempDir,
+    pub(crate) ports: Ports,
+}
 
 impl Folder {
     pub(crate) fn new() -> Folder {
-        Folder(tempfile::tempdir().expect("a folder"))
+        Folder { folder: tempfile::tempdir().expect("a folder"), ports: Ports::reserve() }
     }
 
     /// A folder in which a cluster runs.
@@ -33,12 +61,13 @@ impl Folder {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     pub(crate) fn bowline(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
-        command.args(arguments).arg("--data-dir").arg(self.path()).output().expect("it starts")
+        command.args(arguments).args((arguments[0] == "up").then(|| self.ports.option()));
+        command.arg("--data-dir").arg(self.path()).output().expect("it starts")
     }
 
     pub(crate) fn cluster(&self) -> Value {
