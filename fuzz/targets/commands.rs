@@ -1,9 +1,9 @@
-//! What stands in the log, and what is asked: the store's own commands and queries, in any bytes.
+//! What stands in the log: the store's own commands, in any bytes.
 #![no_main]
 
 use bowline_kv::store::{
-    Command, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseListRequest,
-    LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, Query, RangeRequest, RequestOp, TxnRequest, fuzz_commands,
+    Command, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, fuzz_commands,
 };
 use bowline_raft::Index;
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let inner = TxnRequest { success: vec![RequestOp::Put(put.clone())], ..TxnRequest::default() };
     let txn = TxnRequest {
         success: vec![
-            RequestOp::Range(range.clone()),
+            RequestOp::Range(range),
             RequestOp::Txn(Box::new(inner)),
             RequestOp::DeleteRange(delete.clone()),
             RequestOp::Put(put.clone()),
@@ -33,14 +33,9 @@ fn seeds() -> Vec<Vec<u8>> {
         Command::LeaseExpire(LeaseExpireRequest { leases: vec![(7, Index(1)), (8, Index(2))] }).encode(),
         Command::LeaseRevoke(LeaseRevokeRequest { id: 7 }).encode(),
         Command::Put(put).encode(),
-        Command::Txn(txn.clone()).encode(),
+        Command::Txn(txn).encode(),
         Command::DeleteRange(delete).encode(),
         Command::Compact(CompactionRequest { revision: 2, physical: false }).encode(),
-        Query::Range(range).encode(),
-        Query::Txn(txn).encode(),
-        Query::HashKv { revision: 1 }.encode(),
-        Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: 7, keys: true }).encode(),
-        Query::Leases(LeaseListRequest { from: i64::MIN, limit: 2 }).encode(),
     ]
     .iter()
     .map(|bytes| [&[0xf0 + (bytes.len() / 256) as u8, (bytes.len() % 256) as u8], &bytes[..]].concat())

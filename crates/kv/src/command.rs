@@ -1,4 +1,4 @@
-//! How commands and queries are written down.
+//! How commands are written down.
 //!
 //! Fields are counted strings (`5:hello,`), so that any text needs no escaping, and what is text
 //! stays text wherever a command travels.
@@ -25,17 +25,7 @@ pub enum Command {
     },
 }
 
-/// A question about the state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Query {
-    /// The value of a key.
-    Get {
-        /// The key.
-        key: String,
-    },
-}
-
-/// Bytes that are no command, query or snapshot.
+/// Bytes that are no command or snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// The kind is unknown.
@@ -78,34 +68,6 @@ impl Command {
                 let command = Command::Put { origin: text("origin")?, key: text("key")?, value: text("value")? };
                 reader.end()?;
                 Ok(command)
-            }
-            other => Err(CommandError::UnknownKind(other.chars().take(20).collect())),
-        }
-    }
-}
-
-impl Query {
-    /// The bytes that a node is asked with.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let Query::Get { key } = self;
-        let mut out = Vec::with_capacity(16 + key.len());
-        write_field(&mut out, "get");
-        write_field(&mut out, key);
-        out.into()
-    }
-
-    /// Reads what [`Query::encode`] wrote.
-    ///
-    /// # Errors
-    /// The bytes are something else; says what and where.
-    pub fn decode(bytes: &[u8]) -> Result<Query, CommandError> {
-        let mut reader = Reader::new(bytes);
-        match reader.field("kind")? {
-            "get" => {
-                let key = reader.field("key")?.to_owned();
-                reader.end()?;
-                Ok(Query::Get { key })
             }
             other => Err(CommandError::UnknownKind(other.chars().take(20).collect())),
         }
@@ -176,16 +138,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(origin: String, key: String, value: String) {
-            let command = Command::Put { origin, key: key.clone(), value };
+            let command = Command::Put { origin, key, value };
             prop_assert_eq!(Command::decode(&command.encode()), Ok(command));
-            let query = Query::Get { key };
-            prop_assert_eq!(Query::decode(&query.encode()), Ok(query));
         }
 
         #[test]
         fn garbage_is_refused_and_never_panics(bytes: Vec<u8>) {
             prop_assert!(Command::decode(&bytes).is_err());
-            prop_assert!(Query::decode(&bytes).is_err());
         }
 
         #[test]
@@ -205,7 +164,7 @@ mod tests {
         assert_eq!(error, CommandError::Field { field: "key", at: 10 });
         let error = Command::decode(b"3:del,1:k,").expect_err("no such kind");
         assert_eq!(error.to_string(), "unknown kind \"del\"");
-        assert_eq!(Query::decode(b"3:get,1:k,x"), Err(CommandError::Trailing(1)));
-        assert!(Query::decode(b"3:get,99999999999999999999:k,").is_err());
+        assert_eq!(Command::decode(b"3:put,1:o,1:k,1:v,x"), Err(CommandError::Trailing(1)));
+        assert!(Command::decode(b"3:put,1:o,99999999999999999999:k,").is_err());
     }
 }

@@ -8,5 +8,5 @@ mod command;
 mod map;
 pub mod store;
 
-pub use command::{Command, CommandError, MAX_FIELD_BYTES, Query};
+pub use command::{Command, CommandError, MAX_FIELD_BYTES};
 pub use map::{Map, REMEMBERED};

@@ -6,7 +6,7 @@ use bowline_node::raft::Index;
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bytes::Bytes;
 
-use crate::command::{Command, CommandError, Query, Reader, write_field};
+use crate::command::{Command, CommandError, Reader, write_field};
 
 /// How many of the latest commands the state remembers, to apply each only once.
 pub const REMEMBERED: usize = 8192;
@@ -88,13 +88,6 @@ impl StateMachine for Map {
         Bytes::new()
     }
 
-    fn query(&self, query: &[u8]) -> Bytes {
-        match Query::decode(query) {
-            Ok(Query::Get { key }) => Bytes::copy_from_slice(self.get(&key).as_bytes()),
-            Err(_) => Bytes::new(),
-        }
-    }
-
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {
         match Command::decode(command) {
             Ok(Command::Put { origin, .. }) if self.applied.contains_key(&origin) => Recall::Applied(Bytes::new()),
@@ -160,7 +153,6 @@ mod tests {
         let mut map = Map::default();
         assert_eq!(map.apply(Index(1), b"nonsense"), Bytes::new());
         assert_eq!(map, Map::default());
-        assert_eq!(map.query(b"nonsense"), Bytes::new());
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod machine;
 mod memory;
 mod meta;
 mod operations;
+mod query;
 mod read;
 mod rebuild;
 mod record;
@@ -58,7 +59,7 @@ use bowline_node::raft::Index;
 pub use backend::OnDisk;
 pub use check::{Limits, MAX_TXN_DEPTH};
 pub use codec::{CodecError, MAX_FIELD_BYTES};
-pub use command::{Command, Query};
+pub use command::Command;
 pub use compact::Progress;
 pub use disk::{RedbEngine, RedbRecords};
 pub use engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
@@ -68,8 +69,9 @@ pub use leases::{Lease, LeaseChange, MAX_LEASE_TTL};
 pub use lessor::{Lessor, Renewal, Renewed};
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use operations::Operations;
+pub use query::Query;
 pub use record::Record;
-pub use reply::{Reply, Response, decode_reply, encode_reply, is_good_reply};
+pub use reply::{Change, Reply, Response, decode_reply, decode_reply_to, encode_reply, is_good_reply};
 pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
 pub use snapshot::{Dump, MAX_BLOCK_BYTES, RestoreError};
 pub use types::*;
@@ -280,57 +282,6 @@ impl<E: Engine> Store<E> {
     #[must_use]
     pub fn operations(&self) -> Operations {
         self.operations
-    }
-
-    /// Answers a query.
-    ///
-    /// # Errors
-    /// Why it is refused; [`KvError::Stopped`] if there is a [`Store::fault`].
-    pub fn ask(&self, query: &Query) -> Reply {
-        self.ask_counting(query).0
-    }
-
-    /// As [`Store::ask`]; says too what it did for that.
-    pub fn ask_counting(&self, query: &Query) -> (Reply, Operations) {
-        let mut reads = 0;
-        let reply = self.try_ask(query, &mut reads);
-        (reply, Operations::of_ranges(reads).as_txn())
-    }
-
-    fn try_ask(&self, query: &Query, reads: &mut u64) -> Reply {
-        match query {
-            Query::Range(range) => {
-                let found = self.range(range)?;
-                *reads = 1;
-                Ok(Response::Range(found))
-            }
-            Query::Txn(txn) => {
-                self.refuse_fault()?;
-                let response;
-                (response, *reads) = self.settle(self.read_txn(txn))?;
-                Ok(Response::Txn(response))
-            }
-            Query::HashKv { revision } => self.hash_kv(*revision).map(Response::HashKv),
-            Query::Status => Ok(Response::Status(self.status())),
-            Query::LeaseTimeToLive(request) => {
-                self.refuse_fault()?;
-                Ok(Response::LeaseTimeToLive(self.time_to_live(request)))
-            }
-            Query::Leases(request) => {
-                self.refuse_fault()?;
-                Ok(Response::Leases(self.list_leases(request)))
-            }
-        }
-    }
-
-    /// Reads keys.
-    ///
-    /// # Errors
-    /// As [`Store::ask`].
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
-        self.refuse_fault()?;
-        request.check()?;
-        self.settle(self.view().range(request))
     }
 
     /// The checksum of the history up to a revision, 0 for the latest: the same as a real etcd's

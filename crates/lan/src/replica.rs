@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bowline_kv::{Command, Map, Query};
+use bowline_kv::{Command, Map};
 use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
-use bowline_node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
+use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
 use crate::message::{Asker, Content, Envelope, Header, MessageError};
@@ -263,12 +263,7 @@ impl LanReplica {
         self.next_token += 1;
         let token = Token(self.next_token);
         let input = match &request.action {
-            Action::Get { key } => NodeInput::Read {
-                token,
-                query: Query::Get { key: key.clone() }.encode(),
-                consistency: Consistency::Linearizable(ReadKind::Lease),
-                deadline: None,
-            },
+            Action::Get { .. } => NodeInput::Read { token, kind: ReadKind::Lease, deadline: None },
             Action::Put { key, value } => {
                 let origin = format!("{}/{}", request.asker.src, request.asker.mid);
                 let command = Command::Put { origin, key: key.clone(), value: value.clone() }.encode();
@@ -357,9 +352,9 @@ impl LanReplica {
         let Some(request) = self.waiting.remove(&token) else { return };
         let mid = request.asker.mid.clone();
         match response {
-            Response::Done(value) => {
+            Response::Done(_) | Response::Readable => {
                 let value = match &request.action {
-                    Action::Get { .. } => Some(String::from_utf8_lossy(&value).into_owned()),
+                    Action::Get { key } => Some(self.node.machine().get(key).to_owned()),
                     Action::Put { .. } => None,
                 };
                 self.reply(&request.asker, Content::Ok { mid, value }, out);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bowline_raft::probe::{Probe, hit};
-use bowline_raft::{Entry, Index, Payload, SnapshotHeader, Token};
+use bowline_raft::{Entry, Index, Payload, SnapshotHeader};
 use bytes::Bytes;
 
 use crate::held::HeldSnapshots;
@@ -59,7 +59,6 @@ impl<S: StateMachine> Applier<S> {
     pub fn run(&mut self, job: Job, out: &mut Vec<NodeEffect>, reports: &mut VecDeque<Report>) {
         match job {
             Job::Apply { entries } => reports.extend(self.apply(&entries)),
-            Job::Query { token, query } => out.push(done(token, self.machine.query(&query))),
             Job::Recall { token, command, proposed_at, contains } => {
                 let recall = self.machine.recall(&command, proposed_at);
                 out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
@@ -126,10 +125,6 @@ impl<S: StateMachine> Applier<S> {
         self.held.hold(index, snapshot.data);
         Report::Applied { index, responses: Vec::new() }
     }
-}
-
-fn done(token: Token, answer: Bytes) -> NodeEffect {
-    NodeEffect::Respond { token, response: Response::Done(answer) }
 }
 
 /// The answer to a write that the core lost sight of, mostly because a snapshot took its entry's

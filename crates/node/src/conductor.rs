@@ -9,21 +9,16 @@ use bowline_raft::{
 use bytes::Bytes;
 
 use crate::job::{ConductorEffect, Job, Report, Transfer};
-use crate::node::{Consistency, NodeConfig, NodeInput, NodeMessage, Response, Witness};
+use crate::node::{NodeConfig, NodeInput, NodeMessage, Response, Witness};
 use crate::transfer::{Incoming, Outgoing, SnapshotChunk, Stage, Taken};
 
 /// What a client waits for.
 #[derive(Clone, Debug)]
 enum Waiting {
     /// `proposed_at` is the index of the entry that carries the command.
-    Write {
-        command: Bytes,
-        proposed_at: Index,
-    },
-    Read {
-        query: Bytes,
-    },
-    Operation,
+    Write { command: Bytes, proposed_at: Index },
+    /// It needs nothing to be kept of it.
+    Other,
 }
 
 /// One replica without its state machine: it knows how far that is, never what is in it, and holds no
@@ -128,19 +123,16 @@ impl Conductor {
                 self.waiting.insert(token, Waiting::Write { command: command.clone(), proposed_at });
                 self.consent(now, Input::Propose { token, command, deadline }, out);
             }
-            NodeInput::Read { token, query, consistency: Consistency::Serializable, .. } => {
-                out.push(ConductorEffect::Do(Job::Query { token, query }));
-            }
-            NodeInput::Read { token, query, consistency: Consistency::Linearizable(kind), deadline } => {
-                self.waiting.insert(token, Waiting::Read { query });
+            NodeInput::Read { token, kind, deadline } => {
+                self.waiting.insert(token, Waiting::Other);
                 self.consent(now, Input::Read { token, kind, deadline }, out);
             }
             NodeInput::ChangeMembership { token, change } => {
-                self.waiting.insert(token, Waiting::Operation);
+                self.waiting.insert(token, Waiting::Other);
                 self.consent(now, Input::ChangeMembership { token, change }, out);
             }
             NodeInput::TransferLeadership { token, to } => {
-                self.waiting.insert(token, Waiting::Operation);
+                self.waiting.insert(token, Waiting::Other);
                 self.consent(now, Input::TransferLeadership { token, to }, out);
             }
             NodeInput::Persisted { up_to } => self.consent(now, Input::Persisted { up_to }, out),
@@ -310,10 +302,7 @@ impl Conductor {
             (Outcome::Done { position }, _) => {
                 Response::Done(self.responses.remove(&position.index).unwrap_or_default())
             }
-            (Outcome::Readable { .. }, Waiting::Read { query }) => {
-                return ConductorEffect::Do(Job::Query { token, query });
-            }
-            (Outcome::Readable { .. }, _) => unreachable!("only reads become readable"),
+            (Outcome::Readable { .. }, _) => Response::Readable,
             (Outcome::NotLeader { leader }, _) => Response::NotLeader { leader },
             (Outcome::Overloaded { limit }, _) => Response::Overloaded { limit },
             (Outcome::Superseded, _) => Response::Superseded,

@@ -42,22 +42,15 @@ pub enum ConductorEffect {
     },
 }
 
-/// Work on the state machine and its snapshots. To be done in the order in which it was given: but a
-/// [`Job::Query`] may be done at any later time, and what concerns only the snapshots that are sent, or
-/// only the one that arrives, beside the rest. The answers may come as late as they will.
+/// Work on the state machine and its snapshots. To be done in the order in which it was given: but what
+/// concerns only the snapshots that are sent, or only the one that arrives, may be done beside the rest. The reports
+/// may come as late as they will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Apply these entries, each exactly once, then say [`Report::Applied`].
     Apply {
         /// The entries, in order.
         entries: Vec<Entry>,
-    },
-    /// Answer a read with what the state machine says now, or at any later time.
-    Query {
-        /// The request.
-        token: Token,
-        /// For the state machine.
-        query: Bytes,
     },
     /// Answer a write that the core lost sight of with what the state machine remembers of it: see
     /// [`recalled`](crate::recalled).

@@ -20,7 +20,7 @@ pub use conductor::Conductor;
 pub use held::HeldSnapshots;
 pub use job::{ConductorEffect, Job, Piece, Report, Transfer};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
-pub use node::{Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};
+pub use node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};
 pub use transfer::{Incoming, SnapshotChunk, SnapshotChunkReply};
 
 pub use bowline_raft as raft;

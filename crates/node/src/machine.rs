@@ -11,9 +11,6 @@ pub trait StateMachine: Sized {
     /// not panic: all replicas would.
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 
-    /// Answers a question about the current state.
-    fn query(&self, query: &[u8]) -> Bytes;
-
     /// Whether this very command was applied, as far as the state tells. `proposed_at` is the index
     /// of the entry that carried it: a state that remembers everything from there on can be sure.
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall;

@@ -87,14 +87,13 @@ pub enum NodeInput {
         /// When to give up waiting, if ever.
         deadline: Option<Time>,
     },
-    /// A client reads.
+    /// A client wants to see every write that was acknowledged before: see [`Response::Readable`]. Whoever is content
+    /// with an earlier state may look at the state machine without asking.
     Read {
         /// The host's name for the request.
         token: Token,
-        /// For the state machine.
-        query: Bytes,
-        /// How fresh the answer must be.
-        consistency: Consistency,
+        /// How the leader makes sure that it still leads.
+        kind: ReadKind,
         /// When to give up waiting, if ever.
         deadline: Option<Time>,
     },
@@ -122,15 +121,6 @@ pub enum NodeInput {
         /// Its last index.
         index: Index,
     },
-}
-
-/// How fresh a read must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// It sees every write that was acknowledged before it began.
-    Linearizable(ReadKind),
-    /// It sees some earlier state of this replica.
-    Serializable,
 }
 
 /// Something that the host must do, in order.
@@ -178,6 +168,8 @@ pub enum NodeEffect {
 pub enum Response {
     /// It was done; this is what the state machine says.
     Done(Bytes),
+    /// A read: the state machine contains all that it must see, and may be looked at, now or at any later time.
+    Readable,
     /// This replica doesn't lead; nothing was done.
     NotLeader {
         /// Who leads, as far as it knows.

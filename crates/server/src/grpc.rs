@@ -26,12 +26,11 @@ pub(crate) use maintenance::{API_VERSION, MaintenanceService};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
-use bowline_kv::store::{Command, Limits, Query, Reply, Response, decode_reply};
-use bytes::Bytes;
+use bowline_kv::store::{Change, Command, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -104,17 +103,19 @@ impl Context {
         errors::of_request(RequestError::Stopped)
     }
 
-    /// Lets a command through the log. When it is answered, this member's own state contains it too,
+    /// Lets a change through the log. When it is answered, this member's own state contains it too,
     /// wherever the leader is: what the client asks here next must not be older.
-    async fn write(&self, command: Command) -> Result<Response, Status> {
+    async fn write<C: Change>(&self, change: C) -> Result<C::Response, Status> {
         let Context { replica, limits, .. } = self;
+        let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
         let written = replica.write(command.encode()).await;
         let metrics = replica.metrics();
         let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
         counter.fetch_add(1, Relaxed);
-        let response = reply(&written.map_err(errors::of_request)?)?;
-        let revision = revision(&response);
+        let reply = decode_reply_to::<C>(&written.map_err(errors::of_request)?);
+        let reply = reply.map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
+        let (response, revision) = reply.map_err(errors::of_store)?;
         if !replica.reaches(|facts| facts.revision >= revision).await {
             return Err(Status::unavailable(
                 "etcdserver: request timed out, waiting for the applied index took too long",
@@ -123,40 +124,28 @@ impl Context {
         Ok(response)
     }
 
-    async fn read(&self, query: Query, serializable: bool) -> Result<Response, Status> {
-        let Context { replica, limits, .. } = self;
-        query.check(limits).map_err(errors::of_store)?;
-        let bytes = query.encode();
-        let found = if serializable { replica.read_local(bytes).await } else { replica.read(bytes).await };
-        reply(&found.map_err(errors::of_request)?)
+    /// Puts a question: to the latest state, or to this member's own (`serializable`).
+    async fn read<Q>(&self, query: Q, serializable: bool) -> Result<Q::Answer, Status>
+    where
+        Q: Query + Send + 'static,
+        Q::Answer: Send + 'static,
+    {
+        query.check(&self.limits).map_err(errors::of_store)?;
+        if !serializable {
+            self.replica.confirm().await.map_err(errors::of_request)?;
+        }
+        self.replica.look(query).await.map_err(errors::of_request)?.map_err(errors::of_store)
     }
-}
 
-/// What the state machine said.
-fn reply(bytes: &Bytes) -> Result<Response, Status> {
-    let reply: Reply = decode_reply(bytes).map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
-    reply.map_err(errors::of_store)
-}
-
-/// The state machine answered something else than what was asked: a bug, told as such.
-fn mismatch() -> Status {
-    Status::data_loss("bowline: the answer is of another kind than the question")
-}
-
-/// The revision of a header.
-fn revision(response: &Response) -> i64 {
-    match response {
-        Response::Range(response) => response.revision,
-        Response::Put(response) => response.revision,
-        Response::DeleteRange(response) => response.revision,
-        Response::Txn(response) => response.revision,
-        Response::Compact(response) => response.revision,
-        Response::HashKv(response) => response.revision,
-        Response::Status(response) => response.revision,
-        Response::LeaseGrant(response) => response.revision,
-        Response::LeaseRevoke(response) => response.revision,
-        Response::LeaseExpire(response) => response.revision,
-        Response::LeaseTimeToLive(response) => response.revision,
-        Response::Leases(response) => response.revision,
+    /// Reads a range. Counts how long looking at the state takes.
+    async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
+        range.check(&self.limits).map_err(errors::of_store)?;
+        if !serializable {
+            self.replica.confirm().await.map_err(errors::of_request)?;
+        }
+        let began = Instant::now();
+        let found = self.replica.look(range).await.map_err(errors::of_request)?;
+        self.replica.metrics().range_times.add(found.is_ok(), began.elapsed());
+        found.map_err(errors::of_store)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline_kv::store::{
-    Command, Dump, Engine, EngineError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords,
+    Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords,
     RestoreError, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
 };
 use bowline_node::Recall;
@@ -123,8 +123,8 @@ impl KvMachine {
     }
 
     /// Answers a query, and says what it did for that.
-    pub(crate) fn query(&self, query: &[u8]) -> (Bytes, Operations) {
-        self.store.ask_bytes(query)
+    pub(crate) fn ask<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
+        self.store.ask_counting(query)
     }
 
     /// What became of a command that the core lost sight of: the store does not know which wrote what.
@@ -218,27 +218,6 @@ impl KvMachine {
         metrics.compactions.steps.add(began.elapsed());
         metrics.compactions.removed.fetch_add(progress.removed as u64, Relaxed);
         Ok(())
-    }
-}
-
-/// What a query asks of those who answer it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Demand {
-    /// It is answered in next to no time: where it may wait, others need not make room for it.
-    pub(crate) is_quick: bool,
-    /// It reads a range, and no more.
-    pub(crate) is_range: bool,
-}
-
-impl Demand {
-    pub(crate) fn of(query: &[u8]) -> Demand {
-        let (is_quick, is_range) = match Query::decode(query) {
-            Ok(Query::Range(range)) => (range.range_end.is_empty(), true),
-            Ok(Query::LeaseTimeToLive(lease)) => (!lease.keys, false),
-            Ok(Query::Status) | Err(_) => (true, false),
-            Ok(Query::Txn(_) | Query::HashKv { .. } | Query::Leases(_)) => (false, false),
-        };
-        Demand { is_quick, is_range }
     }
 }
 

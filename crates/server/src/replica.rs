@@ -17,7 +17,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline_kv::store::is_good_reply;
+use bowline_kv::store::{KvError, Query};
 use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Incoming, NodeConfig, Transfer};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::machine::{Demand, KvMachine};
+use crate::machine::KvMachine;
 use crate::peer::{Errand, Forwarder, Outbox};
 use crate::state_files::StateFiles;
 use apply_thread::ApplyThread;
@@ -336,21 +336,20 @@ impl Replica {
         }
     }
 
-    /// Reads the latest state: everything that was acknowledged before is seen.
+    /// Waits until this replica's state contains everything that was acknowledged before: then [`Replica::look`] reads
+    /// the latest state.
     ///
     /// # Errors
     /// See [`RequestError`]; nothing is ever changed by a read.
-    pub async fn read(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        self.confirm().await.inspect_err(|error| {
+    pub async fn confirm(&self) -> Result<(), RequestError> {
+        self.try_confirm().await.inspect_err(|error| {
             let late = *error == RequestError::TimedOut;
             let counter = if late { &self.metrics.slow_reads } else { &self.metrics.failed_reads };
             counter.fetch_add(1, Ordering::Relaxed);
-        })?;
-        self.look(query).await
+        })
     }
 
-    /// Waits until this replica's state contains everything that was acknowledged before.
-    async fn confirm(&self) -> Result<(), RequestError> {
+    async fn try_confirm(&self) -> Result<(), RequestError> {
         let deadline = Instant::now() + self.patience;
         loop {
             match self.ask(Work::Read, deadline).await {
@@ -363,32 +362,29 @@ impl Replica {
         }
     }
 
-    /// Reads this replica's own state, which may be behind.
+    /// Puts a question to this replica's own state, which may be behind. Holds up nobody but those who change it.
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn read_local(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        if self.inbox.is_closed() { Err(RequestError::Stopped) } else { self.look(query).await }
-    }
-
-    /// Asks the state machine, without holding up anybody but those who change it. Counts what it does for that, and
-    /// how long a range takes.
-    async fn look(&self, query: Bytes) -> Result<Bytes, RequestError> {
-        let (began, demand) = (Instant::now(), Demand::of(&query));
+    pub async fn look<Q>(&self, query: Q) -> Result<Result<Q::Answer, KvError>, RequestError>
+    where
+        Q: Query + Send + 'static,
+        Q::Answer: Send + 'static,
+    {
+        if self.inbox.is_closed() {
+            return Err(RequestError::Stopped);
+        }
         // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
-        let at_once = if demand.is_quick { self.shared.try_read().map(|machine| machine.query(&query)) } else { None };
+        let at_once = if query.is_quick() { self.shared.try_read().map(|machine| machine.ask(&query)) } else { None };
         let (answer, operations) = match at_once {
             Some(found) => found,
             None => {
                 let shared = Arc::clone(&self.shared);
-                let looked = tokio::task::spawn_blocking(move || shared.read().query(&query));
+                let looked = tokio::task::spawn_blocking(move || shared.read().ask(&query));
                 looked.await.map_err(|_| RequestError::Stopped)?
             }
         };
         self.metrics.did(&operations);
-        if demand.is_range {
-            self.metrics.range_times.add(is_good_reply(&answer), began.elapsed());
-        }
         Ok(answer)
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::types::{DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
-use super::{Command, KvError, MAX_LEASE_TTL, Query};
+use super::{Command, KvError, MAX_LEASE_TTL};
 
 /// Levels of transactions within each other, at most. With etcd's 128 operations for a transaction
 /// and all within it, one more level could only be empty.
@@ -17,7 +17,7 @@ pub const MAX_TXN_DEPTH: usize = 129;
 /// Bounds on requests, as etcd's flags set them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of an encoded command or query, at most (`--max-request-bytes`).
+    /// Bytes of an encoded command, or of a query, at most (`--max-request-bytes`).
     pub max_request_bytes: usize,
     /// Operations or comparisons of a transaction, with those within it, at most (`--max-txn-ops`).
     pub max_txn_ops: usize,
@@ -39,7 +39,7 @@ impl Command {
         match self {
             Command::Put(put) => put.check()?,
             Command::DeleteRange(delete) => delete.check()?,
-            Command::Txn(txn) => txn.check(limits)?,
+            Command::Txn(txn) => txn.check_operations(limits)?,
             Command::LeaseGrant(grant) => grant.check()?,
             Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) => {}
         }
@@ -47,27 +47,10 @@ impl Command {
     }
 }
 
-impl Query {
-    /// Whether it may be asked.
-    ///
-    /// # Errors
-    /// The first rule that it breaks, in etcd's order.
-    pub fn check(&self, limits: &Limits) -> Result<(), KvError> {
-        match self {
-            Query::Range(range) => range.check()?,
-            Query::Txn(txn) => txn.check(limits)?,
-            Query::HashKv { .. } | Query::Status | Query::LeaseTimeToLive(_) | Query::Leases(_) => {}
-        }
-        check_size(self.encoded_len(), limits)
-    }
-}
-
 impl RangeRequest {
-    /// Whether it follows the rules.
-    ///
     /// # Errors
     /// The key is empty.
-    pub fn check(&self) -> Result<(), KvError> {
+    pub(crate) fn check_key(&self) -> Result<(), KvError> {
         check_key(&self.key)
     }
 }
@@ -105,7 +88,7 @@ impl TxnRequest {
     /// # Errors
     /// The first rule that is broken, in etcd's order; [`KvError::TooManyOps`] too if transactions lie
     /// more than [`MAX_TXN_DEPTH`] deep in each other.
-    pub fn check(&self, limits: &Limits) -> Result<(), KvError> {
+    pub(crate) fn check_operations(&self, limits: &Limits) -> Result<(), KvError> {
         self.check_within(limits.max_txn_ops, MAX_TXN_DEPTH)?;
         // Last, because only now is the request known to be small enough for it.
         Writes::of(&self.success)?;
@@ -120,7 +103,7 @@ impl TxnRequest {
         let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
         self.compare.iter().try_for_each(|compare| check_key(&compare.key))?;
         self.success.iter().chain(&self.failure).try_for_each(|op| match op {
-            RequestOp::Range(range) => range.check(),
+            RequestOp::Range(range) => range.check_key(),
             RequestOp::Put(put) => put.check(),
             RequestOp::DeleteRange(delete) => delete.check(),
             RequestOp::Txn(txn) => txn.check_within(left, depth),
@@ -147,7 +130,7 @@ fn check_key(key: &[u8]) -> Result<(), KvError> {
     if key.is_empty() { Err(KvError::EmptyKey) } else { Ok(()) }
 }
 
-fn check_size(bytes: usize, limits: &Limits) -> Result<(), KvError> {
+pub(crate) fn check_size(bytes: usize, limits: &Limits) -> Result<(), KvError> {
     if bytes > limits.max_request_bytes { Err(KvError::RequestTooLarge) } else { Ok(()) }
 }
 

@@ -39,6 +39,9 @@ pub enum CodecError {
     /// Transactions within each other, more than allowed.
     #[error("transactions lie more than {} deep in each other", super::MAX_TXN_DEPTH)]
     TooDeep,
+    /// A response belongs to a request of another kind.
+    #[error("the response belongs to a request of another kind")]
+    OtherResponse,
     /// Something follows the end.
     #[error("{0} bytes follow the end")]
     Trailing(usize),

@@ -1,4 +1,4 @@
-//! Commands and queries, and their bytes: a version, a kind, and the fields in order.
+//! Commands, and their bytes: a version, a kind, and the fields in order.
 //!
 //! Kinds are never used again for something else; new ones take new numbers. A program that
 //! does not know a kind answers [`KvError::Unreadable`](super::KvError::Unreadable), so a kind must
@@ -11,11 +11,10 @@ use super::MAX_TXN_DEPTH;
 use super::codec::{CodecError, Counter, Sink, Source};
 use super::types::{
     CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseExpireRequest,
-    LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
-    RequestOp, SortOrder, SortTarget, TxnRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 
-/// First byte of commands and queries.
+/// First byte of commands.
 const VERSION: u8 = 1;
 
 /// A change of the store, as it goes through the log.
@@ -35,26 +34,6 @@ pub enum Command {
     LeaseRevoke(LeaseRevokeRequest),
     /// Ends leases whose time is over.
     LeaseExpire(LeaseExpireRequest),
-}
-
-/// A question about the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Query {
-    /// Reads keys.
-    Range(RangeRequest),
-    /// A transaction that only reads: see [`TxnRequest::is_read_only`].
-    Txn(TxnRequest),
-    /// The checksum of the history.
-    HashKv {
-        /// Up to this revision; 0 for the latest.
-        revision: i64,
-    },
-    /// How the store is.
-    Status,
-    /// What a lease is.
-    LeaseTimeToLive(LeaseTimeToLiveRequest),
-    /// Which leases there are.
-    Leases(LeaseListRequest),
 }
 
 impl Command {
@@ -150,76 +129,8 @@ impl Command {
     }
 }
 
-impl Query {
-    /// The bytes that a node is asked with.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.encoded_len());
-        self.write(&mut out);
-        out.into()
-    }
-
-    /// How many bytes [`Query::encode`] gives.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        let mut counter = Counter::default();
-        self.write(&mut counter);
-        counter.0
-    }
-
-    fn write(&self, out: &mut impl Sink) {
-        out.u8(VERSION);
-        match self {
-            Query::Range(range) => {
-                out.u8(1);
-                range.write(out);
-            }
-            Query::Txn(txn) => {
-                out.u8(2);
-                txn.write(out);
-            }
-            Query::HashKv { revision } => {
-                out.u8(3);
-                out.i64(*revision);
-            }
-            Query::Status => out.u8(4),
-            Query::LeaseTimeToLive(request) => {
-                out.u8(5);
-                out.i64(request.id);
-                out.bool(request.keys);
-            }
-            Query::Leases(request) => {
-                out.u8(6);
-                out.i64(request.from);
-                out.u32(request.limit);
-            }
-        }
-    }
-
-    /// Reads what [`Query::encode`] wrote.
-    ///
-    /// # Errors
-    /// The bytes are something else; says what.
-    pub fn decode(bytes: &[u8]) -> Result<Query, CodecError> {
-        let mut source = Source::versioned(bytes, VERSION)?;
-        let query = match source.u8("query")? {
-            1 => Query::Range(RangeRequest::read(&mut source)?),
-            2 => Query::Txn(TxnRequest::read(&mut source, MAX_TXN_DEPTH)?),
-            3 => Query::HashKv { revision: source.i64("revision")? },
-            4 => Query::Status,
-            5 => {
-                Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id: source.i64("lease")?, keys: source.bool("keys")? })
-            }
-            6 => Query::Leases(LeaseListRequest { from: source.i64("from")?, limit: source.u32("limit")? }),
-            value => return Err(CodecError::Unknown { field: "query", value }),
-        };
-        source.end()?;
-        Ok(query)
-    }
-}
-
 impl RangeRequest {
-    fn write(&self, out: &mut impl Sink) {
+    pub(crate) fn write(&self, out: &mut impl Sink) {
         out.bytes(&self.key);
         out.bytes(&self.range_end);
         out.i64(self.limit);
@@ -380,7 +291,7 @@ impl RequestOp {
 }
 
 impl TxnRequest {
-    fn write(&self, out: &mut impl Sink) {
+    pub(crate) fn write(&self, out: &mut impl Sink) {
         out.length(self.compare.len());
         self.compare.iter().for_each(|compare| compare.write(out));
         for branch in [&self.success, &self.failure] {

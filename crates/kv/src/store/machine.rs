@@ -4,11 +4,10 @@ use bowline_node::raft::Index;
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bytes::Bytes;
 
-use super::command::{Command, Query};
+use super::Store;
+use super::command::Command;
 use super::engine::Engine;
-use super::operations::Operations;
 use super::reply::encode_reply;
-use super::{KvError, Store};
 
 impl<E: Engine> Store<E> {
     /// Applies the command of the log entry at `index`, as bytes; every replica refuses the same bytes
@@ -19,25 +18,11 @@ impl<E: Engine> Store<E> {
             Err(_) => self.apply_unreadable(index),
         })
     }
-
-    /// Answers a query, as bytes, and says what it did for that.
-    #[must_use]
-    pub fn ask_bytes(&self, query: &[u8]) -> (Bytes, Operations) {
-        let (reply, operations) = match Query::decode(query) {
-            Ok(query) => self.ask_counting(&query),
-            Err(_) => (Err(KvError::Unreadable), Operations::default()),
-        };
-        (encode_reply(&reply), operations)
-    }
 }
 
 impl<E: Engine + Default> StateMachine for Store<E> {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
         self.apply_bytes(index, command)
-    }
-
-    fn query(&self, query: &[u8]) -> Bytes {
-        self.ask_bytes(query).0
     }
 
     /// The store does not know which command wrote what.

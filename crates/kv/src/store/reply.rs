@@ -1,27 +1,25 @@
-//! What the store answers, and its bytes.
+//! What commands are answered, and its bytes.
 
 use bowline_node::raft::Index;
 use bytes::Bytes;
 
 use super::codec::{CodecError, Sink, Source};
 use super::types::{
-    CompactionResponse, DeleteRangeResponse, HashKv, KeyValue, LeaseExpireResponse, LeaseGrantResponse,
-    LeaseListResponse, LeaseRevokeResponse, LeaseTimeToLive, PutResponse, RangeResponse, ResponseOp, StoreStatus,
-    TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, LeaseExpireRequest,
+    LeaseExpireResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
+    PutResponse, RangeResponse, ResponseOp, TxnRequest, TxnResponse,
 };
-use super::{KvError, Lease, MAX_TXN_DEPTH};
+use super::{Command, KvError, Lease, MAX_TXN_DEPTH};
 
 /// First byte of a reply.
 const VERSION: u8 = 1;
 
-/// What a command did or a query found, or why not.
+/// What a command did, or why not.
 pub type Reply = Result<Response, KvError>;
 
-/// What a command did, or a query found.
+/// What a command did. On the wire 1, 6, 7, 11 and 12 were answers to queries, and are not used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// For a range.
-    Range(RangeResponse),
     /// For a put.
     Put(PutResponse),
     /// For a deletion.
@@ -30,20 +28,60 @@ pub enum Response {
     Txn(TxnResponse),
     /// For a compaction.
     Compact(CompactionResponse),
-    /// For a checksum.
-    HashKv(HashKv),
-    /// For the store's status.
-    Status(StoreStatus),
     /// For a lease that is made.
     LeaseGrant(LeaseGrantResponse),
     /// For a lease that is ended.
     LeaseRevoke(LeaseRevokeResponse),
     /// For leases whose time is over.
     LeaseExpire(LeaseExpireResponse),
-    /// For what a lease is.
-    LeaseTimeToLive(LeaseTimeToLive),
-    /// For which leases there are.
-    Leases(LeaseListResponse),
+}
+
+/// A request that changes the store, with the type of its response.
+pub trait Change: Into<Command> {
+    /// What it is answered.
+    type Response;
+
+    /// Its response, if that is what this is.
+    fn response(response: Response) -> Option<Self::Response>;
+}
+
+macro_rules! changes {
+    ($($variant:ident: $request:ident => $response:ident),* $(,)?) => {$(
+        impl From<$request> for Command {
+            fn from(request: $request) -> Command {
+                Command::$variant(request)
+            }
+        }
+
+        impl Change for $request {
+            type Response = $response;
+
+            fn response(response: Response) -> Option<$response> {
+                if let Response::$variant(response) = response { Some(response) } else { None }
+            }
+        }
+    )*
+
+        impl Response {
+            /// The header's revision.
+            #[must_use]
+            pub fn revision(&self) -> i64 {
+                match self {
+                    $(Response::$variant(response) => response.revision,)*
+                }
+            }
+        }
+    };
+}
+
+changes! {
+    Put: PutRequest => PutResponse,
+    DeleteRange: DeleteRangeRequest => DeleteRangeResponse,
+    Txn: TxnRequest => TxnResponse,
+    Compact: CompactionRequest => CompactionResponse,
+    LeaseGrant: LeaseGrantRequest => LeaseGrantResponse,
+    LeaseRevoke: LeaseRevokeRequest => LeaseRevokeResponse,
+    LeaseExpire: LeaseExpireRequest => LeaseExpireResponse,
 }
 
 /// The errors, by their number on the wire.
@@ -66,7 +104,7 @@ const ERRORS: [KvError; 16] = [
     KvError::LeaseTtlTooLarge,
 ];
 
-/// Whether the bytes of a reply say that something was done or found, without reading any further.
+/// Whether the bytes of a reply say that something was done, without reading any further.
 #[must_use]
 pub fn is_good_reply(bytes: &[u8]) -> bool {
     matches!(bytes, [VERSION, 0, ..])
@@ -108,13 +146,23 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Reply, CodecError> {
     Ok(reply)
 }
 
+/// Reads the reply to a change, and says at which revision it was answered.
+///
+/// # Errors
+/// The bytes are something else, or the response to another kind of request; says what.
+pub fn decode_reply_to<C: Change>(bytes: &[u8]) -> Result<Result<(C::Response, i64), KvError>, CodecError> {
+    match decode_reply(bytes)? {
+        Ok(response) => {
+            let revision = response.revision();
+            C::response(response).map(|response| Ok((response, revision))).ok_or(CodecError::OtherResponse)
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
 impl Response {
     fn write(&self, out: &mut impl Sink) {
         match self {
-            Response::Range(range) => {
-                out.u8(1);
-                range.write(out);
-            }
             Response::Put(put) => {
                 out.u8(2);
                 put.write(out);
@@ -131,21 +179,6 @@ impl Response {
                 out.u8(5);
                 out.i64(compaction.revision);
             }
-            Response::HashKv(hash) => {
-                out.u8(6);
-                out.i64(hash.revision);
-                out.u32(hash.hash);
-                out.i64(hash.compact_revision);
-                out.i64(hash.hash_revision);
-            }
-            Response::Status(status) => {
-                out.u8(7);
-                out.i64(status.revision);
-                out.i64(status.compact_revision);
-                out.u64(status.applied);
-                out.u64(status.keys);
-                out.u64(status.db_size);
-            }
             Response::LeaseGrant(grant) => {
                 out.u8(8);
                 out.i64(grant.revision);
@@ -161,37 +194,15 @@ impl Response {
                 out.i64(expire.revision);
                 out.u64(expire.expired);
             }
-            Response::LeaseTimeToLive(found) => {
-                out.u8(11);
-                found.write(out);
-            }
-            Response::Leases(list) => {
-                out.u8(12);
-                list.write(out);
-            }
         }
     }
 
     fn read(source: &mut Source<'_>) -> Result<Response, CodecError> {
         Ok(match source.u8("response")? {
-            1 => Response::Range(RangeResponse::read(source)?),
             2 => Response::Put(PutResponse::read(source)?),
             3 => Response::DeleteRange(DeleteRangeResponse::read(source)?),
             4 => Response::Txn(TxnResponse::read(source, MAX_TXN_DEPTH)?),
             5 => Response::Compact(CompactionResponse { revision: source.i64("revision")? }),
-            6 => Response::HashKv(HashKv {
-                revision: source.i64("revision")?,
-                hash: source.u32("hash")?,
-                compact_revision: source.i64("compact_revision")?,
-                hash_revision: source.i64("hash_revision")?,
-            }),
-            7 => Response::Status(StoreStatus {
-                revision: source.i64("revision")?,
-                compact_revision: source.i64("compact_revision")?,
-                applied: source.u64("applied")?,
-                keys: source.u64("keys")?,
-                db_size: source.u64("db_size")?,
-            }),
             8 => Response::LeaseGrant(LeaseGrantResponse {
                 revision: source.i64("revision")?,
                 id: source.i64("lease")?,
@@ -202,8 +213,6 @@ impl Response {
                 revision: source.i64("revision")?,
                 expired: source.u64("expired")?,
             }),
-            11 => Response::LeaseTimeToLive(LeaseTimeToLive::read(source)?),
-            12 => Response::Leases(LeaseListResponse::read(source)?),
             value => return Err(CodecError::Unknown { field: "response", value }),
         })
     }
@@ -221,43 +230,6 @@ impl Lease {
 
     pub(crate) fn read(source: &mut Source<'_>) -> Result<Lease, CodecError> {
         Ok(Lease { id: source.i64("lease")?, ttl: source.i64("ttl")?, granted_at: Index(source.u64("granted_at")?) })
-    }
-}
-
-impl LeaseTimeToLive {
-    fn write(&self, out: &mut impl Sink) {
-        out.i64(self.revision);
-        out.bool(self.lease.is_some());
-        if let Some(lease) = &self.lease {
-            lease.write(out);
-        }
-        out.length(self.keys.len());
-        self.keys.iter().for_each(|key| out.bytes(key));
-    }
-
-    fn read(source: &mut Source<'_>) -> Result<LeaseTimeToLive, CodecError> {
-        Ok(LeaseTimeToLive {
-            revision: source.i64("revision")?,
-            lease: if source.bool("found")? { Some(Lease::read(source)?) } else { None },
-            keys: source.list("keys", |source| source.bytes("key"))?,
-        })
-    }
-}
-
-impl LeaseListResponse {
-    fn write(&self, out: &mut impl Sink) {
-        out.i64(self.revision);
-        out.length(self.leases.len());
-        self.leases.iter().for_each(|lease| lease.write(out));
-        out.bool(self.more);
-    }
-
-    fn read(source: &mut Source<'_>) -> Result<LeaseListResponse, CodecError> {
-        Ok(LeaseListResponse {
-            revision: source.i64("revision")?,
-            leases: source.list("leases", Lease::read)?,
-            more: source.bool("more")?,
-        })
     }
 }
 

@@ -418,6 +418,13 @@ pub struct LeaseListResponse {
     pub more: bool,
 }
 
+/// Asks for the checksum of the history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HashKvRequest {
+    /// Up to this revision; 0 for the latest.
+    pub revision: i64,
+}
+
 /// A checksum of the history, the same on each replica, and the same as etcd's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashKv {
@@ -431,6 +438,10 @@ pub struct HashKv {
     /// The revision that was asked for, or the store's.
     pub hash_revision: i64,
 }
+
+/// Asks how the store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStatusRequest;
 
 /// How the store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,16 +23,23 @@ impl Kv {
         decode_reply(&self.store.apply(Index(self.index), &command.encode())).expect("a reply can be read")
     }
 
-    pub(crate) fn ask(&self, query: &Query) -> Reply {
+    /// The same of a request of any kind.
+    pub(crate) fn change<C: Change>(&mut self, change: C) -> Result<C::Response, KvError> {
+        let command: Command = change.into();
+        command.check(&Limits::default())?;
+        self.index += 1;
+        let reply = self.store.apply(Index(self.index), &command.encode());
+        let reply = decode_reply_to::<C>(&reply).expect("a reply can be read");
+        reply.map(|(response, _)| response)
+    }
+
+    pub(crate) fn ask<Q: Query>(&self, query: &Q) -> Result<Q::Answer, KvError> {
         query.check(&Limits::default())?;
-        decode_reply(&self.store.query(&query.encode())).expect("a reply can be read")
+        self.store.ask(query)
     }
 
     pub(crate) fn try_put(&mut self, put: PutRequest) -> Result<PutResponse, KvError> {
-        match self.apply(&Command::Put(put))? {
-            Response::Put(response) => Ok(response),
-            other => panic!("{other:?} for a put"),
-        }
+        self.change(put)
     }
 
     pub(crate) fn put(&mut self, key: &str, value: &str) -> PutResponse {
@@ -40,10 +47,7 @@ impl Kv {
     }
 
     pub(crate) fn try_delete(&mut self, delete: DeleteRangeRequest) -> Result<DeleteRangeResponse, KvError> {
-        match self.apply(&Command::DeleteRange(delete))? {
-            Response::DeleteRange(response) => Ok(response),
-            other => panic!("{other:?} for a deletion"),
-        }
+        self.change(delete)
     }
 
     pub(crate) fn delete(&mut self, key: &str, range_end: &str) -> DeleteRangeResponse {
@@ -51,10 +55,7 @@ impl Kv {
     }
 
     pub(crate) fn txn(&mut self, txn: TxnRequest) -> Result<TxnResponse, KvError> {
-        match self.apply(&Command::Txn(txn))? {
-            Response::Txn(response) => Ok(response),
-            other => panic!("{other:?} for a transaction"),
-        }
+        self.change(txn)
     }
 
     /// A transaction without conditions.
@@ -69,35 +70,22 @@ impl Kv {
     }
 
     pub(crate) fn grant(&mut self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, KvError> {
-        match self.apply(&Command::LeaseGrant(LeaseGrantRequest { id, ttl }))? {
-            Response::LeaseGrant(response) => Ok(response),
-            other => panic!("{other:?} for a grant"),
-        }
+        self.change(LeaseGrantRequest { id, ttl })
     }
 
     pub(crate) fn revoke(&mut self, id: i64) -> Result<i64, KvError> {
-        match self.apply(&Command::LeaseRevoke(LeaseRevokeRequest { id }))? {
-            Response::LeaseRevoke(response) => Ok(response.revision),
-            other => panic!("{other:?} for a revocation"),
-        }
+        self.change(LeaseRevokeRequest { id }).map(|response| response.revision)
     }
 
     /// The keys of a lease; `None` if there is no such lease.
     pub(crate) fn attached(&self, id: i64) -> Option<Vec<String>> {
-        match self.ask(&Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true })) {
-            Ok(Response::LeaseTimeToLive(found)) => {
-                let keys = found.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
-                found.lease.map(|_| keys)
-            }
-            other => panic!("{other:?} for a lease"),
-        }
+        let found = self.ask(&LeaseTimeToLiveRequest { id, keys: true }).expect("nothing forbids it");
+        let keys = found.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+        found.lease.map(|_| keys)
     }
 
     pub(crate) fn compact(&mut self, revision: i64) -> Result<i64, KvError> {
-        match self.apply(&Command::Compact(CompactionRequest { revision, physical: false }))? {
-            Response::Compact(response) => Ok(response.revision),
-            other => panic!("{other:?} for a compaction"),
-        }
+        self.change(CompactionRequest { revision, physical: false }).map(|response| response.revision)
     }
 
     /// Removes all that compactions gave up.
@@ -106,10 +94,7 @@ impl Kv {
     }
 
     pub(crate) fn range(&self, range: RangeRequest) -> Result<RangeResponse, KvError> {
-        match self.ask(&Query::Range(range))? {
-            Response::Range(response) => Ok(response),
-            other => panic!("{other:?} for a range"),
-        }
+        self.ask(&range)
     }
 
     pub(crate) fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, KvError> {
@@ -121,10 +106,7 @@ impl Kv {
     }
 
     pub(crate) fn hash(&self, revision: i64) -> Result<HashKv, KvError> {
-        match self.ask(&Query::HashKv { revision })? {
-            Response::HashKv(hash) => Ok(hash),
-            other => panic!("{other:?} for a checksum"),
-        }
+        self.ask(&HashKvRequest { revision })
     }
 
     pub(crate) fn revision(&self) -> i64 {

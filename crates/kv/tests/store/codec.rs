@@ -88,23 +88,6 @@ fn some_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn some_query() -> impl Strategy<Value = Query> {
-    prop_oneof![
-        some_range().prop_map(Query::Range),
-        some_txn().prop_map(Query::Txn),
-        any::<i64>().prop_map(|revision| Query::HashKv { revision }),
-        Just(Query::Status),
-        any::<(i64, bool)>().prop_map(|(id, keys)| Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys })),
-        any::<(i64, u32)>().prop_map(|(from, limit)| Query::Leases(LeaseListRequest { from, limit })),
-    ]
-}
-
-prop_compose! {
-    fn some_lease()(id: i64, ttl: i64, granted_at: u64) -> Lease {
-        Lease { id, ttl, granted_at: Index(granted_at) }
-    }
-}
-
 prop_compose! {
     fn some_kv()(key in some_bytes(), value in some_bytes(), numbers: [i64; 4]) -> KeyValue {
         let [create_revision, mod_revision, version, lease] = numbers;
@@ -153,18 +136,14 @@ fn some_reply() -> impl Strategy<Value = Reply> {
     ];
     prop_oneof![
         some_response().prop_map(|response| Ok(match response {
-            ResponseOp::Range(response) => Response::Range(response),
+            // Only within a transaction.
+            ResponseOp::Range(RangeResponse { revision, .. }) =>
+                Response::Txn(TxnResponse { revision, succeeded: true, responses: vec![response] }),
             ResponseOp::Put(response) => Response::Put(response),
             ResponseOp::DeleteRange(response) => Response::DeleteRange(response),
             ResponseOp::Txn(response) => Response::Txn(*response),
         })),
         any::<i64>().prop_map(|revision| Ok(Response::Compact(CompactionResponse { revision }))),
-        any::<(i64, u32, i64, i64)>().prop_map(|(revision, hash, compact_revision, hash_revision)| {
-            Ok(Response::HashKv(HashKv { revision, hash, compact_revision, hash_revision }))
-        }),
-        any::<(i64, i64, u64, u64, u64)>().prop_map(|(revision, compact_revision, applied, keys, db_size)| {
-            Ok(Response::Status(StoreStatus { revision, compact_revision, applied, keys, db_size }))
-        }),
         any::<(i64, i64, i64)>().prop_map(|(revision, id, ttl)| Ok(Response::LeaseGrant(LeaseGrantResponse {
             revision,
             id,
@@ -173,29 +152,22 @@ fn some_reply() -> impl Strategy<Value = Reply> {
         any::<i64>().prop_map(|revision| Ok(Response::LeaseRevoke(LeaseRevokeResponse { revision }))),
         any::<(i64, u64)>()
             .prop_map(|(revision, expired)| { Ok(Response::LeaseExpire(LeaseExpireResponse { revision, expired })) }),
-        (any::<i64>(), prop::option::of(some_lease()), prop::collection::vec(some_bytes(), 0..3)).prop_map(
-            |(revision, lease, keys)| Ok(Response::LeaseTimeToLive(LeaseTimeToLive { revision, lease, keys }))
-        ),
-        (any::<i64>(), prop::collection::vec(some_lease(), 0..3), any::<bool>())
-            .prop_map(|(revision, leases, more)| Ok(Response::Leases(LeaseListResponse { revision, leases, more }))),
         prop::sample::select(errors.to_vec()).prop_map(Err),
     ]
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(command in some_command(), query in some_query(), reply in some_reply()) {
+    fn what_is_written_is_read(command in some_command(), reply in some_reply()) {
         prop_assert_eq!(command.encode().len(), command.encoded_len());
         prop_assert_eq!(Command::decode(&command.encode()), Ok(command));
-        prop_assert_eq!(query.encode().len(), query.encoded_len());
-        prop_assert_eq!(Query::decode(&query.encode()), Ok(query));
         prop_assert_eq!(decode_reply(&encode_reply(&reply)), Ok(reply));
     }
 
     #[test]
     fn whatever_is_applied_or_asked_is_answered(
-        commands in prop::collection::vec(some_command(), 1..6), at: usize, byte: u8, query in some_query(),
-        garbage: Vec<u8>,
+        commands in prop::collection::vec(some_command(), 1..6), at: usize, byte: u8, range in some_range(),
+        txn in some_txn(), revision: i64, lease: i64,
     ) {
         let mut kv = Kv::new();
         for (index, command) in (1..).zip(&commands) {
@@ -208,15 +180,16 @@ proptest! {
             bytes[at] = byte;
             prop_assert!(decode_reply(&kv.store.apply(Index(3 * index + 2), &bytes)).is_ok());
         }
-        prop_assert!(decode_reply(&kv.store.query(&query.encode())).is_ok());
-        prop_assert_eq!(decode_reply(&kv.store.query(&[&[77], &garbage[..]].concat())), Ok(Err(KvError::Unreadable)));
+        let (_, _) = (kv.ask(&range), kv.ask(&txn));
+        let (_, _) = (kv.ask(&HashKvRequest { revision }), kv.ask(&LeaseListRequest { from: lease, limit: 1 }));
+        let named = kv.ask(&LeaseTimeToLiveRequest { id: lease, keys: true });
+        prop_assert!(named.is_ok());
         prop_assert!(kv.store.fault().is_none());
     }
 
     #[test]
     fn garbage_is_read_by_nobody(garbage: Vec<u8>) {
         let _ = Command::decode(&[&[1], &garbage[..]].concat());
-        let _ = Query::decode(&[&[1], &garbage[..]].concat());
         let _ = decode_reply(&[&[1, 0], &garbage[..]].concat());
         let _ = Store::<MemoryEngine>::restore(&garbage);
     }

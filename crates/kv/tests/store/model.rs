@@ -414,11 +414,7 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         let leases: Vec<_> = store.leases().map(|lease| (lease.id, lease.granted_at)).collect();
         prop_assert_eq!(leases, model.leases.iter().map(|(id, at)| (*id, *at)).collect::<Vec<_>>());
         for id in LEASES {
-            let Ok(Response::LeaseTimeToLive(found)) =
-                store.ask(&Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true }))
-            else {
-                panic!("it is answered");
-            };
+            let found = store.ask(&LeaseTimeToLiveRequest { id, keys: true }).expect("nothing forbids it");
             let attached: Vec<_> = now.map.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
             prop_assert_eq!(found.keys, attached);
         }

@@ -303,7 +303,7 @@ fn counted() -> Store<Counting> {
 }
 
 /// What a request finds, and how many records are read for it.
-fn reads(store: &Store<Counting>, query: &Query) -> (Response, usize) {
+fn reads<Q: Query>(store: &Store<Counting>, query: &Q) -> (Q::Answer, usize) {
     store.engine().reads.set(0);
     let found = store.ask(query).expect("nothing forbids it");
     (found, store.engine().reads.get())
@@ -334,19 +334,16 @@ fn a_limit_reads_no_more_than_it_returns_whatever_the_order() {
     ];
     for (request, expected) in cases {
         let filtered = request.clone();
-        let (found, reads) = reads(&store, &Query::Range(request));
-        let Response::Range(found) = found else { panic!("{found:?} for a range") };
+        let (found, reads) = reads(&store, &request);
         assert_eq!((keys(&found.kvs), found.count, found.more), (expected.to_vec(), 300, true), "{filtered:?}");
         assert_eq!(reads, 2, "{filtered:?}");
         assert!(found.kvs.iter().all(|kv| kv.value.is_empty() == filtered.keys_only), "{filtered:?}");
     }
     // Only the values have to be read before they can be sorted by.
-    let (found, all) = reads(&store, &Query::Range(by(SortTarget::Value, Ascend)));
-    let Response::Range(found) = found else { panic!("{found:?} for a range") };
+    let (found, all) = reads(&store, &by(SortTarget::Value, Ascend));
     assert_eq!((keys(&found.kvs), found.count, found.more, all), (vec!["k299", "k298"], 300, true, 300));
-    let (found, none) = reads(&store, &Query::Range(RangeRequest { count_only: true, ..limited(0) }));
-    assert!(matches!(found, Response::Range(RangeResponse { count: 300, more: false, .. })), "{found:?}");
-    assert_eq!(none, 0, "nothing is read to count");
+    let (found, none) = reads(&store, &RangeRequest { count_only: true, ..limited(0) });
+    assert_eq!((found.count, found.more, none), (300, false, 0), "nothing is read to count");
 }
 
 #[test]
@@ -354,8 +351,7 @@ fn a_limit_in_a_transaction_reads_no_more_than_it_returns() {
     let mut store = counted();
     let backwards = RangeRequest { limit: 3, sort_order: SortOrder::Descend, ..range("k", "l") };
     let txn = TxnRequest { success: vec![RequestOp::Range(backwards)], ..TxnRequest::default() };
-    let (found, reads) = reads(&store, &Query::Txn(txn.clone()));
-    let Response::Txn(found) = found else { panic!("{found:?} for a transaction") };
+    let (found, reads) = reads(&store, &txn);
     let [ResponseOp::Range(found)] = &found.responses[..] else { panic!("{found:?} for a range") };
     assert_eq!((keys(&found.kvs), found.count, reads), (vec!["k299", "k298", "k297"], 300, 3));
     // Behind a put of its own, which is in no engine yet.

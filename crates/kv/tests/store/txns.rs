@@ -281,12 +281,12 @@ fn t13_a_txn_that_only_reads_needs_no_log() {
     assert!(of(vec![], vec![]).is_read_only());
     assert!(!of(vec![], vec![op_put("k", "")]).is_read_only());
     assert!(!of(vec![op_txn(vec![op_range("k", "")])], vec![]).is_read_only());
-    let asked = kv.ask(&Query::Txn(reads.clone())).expect("allowed");
-    assert_eq!(asked, Response::Txn(kv.txn(reads).expect("allowed")));
-    let writes = Query::Txn(of(vec![op_put("k", "")], vec![]));
+    let asked = kv.ask(&reads).expect("allowed");
+    assert_eq!(asked, kv.txn(reads).expect("allowed"));
+    let writes = of(vec![op_put("k", "")], vec![]);
     assert_eq!(kv.ask(&writes), Err(KvError::Unreadable), "a query never writes");
     let future = RequestOp::Range(RangeRequest { revision: 9, ..range("k", "") });
-    assert_eq!(kv.ask(&Query::Txn(of(vec![future], vec![]))), Err(KvError::FutureRevision));
+    assert_eq!(kv.ask(&of(vec![future], vec![])), Err(KvError::FutureRevision));
 }
 
 #[test]

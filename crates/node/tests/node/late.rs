@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bowline_node::raft::{Entry, Index, Raft, Random, Time};
+use bowline_node::raft::{Entry, Index, Raft, Random, Time, Token};
 use bowline_node::{
-    Applier, Conductor, ConductorEffect, Job, Node, NodeConfig, NodeEffect, NodeInput, RecoveredNode, Report,
+    Applier, Conductor, ConductorEffect, Job, Node, NodeConfig, NodeEffect, NodeInput, RecoveredNode, Report, Response,
     StateMachine, StoredSnapshot, Witness,
 };
 
@@ -74,8 +74,8 @@ pub(crate) struct Late {
     /// In order, each not before the one before it.
     jobs: VecDeque<(Time, Job)>,
     reports: VecDeque<(Time, Report)>,
-    /// Reads are answered in any order.
-    queries: Vec<(Time, Job)>,
+    /// Reads that are granted: they look at the state later, in any order.
+    readable: Vec<(Time, Token)>,
     /// The last entry that was applied.
     applied: Index,
 }
@@ -93,14 +93,14 @@ impl Late {
         if let Some(StoredSnapshot { header, data }) = stored {
             conductor.holds(header, data.len() as u64);
         }
-        let (jobs, reports, queries) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Late { conductor, applier, random: Random::new(seed), late, jobs, reports, queries, applied }
+        let (jobs, reports, readable) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Late { conductor, applier, random: Random::new(seed), late, jobs, reports, readable, applied }
     }
 
     fn next_deadline(&self) -> Time {
         let queues = [self.jobs.front().map(|(at, _)| *at), self.reports.front().map(|(at, _)| *at)];
-        let queries = self.queries.iter().map(|(at, _)| *at);
-        queues.into_iter().flatten().chain(queries).min().unwrap_or(Time::NEVER).min(self.conductor.next_deadline())
+        let readable = self.readable.iter().map(|(at, _)| *at);
+        queues.into_iter().flatten().chain(readable).min().unwrap_or(Time::NEVER).min(self.conductor.next_deadline())
     }
 
     fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
@@ -108,8 +108,8 @@ impl Late {
             let (_, job) = self.jobs.pop_front().unwrap();
             self.run(now, job, out);
         }
-        for (_, query) in self.queries.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
-            self.run(now, query, out);
+        for (_, token) in self.readable.extract_if(.., |(at, _)| *at <= now) {
+            out.push(NodeEffect::Respond { token, response: Response::Readable });
         }
         let mut effects = Vec::new();
         while self.reports.front().is_some_and(|(at, _)| *at <= now) {
@@ -127,14 +127,14 @@ impl Late {
             match effect {
                 ConductorEffect::Persist { id, write } => out.push(NodeEffect::Persist { id, write }),
                 ConductorEffect::Send { to, message, after } => out.push(NodeEffect::Send { to, message, after }),
+                ConductorEffect::Respond { token, response: Response::Readable } => {
+                    let at = self.later(now, None);
+                    self.readable.push((at, token));
+                }
                 ConductorEffect::Respond { token, response } => out.push(NodeEffect::Respond { token, response }),
                 ConductorEffect::Halt { fault } => out.push(NodeEffect::Halt { fault }),
                 // Concerns only what was restored already, and goes before the write that follows.
                 ConductorEffect::Do(job @ Job::Accept { .. }) => self.run(now, job, out),
-                ConductorEffect::Do(query @ Job::Query { .. }) => {
-                    let at = self.later(now, None);
-                    self.queries.push((at, query));
-                }
                 ConductorEffect::Do(job) => {
                     let at = self.later(now, self.jobs.back().map(|(at, _)| *at));
                     self.jobs.push_back((at, job));

@@ -21,7 +21,7 @@ impl Ledger {
     }
 }
 
-/// The number in a receipt, or in the answer to a query.
+/// The number in a receipt, or in what a reader saw.
 pub(crate) fn count(response: &Bytes) -> usize {
     std::str::from_utf8(response).unwrap().parse().unwrap()
 }
@@ -30,10 +30,6 @@ impl StateMachine for Ledger {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
         self.lines.push((index, String::from_utf8(command.to_vec()).unwrap()));
         Ledger::receipt(self.lines.len() - 1)
-    }
-
-    fn query(&self, _: &[u8]) -> Bytes {
-        self.lines.len().to_string().into()
     }
 
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_node::raft::{NodeId, Random, ReadKind, Token};
-use bowline_node::{Consistency, NodeConfig, NodeInput, Response};
+use bowline_node::{NodeConfig, NodeInput, Response};
 
 use crate::ledger::count;
 use crate::world::World;
@@ -87,13 +87,10 @@ fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: us
         2 => {
             let kind = if random.next_u64().is_multiple_of(2) { ReadKind::Lease } else { ReadKind::Quorum };
             let known = clients.known;
-            let token = world.read(at, Consistency::Linearizable(kind));
+            let token = world.read(at, kind);
             clients.reads.insert(token, known);
         }
-        _ => {
-            let token = world.read(at, Consistency::Serializable);
-            assert!(world.is_late() || matches!(world.response(token), Some(Response::Done(_))), "at once");
-        }
+        _ => {}
     }
 }
 

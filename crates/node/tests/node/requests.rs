@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bowline_node::raft::{AppendEntries, Body, Index, Message, Position, ReadKind, Round, Session, Time, Token};
-use bowline_node::{Consistency, NodeInput, NodeMessage, Response};
+use bowline_node::{NodeInput, NodeMessage, Response};
 
 use crate::ledger::count;
 use crate::world::{AN_ELECTION, World, n};
 
 const A_MOMENT: Duration = Duration::from_millis(20);
-const LEASE: Consistency = Consistency::Linearizable(ReadKind::Lease);
-const QUORUM: Consistency = Consistency::Linearizable(ReadKind::Quorum);
+const LEASE: ReadKind = ReadKind::Lease;
+const QUORUM: ReadKind = ReadKind::Quorum;
 
 fn done(text: &'static str) -> Response {
     Response::Done(text.into())
@@ -94,7 +94,7 @@ fn a_read_waits_for_its_index_to_be_applied() {
 
 #[test]
 fn a_follower_reads_the_latest_state_by_asking_the_leader() {
-    for consistency in [LEASE, QUORUM] {
+    for kind in [LEASE, QUORUM] {
         let mut world = World::new(3);
         let (leader, others) = world.elect();
         let follower = others[0];
@@ -103,9 +103,8 @@ fn a_follower_reads_the_latest_state_by_asking_the_leader() {
         let write = world.write(leader, "w");
         world.pass(A_MOMENT);
         assert_eq!(world.response(write), Some(&done("1")));
-        let stale = world.read(follower, Consistency::Serializable);
-        assert_eq!(world.response(stale), Some(&done("0")), "at once, and from its own past");
-        let read = world.read(follower, consistency);
+        assert_eq!(world.lines(follower), [""; 0], "its own state is of the past");
+        let read = world.read(follower, kind);
         assert_eq!(world.response(read), None);
         world.cut.clear();
         world.pass(A_MOMENT * 20);
@@ -120,7 +119,7 @@ fn a_deposed_leader_serves_no_stale_read() {
     world.fill(old, "w", 1);
     world.isolate(old);
     world.pass(Duration::from_millis(160));
-    let [lease, quorum] = [LEASE, QUORUM].map(|consistency| world.read(old, consistency));
+    let [lease, quorum] = [LEASE, QUORUM].map(|kind| world.read(old, kind));
     assert_eq!((world.response(lease), world.response(quorum)), (None, None), "the lease is over");
     world.pass(AN_ELECTION);
     let new = world.leader().unwrap();
@@ -129,8 +128,7 @@ fn a_deposed_leader_serves_no_stale_read() {
     for token in [lease, quorum] {
         assert_eq!(world.response(token), Some(&Response::NotLeader { leader: None }));
     }
-    let local = world.read(old, Consistency::Serializable);
-    assert_eq!(world.response(local), Some(&done("1")), "a serializable read says what it is");
+    assert_eq!(world.lines(old), ["w0"], "its own state is of the past");
 }
 
 #[test]
@@ -225,8 +223,8 @@ fn a_lone_replica_serves_alone() {
     assert_eq!(world.response(write), None, "its own disk comes first");
     world.pass(A_MOMENT);
     assert_eq!(world.response(write), Some(&done("1")));
-    for consistency in [LEASE, QUORUM, Consistency::Serializable] {
-        let read = world.read(leader, consistency);
+    for kind in [LEASE, QUORUM] {
+        let read = world.read(leader, kind);
         assert_eq!(world.response(read), Some(&done("1")));
     }
 }
@@ -254,9 +252,8 @@ fn a_replica_that_has_stopped_leaves_no_request_without_an_answer() {
     assert_eq!(world.response(open), Some(&Response::Expired));
     let later = world.write(leader, "later");
     let read = world.read(leader, LEASE);
-    let local = world.read(leader, Consistency::Serializable);
     let transfer = world.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
-    for token in [later, read, local, transfer] {
+    for token in [later, read, transfer] {
         assert_eq!(world.response(token), Some(&Response::NotLeader { leader: None }));
     }
     assert_eq!((world.node(leader).waiting(), world.node(leader).next_deadline()), (0, Time::NEVER));

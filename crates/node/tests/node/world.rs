@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline_node::raft::{
-    Config, Entry, Group, HardState, Membership, NodeId, PersistId, Random, Recovered, SnapshotHeader, Time, Token,
-    Write,
+    Config, Entry, Group, HardState, Membership, NodeId, PersistId, Random, ReadKind, Recovered, SnapshotHeader, Time,
+    Token, Write,
 };
-use bowline_node::{
-    Consistency, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, StoredSnapshot,
-};
+use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, StoredSnapshot};
 use bowline_sim::spec::Lockstep;
 use bytes::Bytes;
 
@@ -343,6 +341,11 @@ impl World {
                 NodeEffect::Send { to, message, .. } => self.post(id, to, message),
                 NodeEffect::Respond { token, response } => {
                     assert_eq!(self.asked.get(&token), Some(&id), "only what was asked here is answered");
+                    let response = match response {
+                        // A reader counts the lines.
+                        Response::Readable => Response::Done(self.lines(id).len().to_string().into()),
+                        other => other,
+                    };
                     let earlier = self.responses.insert(token, response);
                     assert_eq!(earlier, None, "each request is answered once");
                 }
@@ -389,9 +392,10 @@ impl World {
         token
     }
 
-    pub(crate) fn read(&mut self, at: NodeId, consistency: Consistency) -> Token {
+    /// Asks for a linearizable read; its answer is how many lines there are.
+    pub(crate) fn read(&mut self, at: NodeId, kind: ReadKind) -> Token {
         let token = self.token(at);
-        self.input(at, NodeInput::Read { token, query: Bytes::new(), consistency, deadline: None });
+        self.input(at, NodeInput::Read { token, kind, deadline: None });
         token
     }
 

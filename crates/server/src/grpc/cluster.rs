@@ -1,7 +1,6 @@
 //! The Cluster service: who belongs to it. Changing that comes later.
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::Query;
 use pb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
@@ -49,7 +48,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         if request.into_inner().linearizable {
             // The configuration is as fresh as the read.
-            self.context.replica.read(Query::Status.encode()).await.map_err(errors::of_request)?;
+            self.context.replica.confirm().await.map_err(errors::of_request)?;
         }
         let header = Some(self.context.header(0));
         Ok(answer(pb::MemberListResponse { header, members: self.members() }))

@@ -2,8 +2,8 @@
 
 use bowline_api::{Message, etcdserverpb as pb};
 use bowline_kv::store::{
-    Command, CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, Limits, MemoryEngine,
-    Query, Response, Store, decode_reply,
+    Change, Command, CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, Limits,
+    MemoryEngine, Query, Store, decode_reply_to,
 };
 use bowline_node::StateMachine;
 use bowline_node::raft::Index;
@@ -31,63 +31,60 @@ pub fn fuzz_requests(data: &[u8]) {
 fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]) -> Result<Vec<u8>, Status> {
     let unreadable = |error: bowline_api::DecodeError| Status::invalid_argument(error.to_string());
     let header = pb::ResponseHeader::default();
-    let response = match method % 8 {
+    Ok(match method % 8 {
         0 => {
             let range = convert::range(pb::RangeRequest::decode(message).map_err(unreadable)?)?;
-            ask(store, Query::Range(range))?
+            convert::range_response(header, ask(store, &range)?).encode_to_vec()
         }
-        1 => write(store, index, Command::Put(convert::put(pb::PutRequest::decode(message).map_err(unreadable)?)))?,
+        1 => {
+            let put = convert::put(pb::PutRequest::decode(message).map_err(unreadable)?);
+            convert::put_response(header, write(store, index, put)?).encode_to_vec()
+        }
         2 => {
-            let request = pb::DeleteRangeRequest::decode(message).map_err(unreadable)?;
-            write(store, index, Command::DeleteRange(convert::delete_range(request)))?
+            let delete = convert::delete_range(pb::DeleteRangeRequest::decode(message).map_err(unreadable)?);
+            convert::delete_response(header, write(store, index, delete)?).encode_to_vec()
         }
         3 => {
             let txn = convert::txn(pb::TxnRequest::decode(message).map_err(unreadable)?)?;
-            if txn.is_read_only() { ask(store, Query::Txn(txn))? } else { write(store, index, Command::Txn(txn))? }
+            let response = if txn.is_read_only() { ask(store, &txn)? } else { write(store, index, txn)? };
+            convert::txn_response(header, response).encode_to_vec()
         }
         4 => {
             let request = pb::CompactionRequest::decode(message).map_err(unreadable)?;
-            let compaction = CompactionRequest { revision: request.revision, physical: request.physical };
-            write(store, index, Command::Compact(compaction))?
+            let pb::CompactionRequest { revision, physical } = request;
+            write(store, index, CompactionRequest { revision, physical }).map(|_| Vec::new())?
         }
         5 => {
             let pb::LeaseGrantRequest { id, ttl } = pb::LeaseGrantRequest::decode(message).map_err(unreadable)?;
-            write(store, index, Command::LeaseGrant(LeaseGrantRequest { id, ttl }))?
+            write(store, index, LeaseGrantRequest { id, ttl }).map(|_| Vec::new())?
         }
         6 => {
             let id = pb::LeaseRevokeRequest::decode(message).map_err(unreadable)?.id;
-            write(store, index, Command::LeaseRevoke(LeaseRevokeRequest { id }))?
+            write(store, index, LeaseRevokeRequest { id }).map(|_| Vec::new())?
         }
         _ => {
-            let pb::LeaseTimeToLiveRequest { id, keys } =
-                pb::LeaseTimeToLiveRequest::decode(message).map_err(unreadable)?;
-            ask(store, Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys }))?
+            let request = pb::LeaseTimeToLiveRequest::decode(message).map_err(unreadable)?;
+            let pb::LeaseTimeToLiveRequest { id, keys } = request;
+            ask(store, &LeaseTimeToLiveRequest { id, keys }).map(|_| Vec::new())?
         }
-    };
-    Ok(match response {
-        Response::Range(response) => convert::range_response(header, response).encode_to_vec(),
-        Response::Put(response) => convert::put_response(header, response).encode_to_vec(),
-        Response::DeleteRange(response) => convert::delete_response(header, response).encode_to_vec(),
-        Response::Txn(response) => convert::txn_response(header, response).encode_to_vec(),
-        _ => Vec::new(),
     })
 }
 
-fn write(store: &mut Store<MemoryEngine>, index: u64, command: Command) -> Result<Response, Status> {
+fn write<C: Change>(store: &mut Store<MemoryEngine>, index: u64, change: C) -> Result<C::Response, Status> {
+    let command: Command = change.into();
     command.check(&Limits::default()).map_err(super::errors::of_store)?;
     let bytes = command.encode();
     assert_eq!(bytes.len(), command.encoded_len());
     let before = store.revision();
-    let answer = decode_reply(&store.apply(Index(index), &bytes)).expect("an own answer can be read");
+    let answer = decode_reply_to::<C>(&store.apply(Index(index), &bytes)).expect("an own answer can be read");
     assert!(answer.is_ok() || store.revision() == before, "what is refused changes nothing");
     assert!(store.revision() - before <= 1, "a write takes one revision at most");
-    answer.map_err(super::errors::of_store)
+    answer.map(|(response, _)| response).map_err(super::errors::of_store)
 }
 
-fn ask(store: &Store<MemoryEngine>, query: Query) -> Result<Response, Status> {
+fn ask<Q: Query>(store: &Store<MemoryEngine>, query: &Q) -> Result<Q::Answer, Status> {
     query.check(&Limits::default()).map_err(super::errors::of_store)?;
-    let answer = decode_reply(&store.query(&query.encode())).expect("an own answer can be read");
-    answer.map_err(super::errors::of_store)
+    store.ask(query).map_err(super::errors::of_store)
 }
 
 #[cfg(test)]

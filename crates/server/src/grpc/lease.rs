@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{
-    Command, KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLive,
-    LeaseTimeToLiveRequest, MAX_LEASE_TTL, Query, Response as StoreResponse,
+    KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MAX_LEASE_TTL,
 };
 use pb::lease_server::Lease as LeaseApi;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Context, answer, errors, mismatch};
+use super::{Context, answer, errors};
 
 type KeepAlives = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
 
@@ -41,24 +40,13 @@ pub(crate) struct LeaseService {
 
 impl LeaseService {
     async fn grant(&self, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        match self.context.write(Command::LeaseGrant(LeaseGrantRequest { id, ttl })).await? {
-            StoreResponse::LeaseGrant(granted) => Ok(answer(pb::LeaseGrantResponse {
-                header: Some(self.context.header(granted.revision)),
-                id: granted.id,
-                ttl: granted.ttl,
-                error: String::new(),
-            })),
-            _ => Err(mismatch()),
-        }
-    }
-
-    /// The lease and its keys, as of now.
-    async fn keys(&self, id: i64) -> Result<LeaseTimeToLive, Status> {
-        let query = Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: true });
-        match self.context.read(query, false).await? {
-            StoreResponse::LeaseTimeToLive(found) => Ok(found),
-            _ => Err(mismatch()),
-        }
+        let granted = self.context.write(LeaseGrantRequest { id, ttl }).await?;
+        Ok(answer(pb::LeaseGrantResponse {
+            header: Some(self.context.header(granted.revision)),
+            id: granted.id,
+            ttl: granted.ttl,
+            error: String::new(),
+        }))
     }
 
     async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
@@ -120,13 +108,8 @@ impl LeaseApi for LeaseService {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         self.context.require_leader(request.metadata())?;
         let id = request.into_inner().id;
-        match self.context.write(Command::LeaseRevoke(LeaseRevokeRequest { id })).await? {
-            StoreResponse::LeaseRevoke(revoked) => {
-                let header = Some(self.context.header(revoked.revision));
-                Ok(answer(pb::LeaseRevokeResponse { header }))
-            }
-            _ => Err(mismatch()),
-        }
+        let revoked = self.context.write(LeaseRevokeRequest { id }).await?;
+        Ok(answer(pb::LeaseRevokeResponse { header: Some(self.context.header(revoked.revision)) }))
     }
 
     type LeaseKeepAliveStream = KeepAlives;
@@ -165,7 +148,7 @@ impl LeaseApi for LeaseService {
         let mut found = replica.lease_time(id, false).await.map_err(errors::of_request)?;
         let (mut revision, mut named) = (replica.status().facts.revision, Vec::new());
         if keys && found.is_some() {
-            let attached = self.keys(id).await?;
+            let attached = self.context.read(LeaseTimeToLiveRequest { id, keys: true }, false).await?;
             // It may have ended meanwhile.
             found = found.filter(|_| attached.lease.is_some());
             (revision, named) = (attached.revision, attached.keys);
@@ -190,9 +173,7 @@ impl LeaseApi for LeaseService {
         let mut leases: Vec<pb::LeaseStatus> = Vec::new();
         loop {
             // Each page is of its own moment: a lease that is there all the time is on one of them.
-            let StoreResponse::Leases(page) = self.context.read(Query::Leases(list), true).await? else {
-                return Err(mismatch());
-            };
+            let page = self.context.read(list, true).await?;
             leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
             match page.leases.last() {
                 Some(last) if page.more => list.from = last.id.saturating_add(1),

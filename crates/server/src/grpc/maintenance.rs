@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{Query, Response as StoreResponse};
+use bowline_kv::store::HashKvRequest;
 use bowline_node::raft::NodeId;
 use pb::alarm_request::AlarmAction;
 use pb::maintenance_server::Maintenance;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Context, answer, errors, mismatch, reply};
+use super::{Context, answer, errors};
 
 /// The version of etcd's API that is spoken. Clients parse it as three numbers, and some want at least 3.5.13.
 pub(crate) const API_VERSION: &str = "3.6.0";
@@ -44,19 +44,16 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-        let query = Query::HashKv { revision: request.into_inner().revision };
         let began = Instant::now();
-        let found = self.context.replica.read_local(query.encode()).await.map_err(errors::of_request)?;
+        let hash = self.context.read(HashKvRequest { revision: request.into_inner().revision }, true).await;
         self.context.replica.metrics().hashes.add(began.elapsed());
-        match reply(&found)? {
-            StoreResponse::HashKv(hash) => Ok(answer(pb::HashKvResponse {
-                header: Some(self.context.header(hash.revision)),
-                hash: hash.hash,
-                compact_revision: hash.compact_revision,
-                hash_revision: hash.hash_revision,
-            })),
-            _ => Err(mismatch()),
-        }
+        let hash = hash?;
+        Ok(answer(pb::HashKvResponse {
+            header: Some(self.context.header(hash.revision)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision,
+        }))
     }
 
     /// No alarm is ever raised yet, so asking finds none, and there is none to put down. As on etcd, where this goes
@@ -67,7 +64,7 @@ impl Maintenance for MaintenanceService {
         if request.action == AlarmAction::Activate as i32 && !none {
             return Err(Status::unimplemented("bowline: alarms can't be raised yet"));
         }
-        self.context.replica.read(Query::Status.encode()).await.map_err(errors::of_request)?;
+        self.context.replica.confirm().await.map_err(errors::of_request)?;
         let header = self.context.header(self.context.replica.status().facts.revision);
         Ok(answer(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }

@@ -4,13 +4,13 @@
 //! the last key. Merged, they are the answer to the same Range.
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{Query, RangeRequest, RangeResponse, Response as StoreResponse};
+use bowline_kv::store::{Query, RangeRequest, RangeResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Context, convert, errors, mismatch, reply};
+use super::{Context, convert, errors};
 
 pub(super) type RangeChunks = ReceiverStream<Result<pb::RangeStreamResponse, Status>>;
 
@@ -38,7 +38,7 @@ pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Resul
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
     let range = convert::range(request)?;
-    Query::Range(range.clone()).check(&context.limits).map_err(errors::of_store)?;
+    range.check(&context.limits).map_err(errors::of_store)?;
     let (pieces, stream) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         if let Err(status) = send_pieces(&context, range, &pieces).await {
@@ -59,7 +59,8 @@ async fn send_pieces(
     let mut count = None;
     loop {
         range.limit = if range.count_only { 0 } else { keys.min(left) };
-        let found = read(context, &range, count.is_none()).await?;
+        // Only the first piece has to be the latest state: the others are of its revision, which this member has.
+        let found = context.range(range.clone(), range.serializable || count.is_some()).await?;
         // The first piece counts the whole range; the others begin later, and see less of it.
         let count = *count.get_or_insert(found.count);
         left -= i64::try_from(found.kvs.len()).unwrap_or(i64::MAX);
@@ -83,17 +84,6 @@ async fn send_pieces(
             Some(next) if !last => range.key = next,
             _ => return Ok(()),
         }
-    }
-}
-
-/// Only the first piece has to be the latest state: the others are of its revision, which this member has.
-async fn read(context: &Context, range: &RangeRequest, first: bool) -> Result<RangeResponse, Status> {
-    let query = Query::Range(range.clone()).encode();
-    let replica = &context.replica;
-    let found = if first && !range.serializable { replica.read(query).await } else { replica.read_local(query).await };
-    match reply(&found.map_err(errors::of_request)?)? {
-        StoreResponse::Range(response) => Ok(response),
-        _ => Err(mismatch()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bowline_kv::store::Query;
+use bowline_kv::store::StoreStatusRequest;
 use percent_encoding::percent_decode_str;
 
 use super::{NO_SNIFF, PLAIN, Pages, not_found, refusal};
@@ -196,17 +196,17 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
 }
 
 async fn read_local(context: &Context) -> Result<(), String> {
-    context.replica.read_local(Query::Status.encode()).await.map(|_| ()).map_err(told)
+    context.replica.look(StoreStatusRequest).await.map(|_| ()).map_err(told)
 }
 
 /// Reads the latest state. Where the leader is lost meanwhile, nobody waits for the next one.
 async fn read_latest(context: &Context) -> Result<(), String> {
     let mut status = context.replica.watch_status();
     let led = status.borrow().leader.is_some();
-    let read = tokio::time::timeout(PATIENCE, context.replica.read(Query::Status.encode()));
+    let read = tokio::time::timeout(PATIENCE, context.replica.confirm());
     tokio::select! {
         read = read => match read {
-            Ok(read) => read.map(|_| ()).map_err(told),
+            Ok(read) => read.map_err(told),
             Err(_) => Err(told(RequestError::TimedOut)),
         },
         _ = status.wait_for(|status| status.leader.is_none()), if led => Err("etcdserver: leader changed".to_owned()),

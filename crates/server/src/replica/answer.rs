@@ -7,8 +7,7 @@ use bytes::Bytes;
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done; this is what the state machine says. A read: whoever asked may look at the state
-    /// machine, which contains everything that it must see.
+    /// It was done; this is what the state machine says. A read: the state contains everything that it must see.
     Done(Bytes),
     /// The replica that was asked doesn't lead; nothing was done.
     NotLeader(Option<NodeId>),
@@ -36,6 +35,7 @@ impl From<Response> for Answer {
     fn from(response: Response) -> Answer {
         match response {
             Response::Done(bytes) => Answer::Done(bytes),
+            Response::Readable => Answer::Done(Bytes::new()),
             Response::NotLeader { leader } => Answer::NotLeader(leader),
             Response::Overloaded { limit } => Answer::Overloaded(limit.to_owned()),
             Response::Superseded => Answer::Superseded,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed, Response, decode_reply};
+use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed, decode_reply_to};
 use bowline_node::raft::{Time, Token};
 
 use super::answer::Answer;
@@ -123,7 +123,7 @@ impl Leases {
         let Some((term, request)) = self.expiring.remove(&token) else { return };
         match answer {
             Answer::Done(reply) => {
-                if let Ok(Ok(Response::LeaseExpire(ended))) = decode_reply(reply) {
+                if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply) {
                     self.metrics.leases_expired.fetch_add(ended.expired, Relaxed);
                 }
             }
@@ -162,7 +162,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use bowline_kv::store::{LeaseExpireResponse, encode_reply};
+    use bowline_kv::store::{LeaseExpireResponse, Response, encode_reply};
     use bowline_node::raft::Index;
 
     use super::*;

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use bowline_kv::store::Command;
 use bowline_node::raft::{Body, Fault, Message, ReadKind, Time, Token, Write};
-use bowline_node::{Conductor, ConductorEffect, Consistency, Job, NodeInput, NodeMessage};
-use bytes::Bytes;
+use bowline_node::{Conductor, ConductorEffect, Job, NodeInput, NodeMessage, Response};
 use tokio::sync::{oneshot, watch};
 
 use super::answer::Answer;
@@ -198,7 +197,7 @@ impl RaftThread {
         let deadline = Some(deadline);
         let input = match work {
             Work::Write(command) => NodeInput::Write { token, command, deadline },
-            Work::Read => self.read(token, deadline),
+            Work::Read => NodeInput::Read { token, kind: self.read_kind, deadline },
             Work::Lease { id, renew } => {
                 self.follow(now);
                 if !self.leases.ask(now, token, id, renew) {
@@ -206,7 +205,7 @@ impl RaftThread {
                     return;
                 }
                 // Begun after that: it confirms that nobody else leads, and that the state was not behind.
-                self.read(token, deadline)
+                NodeInput::Read { token, kind: self.read_kind, deadline }
             }
             Work::Transfer(to) => NodeInput::TransferLeadership { token, to },
             Work::Shrink => {
@@ -218,11 +217,6 @@ impl RaftThread {
         self.next_token = token.0;
         self.waiting.insert(token, reply);
         self.conductor.handle(now, input, effects);
-    }
-
-    fn read(&self, token: Token, deadline: Option<Time>) -> NodeInput {
-        let consistency = Consistency::Linearizable(self.read_kind);
-        NodeInput::Read { token, query: Bytes::new(), consistency, deadline }
     }
 
     /// Whether the disk has room for entries, and for what becomes of them.
@@ -263,11 +257,12 @@ impl RaftThread {
                 }
                 ConductorEffect::Send { to, message, after: None } => self.outbox.send(to, message),
                 ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
-                ConductorEffect::Respond { token, response } => self.answer(token, response.into(), answers),
-                ConductorEffect::Do(Job::Query { token, .. }) => {
-                    let answer = self.leases.confirmed(self.clock.now(), token);
-                    let answer = answer.unwrap_or_else(|| Answer::Done(Bytes::new()));
-                    answers.extend(self.waiting.remove(&token).map(|reply| (reply, answer)));
+                ConductorEffect::Respond { token, response } => {
+                    let confirmed = match response {
+                        Response::Readable => self.leases.confirmed(self.clock.now(), token),
+                        _ => None,
+                    };
+                    self.answer(token, confirmed.unwrap_or_else(|| response.into()), answers);
                 }
                 ConductorEffect::Do(Job::Accept { header }) => {
                     // It was durable before the core was told of it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
-use bowline_node::{Consistency, NodeInput, Response, StateMachine, StoredSnapshot};
+use bowline_node::{NodeInput, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
 use crate::world::host::Asker;
-use crate::world::machine::{Applied, Machine, command_of, empty_store, query_of, value_of, writer_of};
+use crate::world::machine::{Applied, Machine, command_of, empty_store, value_of, writer_of};
 use crate::world::oracle::{Judged, Oracle, Rule, digest};
 use crate::world::plan::{MILLI, Workload};
 use crate::world::shape::{Asked, History, Seen, Shape, by_key, reply_of, revision_of, seen};
@@ -24,6 +24,15 @@ use crate::world::story::describe_response;
 
 /// Longest value of a plan that goes beyond limits, in bytes.
 const HUGE: u64 = 30_000;
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consistency {
+    /// It sees every write that was acknowledged before it began.
+    Linearizable(ReadKind),
+    /// It sees some earlier state of the replica that is asked.
+    Serializable,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -473,31 +482,51 @@ impl World<'_> {
             self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
             return;
         }
+        self.tell(Some(host), || format!("is asked for operation {op}, try {attempt}"));
         let known = self.oracle.commits.len();
+        let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
+        if kind == Kind::Read(Consistency::Serializable) || stale && matches!(kind, Kind::Read(_)) {
+            return self.replied(host, op, attempt, known, Response::Readable);
+        }
         let timeout = Duration::from_nanos(self.plan.workload.timeout);
         let it = &mut self.hosts[host];
         let token = it.token(Asker::Client { op, attempt, known });
         let deadline: Option<Time> = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
-        let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
-        let asked = self.clients.ops[op as usize].asked(op);
-        let (command, query) = match (&self.clients.store, kind) {
-            (Some(_), _) => (asked.encode(), asked.encode()),
-            (None, Kind::Write { bytes }) => (command_of(op, &key, bytes), Bytes::new()),
-            (None, Kind::Read(_)) => (Bytes::new(), query_of(&key)),
-        };
         let input = match kind {
-            Kind::Write { .. } => NodeInput::Write { token, command, deadline },
-            Kind::Read(_) if stale => {
-                NodeInput::Read { token, query, consistency: Consistency::Serializable, deadline }
+            Kind::Write { bytes } => {
+                let asked = self.clients.ops[op as usize].asked(op);
+                let of_store = self.clients.store.as_ref().and_then(|_| asked.encode());
+                let command = of_store.unwrap_or_else(|| command_of(op, &key, bytes));
+                NodeInput::Write { token, command, deadline }
             }
-            Kind::Read(consistency) => NodeInput::Read { token, query, consistency, deadline },
+            Kind::Read(Consistency::Linearizable(kind)) => NodeInput::Read { token, kind, deadline },
+            Kind::Read(Consistency::Serializable) => unreachable!("it was answered above"),
         };
-        self.tell(Some(host), || format!("is asked for operation {op}, try {attempt}"));
         self.step(host, input);
+    }
+
+    /// What an operation reads now. A replica that can't read its disk stops, and answers nobody.
+    fn read_now(&mut self, host: usize, op: u64) -> Option<Bytes> {
+        let it = &self.clients.ops[op as usize];
+        let (key, query) = (format!("k{}", it.key), it.asked(op).query());
+        let node = self.hosts[host].node.as_mut()?;
+        let seen = node.look(&key, &query);
+        if let Some(why) = node.kept().and_then(|node| node.fault().map(str::to_owned)) {
+            self.stop_for(host, &why);
+            return None;
+        }
+        Some(seen)
     }
 
     /// A replica replies: is it true, and does it arrive?
     pub(crate) fn replied(&mut self, host: usize, op: u64, attempt: u32, known: u64, response: Response) {
+        let response = match response {
+            Response::Readable => match self.read_now(host, op) {
+                Some(seen) => Response::Done(seen),
+                None => return,
+            },
+            other => other,
+        };
         self.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
         let kind = self.clients.ops[op as usize].kind;
         if let (Some(store), Response::Done(bytes)) = (&self.clients.store, &response) {

@@ -28,6 +28,10 @@ impl World<'_> {
                 }
                 *left -= 1;
             }
+            if self.hosts[host].node.is_none() {
+                // It has stopped over what it was asked to read.
+                return;
+            }
             match effect {
                 NodeEffect::Persist { id, write } => self.hosts[host].disk.write(Item::Write(id, write)),
                 NodeEffect::StoreSnapshot { snapshot } => {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline_kv::store::{
-    Command, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, Query,
-    Renewal, Renewed, Response as StoreResponse,
+    Command, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
+    Response as StoreResponse,
 };
-use bowline_node::{Consistency, NodeInput, Response};
+use bowline_node::{NodeInput, Response};
 use bowline_raft::{NodeId, ReadKind};
 use bytes::Bytes;
 
@@ -389,15 +389,12 @@ impl World<'_> {
 
     /// Begins the read without which a renewal means nothing.
     fn confirm_renewal(&mut self, host: usize, (keeper, call, ask): (usize, u64, Ask), renewal: Renewal) {
-        let Ask::Renew(id) = ask else { return };
         let it = &mut self.hosts[host];
         let timeout = Duration::from_nanos(self.plan.workload.timeout);
         let deadline = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
         let token = it.token(Asker::Keeper { keeper, call, ask, begun: self.now, renewal: Some(renewal) });
         let kind = if self.keepers.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
-        let consistency = Consistency::Linearizable(kind);
-        let query = Query::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys: false }).encode();
-        self.step(host, NodeInput::Read { token, query, consistency, deadline });
+        self.step(host, NodeInput::Read { token, kind, deadline });
     }
 
     /// A replica answers a keeper.
@@ -409,7 +406,7 @@ impl World<'_> {
         response: Response,
     ) {
         let said = match (response, renewal) {
-            (Response::Done(_), Some(renewal)) => {
+            (Response::Readable, Some(renewal)) => {
                 return self.renewal_read(host, (keeper, call, ask), begun, renewal);
             }
             (Response::Done(bytes), None) => {
@@ -421,7 +418,7 @@ impl World<'_> {
             }
             (Response::NotLeader { leader }, _) => Said::Elsewhere(leader),
             (Response::Overloaded { .. } | Response::Superseded, _) | (_, Some(_)) => Said::Elsewhere(None),
-            (Response::Expired | Response::Refused(_), None) => Said::Unknown,
+            (Response::Expired | Response::Refused(_) | Response::Readable, None) => Said::Unknown,
         };
         self.keeper_is_told(host, keeper, call, said);
     }
@@ -486,7 +483,7 @@ impl World<'_> {
         let Some(Command::LeaseExpire(request)) = self.keepers.command(number) else { return };
         match response {
             // It happened, or may happen yet.
-            Response::Done(_) | Response::Expired => {}
+            Response::Done(_) | Response::Readable | Response::Expired => {}
             Response::NotLeader { .. } | Response::Overloaded { .. } | Response::Superseded | Response::Refused(_) => {
                 let request: LeaseExpireRequest = request.clone();
                 let it = &mut self.hosts[host];

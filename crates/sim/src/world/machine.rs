@@ -4,9 +4,10 @@
 use std::cell::{Cell, RefCell};
 
 use bowline_kv::store::{
-    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Store, encode_reply,
+    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Response, Store, TxnRequest,
+    encode_reply,
 };
-use bowline_kv::{Command, Map, Query};
+use bowline_kv::{Command, Map};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bowline_raft::{Index, SnapshotHeader};
 use bowline_storage::{Identity, Label};
@@ -173,6 +174,15 @@ impl Machine {
         }
     }
 
+    /// What a client sees that reads a key of the map, or asks the store this, which only reads.
+    pub(crate) fn look(&self, key: &str, query: &TxnRequest) -> Bytes {
+        match &self.state {
+            State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
+            State::Store(store) => encode_reply(&store.ask(query).map(Response::Txn)),
+            State::Kept(store) => encode_reply(&store.ask(query).map(Response::Txn)),
+        }
+    }
+
     /// Why it can't go on, if it can't.
     pub(crate) fn fault(&self) -> Option<&EngineError> {
         match &self.state {
@@ -278,14 +288,6 @@ impl StateMachine for Machine {
         response
     }
 
-    fn query(&self, query: &[u8]) -> Bytes {
-        match &self.state {
-            State::Map(map) => map.query(query),
-            State::Store(store) => store.query(query),
-            State::Kept(store) => store.ask_bytes(query).0,
-        }
-    }
-
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {
         match &self.state {
             State::Map(map) => map.recall(command, proposed_at),
@@ -323,11 +325,6 @@ impl StateMachine for Machine {
         };
         Ok(Machine::at(state, last, digest))
     }
-}
-
-/// The query for a key.
-pub(crate) fn query_of(key: &str) -> Bytes {
-    Query::Get { key: key.to_owned() }.encode()
 }
 
 /// The command of an operation. Its number is the origin, so that a second try changes nothing.

@@ -3,8 +3,10 @@
 
 mod kept;
 
+use bowline_kv::store::TxnRequest;
 use bowline_node::{Node, NodeEffect, NodeInput, Witness};
 use bowline_raft::{Raft, Time};
+use bytes::Bytes;
 
 use crate::world::machine::Machine;
 
@@ -52,6 +54,14 @@ impl Replica {
         match self {
             Replica::InMemory(node) => node.machine(),
             Replica::Kept(node) => node.machine(),
+        }
+    }
+
+    /// What a client sees: see [`Machine::look`].
+    pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
+        match self {
+            Replica::InMemory(node) => node.machine().look(key, query),
+            Replica::Kept(node) => node.look(key, query),
         }
     }
 

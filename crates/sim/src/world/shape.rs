@@ -1,11 +1,12 @@
-//! What clients ask of the multi-version store: operations as its commands and queries, and what is said of them
+//! What clients ask of the multi-version store: operations as its commands and transactions that only read, and what is said of them
 //! by a history that knows every revision (I23).
 
 use std::collections::BTreeMap;
 
 use bowline_kv::store::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, KvError,
-    PutRequest, Query, RangeRequest, Reply, RequestOp, Response, ResponseOp, TxnRequest, decode_reply,
+    PutRequest, RangeRequest, RangeResponse, Reply, RequestOp, Response, ResponseOp, TxnRequest, TxnResponse,
+    decode_reply,
 };
 use bytes::Bytes;
 
@@ -106,16 +107,15 @@ impl Asked {
         Compare { key, range_end, result, target }
     }
 
-    /// The bytes that go into the log: the operation's number, and the store's command.
-    pub(crate) fn encode(&self) -> Bytes {
-        match self.command() {
-            Some(command) => {
-                let mut bytes = self.op.to_le_bytes().to_vec();
-                bytes.extend_from_slice(&command.encode());
-                bytes.into()
-            }
-            None => Query::Range(self.range()).encode(),
-        }
+    /// The bytes that go into the log, if it writes: the operation's number, and the store's command.
+    pub(crate) fn encode(&self) -> Option<Bytes> {
+        let command = self.command()?;
+        Some([&self.op.to_le_bytes()[..], &command.encode()].concat().into())
+    }
+
+    /// What the store is asked, if it reads: a transaction with a range.
+    pub(crate) fn query(&self) -> TxnRequest {
+        TxnRequest { success: vec![RequestOp::Range(self.range())], ..TxnRequest::default() }
     }
 }
 
@@ -255,12 +255,12 @@ impl History {
 
     /// Whether an answer to a read is true of the revision that it names.
     pub(crate) fn is_true(&self, asked: &Asked, reply: &Reply) -> bool {
-        let range = match (asked.shape, reply) {
+        match (asked.shape, reply) {
             (Shape::Past(at), Err(KvError::Compacted)) => return at < self.compacted,
             (Shape::Past(at), Err(KvError::FutureRevision)) => return at > 1,
-            (_, Ok(Response::Range(range))) => range,
-            _ => return false,
-        };
+            _ => {}
+        }
+        let Some(range) = reply.as_ref().ok().and_then(range_of) else { return false };
         let at = match asked.shape {
             Shape::Past(at) if at > 0 => at,
             _ => range.revision,
@@ -289,21 +289,20 @@ impl History {
 
 /// The revision that an answer names.
 pub(crate) fn revision_of(reply: &Reply) -> Option<i64> {
-    Some(match reply.as_ref().ok()? {
-        Response::Range(range) => range.revision,
-        Response::Put(put) => put.revision,
-        Response::DeleteRange(gone) => gone.revision,
-        Response::Txn(txn) => txn.revision,
-        Response::Compact(compaction) => compaction.revision,
-        _ => return None,
-    })
+    reply.as_ref().ok().map(Response::revision)
+}
+
+/// The range that an operation has read, if it has only read.
+fn range_of(response: &Response) -> Option<&RangeResponse> {
+    let Response::Txn(TxnResponse { responses, .. }) = response else { return None };
+    if let [ResponseOp::Range(range)] = &responses[..] { Some(range) } else { None }
 }
 
 /// What a client may swap against from now on: a value that it was told of, if it was told of one.
 pub(crate) fn seen(asked: &Asked, reply: &Reply) -> Option<(u64, Option<Seen>)> {
     let of = |kv: &KeyValue| Some(Seen { writer: writer(kv)?, revision: kv.mod_revision });
     match (asked.shape, reply.as_ref().ok()?) {
-        (Shape::Get, Response::Range(range)) => Some((asked.key, range.kvs.first().and_then(of))),
+        (Shape::Get, read) => Some((asked.key, range_of(read)?.kvs.first().and_then(of))),
         (Shape::Put, Response::Put(put)) => Some((asked.key, Some(Seen { writer: asked.op, revision: put.revision }))),
         _ => None,
     }
@@ -360,10 +359,11 @@ pub(crate) fn by_key(asked: &Asked, reply: Option<&Reply>, keys: u64) -> Vec<(u6
             };
             vec![(asked.key, Request::Put(value.clone()), answer(0)), (other, Request::Put(value), answer(1))]
         }
-        (Shape::Get, Some(Ok(Response::Range(range)))) => vec![(asked.key, Request::Get, found(range.kvs.first()))],
-        (Shape::All, Some(Ok(Response::Range(range)))) => {
-            let is = |key: u64| range.kvs.iter().find(|kv| number(&kv.key) == Some(key));
-            (0..keys).map(|key| (key, Request::Get, found(is(key)))).collect()
+        (Shape::Get | Shape::All, Some(Ok(read))) => {
+            let kvs = range_of(read).map_or(&[][..], |range| &range.kvs);
+            let is = |key: u64| kvs.iter().find(|kv| number(&kv.key) == Some(key));
+            let read = if asked.shape == Shape::All { 0..keys } else { asked.key..asked.key + 1 };
+            read.map(|key| (key, Request::Get, found(is(key)))).collect()
         }
         _ => Vec::new(),
     }
@@ -373,7 +373,6 @@ pub(crate) fn by_key(asked: &Asked, reply: Option<&Reply>, keys: u64) -> Vec<(u6
 mod tests {
     use super::*;
     use crate::world::machine::empty_store;
-    use bowline_kv::store::Query;
     use bowline_raft::Index;
 
     fn asked(op: u64, key: u64, shape: Shape) -> Asked {
@@ -418,7 +417,7 @@ mod tests {
     fn a_read_is_true_of_its_revision_only() {
         let (mut store, mut history) = (empty_store(), History::default());
         let get = asked(9, 0, Shape::Get);
-        let read = |store: &bowline_kv::store::Store<_>| store.ask(&Query::decode(&get.encode()).expect("a query"));
+        let read = |store: &bowline_kv::store::Store<_>| store.ask(&get.query()).map(Response::Txn);
         let mut replies = vec![read(&store)];
         for op in 0..2 {
             let put = asked(op, 0, Shape::Put);
@@ -428,8 +427,13 @@ mod tests {
             replies.push(read(&store));
         }
         assert!(replies.iter().all(|reply| history.is_true(&get, reply)));
-        let Some(Ok(Response::Range(old))) = replies.get(1) else { panic!("a range") };
-        let newer = Response::Range(bowline_kv::store::RangeResponse { revision: 3, ..old.clone() });
+        let mut newer = replies[1].clone().expect("it is answered");
+        if let Response::Txn(TxnResponse { responses, .. }) = &mut newer
+            && let ResponseOp::Range(range) = &mut responses[0]
+        {
+            range.revision = 3;
+        }
+        assert_ne!(Ok(&newer), replies[1].as_ref());
         assert!(!history.is_true(&get, &Ok(newer)), "an old value under a new revision");
     }
 }

@@ -337,6 +337,7 @@ fn fingerprint(event: &Event) -> u64 {
         Event::Answer { op, attempt, response } => {
             let said = match response {
                 Response::Done(bytes) => super::oracle::digest(bytes),
+                Response::Readable => 6,
                 Response::NotLeader { leader } => leader.map_or(1, |leader| leader.0 + 100),
                 Response::Overloaded { .. } => 2,
                 Response::Superseded => 3,

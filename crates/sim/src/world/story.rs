@@ -100,6 +100,7 @@ pub(crate) fn describe(message: &NodeMessage) -> String {
 pub(crate) fn describe_response(response: &Response) -> String {
     match response {
         Response::Done(bytes) if bytes.is_empty() => "done".to_owned(),
+        Response::Readable => "readable".to_owned(),
         Response::Done(bytes) => {
             let text = String::from_utf8_lossy(bytes);
             format!("done: {}", text.trim_end_matches('.'))

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use bowline_kv::store::{
-    Command, CompactionRequest, DeleteRangeRequest, HashKv, PutRequest, Query, Response, decode_reply,
-};
+use bowline_kv::store::{Command, CompactionRequest, DeleteRangeRequest, HashKv, HashKvRequest, PutRequest};
 use bowline_node::raft::{Entry, Group, Index, Membership, NodeId, Payload, Position, SnapshotHeader, Term};
 use bowline_storage::{ClusterId, Identity};
 use tempfile::TempDir;
@@ -56,10 +54,7 @@ fn checkpoint(machine: &mut KvMachine) {
 }
 
 fn hash(machine: &KvMachine) -> HashKv {
-    match decode_reply(&machine.query(&Query::HashKv { revision: 0 }.encode()).0) {
-        Ok(Ok(Response::HashKv(hash))) => hash,
-        other => panic!("{other:?} for a checksum"),
-    }
+    machine.ask(&HashKvRequest { revision: 0 }).0.expect("the disk works")
 }
 
 /// What a log leads to, in a file of its own.

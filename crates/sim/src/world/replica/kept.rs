@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use bowline_kv::store::{EngineError, RestoreError};
+use bowline_kv::store::{EngineError, RestoreError, TxnRequest};
 use bowline_node::{
-    Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report, Response,
+    Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report,
     StateMachine, StoredSnapshot, Transfer, Witness, recalled,
 };
 use bowline_raft::{ConfigError, Entry, Index, Payload, Raft, Recovered, SnapshotHeader, Time};
@@ -78,6 +78,13 @@ impl KeptNode {
     /// Whether the disk has room for what is to be made durable.
     pub(crate) fn has_room(&self) -> bool {
         self.keeper.has_room()
+    }
+
+    /// What a client sees: see [`Machine::look`].
+    pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
+        let seen = self.keeper.machine.look(key, query);
+        self.keeper.watch();
+        seen
     }
 
     /// Why the state can't be read or written any more: the process must stop, and tell nobody anything.
@@ -164,11 +171,6 @@ impl Keeper {
         }
         match job {
             Job::Apply { entries } => reports.extend(self.apply(&entries)),
-            Job::Query { token, query } => {
-                let response = Response::Done(self.machine.query(&query));
-                self.watch();
-                out.push(NodeEffect::Respond { token, response });
-            }
             Job::Recall { token, command, proposed_at, contains } => {
                 let recall = self.machine.recall(&command, proposed_at);
                 out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
