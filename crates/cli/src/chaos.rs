@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bowline_checker::keys::{self, Operation};
 use bowline_lan::harness::Interrupts;
-use bowline_sim::keys::{self, Operation};
 use clap::Args;
 
 use crate::exit::{NotRun, Verdict};

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use bowline_sim::keys;
-use bowline_sim::linearizability::{MAX_LINE_BYTES, Operation, Options, Verdict as Word, check, read_history};
+use bowline_checker::keys;
+use bowline_checker::registers::{MAX_LINE_BYTES, Operation, Options, Verdict as Word, check, read_history};
 use clap::Args;
 use serde_json::json;
 

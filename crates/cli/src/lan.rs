@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use bowline_checker::registers::write_history;
 use bowline_lan::emulation::Record;
 use bowline_lan::harness::run_null_replica;
 use bowline_lan::history;
@@ -13,7 +14,6 @@ use bowline_lan::replica_program::{ReplicaOptions, run_replica};
 use bowline_lan::scenario::Scenario;
 use bowline_lan::socket::SocketKind;
 use bowline_lan::socket::arguments::{Arguments, Form};
-use bowline_sim::linearizability::write_history;
 use clap::{Args, Subcommand};
 
 use crate::exit::Verdict;

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use bowline_sim::linearizability::{self, Action, Operation, Options, Verdict};
+use bowline_checker::registers::{self, Action, Operation, Options, Verdict};
 
 use crate::emulation::{Attempt, Outcome, Record};
 use crate::judge::Linearizability;
 
 /// Whether the history of all clients is linearizable, within the checker's usual bound.
 pub fn check(record: &Record) -> Linearizability {
-    match linearizability::check(&operations(record), &Options::default()) {
+    match registers::check(&operations(record), &Options::default()) {
         Verdict::Linearizable => Linearizability::Linearizable,
         Verdict::Violation(violation) => Linearizability::Violated { explanation: violation.to_string() },
         Verdict::Undecided(undecided) => Linearizability::Undecided { reason: undecided.to_string() },

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bowline_checker::trace::TraceHash;
 use bowline_node::raft::{ConfigError, Time};
-use bowline_sim::trace::TraceHash;
 use bytes::Bytes;
 
 use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};

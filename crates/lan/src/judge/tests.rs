@@ -6,7 +6,7 @@ use crate::emulation::Emulation;
 use crate::fakes::{DELAY, Registers, Seen, emulation, id, own, perfect, run, run_with};
 use crate::history::{check, operations};
 use crate::message::Content;
-use bowline_sim::linearizability::Action;
+use bowline_checker::registers::Action;
 
 fn judged(record: &Record) -> (Statistics, Judgement) {
     let statistics = Statistics::of(record);

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bowline_checker::keys;
+use bowline_checker::registers::{Action, Operation, Options, Verdict, check};
 use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
 use bowline_node::{Consistency, NodeInput, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
 
-use crate::keys;
-use crate::linearizability::{Action, Operation, Options, Verdict, check};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;

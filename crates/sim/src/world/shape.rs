@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use bowline_checker::keys;
 use bowline_kv::store::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, KvError,
     PutRequest, Query, RangeRequest, Reply, RequestOp, Response, ResponseOp, TxnRequest, decode_reply,
 };
 use bytes::Bytes;
 
-use crate::keys;
 use crate::world::machine::{value_of, writer_of};
 
 /// An operation on the store.

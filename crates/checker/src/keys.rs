@@ -6,7 +6,7 @@
 //! returned what was there before. Beside that, what the store itself says about the order is held against it:
 //! revisions must follow real time, and belong to one write.
 //!
-//! [`crate::linearizability`] decides histories of plain reads and writes, much larger ones and with repeated
+//! [`crate::registers`] decides histories of plain reads and writes, much larger ones and with repeated
 //! values. Here every value should be written once (a deletion may happen often): then a write without a known
 //! outcome is either never seen, and can be left out, or must have happened before whoever saw it had returned.
 

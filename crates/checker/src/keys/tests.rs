@@ -1,6 +1,5 @@
-use bowline_raft::Random;
-
 use super::*;
+use crate::random::Random;
 
 fn operation(client: u64, request: Request, answer: Answer, call: u64, ret: Option<u64>) -> Operation {
     let key = "k".to_owned();
@@ -148,8 +147,8 @@ fn a_file_holds_a_history() {
 #[test]
 fn histories_of_a_real_key_are_accepted() {
     for seed in 0..100_u64 {
-        let mut random = Random::new(seed);
-        let history = random_history(&mut |bound| random.next_u64() % bound, 150);
+        let mut random = Random(seed);
+        let history = random_history(&mut |bound| random.below(bound), 150);
         assert!(is_linearizable(&history), "seed {seed}");
     }
 }
@@ -158,8 +157,8 @@ fn histories_of_a_real_key_are_accepted() {
 fn every_verdict_on_small_histories_is_that_of_trying_every_order() {
     let mut refused = 0;
     for seed in 0..3_000_u64 {
-        let mut random = Random::new(seed);
-        let mut draw = |bound| random.next_u64() % bound;
+        let mut random = Random(seed);
+        let mut draw = |bound| random.below(bound);
         let mut history = random_history(&mut draw, 7);
         // One answer becomes another one that was seen, which is mostly wrong.
         let values: Vec<Answer> = history.iter().map(|operation| operation.answer.clone()).collect();

@@ -10,7 +10,7 @@
 use std::io::{self, BufRead, Read as _, Write};
 
 use super::Operation;
-use crate::linearizability::{HistoryError, MAX_LINE_BYTES, MAX_OPERATIONS};
+use crate::registers::{HistoryError, MAX_LINE_BYTES, MAX_OPERATIONS};
 
 /// Reads a history to its end. Empty lines are skipped.
 ///
