@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bowline_checker::keys::{self, Operation};
-use bowline_lan::harness::Interrupts;
+use bowline_emulator::harness::Interrupts;
 use clap::Args;
 
 use crate::exit::{NotRun, Verdict};

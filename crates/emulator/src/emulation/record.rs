@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use bowline_lan::LanId;
 use serde::Serialize;
 
-use crate::lan_id::LanId;
 use crate::scenario::{EventKind, Scenario};
 
 /// Everything that happened in a run. All times count from its start.

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bowline_lan::LanId;
+use bowline_lan::message::{Content, Envelope};
+use bowline_lan::socket::arguments::Arguments;
+use bowline_lan::socket::{Received, ReplicaSocket, SocketError, SocketKind};
 use serde_json::{Map, Value};
 
-use super::{HarnessError, Program, RunOptions, run};
-use crate::lan_id::LanId;
-use crate::message::{Content, Envelope};
+use super::{HarnessError, Program, RunOptions, SocketChoice, run};
 use crate::scenario::{Benchmarks, Scenario};
-use crate::socket::arguments::Arguments;
-use crate::socket::{Received, ReplicaSocket, SocketChoice, SocketError, SocketKind};
 
 /// Requests before the measurement, to warm up: each of the eight clients finds its replica.
 const WARM_UP: u64 = 16;

@@ -20,21 +20,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bowline_lan::LanId;
+use bowline_lan::socket::{SocketError, SocketKind};
+
 use crate::emulation::{ExtraFaults, Note, Progress, Record};
-use crate::lan_id::LanId;
 use crate::scenario::Scenario;
-use crate::socket::{SocketChoice, SocketError, SocketKind, SwitchCounters};
+use crate::switch::SwitchCounters;
 
 mod children;
 mod driver;
 mod floor;
 mod interrupts;
 mod program;
+mod socket_choice;
 mod tail;
 
 pub use floor::{Floor, FloorOptions, measure_floor, run_null_replica};
 pub use interrupts::Interrupts;
 pub use program::Program;
+pub use socket_choice::{SocketChoice, SocketChoiceError};
 
 use driver::Session;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bowline_lan::profile::Profile;
+
 use crate::emulation::{ExtraFaults, LinkCut, Record};
 use crate::history;
 use crate::judge::{Check, Status};
-use crate::profile::Profile;
 use crate::random::Random;
 use crate::report::Report;
 use crate::scenario::Scenario;

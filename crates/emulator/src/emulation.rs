@@ -22,10 +22,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bowline_lan::LanId;
+use bowline_lan::message::{Content, Envelope, Header, MessageError, shorten};
 use bytes::Bytes;
 
-use crate::lan_id::LanId;
-use crate::message::{Content, Envelope, Header, MessageError, shorten};
 use crate::random::Random;
 use crate::scenario::{EventKind, Scenario};
 

@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bowline_lan::emulation::{Bad, End};
-use bowline_lan::harness::{
-    Event, FloorOptions, HarnessError, Interrupts, Output, Program, RunOptions, RunOutcome, measure_floor, run,
-    run_null_replica,
+use bowline_emulator::emulation::{Bad, End};
+use bowline_emulator::harness::{
+    Event, FloorOptions, HarnessError, Interrupts, Output, Program, RunOptions, RunOutcome, SocketChoice,
+    measure_floor, run, run_null_replica,
 };
-use bowline_lan::judge::{Check, Status};
-use bowline_lan::report::Report;
-use bowline_lan::scenario::{self, Benchmarks, EventKind, Scenario};
+use bowline_emulator::judge::{Check, Status};
+use bowline_emulator::report::Report;
+use bowline_emulator::scenario::{self, Benchmarks, EventKind, Scenario};
+use bowline_lan::socket::SocketKind;
 use bowline_lan::socket::arguments::Arguments;
-use bowline_lan::socket::{SocketChoice, SocketKind};
 use rustix::process::{Pid, Signal, kill_process};
 
 mod replica;

@@ -5,7 +5,7 @@
 //! named (its sender, if it named none), if that lives; else nobody. So a leader that was cut off is
 //! replaced as soon as a majority follows another one, and a short election changes nothing.
 
-use crate::lan_id::LanId;
+use bowline_lan::LanId;
 
 #[derive(Debug, Clone)]
 pub(super) struct Leadership {

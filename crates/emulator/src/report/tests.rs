@@ -1,7 +1,8 @@
+use bowline_lan::message::Content;
+
 use super::*;
 use crate::emulation::{Emulation, ExtraFaults};
 use crate::fakes::{id, perfect, run, run_with, scenario};
-use crate::message::Content;
 use crate::scenario::Scenario;
 
 fn eventful() -> Report {

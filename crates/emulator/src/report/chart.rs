@@ -4,10 +4,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use bowline_lan::LanId;
+
 use super::html::escape;
 use super::{Report, grouped};
 use crate::emulation::{Attempt, Note, Operation, Outcome, Record};
-use crate::lan_id::LanId;
 use crate::seconds::show;
 
 const WIDTH: f64 = 1100.0;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use bowline_lan::message::shorten;
 use serde_json::{Map, Value};
 
 use super::{
     Benchmarks, DEFAULT_MAX_PACKETS, Event, EventKind, MAX_EVENTS, MAX_REQUESTS, MAX_SCENARIO_BYTES, REPLICAS,
     Scenario, ScenarioError, Thresholds,
 };
-use crate::message::shorten;
 
 const FIELDS: &[&str] = &[
     "lifetime",

@@ -3,6 +3,9 @@
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use bowline_lan::LanId;
+use bowline_lan::message::shorten;
+use bowline_lan::socket::SocketKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -10,9 +13,7 @@ use tempfile::TempDir;
 use super::children::{Children, cannot_start};
 use super::{Event, HarnessError, RunOptions, RunOutcome};
 use crate::emulation::{Action, Emulation, Note};
-use crate::lan_id::LanId;
-use crate::message::shorten;
-use crate::socket::{Incoming, SocketKind, Switch};
+use crate::switch::{Incoming, Switch};
 
 /// How often an observer is told of the progress; also the longest sleep, so that nothing that no
 /// socket tells of is seen later than this.

@@ -334,7 +334,7 @@ fn right_gets(wrong: &[WrongGet], statistics: &Statistics, word: &Linearizabilit
         return (Status::Passed, reason);
     };
     let got = match &first.got {
-        Some(got) => format!("{:?}", crate::message::shorten(got)),
+        Some(got) => format!("{:?}", bowline_lan::message::shorten(got)),
         None => "no value".to_owned(),
     };
     let reason = format!(

@@ -7,11 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use bowline_lan::LanId;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 use super::tail::Tail;
 use super::{HarnessError, Output, ReplicaExit};
-use crate::lan_id::LanId;
 
 /// The most that is read of one replica's standard error at a time, so that chatter delays no
 /// message by much.

@@ -260,7 +260,7 @@ fn wrong_gets(report: &Report, paint: Paint, text: &mut String) {
     for get in wrong.iter().take(LISTED) {
         let at = format!("{:>9.3} s", get.at.as_secs_f64());
         let got = match &get.got {
-            Some(got) => format!("{:?}", crate::message::shorten(got)),
+            Some(got) => format!("{:?}", bowline_lan::message::shorten(got)),
             None => "no value".to_owned(),
         };
         let excuse = match get.put_under_way {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_checker::trace::TraceHash;
+use bowline_lan::LanId;
+use bowline_lan::message::Envelope;
+use bowline_lan::profile::Profile;
+use bowline_lan::replica::{Ignored, LanReplica};
 use bowline_node::raft::{ConfigError, Time};
 use bytes::Bytes;
 
 use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};
-use crate::lan_id::LanId;
-use crate::message::Envelope;
-use crate::profile::Profile;
 use crate::random::Random;
-use crate::replica::{Ignored, LanReplica};
 use crate::scenario::Scenario;
 
 /// Most steps of one run: far beyond any real one, so that a loop without end is an error.

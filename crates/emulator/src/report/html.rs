@@ -238,7 +238,7 @@ fn wrong_gets(report: &Report, page: &mut String) {
             escape(&get.key),
             escape(&get.expected),
             match &get.got {
-                Some(got) => escape(&format!("{:?}", crate::message::shorten(got))),
+                Some(got) => escape(&format!("{:?}", bowline_lan::message::shorten(got))),
                 None => "no value".to_owned(),
             },
             if get.put_under_way { "yes" } else { "no" }

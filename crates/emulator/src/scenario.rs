@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
+use bowline_lan::message::shorten;
 use serde::Serialize;
-
-use crate::message::shorten;
 
 mod builtin;
 mod read;

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::LanId;
 use crate::emulation::Emulation;
 use crate::fakes::{DELAY, Registers, Seen, emulation, id, own, perfect, run, run_with};
 use crate::history::{check, operations};
-use crate::message::Content;
 use bowline_checker::registers::Action;
+use bowline_lan::LanId;
+use bowline_lan::message::Content;
 
 fn judged(record: &Record) -> (Statistics, Judgement) {
     let statistics = Statistics::of(record);

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use bowline_lan::judge::{Benchmark, Check, Status, wrong_gets};
-use bowline_lan::mixture::{Mixture, failure_of, mixture};
+use bowline_emulator::judge::{Benchmark, Check, Status, wrong_gets};
+use bowline_emulator::mixture::{Mixture, failure_of, mixture};
+use bowline_emulator::report::Report;
+use bowline_emulator::scenario::{EventKind, Scenario, Tier};
+use bowline_emulator::virtual_run::{VirtualOptions, VirtualOutcome, run};
 use bowline_lan::profile::Profile;
-use bowline_lan::report::Report;
-use bowline_lan::scenario::{EventKind, Scenario, Tier};
-use bowline_lan::virtual_run::{VirtualOptions, VirtualOutcome, run};
 
 /// The scenarios that other harnesses have too, with their thresholds.
 const KNOWN: [&str; 13] = [
@@ -165,8 +165,9 @@ fn sixty_mixtures_pass() {
 fn what_must_not_happen_in_a_mixture_is_seen() {
     let good = play_mixture(1).record;
     assert_eq!(failure_of(&good), None);
-    let living =
-        |record: &bowline_lan::emulation::Record, to: Option<usize>| to.is_some_and(|to| record.lost_at(to).is_none());
+    let living = |record: &bowline_emulator::emulation::Record, to: Option<usize>| {
+        to.is_some_and(|to| record.lost_at(to).is_none())
+    };
 
     let mut lost = good.clone();
     let index = lost.attempts.iter().position(|attempt| living(&good, attempt.to) && attempt.answer.is_some()).unwrap();
@@ -176,7 +177,7 @@ fn what_must_not_happen_in_a_mixture_is_seen() {
     let mut wrong = good.clone();
     for attempt in &mut wrong.attempts {
         if let Some(answer) = &mut attempt.answer
-            && let bowline_lan::emulation::Outcome::Ok { value: Some(value) } = &mut answer.outcome
+            && let bowline_emulator::emulation::Outcome::Ok { value: Some(value) } = &mut answer.outcome
         {
             "never written".clone_into(value);
         }

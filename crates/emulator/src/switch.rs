@@ -7,18 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use bowline_lan::LanId;
+use bowline_lan::message::Envelope;
+use bowline_lan::socket::framing::Lines;
+use bowline_lan::socket::outbox::{Outbox, Sent};
+use bowline_lan::socket::{BUFFER_BYTES, SYSTEM_BUFFER_BYTES, SocketError, SocketKind};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recv, socket_with,
     sockopt,
 };
-
-use super::framing::Lines;
-use super::outbox::{Outbox, Sent};
-use super::{BUFFER_BYTES, SYSTEM_BUFFER_BYTES, SocketError, SocketKind};
-use crate::lan_id::LanId;
-use crate::message::Envelope;
 
 /// How many messages of one local socket are taken before the others have their turn.
 const TURN: u32 = 64;

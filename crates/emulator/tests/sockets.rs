@@ -11,9 +11,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bowline_emulator::switch::{Incoming, Switch};
 use bowline_lan::LanId;
 use bowline_lan::message::MAX_MESSAGE_BYTES;
-use bowline_lan::socket::{Incoming, Received, ReplicaSocket, SocketError, SocketKind, Switch};
+use bowline_lan::socket::{Received, ReplicaSocket, SocketError, SocketKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::LanId;
+use bowline_lan::LanId;
+use bowline_lan::message::{Content, Envelope};
+
 use crate::emulation::{Action, Emulation, ExtraFaults, Record};
-use crate::message::{Content, Envelope};
 use crate::scenario::Scenario;
 
 /// How long every message to a replica takes.
