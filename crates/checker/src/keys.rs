@@ -22,7 +22,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use history::{read_history, write_history};
+use crate::{MAX_STEPS, Undecided, Verdict};
+
+pub use history::read_history;
 pub use revisions::RevisionFault;
 
 /// What was asked.
@@ -94,23 +96,13 @@ impl Operation {
     }
 }
 
-/// What is known after a check.
+/// What is wrong with a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// Some order of the operations explains every answer, and revisions agree with real time.
-    Linearizable,
-    /// No order of this key's operations does.
+pub enum Fault {
+    /// No order of a key's operations explains every answer.
     Violation(Violation),
     /// Revisions contradict what was seen.
     Revisions(RevisionFault),
-    /// The search over this key reached its bound. This is not "fine": treat it as a failure.
-    Undecided {
-        /// The key.
-        key: String,
-        /// The bound, in steps.
-        max_steps: u64,
-    },
 }
 
 /// A key whose operations have no order.
@@ -124,21 +116,19 @@ pub struct Violation {
     pub around: Vec<Operation>,
 }
 
-/// The most steps over one key.
-pub const MAX_STEPS: u64 = 20_000_000;
-
 /// How many operations around a violation are told.
 const AROUND: usize = 16;
 
-/// Decides whether `history`, in any order, is linearizable, if no key is there at first.
-pub fn check(history: &[Operation]) -> Verdict {
+/// Decides whether `history`, in any order, is linearizable, if no key is there at first; and whether its revisions
+/// agree with real time and with each other.
+pub fn check(history: &[Operation]) -> Verdict<Fault> {
     check_within(history, MAX_STEPS)
 }
 
-/// As [`check`], with another bound on the steps over one key.
-pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict {
+/// As [`check`], which allows [`MAX_STEPS`] steps over one key, with another bound on them.
+pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict<Fault> {
     if let Err(fault) = revisions::check(history) {
-        return Verdict::Revisions(fault);
+        return Verdict::Violation(Fault::Revisions(fault));
     }
     let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
@@ -148,11 +138,13 @@ pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict {
         let steps = compile(&operations);
         match search::search(&steps, max_steps) {
             search::Outcome::Linearizable => {}
-            search::Outcome::OutOfSteps => return Verdict::Undecided { key: key.to_owned(), max_steps },
+            search::Outcome::OutOfSteps => {
+                return Verdict::Undecided(Undecided { part: format!("key {key:?}"), max_steps });
+            }
             search::Outcome::Stuck(at) => {
                 let stuck = operations[steps[at].origin].clone();
                 let around = around(&operations, &stuck);
-                return Verdict::Violation(Violation { key: key.to_owned(), stuck, around });
+                return Verdict::Violation(Fault::Violation(Violation { key: key.to_owned(), stuck, around }));
             }
         }
     }
@@ -248,15 +240,11 @@ fn settle_unknown(steps: &mut Vec<Step>) {
     steps.retain(|step| step.ret.is_some() || !step.sets.is_some_and(is_single));
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Linearizable => write!(f, "linearizable"),
-            Verdict::Revisions(fault) => write!(f, "{fault}"),
-            Verdict::Undecided { key, max_steps } => {
-                write!(f, "undecided: the search over key {key:?} reached its bound of {max_steps} steps")
-            }
-            Verdict::Violation(violation) => write!(f, "{violation}"),
+            Fault::Violation(violation) => violation.fmt(f),
+            Fault::Revisions(fault) => fault.fmt(f),
         }
     }
 }

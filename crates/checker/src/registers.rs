@@ -25,16 +25,18 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use serde::Serialize;
 
-pub use history::{HistoryError, MAX_LINE_BYTES, MAX_OPERATIONS, read_history, write_history};
-pub use violation::{Reason, Violation};
-
+use crate::{MAX_STEPS, Undecided, Verdict};
 use register::Register;
 use search::{Outcome, Steps};
 
+pub use history::read_history;
+pub use violation::{Reason, Violation};
+
 /// What an operation did to its register.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Replaced the register's value by this one.
     Write(String),
@@ -44,19 +46,21 @@ pub enum Action {
 }
 
 /// One operation of one client on one register, as seen from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Operation {
     /// Who asked. For people: the check doesn't depend on it.
     pub client: u64,
     /// Which register.
     pub key: String,
     /// What was asked, and for a read what came back.
+    #[serde(flatten)]
     pub action: Action,
     /// When it was asked, in nanoseconds on a clock that all operations share.
     pub call: u64,
     /// When it was answered, on the same clock. `None` if its outcome is unknown: such a write may
     /// take effect at any time after its call, or never. A read with a result but without a return
     /// must have happened at some time after its call.
+    #[serde(rename = "return")]
     pub ret: Option<u64>,
 }
 
@@ -74,44 +78,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A bound of twenty million steps (well under a second), and no hint.
+    /// A bound of [`MAX_STEPS`], and no hint.
     fn default() -> Options {
-        Options { max_steps: 20_000_000, hint: None }
-    }
-}
-
-/// What is known after a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// Some order of the operations explains every result.
-    Linearizable,
-    /// No order does.
-    Violation(Violation),
-    /// The search reached its bound. This is not "fine": treat it as a failure.
-    Undecided(Undecided),
-}
-
-/// Where the search gave up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undecided {
-    /// The key it was at; later keys, in alphabetical order, were not looked at.
-    pub key: String,
-    /// How many operations that key has.
-    pub operations: usize,
-    /// The bound that it reached, [`Options::max_steps`].
-    pub max_steps: u64,
-}
-
-impl fmt::Display for Undecided {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "undecided: the search over key {} ({} operations) reached its bound of {} steps",
-            violation::quoted(&self.key),
-            self.operations,
-            self.max_steps
-        )
+        Options { max_steps: MAX_STEPS, hint: None }
     }
 }
 
@@ -121,7 +90,7 @@ impl fmt::Display for Undecided {
 /// Keys are checked in alphabetical order, and the first that isn't linearizable is reported, with
 /// its operations reduced to a small set that is a violation by itself. An operation that returned
 /// before its call is a violation too (of the recorder's clock), found before anything else.
-pub fn check(history: &[Operation], options: &Options) -> Verdict {
+pub fn check(history: &[Operation], options: &Options) -> Verdict<Violation> {
     if let Some(backwards) = history.iter().find(|operation| operation.ret.is_some_and(|ret| ret < operation.call)) {
         return Verdict::Violation(Violation {
             key: backwards.key.clone(),
@@ -146,8 +115,7 @@ pub fn check(history: &[Operation], options: &Options) -> Verdict {
             }
             Outcome::OutOfSteps => {
                 return Verdict::Undecided(Undecided {
-                    key: (*key).to_owned(),
-                    operations: register.ops.len(),
+                    part: format!("key {} ({} operations)", violation::quoted(key), register.ops.len()),
                     max_steps: options.max_steps,
                 });
             }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use bowline_checker::registers::write_history;
+use bowline_checker::history::write_history;
 use bowline_emulator::emulation::Record;
 use bowline_emulator::harness::run_null_replica;
 use bowline_emulator::history;

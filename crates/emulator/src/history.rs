@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use bowline_checker::registers::{self, Action, Operation, Options, Verdict};
+use bowline_checker::Verdict;
+use bowline_checker::registers::{self, Action, Operation, Options};
 
 use crate::emulation::{Attempt, Outcome, Record};
 use crate::judge::Linearizability;

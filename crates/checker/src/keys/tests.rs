@@ -1,4 +1,5 @@
 use super::*;
+use crate::history::write_history;
 use crate::random::Random;
 
 fn operation(client: u64, request: Request, answer: Answer, call: u64, ret: Option<u64>) -> Operation {
@@ -37,8 +38,8 @@ fn at(mut operation: Operation, revision: i64) -> Operation {
 fn is_linearizable(history: &[Operation]) -> bool {
     match check(history) {
         Verdict::Linearizable => true,
-        Verdict::Violation(_) => false,
-        other => panic!("{other}"),
+        Verdict::Violation(Fault::Violation(_)) => false,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -75,7 +76,7 @@ fn concurrent_operations_may_have_any_order_but_only_one() {
 #[test]
 fn a_stale_get_is_found_and_told() {
     let history = [put("a", 0, 1), put("b", 2, 3), get(Some("a"), 4, 5)];
-    let Verdict::Violation(violation) = check(&history) else { panic!("it is stale") };
+    let Verdict::Violation(Fault::Violation(violation)) = check(&history) else { panic!("it is stale") };
     assert_eq!(violation.stuck, history[2]);
     let said = violation.to_string();
     assert!(said.contains("no order explains") && said.contains("get: found a"), "{said}");
@@ -107,8 +108,8 @@ fn what_has_no_answer_may_be_done_late_or_never() {
 #[test]
 fn revisions_are_held_against_time() {
     let fault = |history: &[Operation]| match check(history) {
-        Verdict::Revisions(fault) => fault.to_string().lines().next().unwrap_or_default().to_owned(),
-        other => panic!("{other}"),
+        Verdict::Violation(Fault::Revisions(fault)) => fault.to_string().lines().next().unwrap_or_default().to_owned(),
+        other => panic!("{other:?}"),
     };
     assert!(is_linearizable(&[at(put("a", 0, 1), 2), at(get(Some("a"), 2, 3), 2), at(put("b", 4, 5), 3)]));
     assert_eq!(fault(&[at(put("a", 0, 1), 2), at(put("b", 2, 3), 2)]), "revisions go backwards:");
@@ -122,7 +123,8 @@ fn revisions_are_held_against_time() {
 #[test]
 fn a_bound_on_the_search_is_no_verdict() {
     let history: Vec<Operation> = (0..20).map(|n| put(&n.to_string(), 0, 10)).chain([get(None, 11, 12)]).collect();
-    assert!(matches!(check_within(&history, 1_000), Verdict::Undecided { .. }));
+    let said = check_within(&history, 1_000).explanation();
+    assert_eq!(said.as_deref(), Some("undecided: the search over key \"k\" reached its bound of 1000 steps"));
 }
 
 #[test]

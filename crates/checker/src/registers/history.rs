@@ -15,129 +15,21 @@
 //! | `call` | when it was asked, nanoseconds on a common clock, 0 to 2^64 - 1 |
 //! | `return` | when it was answered, not before `call`; `null` if the outcome is unknown |
 //!
-//! All fields must be there, no others may. Empty lines are skipped.
+//! All fields must be there, no others may.
 
-use std::io::{self, BufRead, Read as _, Write};
+use std::io::BufRead;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Action, Operation};
-
-/// The longest line that is read, in bytes, its newline not included.
-pub const MAX_LINE_BYTES: usize = 1 << 20;
-/// The most operations that are read.
-pub const MAX_OPERATIONS: usize = 10_000_000;
-
-/// Why a history could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum HistoryError {
-    /// The file could not be read.
-    #[error("line {line}: {source}")]
-    Io {
-        /// Counted from 1.
-        line: usize,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A line is longer than [`MAX_LINE_BYTES`].
-    #[error("line {line}: longer than {MAX_LINE_BYTES} bytes")]
-    LongLine {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// There are more operations than [`MAX_OPERATIONS`].
-    #[error("line {line}: more than {MAX_OPERATIONS} operations")]
-    TooManyOperations {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// A line is no JSON object.
-    #[error("line {line}: not a JSON object: {reason}")]
-    NotAnObject {
-        /// Counted from 1.
-        line: usize,
-        /// What the JSON reader found.
-        reason: String,
-    },
-    /// A field is missing, unknown, or has a value that is not allowed.
-    #[error("line {line}: field `{field}`: {reason}")]
-    Field {
-        /// Counted from 1.
-        line: usize,
-        /// Its name, cut if it is long.
-        field: String,
-        /// What is wrong, and what is allowed.
-        reason: String,
-    },
-}
+use crate::history::{HistoryError, check_times, read_lines};
 
 /// Reads a history to its end.
 ///
 /// # Errors
-///
 /// The first line that can't be read, or isn't an operation, or goes over a bound.
-pub fn read_history(mut input: impl BufRead) -> Result<Vec<Operation>, HistoryError> {
-    let mut history = Vec::new();
-    let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        let read = (&mut input)
-            .take(MAX_LINE_BYTES as u64 + 1)
-            .read_until(b'\n', &mut text)
-            .map_err(|source| HistoryError::Io { line, source })?;
-        if read == 0 {
-            break;
-        }
-        if text.len() > MAX_LINE_BYTES && text.last() != Some(&b'\n') {
-            return Err(HistoryError::LongLine { line });
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        if history.len() == MAX_OPERATIONS {
-            return Err(HistoryError::TooManyOperations { line });
-        }
-        history.push(parse(&text, line)?);
-    }
-    Ok(history)
-}
-
-/// Writes a history, one line for each operation.
-///
-/// # Errors
-///
-/// When `output` can't be written.
-pub fn write_history(mut output: impl Write, history: &[Operation]) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        client: u64,
-        key: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        write: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        read: Option<Option<&'a str>>,
-        call: u64,
-        #[serde(rename = "return")]
-        ret: Option<u64>,
-    }
-    for operation in history {
-        let (write, read) = match &operation.action {
-            Action::Write(value) => (Some(value.as_str()), None),
-            Action::Read(value) => (None, Some(value.as_deref())),
-        };
-        let line = Line {
-            client: operation.client,
-            key: &operation.key,
-            write,
-            read,
-            call: operation.call,
-            ret: operation.ret,
-        };
-        serde_json::to_writer(&mut output, &line)?;
-        output.write_all(b"\n")?;
-    }
-    output.flush()
+pub fn read_history(input: impl BufRead) -> Result<Vec<Operation>, HistoryError> {
+    read_lines(input, parse)
 }
 
 fn parse(text: &[u8], line: usize) -> Result<Operation, HistoryError> {
@@ -158,9 +50,7 @@ fn parse(text: &[u8], line: usize) -> Result<Operation, HistoryError> {
         let allowed = "unknown; allowed are client, key, write, read, call, return";
         return Err(fields.error(unknown, allowed));
     }
-    if operation.ret.is_some_and(|ret| ret < operation.call) {
-        return Err(fields.error("return", "is before `call`"));
-    }
+    check_times(operation.call, operation.ret, line)?;
     Ok(operation)
 }
 
