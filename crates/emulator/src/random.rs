@@ -3,6 +3,8 @@
 //! The algorithm is xoshiro256** 1.0 (Blackman and Vigna, 2018), its state filled by `SplitMix64`, as
 //! its authors advise. It is not for secrets. The same seed gives the same numbers on every machine.
 
+use bowline_node::raft::Random as SplitMix64;
+
 /// A seeded generator of pseudo-random numbers.
 #[derive(Debug, Clone)]
 pub struct Random {
@@ -12,19 +14,14 @@ pub struct Random {
 impl Random {
     /// A generator whose whole future is decided by `seed`; every seed is a good one.
     pub fn new(seed: u64) -> Random {
-        let mut mixer = seed;
-        let mut state = [0; 4];
-        for word in &mut state {
-            *word = split_mix(&mut mixer);
-        }
-        Random { state }
+        let mut mixer = SplitMix64::new(seed);
+        Random { state: std::array::from_fn(|_| mixer.next_u64()) }
     }
 
     /// A generator for one purpose, so that how often one purpose draws does not change what
     /// another one draws.
     pub fn stream(seed: u64, purpose: u64) -> Random {
-        let mut mixer = purpose;
-        Random::new(seed ^ split_mix(&mut mixer))
+        Random::new(seed ^ SplitMix64::new(purpose).next_u64())
     }
 
     /// The next 64 bits.
@@ -77,25 +74,9 @@ impl Random {
     }
 }
 
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn split_mix_gives_the_published_numbers() {
-        // The first outputs for the seed 1234567, as published with the algorithm.
-        let mut state = 1_234_567;
-        assert_eq!(split_mix(&mut state), 6_457_827_717_110_365_317);
-        assert_eq!(split_mix(&mut state), 3_203_168_211_198_807_973);
-    }
 
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
