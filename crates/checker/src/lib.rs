@@ -2,8 +2,8 @@
 //!
 //! Two checkers decide whether a history is linearizable: [`registers`] are read and written, with values that may
 //! repeat; [`keys`] are put, deleted and swapped, and carry the store's revisions. Both give a [`Verdict`], and read
-//! their [`history`] from lines of JSON. [`trace`] is the fingerprint of a
-//! run, which must be the same for the same seed.
+//! their [`history`] from lines of JSON. [`trace`] is the fingerprint of a run, which must be the same for the same
+//! seed.
 
 pub mod history;
 pub mod keys;
