@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bowline_lan::harness::Interrupts;
-use bowline_sim::keys::{self, Operation};
+use bowline_checker::history::write_history;
+use bowline_checker::keys::{self, Operation};
+use bowline_emulator::harness::Interrupts;
 use clap::Args;
 
 use crate::exit::{NotRun, Verdict};
@@ -133,10 +134,7 @@ impl ChaosCommand {
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
         live.message("checking what clients saw".to_owned());
         let history = record.history();
-        let verdict = keys::check(&history);
-        if verdict != keys::Verdict::Linearizable {
-            failures.push(verdict.to_string());
-        }
+        failures.extend(keys::check(&history).explanation());
         let (tally, mut leader_gaps) = (record.tally(), nemesis.leader_gaps());
         leader_gaps.sort_unstable();
         let report = Report {
@@ -181,7 +179,7 @@ impl ChaosCommand {
         let files = [self.history.clone(), failed.then(|| folder.join("history.jsonl"))];
         for path in files.into_iter().flatten() {
             let file = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
-            keys::write_history(BufWriter::new(file), history)?;
+            write_history(BufWriter::new(file), history)?;
         }
         if failed {
             report.kept = Some(folder.to_owned());

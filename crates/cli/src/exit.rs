@@ -6,9 +6,9 @@ use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use bowline_client::ClientError;
-use bowline_lan::harness::HarnessError;
+use bowline_emulator::harness::HarnessError;
+use bowline_emulator::virtual_run::VirtualError;
 use bowline_lan::replica_program::ReplicaError;
-use bowline_lan::virtual_run::VirtualError;
 use bowline_server::StartError;
 use bowline_server::folder::FolderError;
 use bowline_storage::OpenError;

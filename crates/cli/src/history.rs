@@ -1,12 +1,14 @@
 //! `bowline check`: is this history linearizable?
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use bowline_sim::keys;
-use bowline_sim::linearizability::{MAX_LINE_BYTES, Operation, Options, Verdict as Word, check, read_history};
+use bowline_checker::history::MAX_LINE_BYTES;
+use bowline_checker::registers::Options;
+use bowline_checker::{MAX_STEPS, Verdict as Word, keys, registers};
 use clap::Args;
 use serde_json::json;
 
@@ -34,7 +36,7 @@ pub(crate) struct CheckCommand {
 /// A history of either kind.
 enum History {
     /// Reads and writes of registers.
-    Registers(Vec<Operation>),
+    Registers(Vec<registers::Operation>),
     /// What clients of a key-value store did.
     Keys(Vec<keys::Operation>),
 }
@@ -43,28 +45,12 @@ impl CheckCommand {
     pub(crate) fn run(self) -> anyhow::Result<Verdict> {
         let name = self.history.display().to_string();
         let history = self.read().with_context(|| name)?;
+        let max_steps = self.max_steps.unwrap_or(MAX_STEPS);
         let (operations, word, explanation) = match &history {
             History::Registers(history) => {
-                let mut options = Options::default();
-                if let Some(max_steps) = self.max_steps {
-                    options.max_steps = max_steps;
-                }
-                let (word, explanation) = match check(history, &options) {
-                    Word::Linearizable => ("linearizable", None),
-                    Word::Violation(violation) => ("violated", Some(violation.to_string())),
-                    Word::Undecided(undecided) => ("undecided", Some(undecided.to_string())),
-                };
-                (history.len(), word, explanation)
+                told(history, &registers::check(history, &Options { max_steps, hint: None }))
             }
-            History::Keys(history) => {
-                let verdict = keys::check_within(history, self.max_steps.unwrap_or(keys::MAX_STEPS));
-                let word = match verdict {
-                    keys::Verdict::Linearizable => "linearizable",
-                    keys::Verdict::Violation(_) | keys::Verdict::Revisions(_) => "violated",
-                    keys::Verdict::Undecided { .. } => "undecided",
-                };
-                (history.len(), word, (word != "linearizable").then(|| verdict.to_string()))
-            }
+            History::Keys(history) => told(history, &keys::check_within(history, max_steps)),
         };
         if self.json {
             tell!("{}", json!({ "operations": operations, "verdict": word, "explanation": explanation }))?;
@@ -95,5 +81,13 @@ fn read(mut input: impl BufRead) -> anyhow::Result<History> {
     let line: Option<serde_json::Value> = serde_json::from_slice(&first).ok();
     let is_keys = line.is_some_and(|line| line.get("request").is_some());
     let whole = std::io::Cursor::new(first).chain(input);
-    Ok(if is_keys { History::Keys(keys::read_history(whole)?) } else { History::Registers(read_history(whole)?) })
+    Ok(match is_keys {
+        true => History::Keys(keys::read_history(whole)?),
+        false => History::Registers(registers::read_history(whole)?),
+    })
+}
+
+/// How many operations there are, the verdict on them, and why.
+fn told<O, V: Display>(history: &[O], verdict: &Word<V>) -> (usize, &'static str, Option<String>) {
+    (history.len(), verdict.word(), verdict.explanation())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline_lan::emulation::Progress;
+use bowline_emulator::emulation::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A live line on standard error. Where that is no terminal, nothing is drawn.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use bowline_lan::scenario::{MAX_SCENARIO_BYTES, Scenario};
+use bowline_emulator::scenario::{MAX_SCENARIO_BYTES, Scenario};
 
 /// The main job, run when no scenario is named.
 pub(crate) const MAIN_JOB: &str = "simple-2";

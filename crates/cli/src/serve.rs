@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bowline_lan::harness::Interrupts;
+use bowline_emulator::harness::Interrupts;
 use bowline_server::config::{Layers, SETTINGS, ServerConfig};
 use bowline_server::journal::{Journal, Level};
 use bowline_server::replica::StopReason;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bowline_lan::mixture::{Mixture, failure_of, mixture};
+use bowline_emulator::mixture::{Mixture, failure_of, mixture};
+use bowline_emulator::report::Report;
+use bowline_emulator::virtual_run::{VirtualOptions, VirtualOutcome, run};
 use bowline_lan::profile::Profile;
-use bowline_lan::report::Report;
-use bowline_lan::virtual_run::{VirtualOptions, VirtualOutcome, run};
 use clap::{Args, Subcommand};
 use serde_json::json;
 

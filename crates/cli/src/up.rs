@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bowline_lan::harness::Interrupts;
+use bowline_emulator::harness::Interrupts;
 use bowline_server::paste::quote;
 use clap::Args;
 

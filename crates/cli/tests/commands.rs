@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bowline_emulator::switch::{Incoming, Switch};
 use bowline_lan::LanId;
-use bowline_lan::socket::{Incoming, SocketKind, Switch};
+use bowline_lan::socket::SocketKind;
 use serde_json::Value;
 use tempfile::TempDir;
 

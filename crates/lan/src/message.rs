@@ -276,7 +276,7 @@ impl Envelope {
     /// # Errors
     ///
     /// As [`Envelope::peek`], for its length.
-    pub(crate) fn header(&self, encoded: &[u8]) -> Result<Header<'_>, MessageError> {
+    pub fn header(&self, encoded: &[u8]) -> Result<Header<'_>, MessageError> {
         if encoded.len() > MAX_MESSAGE_BYTES {
             return Err(MessageError::TooLong { length: encoded.len() });
         }
@@ -609,7 +609,7 @@ fn id(field: &Field<'_>, name: &'static str) -> Result<LanId, MessageError> {
 
 /// The first 60 characters of a text, with an ellipsis if there are more: strangers' values go
 /// into error messages no longer than that.
-pub(crate) fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(SHOWN) {
         None => text.to_owned(),

@@ -1,5 +1,5 @@
-//! The three socket forms of the LAN protocol, from both ends: [`ReplicaSocket`] is a replica's,
-//! [`Switch`] the network's.
+//! The three socket forms of the LAN protocol, and a replica's end of each: [`ReplicaSocket`]. What the network's end
+//! needs too, such as [`framing`] and [`outbox`], is public.
 //!
 //! | form | socket | a message is |
 //! |---|---|---|
@@ -12,23 +12,20 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 pub mod arguments;
-mod framing;
-mod outbox;
+pub mod framing;
+pub mod outbox;
 mod replica;
-mod switch;
 
 pub use replica::{Received, ReplicaCounters, ReplicaSocket};
-pub use switch::{Incoming, Switch, SwitchCounters};
 
 /// What a receive buffer must hold: the longest message, its newline, and room to notice that a
 /// packet is longer.
-pub(crate) const BUFFER_BYTES: usize = 65_536;
+pub const BUFFER_BYTES: usize = 65_536;
 
 /// What is asked of the system for its own buffers; it may give less.
-const SYSTEM_BUFFER_BYTES: usize = 4 << 20;
+pub const SYSTEM_BUFFER_BYTES: usize = 4 << 20;
 
 /// A form of socket between the network and its replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,55 +55,6 @@ impl SocketKind {
 impl fmt::Display for SocketKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// The answer to "which form of socket?".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum SocketChoice {
-    /// Find out by trying.
-    #[default]
-    Auto,
-    /// This one.
-    Only(SocketKind),
-}
-
-impl SocketChoice {
-    /// The kinds to try, in this order.
-    pub fn kinds(self) -> Vec<SocketKind> {
-        match self {
-            SocketChoice::Auto => SocketKind::ALL.to_vec(),
-            SocketChoice::Only(kind) => vec![kind],
-        }
-    }
-}
-
-impl fmt::Display for SocketChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SocketChoice::Auto => f.pad("auto"),
-            SocketChoice::Only(kind) => kind.fmt(f),
-        }
-    }
-}
-
-/// Text that names no form of socket.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is no form of socket; allowed are udp, packets, stream and auto")]
-pub struct SocketChoiceError {
-    /// What was given, shortened.
-    pub value: String,
-}
-
-impl FromStr for SocketChoice {
-    type Err = SocketChoiceError;
-
-    fn from_str(text: &str) -> Result<SocketChoice, SocketChoiceError> {
-        if text == "auto" {
-            return Ok(SocketChoice::Auto);
-        }
-        let kind = SocketKind::ALL.into_iter().find(|kind| kind.name() == text);
-        kind.map(SocketChoice::Only).ok_or_else(|| SocketChoiceError { value: crate::message::shorten(text) })
     }
 }
 
@@ -145,26 +93,4 @@ pub enum SocketError {
         /// What the system says.
         source: io::Error,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_is_read_by_its_name() {
-        for kind in SocketKind::ALL {
-            assert_eq!(kind.name().parse(), Ok(SocketChoice::Only(kind)));
-            assert_eq!(SocketChoice::Only(kind).kinds(), [kind]);
-        }
-        assert_eq!("auto".parse(), Ok(SocketChoice::Auto));
-        assert_eq!(SocketChoice::Auto.kinds(), SocketKind::ALL);
-    }
-
-    #[test]
-    fn an_unknown_kind_is_refused_with_the_known_ones() {
-        let error = "tcp".parse::<SocketChoice>().unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("\"tcp\"") && text.contains("udp, packets, stream"), "{text}");
-    }
 }

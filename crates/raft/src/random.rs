@@ -42,6 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_draws_the_published_numbers() {
+        // The first outputs for the seed 1234567, as published with the algorithm.
+        let mut random = Random::new(1_234_567);
+        assert_eq!(random.next_u64(), 6_457_827_717_110_365_317);
+        assert_eq!(random.next_u64(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
     fn the_same_seed_draws_the_same_numbers() {
         let draw = |seed| {
             let mut random = Random::new(seed);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline_lan::random::Random;
+use bowline_emulator::random::Random;
 
 /// Whom a fault strikes; who that is turns out when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

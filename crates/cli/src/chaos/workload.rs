@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb::KeyValue;
+use bowline_checker::keys::{Answer, Operation, Request};
 use bowline_client::{Client, ClientError};
-use bowline_lan::random::Random;
-use bowline_sim::keys::{Answer, Operation, Request};
+use bowline_emulator::random::Random;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 
 /// Clients that share keys: so many operations may be open on a key, which the checker can well do with.

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use bowline_lan::harness::{
-    Event, FloorOptions, Interrupts, Output, Program, RunOptions, RunOutcome, measure_floor, run,
+use bowline_emulator::harness::{
+    Event, FloorOptions, Interrupts, Output, Program, RunOptions, RunOutcome, SocketChoice, measure_floor, run,
 };
-use bowline_lan::random::Random;
-use bowline_lan::report::{Floor, Line, Report, table_json, table_text};
-use bowline_lan::scenario::Scenario;
-use bowline_lan::socket::SocketChoice;
+use bowline_emulator::random::Random;
+use bowline_emulator::report::{Floor, Line, Report, table_json, table_text};
+use bowline_emulator::scenario::Scenario;
 use clap::Args;
 
 use super::{write_history_file, write_page};

@@ -7,7 +7,7 @@ use crate::message::MAX_MESSAGE_BYTES;
 /// It holds at most one incomplete line of [`MAX_MESSAGE_BYTES`] and what one read adds to it. A
 /// longer line is left out and counted; what follows it is read as if it had not been there.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     bytes: Vec<u8>,
     /// Where the first line that was not taken begins.
     start: usize,
@@ -19,7 +19,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.searched -= self.start;
@@ -29,7 +30,7 @@ impl Lines {
     }
 
     /// The next line that is complete and not empty, without its newline.
-    pub(super) fn next_line(&mut self) -> Option<&[u8]> {
+    pub fn next_line(&mut self) -> Option<&[u8]> {
         loop {
             let unseen = &self.bytes[self.searched..];
             let Some(length) = unseen.iter().position(|&byte| byte == b'\n') else {
@@ -52,7 +53,7 @@ impl Lines {
     }
 
     /// Lines that were too long.
-    pub(super) fn discarded(&self) -> u64 {
+    pub fn discarded(&self) -> u64 {
         self.discarded
     }
 

@@ -17,7 +17,7 @@ const MAX_WAITING_MESSAGES: usize = 20_000;
 
 /// Messages that wait for a local socket to take them, in order.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub struct Outbox {
     kind: SocketKind,
     waiting: VecDeque<Bytes>,
     bytes: usize,
@@ -28,7 +28,7 @@ pub(super) struct Outbox {
 
 /// What became of an attempt to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub enum Sent {
     /// Sent, or waiting, or dropped for its size or for want of room.
     Yes,
     /// The other side is gone.
@@ -36,21 +36,27 @@ pub(super) enum Sent {
 }
 
 impl Outbox {
-    pub(super) fn new(kind: SocketKind) -> Outbox {
+    /// One in which nothing waits.
+    pub fn new(kind: SocketKind) -> Outbox {
         Outbox { kind, waiting: VecDeque::new(), bytes: 0, sent: 0, dropped: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Messages that found no room.
-    pub(super) fn dropped(&self) -> u64 {
+    pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// Sends a message at once if the socket takes it, else keeps it.
-    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, message: &[u8]) -> Result<Sent, Errno> {
+    ///
+    /// # Errors
+    ///
+    /// What is no lack of room and no end of the other side.
+    pub fn send(&mut self, socket: BorrowedFd<'_>, message: &[u8]) -> Result<Sent, Errno> {
         let needs_newline = self.kind == SocketKind::Stream && !message.ends_with(b"\n");
         if self.is_empty() && !needs_newline {
             match self.try_send(socket, message)? {
@@ -72,7 +78,11 @@ impl Outbox {
     }
 
     /// Sends what the socket takes now.
-    pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Sent, Errno> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbox::send`].
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Sent, Errno> {
         while let Some(first) = self.waiting.front() {
             let length = first.len();
             let Some(taken) = self.try_send(socket, &first[self.sent..])? else {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bowline_checker::registers::{Action, Operation, Options, check};
+use bowline_checker::{Verdict, keys};
 use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
 use bowline_node::{NodeInput, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
 
-use crate::keys;
-use crate::linearizability::{Action, Operation, Options, Verdict, check};
 use crate::world::clock::Moment;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
@@ -709,12 +709,8 @@ impl World<'_> {
         }
         let (history, hint) = self.history();
         let options = Options { hint: Some(hint), ..Options::default() };
-        let judged = match check(&history, &options) {
-            Verdict::Linearizable => Ok(()),
-            Verdict::Violation(violation) => Err((Rule::Linearizable, violation.to_string())),
-            Verdict::Undecided(undecided) => Err((Rule::Linearizable, undecided.to_string())),
-        };
-        self.judge(judged);
+        let wrong = check(&history, &options).explanation();
+        self.judge(wrong.map_or(Ok(()), |wrong| Err((Rule::Linearizable, wrong))));
     }
 
     /// The same for the store: key by key, and its revisions against real time.
@@ -741,8 +737,9 @@ impl World<'_> {
             }
         }
         let judged = match keys::check(&history) {
-            keys::Verdict::Linearizable => Ok(()),
-            verdict => Err((Rule::Linearizable, format!("{verdict:?}"))),
+            Verdict::Linearizable => Ok(()),
+            Verdict::Violation(fault) => Err((Rule::Linearizable, format!("{fault:?}"))),
+            Verdict::Undecided(undecided) => Err((Rule::Linearizable, undecided.to_string())),
         };
         self.judge(judged);
     }

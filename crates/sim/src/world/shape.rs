@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bowline_checker::keys;
 use bowline_kv::store::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, KvError,
     PutRequest, RangeRequest, RangeResponse, Reply, RequestOp, Response, ResponseOp, TxnRequest, TxnResponse,
@@ -10,7 +11,6 @@ use bowline_kv::store::{
 };
 use bytes::Bytes;
 
-use crate::keys;
 use crate::world::machine::{value_of, writer_of};
 
 /// An operation on the store.

@@ -1,9 +1,9 @@
 //! The stage: everything that is, what will happen next, and the loop that lets it happen.
 
+use bowline_checker::trace::TraceHash;
 use bowline_node::{NodeMessage, Response};
 use bowline_raft::{Body, Entry, Group, Membership, NodeId};
 
-use crate::trace::TraceHash;
 use crate::world::Outcome;
 use crate::world::clients::Clients;
 use crate::world::clock::Moment;

@@ -1,0 +1,428 @@
+//! Everything that happened in a run: what the judge and the report work from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bowline_lan::LanId;
+use serde::Serialize;
+
+use crate::scenario::{EventKind, Scenario};
+
+/// Everything that happened in a run. All times count from its start.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Record {
+    /// What was run.
+    pub scenario: Scenario,
+    /// What decided everything random.
+    pub seed: u64,
+    /// The replicas' ids; everywhere else a replica is an index into this list.
+    pub replica_ids: Vec<LanId>,
+    /// The clients' ids; everywhere else a client is an index into this list.
+    pub client_ids: Vec<LanId>,
+    /// Why the run ended; `None` if it was taken apart before its end.
+    pub end: Option<End>,
+    /// When the run ended, or the time of the last input if it did not.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub ended_at: Duration,
+    /// Every request, in order of creation.
+    pub requests: Vec<Request>,
+    /// Every attempt, in order of sending; a request that is bounced has several.
+    pub attempts: Vec<Attempt>,
+    /// The messages between replicas.
+    pub traffic: Traffic,
+    /// What replicas did that they should not do.
+    pub misbehaviour: Misbehaviour,
+    /// Which replicas were killed, by whom and when.
+    pub losses: Vec<Loss>,
+    /// What happened, in order of time; at most [`Record::MAX_NOTES`].
+    pub timeline: Vec<Moment>,
+    /// Whenever a replica named another leader than before; at most [`Record::MAX_BELIEFS`].
+    pub beliefs: Vec<Belief>,
+}
+
+impl Record {
+    /// The longest timeline that is kept.
+    pub const MAX_NOTES: usize = 10_000;
+
+    /// The most changes of belief that are kept.
+    pub const MAX_BELIEFS: usize = 50_000;
+
+    /// Whether the replica was killed or died, and when.
+    pub fn lost_at(&self, replica: usize) -> Option<Duration> {
+        let loss = self.losses.iter().find(|loss| loss.replica == replica)?;
+        Some(loss.at)
+    }
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The time was up.
+    Completed,
+    /// Replicas exchanged more than `max_packets` messages.
+    MessageStorm,
+    /// Replicas sent more than `max_packets` messages that nobody can use.
+    Flood,
+    /// No replica is left, and not all of them were killed by the scenario.
+    NoReplicaLeft,
+}
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Read a key.
+    Get,
+    /// Write a key.
+    Put,
+}
+
+impl Operation {
+    /// The `type` on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Get => "get",
+            Operation::Put => "put",
+        }
+    }
+}
+
+/// What a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// Who asked.
+    pub client: usize,
+    /// What for.
+    pub operation: Operation,
+    /// The key.
+    pub key: String,
+    /// The value to write; `None` for a get.
+    pub value: Option<String>,
+    /// When it was created.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub created: Duration,
+    /// How many attempts were answered with `redirect` or `fail`.
+    pub bounces: u32,
+    /// When it was answered with `ok`.
+    #[serde(serialize_with = "crate::seconds::serialize_option")]
+    pub done: Option<Duration>,
+    /// For a get that is done: the value of the key that this client last had acknowledged.
+    pub expected: Option<String>,
+}
+
+/// One sending of a request, under a `MID` of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// The `MID`.
+    pub mid: String,
+    /// The index of its [`Request`].
+    pub request: usize,
+    /// The replica that it was sent to; `None` if none was alive.
+    pub to: Option<usize>,
+    /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub sent: Duration,
+    /// The first answer, if there was any.
+    pub answer: Option<Answer>,
+}
+
+/// The first answer to an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// When it came.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// The replica that gave it.
+    pub by: usize,
+    /// The leader that it names, if that is a replica.
+    pub leader: Option<usize>,
+    /// What it says.
+    pub outcome: Outcome,
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done.
+    Ok {
+        /// What was read; `None` for a put, and for a get whose answer lacks it.
+        value: Option<String>,
+    },
+    /// Not done: the request must have no effect.
+    Redirect,
+    /// It is unknown whether the request takes effect.
+    Fail {
+        /// Why, if the replica says so.
+        error: Option<String>,
+    },
+}
+
+/// The messages between replicas. A broadcast counts once for each other replica, dead ones included.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Traffic {
+    /// All messages and their bytes.
+    pub sent: Volume,
+    /// Those of them that the network lost by chance.
+    pub lost: u64,
+    /// Those of them that a cut stopped.
+    pub cut: u64,
+    /// Those of them that were addressed to a dead replica.
+    pub to_the_dead: u64,
+    /// By `type`; from [`Traffic::MAX_KINDS`] types on, the further ones are counted as `(other)`.
+    pub by_kind: BTreeMap<String, Volume>,
+    /// Messages in each second of the run.
+    pub per_second: Vec<u64>,
+    /// How many messages each replica sent to other replicas.
+    pub by_sender: Vec<u64>,
+    /// `hello` messages; they are counted nowhere else.
+    pub hellos: u64,
+    /// Messages that came from replicas after their death; they are ignored.
+    pub from_the_dead: u64,
+}
+
+impl Traffic {
+    /// The most types that are counted by name.
+    pub const MAX_KINDS: usize = 32;
+}
+
+/// A number of messages and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Volume {
+    /// How many.
+    pub messages: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+/// Something that a replica should not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bad {
+    /// Bytes that are no message of the protocol.
+    Unparsable,
+    /// A message longer than the protocol allows.
+    Oversized,
+    /// A `src` that is not the sender's id.
+    WrongSource,
+    /// A `dst` that names nobody on the network.
+    UnknownDestination,
+    /// A message to itself.
+    ToItself,
+    /// A message to a client that is not a reply.
+    NoReply,
+    /// An answer to a `MID` that no client has used.
+    UnknownMid,
+    /// An answer to a client about another client's `MID`.
+    WrongClient,
+    /// An answer to a `MID` that was sent to another replica. It is accepted all the same.
+    ForeignMid,
+    /// A further answer to one `MID`.
+    Duplicate,
+    /// An `ok` to a get, without a `value`.
+    MissingValue,
+}
+
+impl Bad {
+    /// What it is, in a few words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Bad::Unparsable => "unparsable messages",
+            Bad::Oversized => "oversized messages",
+            Bad::WrongSource => "messages with a wrong src",
+            Bad::UnknownDestination => "messages to an unknown dst",
+            Bad::ToItself => "messages of a replica to itself",
+            Bad::NoReply => "messages to clients that are no replies",
+            Bad::UnknownMid => "answers to an unknown MID",
+            Bad::WrongClient => "answers sent to the wrong client",
+            Bad::ForeignMid => "answers by another replica than was asked",
+            Bad::Duplicate => "duplicate answers",
+            Bad::MissingValue => "gets answered without a value",
+        }
+    }
+}
+
+/// What replicas did that they should not do, counted, with examples.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Misbehaviour {
+    /// How often, by kind.
+    pub counts: BTreeMap<Bad, u64>,
+    /// The first few of each kind; at most [`Misbehaviour::MAX_EXAMPLES`] of one kind.
+    pub examples: Vec<Example>,
+}
+
+/// A case of bad behaviour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Example {
+    /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// Which replica.
+    pub replica: usize,
+    /// What kind.
+    pub bad: Bad,
+    /// More about it, in one line.
+    pub detail: String,
+}
+
+impl Misbehaviour {
+    /// The most examples of one kind that are kept.
+    pub const MAX_EXAMPLES: u64 = 3;
+
+    /// How often one kind was seen.
+    pub fn count(&self, bad: Bad) -> u64 {
+        self.counts.get(&bad).copied().unwrap_or(0)
+    }
+
+    /// How many messages nobody could use.
+    pub fn useless(&self) -> u64 {
+        let useful = |bad: Bad| matches!(bad, Bad::ForeignMid | Bad::MissingValue);
+        self.counts.iter().filter(|(bad, _)| !useful(**bad)).map(|(_, count)| count).sum()
+    }
+
+    pub(super) fn add(&mut self, at: Duration, replica: usize, bad: Bad, detail: impl FnOnce() -> String) {
+        let count = self.counts.entry(bad).or_default();
+        *count += 1;
+        if *count <= Self::MAX_EXAMPLES {
+            self.examples.push(Example { at, replica, bad, detail: detail() });
+        }
+    }
+}
+
+/// The end of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// Which replica.
+    pub replica: usize,
+    /// When.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// Why it died by itself; `None` if the emulation killed it.
+    pub died_by_itself: Option<String>,
+}
+
+/// A replica's view of who leads, from this moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Belief {
+    /// When the replica first said so.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// Which replica.
+    pub replica: usize,
+    /// The leader that it names, if that is a replica.
+    pub leader: Option<usize>,
+}
+
+/// A [`Note`] and its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// When it happened.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub at: Duration,
+    /// What happened.
+    #[serde(flatten)]
+    pub note: Note,
+}
+
+/// Something that happened, for the timeline and for live printing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Note {
+    /// The first leader is known.
+    FirstLeader {
+        /// Its id.
+        leader: LanId,
+    },
+    /// Another leader than before is known.
+    LeaderChanged {
+        /// The id of the one before.
+        from: LanId,
+        /// The id of the new one.
+        to: LanId,
+    },
+    /// An event cut the network in two.
+    Cut {
+        /// `part_easy` or `part_hard`.
+        event: EventKind,
+        /// The replicas on the side of the majority.
+        majority: Vec<LanId>,
+        /// The others.
+        rest: Vec<LanId>,
+    },
+    /// An event made the network whole.
+    Healed,
+    /// One of [`super::ExtraFaults::partitions`] began.
+    LinksCut {
+        /// Its index.
+        index: usize,
+        /// How many directed links it blocks.
+        links: usize,
+    },
+    /// One of [`super::ExtraFaults::partitions`] ended.
+    LinksHealed {
+        /// Its index.
+        index: usize,
+    },
+    /// The emulation killed a replica.
+    Killed {
+        /// Its id.
+        replica: LanId,
+        /// Whether it was the known leader.
+        leader: bool,
+    },
+    /// A replica died by itself.
+    Died {
+        /// Its id.
+        replica: LanId,
+        /// Why.
+        why: String,
+    },
+    /// Bad behaviour of a kind that was not seen before.
+    Misbehaved {
+        /// Who.
+        replica: LanId,
+        /// What kind.
+        bad: Bad,
+        /// More about it.
+        detail: String,
+    },
+    /// The run ended.
+    Ended {
+        /// Why.
+        end: End,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::FirstLeader { leader } => write!(f, "{leader} is the first leader"),
+            Note::LeaderChanged { from, to } => write!(f, "{to} leads now, after {from}"),
+            Note::Cut { event, majority, rest } => write!(f, "{}: {} | {}", event.name(), list(majority), list(rest)),
+            Note::Healed => f.write_str("the network is whole again"),
+            Note::LinksCut { index, links } => {
+                write!(f, "fault {index} cuts {links} one-way links")
+            }
+            Note::LinksHealed { index } => write!(f, "fault {index} is over"),
+            Note::Killed { replica, leader } => {
+                let role = if *leader { ", the leader" } else { "" };
+                write!(f, "{replica}{role} is killed")
+            }
+            Note::Died { replica, why } => write!(f, "{replica} died by itself: {why}"),
+            Note::Misbehaved { replica, bad, detail } => write!(f, "{replica}: first of {}: {detail}", bad.describe()),
+            Note::Ended { end } => f.write_str(match end {
+                End::Completed => "the run is complete",
+                End::MessageStorm => "the run ends: message storm",
+                End::Flood => "the run ends: flood of useless messages",
+                End::NoReplicaLeft => "the run ends: no replica is left",
+            }),
+        }
+    }
+}
+
+fn list(ids: &[LanId]) -> String {
+    let ids: Vec<&str> = ids.iter().map(LanId::as_str).collect();
+    ids.join(" ")
+}

@@ -1,0 +1,56 @@
+//! A run as a history of operations, for the checker of linearizability.
+//!
+//! Each attempt is an operation of its own, as each may take effect: a put that was bounced with
+//! `fail` twice and then done has been sent three times.
+
+use std::time::Duration;
+
+use bowline_checker::Verdict;
+use bowline_checker::registers::{self, Action, Operation, Options};
+
+use crate::emulation::{Attempt, Outcome, Record};
+use crate::judge::Linearizability;
+
+/// Whether the history of all clients is linearizable, within the checker's usual bound.
+pub fn check(record: &Record) -> Linearizability {
+    match registers::check(&operations(record), &Options::default()) {
+        Verdict::Linearizable => Linearizability::Linearizable,
+        Verdict::Violation(violation) => Linearizability::Violated { explanation: violation.to_string() },
+        Verdict::Undecided(undecided) => Linearizability::Undecided { reason: undecided.to_string() },
+    }
+}
+
+/// The history of all clients.
+///
+/// A redirected attempt is not in it: it must have had no effect. A `fail`ed or unanswered put may
+/// still take effect at any time. Reads without a result tell nothing and are not in it.
+pub fn operations(record: &Record) -> Vec<Operation> {
+    let attempts = record.attempts.iter();
+    attempts.filter_map(|attempt| operation(record, attempt)).collect()
+}
+
+fn operation(record: &Record, attempt: &Attempt) -> Option<Operation> {
+    // Without a receiver, it was never sent.
+    attempt.to?;
+    let request = &record.requests[attempt.request];
+    let (done, read) = match attempt.answer.as_ref().map(|a| (&a.outcome, a.at)) {
+        Some((Outcome::Ok { value }, at)) => (Some(at), value.clone()),
+        Some((Outcome::Redirect, _)) => return None,
+        Some((Outcome::Fail { .. }, _)) | None => (None, None),
+    };
+    let action = match &request.value {
+        Some(written) => Action::Write(written.clone()),
+        None => Action::Read(Some(read?)),
+    };
+    Some(Operation {
+        client: request.client as u64,
+        key: request.key.clone(),
+        action,
+        call: nanoseconds(attempt.sent),
+        ret: done.map(nanoseconds),
+    })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("a run lasts two days, the type 584 years")
+}
