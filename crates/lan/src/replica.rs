@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bowline_kv::{Command, Map};
 use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
-use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
+use bowline_node::{Failure, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
 use crate::message::{Asker, Content, Envelope, Header, MessageError};
@@ -352,7 +352,7 @@ impl LanReplica {
         let Some(request) = self.waiting.remove(&token) else { return };
         let mid = request.asker.mid.clone();
         match response {
-            Response::Done(_) | Response::Readable => {
+            Ok(_) => {
                 let value = match &request.action {
                     Action::Get { key } => Some(self.node.machine().get(key).to_owned()),
                     Action::Put { .. } => None,
@@ -360,9 +360,9 @@ impl LanReplica {
                 self.reply(&request.asker, Content::Ok { mid, value }, out);
             }
             // Nothing was done and nothing will be: whoever leads now may be asked again.
-            Response::NotLeader { .. } | Response::Superseded | Response::Refused(_) => self.serve(now, request, out),
-            Response::Overloaded { limit } => self.fail(&request.asker, format!("overloaded: {limit} is reached"), out),
-            Response::Expired => {
+            Err(failure) if failure.is_passing() => self.serve(now, request, out),
+            Err(Failure::NotDone(why)) => self.fail(&request.asker, why.to_string(), out),
+            Err(Failure::Unknown(_)) => {
                 self.fail(&request.asker, "it is not known whether this took effect".to_owned(), out);
             }
         }

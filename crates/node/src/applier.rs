@@ -6,10 +6,11 @@ use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Entry, Index, Payload, SnapshotHeader};
 use bytes::Bytes;
 
+use crate::failure::{NotDone, Response, Unknown};
 use crate::held::HeldSnapshots;
 use crate::job::{Job, Report, Transfer};
 use crate::machine::{Recall, StateMachine};
-use crate::node::{NodeEffect, NodeMessage, Response};
+use crate::node::{NodeEffect, NodeMessage};
 
 /// A snapshot with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,15 +130,14 @@ impl<S: StateMachine> Applier<S> {
 
 /// The answer to a write that the core lost sight of, mostly because a snapshot took its entry's
 /// place: `recall` is what the state machine, which contains everything up to `contains`, knows of it.
-#[must_use]
 pub fn recalled(recall: Recall, proposed_at: Index, contains: Index) -> Response {
     match recall {
         Recall::Applied(response) => {
             hit(Probe::Recalled);
-            Response::Done(response)
+            Ok(response)
         }
         // Its place in the log is behind, and another entry had it.
-        Recall::NotApplied if proposed_at <= contains => Response::Superseded,
-        Recall::NotApplied | Recall::Forgotten => Response::Expired,
+        Recall::NotApplied if proposed_at <= contains => Err(NotDone::Superseded.into()),
+        Recall::NotApplied | Recall::Forgotten => Err(Unknown::Expired.into()),
     }
 }

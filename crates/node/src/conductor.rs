@@ -8,8 +8,9 @@ use bowline_raft::{
 };
 use bytes::Bytes;
 
+use crate::failure::Failure;
 use crate::job::{ConductorEffect, Job, Report, Transfer};
-use crate::node::{NodeConfig, NodeInput, NodeMessage, Response, Witness};
+use crate::node::{NodeConfig, NodeInput, NodeMessage, Witness};
 use crate::transfer::{Incoming, Outgoing, SnapshotChunk, Stage, Taken};
 
 /// What a client waits for.
@@ -299,20 +300,13 @@ impl Conductor {
     fn answer(&mut self, token: Token, outcome: Outcome) -> ConductorEffect {
         let waiting = self.waiting.remove(&token).expect("the core answers each request once");
         let response = match (outcome, waiting) {
-            (Outcome::Done { position }, _) => {
-                Response::Done(self.responses.remove(&position.index).unwrap_or_default())
-            }
-            (Outcome::Readable { .. }, _) => Response::Readable,
-            (Outcome::NotLeader { leader }, _) => Response::NotLeader { leader },
-            (Outcome::Overloaded { limit }, _) => Response::Overloaded { limit },
-            (Outcome::Superseded, _) => Response::Superseded,
+            (Outcome::Done { position }, _) => Ok(self.responses.remove(&position.index).unwrap_or_default()),
             (Outcome::Expired, Waiting::Write { command, proposed_at }) => {
                 // The state itself may know what became of it.
                 let contains = self.dumped.max(self.raft.last_applied());
                 return ConductorEffect::Do(Job::Recall { token, command, proposed_at, contains });
             }
-            (Outcome::Expired, _) => Response::Expired,
-            (Outcome::Refused(refusal), _) => Response::Refused(refusal),
+            (outcome, _) => Failure::of(&outcome).map_or(Ok(Bytes::new()), Err),
         };
         ConductorEffect::Respond { token, response }
     }
@@ -416,7 +410,7 @@ fn refuse_after_halt(input: &NodeInput, out: &mut Vec<ConductorEffect>) {
     | NodeInput::ChangeMembership { token, .. }
     | NodeInput::TransferLeadership { token, .. } = input
     {
-        let response = Response::NotLeader { leader: None };
+        let response = Err(Failure::not_leader(None));
         out.push(ConductorEffect::Respond { token: *token, response });
     }
 }

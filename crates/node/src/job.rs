@@ -4,7 +4,8 @@
 use bowline_raft::{Entry, Fault, Index, NodeId, PersistId, Session, SnapshotHeader, Term, Token, Write};
 use bytes::Bytes;
 
-use crate::node::{NodeMessage, Response};
+use crate::failure::Response;
+use crate::node::NodeMessage;
 use crate::transfer::SnapshotChunk;
 
 /// Something that the host of a [`Conductor`](crate::Conductor) must do, in order.

@@ -9,6 +9,7 @@
 
 mod applier;
 mod conductor;
+mod failure;
 mod held;
 mod job;
 mod machine;
@@ -17,10 +18,11 @@ mod transfer;
 
 pub use applier::{Applier, StoredSnapshot, recalled};
 pub use conductor::Conductor;
+pub use failure::{Failure, NotDone, Response, Unknown};
 pub use held::HeldSnapshots;
 pub use job::{ConductorEffect, Job, Piece, Report, Transfer};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
-pub use node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, Witness};
+pub use node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Witness};
 pub use transfer::{Incoming, SnapshotChunk, SnapshotChunkReply};
 
 pub use bowline_raft as raft;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bowline_raft::{
     Config, ConfigError, Effect, Fault, Index, Input, MembershipChange, Message, NodeId, PersistId, Raft, ReadKind,
-    Recovered, Refusal, Time, Token, Write,
+    Recovered, Time, Token, Write,
 };
 use bytes::Bytes;
 
 use crate::applier::{Applier, StoredSnapshot};
 use crate::conductor::Conductor;
+use crate::failure::Response;
 use crate::job::{ConductorEffect, Report};
 use crate::machine::StateMachine;
 use crate::transfer::{SnapshotChunk, SnapshotChunkReply};
@@ -87,7 +88,7 @@ pub enum NodeInput {
         /// When to give up waiting, if ever.
         deadline: Option<Time>,
     },
-    /// A client wants to see every write that was acknowledged before: see [`Response::Readable`]. Whoever is content
+    /// A client wants to see every write that was acknowledged before: see [`Response`]. Whoever is content
     /// with an earlier state may look at the state machine without asking.
     Read {
         /// The host's name for the request.
@@ -156,36 +157,11 @@ pub enum NodeEffect {
         response: Response,
     },
     /// This replica must stop for good. Every request that was open has been answered; a later one
-    /// is answered [`Response::NotLeader`] at once, and nothing else is taken.
+    /// is answered [`NotDone::NotLeader`](crate::NotDone::NotLeader) at once, and nothing else is taken.
     Halt {
         /// Why.
         fault: Fault,
     },
-}
-
-/// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
-    /// It was done; this is what the state machine says.
-    Done(Bytes),
-    /// A read: the state machine contains all that it must see, and may be looked at, now or at any later time.
-    Readable,
-    /// This replica doesn't lead; nothing was done.
-    NotLeader {
-        /// Who leads, as far as it knows.
-        leader: Option<NodeId>,
-    },
-    /// A bound is reached; nothing was done.
-    Overloaded {
-        /// Which bound.
-        limit: &'static str,
-    },
-    /// Another leader's entry took the place of the write's: it did not and will not take effect.
-    Superseded,
-    /// It may or may not have taken effect.
-    Expired,
-    /// It can't be granted; nothing was done.
-    Refused(Refusal),
 }
 
 /// Sees each step of a replica's core: the time, the input, the effects, and the core after it.

@@ -31,11 +31,12 @@ use std::time::{Duration, Instant};
 use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
 use bowline_kv::store::{Change, Command, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
+use bowline_node::{Failure, Unknown};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::replica::{Replica, RequestError};
+use crate::replica::Replica;
 
 /// An answer of so many bytes is compressed for those who ask for that. A smaller one gets hardly smaller, but a
 /// client of gRPC's C core asks for it with every call; to compress a larger one would hold up all the others that
@@ -73,7 +74,7 @@ impl Context {
     /// Whoever insists on a leader is told at once that there is none, instead of waiting for one.
     fn require_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
         if self.insists_on_leader(metadata) && self.replica.status().leader.is_none() {
-            return Err(errors::of_request(RequestError::NoLeader));
+            return Err(errors::of_request(Failure::not_leader(None)));
         }
         Ok(())
     }
@@ -87,11 +88,11 @@ impl Context {
         let mut status = self.replica.watch_status();
         loop {
             if status.wait_for(|status| status.leader.is_none()).await.is_err() {
-                return errors::of_request(RequestError::Stopped);
+                return errors::of_request(Unknown::Stopped.into());
             }
             let found = status.wait_for(|status| status.leader.is_some());
             if tokio::time::timeout(patience, found).await.is_err() {
-                return errors::of_request(RequestError::NoLeader);
+                return errors::of_request(Failure::not_leader(None));
             }
         }
     }
@@ -100,7 +101,7 @@ impl Context {
     async fn stopped(&self) -> Status {
         // It is never told otherwise before it is gone.
         let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
-        errors::of_request(RequestError::Stopped)
+        errors::of_request(Unknown::Stopped.into())
     }
 
     /// Lets a change through the log. When it is answered, this member's own state contains it too,

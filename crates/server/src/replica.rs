@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{KvError, Query};
 use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
-use bowline_node::{Conductor, Incoming, NodeConfig, Transfer};
+use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, Transfer, Unknown};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -38,7 +38,6 @@ use shared::Shared;
 use shrink::Shrink;
 use snapshot_thread::SnapshotThread;
 
-mod answer;
 mod apply_thread;
 mod inbox;
 mod lease_time;
@@ -53,7 +52,6 @@ mod snapshot_thread;
 mod status;
 mod store;
 
-pub use answer::Answer;
 pub use inbox::MAX_REQUESTS;
 pub(crate) use inbox::{Inbox, Request as InboxRequest, Work};
 pub use lease_time::LeaseTime;
@@ -69,32 +67,6 @@ const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// How long to wait before trying again where nothing tells when it is worth it.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Why a request was not served. Nothing was done, unless it says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// No leader was found in time.
-    #[error("no leader")]
-    NoLeader,
-    /// A bound is reached.
-    #[error("a bound is reached: {0}")]
-    Overloaded(String),
-    /// The leader's disk is full.
-    #[error("the disk is full")]
-    NoSpace,
-    /// No answer came in time. A write may or may not have taken effect.
-    #[error("no answer in time")]
-    TimedOut,
-    /// The connection to the leader was lost after the write was sent: it may or may not have taken effect.
-    #[error("the connection to the leader was lost")]
-    ConnectionLost,
-    /// It can't be granted.
-    #[error("{0}")]
-    Refused(String),
-    /// The replica has stopped. A write may or may not have taken effect.
-    #[error("stopped")]
-    Stopped,
-}
 
 /// Why a replica ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,8 +270,8 @@ impl Replica {
     /// Writes, here or at the leader. What may have taken effect is never tried again.
     ///
     /// # Errors
-    /// See [`RequestError`].
-    pub async fn write(&self, command: Bytes) -> Result<Bytes, RequestError> {
+    /// See [`Failure`].
+    pub async fn write(&self, command: Bytes) -> Response {
         self.run(Errand::Write(command)).await
     }
 
@@ -307,31 +279,30 @@ impl Replica {
     /// lease. Safe to do twice, so it is tried again where a write would not be.
     ///
     /// # Errors
-    /// See [`RequestError`].
-    pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, RequestError> {
+    /// See [`Failure`].
+    pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, Failure> {
         let told = self.run(Errand::Lease { id, renew }).await?;
         // Members of another version are not spoken to: whoever answers like this is not to be believed.
-        LeaseTime::decode(told).map_err(|error| RequestError::Refused(error.to_string()))
+        LeaseTime::decode(told).map_err(Failure::refused)
     }
 
     /// Has an errand done, here or at the leader.
-    async fn run(&self, errand: Errand) -> Result<Bytes, RequestError> {
+    async fn run(&self, errand: Errand) -> Response {
         let deadline = Instant::now() + self.patience;
         loop {
             let leader = self.status.borrow().leader;
             let answer = match leader {
                 Some(leader) if leader == self.own => self.ask(errand.clone().into(), deadline).await,
                 Some(leader) => self.forwarder.forward(leader, errand.clone(), deadline).await,
-                None => Answer::NotLeader(None),
+                None => Err(Failure::not_leader(None)),
             };
             match answer {
-                // Nothing was done, and another leader may do it.
-                Answer::NotLeader(_) | Answer::Superseded | Answer::Unreachable | Answer::TryAgain => {}
-                Answer::Lost if errand.is_harmless_twice() => {}
-                answer => return finished(answer),
+                Err(failure) if failure.is_passing() => {}
+                Err(Failure::Unknown(Unknown::ConnectionLost)) if errand.is_harmless_twice() => {}
+                answer => return answer,
             }
             if !self.pause(deadline).await {
-                return Err(RequestError::NoLeader);
+                return Err(Failure::not_leader(None));
             }
         }
     }
@@ -340,24 +311,24 @@ impl Replica {
     /// the latest state.
     ///
     /// # Errors
-    /// See [`RequestError`]; nothing is ever changed by a read.
-    pub async fn confirm(&self) -> Result<(), RequestError> {
+    /// See [`Failure`]; nothing is ever changed by a read.
+    pub async fn confirm(&self) -> Result<(), Failure> {
         self.try_confirm().await.inspect_err(|error| {
-            let late = *error == RequestError::TimedOut;
+            let late = *error == Failure::Unknown(Unknown::Expired);
             let counter = if late { &self.metrics.slow_reads } else { &self.metrics.failed_reads };
             counter.fetch_add(1, Ordering::Relaxed);
         })
     }
 
-    async fn try_confirm(&self) -> Result<(), RequestError> {
+    async fn try_confirm(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         loop {
             match self.ask(Work::Read, deadline).await {
-                Answer::NotLeader(_) | Answer::Superseded | Answer::TryAgain => {}
-                answer => return finished(answer).map(|_| ()),
+                Err(failure) if failure.is_passing() => {}
+                answer => return answer.map(|_| ()),
             }
             if !self.pause(deadline).await {
-                return Err(RequestError::NoLeader);
+                return Err(Failure::not_leader(None));
             }
         }
     }
@@ -365,14 +336,14 @@ impl Replica {
     /// Puts a question to this replica's own state, which may be behind. Holds up nobody but those who change it.
     ///
     /// # Errors
-    /// See [`RequestError`].
-    pub async fn look<Q>(&self, query: Q) -> Result<Result<Q::Answer, KvError>, RequestError>
+    /// See [`Failure`].
+    pub async fn look<Q>(&self, query: Q) -> Result<Result<Q::Answer, KvError>, Failure>
     where
         Q: Query + Send + 'static,
         Q::Answer: Send + 'static,
     {
         if self.inbox.is_closed() {
-            return Err(RequestError::Stopped);
+            return Err(Unknown::Stopped.into());
         }
         // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
         let at_once = if query.is_quick() { self.shared.try_read().map(|machine| machine.ask(&query)) } else { None };
@@ -381,7 +352,7 @@ impl Replica {
             None => {
                 let shared = Arc::clone(&self.shared);
                 let looked = tokio::task::spawn_blocking(move || shared.read().ask(&query));
-                looked.await.map_err(|_| RequestError::Stopped)?
+                looked.await.map_err(|_| Unknown::Stopped)?
             }
         };
         self.metrics.did(&operations);
@@ -392,12 +363,12 @@ impl Replica {
     ///
     /// # Errors
     /// It has not, or nobody takes it.
-    pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), RequestError> {
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         match self.ask(Work::Transfer(to), deadline).await {
-            Answer::NotLeader(_) => Err(RequestError::Refused("not leader".to_owned())),
-            Answer::Superseded => Err(RequestError::Refused("another member took it".to_owned())),
-            answer => finished(answer).map(|_| ()),
+            Err(Failure::NotDone(NotDone::NotLeader { .. })) => Err(Failure::refused("not leader")),
+            Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member took it")),
+            answer => answer.map(|_| ()),
         }
     }
 
@@ -406,9 +377,9 @@ impl Replica {
     ///
     /// # Errors
     /// It was given up: the disk has no room, say. Everything is as it was.
-    pub async fn shrink(&self) -> Result<(), RequestError> {
+    pub async fn shrink(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + SHRINK_PATIENCE;
-        finished(self.ask(Work::Shrink, deadline).await).map(|_| ())
+        self.ask(Work::Shrink, deadline).await.map(|_| ())
     }
 
     /// Waits until something is true of this replica's state. Returns whether it was in time.
@@ -418,15 +389,15 @@ impl Replica {
         tokio::time::timeout(self.patience, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    async fn ask(&self, work: Work, deadline: Instant) -> Answer {
+    async fn ask(&self, work: Work, deadline: Instant) -> Response {
         let (reply, answer) = oneshot::channel();
         self.inbox.push_request(Request { work, deadline: self.clock.at(deadline), reply });
         // The node gives up at the deadline itself; a little later, nobody is there to do so.
         let patience = deadline.saturating_duration_since(Instant::now()) + PAUSE * 10;
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Answer::Stopped,
-            Err(_) => Answer::Expired,
+            Ok(Err(_)) => Err(Unknown::Stopped.into()),
+            Err(_) => Err(Unknown::Expired.into()),
         }
     }
 
@@ -444,21 +415,6 @@ impl Replica {
         let at_most = if leader.is_some() { PAUSE.min(left) } else { left };
         let _ = tokio::time::timeout(at_most, changed).await;
         Instant::now() < deadline
-    }
-}
-
-fn finished(answer: Answer) -> Result<Bytes, RequestError> {
-    match answer {
-        Answer::Done(bytes) => Ok(bytes),
-        Answer::NotLeader(_) | Answer::Superseded | Answer::Unreachable | Answer::TryAgain => {
-            Err(RequestError::NoLeader)
-        }
-        Answer::Overloaded(limit) => Err(RequestError::Overloaded(limit)),
-        Answer::NoSpace => Err(RequestError::NoSpace),
-        Answer::Expired => Err(RequestError::TimedOut),
-        Answer::Refused(reason) => Err(RequestError::Refused(reason)),
-        Answer::Lost => Err(RequestError::ConnectionLost),
-        Answer::Stopped => Err(RequestError::Stopped),
     }
 }
 

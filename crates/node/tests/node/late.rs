@@ -1,13 +1,15 @@
 //! A replica whose state machine is elsewhere: what it is to do waits, and so does what became of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bowline_node::raft::{Entry, Index, Raft, Random, Time, Token};
 use bowline_node::{
-    Applier, Conductor, ConductorEffect, Job, Node, NodeConfig, NodeEffect, NodeInput, RecoveredNode, Report, Response,
+    Applier, Conductor, ConductorEffect, Job, Node, NodeConfig, NodeEffect, NodeInput, RecoveredNode, Report,
     StateMachine, StoredSnapshot, Witness,
 };
+
+use bytes::Bytes;
 
 use crate::ledger::Ledger;
 
@@ -74,6 +76,7 @@ pub(crate) struct Late {
     /// In order, each not before the one before it.
     jobs: VecDeque<(Time, Job)>,
     reports: VecDeque<(Time, Report)>,
+    reads: BTreeSet<Token>,
     /// Reads that are granted: they look at the state later, in any order.
     readable: Vec<(Time, Token)>,
     /// The last entry that was applied.
@@ -94,7 +97,17 @@ impl Late {
             conductor.holds(header, data.len() as u64);
         }
         let (jobs, reports, readable) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Late { conductor, applier, random: Random::new(seed), late, jobs, reports, readable, applied }
+        Late {
+            conductor,
+            applier,
+            random: Random::new(seed),
+            late,
+            jobs,
+            reports,
+            reads: BTreeSet::new(),
+            readable,
+            applied,
+        }
     }
 
     fn next_deadline(&self) -> Time {
@@ -109,13 +122,16 @@ impl Late {
             self.run(now, job, out);
         }
         for (_, token) in self.readable.extract_if(.., |(at, _)| *at <= now) {
-            out.push(NodeEffect::Respond { token, response: Response::Readable });
+            out.push(NodeEffect::Respond { token, response: Ok(Bytes::new()) });
         }
         let mut effects = Vec::new();
         while self.reports.front().is_some_and(|(at, _)| *at <= now) {
             let (_, report) = self.reports.pop_front().unwrap();
             self.conductor.report(now, report, &mut effects);
             self.pass_on(now, &mut effects, out);
+        }
+        if let NodeInput::Read { token, .. } = &input {
+            self.reads.insert(*token);
         }
         self.conductor.handle(now, input, &mut effects);
         self.conductor.tend(now, &mut effects);
@@ -127,7 +143,7 @@ impl Late {
             match effect {
                 ConductorEffect::Persist { id, write } => out.push(NodeEffect::Persist { id, write }),
                 ConductorEffect::Send { to, message, after } => out.push(NodeEffect::Send { to, message, after }),
-                ConductorEffect::Respond { token, response: Response::Readable } => {
+                ConductorEffect::Respond { token, response: Ok(_) } if self.reads.remove(&token) => {
                     let at = self.later(now, None);
                     self.readable.push((at, token));
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_node::raft::{NodeId, Random, ReadKind, Token};
-use bowline_node::{NodeConfig, NodeInput, Response};
+use bowline_node::{Failure, NodeConfig, NodeInput};
 
 use crate::ledger::count;
 use crate::world::World;
@@ -33,7 +33,7 @@ impl Clients {
     /// Takes the answers. An old one says nothing new.
     fn listen(&mut self, world: &World) {
         for (token, response) in &world.responses {
-            let Response::Done(bytes) = response else { continue };
+            let Ok(bytes) = response else { continue };
             if self.writes.contains_key(token) {
                 self.known = self.known.max(count(bytes));
             } else if let Some(known) = self.reads.get(token) {
@@ -125,7 +125,7 @@ fn run(seed: u64, late: Option<Duration>) -> (usize, usize) {
     for (token, line) in &clients.writes {
         let times = lines.iter().filter(|known| *known == line).count();
         match world.response(*token) {
-            Some(Response::Done(receipt)) => {
+            Some(Ok(receipt)) => {
                 assert_eq!(
                     lines.get(count(receipt) - 1),
                     Some(line),
@@ -135,7 +135,7 @@ fn run(seed: u64, late: Option<Duration>) -> (usize, usize) {
                 done += 1;
             }
             // A crash took its answer, or nobody can tell.
-            None | Some(Response::Expired) => assert!(times <= 1, "seed {seed}: {line:?}"),
+            None | Some(Err(Failure::Unknown(_))) => assert!(times <= 1, "seed {seed}: {line:?}"),
             Some(refusal) => assert_eq!(times, 0, "seed {seed}: {line:?} had no effect: {refusal:?}"),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline_node::raft::{AppendEntries, Body, Index, Message, Position, ReadKind, Round, Session, Time, Token};
-use bowline_node::{NodeInput, NodeMessage, Response};
+use bowline_node::{Failure, NodeInput, NodeMessage, NotDone, Response, Unknown};
 
 use crate::ledger::count;
 use crate::world::{AN_ELECTION, World, n};
@@ -13,7 +13,7 @@ const LEASE: ReadKind = ReadKind::Lease;
 const QUORUM: ReadKind = ReadKind::Quorum;
 
 fn done(text: &'static str) -> Response {
-    Response::Done(text.into())
+    Ok(text.into())
 }
 
 #[test]
@@ -56,10 +56,10 @@ fn a_write_is_not_answered_before_a_majority_has_it_on_disk() {
 fn a_follower_refuses_writes_and_names_the_leader() {
     let mut world = World::new(3);
     let early = world.write(n(1), "early");
-    assert_eq!(world.response(early), Some(&Response::NotLeader { leader: None }));
+    assert_eq!(world.response(early), Some(&Err(Failure::not_leader(None))));
     let (leader, others) = world.elect();
     let token = world.write(others[0], "w");
-    assert_eq!(world.response(token), Some(&Response::NotLeader { leader: Some(leader) }), "at once");
+    assert_eq!(world.response(token), Some(&Err(Failure::not_leader(Some(leader)))), "at once");
     world.pass(A_MOMENT);
     assert_eq!(world.node(others[0]).waiting(), 0);
     assert_eq!(world.lines(leader), [""; 0]);
@@ -88,7 +88,7 @@ fn a_read_waits_for_its_index_to_be_applied() {
     let next = world.write(leader, "later");
     world.pass(A_MOMENT);
     assert_eq!((world.response(write), world.response(next)), (Some(&done("1")), Some(&done("2"))));
-    let Some(Response::Done(seen)) = world.response(read) else { panic!("{:?}", world.response(read)) };
+    let Some(Ok(seen)) = world.response(read) else { panic!("{:?}", world.response(read)) };
     assert!(count(seen) >= 1);
 }
 
@@ -126,7 +126,7 @@ fn a_deposed_leader_serves_no_stale_read() {
     assert!(others.contains(&new));
     world.fill(new, "x", 1);
     for token in [lease, quorum] {
-        assert_eq!(world.response(token), Some(&Response::NotLeader { leader: None }));
+        assert_eq!(world.response(token), Some(&Err(Failure::not_leader(None))));
     }
     assert_eq!(world.lines(old), ["w0"], "its own state is of the past");
 }
@@ -143,7 +143,7 @@ fn a_write_that_another_leader_replaced_is_superseded() {
     assert_eq!(world.response(token), None, "nobody knows yet");
     world.cut.clear();
     world.pass(AN_ELECTION);
-    assert_eq!(world.response(token), Some(&Response::Superseded));
+    assert_eq!(world.response(token), Some(&Err(NotDone::Superseded.into())));
     assert!(world.ids().iter().all(|id| world.lines(*id) == ["w0"]));
 }
 
@@ -171,7 +171,7 @@ fn a_write_expires_at_its_deadline_and_may_still_take_effect() {
     world.pass(Duration::from_millis(49));
     assert_eq!(world.response(token), None);
     world.pass(Duration::from_millis(2));
-    assert_eq!(world.response(token), Some(&Response::Expired));
+    assert_eq!(world.response(token), Some(&Err(Unknown::Expired.into())));
     world.cut.clear();
     world.pass(AN_ELECTION);
     assert!(world.ids().iter().all(|id| world.lines(*id) == ["late"]));
@@ -183,7 +183,7 @@ fn a_bound_that_is_reached_is_named() {
     let (leader, _) = world.elect();
     world.isolate(leader);
     let tokens: Vec<Token> = (0..10).map(|number| world.write(leader, &format!("w{number}"))).collect();
-    let refused = Response::Overloaded { limit: "max_uncommitted_bytes" };
+    let refused = Err(Failure::overloaded("max_uncommitted_bytes"));
     let count = tokens.iter().filter(|token| world.response(**token) == Some(&refused)).count();
     assert!((5..10).contains(&count), "{count}");
     assert_eq!(world.node(leader).waiting(), 10 - count);
@@ -249,12 +249,12 @@ fn a_replica_that_has_stopped_leaves_no_request_without_an_answer() {
     let message = NodeMessage::Raft(Message { term, body: Body::AppendEntries(append) });
     world.input(leader, NodeInput::Receive { from: others[0], message });
     assert!(world.node(leader).raft().fault().is_some(), "two replicas lead in one term");
-    assert_eq!(world.response(open), Some(&Response::Expired));
+    assert_eq!(world.response(open), Some(&Err(Unknown::Expired.into())));
     let later = world.write(leader, "later");
     let read = world.read(leader, LEASE);
     let transfer = world.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
     for token in [later, read, transfer] {
-        assert_eq!(world.response(token), Some(&Response::NotLeader { leader: None }));
+        assert_eq!(world.response(token), Some(&Err(Failure::not_leader(None))));
     }
     assert_eq!((world.node(leader).waiting(), world.node(leader).next_deadline()), (0, Time::NEVER));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_node::raft::{
     Body, Group, Index, InstallSnapshot, Membership, Message, NodeId, Position, Session, SnapshotHeader, Term,
 };
-use bowline_node::{NodeConfig, NodeInput, NodeMessage, Response, SnapshotChunk, SnapshotChunkReply};
+use bowline_node::{NodeConfig, NodeInput, NodeMessage, NotDone, Response, SnapshotChunk, SnapshotChunkReply, Unknown};
 use bytes::Bytes;
 
 use crate::ledger::RECALLED;
@@ -346,10 +346,10 @@ fn answer_after_install(heard_by_others: bool, lines: usize) -> Response {
 
 #[test]
 fn what_became_of_a_write_is_recalled_from_a_snapshot() {
-    assert_eq!(answer_after_install(true, RECALLED / 2), Response::Done("1".into()));
-    assert_eq!(answer_after_install(false, RECALLED / 2), Response::Superseded);
-    assert_eq!(answer_after_install(true, RECALLED * 2), Response::Expired, "it is too long ago to tell");
-    assert_eq!(answer_after_install(false, RECALLED * 2), Response::Expired, "it is too long ago to tell");
+    assert_eq!(answer_after_install(true, RECALLED / 2), Ok("1".into()));
+    assert_eq!(answer_after_install(false, RECALLED / 2), Err(NotDone::Superseded.into()));
+    assert_eq!(answer_after_install(true, RECALLED * 2), Err(Unknown::Expired.into()), "it is too long ago to tell");
+    assert_eq!(answer_after_install(false, RECALLED * 2), Err(Unknown::Expired.into()), "it is too long ago to tell");
 }
 
 #[test]

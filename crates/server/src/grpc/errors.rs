@@ -2,9 +2,8 @@
 
 use axum::http::HeaderMap;
 use bowline_kv::store::{Code as StoreCode, KvError};
+use bowline_node::{Failure, NotDone, Unknown};
 use tonic::{Code, Status};
-
-use crate::replica::RequestError;
 
 /// What the store refused.
 pub(super) fn of_store(error: KvError) -> Status {
@@ -19,17 +18,20 @@ pub(super) fn of_store(error: KvError) -> Status {
 }
 
 /// What the replica could not do.
-pub(crate) fn of_request(error: RequestError) -> Status {
-    match error {
-        RequestError::NoLeader => Status::unavailable("etcdserver: no leader"),
-        RequestError::Overloaded(_) => Status::resource_exhausted("etcdserver: too many requests"),
-        RequestError::NoSpace => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
-        RequestError::TimedOut => Status::unavailable("etcdserver: request timed out"),
-        RequestError::ConnectionLost => {
+pub(crate) fn of_request(failure: Failure) -> Status {
+    match failure {
+        Failure::NotDone(NotDone::Overloaded { .. }) => Status::resource_exhausted("etcdserver: too many requests"),
+        Failure::NotDone(NotDone::NoSpace) => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
+        Failure::NotDone(NotDone::Refused { reason }) => Status::failed_precondition(format!("etcdserver: {reason}")),
+        // Nobody has done it in time.
+        Failure::NotDone(
+            NotDone::NotLeader { .. } | NotDone::Superseded | NotDone::TryAgain | NotDone::Unreachable,
+        ) => Status::unavailable("etcdserver: no leader"),
+        Failure::Unknown(Unknown::Expired) => Status::unavailable("etcdserver: request timed out"),
+        Failure::Unknown(Unknown::ConnectionLost) => {
             Status::unavailable("etcdserver: request timed out, possibly due to connection lost")
         }
-        RequestError::Refused(reason) => Status::failed_precondition(format!("etcdserver: {reason}")),
-        RequestError::Stopped => Status::unavailable("etcdserver: server stopped"),
+        Failure::Unknown(Unknown::Stopped) => Status::unavailable("etcdserver: server stopped"),
     }
 }
 

@@ -7,11 +7,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bowline_kv::store::StoreStatusRequest;
+use bowline_node::{Failure, Unknown};
 use percent_encoding::percent_decode_str;
 
 use super::{NO_SNIFF, PLAIN, Pages, not_found, refusal};
 use crate::grpc::{Context, of_request};
-use crate::replica::{RequestError, Status};
+use crate::replica::Status;
 
 /// How long a check waits: who asks for health asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -207,13 +208,13 @@ async fn read_latest(context: &Context) -> Result<(), String> {
     tokio::select! {
         read = read => match read {
             Ok(read) => read.map_err(told),
-            Err(_) => Err(told(RequestError::TimedOut)),
+            Err(_) => Err(told(Unknown::Expired.into())),
         },
         _ = status.wait_for(|status| status.leader.is_none()), if led => Err("etcdserver: leader changed".to_owned()),
     }
 }
 
-fn told(error: RequestError) -> String {
+fn told(error: Failure) -> String {
     of_request(error).message().to_owned()
 }
 

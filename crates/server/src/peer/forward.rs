@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bowline_node::raft::NodeId;
+use bowline_node::{Failure, NotDone, Response, Unknown};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -25,7 +26,7 @@ use super::wire::{Reader, WireError, put_bytes};
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::replica::{Answer, Inbox, InboxRequest, Work};
+use crate::replica::{Inbox, InboxRequest, Work};
 
 /// Most requests that wait for a connection's writer.
 const QUEUE: usize = 1_024;
@@ -77,7 +78,7 @@ impl From<Errand> for Work {
 struct Sent {
     errand: Errand,
     deadline: Instant,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<Response>,
 }
 
 impl Forwarder {
@@ -92,21 +93,19 @@ impl Forwarder {
     }
 
     /// Lets another replica do an errand, and waits for its answer.
-    pub(crate) async fn forward(&self, to: NodeId, errand: Errand, deadline: Instant) -> Answer {
-        let Some(link) = self.links.get(&to) else { return Answer::Unreachable };
+    pub(crate) async fn forward(&self, to: NodeId, errand: Errand, deadline: Instant) -> Response {
+        let Some(link) = self.links.get(&to) else { return Err(NotDone::Unreachable.into()) };
         let (reply, answer) = oneshot::channel();
         if let Err(error) = link.try_send(Sent { errand, deadline, reply }) {
-            return match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    Answer::Overloaded("requests on their way to the leader".to_owned())
-                }
-                mpsc::error::TrySendError::Closed(_) => Answer::Stopped,
-            };
+            return Err(match error {
+                mpsc::error::TrySendError::Full(_) => Failure::overloaded("requests on their way to the leader"),
+                mpsc::error::TrySendError::Closed(_) => Unknown::Stopped.into(),
+            });
         }
         match timeout(deadline.saturating_duration_since(Instant::now()), answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Answer::Lost,
-            Err(_) => Answer::Expired,
+            Ok(Err(_)) => Err(Unknown::ConnectionLost.into()),
+            Err(_) => Err(Unknown::Expired.into()),
         }
     }
 }
@@ -121,7 +120,7 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
                 stream = &mut connected => break stream,
                 errand = errands.recv() => match errand {
                     // Nothing was sent: whoever asked may try elsewhere.
-                    Some(errand) => drop(errand.reply.send(Answer::Unreachable)),
+                    Some(errand) => drop(errand.reply.send(Err(NotDone::Unreachable.into()))),
                     None => return,
                 },
             }
@@ -130,7 +129,8 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
         // How it ended is told by the line of the small traffic.
         let _ = run(stream, &mut errands, &mut open, &traffic).await;
         for (_, reply) in open {
-            let _: Result<(), Answer> = oneshot::Sender::send(reply, Answer::Lost);
+            // Who has given up needs no answer.
+            let _ = oneshot::Sender::<Response>::send(reply, Err(Unknown::ConnectionLost.into()));
         }
     }
 }
@@ -139,7 +139,7 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
 async fn run(
     mut stream: TcpStream,
     errands: &mut mpsc::Receiver<Sent>,
-    open: &mut BTreeMap<u64, oneshot::Sender<Answer>>,
+    open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
     traffic: &Traffic,
 ) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.split();
@@ -195,7 +195,7 @@ pub(super) async fn serve_requests(
     traffic: &Arc<Traffic>,
 ) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.into_split();
-    let (answers, mut answered) = mpsc::channel::<(u64, Answer)>(QUEUE);
+    let (answers, mut answered) = mpsc::channel::<(u64, Response)>(QUEUE);
     let sent = Arc::clone(traffic);
     let write = tokio::spawn(async move {
         let (mut out, mut waiting) = (BytesMut::new(), Vec::new());
@@ -222,7 +222,7 @@ async fn take_requests(
     mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
     inbox: &Arc<Inbox>,
     clock: Clock,
-    answers: mpsc::Sender<(u64, Answer)>,
+    answers: mpsc::Sender<(u64, Response)>,
     traffic: &Traffic,
 ) -> Result<(), FrameError> {
     let room = Arc::new(Semaphore::new(MAX_OPEN));
@@ -238,7 +238,7 @@ async fn take_requests(
         inbox.push_request(InboxRequest { work: errand.into(), deadline, reply });
         let answers = answers.clone();
         tokio::spawn(async move {
-            let answer = answer.await.unwrap_or(Answer::Stopped);
+            let answer = answer.await.unwrap_or(Err(Unknown::Stopped.into()));
             // If the follower is gone, it knows no more than that already.
             let _ = answers.send((id, answer)).await;
             drop(permit);
@@ -280,54 +280,57 @@ fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Errand), WireError> {
     Ok((id, patience, errand))
 }
 
-fn encode_answer(id: u64, answer: &Answer, out: &mut BytesMut) {
+fn encode_answer(id: u64, answer: &Response, out: &mut BytesMut) {
     out.put_u64_le(id);
-    match answer {
-        Answer::Done(bytes) => {
+    let why = match answer {
+        Ok(bytes) => {
             out.put_u8(0);
             put_bytes(out, bytes);
+            return;
         }
-        Answer::NotLeader(leader) => {
+        Err(Failure::NotDone(why)) => why,
+        Err(Failure::Unknown(Unknown::Expired)) => return out.put_u8(4),
+        // The leader itself never sends a write on.
+        Err(Failure::Unknown(Unknown::ConnectionLost | Unknown::Stopped)) => return out.put_u8(7),
+    };
+    match why {
+        NotDone::NotLeader { leader } => {
             out.put_u8(1);
             out.put_u8(leader.is_some().into());
             out.put_u64_le(leader.map_or(0, |leader| leader.0));
         }
-        Answer::Overloaded(limit) => {
+        NotDone::Overloaded { limit } => {
             out.put_u8(2);
             put_bytes(out, limit.as_bytes());
         }
-        Answer::Superseded => out.put_u8(3),
-        Answer::Expired => out.put_u8(4),
-        Answer::TryAgain => out.put_u8(5),
-        Answer::Refused(reason) => {
+        NotDone::Superseded => out.put_u8(3),
+        NotDone::TryAgain | NotDone::Unreachable => out.put_u8(5),
+        NotDone::Refused { reason } => {
             out.put_u8(6);
             put_bytes(out, reason.as_bytes());
         }
-        Answer::NoSpace => out.put_u8(8),
-        // The leader itself never sends a write on.
-        Answer::Lost | Answer::Stopped => out.put_u8(7),
-        Answer::Unreachable => out.put_u8(5),
+        NotDone::NoSpace => out.put_u8(8),
     }
 }
 
-fn decode_answer(frame: Bytes) -> Result<(u64, Answer), WireError> {
+fn decode_answer(frame: Bytes) -> Result<(u64, Response), WireError> {
     let mut reader = Reader::new(frame);
     let id = reader.u64("id")?;
     let answer = match reader.u8("answer")? {
-        0 => Answer::Done(reader.bytes("response")?),
+        0 => Ok(reader.bytes("response")?),
         1 => {
             let known = reader.flag("leader known")?;
             let leader = NodeId(reader.u64("leader")?);
-            Answer::NotLeader(known.then_some(leader))
+            Err(Failure::not_leader(known.then_some(leader)))
         }
-        2 => Answer::Overloaded(reader.text("limit")?),
-        3 => Answer::Superseded,
-        4 => Answer::Expired,
-        5 => Answer::TryAgain,
-        6 => Answer::Refused(reader.text("reason")?),
+        2 => Err(Failure::overloaded(reader.text("limit")?)),
+        3 => Err(NotDone::Superseded.into()),
+        4 => Err(Unknown::Expired.into()),
+        5 => Err(NotDone::TryAgain.into()),
+        6 => Err(Failure::refused(reader.text("reason")?)),
         // Whether it took effect is not known, and the connection is as good as lost.
-        7 => Answer::Lost,
-        8 => Answer::NoSpace,
+        7 => Err(Unknown::ConnectionLost.into()),
+        8 => Err(NotDone::NoSpace.into()),
         value => return Err(WireError::Value { field: "answer", value: value.into(), allowed: "0 to 8" }),
     };
     reader.end()?;
@@ -354,16 +357,16 @@ mod tests {
 
     #[test]
     fn answers_come_back_as_they_were() {
-        let all = [
-            Answer::Done(Bytes::from_static(b"response")),
-            Answer::NotLeader(Some(NodeId(3))),
-            Answer::NotLeader(None),
-            Answer::Overloaded("room".to_owned()),
-            Answer::Superseded,
-            Answer::Expired,
-            Answer::TryAgain,
-            Answer::NoSpace,
-            Answer::Refused("why".to_owned()),
+        let all: [Response; 9] = [
+            Ok(Bytes::from_static(b"response")),
+            Err(Failure::not_leader(Some(NodeId(3)))),
+            Err(Failure::not_leader(None)),
+            Err(Failure::overloaded("room")),
+            Err(NotDone::Superseded.into()),
+            Err(Unknown::Expired.into()),
+            Err(NotDone::TryAgain.into()),
+            Err(NotDone::NoSpace.into()),
+            Err(Failure::refused("why")),
         ];
         for (id, answer) in (7..).zip(all) {
             let mut out = BytesMut::new();

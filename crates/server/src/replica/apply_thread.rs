@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::EngineError;
 use bowline_node::raft::{Entry, SnapshotHeader};
-use bowline_node::{Job, Report, recalled};
+use bowline_node::{Job, Report, Response, recalled};
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
 use super::inbox::{Event, Inbox};
 use super::metrics::Metrics;
 use super::shared::Shared;
@@ -35,7 +34,7 @@ pub(crate) enum ApplyJob {
     /// What the core wants.
     Of(Job),
     /// Write the state's file anew, and say when it is done.
-    Shrink(oneshot::Sender<Answer>),
+    Shrink(oneshot::Sender<Response>),
 }
 
 pub(crate) struct ApplyThread {

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use bowline_kv::store::{Lease, LeaseChange};
 use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Time, Token};
-use bowline_node::{NodeMessage, Report, Response};
+use bowline_node::{Failure, NodeMessage, Report, Response, Unknown};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
 use crate::peer::weight;
 
 /// Most messages of peers that wait.
@@ -66,7 +65,7 @@ impl Work {
 pub(crate) struct Request {
     pub(crate) work: Work,
     pub(crate) deadline: Time,
-    pub(crate) reply: oneshot::Sender<Answer>,
+    pub(crate) reply: oneshot::Sender<Response>,
 }
 
 /// What the replica's other threads say.
@@ -87,7 +86,7 @@ pub(crate) enum Event {
     /// Something changed that only the facts tell.
     Facts,
     /// What the core knows nothing of is done, or is not.
-    Done(oneshot::Sender<Answer>, Answer),
+    Done(oneshot::Sender<Response>, Response),
 }
 
 /// A portion of what waited.
@@ -147,10 +146,10 @@ impl Inbox {
         let full = state.requests.len() >= MAX_REQUESTS
             || (state.request_bytes > 0 && state.request_bytes + weight > MAX_REQUEST_BYTES);
         if full || state.closed {
-            let answer = if state.closed { Answer::Stopped } else { Answer::Overloaded("waiting requests".to_owned()) };
+            let why = if state.closed { Unknown::Stopped.into() } else { Failure::overloaded("waiting requests") };
             drop(state);
             // Who no longer waits needs no answer.
-            let _ = request.reply.send(answer);
+            let _ = request.reply.send(Err(why));
             return;
         }
         state.request_bytes += weight;
@@ -205,11 +204,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use bowline_node::NotDone;
     use bowline_node::raft::{Body, Message, Term};
 
     use super::*;
 
-    fn request(bytes: usize) -> (Request, oneshot::Receiver<Answer>) {
+    fn request(bytes: usize) -> (Request, oneshot::Receiver<Response>) {
         let (reply, answer) = oneshot::channel();
         (Request { work: Work::Write(Bytes::from(vec![0; bytes])), deadline: Time::NEVER, reply }, answer)
     }
@@ -225,7 +225,7 @@ mod tests {
             })
             .collect();
         let last = answers.pop().expect("there is one");
-        assert!(matches!(last.blocking_recv(), Ok(Answer::Overloaded(_))));
+        assert!(matches!(last.blocking_recv(), Ok(Err(Failure::NotDone(NotDone::Overloaded { .. })))));
         assert!(answers[0].try_recv().is_err(), "the first one waits");
     }
 
@@ -237,7 +237,7 @@ mod tests {
         assert!(first_answer.try_recv().is_err());
         let (second, second_answer) = request(1);
         inbox.push_request(second);
-        assert!(matches!(second_answer.blocking_recv(), Ok(Answer::Overloaded(_))));
+        assert!(matches!(second_answer.blocking_recv(), Ok(Err(Failure::NotDone(NotDone::Overloaded { .. })))));
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         assert!(last.closed && last.requests.len() == 1);
         let (late, answer) = request(1);
         inbox.push_request(late);
-        assert_eq!(answer.blocking_recv(), Ok(Answer::Stopped));
+        assert_eq!(answer.blocking_recv(), Ok(Err(Unknown::Stopped.into())));
     }
 
     #[test]

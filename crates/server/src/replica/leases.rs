@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed, decode_reply_to};
 use bowline_node::raft::{Time, Token};
+use bowline_node::{Failure, NotDone, Response};
 
-use super::answer::Answer;
 use super::lease_time::LeaseTime;
 use super::metrics::Metrics;
 
@@ -98,10 +98,10 @@ impl Leases {
     }
 
     /// The read under this token is done: the answer to the question, if there was one.
-    pub(crate) fn confirmed(&mut self, now: Time, token: Token) -> Option<Answer> {
+    pub(crate) fn confirmed(&mut self, now: Time, token: Token) -> Option<Response> {
         let Asked { id, renewal } = self.asked.remove(&token)?;
         if self.lessor.leads().is_none() {
-            return Some(Answer::NotLeader(None));
+            return Some(Err(Failure::not_leader(None)));
         }
         let found = match renewal.map(|renewal| self.lessor.end_renewal(now, renewal)) {
             Some(Renewed::Alive(lease)) => {
@@ -110,32 +110,26 @@ impl Leases {
             }
             Some(Renewed::Gone) => None,
             // Whoever asked does so again, and that is confirmed by a read of its own.
-            Some(Renewed::Again(_)) => return Some(Answer::TryAgain),
-            Some(Renewed::NotLeading) => return Some(Answer::NotLeader(None)),
+            Some(Renewed::Again(_)) => return Some(Err(NotDone::TryAgain.into())),
+            Some(Renewed::NotLeading) => return Some(Err(Failure::not_leader(None))),
             None => self.lessor.remaining(now, id).map(|(lease, left)| LeaseTime { granted: lease.ttl, left }),
         };
-        Some(Answer::Done(LeaseTime::encode(found)))
+        Some(Ok(LeaseTime::encode(found)))
     }
 
     /// The core has answered this token by itself.
-    pub(crate) fn settled(&mut self, now: Time, token: Token, answer: &Answer) {
+    pub(crate) fn settled(&mut self, now: Time, token: Token, response: &Response) {
         self.asked.remove(&token);
         let Some((term, request)) = self.expiring.remove(&token) else { return };
-        match answer {
-            Answer::Done(reply) => {
+        match response {
+            Ok(reply) => {
                 if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply) {
                     self.metrics.leases_expired.fetch_add(ended.expired, Relaxed);
                 }
             }
-            // Nobody knows: it may be in the log, and a leader that finds it there ends them.
-            Answer::Expired | Answer::Lost | Answer::Stopped => {}
-            Answer::NotLeader(_)
-            | Answer::Overloaded(_)
-            | Answer::NoSpace
-            | Answer::Superseded
-            | Answer::TryAgain
-            | Answer::Refused(_)
-            | Answer::Unreachable => self.lessor.retry(now.after(RETRY), term, &request),
+            // It may be in the log, and a leader that finds it there ends them.
+            Err(Failure::Unknown(_)) => {}
+            Err(Failure::NotDone(_)) => self.lessor.retry(now.after(RETRY), term, &request),
         }
     }
 
@@ -162,7 +156,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use bowline_kv::store::{LeaseExpireResponse, Response, encode_reply};
+    use bowline_kv::store::{LeaseExpireResponse, Response as StoreResponse, encode_reply};
     use bowline_node::raft::Index;
 
     use super::*;
@@ -181,9 +175,9 @@ mod tests {
         Leases::new(at(0), all.iter().copied(), Arc::default())
     }
 
-    fn told(answer: Option<Answer>) -> Option<LeaseTime> {
+    fn told(answer: Option<Response>) -> Option<LeaseTime> {
         match answer {
-            Some(Answer::Done(bytes)) => LeaseTime::decode(bytes).expect("it is one"),
+            Some(Ok(bytes)) => LeaseTime::decode(bytes).expect("it is one"),
             other => panic!("no answer: {other:?}"),
         }
     }
@@ -196,7 +190,7 @@ mod tests {
         assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, true));
         assert_eq!(told(leases.confirmed(at(2), Token(1))), Some(LeaseTime { granted: 10, left: SECOND * 10 }));
         leases.follow(at(3), None);
-        assert_eq!(leases.confirmed(at(3), Token(2)), Some(Answer::NotLeader(None)));
+        assert_eq!(leases.confirmed(at(3), Token(2)), Some(Err(Failure::not_leader(None))));
         assert_eq!(leases.confirmed(at(3), Token(2)), None, "it is answered");
         assert_eq!(leases.metrics.leases_renewed.load(Relaxed), 1);
     }
@@ -207,7 +201,7 @@ mod tests {
         leases.follow(at(1), Some(1));
         assert!(leases.ask(at(1), Token(1), 1, true) && leases.ask(at(1), Token(2), 2, true));
         leases.note(at(2), vec![LeaseChange::Granted(lease(1, 10))]);
-        assert_eq!(leases.confirmed(at(2), Token(1)), Some(Answer::TryAgain));
+        assert_eq!(leases.confirmed(at(2), Token(1)), Some(Err(NotDone::TryAgain.into())));
         assert_eq!(told(leases.confirmed(at(2), Token(2))), None);
     }
 
@@ -229,14 +223,14 @@ mod tests {
         assert_eq!(leases.expired(at(9), Token(1), false), None);
         assert!(leases.expired(at(10), Token(1), false).is_some());
         assert_eq!(leases.next_deadline(), Time::NEVER);
-        leases.settled(at(11), Token(1), &Answer::Refused("why".to_owned()));
+        leases.settled(at(11), Token(1), &Err(Failure::refused("why")));
         assert_eq!(leases.next_deadline(), at(11).after(RETRY));
         let first = leases.expired(at(12), Token(2), false);
         leases.follow(at(13), Some(3));
         let second = leases.expired(at(23), Token(3), false);
         assert!(first.is_some() && first == second);
         // It was of the term before: what this term has proposed is on its way still.
-        leases.settled(at(24), Token(2), &Answer::Superseded);
+        leases.settled(at(24), Token(2), &Err(NotDone::Superseded.into()));
         assert_eq!(leases.next_deadline(), Time::NEVER);
     }
 
@@ -245,8 +239,8 @@ mod tests {
         let mut leases = leases(&[lease(1, 10), lease(2, 10)]);
         leases.follow(at(0), Some(1));
         assert!(leases.expired(at(10), Token(1), false).is_some());
-        let ended = Response::LeaseExpire(LeaseExpireResponse { revision: 2, expired: 2 });
-        leases.settled(at(10), Token(1), &Answer::Done(encode_reply(&Ok(ended))));
+        let ended = StoreResponse::LeaseExpire(LeaseExpireResponse { revision: 2, expired: 2 });
+        leases.settled(at(10), Token(1), &Ok(encode_reply(&Ok(ended))));
         assert_eq!(leases.metrics.leases_expired.load(Relaxed), 2);
     }
 

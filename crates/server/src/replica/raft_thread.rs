@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use bowline_kv::store::Command;
 use bowline_node::raft::{Body, Fault, Message, ReadKind, Time, Token, Write};
-use bowline_node::{Conductor, ConductorEffect, Job, NodeInput, NodeMessage, Response};
+use bowline_node::{Conductor, ConductorEffect, Failure, Job, NodeInput, NodeMessage, NotDone, Response, Unknown};
 use tokio::sync::{oneshot, watch};
 
-use super::answer::Answer;
 use super::apply_thread::ApplyJob;
 use super::inbox::{Event, Inbox, Request, Work};
 use super::leases::Leases;
@@ -48,13 +47,13 @@ pub(crate) struct RaftThread {
     /// Whether the log has room for entries.
     pub(crate) room: Arc<AtomicBool>,
     pub(crate) leases: Leases,
-    pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Answer>>,
+    pub(crate) waiting: BTreeMap<Token, oneshot::Sender<Response>>,
     pub(crate) next_token: u64,
     /// How reads are made linearizable.
     pub(crate) read_kind: ReadKind,
 }
 
-type Answers = Vec<(oneshot::Sender<Answer>, Answer)>;
+type Answers = Vec<(oneshot::Sender<Response>, Response)>;
 
 /// Why the thread has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,10 +127,10 @@ impl RaftThread {
     fn end(self, ending: Ending) -> Ending {
         self.inbox.close();
         for (_, reply) in self.waiting {
-            let _ = reply.send(Answer::Stopped);
+            let _ = reply.send(Err(Unknown::Stopped.into()));
         }
         for request in self.inbox.wait(Some(Duration::ZERO)).requests {
-            let _ = request.reply.send(Answer::Stopped);
+            let _ = request.reply.send(Err(Unknown::Stopped.into()));
         }
         ending
     }
@@ -155,15 +154,21 @@ impl RaftThread {
             Event::Report(report) => self.conductor.report(now, report, effects),
             Event::Leases(changes) => self.leases.note(now, changes),
             Event::LeasesReset(leases) => self.leases.reset(now, leases),
-            Event::Answered(token, response) => self.answer(token, response.into(), answers),
+            Event::Answered(token, response) => self.answer(token, response, answers),
             Event::Facts => {}
             Event::Done(reply, answer) => answers.push((reply, answer)),
         }
     }
 
-    fn answer(&mut self, token: Token, answer: Answer, answers: &mut Answers) {
-        self.leases.settled(self.clock.now(), token, &answer);
-        answers.extend(self.waiting.remove(&token).map(|reply| (reply, answer)));
+    fn answer(&mut self, token: Token, mut response: Response, answers: &mut Answers) {
+        let now = self.clock.now();
+        if response.is_ok()
+            && let Some(told) = self.leases.confirmed(now, token)
+        {
+            response = told;
+        }
+        self.leases.settled(now, token, &response);
+        answers.extend(self.waiting.remove(&token).map(|reply| (reply, response)));
     }
 
     /// Tells the leases who leads.
@@ -190,7 +195,7 @@ impl RaftThread {
             return;
         }
         if let Some(refusal) = self.refusal(&work) {
-            let _ = reply.send(refusal);
+            let _ = reply.send(Err(refusal));
             return;
         }
         let (now, token) = (self.clock.now(), Token(self.next_token + 1));
@@ -201,7 +206,7 @@ impl RaftThread {
             Work::Lease { id, renew } => {
                 self.follow(now);
                 if !self.leases.ask(now, token, id, renew) {
-                    let _ = reply.send(Answer::NotLeader(self.conductor.raft().leader()));
+                    let _ = reply.send(Err(Failure::not_leader(self.conductor.raft().leader())));
                     return;
                 }
                 // Begun after that: it confirms that nobody else leads, and that the state was not behind.
@@ -225,17 +230,17 @@ impl RaftThread {
     }
 
     /// Why this can't be taken now, if it can't.
-    fn refusal(&self, work: &Work) -> Option<Answer> {
+    fn refusal(&self, work: &Work) -> Option<Failure> {
         if let Work::Write(_) = work { self.write_refusal() } else { None }
     }
 
-    fn write_refusal(&self) -> Option<Answer> {
+    fn write_refusal(&self) -> Option<Failure> {
         let raft = self.conductor.raft();
         if !self.has_room() {
-            return Some(Answer::NoSpace);
+            return Some(NotDone::NoSpace.into());
         }
         let unapplied = raft.commit_index().0 - raft.last_applied().0;
-        (unapplied > MAX_UNAPPLIED).then(|| Answer::Overloaded("entries that are not applied yet".to_owned()))
+        (unapplied > MAX_UNAPPLIED).then(|| Failure::overloaded("entries that are not applied yet"))
     }
 
     /// Says what must not happen, if that was seen.
@@ -257,13 +262,7 @@ impl RaftThread {
                 }
                 ConductorEffect::Send { to, message, after: None } => self.outbox.send(to, message),
                 ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
-                ConductorEffect::Respond { token, response } => {
-                    let confirmed = match response {
-                        Response::Readable => self.leases.confirmed(self.clock.now(), token),
-                        _ => None,
-                    };
-                    self.answer(token, confirmed.unwrap_or_else(|| response.into()), answers);
-                }
+                ConductorEffect::Respond { token, response } => self.answer(token, response, answers),
                 ConductorEffect::Do(Job::Accept { header }) => {
                     // It was durable before the core was told of it.
                     self.shared.accept(&header);

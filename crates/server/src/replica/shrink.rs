@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use bowline_node::{Failure, NotDone, Response};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
 use super::inbox::{Event, Inbox};
 use super::metrics::Metrics;
 use super::rewriting::{GivenUp, Rewriting};
@@ -67,14 +67,14 @@ struct Run {
     began: Instant,
     before: Facts,
     /// Who waits for its end.
-    replies: Vec<oneshot::Sender<Answer>>,
+    replies: Vec<oneshot::Sender<Response>>,
 }
 
 /// The part of the apply thread.
 #[derive(Debug)]
 pub(crate) struct Shrink {
     rule: Rule,
-    wishes: Vec<oneshot::Sender<Answer>>,
+    wishes: Vec<oneshot::Sender<Response>>,
     run: Option<Run>,
 }
 
@@ -84,7 +84,7 @@ impl Shrink {
     }
 
     /// Somebody wants it, whatever the rule.
-    pub(crate) fn wish(&mut self, reply: oneshot::Sender<Answer>) {
+    pub(crate) fn wish(&mut self, reply: oneshot::Sender<Response>) {
         match &mut self.run {
             Some(run) => run.replies.push(reply),
             None => self.wishes.push(reply),
@@ -207,11 +207,11 @@ fn take_in_use(
     Ok(Ok(()))
 }
 
-fn answer(outcome: &Result<(), GivenUp>) -> Answer {
+fn answer(outcome: &Result<(), GivenUp>) -> Response {
     match outcome {
-        Ok(()) => Answer::Done(Bytes::new()),
-        Err(GivenUp::NoRoom) => Answer::NoSpace,
-        Err(given_up) => Answer::Refused(format!("not defragmented: {given_up}")),
+        Ok(()) => Ok(Bytes::new()),
+        Err(GivenUp::NoRoom) => Err(NotDone::NoSpace.into()),
+        Err(given_up) => Err(Failure::refused(format_args!("not defragmented: {given_up}"))),
     }
 }
 

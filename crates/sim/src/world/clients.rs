@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_checker::registers::{Action, Operation, Options, check};
 use bowline_checker::{Verdict, keys};
 use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
-use bowline_node::{NodeInput, Response, StateMachine, StoredSnapshot};
+use bowline_node::{Failure, NodeInput, NotDone, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
 
@@ -468,7 +468,7 @@ impl World<'_> {
             if matches!(kind, Kind::Write { .. }) {
                 self.oracle.fates.copy_gone(op);
             }
-            let response = Response::NotLeader { leader: None };
+            let response = Err(Failure::not_leader(None));
             self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
             return;
         }
@@ -478,7 +478,7 @@ impl World<'_> {
         }
         if matches!(kind, Kind::Write { .. }) && !self.hosts[host].disk.has_room() {
             self.oracle.fates.copy_gone(op);
-            let response = Response::Overloaded { limit: "room on the disk" };
+            let response = Err(Failure::overloaded("room on the disk"));
             self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
             return;
         }
@@ -486,7 +486,7 @@ impl World<'_> {
         let known = self.oracle.commits.len();
         let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
         if kind == Kind::Read(Consistency::Serializable) || stale && matches!(kind, Kind::Read(_)) {
-            return self.replied(host, op, attempt, known, Response::Readable);
+            return self.replied(host, op, attempt, known, Ok(Bytes::new()));
         }
         let timeout = Duration::from_nanos(self.plan.workload.timeout);
         let it = &mut self.hosts[host];
@@ -520,28 +520,28 @@ impl World<'_> {
 
     /// A replica replies: is it true, and does it arrive?
     pub(crate) fn replied(&mut self, host: usize, op: u64, attempt: u32, known: u64, response: Response) {
-        let response = match response {
-            Response::Readable => match self.read_now(host, op) {
-                Some(seen) => Response::Done(seen),
+        let kind = self.clients.ops[op as usize].kind;
+        let response = match (response, kind) {
+            (Ok(_), Kind::Read(_)) => match self.read_now(host, op) {
+                Some(seen) => Ok(seen),
                 None => return,
             },
-            other => other,
+            (other, _) => other,
         };
         self.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
-        let kind = self.clients.ops[op as usize].kind;
-        if let (Some(store), Response::Done(bytes)) = (&self.clients.store, &response) {
+        if let (Some(store), Ok(bytes)) = (&self.clients.store, &response) {
             let asked = self.clients.ops[op as usize].asked(op);
             let judged = store.judge_answer(&asked, matches!(kind, Kind::Write { .. }), bytes);
             self.judge(judged);
         }
         match (&response, kind) {
-            (Response::Done(_), Kind::Write { .. }) => {
+            (Ok(_), Kind::Write { .. }) => {
                 if self.oracle.commits.effect_of(op).is_none() {
                     let what = format!("n{} says that operation {op} is done, and it is not", host + 1);
                     self.judge(Err((Rule::AnswersAreTrue, what)));
                 }
             }
-            (Response::Done(value), Kind::Read(consistency)) => {
+            (Ok(value), Kind::Read(consistency)) => {
                 let applied = self.hosts[host].node.as_ref().map_or(0, |node| node.raft().last_applied().0);
                 if matches!(consistency, Consistency::Linearizable(_)) && applied < known {
                     let what = format!("n{} answers read {op} as of {applied}; {known} was committed", host + 1);
@@ -551,9 +551,8 @@ impl World<'_> {
                     self.judge_value(op, value, applied);
                 }
             }
-            (Response::Expired, _) | (_, Kind::Read(_)) => {}
-            // Refused for certain.
-            (_, Kind::Write { .. }) => self.oracle.fates.copy_gone(op),
+            (Err(Failure::Unknown(_)), _) | (_, Kind::Read(_)) => {}
+            (Err(Failure::NotDone(_)), Kind::Write { .. }) => self.oracle.fates.copy_gone(op),
         }
         let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
         if let Some(camera) = &mut self.camera {
@@ -590,12 +589,12 @@ impl World<'_> {
         }
         let (client, current) = (it.client, it.attempt == attempt && !it.resting);
         match response {
-            Response::Done(value) => {
+            Ok(value) => {
                 self.clients.done += 1;
                 self.done(op, value);
                 self.finish(op, End::Done);
             }
-            Response::NotLeader { leader } if current => {
+            Err(Failure::NotDone(NotDone::NotLeader { leader })) if current => {
                 match leader {
                     Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => {
                         self.clients.guess[client] = leader as usize - 1;
@@ -604,7 +603,7 @@ impl World<'_> {
                 }
                 self.try_again(op);
             }
-            Response::Expired if current => {
+            Err(Failure::Unknown(_)) if current => {
                 self.ask_another(op);
                 self.try_again_if_safe(op);
             }

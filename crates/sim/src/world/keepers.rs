@@ -9,7 +9,7 @@ use bowline_kv::store::{
     Command, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
     Response as StoreResponse,
 };
-use bowline_node::{NodeInput, Response};
+use bowline_node::{Failure, NodeInput, NotDone, Response};
 use bowline_raft::{NodeId, ReadKind};
 use bytes::Bytes;
 
@@ -406,19 +406,19 @@ impl World<'_> {
         response: Response,
     ) {
         let said = match (response, renewal) {
-            (Response::Readable, Some(renewal)) => {
+            (Ok(_), Some(renewal)) => {
                 return self.renewal_read(host, (keeper, call, ask), begun, renewal);
             }
-            (Response::Done(bytes), None) => {
+            (Ok(bytes), None) => {
                 if let Some(Ok(StoreResponse::LeaseGrant(grant))) = reply_of(&bytes) {
                     let judged = self.keepers.promise(grant.id, begun, grant.ttl.unsigned_abs());
                     self.judge(judged);
                 }
                 Said::Done(bytes)
             }
-            (Response::NotLeader { leader }, _) => Said::Elsewhere(leader),
-            (Response::Overloaded { .. } | Response::Superseded, _) | (_, Some(_)) => Said::Elsewhere(None),
-            (Response::Expired | Response::Refused(_) | Response::Readable, None) => Said::Unknown,
+            (Err(Failure::NotDone(NotDone::NotLeader { leader })), _) => Said::Elsewhere(leader),
+            (Err(Failure::NotDone(_)), _) | (_, Some(_)) => Said::Elsewhere(None),
+            (Err(Failure::Unknown(_)), None) => Said::Unknown,
         };
         self.keeper_is_told(host, keeper, call, said);
     }
@@ -483,8 +483,8 @@ impl World<'_> {
         let Some(Command::LeaseExpire(request)) = self.keepers.command(number) else { return };
         match response {
             // It happened, or may happen yet.
-            Response::Done(_) | Response::Readable | Response::Expired => {}
-            Response::NotLeader { .. } | Response::Overloaded { .. } | Response::Superseded | Response::Refused(_) => {
+            Ok(_) | Err(Failure::Unknown(_)) => {}
+            Err(Failure::NotDone(_)) => {
                 let request: LeaseExpireRequest = request.clone();
                 let it = &mut self.hosts[host];
                 let later = it.clock.shows(self.now).after(Duration::from_millis(100));

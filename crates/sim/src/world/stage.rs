@@ -1,7 +1,7 @@
 //! The stage: everything that is, what will happen next, and the loop that lets it happen.
 
 use bowline_checker::trace::TraceHash;
-use bowline_node::{NodeMessage, Response};
+use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::{Body, Entry, Group, Membership, NodeId};
 
 use crate::world::Outcome;
@@ -336,13 +336,12 @@ fn fingerprint(event: &Event) -> u64 {
         Event::Request { host, op, attempt } => mix(at(7, *host, *op), u64::from(*attempt)),
         Event::Answer { op, attempt, response } => {
             let said = match response {
-                Response::Done(bytes) => super::oracle::digest(bytes),
-                Response::Readable => 6,
-                Response::NotLeader { leader } => leader.map_or(1, |leader| leader.0 + 100),
-                Response::Overloaded { .. } => 2,
-                Response::Superseded => 3,
-                Response::Expired => 4,
-                Response::Refused(_) => 5,
+                Ok(bytes) => super::oracle::digest(bytes),
+                Err(Failure::NotDone(NotDone::NotLeader { leader })) => leader.map_or(1, |leader| leader.0 + 100),
+                Err(Failure::NotDone(NotDone::Overloaded { .. })) => 2,
+                Err(Failure::NotDone(NotDone::Superseded)) => 3,
+                Err(Failure::Unknown(_)) => 4,
+                Err(Failure::NotDone(_)) => 5,
             };
             mix(at(8, *attempt as usize, *op), said)
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use bowline_node::{NodeMessage, Response};
+use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::NodeId;
 
 use crate::world::clock::Moment;
@@ -99,17 +99,12 @@ pub(crate) fn describe(message: &NodeMessage) -> String {
 /// A response in a few words.
 pub(crate) fn describe_response(response: &Response) -> String {
     match response {
-        Response::Done(bytes) if bytes.is_empty() => "done".to_owned(),
-        Response::Readable => "readable".to_owned(),
-        Response::Done(bytes) => {
+        Ok(bytes) if bytes.is_empty() => "done".to_owned(),
+        Ok(bytes) => {
             let text = String::from_utf8_lossy(bytes);
             format!("done: {}", text.trim_end_matches('.'))
         }
-        Response::NotLeader { leader: Some(leader) } => format!("not leader, ask {leader}"),
-        Response::NotLeader { leader: None } => "not leader, none known".to_owned(),
-        Response::Overloaded { limit } => format!("overloaded: {limit}"),
-        Response::Superseded => "superseded".to_owned(),
-        Response::Expired => "expired".to_owned(),
-        Response::Refused(refusal) => format!("refused: {refusal}"),
+        Err(Failure::NotDone(NotDone::NotLeader { leader: Some(leader) })) => format!("not leader, ask {leader}"),
+        Err(failure) => failure.to_string(),
     }
 }
