@@ -8,18 +8,10 @@ use bytes::Bytes;
 
 use crate::failure::{NotDone, Response, Unknown};
 use crate::held::HeldSnapshots;
-use crate::job::{Job, Report, Transfer};
+use crate::input::{NodeEffect, StoredSnapshot};
+use crate::job::{Job, Report};
 use crate::machine::{Recall, StateMachine};
-use crate::node::{NodeEffect, NodeMessage};
-
-/// A snapshot with its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredSnapshot {
-    /// What it says of itself.
-    pub header: SnapshotHeader,
-    /// The state machine's bytes.
-    pub data: Bytes,
-}
+use crate::message::{NodeMessage, Transfer};
 
 /// A state machine, its snapshots, and the one that arrives. Each job is done before the next.
 #[derive(Debug)]

@@ -9,9 +9,10 @@ use bowline_raft::{
 use bytes::Bytes;
 
 use crate::failure::Failure;
-use crate::job::{ConductorEffect, Job, Report, Transfer};
-use crate::node::{NodeConfig, NodeInput, NodeMessage, Witness};
-use crate::transfer::{Incoming, Outgoing, SnapshotChunk, Stage, Taken};
+use crate::input::{NodeConfig, NodeInput, Witness};
+use crate::job::{ConductorEffect, Job, Report};
+use crate::message::{NodeMessage, SnapshotChunk, Transfer};
+use crate::transfer::{Incoming, Outgoing, Stage, Taken};
 
 /// What a client waits for.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bowline_raft::{Index, NodeId};
 use bytes::{Bytes, BytesMut};
 
-use crate::job::{Piece, Report, Transfer};
-use crate::transfer::SnapshotChunk;
+use crate::job::Report;
+use crate::message::{Piece, SnapshotChunk, Transfer};
 
 /// What a host that has no files for snapshots keeps of them.
 #[derive(Debug, Default)]

@@ -1,12 +1,11 @@
 //! What is to be done with the state machine and its snapshots, and what became of it: plain values
 //! between the [`Conductor`](crate::Conductor), which decides, and whoever does it.
 
-use bowline_raft::{Entry, Fault, Index, NodeId, PersistId, Session, SnapshotHeader, Term, Token, Write};
+use bowline_raft::{Entry, Fault, Index, NodeId, PersistId, SnapshotHeader, Token, Write};
 use bytes::Bytes;
 
 use crate::failure::Response;
-use crate::node::NodeMessage;
-use crate::transfer::SnapshotChunk;
+use crate::message::{NodeMessage, Piece, SnapshotChunk, Transfer};
 
 /// Something that the host of a [`Conductor`](crate::Conductor) must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,44 +122,6 @@ pub enum Job {
         /// What it says of itself.
         header: SnapshotHeader,
     },
-}
-
-/// Which part of a snapshot is to be sent: a [`SnapshotChunk`] without its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// As in the chunk.
-    pub term: Term,
-    /// As in the chunk.
-    pub session: Session,
-    /// As in the chunk.
-    pub header: SnapshotHeader,
-    /// As in the chunk.
-    pub total: u64,
-    /// Where it begins.
-    pub offset: u64,
-    /// How many bytes it has.
-    pub length: usize,
-}
-
-impl Piece {
-    /// The chunk with these bytes, which must be those of the piece.
-    #[must_use]
-    pub fn filled(self, data: Bytes) -> SnapshotChunk {
-        let Piece { term, session, header, total, offset, length } = self;
-        debug_assert_eq!(data.len(), length, "a piece has the bytes that it names");
-        SnapshotChunk { term, session, header, total, offset, data }
-    }
-}
-
-/// Names a transfer: a leader never uses a session twice in a term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// Who sends.
-    pub from: NodeId,
-    /// The leader's term.
-    pub term: Term,
-    /// The leader's name for it.
-    pub session: Session,
 }
 
 /// What became of a [`Job`].

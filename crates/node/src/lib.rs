@@ -11,18 +11,22 @@ mod applier;
 mod conductor;
 mod failure;
 mod held;
+mod input;
 mod job;
 mod machine;
+mod message;
 mod node;
 mod transfer;
 
-pub use applier::{Applier, StoredSnapshot, recalled};
+pub use applier::{Applier, recalled};
 pub use conductor::Conductor;
 pub use failure::{Failure, NotDone, Response, Unknown};
 pub use held::HeldSnapshots;
-pub use job::{ConductorEffect, Job, Piece, Report, Transfer};
+pub use input::{NodeConfig, NodeEffect, NodeInput, RecoveredNode, StoredSnapshot, Witness};
+pub use job::{ConductorEffect, Job, Report};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
-pub use node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Witness};
-pub use transfer::{Incoming, SnapshotChunk, SnapshotChunkReply};
+pub use message::{NodeMessage, Piece, SnapshotChunk, SnapshotChunkReply, Transfer};
+pub use node::Node;
+pub use transfer::Incoming;
 
 pub use bowline_raft as raft;

@@ -12,48 +12,12 @@ use std::time::Duration;
 
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, Input, NodeId, Session, SnapshotHeader, Term, Time};
-use bytes::Bytes;
 
-use crate::job::{ConductorEffect, Job, Piece, Transfer};
+use crate::job::{ConductorEffect, Job};
+use crate::message::{Piece, SnapshotChunk, SnapshotChunkReply, Transfer};
 
 /// How often a silent receiver's retry delay doubles, at most.
 const MAX_BACKOFF_SHIFT: u32 = 5;
-
-/// A piece of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotChunk {
-    /// The leader's term.
-    pub term: Term,
-    /// The transfer.
-    pub session: Session,
-    /// Which snapshot.
-    pub header: SnapshotHeader,
-    /// Bytes of the whole snapshot.
-    pub total: u64,
-    /// Where this piece begins.
-    pub offset: u64,
-    /// The piece.
-    pub data: Bytes,
-}
-
-impl SnapshotChunk {
-    /// The transfer that it belongs to, if this peer sent it.
-    #[must_use]
-    pub fn transfer(&self, from: NodeId) -> Transfer {
-        Transfer { from, term: self.term, session: self.session }
-    }
-}
-
-/// How far a receiver is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotChunkReply {
-    /// The term of the piece that this answers.
-    pub term: Term,
-    /// The transfer.
-    pub session: Session,
-    /// Bytes received without a gap.
-    pub received: u64,
-}
 
 /// A snapshot that the host holds ready to be sent.
 #[derive(Clone, Debug)]
