@@ -103,7 +103,7 @@ impl Conductor {
             return refuse_after_halt(&input, out);
         }
         match input {
-            NodeInput::Wake => self.consent(now, Input::Wake, out),
+            NodeInput::Wake => self.tell_core(now, Input::Wake, out),
             NodeInput::Receive {
                 message: NodeMessage::Raft(Message { body: Body::InstallSnapshot(_), .. }), ..
             } => {
@@ -111,39 +111,39 @@ impl Conductor {
                 // replica itself.
             }
             NodeInput::Receive { from, message: NodeMessage::Raft(message) } => {
-                self.consent(now, Input::Receive { from, message }, out);
+                self.tell_core(now, Input::Receive { from, message }, out);
             }
             NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) } => self.take_chunk(from, chunk, out),
             NodeInput::Receive { from, message: NodeMessage::ChunkReply(reply) } => {
                 if let Some(delivered) = self.outgoing.answered(now, self.raft.term(), from, &reply) {
-                    self.consent(now, delivered, out);
+                    self.tell_core(now, delivered, out);
                 }
             }
             NodeInput::Write { token, command, deadline } => {
                 // If the core takes it, it is the next entry.
                 let proposed_at = self.raft.log().last().index.next();
                 self.waiting.insert(token, Waiting::Write { command: command.clone(), proposed_at });
-                self.consent(now, Input::Propose { token, command, deadline }, out);
+                self.tell_core(now, Input::Propose { token, command, deadline }, out);
             }
             NodeInput::Read { token, kind, deadline } => {
                 self.waiting.insert(token, Waiting::Other);
-                self.consent(now, Input::Read { token, kind, deadline }, out);
+                self.tell_core(now, Input::Read { token, kind, deadline }, out);
             }
             NodeInput::ChangeMembership { token, change } => {
                 self.waiting.insert(token, Waiting::Other);
-                self.consent(now, Input::ChangeMembership { token, change }, out);
+                self.tell_core(now, Input::ChangeMembership { token, change }, out);
             }
             NodeInput::TransferLeadership { token, to } => {
                 self.waiting.insert(token, Waiting::Other);
-                self.consent(now, Input::TransferLeadership { token, to }, out);
+                self.tell_core(now, Input::TransferLeadership { token, to }, out);
             }
-            NodeInput::Persisted { up_to } => self.consent(now, Input::Persisted { up_to }, out),
+            NodeInput::Persisted { up_to } => self.tell_core(now, Input::Persisted { up_to }, out),
             NodeInput::SnapshotStored { index } => {
                 self.keeping = false;
                 // A leader's snapshot can be stored before it is installed: then the log is reset
                 // already, and there is nothing to compact.
                 if index <= self.raft.last_applied() {
-                    self.consent(now, Input::SnapshotStored { index }, out);
+                    self.tell_core(now, Input::SnapshotStored { index }, out);
                 }
             }
         }
@@ -157,21 +157,21 @@ impl Conductor {
         match report {
             Report::Applied { index, responses } => {
                 self.responses.extend(responses);
-                self.consent(now, Input::Applied { index }, out);
+                self.tell_core(now, Input::Applied { index }, out);
                 // Whoever waited for these has been answered.
                 self.responses = self.responses.split_off(&index.next());
             }
             Report::Ready { header, bytes } => {
                 let failed = self.outgoing.ready(header, bytes, self.raft.log().base().index);
-                self.consent_all(now, failed, out);
+                self.tell_core_all(now, failed, out);
             }
             Report::NotReady => {
                 let failed = self.outgoing.not_made();
-                self.consent_all(now, failed, out);
+                self.tell_core_all(now, failed, out);
             }
             Report::Unreadable { index } => {
                 let failed = self.outgoing.unreadable(index);
-                self.consent_all(now, failed, out);
+                self.tell_core_all(now, failed, out);
             }
             Report::Added { transfer, received } => self.added(transfer, received, out),
             Report::Restored { transfer, whole } => self.take_restored(now, transfer, whole, out),
@@ -234,17 +234,17 @@ impl Conductor {
         self.waiting.len()
     }
 
-    fn consent_all(&mut self, now: Time, inputs: Vec<Input>, out: &mut Vec<ConductorEffect>) {
-        inputs.into_iter().for_each(|input| self.consent(now, input, out));
+    fn tell_core_all(&mut self, now: Time, inputs: Vec<Input>, out: &mut Vec<ConductorEffect>) {
+        inputs.into_iter().for_each(|input| self.tell_core(now, input, out));
     }
 
     /// Hands the core an input and passes on what it says.
-    fn consent(&mut self, now: Time, input: Input, out: &mut Vec<ConductorEffect>) {
+    fn tell_core(&mut self, now: Time, input: Input, out: &mut Vec<ConductorEffect>) {
         let mut queue = std::mem::take(&mut self.queue);
         queue.push_back(input);
         while let Some(input) = queue.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.think(now, input, &mut effects);
+            self.step_core(now, input, &mut effects);
             for effect in effects.drain() {
                 self.pass_on(effect, &mut queue, out);
             }
@@ -254,7 +254,7 @@ impl Conductor {
     }
 
     /// One step of the core.
-    fn think(&mut self, now: Time, input: Input, effects: &mut Effects) {
+    fn step_core(&mut self, now: Time, input: Input, effects: &mut Effects) {
         let seen = self.witness.is_some().then(|| input.clone());
         self.raft.handle(now, input, effects);
         if let Some((witness, input)) = self.witness.as_mut().zip(seen) {
@@ -377,7 +377,7 @@ impl Conductor {
         self.restored = Some((header.clone(), incoming.total));
         let body = Body::InstallSnapshot(InstallSnapshot { session: transfer.session, snapshot: header });
         let message = Message { term: transfer.term, body };
-        self.consent(now, Input::Receive { from: transfer.from, message }, out);
+        self.tell_core(now, Input::Receive { from: transfer.from, message }, out);
         if self.restored.take().is_some() {
             // The core had it all, or knows better by now.
             out.push(ConductorEffect::Do(Job::Discard { transfer }));

@@ -65,7 +65,7 @@ impl ApplyThread {
             };
             match jobs.recv_timeout(pause.min(self.shrink.pause())) {
                 Ok(ApplyJob::Of(job)) => self.work(job)?,
-                Ok(ApplyJob::Shrink(reply)) => self.shrink.wish(reply),
+                Ok(ApplyJob::Shrink(reply)) => self.shrink.request(reply),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }

@@ -45,7 +45,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn is_met(&self, facts: &Facts, now: Instant) -> bool {
+    fn applies(&self, facts: &Facts, now: Instant) -> bool {
         facts.db_size >= self.at_bytes
             && self.not_before.is_none_or(|not_before| now >= not_before)
             && self.expected(facts) < facts.db_size / 2
@@ -74,20 +74,20 @@ struct Run {
 #[derive(Debug)]
 pub(crate) struct Shrink {
     rule: Rule,
-    wishes: Vec<oneshot::Sender<Response>>,
+    requests: Vec<oneshot::Sender<Response>>,
     run: Option<Run>,
 }
 
 impl Shrink {
     pub(crate) fn new(at_bytes: u64) -> Shrink {
-        Shrink { rule: Rule { at_bytes, last: None, not_before: None }, wishes: Vec::new(), run: None }
+        Shrink { rule: Rule { at_bytes, last: None, not_before: None }, requests: Vec::new(), run: None }
     }
 
     /// Somebody wants it, whatever the rule.
-    pub(crate) fn wish(&mut self, reply: oneshot::Sender<Response>) {
+    pub(crate) fn request(&mut self, reply: oneshot::Sender<Response>) {
         match &mut self.run {
             Some(run) => run.replies.push(reply),
-            None => self.wishes.push(reply),
+            None => self.requests.push(reply),
         }
     }
 
@@ -96,7 +96,7 @@ impl Shrink {
         match (&self.run, self.rule.not_before) {
             (Some(_), _) => LOOK_PAUSE,
             // What is still to be removed goes first, and nobody says when that is done.
-            (None, _) if !self.wishes.is_empty() => LOOK_PAUSE,
+            (None, _) if !self.requests.is_empty() => LOOK_PAUSE,
             // What was put off may be due, though nothing happens.
             (None, Some(_)) => RETRY,
             (None, None) => LONG,
@@ -158,7 +158,7 @@ impl Shrink {
 
     fn begin(&mut self, shared: &Shared, snapshots: &Sender<SnapshotJob>, journal: &Journal) {
         let (before, began) = (shared.facts(), Instant::now());
-        if self.wishes.is_empty() && !self.rule.is_met(&before, began) {
+        if self.requests.is_empty() && !self.rule.applies(&before, began) {
             return;
         }
         // What is still to be removed had to be copied first.
@@ -167,7 +167,7 @@ impl Shrink {
         }
         let (size, in_use) = (mib(before.db_size), mib(before.db_size_in_use));
         journal.info(format_args!("writes the state's file anew: of {size} MiB, {in_use} MiB are in use"));
-        self.run = Some(Run { began, before, replies: std::mem::take(&mut self.wishes) });
+        self.run = Some(Run { began, before, replies: std::mem::take(&mut self.requests) });
         // It ends only after this thread.
         let _ = snapshots.send(SnapshotJob::Rewrite);
     }
@@ -233,29 +233,29 @@ mod tests {
     #[test]
     fn a_file_is_too_large_when_it_is_large_and_less_than_half_in_use() {
         let rule = Rule { at_bytes: 1_000, last: None, not_before: None };
-        let met = |size, in_use| rule.is_met(&facts(size, in_use), Instant::now());
-        assert!(met(1_000, 499) && met(1_000, 0) && met(9_000, 4_000));
-        assert!(!met(999, 0) && !met(1_000, 500) && !met(1_000, 1_000));
+        let applies = |size, in_use| rule.applies(&facts(size, in_use), Instant::now());
+        assert!(applies(1_000, 499) && applies(1_000, 0) && applies(9_000, 4_000));
+        assert!(!applies(999, 0) && !applies(1_000, 500) && !applies(1_000, 1_000));
     }
 
     #[test]
     fn what_a_rewrite_could_not_save_is_not_tried_again_before_something_changes() {
         // Small records: the tree takes as much as they do, and more.
         let rule = Rule { at_bytes: 1_000, last: Some(facts(3_000, 1_000)), not_before: None };
-        let met = |size, in_use| rule.is_met(&facts(size, in_use), Instant::now());
-        assert!(!met(3_000, 1_000) && !met(6_000, 1_000));
-        assert!(met(6_100, 1_000), "the file has grown");
-        assert!(met(3_000, 499), "much was removed");
+        let applies = |size, in_use| rule.applies(&facts(size, in_use), Instant::now());
+        assert!(!applies(3_000, 1_000) && !applies(6_000, 1_000));
+        assert!(applies(6_100, 1_000), "the file has grown");
+        assert!(applies(3_000, 499), "much was removed");
         // A new file that was small says nothing about a large one.
         let rule = Rule { at_bytes: 1_000, last: Some(facts(900, 1)), not_before: None };
-        assert!(rule.is_met(&facts(1_000, 400), Instant::now()));
+        assert!(rule.applies(&facts(1_000, 400), Instant::now()));
     }
 
     #[test]
     fn after_a_rewrite_the_next_one_waits() {
         let now = Instant::now();
         let rule = Rule { at_bytes: 1_000, last: None, not_before: now.checked_add(RETRY) };
-        assert!(!rule.is_met(&facts(9_000, 0), now));
-        assert!(rule.is_met(&facts(9_000, 0), now + RETRY));
+        assert!(!rule.applies(&facts(9_000, 0), now));
+        assert!(rule.applies(&facts(9_000, 0), now + RETRY));
     }
 }
