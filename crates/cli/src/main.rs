@@ -71,7 +71,7 @@ enum Command {
     Status(Once<client::StatusArgs>),
     /// The commands of a client, one a line: with history and completion, or from a pipe.
     Shell(client::ShellCommand),
-    /// The LAN face: replicas that speak JSON, and an emulated hostile network for any of them.
+    /// The LAN protocol: replicas that speak JSON, and an emulated hostile network for any of them.
     #[command(subcommand)]
     Lan(lan::LanCommand),
     /// The same in virtual time: repeatable from a seed, more than a thousand times as fast.

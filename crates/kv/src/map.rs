@@ -1,4 +1,4 @@
-//! The state of the LAN face: a map of text, and a memory of what was applied.
+//! The state of the LAN protocol: a map of text, and a memory of what was applied.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! The LAN face of Bowline: the JSON protocol, and the replica that speaks it.
+//! The LAN protocol of Bowline, in JSON, and the replica that speaks it.
 //!
 //! What decides is pure. The protocol: [`message`] is the codec, [`wire`] the replicas' own messages. The replica:
 //! [`replica`], tuned by a [`profile`].

@@ -317,7 +317,7 @@ impl LanReplica {
     }
 
     /// Hands the replica an input and carries out what it says. Its memory is durable at once: that
-    /// it may lose everything with its process is what the LAN face is told of it.
+    /// it may lose everything with its process is what the LAN protocol says of it.
     fn run(&mut self, now: Time, input: NodeInput, out: &mut Vec<Envelope>) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {

@@ -1,5 +1,5 @@
 //! Holds the table of the 78 scenarios against the source tree: whatever it names must be there, and
-//! whatever story there is must be named.
+//! whatever golden script there is must be named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ fn read(path: &Path) -> String {
 /// A row of the table.
 struct Row {
     number: usize,
-    stories: Vec<String>,
+    scripts: Vec<String>,
     /// File, from the folder of all crates, and function.
     tests: Vec<(String, String)>,
     /// Why it can't happen, or where it belongs.
@@ -36,14 +36,14 @@ impl Row {
         let number = number.strip_prefix('S').and_then(|number| number.parse().ok());
         let number = number.unwrap_or_else(|| panic!("no S-number: {line}"));
         assert!(!what.is_empty(), "S{number} says what went wrong");
-        let mut row = Row { number, stories: Vec::new(), tests: Vec::new(), reason: None, mutants: BTreeSet::new() };
+        let mut row = Row { number, scripts: Vec::new(), tests: Vec::new(), reason: None, mutants: BTreeSet::new() };
         if mutants != "-" {
             row.mutants = mutants.split(", ").map(|name| name.trim_matches('`').to_owned()).collect();
         }
         for item in covered.split("; ") {
             let name = item.strip_suffix('`').and_then(|item| item.split_once('`'));
             match name {
-                Some(("story ", story)) => row.stories.push(story.to_owned()),
+                Some(("script ", script)) => row.scripts.push(script.to_owned()),
                 Some(("", test)) => {
                     let (file, function) = test.split_once("::").unwrap_or_else(|| panic!("no function: {test}"));
                     row.tests.push((file.to_owned(), function.to_owned()));
@@ -73,17 +73,17 @@ fn every_scenario_has_its_row_in_order() {
 
 #[test]
 fn every_row_is_covered_or_says_why_not() {
-    for Row { number, stories, tests, reason, .. } in table() {
-        assert!(!(stories.is_empty() && tests.is_empty() && reason.is_none()), "S{number} is covered by nothing");
+    for Row { number, scripts, tests, reason, .. } in table() {
+        assert!(!(scripts.is_empty() && tests.is_empty() && reason.is_none()), "S{number} is covered by nothing");
         let apart = reason.as_ref().is_none_or(|reason| !reason.is_empty());
         assert!(apart, "S{number} gives an empty reason");
     }
 }
 
 #[test]
-fn every_story_is_named_by_its_row() {
+fn every_script_is_named_by_its_row() {
     let mut there = BTreeSet::new();
-    for entry in fs::read_dir(crates().join("raft/tests/scripts")).expect("the stories are there") {
+    for entry in fs::read_dir(crates().join("raft/tests/scripts")).expect("the scripts are there") {
         let name = entry.expect("a readable folder").file_name().to_string_lossy().into_owned();
         let number = name.strip_prefix('s').and_then(|rest| rest.get(..2)).and_then(|digits| digits.parse().ok());
         if let Some(number) = number {
@@ -92,7 +92,7 @@ fn every_story_is_named_by_its_row() {
     }
     let rows = table();
     let named: BTreeSet<(usize, String)> =
-        rows.iter().flat_map(|row| row.stories.iter().map(|story| (row.number, story.clone()))).collect();
+        rows.iter().flat_map(|row| row.scripts.iter().map(|script| (row.number, script.clone()))).collect();
     assert_eq!(named, there);
 }
 
@@ -104,9 +104,9 @@ fn every_named_test_is_there() {
             let text = files.entry(file.clone()).or_insert_with(|| read(&crates().join(&file)));
             let found = text.find(&format!("fn {function}("));
             let at = found.unwrap_or_else(|| panic!("S{}: {file} has no fn {function}", row.number));
-            // Nothing but other attributes stands between `#[test]` and its function.
+            // Nothing but other attributes stands between `#[test]`, or `#[tokio::test]`, and its function.
             let before = text[..at].rsplit("\n\n").next().unwrap_or_default();
-            assert!(before.contains("#[test]"), "S{}: {file}::{function} is no test", row.number);
+            assert!(before.contains("test]"), "S{}: {file}::{function} is no test", row.number);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `hashkv`: have all members the same state?
+//! `hashkv`: compares the states of all members.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

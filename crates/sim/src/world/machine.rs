@@ -1,5 +1,5 @@
-//! The state machine of the simulated replicas: one of the production ones (the map of the LAN face, the
-//! multi-version store of the service face, in memory or in a file), with a witness at its side.
+//! The state machine of the simulated replicas: one of the production ones (the map of the LAN protocol, the
+//! multi-version store of the etcd API, in memory or in a file), with a witness at its side.
 
 use std::cell::{Cell, RefCell};
 
