@@ -2,10 +2,9 @@
 #![no_main]
 
 use bowline_kv::store::{
-    Command, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest, fuzz_commands,
+    Command, CompactionRequest, DeleteRangeRequest, ExpiredLease, LeaseExpireRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, Operation, PutRequest, RangeRequest, TxnRequest, fuzz_commands,
 };
-use bowline_raft::Index;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(
@@ -17,25 +16,28 @@ fn seeds() -> Vec<Vec<u8>> {
     let put = PutRequest { key: "k".into(), value: "v".into(), prev_kv: true, ..PutRequest::default() };
     let range = RangeRequest { key: "a".into(), range_end: "z".into(), ..RangeRequest::default() };
     let delete = DeleteRangeRequest { key: "a".into(), range_end: "\0".into(), prev_kv: true };
-    let inner = TxnRequest { success: vec![RequestOp::Put(put.clone())], ..TxnRequest::default() };
+    let inner = TxnRequest { success: vec![Operation::Put(put.clone()).into()], ..TxnRequest::default() };
     let txn = TxnRequest {
         success: vec![
-            RequestOp::Range(range),
-            RequestOp::Txn(Box::new(inner)),
-            RequestOp::DeleteRange(delete.clone()),
-            RequestOp::Put(put.clone()),
+            Operation::Range(range).into(),
+            Operation::Txn(Box::new(inner)).into(),
+            Operation::DeleteRange(delete.clone()).into(),
+            Operation::Put(put.clone()).into(),
         ],
         ..TxnRequest::default()
     };
     let pieces: Vec<Vec<u8>> = [
-        Command::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 10 }).encode(),
-        Command::Put(PutRequest { lease: 7, ..put.clone() }).encode(),
-        Command::LeaseExpire(LeaseExpireRequest { leases: vec![(7, Index(1)), (8, Index(2))] }).encode(),
-        Command::LeaseRevoke(LeaseRevokeRequest { id: 7 }).encode(),
-        Command::Put(put).encode(),
-        Command::Txn(txn).encode(),
-        Command::DeleteRange(delete).encode(),
-        Command::Compact(CompactionRequest { revision: 2, physical: false }).encode(),
+        Command::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 10 }).to_bytes(),
+        Command::Put(PutRequest { lease: 7, ..put.clone() }).to_bytes(),
+        Command::LeaseExpire(LeaseExpireRequest {
+            leases: [(7, 1), (8, 2)].map(|(id, granted_at)| ExpiredLease { id, granted_at }).to_vec(),
+        })
+        .to_bytes(),
+        Command::LeaseRevoke(LeaseRevokeRequest { id: 7 }).to_bytes(),
+        Command::Put(put).to_bytes(),
+        Command::Txn(txn).to_bytes(),
+        Command::DeleteRange(delete).to_bytes(),
+        Command::Compact(CompactionRequest { revision: 2, physical: false }).to_bytes(),
     ]
     .iter()
     .map(|bytes| [&[0xf0 + (bytes.len() / 256) as u8, (bytes.len() % 256) as u8], &bytes[..]].concat())

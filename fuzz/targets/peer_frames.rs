@@ -5,9 +5,10 @@ use bowline_node::raft::{
     AppendEntries, Body, Entry, Group, Index, Membership, Message, NodeId, Payload, Position, Round, Session, Term,
     Time,
 };
+use bowline_node::wire::encode;
 use bowline_node::{NodeMessage, SnapshotChunk};
 use bowline_raft::SnapshotHeader;
-use bowline_server::peer::{encode, framed, fuzz_frames};
+use bowline_server::peer::{framed, fuzz_frames};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 
@@ -59,11 +60,16 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = bodies.iter().map(|body| [&[9], &body[..]].concat()).collect();
     let whole: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
     seeds.push([&[8], &whole[..]].concat());
-    // A handshake: the magic word, the version, the channel, three ids, whom it means, two texts.
-    let mut hello = b"BWLN\x01\x00\x01".to_vec();
-    hello.extend((1..=4_u64).flat_map(u64::to_le_bytes));
-    hello.extend_from_slice(b"\x01\x00\x00\x00n\x01\x00\x00\x00u");
+    // A handshake: the first bytes, the version, the channel, three ids, whom it means, a name with an address.
+    let mut hello = b"BWLN\x04\x00\x08\x01".to_vec();
+    for (field, id) in (2..=5).zip(1_u64..) {
+        hello.push(field << 3 | 1);
+        hello.extend_from_slice(&id.to_le_bytes());
+    }
+    hello.extend_from_slice(b"\x32\x0a\x0a\x01n\x12\x01u\x18\x04\x20\x04");
     seeds.push([&[1], &hello[..]].concat());
-    seeds.push(b"\x05\x01\0\0\0\0\0\0\0\x00\x02\0\0\0ok".to_vec());
+    // A request and an answer.
+    seeds.push(b"\x05\x08\x09\x10\x88\x27\x1a\x02ok".to_vec());
+    seeds.push(b"\x05\x08\x07\x12\x02ok".to_vec());
     seeds
 }

@@ -34,6 +34,7 @@ mod hash;
 mod index;
 mod kept_hashes;
 mod leases;
+mod legacy;
 mod lessor;
 mod machine;
 mod memory;
@@ -188,6 +189,14 @@ impl<E: Engine> Store<E> {
         self.meta.compacted
     }
 
+    /// The version that every member of the cluster speaks, as they agreed through the log; 0 before they first did. A
+    /// command, or a field of one, that a version brings may be proposed once the cluster has that version. It never
+    /// goes back.
+    #[must_use]
+    pub fn cluster_version(&self) -> u32 {
+        self.meta.cluster_version
+    }
+
     /// The last log entry that was applied. After a start it may be before the last one that was
     /// applied in the life before: see [`Store::checkpoint`].
     #[must_use]
@@ -231,10 +240,17 @@ impl<E: Engine> Store<E> {
             Command::LeaseGrant(grant) => self.grant_lease(index, grant).map(Response::LeaseGrant),
             Command::LeaseRevoke(revoke) => self.revoke_lease(revoke.id).map(Response::LeaseRevoke),
             Command::LeaseExpire(expire) => self.expire_leases(expire).map(Response::LeaseExpire),
+            Command::ClusterVersion(raise) => Ok(Response::ClusterVersion(self.raise_cluster_version(raise))),
         };
         let reply = self.settle(outcome);
         self.finish(index)?;
         reply
+    }
+
+    fn raise_cluster_version(&mut self, raise: &ClusterVersionRequest) -> ClusterVersionResponse {
+        let version = self.meta.cluster_version.max(raise.version);
+        self.meta.cluster_version = version;
+        ClusterVersionResponse { revision: self.meta.revision, version }
     }
 
     /// Applies an entry that can't be read: all that it changes is [`Store::applied`].

@@ -17,6 +17,7 @@ mod machine;
 mod message;
 mod node;
 mod transfer;
+pub mod wire;
 
 pub use applier::{Applier, recalled};
 pub use conductor::Conductor;

@@ -61,6 +61,14 @@ pub enum FolderError {
         /// What may be missing.
         suspicion: Suspicion,
     },
+    /// The cluster has a version that this program does not know.
+    #[error("{folder}: {why}")]
+    TooOld {
+        /// The folder.
+        folder: String,
+        /// What to do.
+        why: String,
+    },
 }
 
 /// Opens the folder of a configuration, or makes it if there is nothing in it and the cluster is new. What is
@@ -110,6 +118,8 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
             make_state(&mut files, &snapshots, &recovery, journal)?
         }
     };
+    let too_old = |why| FolderError::TooOld { folder: config.data_dir.display().to_string(), why };
+    machine.check_version().map_err(too_old)?;
     // What was written for followers of an earlier life; one that the state was made of is in it now.
     for position in snapshots.list().map_err(SnapshotError::from)? {
         snapshots.remove(position).map_err(SnapshotError::from)?;

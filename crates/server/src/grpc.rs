@@ -110,11 +110,14 @@ impl Context {
         let Context { replica, limits, .. } = self;
         let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
-        let written = replica.write(command.encode()).await;
+        let bytes = command.to_bytes();
+        #[cfg(feature = "next-version")]
+        let bytes = with_next_field(bytes, replica.status().facts.cluster_version);
+        let written = replica.write(bytes).await;
         let metrics = replica.metrics();
         let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
         counter.fetch_add(1, Relaxed);
-        let reply = decode_reply_to::<C>(&written.map_err(errors::of_request)?);
+        let reply = decode_reply_to::<C>(written.map_err(errors::of_request)?);
         let reply = reply.map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
         let (response, revision) = reply.map_err(errors::of_store)?;
         if !replica.reaches(|facts| facts.revision >= revision).await {
@@ -125,28 +128,37 @@ impl Context {
         Ok(response)
     }
 
+    /// Whether a question may be asked, and waits until this member's state is recent enough to answer it.
+    async fn admit(&self, query: &impl Query, serializable: bool) -> Result<(), Status> {
+        query.check(&self.limits).map_err(errors::of_store)?;
+        if serializable { Ok(()) } else { self.replica.confirm().await.map_err(errors::of_request) }
+    }
+
     /// Puts a question: to the latest state, or to this member's own (`serializable`).
     async fn read<Q>(&self, query: Q, serializable: bool) -> Result<Q::Answer, Status>
     where
         Q: Query + Send + 'static,
         Q::Answer: Send + 'static,
     {
-        query.check(&self.limits).map_err(errors::of_store)?;
-        if !serializable {
-            self.replica.confirm().await.map_err(errors::of_request)?;
-        }
+        self.admit(&query, serializable).await?;
         self.replica.look(query).await.map_err(errors::of_request)?.map_err(errors::of_store)
     }
 
     /// Reads a range. Counts how long looking at the state takes.
     async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
-        range.check(&self.limits).map_err(errors::of_store)?;
-        if !serializable {
-            self.replica.confirm().await.map_err(errors::of_request)?;
-        }
+        self.admit(&range, serializable).await?;
         let began = Instant::now();
         let found = self.replica.look(range).await.map_err(errors::of_request)?;
         self.replica.metrics().range_times.add(found.is_ok(), began.elapsed());
         found.map_err(errors::of_store)
+    }
+}
+
+/// What the next version adds to a command once every member knows it, in tests of upgrades.
+#[cfg(feature = "next-version")]
+fn with_next_field(command: bytes::Bytes, cluster_version: u32) -> bytes::Bytes {
+    match cluster_version < crate::peer::PROTOCOL_VERSION {
+        true => command,
+        false => [&command[..], crate::peer::NEXT_FIELD].concat().into(),
     }
 }

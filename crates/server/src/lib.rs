@@ -6,6 +6,7 @@
 mod accept;
 mod client_connection;
 mod clock;
+mod cluster_version;
 pub mod config;
 mod descriptors;
 pub mod folder;

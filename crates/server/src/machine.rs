@@ -14,6 +14,7 @@ use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
 use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
+use crate::peer::{PROTOCOL_VERSION, check_version};
 use crate::replica::{Facts, Metrics};
 
 /// Records that a step of removing old revisions looks at.
@@ -94,7 +95,15 @@ impl KvMachine {
         self.store.applied()
     }
 
-    /// Applies entries.
+    /// Whether this program can hold the state: the cluster may have a version that it does not know.
+    ///
+    /// # Errors
+    /// It can't; the text says what to do.
+    pub(crate) fn check_version(&self) -> Result<(), String> {
+        check_version(self.store.cluster_version(), self.identity.replica, PROTOCOL_VERSION)
+    }
+
+    /// Applies entries, but none behind one that this program is too old for: see [`KvMachine::check_version`].
     pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics) -> Applied {
         let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
         for entry in entries {
@@ -110,6 +119,13 @@ impl KvMachine {
                     applied.responses.push((entry.index, reply));
                     applied.leases.extend_from_slice(self.store.lease_changes());
                     applied.operations += self.store.operations();
+                    if self.check_version().is_err() {
+                        return applied;
+                    }
+                    #[cfg(feature = "next-version")]
+                    if command.ends_with(crate::peer::NEXT_FIELD) {
+                        metrics.next_fields.fetch_add(1, Relaxed);
+                    }
                 }
                 Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),
             }
@@ -203,6 +219,7 @@ impl KvMachine {
             keys: status.keys,
             db_size: size.total,
             db_size_in_use: size.in_use,
+            cluster_version: self.store.cluster_version(),
         }
     }
 

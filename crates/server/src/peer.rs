@@ -6,7 +6,6 @@
 //! requests, whose answers come back on it. Nothing is promised: what is lost, the core sends again.
 
 mod coalesce;
-mod codec;
 mod directory;
 mod forward;
 mod frame;
@@ -16,23 +15,22 @@ mod inbound;
 mod lane;
 mod outbound;
 mod traffic;
-mod wire;
+mod version;
 
-pub use codec::{decode, encode};
 pub use directory::Directory;
 pub(crate) use forward::Errand;
 pub use forward::Forwarder;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
-pub use handshake::{
-    Channel, HandshakeError, Hello, Identity, Introduction, PROTOCOL_VERSION, Welcome, accept, connect,
-};
+pub use handshake::{Channel, HandshakeError, Hello, Identity, Introduction, Welcome, accept, connect, sender};
 pub(crate) use inbound::Inbound;
 pub(crate) use lane::weight;
 pub use outbound::Outbox;
 pub use traffic::Traffic;
-pub(crate) use wire::Reader;
-pub use wire::WireError;
+#[cfg(feature = "next-version")]
+pub(crate) use version::NEXT_FIELD;
+pub use version::{OLDEST_VERSION, PROTOCOL_VERSION};
+pub(crate) use version::{check as check_version, raised};
 
 /// Longest frame between replicas, in bytes: an entry with the largest command has room in it, and so has
 /// a portion of smaller ones.

@@ -25,6 +25,7 @@ use tonic::service::Routes;
 use crate::accept::Acceptor;
 use crate::client_connection;
 use crate::clock::Clock;
+use crate::cluster_version;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, attend};
@@ -132,7 +133,7 @@ impl Server {
             0 => config.advertise_client.with_port(client_address.port()),
             _ => config.advertise_client.clone(),
         };
-        let introduction = Introduction { name: config.name.clone(), client_url: advertised.to_string() };
+        let introduction = Introduction::new(&config.name, &advertised.to_string());
         let addresses: BTreeMap<NodeId, String> =
             config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
         let directory = Directory::new(identity, introduction, addresses);
@@ -141,6 +142,7 @@ impl Server {
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
         let node = config.node(RandomState::new().hash_one(own.0));
         let Disk { recovered, log, state, .. } = disk;
+        directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
         let start = Start { config: node, read_kind, shrink_bytes, recovered, log, state };
         let patience = config.patience();
@@ -168,6 +170,7 @@ impl Server {
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
+        cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox), journal.clone());
         let router = routes(context, directory, outbox, config);
         let served = tokio::spawn(client_connection::serve(router, clients, stopped));
         tell_leaders(&replica, journal.clone());

@@ -37,6 +37,7 @@ mod shape;
 mod shrink;
 mod stage;
 mod story;
+mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

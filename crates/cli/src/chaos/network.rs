@@ -8,20 +8,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bowline_emulator::random::Random;
+use bowline_server::peer::{put_frame, read_frame, sender};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::Cut;
 
-/// Where the name of the member that connects is in its first bytes: behind the frame's head, the protocol's mark
-/// and version, the channel, and the cluster.
-const NAME_AT: usize = 8 + 4 + 2 + 1 + 8;
+/// The longest first frame that is looked at, in bytes.
+const MAX_HELLO: u32 = 4096;
 
-/// How many bytes must be there to know it.
-const HELLO_BYTES: usize = NAME_AT + 8;
-
-/// How long they may take to come.
+/// How long the first frame may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that are moved at a time, and how many such pieces may be under way.
@@ -110,12 +108,13 @@ async fn carry(
     seed: u64,
 ) -> std::io::Result<()> {
     near.set_nodelay(true)?;
-    let mut hello = [0; HELLO_BYTES];
     let mut near = near;
-    tokio::time::timeout(PATIENCE, near.read_exact(&mut hello)).await.map_err(std::io::Error::other)??;
-    let name = u64::from_le_bytes(hello[NAME_AT..].try_into().expect("eight bytes are left"));
+    let hello = tokio::time::timeout(PATIENCE, read_frame(&mut near, MAX_HELLO)).await;
+    let hello = hello.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?.unwrap_or_default();
     let members = view.borrow().0.len();
-    let from = usize::try_from(name).ok().and_then(|id| id.checked_sub(1)).filter(|from| *from < members);
+    // Which link it is depends on who connects.
+    let id = sender(&hello).and_then(|id| usize::try_from(id.0).ok());
+    let from = id.and_then(|id| id.checked_sub(1)).filter(|from| *from < members);
     let from = from.ok_or_else(|| std::io::Error::other("no member"))?;
     let refused = |view: &watch::Receiver<Links>| view.borrow().get(from, to).cut == Some(Cut::Refuse);
     if refused(&view) {
@@ -124,7 +123,9 @@ async fn carry(
     let mut far = TcpStream::connect(target).await?;
     far.set_nodelay(true)?;
     wait_while_cut(&mut view.clone(), from, to).await?;
-    far.write_all(&hello).await?;
+    let mut frame = BytesMut::new();
+    put_frame(&mut frame, |out| out.extend_from_slice(&hello));
+    far.write_all(&frame).await?;
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
     let out = pump(near_read, far_write, (from, to), view.clone(), Random::stream(seed, 1));

@@ -191,27 +191,22 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Said {
     Said { code: output.status.code(), out: output.stdout, err }
 }
 
-/// Ports that nobody listens on just now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has ports")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
-}
-
 /// Members that are started one by one, each by a shell that sets something up before.
 pub(crate) struct Members {
     folder: tempfile::TempDir,
     pub(crate) client_ports: Vec<u16>,
     initial_cluster: String,
+    _ports: Ports,
 }
 
 impl Members {
     pub(crate) fn new(count: usize) -> Members {
-        let mut client_ports = free_ports(2 * count);
+        let ports = Ports::reserve();
+        let mut client_ports: Vec<u16> = (ports.first..).take(2 * count).collect();
         let peer_ports = client_ports.split_off(count);
         let places = (1..).zip(peer_ports).map(|(id, port)| format!("{id}=http://127.0.0.1:{port}"));
         let initial_cluster = places.collect::<Vec<_>>().join(",");
-        Members { folder: tempfile::tempdir().expect("a folder"), client_ports, initial_cluster }
+        Members { folder: tempfile::tempdir().expect("a folder"), client_ports, initial_cluster, _ports: ports }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -222,11 +217,16 @@ impl Members {
     pub(crate) fn start(&self, id: usize, setup: &str) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", &format!(r#"{setup}; exec "$0" "$@""#), env!("CARGO_BIN_EXE_bowline"), "serve"]);
-        command.args(["--id", &id.to_string(), "--initial-cluster", &self.initial_cluster]);
-        command.arg("--listen-client").arg(format!("127.0.0.1:{}", self.client_ports[id - 1]));
-        command.arg("--data-dir").arg(self.folder.path().join(format!("member-{id}")));
         // Members must not outlive a test that fails.
-        command.arg("--stop-at-eof").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        self.start_program(id, command.arg("--stop-at-eof"))
+    }
+
+    /// Starts a program as a member. It has its settings in its environment, and stops when its input ends.
+    pub(crate) fn start_program(&self, id: usize, command: &mut Command) -> Process {
+        command.env("BOWLINE_ID", id.to_string()).env("BOWLINE_INITIAL_CLUSTER", &self.initial_cluster);
+        command.env("BOWLINE_LISTEN_CLIENT", format!("127.0.0.1:{}", self.client_ports[id - 1]));
+        command.env("BOWLINE_DATA_DIR", self.folder.path().join(format!("member-{id}")));
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let said: Arc<Mutex<String>> = Arc::default();
         let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&said));
@@ -266,6 +266,14 @@ impl Process {
 
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("it is a child").is_none()
+    }
+
+    /// Ends it: in good order, or as if it had lost its power.
+    pub(crate) fn end(mut self, in_good_order: bool) {
+        if in_good_order {
+            drop(self.child.stdin.take());
+            assert_eq!(self.code(), Some(0), "{}", self.said());
+        }
     }
 
     /// Its exit code, once it has ended.

@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::types::{DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use super::types::{
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, Operation, PutRequest, RangeRequest,
+    RequestOp, SortOrder, SortTarget, TxnRequest,
+};
 use super::{Command, KvError, MAX_LEASE_TTL};
 
-/// Levels of transactions within each other, at most. With etcd's 128 operations for a transaction
-/// and all within it, one more level could only be empty.
-pub const MAX_TXN_DEPTH: usize = 129;
+/// Levels of transactions within each other, at most. Each is two levels of messages, of which a decoder of protobuf
+/// takes a hundred.
+pub const MAX_TXN_DEPTH: usize = 49;
 
 /// Bounds on requests, as etcd's flags set them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,17 +44,29 @@ impl Command {
             Command::DeleteRange(delete) => delete.check()?,
             Command::Txn(txn) => txn.check_operations(limits)?,
             Command::LeaseGrant(grant) => grant.check()?,
-            Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) => {}
+            Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::ClusterVersion(_) => {}
         }
         check_size(self.encoded_len(), limits)
     }
 }
 
 impl RangeRequest {
+    /// Whether it follows the rules.
+    ///
     /// # Errors
-    /// The key is empty.
-    pub(crate) fn check_key(&self) -> Result<(), KvError> {
-        check_key(&self.key)
+    /// The key is empty, or the order or its target is unknown.
+    pub(crate) fn check_fields(&self) -> Result<(), KvError> {
+        check_key(&self.key)?;
+        self.sorting().map(|_| ())
+    }
+
+    /// What the result is sorted by.
+    ///
+    /// # Errors
+    /// The order or its target is unknown.
+    pub(crate) fn sorting(&self) -> Result<(SortOrder, SortTarget), KvError> {
+        let (order, target) = (SortOrder::try_from(self.sort_order), SortTarget::try_from(self.sort_target));
+        Ok((order.map_err(|_| KvError::InvalidSortOption)?, target.map_err(|_| KvError::InvalidSortOption)?))
     }
 }
 
@@ -101,14 +116,35 @@ impl TxnRequest {
         let most = self.compare.len().max(self.success.len()).max(self.failure.len());
         let left = ops.checked_sub(most).ok_or(KvError::TooManyOps)?;
         let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
-        self.compare.iter().try_for_each(|compare| check_key(&compare.key))?;
-        self.success.iter().chain(&self.failure).try_for_each(|op| match op {
-            RequestOp::Range(range) => range.check_key(),
-            RequestOp::Put(put) => put.check(),
-            RequestOp::DeleteRange(delete) => delete.check(),
-            RequestOp::Txn(txn) => txn.check_within(left, depth),
-            RequestOp::Empty => Err(KvError::KeyNotFound),
+        self.compare.iter().try_for_each(Compare::check)?;
+        self.success.iter().chain(&self.failure).try_for_each(|op| match &op.operation {
+            Some(Operation::Range(range)) => range.check_fields(),
+            Some(Operation::Put(put)) => put.check(),
+            Some(Operation::DeleteRange(delete)) => delete.check(),
+            Some(Operation::Txn(txn)) => txn.check_within(left, depth),
+            None => Err(KvError::KeyNotFound),
         })
+    }
+}
+
+impl Compare {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// The key is empty; or its result or target is unknown: a comparison that nobody understands must not guard a
+    /// write.
+    pub(crate) fn check(&self) -> Result<(), KvError> {
+        check_key(&self.key)?;
+        self.condition().map(|_| ())
+    }
+
+    /// How what must come out.
+    ///
+    /// # Errors
+    /// [`KvError::Unreadable`]: its result or target is unknown.
+    pub(crate) fn condition(&self) -> Result<(CompareResult, &CompareTarget), KvError> {
+        let result = CompareResult::try_from(self.result).map_err(|_| KvError::Unreadable)?;
+        Ok((result, self.target.as_ref().ok_or(KvError::Unreadable)?))
     }
 }
 
@@ -151,12 +187,12 @@ impl<'a> Writes<'a> {
     fn of(branch: &'a [RequestOp]) -> Result<Writes<'a>, KvError> {
         let mut writes = Writes::default();
         for op in branch {
-            if let RequestOp::DeleteRange(delete) = op {
+            if let Some(Operation::DeleteRange(delete)) = &op.operation {
                 writes.deletions.add(&delete.key, &delete.range_end);
             }
         }
         for op in branch {
-            if let RequestOp::Txn(txn) = op {
+            if let Some(Operation::Txn(txn)) = &op.operation {
                 let mut within = Writes::of(&txn.success)?;
                 within.join(Writes::of(&txn.failure)?);
                 // Etcd's rule, asymmetric as it is: a put within may not meet a deletion of this
@@ -168,7 +204,7 @@ impl<'a> Writes<'a> {
             }
         }
         for op in branch {
-            if let RequestOp::Put(put) = op
+            if let Some(Operation::Put(put)) = &op.operation
                 && (writes.deletions.contain(&put.key) || !writes.puts.insert(&put.key))
             {
                 return Err(KvError::DuplicateKey);

@@ -1,7 +1,6 @@
-//! How the store's values are written down: little-endian numbers and counted bytes.
+//! How the store's note and snapshots are written down: little-endian numbers and counted bytes.
 //!
-//! Whatever is read here may be hostile: a length is held against what is left before anything is
-//! allocated, and what may lie within itself is bounded in depth.
+//! Whatever is read here may be hostile: a length is held against what is left before anything is allocated.
 
 use bytes::Bytes;
 
@@ -22,6 +21,18 @@ pub enum CodecError {
         /// Its value.
         value: u8,
     },
+    /// The bytes are no protobuf message.
+    #[error(transparent)]
+    Message(#[from] prost::DecodeError),
+    /// A command of no kind that this program knows.
+    #[error("the command is of an unknown kind")]
+    UnknownCommand,
+    /// A reply with neither a response nor an error that this program knows.
+    #[error("the reply is of an unknown kind")]
+    UnknownReply,
+    /// The number of an error that this program does not know.
+    #[error("error {0} is unknown")]
+    UnknownError(i32),
     /// The bytes end too early, or a length is beyond what follows.
     #[error("{field} does not fit into the bytes that are left")]
     Short {
@@ -88,31 +99,12 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Only counts.
-#[derive(Default)]
-pub(crate) struct Counter(pub(crate) usize);
-
-impl Sink for Counter {
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
-    }
-}
-
 /// Reads what a [`Sink`] took.
 pub(crate) struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Source<'a> {
         Source(bytes)
-    }
-
-    /// Reads the version's byte; there is one version so far.
-    pub(crate) fn versioned(bytes: &'a [u8], version: u8) -> Result<Source<'a>, CodecError> {
-        let mut source = Source(bytes);
-        match source.u8("version")? {
-            found if found == version => Ok(source),
-            other => Err(CodecError::UnknownVersion(other)),
-        }
     }
 
     pub(crate) fn raw(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], CodecError> {
@@ -157,9 +149,6 @@ impl<'a> Source<'a> {
 
     pub(crate) fn bytes(&mut self, field: &'static str) -> Result<Bytes, CodecError> {
         let length = self.length(field)?;
-        if length > MAX_FIELD_BYTES {
-            return Err(CodecError::Long { field, length });
-        }
         self.raw(length, field).map(Bytes::copy_from_slice)
     }
 

@@ -29,58 +29,59 @@ impl Code {
     }
 }
 
-/// Why a request is refused. The texts are exactly etcd's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a request is refused. The texts are exactly etcd's; the numbers go over the wire, and are kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration, thiserror::Error)]
+#[repr(i32)]
 pub enum KvError {
     /// A request or a comparison without a key.
     #[error("etcdserver: key is not provided")]
-    EmptyKey,
+    EmptyKey = 1,
     /// The key whose value or lease shall be kept is not there; or an operation of no kind.
     #[error("etcdserver: key not found")]
-    KeyNotFound,
+    KeyNotFound = 2,
     /// A value beside `ignore_value`.
     #[error("etcdserver: value is provided")]
-    ValueProvided,
+    ValueProvided = 3,
     /// A lease beside `ignore_lease`.
     #[error("etcdserver: lease is provided")]
-    LeaseProvided,
+    LeaseProvided = 4,
     /// More operations or deeper nesting than allowed.
     #[error("etcdserver: too many operations in txn request")]
-    TooManyOps,
+    TooManyOps = 5,
     /// A transaction that would write a key twice.
     #[error("etcdserver: duplicate key given in txn request")]
-    DuplicateKey,
+    DuplicateKey = 6,
     /// An unknown order or target.
     #[error("etcdserver: invalid sort option")]
-    InvalidSortOption,
+    InvalidSortOption = 7,
     /// More bytes than allowed.
     #[error("etcdserver: request is too large")]
-    RequestTooLarge,
+    RequestTooLarge = 8,
     /// The revision is older than the compacted one.
     #[error("etcdserver: mvcc: required revision has been compacted")]
-    Compacted,
+    Compacted = 9,
     /// The revision is yet to come.
     #[error("etcdserver: mvcc: required revision is a future revision")]
-    FutureRevision,
+    FutureRevision = 10,
     /// No such lease.
     #[error("etcdserver: requested lease not found")]
-    LeaseNotFound,
+    LeaseNotFound = 11,
     /// The identity is another lease's.
     #[error("etcdserver: lease already exists")]
-    LeaseExists,
+    LeaseExists = 15,
     /// A time to live beyond [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
     #[error("etcdserver: too large lease TTL")]
-    LeaseTtlTooLarge,
+    LeaseTtlTooLarge = 16,
     /// The engine failed; see [`Store::fault`](super::Store::fault).
     #[error("etcdserver: server stopped")]
-    Stopped,
-    /// The bytes are of no version or kind that this program knows, or damaged. Not a text of etcd's:
+    Stopped = 12,
+    /// The bytes are of no kind that this program knows, or damaged. Not a text of etcd's:
     /// no client can cause it.
     #[error("etcdserver: unreadable request")]
-    Unreadable,
+    Unreadable = 13,
     /// The entry of the log was applied before. Not a text of etcd's: no client waits for it.
     #[error("etcdserver: already applied")]
-    AlreadyApplied,
+    AlreadyApplied = 14,
 }
 
 impl KvError {

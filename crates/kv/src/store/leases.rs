@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bowline_node::raft::Index;
 
+use super::codec::{CodecError, Sink, Source};
 use super::engine::{Engine, EngineError};
 use super::read::Failure;
 use super::record::Record;
-use super::types::{LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest, LeaseGrantResponse};
+use super::types::{ExpiredLease, LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest, LeaseGrantResponse};
 use super::types::{LeaseListRequest, LeaseListResponse, LeaseRevokeResponse, LeaseTimeToLive, LeaseTimeToLiveRequest};
 use super::{KvError, Store};
 
@@ -33,6 +34,19 @@ impl Lease {
     /// Whether a store can hold it.
     pub(crate) fn is_valid(&self) -> bool {
         self.id != 0 && (1..=MAX_LEASE_TTL).contains(&self.ttl)
+    }
+
+    /// How many bytes a lease takes.
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn write(&self, out: &mut impl Sink) {
+        out.i64(self.id);
+        out.i64(self.ttl);
+        out.u64(self.granted_at.0);
+    }
+
+    pub(crate) fn read(source: &mut Source<'_>) -> Result<Lease, CodecError> {
+        Ok(Lease { id: source.i64("lease")?, ttl: source.i64("ttl")?, granted_at: Index(source.u64("granted_at")?) })
     }
 }
 
@@ -204,8 +218,8 @@ impl<E: Engine> Store<E> {
     /// Ends those of the leases that are still the ones that were meant.
     pub(crate) fn expire_leases(&mut self, request: &LeaseExpireRequest) -> Result<LeaseExpireResponse, Failure> {
         let mut expired = 0;
-        for (id, granted_at) in &request.leases {
-            if self.book.get(*id).is_some_and(|lease| lease.granted_at == *granted_at) {
+        for ExpiredLease { id, granted_at } in &request.leases {
+            if self.book.get(*id).is_some_and(|lease| lease.granted_at.0 == *granted_at) {
                 self.end_lease(*id)?;
                 expired += 1;
             }

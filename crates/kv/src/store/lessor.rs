@@ -19,7 +19,7 @@ use bowline_node::raft::Time;
 use bowline_node::raft::probe::{Probe, hit};
 
 use super::leases::{Lease, LeaseChange};
-use super::types::LeaseExpireRequest;
+use super::types::{ExpiredLease, LeaseExpireRequest};
 
 /// Most leases whose end is proposed and not applied yet: an avalanche of them must not starve the writes.
 const MAX_ENDING: usize = 500;
@@ -174,7 +174,7 @@ impl Lessor {
             let living = self.leases.get_mut(&id).expect("what is due is there");
             living.ending = true;
             self.ending += 1;
-            leases.push((id, living.lease.granted_at));
+            leases.push(ExpiredLease { id, granted_at: living.lease.granted_at.0 });
         }
         if leases.is_empty() {
             return None;
@@ -189,9 +189,9 @@ impl Lessor {
         if self.leads != Some(term) {
             return;
         }
-        for (id, granted_at) in &request.leases {
+        for ExpiredLease { id, granted_at } in &request.leases {
             let Some(living) = self.leases.get_mut(id) else { continue };
-            if living.ending && living.lease.granted_at == *granted_at {
+            if living.ending && living.lease.granted_at.0 == *granted_at {
                 hit(Probe::LeaseEndRefused);
                 *living = Living { lease: living.lease, deadline: at, ending: false };
                 self.ending -= 1;
@@ -254,7 +254,7 @@ mod tests {
 
     fn expired(lessor: &mut Lessor, now: Time) -> Vec<i64> {
         let request = lessor.expired(now).unwrap_or_default();
-        request.leases.iter().map(|(id, _)| *id).collect()
+        request.leases.iter().map(|lease| lease.id).collect()
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
         lessor.note(at(3), LeaseChange::Granted(other));
         assert_eq!(lessor.end_renewal(at(3), renewal), Renewed::Gone);
         assert_eq!(lessor.next_deadline(), at(13));
-        let old = LeaseExpireRequest { leases: vec![(1, Index(1))] };
+        let old = LeaseExpireRequest { leases: vec![ExpiredLease { id: 1, granted_at: 1 }] };
         lessor.retry(at(4), 1, &old);
         assert_eq!(lessor.next_deadline(), at(13));
     }

@@ -13,7 +13,7 @@ impl<E: Engine> Store<E> {
     /// Applies the command of the log entry at `index`, as bytes; every replica refuses the same bytes
     /// in the same way.
     pub fn apply_bytes(&mut self, index: Index, command: &[u8]) -> Bytes {
-        encode_reply(&match Command::decode(command) {
+        encode_reply(&match Command::from_bytes(command) {
             Ok(command) => self.apply_command(index, &command),
             Err(_) => self.apply_unreadable(index),
         })

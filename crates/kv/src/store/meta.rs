@@ -6,10 +6,8 @@ use super::codec::{CodecError, Sink, Source};
 use super::engine::{EngineError, Revision};
 use super::kept_hashes::{KeptHash, KeptHashes};
 
-/// First byte of the note. The first version has no checksums of compactions, and is still written where there are
-/// none.
-const FIRST_VERSION: u8 = 1;
-const VERSION: u8 = 2;
+/// First byte of the note. The first version had no checksums of compactions, the second no version of the cluster.
+const VERSION: u8 = 3;
 
 /// Where the store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,28 +24,29 @@ pub(crate) struct Meta {
     pub(crate) cursor: Revision,
     /// The checksums of the latest compactions.
     pub(crate) hashes: KeptHashes,
+    /// The version that every member speaks; 0 before it was first agreed on.
+    pub(crate) cluster_version: u32,
 }
 
 impl Default for Meta {
     fn default() -> Meta {
         let (cursor, hashes) = (Revision::default(), KeptHashes::default());
-        Meta { applied: 0, revision: 1, compacted: -1, scrubbed: -1, cursor, hashes }
+        Meta { applied: 0, revision: 1, compacted: -1, scrubbed: -1, cursor, hashes, cluster_version: 0 }
     }
 }
 
 impl Meta {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = vec![if self.hashes.is_empty() { FIRST_VERSION } else { VERSION }];
+        let mut out = vec![VERSION];
         out.u64(self.applied);
         out.i64(self.revision);
         out.i64(self.compacted);
         out.i64(self.scrubbed);
         out.i64(self.cursor.main);
         out.u32(self.cursor.sub);
-        if !self.hashes.is_empty() {
-            out.length(self.hashes.iter().count());
-            self.hashes.iter().for_each(|kept| kept.write(&mut out));
-        }
+        out.u32(self.cluster_version);
+        out.length(self.hashes.iter().count());
+        self.hashes.iter().for_each(|kept| kept.write(&mut out));
         out.into()
     }
 
@@ -68,7 +67,7 @@ impl Meta {
     fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>), CodecError> {
         let mut source = Source::new(bytes);
         let version = source.u8("version")?;
-        if version != FIRST_VERSION && version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(CodecError::UnknownVersion(version));
         }
         let meta = Meta {
@@ -77,9 +76,10 @@ impl Meta {
             compacted: source.i64("compacted")?,
             scrubbed: source.i64("scrubbed")?,
             cursor: Revision { main: source.i64("cursor")?, sub: source.u32("cursor")? },
+            cluster_version: if version < 3 { 0 } else { source.u32("cluster version")? },
             hashes: KeptHashes::default(),
         };
-        let kept = if version == FIRST_VERSION { Vec::new() } else { source.list("checksums", KeptHash::read)? };
+        let kept = if version < 2 { Vec::new() } else { source.list("checksums", KeptHash::read)? };
         source.end()?;
         Ok((meta, kept))
     }

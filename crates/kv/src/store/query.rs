@@ -1,7 +1,8 @@
 //! Questions about the store, each with the type of its answer. They never leave the process, so they have no bytes.
 
+use prost::Message;
+
 use super::check::{Limits, check_size};
-use super::codec::Counter;
 use super::types::{
     HashKv, HashKvRequest, LeaseListRequest, LeaseListResponse, LeaseTimeToLive, LeaseTimeToLiveRequest, RangeRequest,
     RangeResponse, StoreStatus, StoreStatusRequest, TxnRequest, TxnResponse,
@@ -37,10 +38,8 @@ impl Query for RangeRequest {
     type Answer = RangeResponse;
 
     fn check(&self, limits: &Limits) -> Result<(), KvError> {
-        self.check_key()?;
-        let mut size = Counter::default();
-        self.write(&mut size);
-        check_size(size.0, limits)
+        self.check_fields()?;
+        check_size(self.encoded_len(), limits)
     }
 
     fn is_quick(&self) -> bool {
@@ -58,9 +57,7 @@ impl Query for TxnRequest {
 
     fn check(&self, limits: &Limits) -> Result<(), KvError> {
         self.check_operations(limits)?;
-        let mut size = Counter::default();
-        self.write(&mut size);
-        check_size(size.0, limits)
+        check_size(self.encoded_len(), limits)
     }
 
     fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(TxnResponse, u64), KvError> {
@@ -134,7 +131,7 @@ impl<E: Engine> Store<E> {
     /// As [`Store::ask`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         self.refuse_fault()?;
-        request.check_key()?;
+        request.check_fields()?;
         self.settle(self.view().range(request))
     }
 }

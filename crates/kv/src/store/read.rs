@@ -95,6 +95,7 @@ impl<E: Engine> View<'_, E> {
 
     /// Answers a range.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Failure> {
+        request.sorting()?;
         let revision = self.revision();
         if request.revision > revision {
             return Err(KvError::FutureRevision.into());
@@ -157,10 +158,10 @@ impl Selection<'_> {
 
     /// How many of the admitted keys it looks at: the first ones that it passes.
     fn enough(&self) -> usize {
-        match self.request.sort_target {
+        match self.request.sort_target() {
             SortTarget::Key => self.limit,
             // Here etcd's limit takes the first keys, one more than it shows, and only those are sorted.
-            _ if self.request.sort_order == SortOrder::None && !self.request.is_filtered() => {
+            _ if self.request.sort_order() == SortOrder::None && !self.request.is_filtered() => {
                 self.limit.saturating_add(1)
             }
             _ => usize::MAX,
@@ -181,7 +182,7 @@ impl Selection<'_> {
         if self.admitted > self.enough() {
             return Ok(());
         }
-        let by_value = self.request.sort_target == SortTarget::Value;
+        let by_value = self.request.sort_target() == SortTarget::Value;
         let kv = if by_value { Some(Box::new(load(version.at)?)) } else { None };
         self.found.push(Found { version: *version, kv });
         if self.found.len() / 2 >= self.limit {
@@ -223,19 +224,19 @@ impl RangeRequest {
 
     /// Whether the keys are shown from the last to the first.
     fn is_backwards(&self) -> bool {
-        self.sort_target == SortTarget::Key && self.sort_order == SortOrder::Descend
+        self.sort_target() == SortTarget::Key && self.sort_order() == SortOrder::Descend
     }
 
     /// Which of two is shown first. Keys are passed in the order in which they are shown.
     fn compare(&self, one: &Found, other: &Found) -> Ordering {
         let (version, rival) = (&one.version, &other.version);
-        let ascending = match self.sort_target {
+        let ascending = match self.sort_target() {
             SortTarget::Key => Ordering::Equal,
             SortTarget::Version => version.version.cmp(&rival.version),
             SortTarget::Create => version.create_revision.cmp(&rival.create_revision),
             SortTarget::Mod => version.at.main.cmp(&rival.at.main),
             SortTarget::Value => one.value().cmp(&other.value()),
         };
-        if self.sort_order == SortOrder::Descend { ascending.reverse() } else { ascending }
+        if self.sort_order() == SortOrder::Descend { ascending.reverse() } else { ascending }
     }
 }

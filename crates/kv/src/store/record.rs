@@ -4,6 +4,7 @@
 //! compared with that of a real etcd. A tombstone's holds the key alone.
 
 use bytes::{Buf, Bytes};
+use prost::Message;
 
 use super::types::KeyValue;
 use super::{EngineError, Revision};
@@ -19,22 +20,18 @@ pub struct Record(Bytes);
 impl Record {
     /// The record of a put.
     pub(crate) fn put(kv: &KeyValue) -> Record {
-        let mut out = Vec::with_capacity(kv.key.len() + kv.value.len() + 48);
-        out.push(PUT);
-        write_bytes(&mut out, 1, &kv.key);
-        write_number(&mut out, 2, kv.create_revision);
-        write_number(&mut out, 3, kv.mod_revision);
-        write_number(&mut out, 4, kv.version);
-        write_bytes(&mut out, 5, &kv.value);
-        write_number(&mut out, 6, kv.lease);
-        Record(out.into())
+        Record::of(PUT, kv)
     }
 
     /// The record of a deletion.
     pub(crate) fn tombstone(key: &[u8]) -> Record {
-        let mut out = Vec::with_capacity(key.len() + 8);
-        out.push(TOMBSTONE);
-        write_bytes(&mut out, 1, key);
+        Record::of(TOMBSTONE, &KeyValue { key: Bytes::copy_from_slice(key), ..KeyValue::default() })
+    }
+
+    fn of(kind: u8, kv: &KeyValue) -> Record {
+        let mut out = Vec::with_capacity(1 + kv.encoded_len());
+        out.push(kind);
+        kv.encode(&mut out).expect("a vector has room for all that is written to it");
         Record(out.into())
     }
 
@@ -72,18 +69,7 @@ impl Record {
         if kind != PUT && kind != TOMBSTONE {
             return Err(damaged("its kind is unknown"));
         }
-        let mut kv = KeyValue::default();
-        while !rest.is_empty() {
-            match read_varint(&mut rest)? {
-                0x0a => kv.key = read_bytes(&mut rest)?,
-                0x10 => kv.create_revision = read_number(&mut rest)?,
-                0x18 => kv.mod_revision = read_number(&mut rest)?,
-                0x20 => kv.version = read_number(&mut rest)?,
-                0x2a => kv.value = read_bytes(&mut rest)?,
-                0x30 => kv.lease = read_number(&mut rest)?,
-                _ => return Err(damaged("it holds an unknown field")),
-            }
-        }
+        let kv = KeyValue::decode(rest).map_err(|error| damaged(&error.to_string()))?;
         if kv.key.is_empty() {
             return Err(damaged("it has no key"));
         }
@@ -102,58 +88,6 @@ pub(crate) fn bucket_key(at: Revision, tombstone: bool) -> ([u8; 18], usize) {
 
 fn damaged(what: &str) -> EngineError {
     EngineError::new("read a record", what)
-}
-
-/// A field of bytes; an empty one is left out, as proto3 does.
-fn write_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        out.push(field << 3 | 2);
-        write_varint(out, bytes.len() as u64);
-        out.extend_from_slice(bytes);
-    }
-}
-
-/// A field of a number; zero is left out. A negative number takes ten bytes, as an `int64` does.
-fn write_number(out: &mut Vec<u8>, field: u8, number: i64) {
-    if number != 0 {
-        out.push(field << 3);
-        write_varint(out, number.cast_unsigned());
-    }
-}
-
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn read_varint(rest: &mut Bytes) -> Result<u64, EngineError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        if rest.is_empty() {
-            break;
-        }
-        let byte = rest.get_u8();
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(damaged("a number does not end"))
-}
-
-fn read_number(rest: &mut Bytes) -> Result<i64, EngineError> {
-    read_varint(rest).map(u64::cast_signed)
-}
-
-fn read_bytes(rest: &mut Bytes) -> Result<Bytes, EngineError> {
-    let length = usize::try_from(read_varint(rest)?).unwrap_or(usize::MAX);
-    if length > rest.len() {
-        return Err(damaged("a length is beyond its end"));
-    }
-    Ok(rest.split_to(length))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The whole store as a stream of bytes, and back.
 //!
-//! A head (a mark with the format's version, the index, the revisions), then blocks of leases in the order of their
+//! A head (a mark with the format's version, the index, the revisions, the cluster's version), then blocks of leases in the order of their
 //! identities, records in the order of their revisions, and the checksums of the latest compactions, oldest first, then
 //! an end with the number of all these and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
 //! their own, so damage is found where it is. All numbers are little-endian. What a compaction gave up is left out,
@@ -22,16 +22,15 @@ use super::rebuild::Rebuild;
 use super::record::Record;
 use super::{MAX_FIELD_BYTES, Store};
 
-/// The first bytes; the last of them is the format's version. The first version had no leases, the second no checksums
-/// of compactions: it is still written where there are none.
-const MARK: [u8; 10] = *b"BOWLINEKV\x03";
-const SECOND_MARK: [u8; 10] = *b"BOWLINEKV\x02";
-const FIRST_MARK: [u8; 10] = *b"BOWLINEKV\x01";
+/// The first bytes; behind them is the format's version. The first version had no leases, the second no checksums of
+/// compactions, the third no version of the cluster.
+const MARK: [u8; 9] = *b"BOWLINEKV";
+const VERSION: u8 = 4;
 /// What stands where a record has its revision: for a lease, and for the checksum of a compaction. No record has them.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
-/// Of a head, its checksum included.
-const HEAD_BYTES: usize = MARK.len() + 8 + 8 + 8 + 4;
+/// Of a head before its checksum, in the first three versions; the fourth adds four.
+const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
 /// Of an end, behind the zero that stands for a block's length.
 const END_BYTES: usize = 8 + 4 + 4;
 
@@ -191,10 +190,12 @@ impl<W: Write> BlockWriter<'_, W> {
     }
 
     fn head(&mut self, meta: &Meta) -> io::Result<()> {
-        let mut head = Vec::from(if meta.hashes.is_empty() { SECOND_MARK } else { MARK });
+        let mut head = Vec::from(MARK);
+        head.u8(VERSION);
         head.u64(meta.applied);
         head.i64(meta.revision);
         head.i64(meta.compacted);
+        head.u32(meta.cluster_version);
         head.u32(crc32c::crc32c(&head));
         self.write(&head)
     }
@@ -251,19 +252,22 @@ impl<W: Write> BlockWriter<'_, W> {
 }
 
 fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
-    let mut head = [0; HEAD_BYTES];
+    let mut head = vec![0; HEAD_BYTES];
     source.read_exact(&mut head)?;
-    let (body, checksum) = head.split_at(HEAD_BYTES - 4);
-    let (mark, numbers) = body.split_at(MARK.len());
-    if ![MARK, SECOND_MARK, FIRST_MARK].iter().any(|known| mark == known) {
-        return Err(invalid("its mark is not that of a store's snapshot, format 1 to 3"));
+    let version = head[MARK.len()];
+    if head[..MARK.len()] != MARK || !(1..=VERSION).contains(&version) {
+        return Err(invalid("its mark is not that of a store's snapshot, format 1 to 4"));
     }
-    if crc32c::crc32c(body).to_le_bytes() != checksum {
+    let rest = if version < 4 { 4 } else { 4 + 4 };
+    source.take(rest).read_to_end(&mut head)?;
+    let Some((body, checksum)) = head.split_last_chunk::<4>() else { return Err(invalid("its head is cut off")) };
+    if crc32c::crc32c(body).to_le_bytes() != *checksum {
         return Err(invalid("the checksum of its head is wrong"));
     }
-    let mut numbers = Source::new(numbers);
+    let mut numbers = Source::new(&body[MARK.len() + 1..]);
     let (applied, revision) = (numbers.u64("applied")?, numbers.i64("revision")?);
     let compacted = numbers.i64("compacted")?;
+    let cluster_version = if version < 4 { 0 } else { numbers.u32("cluster version")? };
     if revision < 1 || compacted < -1 || compacted > revision {
         return Err(invalid("its revisions contradict each other"));
     }
@@ -271,7 +275,7 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
         return Err(invalid("its revisions and indexes end at 2^62"));
     }
     let (cursor, hashes) = (Revision::start_of(compacted), KeptHashes::default());
-    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, hashes })
+    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, hashes, cluster_version })
 }
 
 /// The next block; `None` at the zero that announces the end.

@@ -10,8 +10,8 @@ use super::operations::Operations;
 use super::read::{Failure, View};
 use super::record::Record;
 use super::types::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyValue, PutRequest, PutResponse,
-    RequestOp, ResponseOp, TxnRequest, TxnResponse,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyValue, Operation,
+    OperationResponse, PutRequest, PutResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use super::{KvError, Store};
 
@@ -44,12 +44,12 @@ impl<E: Engine> Store<E> {
         let view = self.view();
         let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
         plan.precheck(&view)?;
-        let responses = plan.ops.iter().map(|op| match op {
-            RequestOp::Range(range) => view.range(range).map(ResponseOp::Range),
+        let responses = plan.ops.iter().map(|op| match &op.operation {
+            Some(Operation::Range(range)) => Ok(OperationResponse::Range(view.range(range)?).into()),
             // Whoever asks has looked: see `TxnRequest::is_read_only`.
             _ => Err(KvError::Unreadable.into()),
         });
-        let responses = responses.collect::<Result<Vec<_>, _>>()?;
+        let responses = responses.collect::<Result<Vec<_>, Failure>>()?;
         let reads = plan.compared + responses.len() as u64;
         Ok((TxnResponse { revision: view.revision(), succeeded: plan.succeeded, responses }, reads))
     }
@@ -167,19 +167,19 @@ impl<E: Engine> WriteTxn<'_, E> {
         let mut within = plan.within.iter();
         let mut responses = Vec::with_capacity(plan.ops.len());
         for op in plan.ops {
-            responses.push(match op {
-                RequestOp::Range(range) => {
+            let response = match op.operation.as_ref().ok_or(KvError::KeyNotFound)? {
+                Operation::Range(range) => {
                     self.done.ranges += 1;
-                    ResponseOp::Range(self.view().range(range)?)
+                    OperationResponse::Range(self.view().range(range)?)
                 }
-                RequestOp::Put(put) => ResponseOp::Put(self.put(put)?),
-                RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete_range(delete)?),
-                RequestOp::Txn(_) => {
+                Operation::Put(put) => OperationResponse::Put(self.put(put)?),
+                Operation::DeleteRange(delete) => OperationResponse::DeleteRange(self.delete_range(delete)?),
+                Operation::Txn(_) => {
                     let plan = within.next().expect("a plan has one within for each transaction");
-                    ResponseOp::Txn(Box::new(self.execute(plan)?))
+                    OperationResponse::Txn(Box::new(self.execute(plan)?))
                 }
-                RequestOp::Empty => return Err(KvError::KeyNotFound.into()),
-            });
+            };
+            responses.push(response.into());
         }
         Ok(TxnResponse { revision: 0, succeeded: plan.succeeded, responses })
     }
@@ -211,7 +211,7 @@ impl<'a> Plan<'a> {
         let ops = if succeeded { &request.success } else { &request.failure };
         let mut within = Vec::new();
         for op in ops {
-            if let RequestOp::Txn(txn) = op {
+            if let Some(Operation::Txn(txn)) = &op.operation {
                 let plan = Plan::of(view, txn, depth)?;
                 compared += plan.compared;
                 within.push(plan);
@@ -224,15 +224,15 @@ impl<'a> Plan<'a> {
     fn precheck<E: Engine>(&self, view: &View<'_, E>) -> Result<(), Failure> {
         let mut within = self.within.iter();
         for op in self.ops {
-            match op {
-                RequestOp::Range(range) if range.revision > view.revision() => {
+            match &op.operation {
+                Some(Operation::Range(range)) if range.revision > view.revision() => {
                     return Err(KvError::FutureRevision.into());
                 }
                 // Here, etcd takes a negative revision at its word.
-                RequestOp::Range(range) if range.revision != 0 && range.revision < view.compacted => {
+                Some(Operation::Range(range)) if range.revision != 0 && range.revision < view.compacted => {
                     return Err(KvError::Compacted.into());
                 }
-                RequestOp::Put(put) => {
+                Some(Operation::Put(put)) => {
                     let there = || view.current_range(&put.key, &[]).next().is_some();
                     if (put.ignore_value || put.ignore_lease) && !there() {
                         return Err(KvError::KeyNotFound.into());
@@ -240,10 +240,10 @@ impl<'a> Plan<'a> {
                     // In this order; a put by itself is first asked for its lease. Both as in etcd.
                     view.book.check(put.lease)?;
                 }
-                RequestOp::Txn(_) => {
+                Some(Operation::Txn(_)) => {
                     within.next().expect("a plan has one within for each transaction").precheck(view)?;
                 }
-                RequestOp::Range(_) | RequestOp::DeleteRange(_) | RequestOp::Empty => {}
+                Some(Operation::Range(_) | Operation::DeleteRange(_)) | None => {}
             }
         }
         Ok(())
@@ -255,26 +255,27 @@ impl Compare {
     /// value compares with nothing.
     fn holds<E: Engine>(&self, view: &View<'_, E>) -> Result<bool, Failure> {
         let mut any = false;
+        let (result, target) = self.condition()?;
         for (_, version) in view.current_range(&self.key, &self.range_end) {
             any = true;
-            let holds = match &self.target {
-                CompareTarget::Version(operand) => self.result.admits(&version.version, operand),
-                CompareTarget::Create(operand) => self.result.admits(&version.create_revision, operand),
-                CompareTarget::Mod(operand) => self.result.admits(&version.at.main, operand),
-                CompareTarget::Value(operand) => self.result.admits(&view.load(version.at)?.value, operand),
-                CompareTarget::Lease(operand) => self.result.admits(&view.load(version.at)?.lease, operand),
+            let holds = match target {
+                CompareTarget::Version(operand) => result.admits(&version.version, operand),
+                CompareTarget::Create(operand) => result.admits(&version.create_revision, operand),
+                CompareTarget::Mod(operand) => result.admits(&version.at.main, operand),
+                CompareTarget::Value(operand) => result.admits(&view.load(version.at)?.value, operand),
+                CompareTarget::Lease(operand) => result.admits(&view.load(version.at)?.lease, operand),
             };
             if !holds {
                 return Ok(false);
             }
         }
         Ok(any
-            || match &self.target {
+            || match target {
                 CompareTarget::Value(_) => false,
                 CompareTarget::Version(operand)
                 | CompareTarget::Create(operand)
                 | CompareTarget::Mod(operand)
-                | CompareTarget::Lease(operand) => self.result.admits(&0, operand),
+                | CompareTarget::Lease(operand) => result.admits(&0, operand),
             })
     }
 }

@@ -1,282 +1,316 @@
-//! The words of the etcd v3 KV service: requests and responses as plain values.
+//! The requests and responses of the etcd v3 KV service, as the store takes and gives them.
 //!
-//! Revisions, versions and lease ids are `i64`, as on etcd's wire. A request here may still break a
-//! rule of the service (an empty key, say): [`check`](super::check) tells, before it is proposed.
-//! What the wire can express and these types can't (unknown enum numbers, a comparison whose operand
-//! is of another kind than its target) is settled while it is converted: see [`SortOrder::from_wire`]
-//! and [`CompareTarget`].
+//! Those that go through the log are protobuf messages. A field's number is never changed, and never used again for
+//! something else: members of other versions read these messages too. Requests have etcd's numbers; responses begin
+//! with the revision of etcd's header.
+//!
+//! Revisions, versions and lease ids are `i64`, as in etcd. A request here may still break a rule of the service (an
+//! empty key, an unknown order): [`check`](super::check) tells, before it is proposed.
 
-use bowline_node::raft::Index;
 use bytes::Bytes;
 
 use super::leases::Lease;
 
-use super::KvError;
-
 /// A key, its value, and where they come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct KeyValue {
     /// The key; never empty in the store.
+    #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// Revision of the put that created the key since it was last deleted.
+    #[prost(int64, tag = "2")]
     pub create_revision: i64,
     /// Revision of the last put.
+    #[prost(int64, tag = "3")]
     pub mod_revision: i64,
     /// How many puts since the key was created; 1 for the first.
+    #[prost(int64, tag = "4")]
     pub version: i64,
     /// The value.
+    #[prost(bytes = "bytes", tag = "5")]
     pub value: Bytes,
     /// The lease that the key is attached to; 0 for none.
+    #[prost(int64, tag = "6")]
     pub lease: i64,
 }
 
 /// The order of a range's result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum SortOrder {
     /// By key, ascending; ascending too where the target is not the key, but a limit then takes the first
     /// keys, one more than it shows, and only those are sorted. Etcd's rule.
-    #[default]
-    None,
+    None = 0,
     /// Smallest first.
-    Ascend,
+    Ascend = 1,
     /// Largest first.
-    Descend,
+    Descend = 2,
 }
 
 /// What a range's result is sorted by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum SortTarget {
     /// [`KeyValue::key`].
-    #[default]
-    Key,
+    Key = 0,
     /// [`KeyValue::version`].
-    Version,
+    Version = 1,
     /// [`KeyValue::create_revision`].
-    Create,
+    Create = 2,
     /// [`KeyValue::mod_revision`].
-    Mod,
+    Mod = 3,
     /// [`KeyValue::value`].
-    Value,
-}
-
-impl SortOrder {
-    /// The order of a number on etcd's wire: none, ascend, descend.
-    ///
-    /// # Errors
-    /// [`KvError::InvalidSortOption`] for any number but 0, 1 and 2.
-    pub fn from_wire(number: i32) -> Result<SortOrder, KvError> {
-        match number {
-            0 => Ok(SortOrder::None),
-            1 => Ok(SortOrder::Ascend),
-            2 => Ok(SortOrder::Descend),
-            _ => Err(KvError::InvalidSortOption),
-        }
-    }
-}
-
-impl SortTarget {
-    /// The target of a number on etcd's wire: key, version, create, mod, value.
-    ///
-    /// # Errors
-    /// [`KvError::InvalidSortOption`] for any number but 0 to 4.
-    pub fn from_wire(number: i32) -> Result<SortTarget, KvError> {
-        match number {
-            0 => Ok(SortTarget::Key),
-            1 => Ok(SortTarget::Version),
-            2 => Ok(SortTarget::Create),
-            3 => Ok(SortTarget::Mod),
-            4 => Ok(SortTarget::Value),
-            _ => Err(KvError::InvalidSortOption),
-        }
-    }
+    Value = 4,
 }
 
 /// Asks for a key, or for the keys of a range, at one revision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RangeRequest {
     /// The key, or the first of the range.
+    #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// Empty: only `key`. One zero byte: every key from `key` on. Else the end, itself excluded.
+    #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
     /// At most so many keys; 0 or less for all.
+    #[prost(int64, tag = "3")]
     pub limit: i64,
     /// As of this revision; 0 or less for the latest.
+    #[prost(int64, tag = "4")]
     pub revision: i64,
     /// The order of the result.
-    pub sort_order: SortOrder,
+    #[prost(enumeration = "SortOrder", tag = "5")]
+    pub sort_order: i32,
     /// What it is sorted by.
-    pub sort_target: SortTarget,
+    #[prost(enumeration = "SortTarget", tag = "6")]
+    pub sort_target: i32,
     /// Whether the local replica's state is good enough. Decides the way of the request, not its answer.
+    #[prost(bool, tag = "7")]
     pub serializable: bool,
     /// Leaves the values out.
+    #[prost(bool, tag = "8")]
     pub keys_only: bool,
     /// Only counts.
+    #[prost(bool, tag = "9")]
     pub count_only: bool,
     /// Leaves out what was last written before this revision; 0 for off.
+    #[prost(int64, tag = "10")]
     pub min_mod_revision: i64,
     /// Leaves out what was last written after this revision; 0 for off.
+    #[prost(int64, tag = "11")]
     pub max_mod_revision: i64,
     /// Leaves out what was created before this revision; 0 for off.
+    #[prost(int64, tag = "12")]
     pub min_create_revision: i64,
     /// Leaves out what was created after this revision; 0 for off.
+    #[prost(int64, tag = "13")]
     pub max_create_revision: i64,
 }
 
 /// The keys of a range.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RangeResponse {
     /// The header's revision: the store's, not the one that was asked for.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// The keys and values.
+    #[prost(message, repeated, tag = "2")]
     pub kvs: Vec<KeyValue>,
     /// Whether the limit left something out.
+    #[prost(bool, tag = "3")]
     pub more: bool,
     /// How many keys the range holds at the revision, whatever the limit and the bounds on revisions.
+    #[prost(int64, tag = "4")]
     pub count: i64,
 }
 
 /// Sets a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct PutRequest {
     /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// Its new value.
+    #[prost(bytes = "bytes", tag = "2")]
     pub value: Bytes,
     /// The lease to attach it to; 0 for none.
+    #[prost(int64, tag = "3")]
     pub lease: i64,
     /// Answers with what the key held before.
+    #[prost(bool, tag = "4")]
     pub prev_kv: bool,
     /// Keeps the value; `value` must be empty and the key present.
+    #[prost(bool, tag = "5")]
     pub ignore_value: bool,
     /// Keeps the lease; `lease` must be 0 and the key present.
+    #[prost(bool, tag = "6")]
     pub ignore_lease: bool,
 }
 
 /// The key was set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct PutResponse {
     /// The header's revision: that of the put.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// What the key held before, if it was asked for and the key was there.
+    #[prost(message, optional, tag = "2")]
     pub prev_kv: Option<KeyValue>,
 }
 
 /// Deletes a key, or the keys of a range.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct DeleteRangeRequest {
     /// The key, or the first of the range.
+    #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// As in [`RangeRequest::range_end`].
+    #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
     /// Answers with what was deleted.
+    #[prost(bool, tag = "3")]
     pub prev_kv: bool,
 }
 
 /// The keys were deleted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct DeleteRangeResponse {
     /// The header's revision: that of the deletion, or the store's if nothing was there.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// How many keys were deleted.
+    #[prost(int64, tag = "2")]
     pub deleted: i64,
     /// What they held, in the order of the keys, if it was asked for.
+    #[prost(message, repeated, tag = "3")]
     pub prev_kvs: Vec<KeyValue>,
 }
 
 /// How a comparison must come out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum CompareResult {
     /// The key's is equal to the operand.
-    #[default]
-    Equal,
+    Equal = 0,
     /// The key's is greater.
-    Greater,
+    Greater = 1,
     /// The key's is less.
-    Less,
+    Less = 2,
     /// The key's differs.
-    NotEqual,
-}
-
-impl CompareResult {
-    /// The result of a number on etcd's wire: equal, greater, less, not equal. `None` for any other
-    /// number: a comparison that nobody understands must not guard a write.
-    #[must_use]
-    pub fn from_wire(number: i32) -> Option<CompareResult> {
-        match number {
-            0 => Some(CompareResult::Equal),
-            1 => Some(CompareResult::Greater),
-            2 => Some(CompareResult::Less),
-            3 => Some(CompareResult::NotEqual),
-            _ => None,
-        }
-    }
+    NotEqual = 3,
 }
 
 /// What of a key is compared, and with what. Etcd's wire carries the two apart: where the operand is
 /// missing or of another kind than the target, it is 0, or empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum CompareTarget {
     /// [`KeyValue::version`].
+    #[prost(int64, tag = "4")]
     Version(i64),
     /// [`KeyValue::create_revision`].
+    #[prost(int64, tag = "5")]
     Create(i64),
     /// [`KeyValue::mod_revision`].
+    #[prost(int64, tag = "6")]
     Mod(i64),
     /// [`KeyValue::value`].
+    #[prost(bytes = "bytes", tag = "7")]
     Value(Bytes),
     /// [`KeyValue::lease`].
+    #[prost(int64, tag = "8")]
     Lease(i64),
 }
 
 /// A condition on a key, or on each key of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Compare {
     /// The key, or the first of the range.
+    #[prost(bytes = "bytes", tag = "3")]
     pub key: Bytes,
     /// As in [`RangeRequest::range_end`].
+    #[prost(bytes = "bytes", tag = "64")]
     pub range_end: Bytes,
     /// How the comparison must come out.
-    pub result: CompareResult,
+    #[prost(enumeration = "CompareResult", tag = "1")]
+    pub result: i32,
     /// What is compared, and with what.
-    pub target: CompareTarget,
+    #[prost(oneof = "CompareTarget", tags = "4, 5, 6, 7, 8")]
+    pub target: Option<CompareTarget>,
 }
 
-/// One operation of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestOp {
+/// One operation of a transaction. Without an [`Operation`] it is always refused.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RequestOp {
+    /// What is to be done.
+    #[prost(oneof = "Operation", tags = "1, 2, 3, 4")]
+    pub operation: Option<Operation>,
+}
+
+/// What a [`RequestOp`] is to do.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Operation {
     /// Reads; sees the earlier operations of the transaction.
+    #[prost(message, tag = "1")]
     Range(RangeRequest),
     /// Sets a key.
+    #[prost(message, tag = "2")]
     Put(PutRequest),
     /// Deletes keys.
+    #[prost(message, tag = "3")]
     DeleteRange(DeleteRangeRequest),
     /// A transaction within; its comparisons see the state before the whole one.
+    #[prost(message, boxed, tag = "4")]
     Txn(Box<TxnRequest>),
-    /// None was set. Always refused.
-    Empty,
 }
 
-/// What was done for a [`RequestOp`], of the same kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResponseOp {
+impl From<Operation> for RequestOp {
+    fn from(operation: Operation) -> RequestOp {
+        RequestOp { operation: Some(operation) }
+    }
+}
+
+/// What was done for a [`RequestOp`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ResponseOp {
+    /// The response, of the same kind as the operation; always there.
+    #[prost(oneof = "OperationResponse", tags = "1, 2, 3, 4")]
+    pub response: Option<OperationResponse>,
+}
+
+/// What was done for an [`Operation`], of the same kind.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum OperationResponse {
     /// For a range.
+    #[prost(message, tag = "1")]
     Range(RangeResponse),
     /// For a put.
+    #[prost(message, tag = "2")]
     Put(PutResponse),
     /// For a deletion.
+    #[prost(message, tag = "3")]
     DeleteRange(DeleteRangeResponse),
     /// For a transaction. Its revision is 0: etcd's inner header is present, but empty.
+    #[prost(message, boxed, tag = "4")]
     Txn(Box<TxnResponse>),
 }
 
+impl From<OperationResponse> for ResponseOp {
+    fn from(response: OperationResponse) -> ResponseOp {
+        ResponseOp { response: Some(response) }
+    }
+}
+
 /// If all the comparisons hold, does the one; else the other. All or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct TxnRequest {
     /// The conditions; none always holds.
+    #[prost(message, repeated, tag = "1")]
     pub compare: Vec<Compare>,
     /// What is done if they hold.
+    #[prost(message, repeated, tag = "2")]
     pub success: Vec<RequestOp>,
     /// What is done if they don't.
+    #[prost(message, repeated, tag = "3")]
     pub failure: Vec<RequestOp>,
 }
 
@@ -285,13 +319,13 @@ impl TxnRequest {
     /// within counts as a write.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.operations().all(|op| matches!(op, RequestOp::Range(_)))
+        self.operations().all(|op| matches!(&op.operation, Some(Operation::Range(_))))
     }
 
     /// Whether both branches hold nothing but serializable reads.
     #[must_use]
     pub fn is_serializable(&self) -> bool {
-        self.operations().all(|op| matches!(op, RequestOp::Range(range) if range.serializable))
+        self.operations().all(|op| matches!(&op.operation, Some(Operation::Range(range)) if range.serializable))
     }
 
     fn operations(&self) -> impl Iterator<Item = &RequestOp> {
@@ -300,82 +334,128 @@ impl TxnRequest {
 }
 
 /// What a transaction did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct TxnResponse {
     /// The header's revision: that of the transaction if it wrote, else the store's; 0 in a nested one.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// Whether the comparisons held.
+    #[prost(bool, tag = "2")]
     pub succeeded: bool,
     /// One for each operation of the branch that was taken.
+    #[prost(message, repeated, tag = "3")]
     pub responses: Vec<ResponseOp>,
 }
 
 /// Gives up what only older revisions can see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct CompactionRequest {
     /// The oldest revision that stays readable.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// Whether to answer only when it is removed: see [`Store::is_scrubbed`](super::Store::is_scrubbed).
     /// The store answers at once; waiting is the host's.
+    #[prost(bool, tag = "2")]
     pub physical: bool,
 }
 
 /// The compaction is in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct CompactionResponse {
     /// The header's revision.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
 }
 
 /// Makes a lease.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseGrantRequest {
     /// Its identity; whoever proposes it has picked one, so not 0.
+    #[prost(int64, tag = "1")]
     pub id: i64,
     /// For how long, in seconds; 1 to [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
+    #[prost(int64, tag = "2")]
     pub ttl: i64,
 }
 
 /// The lease is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseGrantResponse {
     /// The header's revision: the store's.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// As in the request.
+    #[prost(int64, tag = "2")]
     pub id: i64,
     /// As in the request.
+    #[prost(int64, tag = "3")]
     pub ttl: i64,
 }
 
 /// Ends a lease, and deletes its keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseRevokeRequest {
     /// Its identity.
+    #[prost(int64, tag = "1")]
     pub id: i64,
 }
 
 /// The lease is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseRevokeResponse {
     /// The header's revision: that of the deletion, or the store's if no key was attached.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
 }
 
 /// Ends leases that a leader found expired, one after the other, each at a revision of its own if keys are
 /// attached to it. One that is gone, or another one's by now, is passed over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct LeaseExpireRequest {
-    /// Their identities, and what granted them.
-    pub leases: Vec<(i64, Index)>,
+    /// Which leases.
+    #[prost(message, repeated, tag = "1")]
+    pub leases: Vec<ExpiredLease>,
+}
+
+/// A lease that a leader found expired.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ExpiredLease {
+    /// Its identity.
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    /// Index of the entry that granted it: another lease may have the identity by now.
+    #[prost(uint64, tag = "2")]
+    pub granted_at: u64,
 }
 
 /// The leases are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseExpireResponse {
     /// The header's revision: the store's after it.
+    #[prost(int64, tag = "1")]
     pub revision: i64,
     /// How many leases it ended.
+    #[prost(uint64, tag = "2")]
     pub expired: u64,
+}
+
+/// Raises the version of the cluster: see [`Store::cluster_version`](super::Store::cluster_version).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ClusterVersionRequest {
+    /// What every member speaks. A version that is not greater than the present one changes nothing.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+}
+
+/// The version of the cluster is at least the one that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ClusterVersionResponse {
+    /// The header's revision: the store's.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// The version that is now in force.
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
 }
 
 /// Asks for a lease.

@@ -20,7 +20,7 @@ impl Kv {
     pub(crate) fn apply(&mut self, command: &Command) -> Reply {
         command.check(&Limits::default())?;
         self.index += 1;
-        decode_reply(&self.store.apply(Index(self.index), &command.encode())).expect("a reply can be read")
+        decode_reply(self.store.apply(Index(self.index), &command.to_bytes())).expect("a reply can be read")
     }
 
     /// The same of a request of any kind.
@@ -28,8 +28,8 @@ impl Kv {
         let command: Command = change.into();
         command.check(&Limits::default())?;
         self.index += 1;
-        let reply = self.store.apply(Index(self.index), &command.encode());
-        let reply = decode_reply_to::<C>(&reply).expect("a reply can be read");
+        let reply = self.store.apply(Index(self.index), &command.to_bytes());
+        let reply = decode_reply_to::<C>(reply).expect("a reply can be read");
         reply.map(|(response, _)| response)
     }
 
@@ -141,15 +141,15 @@ pub(crate) fn everything() -> RangeRequest {
 }
 
 pub(crate) fn op_put(key: &str, value: &str) -> RequestOp {
-    RequestOp::Put(put(key, value))
+    Operation::Put(put(key, value)).into()
 }
 
 pub(crate) fn op_delete(key: &str, range_end: &str) -> RequestOp {
-    RequestOp::DeleteRange(delete(key, range_end))
+    Operation::DeleteRange(delete(key, range_end)).into()
 }
 
 pub(crate) fn op_range(key: &str, range_end: &str) -> RequestOp {
-    RequestOp::Range(range(key, range_end))
+    Operation::Range(range(key, range_end)).into()
 }
 
 /// A transaction within, without conditions.
@@ -158,11 +158,11 @@ pub(crate) fn op_txn(success: Vec<RequestOp>) -> RequestOp {
 }
 
 pub(crate) fn op_branches(compare: Vec<Compare>, success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
-    RequestOp::Txn(Box::new(TxnRequest { compare, success, failure }))
+    Operation::Txn(Box::new(TxnRequest { compare, success, failure })).into()
 }
 
 pub(crate) fn compare(key: &str, result: CompareResult, target: CompareTarget) -> Compare {
-    Compare { key: bytes(key), range_end: Bytes::new(), result, target }
+    Compare { key: bytes(key), range_end: Bytes::new(), result: result.into(), target: Some(target) }
 }
 
 pub(crate) fn keys(kvs: &[KeyValue]) -> Vec<&str> {

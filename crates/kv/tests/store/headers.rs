@@ -17,11 +17,17 @@ fn h04_inner_responses_have_their_own_revision_and_an_inner_txn_none() {
     let mut kv = Kv::new();
     let response = kv.all(vec![op_put("a", "1"), op_txn(vec![op_range("a", "")])]).expect("nothing forbids it");
     assert_eq!(response.revision, 2);
-    let [ResponseOp::Put(put), ResponseOp::Txn(txn)] = &response.responses[..] else {
+    let [
+        ResponseOp { response: Some(OperationResponse::Put(put)) },
+        ResponseOp { response: Some(OperationResponse::Txn(txn)) },
+    ] = &response.responses[..]
+    else {
         panic!("{response:?}");
     };
     assert_eq!((put.revision, txn.revision), (2, 0));
-    assert!(matches!(&txn.responses[..], [ResponseOp::Range(range)] if range.revision == 2));
+    assert!(
+        matches!(&txn.responses[..], [ResponseOp { response: Some(OperationResponse::Range(range)) }] if range.revision == 2)
+    );
 }
 
 #[test]

@@ -97,10 +97,10 @@ fn t12_an_unknown_lease_in_the_branch_that_is_taken_refuses_all() {
     let mut kv = Kv::new();
     kv.grant(7, 10).expect("allowed");
     kv.try_put(leased("k", 7)).expect("allowed");
-    let ops = vec![op_delete("k", ""), RequestOp::Put(leased("a", 7)), RequestOp::Put(leased("b", 9))];
+    let ops = vec![op_delete("k", ""), Operation::Put(leased("a", 7)).into(), Operation::Put(leased("b", 9)).into()];
     assert_eq!(kv.all(ops), Err(KvError::LeaseNotFound));
     assert_eq!((kv.revision(), kv.attached(7)), (2, Some(vec!["k".to_owned()])));
-    let ops = vec![op_delete("k", ""), RequestOp::Put(leased("a", 7))];
+    let ops = vec![op_delete("k", ""), Operation::Put(leased("a", 7)).into()];
     kv.all(ops).expect("allowed");
     assert_eq!((kv.revision(), kv.attached(7)), (3, Some(vec!["a".to_owned()])));
 }
@@ -116,7 +116,8 @@ fn only_the_lease_that_was_meant_expires() {
     // Granted at entry 6: whoever saw the other one expire does not mean this one.
     kv.grant(8, 10).expect("allowed");
     kv.try_put(leased("b", 8)).expect("allowed");
-    let leases = vec![(7, Index(1)), (8, Index(2)), (9, Index(3)), (7, Index(1))];
+    let expired = |(id, granted_at)| ExpiredLease { id, granted_at };
+    let leases = [(7, 1), (8, 2), (9, 3), (7, 1)].map(expired).to_vec();
     let reply = kv.apply(&Command::LeaseExpire(LeaseExpireRequest { leases }));
     assert_eq!(reply, Ok(Response::LeaseExpire(LeaseExpireResponse { revision: 6, expired: 1 })));
     assert_eq!((kv.attached(7), kv.attached(8)), (None, Some(vec!["b".to_owned()])));
@@ -194,10 +195,9 @@ fn leases_survive_a_restart() {
 fn a_snapshot_of_the_first_format_is_read() {
     let mut kv = Kv::new();
     kv.put("k", "v");
-    let mut old = kv.store.snapshot().to_vec();
-    old[9] = 1;
-    let checksum = crc32c::crc32c(&old[..34]).to_le_bytes();
-    old[34..38].copy_from_slice(&checksum);
+    let new = kv.store.snapshot();
+    let head = [&new[..9], &[1], &new[10..34]].concat();
+    let old = [&head[..], &crc32c::crc32c(&head).to_le_bytes(), &new[42..]].concat();
     let restored = Store::<MemoryEngine>::restore(&old).expect("it is one");
     assert_eq!(restored.hash_kv(0), kv.hash(0));
 }

@@ -43,6 +43,7 @@ enum Step {
     Revoke(i64),
     /// Leases that are believed to be granted so many entries ago.
     Expire(Vec<(i64, u64)>),
+    ClusterVersion(u32),
     Range {
         from: usize,
         to: Option<usize>,
@@ -83,6 +84,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         2 => LEASES.prop_map(Step::Grant),
         1 => LEASES.prop_map(Step::Revoke),
         1 => prop::collection::vec((LEASES, 1..9_u64), 1..3).prop_map(Step::Expire),
+        1 => (0..4_u32).prop_map(Step::ClusterVersion),
         1 => (1..5_usize).prop_map(Step::Scrub),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
@@ -100,6 +102,7 @@ struct Model {
     hashes: Vec<(usize, HashKv)>,
     /// What granted each lease.
     leases: BTreeMap<i64, Index>,
+    cluster_version: u32,
 }
 
 /// What a transaction works on: the map, whether it changed, and the revision that it gets.
@@ -112,7 +115,7 @@ struct Draft {
 impl Model {
     fn new() -> Model {
         let (hashes, leases) = (Vec::new(), BTreeMap::new());
-        Model { maps: vec![(1, Map::new())], compacted: -1, compactions: 0, hashes, leases }
+        Model { maps: vec![(1, Map::new())], compacted: -1, compactions: 0, hashes, leases, cluster_version: 0 }
     }
 
     fn revision(&self) -> i64 {
@@ -180,6 +183,11 @@ impl Model {
                 Response::LeaseRevoke(LeaseRevokeResponse { revision: draft.revision() })
             }
             Command::LeaseExpire(LeaseExpireRequest { leases }) => return Ok(self.expire(leases)),
+            Command::ClusterVersion(ClusterVersionRequest { version }) => {
+                self.cluster_version = self.cluster_version.max(*version);
+                let (revision, version) = (self.revision(), self.cluster_version);
+                return Ok(Response::ClusterVersion(ClusterVersionResponse { revision, version }));
+            }
         };
         if draft.written {
             self.maps.push((draft.next, draft.map));
@@ -187,10 +195,10 @@ impl Model {
         Ok(reply)
     }
 
-    fn expire(&mut self, leases: &[(i64, Index)]) -> Response {
+    fn expire(&mut self, leases: &[ExpiredLease]) -> Response {
         let mut expired = 0;
-        for (id, granted_at) in leases {
-            if self.leases.get(id) == Some(granted_at) {
+        for ExpiredLease { id, granted_at } in leases {
+            if self.leases.get(id) == Some(&Index(*granted_at)) {
                 self.leases.remove(id);
                 expired += 1;
                 let mut draft = self.draft();
@@ -228,7 +236,7 @@ impl Model {
 
     fn branch<'a>(before: &Draft, txn: &'a TxnRequest) -> (bool, &'a [RequestOp]) {
         let holds = txn.compare.iter().all(|compare| {
-            let CompareTarget::Version(operand) = compare.target else { panic!("the model compares versions") };
+            let Some(CompareTarget::Version(operand)) = compare.target else { panic!("the model compares versions") };
             before.map.get(&compare.key[..]).map_or(0, |kv| kv.version) > operand
         });
         (holds, if holds { &txn.success } else { &txn.failure })
@@ -236,16 +244,18 @@ impl Model {
 
     /// What is held against the state before the transaction.
     fn check(&self, before: &Draft, txn: &TxnRequest) -> Result<(), KvError> {
-        Model::branch(before, txn).1.iter().try_for_each(|op| match op {
-            RequestOp::Range(range) if range.revision > self.revision() => Err(KvError::FutureRevision),
-            RequestOp::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+        Model::branch(before, txn).1.iter().try_for_each(|op| match &op.operation {
+            Some(Operation::Range(range)) if range.revision > self.revision() => Err(KvError::FutureRevision),
+            Some(Operation::Range(range)) if range.revision != 0 && range.revision < self.compacted => {
                 Err(KvError::Compacted)
             }
-            RequestOp::Put(put) if (put.ignore_value || put.ignore_lease) && !before.map.contains_key(&put.key[..]) => {
+            Some(Operation::Put(put))
+                if (put.ignore_value || put.ignore_lease) && !before.map.contains_key(&put.key[..]) =>
+            {
                 Err(KvError::KeyNotFound)
             }
-            RequestOp::Put(put) => self.check_lease(put.lease),
-            RequestOp::Txn(txn) => self.check(before, txn),
+            Some(Operation::Put(put)) => self.check_lease(put.lease),
+            Some(Operation::Txn(txn)) => self.check(before, txn),
             _ => Ok(()),
         })
     }
@@ -253,12 +263,12 @@ impl Model {
     fn txn(&self, before: &Draft, draft: &mut Draft, txn: &TxnRequest) -> Result<TxnResponse, KvError> {
         let (succeeded, ops) = Model::branch(before, txn);
         let responses = ops.iter().map(|op| {
-            Ok(match op {
-                RequestOp::Range(range) => ResponseOp::Range(self.range(draft, range)?),
-                RequestOp::Put(put) => ResponseOp::Put(self.put(draft, put)?),
-                RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(draft.delete(delete)),
-                RequestOp::Txn(txn) => ResponseOp::Txn(Box::new(self.txn(before, draft, txn)?)),
-                RequestOp::Empty => panic!("the model makes none"),
+            Ok(match &op.operation {
+                Some(Operation::Range(range)) => OperationResponse::Range(self.range(draft, range)?).into(),
+                Some(Operation::Put(put)) => OperationResponse::Put(self.put(draft, put)?).into(),
+                Some(Operation::DeleteRange(delete)) => OperationResponse::DeleteRange(draft.delete(delete)).into(),
+                Some(Operation::Txn(txn)) => OperationResponse::Txn(Box::new(self.txn(before, draft, txn)?)).into(),
+                None => panic!("the model makes none"),
             })
         });
         Ok(TxnResponse { revision: 0, succeeded, responses: responses.collect::<Result<_, KvError>>()? })
@@ -319,9 +329,9 @@ fn within<'a>(map: &'a Map, key: &'a [u8], end: &'a [u8]) -> impl Iterator<Item 
 /// The command of a step, as a client would send it.
 fn command(step: &Step, revision: i64, index: u64) -> Option<Command> {
     Some(match op(step, revision) {
-        Some(RequestOp::Put(put)) => Command::Put(put),
-        Some(RequestOp::DeleteRange(delete)) => Command::DeleteRange(delete),
-        Some(RequestOp::Txn(txn)) => Command::Txn(*txn),
+        Some(Operation::Put(put)) => Command::Put(put),
+        Some(Operation::DeleteRange(delete)) => Command::DeleteRange(delete),
+        Some(Operation::Txn(txn)) => Command::Txn(*txn),
         Some(_) => return None,
         None => match step {
             Step::Compact { back } => {
@@ -330,19 +340,21 @@ fn command(step: &Step, revision: i64, index: u64) -> Option<Command> {
             Step::Grant(id) => Command::LeaseGrant(LeaseGrantRequest { id: *id, ttl: 10 + *id }),
             Step::Revoke(id) => Command::LeaseRevoke(LeaseRevokeRequest { id: *id }),
             Step::Expire(leases) => {
-                let leases = leases.iter().map(|(id, ago)| (*id, Index(index.saturating_sub(*ago)))).collect();
+                let expired = |(id, ago): &(i64, u64)| ExpiredLease { id: *id, granted_at: index.saturating_sub(*ago) };
+                let leases = leases.iter().map(expired).collect();
                 Command::LeaseExpire(LeaseExpireRequest { leases })
             }
+            Step::ClusterVersion(version) => Command::ClusterVersion(ClusterVersionRequest { version: *version }),
             _ => return None,
         },
     })
 }
 
-fn op(step: &Step, revision: i64) -> Option<RequestOp> {
+fn op(step: &Step, revision: i64) -> Option<Operation> {
     let end = |to: &Option<usize>| bytes(to.map_or("", |to| KEYS.get(to + 1).copied().unwrap_or("\0")));
-    let ops = |steps: &[Step]| steps.iter().filter_map(|step| op(step, revision)).collect();
+    let ops = |steps: &[Step]| steps.iter().filter_map(|step| op(step, revision).map(RequestOp::from)).collect();
     Some(match step {
-        Step::Put { key, value, prev_kv, ignore_value, lease, ignore_lease } => RequestOp::Put(PutRequest {
+        Step::Put { key, value, prev_kv, ignore_value, lease, ignore_lease } => Operation::Put(PutRequest {
             key: bytes(KEYS[*key]),
             value: if *ignore_value { bytes("") } else { vec![*value].into() },
             prev_kv: *prev_kv,
@@ -350,19 +362,19 @@ fn op(step: &Step, revision: i64) -> Option<RequestOp> {
             lease: lease.filter(|_| !ignore_lease).unwrap_or(0),
             ignore_lease: *ignore_lease,
         }),
-        Step::Delete { from, to, prev_kv } => RequestOp::DeleteRange(DeleteRangeRequest {
+        Step::Delete { from, to, prev_kv } => Operation::DeleteRange(DeleteRangeRequest {
             key: bytes(KEYS[*from]),
             range_end: end(to),
             prev_kv: *prev_kv,
         }),
-        Step::Range { from, to, back, limit } => RequestOp::Range(RangeRequest {
+        Step::Range { from, to, back, limit } => Operation::Range(RangeRequest {
             key: bytes(KEYS[*from]),
             range_end: end(to),
             revision: if *back == 0 { 0 } else { revision - back },
             limit: *limit,
             ..RangeRequest::default()
         }),
-        Step::Txn { compare, then, otherwise } => RequestOp::Txn(Box::new(TxnRequest {
+        Step::Txn { compare, then, otherwise } => Operation::Txn(Box::new(TxnRequest {
             compare: vec![crate::bench::compare(
                 KEYS[compare.0],
                 CompareResult::Greater,
@@ -371,7 +383,9 @@ fn op(step: &Step, revision: i64) -> Option<RequestOp> {
             success: ops(then),
             failure: ops(otherwise),
         })),
-        Step::Compact { .. } | Step::Grant(_) | Step::Revoke(_) | Step::Expire(_) => return None,
+        Step::Compact { .. } | Step::Grant(_) | Step::Revoke(_) | Step::Expire(_) | Step::ClusterVersion(_) => {
+            return None;
+        }
         Step::Scrub(_) | Step::Flush | Step::Reopen => return None,
     })
 }
@@ -402,12 +416,13 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
                 prop_assert_eq!(store.apply_command(at, &command), model.apply(at, &command), "{:?}", command);
             }
         }
-        if let Some(RequestOp::Range(range)) = op(step, model.revision()) {
+        if let Some(Operation::Range(range)) = op(step, model.revision()) {
             prop_assert_eq!(store.range(&range), model.range(&model.draft(), &range), "{:?}", range);
         }
         let now = model.draft();
         prop_assert_eq!(store.range(&everything()), model.range(&now, &everything()));
         prop_assert_eq!((store.revision(), store.len()), (model.revision(), now.map.len() as u64));
+        prop_assert_eq!(store.cluster_version(), model.cluster_version);
         for hash in model.kept() {
             prop_assert_eq!(store.hash_kv(hash.hash_revision), Ok(hash));
         }
@@ -429,6 +444,7 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         .and_then(|dump| dump.write_to(&mut snapshot).map_err(|error| EngineError::new("dump", error)))
         .expect("the engine works");
     let restored = Store::restore_from(MemoryEngine::default(), &mut &snapshot[..]).expect("it is one");
+    prop_assert_eq!(restored.cluster_version(), model.cluster_version);
     for hash in model.kept() {
         prop_assert_eq!(restored.hash_kv(hash.hash_revision), Ok(hash));
     }

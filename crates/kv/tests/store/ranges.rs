@@ -110,7 +110,7 @@ fn r09_keys_only_leaves_out_the_values_alone() {
 #[test]
 fn r10_keys_only_sorts_by_the_real_values() {
     let kv = filled();
-    let request = RangeRequest { keys_only: true, sort_target: SortTarget::Value, ..everything() };
+    let request = RangeRequest { keys_only: true, sort_target: SortTarget::Value.into(), ..everything() };
     let response = kv.range(request).expect("nothing forbids it");
     assert_eq!(keys(&response.kvs), ["c", "d", "b", "a"]);
     assert!(response.kvs.iter().all(|kv| kv.value.is_empty()));
@@ -153,7 +153,8 @@ fn r12_every_target_sorts_both_ways_and_none_means_ascending() {
     ];
     for (sort_target, up, down) in cases {
         for (sort_order, expected) in [(SortOrder::None, up), (SortOrder::Ascend, up), (SortOrder::Descend, down)] {
-            let request = RangeRequest { sort_target, sort_order, ..everything() };
+            let request =
+                RangeRequest { sort_target: sort_target.into(), sort_order: sort_order.into(), ..everything() };
             assert_eq!(found(&kv, request), expected, "{sort_target:?} {sort_order:?}");
         }
     }
@@ -163,7 +164,12 @@ fn r12_every_target_sorts_both_ways_and_none_means_ascending() {
 fn r13_the_whole_range_is_sorted_before_it_is_cut() {
     let kv = filled();
     for (sort_order, expected) in [(SortOrder::Ascend, "b"), (SortOrder::Descend, "c"), (SortOrder::None, "b")] {
-        let request = RangeRequest { sort_target: SortTarget::Create, sort_order, limit: 1, ..everything() };
+        let request = RangeRequest {
+            sort_target: SortTarget::Create.into(),
+            sort_order: sort_order.into(),
+            limit: 1,
+            ..everything()
+        };
         let response = kv.range(request).expect("nothing forbids it");
         assert_eq!((keys(&response.kvs), response.more, response.count), (vec![expected], true, 4));
     }
@@ -176,20 +182,23 @@ fn r13_without_an_order_only_what_the_limit_takes_is_sorted() {
         kv.put(key, value);
     }
     // The first three keys, though d has the least value; of those the two with the least.
-    let request = RangeRequest { sort_target: SortTarget::Value, limit: 2, ..everything() };
+    let request = RangeRequest { sort_target: SortTarget::Value.into(), limit: 2, ..everything() };
     let response = kv.range(request.clone()).expect("nothing forbids it");
     assert_eq!((keys(&response.kvs), response.more, response.count), (vec!["c", "b"], true, 4));
-    let ordered = RangeRequest { sort_order: SortOrder::Ascend, ..request };
+    let ordered = RangeRequest { sort_order: SortOrder::Ascend.into(), ..request };
     assert_eq!(keys(&kv.range(ordered).expect("nothing forbids it").kvs), ["d", "c"]);
 }
 
 #[test]
 fn r14_unknown_sort_options_are_refused() {
-    for number in [-1, 3, i32::MAX] {
-        assert_eq!(SortOrder::from_wire(number), Err(KvError::InvalidSortOption));
+    let kv = Kv::new();
+    for sort_order in [-1, 3, i32::MAX] {
+        assert_eq!(kv.range(RangeRequest { sort_order, ..range("k", "") }), Err(KvError::InvalidSortOption));
     }
-    for number in [-1, 5, i32::MIN] {
-        assert_eq!(SortTarget::from_wire(number), Err(KvError::InvalidSortOption));
+    for sort_target in [-1, 5, i32::MIN] {
+        let range = RangeRequest { sort_target, ..range("k", "") };
+        assert_eq!(range.check(&Limits::default()), Err(KvError::InvalidSortOption));
+        assert_eq!(kv.range(range), Err(KvError::InvalidSortOption));
     }
     assert_eq!(KvError::InvalidSortOption.to_string(), "etcdserver: invalid sort option");
 }
@@ -313,7 +322,11 @@ fn reads<Q: Query>(store: &Store<Counting>, query: &Q) -> (Q::Answer, usize) {
 fn a_limit_reads_no_more_than_it_returns_whatever_the_order() {
     let store = counted();
     let limited = |limit| RangeRequest { limit, ..range("k", "l") };
-    let by = |sort_target, sort_order| RangeRequest { sort_target, sort_order, ..limited(2) };
+    let by = |target: SortTarget, order: SortOrder| RangeRequest {
+        sort_target: target.into(),
+        sort_order: order.into(),
+        ..limited(2)
+    };
     use SortOrder::{Ascend, Descend};
     let cases = [
         (limited(2), ["k000", "k001"]),
@@ -349,17 +362,21 @@ fn a_limit_reads_no_more_than_it_returns_whatever_the_order() {
 #[test]
 fn a_limit_in_a_transaction_reads_no_more_than_it_returns() {
     let mut store = counted();
-    let backwards = RangeRequest { limit: 3, sort_order: SortOrder::Descend, ..range("k", "l") };
-    let txn = TxnRequest { success: vec![RequestOp::Range(backwards)], ..TxnRequest::default() };
+    let backwards = RangeRequest { limit: 3, sort_order: SortOrder::Descend.into(), ..range("k", "l") };
+    let txn = TxnRequest { success: vec![Operation::Range(backwards).into()], ..TxnRequest::default() };
     let (found, reads) = reads(&store, &txn);
-    let [ResponseOp::Range(found)] = &found.responses[..] else { panic!("{found:?} for a range") };
+    let [ResponseOp { response: Some(OperationResponse::Range(found)) }] = &found.responses[..] else {
+        panic!("{found:?} for a range")
+    };
     assert_eq!((keys(&found.kvs), found.count, reads), (vec!["k299", "k298", "k297"], 300, 3));
     // Behind a put of its own, which is in no engine yet.
     let write = TxnRequest { success: [vec![op_put("kz", "new")], txn.success].concat(), ..TxnRequest::default() };
     store.engine().reads.set(0);
     let done = store.apply_command(Index(601), &Command::Txn(write)).expect("nothing forbids it");
     let Response::Txn(done) = done else { panic!("{done:?} for a transaction") };
-    let ResponseOp::Range(found) = &done.responses[1] else { panic!("{done:?} for a range") };
+    let ResponseOp { response: Some(OperationResponse::Range(found)) } = &done.responses[1] else {
+        panic!("{done:?} for a range")
+    };
     assert_eq!((keys(&found.kvs), found.count), (vec!["kz", "k299", "k298"], 301));
     assert_eq!(store.engine().reads.get(), 2);
 }
@@ -375,7 +392,9 @@ fn a_limit_takes_the_same_keys_as_sorting_all_and_cutting() {
     let targets = [SortTarget::Key, SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value];
     for sort_target in targets {
         for sort_order in [SortOrder::Ascend, SortOrder::Descend] {
-            let request = RangeRequest { sort_target, sort_order, min_mod_revision: 50, ..everything() };
+            let sorted =
+                RangeRequest { sort_target: sort_target.into(), sort_order: sort_order.into(), ..everything() };
+            let request = RangeRequest { min_mod_revision: 50, ..sorted };
             let all = store.range(&request).expect("nothing forbids it");
             assert!(all.kvs.len() > 5 && !all.more);
             for limit in 1..=all.kvs.len() + 1 {

@@ -203,6 +203,6 @@ fn a_failing_engine_stops_the_store_and_says_why() {
 fn the_store_does_not_know_what_became_of_a_command() {
     let mut kv = Kv::new();
     kv.put("k", "v");
-    let command = Command::Put(put("k", "v")).encode();
+    let command = Command::Put(put("k", "v")).to_bytes();
     assert_eq!(kv.store.recall(&command, Index(1)), Recall::Forgotten);
 }

@@ -8,12 +8,10 @@ use pb::request_op::Request;
 use pb::response_op::Response;
 use tonic::Status;
 
-use super::errors::of_store;
-
-pub(super) fn range(request: pb::RangeRequest) -> Result<kv::RangeRequest, Status> {
-    Ok(kv::RangeRequest {
-        sort_order: kv::SortOrder::from_wire(request.sort_order).map_err(of_store)?,
-        sort_target: kv::SortTarget::from_wire(request.sort_target).map_err(of_store)?,
+pub(super) fn range(request: pb::RangeRequest) -> kv::RangeRequest {
+    kv::RangeRequest {
+        sort_order: request.sort_order,
+        sort_target: request.sort_target,
         key: request.key,
         range_end: request.range_end,
         limit: request.limit,
@@ -25,7 +23,7 @@ pub(super) fn range(request: pb::RangeRequest) -> Result<kv::RangeRequest, Statu
         max_mod_revision: request.max_mod_revision,
         min_create_revision: request.min_create_revision,
         max_create_revision: request.max_create_revision,
-    })
+    }
 }
 
 pub(super) fn put(request: pb::PutRequest) -> kv::PutRequest {
@@ -54,13 +52,14 @@ pub(super) fn txn(request: pb::TxnRequest) -> Result<kv::TxnRequest, Status> {
 }
 
 fn operation(op: pb::RequestOp) -> Result<kv::RequestOp, Status> {
-    Ok(match op.request {
-        None => kv::RequestOp::Empty,
-        Some(Request::RequestRange(request)) => kv::RequestOp::Range(range(request)?),
-        Some(Request::RequestPut(request)) => kv::RequestOp::Put(put(request)),
-        Some(Request::RequestDeleteRange(request)) => kv::RequestOp::DeleteRange(delete_range(request)),
-        Some(Request::RequestTxn(request)) => kv::RequestOp::Txn(Box::new(txn(request)?)),
-    })
+    let Some(request) = op.request else { return Ok(kv::RequestOp::default()) };
+    let operation = match request {
+        Request::RequestRange(request) => kv::Operation::Range(range(request)),
+        Request::RequestPut(request) => kv::Operation::Put(put(request)),
+        Request::RequestDeleteRange(request) => kv::Operation::DeleteRange(delete_range(request)),
+        Request::RequestTxn(request) => kv::Operation::Txn(Box::new(txn(request)?)),
+    };
+    Ok(operation.into())
 }
 
 /// An operand that is missing, or of another kind than the target, is 0 or empty.
@@ -88,8 +87,8 @@ fn compare(compare: pb::Compare) -> Result<kv::Compare, Status> {
             _ => bytes::Bytes::new(),
         }),
     };
-    let result = kv::CompareResult::from_wire(compare.result).ok_or_else(unknown)?;
-    Ok(kv::Compare { key: compare.key, range_end: compare.range_end, result, target })
+    let result = kv::CompareResult::try_from(compare.result).map_err(|_| unknown())?.into();
+    Ok(kv::Compare { key: compare.key, range_end: compare.range_end, result, target: Some(target) })
 }
 
 pub(super) fn key_value(kv: kv::KeyValue) -> mvccpb::KeyValue {
@@ -138,13 +137,12 @@ pub(super) fn txn_response(header: pb::ResponseHeader, response: kv::TxnResponse
 /// Within a transaction headers carry nothing but the revision; that of a transaction within is empty.
 fn operation_response(op: kv::ResponseOp) -> pb::ResponseOp {
     let header = |revision| pb::ResponseHeader { revision, ..pb::ResponseHeader::default() };
-    let response = match op {
-        kv::ResponseOp::Range(response) => Response::ResponseRange(range_response(header(response.revision), response)),
-        kv::ResponseOp::Put(response) => Response::ResponsePut(put_response(header(response.revision), response)),
-        kv::ResponseOp::DeleteRange(response) => {
-            Response::ResponseDeleteRange(delete_response(header(response.revision), response))
-        }
-        kv::ResponseOp::Txn(response) => Response::ResponseTxn(txn_response(header(response.revision), *response)),
-    };
-    pb::ResponseOp { response: Some(response) }
+    use kv::OperationResponse::{DeleteRange, Put, Range, Txn};
+    let response = op.response.map(|response| match response {
+        Range(response) => Response::ResponseRange(range_response(header(response.revision), response)),
+        Put(response) => Response::ResponsePut(put_response(header(response.revision), response)),
+        DeleteRange(response) => Response::ResponseDeleteRange(delete_response(header(response.revision), response)),
+        Txn(response) => Response::ResponseTxn(txn_response(header(response.revision), *response)),
+    });
+    pb::ResponseOp { response }
 }

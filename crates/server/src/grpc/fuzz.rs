@@ -33,7 +33,7 @@ fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]
     let header = pb::ResponseHeader::default();
     Ok(match method % 8 {
         0 => {
-            let range = convert::range(pb::RangeRequest::decode(message).map_err(unreadable)?)?;
+            let range = convert::range(pb::RangeRequest::decode(message).map_err(unreadable)?);
             convert::range_response(header, ask(store, &range)?).encode_to_vec()
         }
         1 => {
@@ -73,10 +73,10 @@ fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]
 fn write<C: Change>(store: &mut Store<MemoryEngine>, index: u64, change: C) -> Result<C::Response, Status> {
     let command: Command = change.into();
     command.check(&Limits::default()).map_err(super::errors::of_store)?;
-    let bytes = command.encode();
+    let bytes = command.to_bytes();
     assert_eq!(bytes.len(), command.encoded_len());
     let before = store.revision();
-    let answer = decode_reply_to::<C>(&store.apply(Index(index), &bytes)).expect("an own answer can be read");
+    let answer = decode_reply_to::<C>(store.apply(Index(index), &bytes)).expect("an own answer can be read");
     assert!(answer.is_ok() || store.revision() == before, "what is refused changes nothing");
     assert!(store.revision() - before <= 1, "a write takes one revision at most");
     answer.map(|(response, _)| response).map_err(super::errors::of_store)

@@ -18,7 +18,7 @@ pub(crate) struct KvService {
 impl Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        let range = convert::range(request.into_inner())?;
+        let range = convert::range(request.into_inner());
         let serializable = range.serializable;
         let found = self.context.range(range, serializable).await?;
         let header = self.context.header(found.revision);

@@ -37,7 +37,7 @@ pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Resul
     if filters.iter().any(|filter| *filter != 0) {
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
-    let range = convert::range(request)?;
+    let range = convert::range(request);
     range.check(&context.limits).map_err(errors::of_store)?;
     let (pieces, stream) = mpsc::channel(AHEAD);
     tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! Who the members are, where they are, and what they say of themselves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline_node::raft::NodeId;
@@ -8,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::handshake::{Hello, Identity, Introduction};
 use super::traffic::Traffic;
+use super::version;
 
 /// The members of the cluster, as one of them knows them; copies know the same.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ pub struct Directory {
     /// For each member, who waits for it to be there again.
     knocks: Arc<BTreeMap<NodeId, Notify>>,
     traffic: Arc<BTreeMap<NodeId, Arc<Traffic>>>,
+    cluster_version: Arc<AtomicU32>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,7 +39,8 @@ impl Directory {
         let knocks = addresses.keys().map(|id| (*id, Notify::new())).collect();
         let traffic = addresses.keys().map(|id| (*id, Arc::default())).collect();
         let (addresses, knocks, traffic) = (Arc::new(addresses), Arc::new(knocks), Arc::new(traffic));
-        Directory { own, introduction, addresses, heard: Arc::default(), knocks, traffic }
+        let (heard, cluster_version) = (Arc::default(), Arc::default());
+        Directory { own, introduction, addresses, heard, knocks, traffic, cluster_version }
     }
 
     /// Who this member is.
@@ -80,11 +84,13 @@ impl Directory {
     /// Remembers what a member says of itself.
     ///
     /// # Errors
-    /// It is no other member, or comes with another folder than before; the text says which.
+    /// It is no other member, comes with another folder than before, or its program is too old for the cluster; the
+    /// text says which.
     pub fn hear(&self, id: NodeId, incarnation: u64, introduction: &Introduction) -> Result<(), String> {
         if id == self.own.replica || !self.addresses.contains_key(&id) {
             return Err(format!("member {} is no other member of this cluster: check --initial-cluster", id.0));
         }
+        version::check(self.cluster_version.load(Relaxed), id, introduction.version)?;
         let mut all = self.lock();
         if all.get(&id).is_some_and(|heard| heard.incarnation != incarnation) {
             // It may have voted and acknowledged in its other life, and knows nothing of that in this one.
@@ -96,6 +102,11 @@ impl Directory {
         }
         all.insert(id, Heard { incarnation, introduction: introduction.clone() });
         Ok(())
+    }
+
+    /// The cluster has this version now: members with an older program are not heard any more.
+    pub fn set_cluster_version(&self, version: u32) {
+        self.cluster_version.fetch_max(version, Relaxed);
     }
 
     /// As [`Directory::hear`], of one who connects.
@@ -132,19 +143,30 @@ mod tests {
     fn directory() -> Directory {
         let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };
         let addresses = (1..=3).map(|id| (NodeId(id), format!("host{id}:2380"))).collect();
-        Directory::new(own, Introduction { name: "one".to_owned(), client_url: "http://one".to_owned() }, addresses)
+        Directory::new(own, Introduction::new("one", "http://one"), addresses)
     }
 
     #[test]
     fn only_other_members_are_heard() {
         let directory = directory();
-        let two = Introduction { name: "two".to_owned(), client_url: "http://two".to_owned() };
+        let two = Introduction::new("two", "http://two");
         assert_eq!(directory.introduction(NodeId(2)), Introduction::default());
         assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
         assert_eq!(directory.introduction(NodeId(2)), two);
         assert!(directory.hear(NodeId(1), 1, &two).is_err(), "nobody else is this member");
         assert!(directory.hear(NodeId(4), 1, &two).is_err(), "there is no such member");
         assert_eq!(directory.peers().count(), 2);
+    }
+
+    #[test]
+    fn a_program_that_is_too_old_for_the_cluster_is_refused() {
+        let directory = directory();
+        let two = Introduction { version: 5, ..Introduction::new("two", "http://two") };
+        directory.set_cluster_version(5);
+        assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
+        directory.set_cluster_version(4);
+        let error = directory.hear(NodeId(2), 1, &Introduction { version: 4, ..two }).expect_err("too old");
+        assert!(error.starts_with("the cluster has version 5 of the peer protocol, and the program of member 2"));
     }
 
     #[test]

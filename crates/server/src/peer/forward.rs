@@ -1,8 +1,8 @@
 //! What a follower's clients want of the leader, on its way there and back.
 //!
-//! `id: u64`, `patience: u32` (milliseconds), `kind: u8`, and a command (0), or a lease and whether it is to be
-//! renewed (1); answered, in any order, by `id: u64` and how it ended. Each is sent once. If the connection is lost
-//! after that, nobody knows what became of it, and whoever asked is told so.
+//! Requests and answers are protobuf messages, whose numbers are kept for ever. Answers come in any order, each with
+//! the number of its request. Each is sent once. If the connection is lost after that, nobody knows what became of it,
+//! and whoever asked is told so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use bowline_node::raft::NodeId;
 use bowline_node::{Failure, NotDone, Response, Unknown};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use prost::{DecodeError, Message};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -22,7 +23,6 @@ use super::frame::{FrameError, put_frame, read_frame};
 use super::handshake::Channel;
 use super::outbound::{Line, WRITE_PATIENCE};
 use super::traffic::Traffic;
-use super::wire::{Reader, WireError, put_bytes};
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
 use crate::journal::Journal;
@@ -233,6 +233,11 @@ async fn take_requests(
             return Ok(());
         };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+        let Some(errand) = errand else {
+            // Only a newer member knows what it wants: that is not done here.
+            let _ = answers.send((id, Err(NotDone::TryAgain.into()))).await;
+            continue;
+        };
         let (reply, answer) = oneshot::channel();
         let deadline = clock.now().after(patience.min(MAX_PATIENCE));
         inbox.push_request(InboxRequest { work: errand.into(), deadline, reply });
@@ -247,104 +252,146 @@ async fn take_requests(
     Ok(())
 }
 
-fn encode_errand(id: u64, patience: Duration, errand: &Errand, out: &mut BytesMut) {
-    out.put_u64_le(id);
-    out.put_u32_le(u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
-    match errand {
-        Errand::Write(command) => {
-            out.put_u8(0);
-            out.put_slice(command);
-        }
-        Errand::Lease { id, renew } => {
-            out.put_u8(1);
-            out.put_i64_le(*id);
-            out.put_u8((*renew).into());
-        }
-    }
+/// A request, on its way to the leader.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RequestMessage {
+    /// Names it on this connection.
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    /// How long the answer is waited for, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    patience: u64,
+    #[prost(oneof = "RequestKind", tags = "3, 4")]
+    kind: Option<RequestKind>,
 }
 
-fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Errand), WireError> {
-    let mut reader = Reader::new(frame);
-    let id = reader.u64("id")?;
-    let patience = Duration::from_millis(reader.u32("patience")?.into());
-    let errand = match reader.u8("kind")? {
-        // Any command may follow: what it means is for the state machine to say.
-        0 => Errand::Write(reader.rest()),
-        1 => {
-            let errand = Errand::Lease { id: reader.u64("lease")?.cast_signed(), renew: reader.flag("renew")? };
-            reader.end()?;
-            errand
-        }
-        value => return Err(WireError::Value { field: "kind", value: value.into(), allowed: "0 or 1" }),
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum RequestKind {
+    /// A command. What it means is for the state machine to say: it is passed on as it is.
+    #[prost(bytes = "bytes", tag = "3")]
+    Write(Bytes),
+    #[prost(message, tag = "4")]
+    Lease(LeaseQuestion),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseQuestion {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(bool, tag = "2")]
+    renew: bool,
+}
+
+/// How a request ended.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnswerMessage {
+    /// Of the request.
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(oneof = "Ending", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    ending: Option<Ending>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Ending {
+    #[prost(bytes = "bytes", tag = "2")]
+    Done(Bytes),
+    #[prost(message, tag = "3")]
+    NotLeader(NotLeader),
+    #[prost(string, tag = "4")]
+    Overloaded(String),
+    #[prost(message, tag = "5")]
+    Superseded(Empty),
+    #[prost(message, tag = "6")]
+    Expired(Empty),
+    #[prost(message, tag = "7")]
+    TryAgain(Empty),
+    #[prost(string, tag = "8")]
+    Refused(String),
+    /// The leader itself does not know.
+    #[prost(message, tag = "9")]
+    Unknown(Empty),
+    #[prost(message, tag = "10")]
+    NoSpace(Empty),
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct NotLeader {
+    /// Who leads, if that is known.
+    #[prost(fixed64, optional, tag = "1")]
+    leader: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Empty {}
+
+fn encode_errand(id: u64, patience: Duration, errand: &Errand, out: &mut BytesMut) {
+    let kind = match errand {
+        Errand::Write(command) => RequestKind::Write(command.clone()),
+        Errand::Lease { id, renew } => RequestKind::Lease(LeaseQuestion { id: *id, renew: *renew }),
     };
-    Ok((id, patience, errand))
+    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    put(&RequestMessage { id, patience, kind: Some(kind) }, out);
+}
+
+fn put(message: &impl Message, out: &mut BytesMut) {
+    message.encode(out).expect("memory grows with what is written to it");
+}
+
+/// A request; with `None` for its errand if it is of a kind that only newer members know.
+fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Option<Errand>), DecodeError> {
+    let RequestMessage { id, patience, kind } = RequestMessage::decode(frame)?;
+    let errand = kind.map(|kind| match kind {
+        RequestKind::Write(command) => Errand::Write(command),
+        RequestKind::Lease(LeaseQuestion { id, renew }) => Errand::Lease { id, renew },
+    });
+    Ok((id, Duration::from_millis(patience), errand))
 }
 
 fn encode_answer(id: u64, answer: &Response, out: &mut BytesMut) {
-    out.put_u64_le(id);
-    let why = match answer {
-        Ok(bytes) => {
-            out.put_u8(0);
-            put_bytes(out, bytes);
-            return;
-        }
-        Err(Failure::NotDone(why)) => why,
-        Err(Failure::Unknown(Unknown::Expired)) => return out.put_u8(4),
+    let ending = match answer {
+        Ok(bytes) => Ending::Done(bytes.clone()),
+        Err(Failure::Unknown(Unknown::Expired)) => Ending::Expired(Empty {}),
         // The leader itself never sends a write on.
-        Err(Failure::Unknown(Unknown::ConnectionLost | Unknown::Stopped)) => return out.put_u8(7),
+        Err(Failure::Unknown(Unknown::ConnectionLost | Unknown::Stopped)) => Ending::Unknown(Empty {}),
+        Err(Failure::NotDone(why)) => match why {
+            NotDone::NotLeader { leader } => Ending::NotLeader(NotLeader { leader: leader.map(|leader| leader.0) }),
+            NotDone::Overloaded { limit } => Ending::Overloaded(limit.clone().into()),
+            NotDone::Superseded => Ending::Superseded(Empty {}),
+            NotDone::TryAgain | NotDone::Unreachable => Ending::TryAgain(Empty {}),
+            NotDone::Refused { reason } => Ending::Refused(reason.clone()),
+            NotDone::NoSpace => Ending::NoSpace(Empty {}),
+        },
     };
-    match why {
-        NotDone::NotLeader { leader } => {
-            out.put_u8(1);
-            out.put_u8(leader.is_some().into());
-            out.put_u64_le(leader.map_or(0, |leader| leader.0));
-        }
-        NotDone::Overloaded { limit } => {
-            out.put_u8(2);
-            put_bytes(out, limit.as_bytes());
-        }
-        NotDone::Superseded => out.put_u8(3),
-        NotDone::TryAgain | NotDone::Unreachable => out.put_u8(5),
-        NotDone::Refused { reason } => {
-            out.put_u8(6);
-            put_bytes(out, reason.as_bytes());
-        }
-        NotDone::NoSpace => out.put_u8(8),
-    }
+    put(&AnswerMessage { id, ending: Some(ending) }, out);
 }
 
-fn decode_answer(frame: Bytes) -> Result<(u64, Response), WireError> {
-    let mut reader = Reader::new(frame);
-    let id = reader.u64("id")?;
-    let answer = match reader.u8("answer")? {
-        0 => Ok(reader.bytes("response")?),
-        1 => {
-            let known = reader.flag("leader known")?;
-            let leader = NodeId(reader.u64("leader")?);
-            Err(Failure::not_leader(known.then_some(leader)))
-        }
-        2 => Err(Failure::overloaded(reader.text("limit")?)),
-        3 => Err(NotDone::Superseded.into()),
-        4 => Err(Unknown::Expired.into()),
-        5 => Err(NotDone::TryAgain.into()),
-        6 => Err(Failure::refused(reader.text("reason")?)),
-        // Whether it took effect is not known, and the connection is as good as lost.
-        7 => Err(Unknown::ConnectionLost.into()),
-        8 => Err(NotDone::NoSpace.into()),
-        value => return Err(WireError::Value { field: "answer", value: value.into(), allowed: "0 to 8" }),
+fn decode_answer(frame: Bytes) -> Result<(u64, Response), DecodeError> {
+    let AnswerMessage { id, ending } = AnswerMessage::decode(frame)?;
+    let answer = match ending {
+        Some(Ending::Done(bytes)) => Ok(bytes),
+        Some(Ending::NotLeader(NotLeader { leader })) => Err(Failure::not_leader(leader.map(NodeId))),
+        Some(Ending::Overloaded(limit)) => Err(Failure::overloaded(limit)),
+        Some(Ending::Superseded(_)) => Err(NotDone::Superseded.into()),
+        Some(Ending::Expired(_)) => Err(Unknown::Expired.into()),
+        Some(Ending::TryAgain(_)) => Err(NotDone::TryAgain.into()),
+        Some(Ending::Refused(reason)) => Err(Failure::refused(reason)),
+        Some(Ending::NoSpace(_)) => Err(NotDone::NoSpace.into()),
+        // Whether it took effect is not known, and the connection is as good as lost. An ending that only newer
+        // members know may be anything.
+        Some(Ending::Unknown(_)) | None => Err(Unknown::ConnectionLost.into()),
     };
-    reader.end()?;
     Ok((id, answer))
 }
 
 /// Reads a request and an answer, for a fuzzer: what is read is written and read back the same.
-pub(super) fn fuzz(body: Bytes) {
-    if let Ok((id, patience, errand)) = decode_errand(body.clone()) {
+pub(super) fn fuzz(body: &Bytes) {
+    if let Ok((id, patience, Some(errand))) = decode_errand(body.clone()) {
         let mut out = BytesMut::new();
         encode_errand(id, patience, &errand, &mut out);
-        assert_eq!(out.freeze(), body);
+        assert_eq!(decode_errand(out.freeze()), Ok((id, patience, Some(errand))));
     }
-    if let Ok((id, answer)) = decode_answer(body) {
+    if let Ok((id, answer)) = decode_answer(body.clone()) {
         let mut out = BytesMut::new();
         encode_answer(id, &answer, &mut out);
         assert_eq!(decode_answer(out.freeze()), Ok((id, answer)));
@@ -355,43 +402,64 @@ pub(super) fn fuzz(body: Bytes) {
 mod tests {
     use super::*;
 
+    fn encoded(write: impl FnOnce(&mut BytesMut)) -> Bytes {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        out.freeze()
+    }
+
+    fn hex(bytes: &Bytes) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Each with its bytes, which members of other versions send and read: they never change.
     #[test]
     fn answers_come_back_as_they_were() {
-        let all: [Response; 9] = [
-            Ok(Bytes::from_static(b"response")),
-            Err(Failure::not_leader(Some(NodeId(3)))),
-            Err(Failure::not_leader(None)),
-            Err(Failure::overloaded("room")),
-            Err(NotDone::Superseded.into()),
-            Err(Unknown::Expired.into()),
-            Err(NotDone::TryAgain.into()),
-            Err(NotDone::NoSpace.into()),
-            Err(Failure::refused("why")),
+        let all: [(Response, &str); 10] = [
+            (Ok(Bytes::from_static(b"done")), "08071204646f6e65"),
+            (Err(Failure::not_leader(Some(NodeId(3)))), "08071a09090300000000000000"),
+            (Err(Failure::not_leader(None)), "08071a00"),
+            (Err(Failure::overloaded("room")), "08072204726f6f6d"),
+            (Err(NotDone::Superseded.into()), "08072a00"),
+            (Err(Unknown::Expired.into()), "08073200"),
+            (Err(NotDone::TryAgain.into()), "08073a00"),
+            (Err(Failure::refused("why")), "08074203776879"),
+            (Err(Unknown::ConnectionLost.into()), "08074a00"),
+            (Err(NotDone::NoSpace.into()), "08075200"),
         ];
-        for (id, answer) in (7..).zip(all) {
-            let mut out = BytesMut::new();
-            encode_answer(id, &answer, &mut out);
-            let bytes = out.freeze();
-            assert_eq!(decode_answer(bytes.clone()), Ok((id, answer)));
-            for length in 0..bytes.len() {
-                assert!(decode_answer(bytes.slice(..length)).is_err());
-            }
+        for (answer, expected) in all {
+            let bytes = encoded(|out| encode_answer(7, &answer, out));
+            assert_eq!(hex(&bytes), expected);
+            assert_eq!(decode_answer(bytes), Ok((7, answer)));
         }
     }
 
     #[test]
     fn an_errand_arrives_as_it_was_and_says_how_long_it_may_take() {
         let write = Errand::Write(Bytes::from_static(b"command"));
-        let (renew, ask) = (Errand::Lease { id: -7, renew: true }, Errand::Lease { id: i64::MAX, renew: false });
-        for errand in [write, renew, ask] {
-            let mut out = BytesMut::new();
-            encode_errand(9, Duration::from_secs(5), &errand, &mut out);
-            let bytes = out.freeze();
-            fuzz(bytes.clone());
-            assert_eq!(decode_errand(bytes.clone()), Ok((9, Duration::from_secs(5), errand)));
-            assert!(decode_errand(bytes.slice(..12)).is_err());
+        let renew = Errand::Lease { id: 7, renew: true };
+        let all = [(write, "08091088271a07636f6d6d616e64"), (renew, "0809108827220408071001")];
+        for (errand, expected) in all {
+            let bytes = encoded(|out| encode_errand(9, Duration::from_secs(5), &errand, out));
+            assert_eq!(hex(&bytes), expected);
+            fuzz(&bytes);
+            assert_eq!(decode_errand(bytes), Ok((9, Duration::from_secs(5), Some(errand))));
         }
-        let kind = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-        assert!(decode_errand(kind).is_err(), "of no kind");
+        let ask = Errand::Lease { id: i64::MIN, renew: false };
+        let bytes = encoded(|out| encode_errand(9, Duration::MAX, &ask, out));
+        assert_eq!(decode_errand(bytes), Ok((9, Duration::from_millis(u64::MAX), Some(ask))));
+    }
+
+    /// A follower, and the leader, pass a command on with all that they do not know of it.
+    #[test]
+    fn what_only_newer_members_know_is_passed_on_or_ends_without_harm() {
+        let unknown_field = [0xf8, 0x07, 1];
+        let command = Bytes::from([&b"command"[..], &unknown_field].concat());
+        let bytes = encoded(|out| encode_errand(9, Duration::ZERO, &Errand::Write(command.clone()), out));
+        let newer = Bytes::from([&bytes[..], &unknown_field].concat());
+        assert_eq!(decode_errand(newer), Ok((9, Duration::ZERO, Some(Errand::Write(command)))));
+        let kind = Bytes::from([&[8, 9][..], &unknown_field].concat());
+        assert_eq!(decode_errand(kind.clone()), Ok((9, Duration::ZERO, None)));
+        assert_eq!(decode_answer(kind), Ok((9, Err(Unknown::ConnectionLost.into()))));
     }
 }

@@ -1,23 +1,24 @@
 //! Who speaks to whom: the first frame of each connection, and its answer.
 //!
-//! The one that connects says which protocol it speaks, who it is, whom it means, and what the connection
-//! is for. The other says "welcome", or why not; both then know. Nothing else is read before.
+//! The one that connects says which versions of the protocol it speaks, who it is, whom it means, and what the
+//! connection is for. The other says "welcome", or why not; both then know. Nothing else is read before.
+//!
+//! The first frame begins with six bytes that never change: "BWLN", and the sender's version as a `u16` in
+//! little-endian order. Behind them, and in the answer, are protobuf messages, whose numbers are kept for ever.
 
 use std::time::Duration;
 
 use bowline_node::raft::NodeId;
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::frame::{FrameError, put_frame, read_frame};
-use super::wire::{Reader, WireError, put_bytes};
+use super::version::{OLDEST_VERSION, PROTOCOL_VERSION};
 
-/// The version of everything between replicas. Both ends must have the same.
-pub const PROTOCOL_VERSION: u16 = 3;
-
-/// Says that this is the protocol at all: "BWLN".
-const MAGIC: u32 = u32::from_le_bytes(*b"BWLN");
+/// Says that this is the protocol at all.
+const MAGIC: [u8; 4] = *b"BWLN";
 
 /// How long either end waits for the other's part.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,31 +30,23 @@ const MAX_BYTES: u32 = 4096;
 const MAX_TEXT: usize = 512;
 
 /// What a connection is for. Each has its own, so that none waits behind another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum Channel {
     /// Votes, answers, questions: small and urgent.
-    Control,
+    Control = 1,
     /// AppendEntries, with entries or without. A heartbeat names the last entry that was sent before it, so
     /// it must not overtake that one; and entries are as good as a heartbeat to whoever gets them.
-    Entries,
+    Entries = 2,
     /// Pieces of snapshots.
-    Snapshot,
+    Snapshot = 3,
     /// Requests of clients, on their way to the leader; answers come back on the same connection.
-    Requests,
+    Requests = 4,
 }
 
 impl Channel {
     /// All of them.
     pub const ALL: [Channel; 4] = [Channel::Control, Channel::Entries, Channel::Snapshot, Channel::Requests];
-
-    fn number(self) -> u8 {
-        match self {
-            Channel::Control => 1,
-            Channel::Entries => 2,
-            Channel::Snapshot => 3,
-            Channel::Requests => 4,
-        }
-    }
 }
 
 /// The own part of every handshake.
@@ -68,12 +61,30 @@ pub struct Identity {
 }
 
 /// What members tell each other of themselves, for those who ask who belongs to the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Introduction {
     /// Its name.
+    #[prost(string, tag = "1")]
     pub name: String,
     /// Where it serves clients.
+    #[prost(string, tag = "2")]
     pub client_url: String,
+    /// The version of the peer protocol that its program speaks.
+    #[prost(uint32, tag = "3")]
+    pub version: u32,
+    /// The oldest version that it speaks, too.
+    #[prost(uint32, tag = "4")]
+    pub oldest_version: u32,
+}
+
+impl Introduction {
+    /// The introduction of a member that runs this program. Longer texts than 512 bytes are cut.
+    #[must_use]
+    pub fn new(name: &str, client_url: &str) -> Introduction {
+        let cut = |text: &str| text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
+        let (version, oldest_version) = (PROTOCOL_VERSION, OLDEST_VERSION);
+        Introduction { name: cut(name), client_url: cut(client_url), version, oldest_version }
+    }
 }
 
 /// What the one that connects says.
@@ -118,7 +129,51 @@ pub enum HandshakeError {
     Frame(#[from] FrameError),
     /// The frame is no part of a handshake.
     #[error("not a handshake: {0}")]
-    Wire(#[from] WireError),
+    Message(#[from] prost::DecodeError),
+    /// The frame is no part of this protocol.
+    #[error("not a handshake: it does not begin as one")]
+    Foreign,
+}
+
+/// What follows the first six bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HelloMessage {
+    /// The number of a [`Channel`]; no enumeration, whose first value would stand for one that is not there.
+    #[prost(int32, tag = "1")]
+    channel: i32,
+    #[prost(fixed64, tag = "2")]
+    cluster: u64,
+    #[prost(fixed64, tag = "3")]
+    replica: u64,
+    #[prost(fixed64, tag = "4")]
+    incarnation: u64,
+    #[prost(fixed64, tag = "5")]
+    to: u64,
+    #[prost(message, required, tag = "6")]
+    introduction: Introduction,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnswerMessage {
+    #[prost(oneof = "Answer", tags = "1, 2")]
+    answer: Option<Answer>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Answer {
+    #[prost(message, tag = "1")]
+    Welcome(WelcomeMessage),
+    /// Why not.
+    #[prost(string, tag = "2")]
+    Refused(String),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WelcomeMessage {
+    #[prost(fixed64, tag = "1")]
+    incarnation: u64,
+    #[prost(message, required, tag = "2")]
+    introduction: Introduction,
 }
 
 /// The part of the one that connects.
@@ -136,13 +191,23 @@ where
         read_frame(stream, MAX_BYTES).await
     };
     let answer = timeout(PATIENCE, answer).await.map_err(|_| HandshakeError::Silent)??;
-    let mut reader = Reader::new(answer.ok_or(HandshakeError::HungUp)?);
-    if reader.flag("welcome")? {
-        let welcome = Welcome { incarnation: reader.u64("incarnation")?, introduction: introduction(&mut reader)? };
-        reader.end()?;
-        return Ok(welcome);
+    let answer = answer.ok_or(HandshakeError::HungUp)?;
+    // Before version 4 a refusal was a zero, a length and a text.
+    if let [0, _, _, _, _, reason @ ..] = &answer[..] {
+        return Err(HandshakeError::Refused(readable(&String::from_utf8_lossy(reason))));
     }
-    Err(HandshakeError::Refused(reader.text("reason")?.chars().filter(|c| !c.is_control()).collect()))
+    match AnswerMessage::decode(answer)?.answer {
+        Some(Answer::Welcome(WelcomeMessage { incarnation, introduction })) => {
+            Ok(Welcome { incarnation, introduction })
+        }
+        Some(Answer::Refused(reason)) => Err(HandshakeError::Refused(readable(&reason))),
+        None => Err(HandshakeError::Foreign),
+    }
+}
+
+/// The part of a text that can be put into a log.
+fn readable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
 /// The part of the one that is connected to. `judge` says why somebody who speaks the protocol and means
@@ -161,23 +226,21 @@ where
 {
     let first = timeout(PATIENCE, read_frame(stream, MAX_BYTES)).await.map_err(|_| HandshakeError::Silent)??;
     let first = first.ok_or(HandshakeError::HungUp)?;
-    let hello = match hello(first) {
+    let hello = match hello(&first) {
         Ok(Ok(hello)) => judge_identity(&hello, own).and_then(|()| judge(&hello)).map(|()| hello),
         Ok(Err(reason)) => Err(reason),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
-    let mut out = BytesMut::new();
-    put_frame(&mut out, |out| match &hello {
+    let answer = match &hello {
         Ok(_) => {
-            out.put_u8(1);
-            out.put_u64_le(own.incarnation);
-            put_introduction(introduction, out);
+            let (incarnation, introduction) = (own.incarnation, introduction.clone());
+            Answer::Welcome(WelcomeMessage { incarnation, introduction })
         }
-        Err(reason) => {
-            out.put_u8(0);
-            put_text(reason, out);
-        }
-    });
+        Err(reason) => Answer::Refused(readable(reason)),
+    };
+    let answer = AnswerMessage { answer: Some(answer) }.encode_to_vec();
+    let mut out = BytesMut::new();
+    put_frame(&mut out, |out| out.put_slice(&answer));
     let answered = timeout(PATIENCE, stream.write_all(&out)).await.map_err(|_| HandshakeError::Silent)?;
     let hello = hello.map_err(HandshakeError::Unwelcome)?;
     answered.map_err(FrameError::from)?;
@@ -201,62 +264,66 @@ fn judge_identity(hello: &Hello, own: Identity) -> Result<(), String> {
 }
 
 fn put_hello(hello: &Hello, out: &mut BytesMut) {
-    out.put_u32_le(MAGIC);
-    out.put_u16_le(PROTOCOL_VERSION);
-    out.put_u8(hello.channel.number());
-    out.put_u64_le(hello.from.cluster);
-    out.put_u64_le(hello.from.replica.0);
-    out.put_u64_le(hello.from.incarnation);
-    out.put_u64_le(hello.to.0);
-    put_introduction(&hello.introduction, out);
+    out.put_slice(&MAGIC);
+    out.put_u16_le(u16::try_from(PROTOCOL_VERSION).expect("there will never be so many versions"));
+    let message = HelloMessage {
+        channel: hello.channel.into(),
+        cluster: hello.from.cluster,
+        replica: hello.from.replica.0,
+        incarnation: hello.from.incarnation,
+        to: hello.to.0,
+        introduction: hello.introduction.clone(),
+    };
+    message.encode(out).expect("memory grows with what is written to it");
 }
 
-fn put_introduction(introduction: &Introduction, out: &mut BytesMut) {
-    put_text(&introduction.name, out);
-    put_text(&introduction.client_url, out);
-}
-
-fn introduction(reader: &mut Reader) -> Result<Introduction, WireError> {
-    Ok(Introduction { name: reader.text("name")?, client_url: reader.text("client url")? })
-}
-
-fn put_text(text: &str, out: &mut BytesMut) {
-    put_bytes(out, &text.as_bytes()[..text.len().min(MAX_TEXT)]);
-}
-
-/// What was said, or why it can't be understood. Another version is told so before its fields are read.
-fn hello(bytes: Bytes) -> Result<Result<Hello, String>, WireError> {
-    let mut reader = Reader::new(bytes);
-    let magic = reader.u32("magic")?;
-    if magic != MAGIC {
-        return Err(WireError::Value { field: "magic", value: magic.into(), allowed: "that of bowline's peers" });
+/// What was said, or why it can't be agreed to. Another version is told so before its fields are read.
+fn hello(bytes: &Bytes) -> Result<Result<Hello, String>, HandshakeError> {
+    let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Err(HandshakeError::Foreign) };
+    let Some((version, rest)) = rest.split_first_chunk::<2>() else { return Err(HandshakeError::Foreign) };
+    if *magic != MAGIC {
+        return Err(HandshakeError::Foreign);
     }
-    let version = reader.u16("version")?;
-    if version != PROTOCOL_VERSION {
-        return Ok(Err(format!("it speaks version {version} of the peer protocol, and this one {PROTOCOL_VERSION}")));
+    let theirs = u32::from(u16::from_le_bytes(*version));
+    if theirs < OLDEST_VERSION {
+        return Ok(Err(too_far_apart(&format!("version {theirs}"))));
     }
-    let number = reader.u8("channel")?;
-    let channel = Channel::ALL.into_iter().find(|channel| channel.number() == number);
-    let channel = channel.ok_or(WireError::Value { field: "channel", value: number.into(), allowed: "1 to 4" })?;
-    let cluster = reader.u64("cluster")?;
-    let replica = NodeId(reader.u64("replica")?);
-    let incarnation = reader.u64("incarnation")?;
-    let to = NodeId(reader.u64("target")?);
-    let introduction = introduction(&mut reader)?;
-    reader.end()?;
-    Ok(Ok(Hello { from: Identity { cluster, replica, incarnation }, to, channel, introduction }))
+    let message = HelloMessage::decode(rest)?;
+    let introduction = message.introduction;
+    if introduction.oldest_version > PROTOCOL_VERSION {
+        let (oldest, newest) = (introduction.oldest_version, introduction.version);
+        return Ok(Err(too_far_apart(&format!("versions {oldest} to {newest}"))));
+    }
+    let Ok(channel) = Channel::try_from(message.channel) else {
+        return Ok(Err(format!("its connection is for a purpose that is not known here, number {}", message.channel)));
+    };
+    let replica = NodeId(message.replica);
+    let from = Identity { cluster: message.cluster, replica, incarnation: message.incarnation };
+    Ok(Ok(Hello { from, to: NodeId(message.to), channel, introduction }))
+}
+
+/// Who connects, of a first frame: for whoever stands between members, as tests do.
+#[must_use]
+pub fn sender(hello: &Bytes) -> Option<NodeId> {
+    self::hello(hello).ok()?.ok().map(|hello| hello.from.replica)
+}
+
+fn too_far_apart(theirs: &str) -> String {
+    format!(
+        "it speaks {theirs} of the peer protocol, and this one {OLDEST_VERSION} to {PROTOCOL_VERSION}: upgrade by one \
+         version at a time"
+    )
 }
 
 /// Reads a first frame, for a fuzzer: what is read is written and read back the same.
-pub(super) fn fuzz(body: Bytes) {
+pub(super) fn fuzz(body: &Bytes) {
     if let Ok(Ok(read)) = hello(body) {
-        // Longer texts than are ever written are cut.
-        if read.introduction.name.len().max(read.introduction.client_url.len()) <= MAX_TEXT {
-            let mut out = BytesMut::new();
-            put_hello(&read, &mut out);
-            assert_eq!(hello(out.freeze()), Ok(Ok(read)));
-        }
+        let mut out = BytesMut::new();
+        put_hello(&read, &mut out);
+        let again = hello(&out.freeze());
+        assert!(matches!(again, Ok(Ok(again)) if again == read), "it is written and read back the same");
     }
+    let _ = AnswerMessage::decode(body.clone());
 }
 
 #[cfg(test)]
@@ -267,7 +334,7 @@ mod tests {
     const B: Identity = Identity { cluster: 7, replica: NodeId(2), incarnation: 9 };
 
     fn introduction(name: &str) -> Introduction {
-        Introduction { name: name.to_owned(), client_url: format!("http://{name}:2379") }
+        Introduction::new(name, &format!("http://{name}:2379"))
     }
 
     async fn shake(
@@ -309,20 +376,85 @@ mod tests {
         assert_eq!(near.expect_err("refused").to_string(), reason);
     }
 
-    #[tokio::test]
-    async fn another_version_is_told_so() {
+    /// Says what follows "BWLN", and gives what both ends make of it.
+    async fn say(rest: &[u8]) -> (Result<Welcome, HandshakeError>, Result<Hello, HandshakeError>) {
         let (mut near, mut far) = tokio::io::duplex(4096);
         let mut out = BytesMut::new();
         put_frame(&mut out, |out| {
-            out.put_u32_le(MAGIC);
-            out.put_u16_le(PROTOCOL_VERSION + 1);
-            out.put_slice(b"whatever a later version says here");
+            out.put_slice(&MAGIC);
+            out.put_slice(rest);
         });
         near.write_all(&out).await.expect("there is room");
-        let error = accept(&mut far, B, &introduction("b"), |_| Ok(())).await.expect_err("another version");
-        assert_eq!(error.to_string(), "it speaks version 4 of the peer protocol, and this one 3");
-        let answer = read_frame(&mut near, 1024).await.expect("a frame").expect("an answer");
-        assert_eq!(answer[0], 0);
+        let own = introduction("b");
+        let far = accept(&mut far, B, &own, |_| Ok(())).await;
+        let hello = Hello { from: A, to: NodeId(2), channel: Channel::Control, introduction: introduction("a") };
+        (connect(&mut near, &hello).await, far)
+    }
+
+    #[tokio::test]
+    async fn an_older_version_is_told_so_whatever_it_says() {
+        let (near, far) = say(&[3, 0, 1, 255, 255, 255]).await;
+        let reason = format!(
+            "it speaks version 3 of the peer protocol, and this one {OLDEST_VERSION} to {PROTOCOL_VERSION}: upgrade \
+             by one version at a time"
+        );
+        assert_eq!(far.expect_err("another version").to_string(), reason);
+        assert_eq!(near.expect_err("refused").to_string(), format!("refused by the other end: {reason}"));
+    }
+
+    fn hello_of(introduction: Introduction) -> HelloMessage {
+        let (cluster, replica, incarnation, to) = (7, 1, 4, 2);
+        HelloMessage { channel: Channel::Control.into(), cluster, replica, incarnation, to, introduction }
+    }
+
+    #[tokio::test]
+    async fn the_next_version_is_welcome_with_fields_that_are_not_known_and_one_after_that_is_not() {
+        let next = Introduction { version: PROTOCOL_VERSION + 1, ..introduction("a") };
+        let unknown_field = [0xf8, 0x07, 1];
+        let message = [&[9, 0][..], &hello_of(next.clone()).encode_to_vec(), &unknown_field].concat();
+        let (near, far) = say(&message).await;
+        near.expect("welcome");
+        assert_eq!(far.expect("understood").introduction, next);
+        let (version, oldest_version) = (PROTOCOL_VERSION + 2, PROTOCOL_VERSION + 1);
+        let later = Introduction { version, oldest_version, ..introduction("a") };
+        let (_, far) = say(&[&[9, 0][..], &hello_of(later).encode_to_vec()].concat()).await;
+        let error = far.expect_err("too far apart").to_string();
+        assert!(error.starts_with(&format!("it speaks versions {oldest_version} to {version} of")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_purpose_that_is_not_known_is_refused() {
+        let message = HelloMessage { channel: 99, ..hello_of(introduction("a")) };
+        let (_, far) = say(&[&[4, 0][..], &message.encode_to_vec()].concat()).await;
+        let told = "its connection is for a purpose that is not known here, number 99";
+        assert_eq!(far.expect_err("unknown").to_string(), told);
+    }
+
+    /// How members refused each other before version 4.
+    #[tokio::test]
+    async fn a_refusal_of_an_older_member_is_understood() {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let mut out = BytesMut::new();
+        put_frame(&mut out, |out| out.put_slice(b"\0\x03\0\0\0why"));
+        far.write_all(&out).await.expect("there is room");
+        let hello = Hello { from: A, to: NodeId(2), channel: Channel::Control, introduction: introduction("a") };
+        let error = connect(&mut near, &hello).await.expect_err("refused");
+        assert_eq!(error.to_string(), "refused by the other end: why");
+    }
+
+    /// What members of other versions send and read. Numbers of fields are kept for ever.
+    #[test]
+    fn handshakes_keep_their_bytes() {
+        let introduction = Introduction { version: 4, oldest_version: 3, ..introduction("a") };
+        let hello = hello_of(introduction.clone()).encode_to_vec();
+        let welcome = Answer::Welcome(WelcomeMessage { incarnation: 9, introduction });
+        let answer = |answer| AnswerMessage { answer: Some(answer) }.encode_to_vec();
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let said = "0801110700000000000000190100000000000000210400000000000000290200000000000000";
+        let own = "0a0161120d687474703a2f2f613a3233373918042003";
+        assert_eq!(hex(hello), format!("{said}3216{own}"));
+        assert_eq!(hex(answer(welcome)), format!("0a210909000000000000001216{own}"));
+        assert_eq!(hex(answer(Answer::Refused("why".to_owned()))), "1203776879");
     }
 
     #[tokio::test]

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bowline_node::raft::NodeId;
+use bowline_node::wire::decode;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::codec::decode;
 use super::directory::Directory;
 use super::forward::serve_requests;
 use super::frame::{FrameError, read_frame};
@@ -85,7 +85,8 @@ impl Inbound {
                 Err(error) => return Err(error.into()),
             };
             traffic.received(&frame);
-            let mut message = decode(frame)?;
+            // A kind of message that only newer members know is lost, as on any network.
+            let Some(mut message) = decode(frame)? else { continue };
             while let Some(refused) = self.inbox.push_peer(from, message) {
                 message = refused;
                 sleep(PAUSE).await;

@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::coalesce::coalesce;
-use super::codec::encode;
 use super::directory::Directory;
 use super::frame::put_frame;
 use super::handshake::{Channel, HandshakeError, Hello, connect};
@@ -199,7 +198,12 @@ async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic) -> io::Res
             messages = lane.take(PORTION) => messages,
         };
         for message in coalesce(messages) {
-            put_frame(&mut out, |out| encode(&message, out));
+            #[cfg(not(feature = "next-version"))]
+            put_frame(&mut out, |out| bowline_node::wire::encode(&message, out));
+            #[cfg(feature = "next-version")]
+            put_frame(&mut out, |out| {
+                bowline_node::wire::encode_extended(&message, super::version::NEXT_FIELD, out);
+            });
         }
         timeout(WRITE_PATIENCE, writer.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         traffic.sent(out.len());

@@ -148,6 +148,7 @@ impl ApplyThread {
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
+        machine.check_version().map_err(StoreError::Fatal)?;
         let facts = machine.facts();
         drop(machine);
         self.shared.set_facts(facts);
@@ -164,6 +165,7 @@ impl ApplyThread {
         let accepted = self.shared.take_accepted(header);
         let machine = accepted.state.install();
         let machine = machine.map_err(|error| StoreError::Fatal(format!("can't take a snapshot in use: {error}")))?;
+        machine.check_version().map_err(StoreError::Fatal)?;
         let (facts, leases) = (machine.facts(), machine.leases());
         // The old file is gone from the folder already; its memory goes after the lock.
         let old = std::mem::replace(&mut *self.shared.write(), machine);

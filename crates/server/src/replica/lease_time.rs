@@ -1,14 +1,9 @@
-//! What a leader says of a lease's time, on its way to whoever asked: a version, whether there is such a lease, and
-//! its two times.
+//! What a leader says of a lease's time, on its way to whoever asked: a protobuf message.
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-
-use crate::peer::{Reader, WireError};
-
-/// First byte of it.
-const VERSION: u8 = 1;
+use bytes::Bytes;
+use prost::{DecodeError, Message};
 
 /// The time of a lease that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,35 +14,28 @@ pub struct LeaseTime {
     pub left: Duration,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseTimeMessage {
+    /// Not there if there is no such lease.
+    #[prost(int64, optional, tag = "1")]
+    granted: Option<i64>,
+    /// In milliseconds.
+    #[prost(uint64, tag = "2")]
+    left: u64,
+}
+
 impl LeaseTime {
     pub(crate) fn encode(found: Option<LeaseTime>) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_u8(VERSION);
-        out.put_u8(found.is_some().into());
-        if let Some(LeaseTime { granted, left }) = found {
-            out.put_i64_le(granted);
-            out.put_u64_le(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        }
-        out.freeze()
+        let left = found.map_or(Duration::ZERO, |found| found.left);
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        LeaseTimeMessage { granted: found.map(|found| found.granted), left }.encode_to_vec().into()
     }
 
     /// # Errors
-    /// The bytes are something else; says what.
-    pub(crate) fn decode(bytes: Bytes) -> Result<Option<LeaseTime>, WireError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8("version")?;
-        if version != VERSION {
-            return Err(WireError::Value { field: "version", value: version.into(), allowed: "1" });
-        }
-        let found = match reader.flag("found")? {
-            true => {
-                let granted = reader.u64("granted")?.cast_signed();
-                Some(LeaseTime { granted, left: Duration::from_millis(reader.u64("left")?) })
-            }
-            false => None,
-        };
-        reader.end()?;
-        Ok(found)
+    /// The bytes are something else.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Option<LeaseTime>, DecodeError> {
+        let LeaseTimeMessage { granted, left } = LeaseTimeMessage::decode(bytes)?;
+        Ok(granted.map(|granted| LeaseTime { granted, left: Duration::from_millis(left) }))
     }
 }
 
@@ -55,16 +43,15 @@ impl LeaseTime {
 mod tests {
     use super::*;
 
+    /// Each with its bytes, which members of other versions send and read: they never change.
     #[test]
     fn times_come_back_as_they_were() {
-        for found in [None, Some(LeaseTime { granted: 9_000_000_000, left: Duration::from_millis(1_234) })] {
+        let found = LeaseTime { granted: 300, left: Duration::from_millis(1_234) };
+        for (found, expected) in [(None, &b""[..]), (Some(found), b"\x08\xac\x02\x10\xd2\x09")] {
             let bytes = LeaseTime::encode(found);
-            assert_eq!(LeaseTime::decode(bytes.clone()), Ok(found));
-            for length in 0..bytes.len() {
-                assert!(LeaseTime::decode(bytes.slice(..length)).is_err());
-            }
+            assert_eq!(bytes, expected);
+            assert_eq!(LeaseTime::decode(bytes), Ok(found));
         }
-        assert!(LeaseTime::decode(Bytes::from_static(&[2, 0])).is_err(), "another version");
-        assert!(LeaseTime::decode(Bytes::from_static(&[1, 0, 0])).is_err(), "more than that");
+        assert!(LeaseTime::decode(Bytes::from_static(&[8])).is_err(), "it is cut off");
     }
 }

@@ -123,7 +123,7 @@ impl Leases {
         let Some((term, request)) = self.expiring.remove(&token) else { return };
         match response {
             Ok(reply) => {
-                if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply) {
+                if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply.clone()) {
                     self.metrics.leases_expired.fetch_add(ended.expired, Relaxed);
                 }
             }

@@ -100,8 +100,17 @@ impl Outcomes {
 }
 
 /// What commands do, in the order of their kinds: etcd's names.
-pub const OPERATIONS: [&str; 8] =
-    ["Put", "DeleteRange", "Txn", "Compaction", "LeaseGrant", "LeaseRevoke", "LeaseExpire", "unknown"];
+pub const OPERATIONS: [&str; 9] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseExpire",
+    "ClusterVersionSet",
+    "unknown",
+];
 
 /// What takes longer than this to apply is slow: as etcd.
 pub const SLOW_APPLY: Duration = Duration::from_millis(100);
@@ -169,6 +178,9 @@ pub struct Metrics {
     pub received: Mutex<BTreeMap<NodeId, [u64; 2]>>,
     /// What is known of compactions.
     pub compactions: Compactions,
+    /// Commands with the field that the next version adds.
+    #[cfg(feature = "next-version")]
+    pub next_fields: AtomicU64,
 }
 
 /// What is known of compactions: the state's file is tidied up after them in steps.

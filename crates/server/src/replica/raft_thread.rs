@@ -183,7 +183,7 @@ impl RaftThread {
         let (token, blocked) = (Token(self.next_token + 1), self.write_refusal().is_some());
         if let Some(request) = self.leases.expired(now, token, blocked) {
             self.next_token = token.0;
-            let command = Command::LeaseExpire(request).encode();
+            let command = Command::LeaseExpire(request).to_bytes();
             self.conductor.handle(now, NodeInput::Write { token, command, deadline: None }, effects);
         }
     }

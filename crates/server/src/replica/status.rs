@@ -19,6 +19,8 @@ pub struct Facts {
     pub db_size: u64,
     /// Bytes of it that are records, the others being free or what holds them together.
     pub db_size_in_use: u64,
+    /// The version of the peer protocol that every member speaks; 0 before they first agreed on one.
+    pub cluster_version: u32,
 }
 
 /// How a replica is.

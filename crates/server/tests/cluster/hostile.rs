@@ -11,7 +11,7 @@ use crate::harness::{Cluster, get, put, values};
 
 fn hello(cluster: &Cluster, to: u64) -> Hello {
     let identity = Identity { cluster: cluster.configs[&to].cluster_id(), replica: NodeId(to % 3 + 1), incarnation: 0 };
-    Hello { from: identity, to: NodeId(to), channel: Channel::Control, introduction: Introduction::default() }
+    Hello { from: identity, to: NodeId(to), channel: Channel::Control, introduction: Introduction::new("stranger", "") }
 }
 
 async fn peer_port(cluster: &Cluster, id: u64) -> TcpStream {

@@ -12,6 +12,7 @@ mod membership;
 mod reads;
 mod replication;
 mod snapshots;
+mod upgrades;
 
 /// A bug to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 7] = [
+const AREAS: [&[Mutant]; 8] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -81,6 +82,7 @@ const AREAS: [&[Mutant]; 7] = [
     membership::MUTANTS,
     reads::MUTANTS,
     disks::MUTANTS,
+    upgrades::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.

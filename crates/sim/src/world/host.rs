@@ -20,6 +20,7 @@ use crate::world::reduction::life_dice;
 use crate::world::replica::{KeptNode, Replica};
 use crate::world::stage::{Event, World};
 use crate::world::story::describe;
+use crate::world::wire::arrived;
 
 /// Most events that wait for a paused process: the size of its sockets' buffers.
 const MOST_BACKLOG: usize = 2_000;
@@ -368,7 +369,8 @@ impl World<'_> {
             return;
         }
         let Some(event) = self.unless_paused(to, Event::Message { from, to, message }) else { return };
-        if let Event::Message { from, mut message, .. } = event {
+        if let Event::Message { from, message, .. } = event {
+            let Some(mut message) = arrived(from, &message) else { return };
             self.hosts[to].left_entries = !self.hosts[to].disk.has_room() && leave_entries(&mut message);
             self.tell(Some(to), || format!("<- n{} {}", from + 1, describe(&message)));
             self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });

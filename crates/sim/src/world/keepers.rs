@@ -162,7 +162,7 @@ impl Keepers {
 
     /// The bytes that go into the log.
     fn encoded(&self, number: u64) -> Bytes {
-        let command = self.command(number).map(Command::encode).unwrap_or_default();
+        let command = self.command(number).map(|command| command.to_bytes()).unwrap_or_default();
         [&number.to_le_bytes()[..], &command].concat().into()
     }
 

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use bowline_checker::keys;
 use bowline_kv::store::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, KvError,
-    PutRequest, RangeRequest, RangeResponse, Reply, RequestOp, Response, ResponseOp, TxnRequest, TxnResponse,
-    decode_reply,
+    Operation, OperationResponse, PutRequest, RangeRequest, RangeResponse, Reply, Response, ResponseOp, TxnRequest,
+    TxnResponse, decode_reply,
 };
 use bytes::Bytes;
 
 use crate::world::machine::{value_of, writer_of};
+use crate::world::wire::UNKNOWN_FIELD;
 
 /// An operation on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +86,12 @@ impl Asked {
             }),
             Shape::Swap(expect) => Command::Txn(TxnRequest {
                 compare: vec![self.condition(expect)],
-                success: vec![RequestOp::Put(self.put(self.key))],
-                failure: vec![RequestOp::Range(self.range())],
+                success: vec![Operation::Put(self.put(self.key)).into()],
+                failure: vec![Operation::Range(self.range()).into()],
             }),
             Shape::Pair(other) => Command::Txn(TxnRequest {
                 compare: Vec::new(),
-                success: vec![RequestOp::Put(self.put(self.key)), RequestOp::Put(self.put(other))],
+                success: vec![Operation::Put(self.put(self.key)).into(), Operation::Put(self.put(other)).into()],
                 failure: Vec::new(),
             }),
             Shape::Compact(revision) => Command::Compact(CompactionRequest { revision, physical: false }),
@@ -104,18 +105,20 @@ impl Asked {
             Some(seen) => CompareTarget::Mod(seen.revision),
             None => CompareTarget::Create(0),
         };
-        Compare { key, range_end, result, target }
+        Compare { key, range_end, result: result.into(), target: Some(target) }
     }
 
     /// The bytes that go into the log, if it writes: the operation's number, and the store's command.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let command = self.command()?;
-        Some([&self.op.to_le_bytes()[..], &command.encode()].concat().into())
+        // Some clients are of a later version.
+        let extension = if self.op % 8 == 5 { UNKNOWN_FIELD } else { &[] };
+        Some([&self.op.to_le_bytes()[..], &command.to_bytes(), extension].concat().into())
     }
 
     /// What the store is asked, if it reads: a transaction with a range.
     pub(crate) fn query(&self) -> TxnRequest {
-        TxnRequest { success: vec![RequestOp::Range(self.range())], ..TxnRequest::default() }
+        TxnRequest { success: vec![Operation::Range(self.range()).into()], ..TxnRequest::default() }
     }
 }
 
@@ -233,19 +236,19 @@ impl History {
             (Shape::Swap(_), Ok(true), Ok(Response::Txn(txn))) => {
                 txn.revision == now
                     && txn.succeeded
-                    && matches!(&txn.responses[..], [ResponseOp::Put(put)] if one(put.prev_kv.as_ref()))
+                    && matches!(&txn.responses[..], [ResponseOp { response: Some(OperationResponse::Put(put)) }] if one(put.prev_kv.as_ref()))
             }
             (Shape::Swap(_), Ok(false), Ok(Response::Txn(txn))) => {
                 txn.revision == now
                     && !txn.succeeded
-                    && matches!(&txn.responses[..], [ResponseOp::Range(range)] if one(range.kvs.first()))
+                    && matches!(&txn.responses[..], [ResponseOp { response: Some(OperationResponse::Range(range)) }] if one(range.kvs.first()))
             }
             (Shape::Pair(_), Ok(_), Ok(Response::Txn(txn))) => {
                 let first = txn.responses.first();
                 txn.revision == now
                     && txn.succeeded
                     && txn.responses.len() == 2
-                    && matches!(first, Some(ResponseOp::Put(put)) if one(put.prev_kv.as_ref()))
+                    && matches!(first, Some(ResponseOp { response: Some(OperationResponse::Put(put)) }) if one(put.prev_kv.as_ref()))
             }
             (Shape::Compact(_), Ok(_), Ok(Response::Compact(compaction))) => compaction.revision == now,
             (Shape::Compact(_), Err(error), Err(said)) => error == *said,
@@ -295,7 +298,11 @@ pub(crate) fn revision_of(reply: &Reply) -> Option<i64> {
 /// The range that an operation has read, if it has only read.
 fn range_of(response: &Response) -> Option<&RangeResponse> {
     let Response::Txn(TxnResponse { responses, .. }) = response else { return None };
-    if let [ResponseOp::Range(range)] = &responses[..] { Some(range) } else { None }
+    if let [ResponseOp { response: Some(OperationResponse::Range(range)) }] = &responses[..] {
+        Some(range)
+    } else {
+        None
+    }
 }
 
 /// What a client may swap against from now on: a value that it was told of, if it was told of one.
@@ -342,7 +349,7 @@ pub(crate) fn by_key(asked: &Asked, reply: Option<&Reply>, keys: u64) -> Vec<(u6
             let answer = match told {
                 Some(Ok(Response::Txn(txn))) if txn.succeeded => Answer::Done,
                 Some(Ok(Response::Txn(txn))) => match txn.responses.first() {
-                    Some(ResponseOp::Range(range)) => found(range.kvs.first()),
+                    Some(ResponseOp { response: Some(OperationResponse::Range(range)) }) => found(range.kvs.first()),
                     _ => Answer::Unknown,
                 },
                 _ => Answer::Unknown,
@@ -352,7 +359,7 @@ pub(crate) fn by_key(asked: &Asked, reply: Option<&Reply>, keys: u64) -> Vec<(u6
         (Shape::Pair(other), told) => {
             let answer = |at: usize| match told {
                 Some(Ok(Response::Txn(txn))) => match txn.responses.get(at) {
-                    Some(ResponseOp::Put(put)) => found(put.prev_kv.as_ref()),
+                    Some(ResponseOp { response: Some(OperationResponse::Put(put)) }) => found(put.prev_kv.as_ref()),
                     _ => Answer::Unknown,
                 },
                 _ => Answer::Unknown,
@@ -429,7 +436,7 @@ mod tests {
         assert!(replies.iter().all(|reply| history.is_true(&get, reply)));
         let mut newer = replies[1].clone().expect("it is answered");
         if let Response::Txn(TxnResponse { responses, .. }) = &mut newer
-            && let ResponseOp::Range(range) = &mut responses[0]
+            && let ResponseOp { response: Some(OperationResponse::Range(range)) } = &mut responses[0]
         {
             range.revision = 3;
         }

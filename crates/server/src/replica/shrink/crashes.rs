@@ -35,7 +35,7 @@ fn entry(index: u64) -> Entry {
             Command::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })
         }
     };
-    Entry { index: Index(index), term: Term(1), payload: Payload::Command(command.encode()) }
+    Entry { index: Index(index), term: Term(1), payload: Payload::Command(command.to_bytes()) }
 }
 
 /// Applies the log up to an entry.

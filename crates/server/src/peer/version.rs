@@ -1,0 +1,65 @@
+//! The version of what members say to each other, and how a cluster gets to the next one.
+//!
+//! A program speaks its own version and the one before it, so members can be upgraded one after the other, and rolled
+//! back as long as one of them has the old version. The version of the *cluster* is agreed on through the log. The
+//! leader raises it once every member speaks it, and only then may members use what it brings: a command or a field
+//! that an older member would not understand. From then on older programs can't take part.
+
+use bowline_node::raft::NodeId;
+
+/// The version that this program speaks.
+pub const PROTOCOL_VERSION: u32 = if cfg!(feature = "next-version") { 5 } else { 4 };
+
+/// The oldest version that it speaks, too. Version 4 was the first one in protobuf.
+pub const OLDEST_VERSION: u32 = 4;
+
+/// What the next version adds to each message between members, and to each command once all members know it: field 127.
+#[cfg(feature = "next-version")]
+pub(crate) const NEXT_FIELD: &[u8] = &[0xf8, 0x07, 1];
+
+/// The version that the leader of a cluster can raise it to. `members`: what each member speaks, as far as it is known
+/// and can be reached. `None` if there is nothing to raise.
+pub(crate) fn raised(cluster: u32, members: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
+    // A member of which nothing is known may have the oldest program of all.
+    let all = members.into_iter().map(|version| version.unwrap_or(0)).min()?;
+    (all > cluster).then_some(all)
+}
+
+/// Whether a member's program can take part in a cluster.
+///
+/// # Errors
+/// It knows less than the cluster's version; the text says what to do.
+pub(crate) fn check(cluster: u32, member: NodeId, program: u32) -> Result<(), String> {
+    if program >= cluster {
+        return Ok(());
+    }
+    Err(format!(
+        "the cluster has version {cluster} of the peer protocol, and the program of member {} speaks version \
+         {program}: start a newer program on that member's data",
+        member.0
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_what_all_of_its_members_speak() {
+        assert_eq!(raised(4, [Some(5), Some(4), Some(5)]), None);
+        assert_eq!(raised(4, [Some(5), None, Some(5)]), None, "nobody knows what the second speaks");
+        assert_eq!(raised(4, [Some(6), Some(5), Some(5)]), Some(5));
+        assert_eq!(raised(5, [Some(5), Some(5)]), None);
+        assert_eq!(raised(5, [Some(4), Some(5)]), None, "it never goes back");
+        assert_eq!(raised(0, []), None);
+    }
+
+    #[test]
+    fn an_older_program_is_told_what_to_do() {
+        assert_eq!(check(4, NodeId(2), 4), Ok(()));
+        assert_eq!(check(4, NodeId(2), 5), Ok(()));
+        let told = "the cluster has version 5 of the peer protocol, and the program of member 2 speaks version 4: \
+                    start a newer program on that member's data";
+        assert_eq!(check(5, NodeId(2), 4), Err(told.to_owned()));
+    }
+}
