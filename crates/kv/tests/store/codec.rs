@@ -293,10 +293,10 @@ fn commands_of_the_first_format_are_read() {
     let read = |kind: u8, fields: &[Vec<u8>]| Command::from_bytes(&[&[1, kind], &fields.concat()[..]].concat());
     let put_fields = [bytes("k"), bytes("v"), number(3), vec![1, 0, 0]].concat();
     let put = PutRequest { lease: 3, prev_kv: true, ..crate::bench::put("k", "v") };
-    assert_eq!(read(1, &[put_fields.clone()]), Ok(Command::Put(put.clone())));
+    assert_eq!(read(1, std::slice::from_ref(&put_fields)), Ok(Command::Put(put.clone())));
     let delete_fields = [bytes("a"), bytes("z"), vec![1]].concat();
     let delete = DeleteRangeRequest { prev_kv: true, ..crate::bench::delete("a", "z") };
-    assert_eq!(read(2, &[delete_fields.clone()]), Ok(Command::DeleteRange(delete.clone())));
+    assert_eq!(read(2, std::slice::from_ref(&delete_fields)), Ok(Command::DeleteRange(delete.clone())));
     let range_fields =
         [bytes("a"), bytes("z"), number(1), number(2), vec![2, 4, 1, 1, 0], [3, 4, 5, 6].map(number).concat()];
     let range = RangeRequest {
