@@ -29,7 +29,3 @@ pub mod healthpb {
 }
 
 pub use prost::{DecodeError, Message};
-
-/// Deepest nesting of messages that is decoded; deeper input is an error, never a deep recursion. Three
-/// levels of messages make one of transactions, so transactions nest to about thirty.
-pub const RECURSION_LIMIT: u32 = 100;

@@ -1,42 +1,75 @@
-//! A cluster that is upgraded and rolled back, member by member, under load: this version's program beside that of the
-//! next version (`crates/server/tests/next_member.rs`), which says more than this one knows.
+//! A cluster that is upgraded and rolled back, member by member, under load: `bowline serve` beside a program of the next
+//! version, which says more than this one knows. That program is this one, started with a variable in its environment.
 
 mod support;
 
+use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+use bowline_kv::store::{ClusterVersionRequest, Command as StoreCommand};
+use bowline_raft::{Entry, Payload};
+use bowline_server::config::Layers;
+use bowline_server::journal::{Journal, Level};
+use bowline_server::peer::Protocol;
+use bowline_server::{Listeners, Server, folder};
+use libtest_mimic::{Arguments, Trial};
 use pb::kv_client::KvClient;
-use serde_json::Value;
 use support::{Members, PATIENCE, Process};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
-/// The version of the peer protocol that `bowline serve` speaks, and the next one.
-const THIS: u64 = 4;
-const NEXT: u64 = 5;
+/// The program of the next version: all that it says has a field that this version does not know, number 127.
+const NEXT: Protocol = Protocol {
+    version: Protocol::CURRENT.version + 1,
+    oldest_version: Protocol::CURRENT.version,
+    extension: &[0xf8, 0x07, 1],
+};
+
+/// Says that this process is a member.
+const IS_MEMBER: &str = "BOWLINE_TEST_IS_MEMBER";
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Builds the program of the next version, with everything but our own crates as it was built for the tests.
-fn next_program() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--workspace", "--no-run", "--offline", "--message-format", "json", "--test", "next_member"]);
-    cargo.args(["--features", "bowline-server/next-version"]);
-    cargo.args((!cfg!(debug_assertions)).then_some("--release"));
-    let output = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).stdin(Stdio::null()).output();
-    let output = output.expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = String::from_utf8_lossy(&output.stdout);
-    let built = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = built.filter(|built| built["target"]["name"] == "next_member");
-    program.rev().find_map(|built| built["executable"].as_str().map(PathBuf::from)).expect("it was built")
+fn main() -> ExitCode {
+    if std::env::var_os(IS_MEMBER).is_none() {
+        let trial = Trial::test("members_are_upgraded_and_rolled_back_one_by_one_under_load", || {
+            tokio::runtime::Runtime::new()?.block_on(upgrade_and_roll_back());
+            Ok(())
+        });
+        return libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code();
+    }
+    match next_member() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A member of the next version, with its settings in its environment. Stops in good order when its input ends.
+fn next_member() -> Result<(), Box<dyn Error>> {
+    let mut layers = Layers::new();
+    layers.add_environment(|name| std::env::var(name).ok());
+    let mut config = layers.check()?;
+    config.protocol = NEXT;
+    let journal = Journal::stderr(Level::Info);
+    let listeners = Listeners::bind(&config)?;
+    let failures = journal.clone();
+    let failed = move |why: String| {
+        failures.error(format_args!("stopped at once: {why}"));
+        std::process::exit(1);
+    };
+    let server = Server::start(&config, folder::open(&config, &journal)?, listeners, &journal, failed)?;
+    while std::io::stdin().read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+    let _ = server.stop();
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -46,16 +79,14 @@ enum Version {
 }
 
 struct Cluster {
-    members: Arc<Members>,
-    next: PathBuf,
+    members: Members,
     running: Vec<Option<Process>>,
 }
 
 impl Cluster {
     /// Three members of this version.
-    fn start(next: PathBuf) -> Cluster {
-        let members = Arc::new(Members::new(3));
-        let mut cluster = Cluster { members, next, running: vec![None, None, None] };
+    fn start() -> Cluster {
+        let mut cluster = Cluster { members: Members::new(3), running: vec![None, None, None] };
         (1..=3).for_each(|id| cluster.launch(id, Version::This));
         cluster
     }
@@ -63,7 +94,10 @@ impl Cluster {
     fn launch(&mut self, id: usize, version: Version) {
         let process = match version {
             Version::This => self.members.start(id, ":"),
-            Version::Next => self.members.start_program(id, &mut Command::new(&self.next)),
+            Version::Next => {
+                let program = std::env::current_exe().expect("it runs");
+                self.members.start_program(id, Command::new(program).env(IS_MEMBER, "1"))
+            }
         };
         self.running[id - 1] = Some(process);
     }
@@ -103,7 +137,8 @@ impl Cluster {
         }
     }
 
-    fn wait_for_version(&self, version: u64) {
+    fn wait_for_version(&self, protocol: Protocol) {
+        let version = u64::from(protocol.version);
         self.wait_for(&format!("version {version}"), || self.versions() == [Some(version); 3]);
     }
 }
@@ -196,26 +231,32 @@ async fn keys(port: u16, writer: usize) -> Vec<(String, String)> {
     found.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn members_are_upgraded_and_rolled_back_one_by_one_under_load() {
-    let mut cluster = Cluster::start(next_program());
+/// The entries in the log of a member that is stopped.
+fn log(members: &Members, id: usize) -> Vec<Entry> {
+    let mut layers = Layers::new();
+    members.settings(id).into_iter().for_each(|(key, value)| layers.add_flag(key, value));
+    let mut config = layers.check().expect("it has started with these");
+    config.protocol = NEXT;
+    let disk = folder::open(&config, &Journal::stderr(Level::Error)).expect("it is whole");
+    disk.recovered.entries
+}
+
+async fn upgrade_and_roll_back() {
+    let this = u64::from(Protocol::CURRENT.version);
+    let mut cluster = Cluster::start();
     let load = Load::start(&cluster.members);
     load.goes_on();
-    cluster.wait_for_version(THIS);
+    cluster.wait_for_version(Protocol::CURRENT);
 
     // Two of three, and back: the cluster keeps the version that all members speak.
-    for id in [1, 2] {
-        cluster.replace(id, Version::Next, id == 1, &load);
-        assert_eq!(cluster.versions(), [Some(THIS); 3]);
-    }
-    for id in [2, 1] {
-        cluster.replace(id, Version::This, id == 1, &load);
-        assert_eq!(cluster.versions(), [Some(THIS); 3]);
+    for (id, version) in [(1, Version::Next), (2, Version::Next), (2, Version::This), (1, Version::This)] {
+        cluster.replace(id, version, id == 1, &load);
+        assert_eq!(cluster.versions(), [Some(this); 3]);
     }
 
     // All three: the cluster gets the next version, and from then on uses what it brings.
     for id in [3, 1, 2] {
-        assert_eq!(cluster.versions(), [Some(THIS); 3]);
+        assert_eq!(cluster.versions(), [Some(this); 3]);
         cluster.replace(id, Version::Next, id != 3, &load);
     }
     cluster.wait_for_version(NEXT);
@@ -224,15 +265,27 @@ async fn members_are_upgraded_and_rolled_back_one_by_one_under_load() {
     // Now an older program is refused. It says why, and changes nothing.
     cluster.running[1].take().expect("it runs").end(true);
     cluster.launch(2, Version::This);
-    let why = "the cluster has version 5 of the peer protocol, and the program of member 2 speaks version 4: start a \
-               newer program on that member's data";
-    cluster.running[1].as_mut().expect("it was started").says(why);
+    let why = format!(
+        "the cluster has version {} of the peer protocol, and the program of member 2 speaks version {this}: start a \
+         newer program on that member's data",
+        NEXT.version
+    );
+    cluster.running[1].as_mut().expect("it was started").says(&why);
     load.goes_on();
     cluster.replace(2, Version::Next, false, &load);
 
     let counts = load.end().await;
-    for (writer, count) in counts.into_iter().enumerate() {
-        let expected: Vec<_> = (0..count).map(|number| (key(writer, number), number.to_string())).collect();
+    check_keys(&cluster, &counts).await;
+    // Nobody leads any more once two are stopped: what all have by now is what they are to have.
+    let running = std::mem::take(&mut cluster.running);
+    running.into_iter().flatten().for_each(|process| process.end(true));
+    check_logs([1, 2, 3].map(|id| log(&cluster.members, id)));
+}
+
+/// Each member has what was acknowledged, and all have the same.
+async fn check_keys(cluster: &Cluster, counts: &[u64]) {
+    for (writer, count) in counts.iter().enumerate() {
+        let expected: Vec<_> = (0..*count).map(|number| (key(writer, number), number.to_string())).collect();
         for port in &cluster.members.client_ports {
             // One more may have been written, and not acknowledged before the end.
             let mut found = keys(*port, writer).await;
@@ -241,15 +294,32 @@ async fn members_are_upgraded_and_rolled_back_one_by_one_under_load() {
         }
     }
     let endpoints: Vec<_> = cluster.members.client_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let compared = support::run(
-        Command::new(env!("CARGO_BIN_EXE_bowline")).args(["hashkv", "--endpoints", &endpoints.join(",")]),
-        b"",
-    );
+    let mut hashkv = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    let compared = support::run(hashkv.args(["hashkv", "--endpoints", &endpoints.join(",")]), b"");
     assert_eq!(compared.code, Some(0), "{}{}", compared.text(), compared.err);
+}
 
-    // What only the next version knows has come to each of its members, whoever asked and whoever led.
-    let fields = |id| cluster.number(id, "bowline_next_fields");
-    cluster.wait_for("the field of the next version", || {
-        fields(1).is_some_and(|count| count > 30) && fields(1) == fields(3)
-    });
+/// The logs are the same, byte for byte, and commands have the field of the next version from when all knew it, but not
+/// before: whoever forwarded them, led and followed.
+fn check_logs(logs: [Vec<Entry>; 3]) {
+    let commands = |log: &[Entry]| -> Vec<(u64, bytes::Bytes)> {
+        let command = |entry: &Entry| match &entry.payload {
+            Payload::Command(command) => Some((entry.index.0, command.clone())),
+            _ => None,
+        };
+        log.iter().filter_map(command).collect()
+    };
+    let [first, others @ ..] = logs.map(|log| commands(&log));
+    for other in others {
+        let (from, to) = (first[0].0.max(other[0].0), first[first.len() - 1].0.min(other[other.len() - 1].0));
+        let part = |log: &[(u64, bytes::Bytes)]| -> Vec<_> {
+            log.iter().filter(|(index, _)| (from..=to).contains(index)).cloned().collect()
+        };
+        assert!(part(&first) == part(&other), "the logs differ between {from} and {to}");
+    }
+    let raise = StoreCommand::ClusterVersion(ClusterVersionRequest { version: NEXT.version }).to_bytes();
+    let raised = first.iter().position(|(_, command)| *command == raise).expect("it was raised");
+    let extended = |log: &[(u64, bytes::Bytes)]| log.iter().filter(|(_, it)| it.ends_with(NEXT.extension)).count();
+    assert_eq!(extended(&first[..raised]), 0, "not every member knew the field yet");
+    assert!(extended(&first[raised..]) > 30, "{} commands have the field", extended(&first[raised..]));
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
 
+use crate::peer::Protocol;
+
 mod layers;
 mod values;
 
@@ -85,6 +87,8 @@ pub struct ServerConfig {
     pub max_request_bytes: usize,
     /// How a read is made linearizable.
     pub read_kind: ReadKind,
+    /// How it speaks with other members. No setting: it is the program's.
+    pub protocol: Protocol,
 }
 
 impl ServerConfig {

@@ -119,7 +119,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
         }
     };
     let too_old = |why| FolderError::TooOld { folder: config.data_dir.display().to_string(), why };
-    machine.check_version().map_err(too_old)?;
+    machine.check_version(config.protocol.version).map_err(too_old)?;
     // What was written for followers of an earlier life; one that the state was made of is in it now.
     for position in snapshots.list().map_err(SnapshotError::from)? {
         snapshots.remove(position).map_err(SnapshotError::from)?;

@@ -32,10 +32,12 @@ use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
 use bowline_kv::store::{Change, Command, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
 use bowline_node::{Failure, Unknown};
+use bytes::Bytes;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use crate::peer::Protocol;
 use crate::replica::Replica;
 
 /// An answer of so many bytes is compressed for those who ask for that. A smaller one gets hardly smaller, but a
@@ -58,6 +60,7 @@ fn answer<T: Message>(message: T) -> tonic::Response<T> {
 pub(crate) struct Context {
     pub(crate) replica: Replica,
     pub(crate) cluster_id: u64,
+    pub(crate) protocol: Protocol,
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
     /// Whether the server is about to stop: streams end then.
@@ -110,10 +113,7 @@ impl Context {
         let Context { replica, limits, .. } = self;
         let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
-        let bytes = command.to_bytes();
-        #[cfg(feature = "next-version")]
-        let bytes = with_next_field(bytes, replica.status().facts.cluster_version);
-        let written = replica.write(bytes).await;
+        let written = replica.write(self.extended(command.to_bytes())).await;
         let metrics = replica.metrics();
         let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
         counter.fetch_add(1, Relaxed);
@@ -126,6 +126,15 @@ impl Context {
             ));
         }
         Ok(response)
+    }
+
+    /// A command with what this program adds to it: see [`Protocol::extension`].
+    fn extended(&self, command: Bytes) -> Bytes {
+        let Protocol { version, extension, .. } = self.protocol;
+        if extension.is_empty() || self.replica.status().facts.cluster_version < version {
+            return command;
+        }
+        [&command, extension].concat().into()
     }
 
     /// Whether a question may be asked, and waits until this member's state is recent enough to answer it.
@@ -151,14 +160,5 @@ impl Context {
         let found = self.replica.look(range).await.map_err(errors::of_request)?;
         self.replica.metrics().range_times.add(found.is_ok(), began.elapsed());
         found.map_err(errors::of_store)
-    }
-}
-
-/// What the next version adds to a command once every member knows it, in tests of upgrades.
-#[cfg(feature = "next-version")]
-fn with_next_field(command: bytes::Bytes, cluster_version: u32) -> bytes::Bytes {
-    match cluster_version < crate::peer::PROTOCOL_VERSION {
-        true => command,
-        false => [&command[..], crate::peer::NEXT_FIELD].concat().into(),
     }
 }

@@ -14,7 +14,7 @@ use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
 use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
-use crate::peer::{PROTOCOL_VERSION, check_version};
+use crate::peer::check_version;
 use crate::replica::{Facts, Metrics};
 
 /// Records that a step of removing old revisions looks at.
@@ -95,16 +95,17 @@ impl KvMachine {
         self.store.applied()
     }
 
-    /// Whether this program can hold the state: the cluster may have a version that it does not know.
+    /// Whether a program of this version can hold the state: the cluster's may be later.
     ///
     /// # Errors
     /// It can't; the text says what to do.
-    pub(crate) fn check_version(&self) -> Result<(), String> {
-        check_version(self.store.cluster_version(), self.identity.replica, PROTOCOL_VERSION)
+    pub(crate) fn check_version(&self, program: u32) -> Result<(), String> {
+        check_version(self.store.cluster_version(), self.identity.replica, program)
     }
 
-    /// Applies entries, but none behind one that this program is too old for: see [`KvMachine::check_version`].
-    pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics) -> Applied {
+    /// Applies entries, but none behind one for which a program of this version is too old: see
+    /// [`KvMachine::check_version`].
+    pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
         let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
         for entry in entries {
             match &entry.payload {
@@ -119,12 +120,8 @@ impl KvMachine {
                     applied.responses.push((entry.index, reply));
                     applied.leases.extend_from_slice(self.store.lease_changes());
                     applied.operations += self.store.operations();
-                    if self.check_version().is_err() {
+                    if self.check_version(program).is_err() {
                         return applied;
-                    }
-                    #[cfg(feature = "next-version")]
-                    if command.ends_with(crate::peer::NEXT_FIELD) {
-                        metrics.next_fields.fetch_add(1, Relaxed);
                     }
                 }
                 Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),

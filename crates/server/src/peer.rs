@@ -27,9 +27,7 @@ pub(crate) use inbound::Inbound;
 pub(crate) use lane::weight;
 pub use outbound::Outbox;
 pub use traffic::Traffic;
-#[cfg(feature = "next-version")]
-pub(crate) use version::NEXT_FIELD;
-pub use version::{OLDEST_VERSION, PROTOCOL_VERSION};
+pub use version::Protocol;
 pub(crate) use version::{check as check_version, raised};
 
 /// Longest frame between replicas, in bytes: an entry with the largest command has room in it, and so has

@@ -86,6 +86,8 @@ pub struct Start<L> {
     pub read_kind: ReadKind,
     /// A state's file of so many bytes, less than half of which are in use, is written anew.
     pub shrink_bytes: u64,
+    /// The version of the peer protocol that this program speaks.
+    pub version: u32,
     /// What was found of the log.
     pub recovered: Recovered,
     /// The log.
@@ -181,6 +183,7 @@ impl Replica {
             journal: journal.clone(),
             owed: None,
             shrink: Shrink::new(start.shrink_bytes),
+            version: start.version,
         };
         let snapshot_thread = SnapshotThread {
             snapshots,

@@ -31,7 +31,7 @@ use crate::descriptors::{self, TooFew};
 use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, attend};
 use crate::http;
 use crate::journal::Journal;
-use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
+use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
 /// What a message may take beyond the largest request, in bytes; as etcd.
@@ -133,10 +133,9 @@ impl Server {
             0 => config.advertise_client.with_port(client_address.port()),
             _ => config.advertise_client.clone(),
         };
-        let introduction = Introduction::new(&config.name, &advertised.to_string());
         let addresses: BTreeMap<NodeId, String> =
             config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
-        let directory = Directory::new(identity, introduction, addresses);
+        let directory = Directory::new(identity, config.protocol, (&config.name, &advertised.to_string()), addresses);
         let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
         let forwarder = Forwarder::start(&directory, journal);
         // Randomly seeded hashers are the standard library's way to the system's random numbers.
@@ -144,7 +143,8 @@ impl Server {
         let Disk { recovered, log, state, .. } = disk;
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
-        let start = Start { config: node, read_kind, shrink_bytes, recovered, log, state };
+        let version = config.protocol.version;
+        let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, state };
         let patience = config.patience();
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, journal, on_failure)?;
@@ -169,7 +169,8 @@ impl Server {
         let counts = Arc::default();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
-        let context = Context { replica: replica.clone(), cluster_id: identity.cluster, limits, counts, stopping };
+        let (cluster_id, protocol) = (identity.cluster, config.protocol);
+        let context = Context { replica: replica.clone(), cluster_id, protocol, limits, counts, stopping };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox), journal.clone());
         let router = routes(context, directory, outbox, config);
         let served = tokio::spawn(client_connection::serve(router, clients, stopped));

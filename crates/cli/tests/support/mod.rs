@@ -221,11 +221,20 @@ impl Members {
         self.start_program(id, command.arg("--stop-at-eof"))
     }
 
+    /// What a member is told, by the keys of a settings file.
+    pub(crate) fn settings(&self, id: usize) -> [(&'static str, String); 4] {
+        [
+            ("id", id.to_string()),
+            ("initial_cluster", self.initial_cluster.clone()),
+            ("listen_client", format!("127.0.0.1:{}", self.client_ports[id - 1])),
+            ("data_dir", self.folder.path().join(format!("member-{id}")).display().to_string()),
+        ]
+    }
+
     /// Starts a program as a member. It has its settings in its environment, and stops when its input ends.
     pub(crate) fn start_program(&self, id: usize, command: &mut Command) -> Process {
-        command.env("BOWLINE_ID", id.to_string()).env("BOWLINE_INITIAL_CLUSTER", &self.initial_cluster);
-        command.env("BOWLINE_LISTEN_CLIENT", format!("127.0.0.1:{}", self.client_ports[id - 1]));
-        command.env("BOWLINE_DATA_DIR", self.folder.path().join(format!("member-{id}")));
+        let variable = |key: &str| format!("BOWLINE_{}", key.to_ascii_uppercase());
+        command.envs(self.settings(id).map(|(key, value)| (variable(key), value)));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let said: Arc<Mutex<String>> = Arc::default();

@@ -138,7 +138,7 @@ impl Compare {
         self.condition().map(|_| ())
     }
 
-    /// How what must come out.
+    /// What is compared, and how the comparison must come out.
     ///
     /// # Errors
     /// [`KvError::Unreadable`]: its result or target is unknown.

@@ -8,6 +8,7 @@ use bowline_node::raft::{NodeId, ReadKind};
 
 use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, ServerConfig};
+use crate::peer::Protocol;
 
 /// A setting: one name in three spellings.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +211,7 @@ impl Layers {
             max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
+            protocol: Protocol::CURRENT,
         };
         config.check()
     }

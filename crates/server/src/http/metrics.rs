@@ -83,8 +83,6 @@ fn of_its_name(out: &mut Exposition, replica: &Replica, status: &Status) {
     name("etcd_server_id", "This member's id.", format!("server_id=\"{:x}\"", replica.id().0));
     let help = "The version of the peer protocol that all members speak.";
     out.one("bowline_cluster_protocol_version", "gauge", help, status.facts.cluster_version);
-    #[cfg(feature = "next-version")]
-    out.one("bowline_next_fields", "counter", "For tests.", replica.metrics().next_fields.load(Relaxed));
     let learner = !status.membership.is_voter(replica.id());
     out.one("etcd_server_is_learner", "gauge", "Whether this member has no vote.", u64::from(learner));
     // As etcd, where it is told to have none.

@@ -9,12 +9,13 @@ use tokio::sync::Notify;
 
 use super::handshake::{Hello, Identity, Introduction};
 use super::traffic::Traffic;
-use super::version;
+use super::version::{self, Protocol};
 
 /// The members of the cluster, as one of them knows them; copies know the same.
 #[derive(Clone, Debug)]
 pub struct Directory {
     own: Identity,
+    protocol: Protocol,
     introduction: Introduction,
     /// Host and port of each member's peer side.
     addresses: Arc<BTreeMap<NodeId, String>>,
@@ -33,20 +34,32 @@ struct Heard {
 }
 
 impl Directory {
-    /// A directory of these members, this one among them.
+    /// A directory of these members, this one among them, which has this name and this address for clients.
     #[must_use]
-    pub fn new(own: Identity, introduction: Introduction, addresses: BTreeMap<NodeId, String>) -> Directory {
+    pub fn new(
+        own: Identity,
+        protocol: Protocol,
+        (name, client_url): (&str, &str),
+        addresses: BTreeMap<NodeId, String>,
+    ) -> Directory {
+        let introduction = Introduction::new(name, client_url, protocol);
         let knocks = addresses.keys().map(|id| (*id, Notify::new())).collect();
         let traffic = addresses.keys().map(|id| (*id, Arc::default())).collect();
         let (addresses, knocks, traffic) = (Arc::new(addresses), Arc::new(knocks), Arc::new(traffic));
         let (heard, cluster_version) = (Arc::default(), Arc::default());
-        Directory { own, introduction, addresses, heard, knocks, traffic, cluster_version }
+        Directory { own, protocol, introduction, addresses, heard, knocks, traffic, cluster_version }
     }
 
     /// Who this member is.
     #[must_use]
     pub fn own(&self) -> Identity {
         self.own
+    }
+
+    /// How this member speaks with others.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// What this member says of itself.
@@ -143,13 +156,13 @@ mod tests {
     fn directory() -> Directory {
         let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };
         let addresses = (1..=3).map(|id| (NodeId(id), format!("host{id}:2380"))).collect();
-        Directory::new(own, Introduction::new("one", "http://one"), addresses)
+        Directory::new(own, Protocol::CURRENT, ("one", "http://one"), addresses)
     }
 
     #[test]
     fn only_other_members_are_heard() {
         let directory = directory();
-        let two = Introduction::new("two", "http://two");
+        let two = Introduction::new("two", "http://two", Protocol::CURRENT);
         assert_eq!(directory.introduction(NodeId(2)), Introduction::default());
         assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
         assert_eq!(directory.introduction(NodeId(2)), two);
@@ -161,7 +174,7 @@ mod tests {
     #[test]
     fn a_program_that_is_too_old_for_the_cluster_is_refused() {
         let directory = directory();
-        let two = Introduction { version: 5, ..Introduction::new("two", "http://two") };
+        let two = Introduction { version: 5, ..Introduction::new("two", "http://two", Protocol::CURRENT) };
         directory.set_cluster_version(5);
         assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
         directory.set_cluster_version(4);

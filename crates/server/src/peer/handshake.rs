@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::frame::{FrameError, put_frame, read_frame};
-use super::version::{OLDEST_VERSION, PROTOCOL_VERSION};
+use super::version::Protocol;
 
 /// Says that this is the protocol at all.
 const MAGIC: [u8; 4] = *b"BWLN";
@@ -78,11 +78,11 @@ pub struct Introduction {
 }
 
 impl Introduction {
-    /// The introduction of a member that runs this program. Longer texts than 512 bytes are cut.
+    /// The introduction of a member whose program speaks so. Longer texts than 512 bytes are cut.
     #[must_use]
-    pub fn new(name: &str, client_url: &str) -> Introduction {
+    pub fn new(name: &str, client_url: &str, protocol: Protocol) -> Introduction {
         let cut = |text: &str| text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
-        let (version, oldest_version) = (PROTOCOL_VERSION, OLDEST_VERSION);
+        let Protocol { version, oldest_version, .. } = protocol;
         Introduction { name: cut(name), client_url: cut(client_url), version, oldest_version }
     }
 }
@@ -226,7 +226,7 @@ where
 {
     let first = timeout(PATIENCE, read_frame(stream, MAX_BYTES)).await.map_err(|_| HandshakeError::Silent)??;
     let first = first.ok_or(HandshakeError::HungUp)?;
-    let hello = match hello(&first) {
+    let hello = match hello(&first, introduction) {
         Ok(Ok(hello)) => judge_identity(&hello, own).and_then(|()| judge(&hello)).map(|()| hello),
         Ok(Err(reason)) => Err(reason),
         Err(error) => return Err(error),
@@ -265,7 +265,7 @@ fn judge_identity(hello: &Hello, own: Identity) -> Result<(), String> {
 
 fn put_hello(hello: &Hello, out: &mut BytesMut) {
     out.put_slice(&MAGIC);
-    out.put_u16_le(u16::try_from(PROTOCOL_VERSION).expect("there will never be so many versions"));
+    out.put_u16_le(u16::try_from(hello.introduction.version).expect("there will never be so many versions"));
     let message = HelloMessage {
         channel: hello.channel.into(),
         cluster: hello.from.cluster,
@@ -277,50 +277,56 @@ fn put_hello(hello: &Hello, out: &mut BytesMut) {
     message.encode(out).expect("memory grows with what is written to it");
 }
 
+/// The version that the first bytes name, and the message behind them.
+fn split(bytes: &[u8]) -> Result<(u32, &[u8]), HandshakeError> {
+    let rest = bytes.strip_prefix(&MAGIC).ok_or(HandshakeError::Foreign)?;
+    let (version, message) = rest.split_first_chunk().ok_or(HandshakeError::Foreign)?;
+    Ok((u16::from_le_bytes(*version).into(), message))
+}
+
 /// What was said, or why it can't be agreed to. Another version is told so before its fields are read.
-fn hello(bytes: &Bytes) -> Result<Result<Hello, String>, HandshakeError> {
-    let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Err(HandshakeError::Foreign) };
-    let Some((version, rest)) = rest.split_first_chunk::<2>() else { return Err(HandshakeError::Foreign) };
-    if *magic != MAGIC {
-        return Err(HandshakeError::Foreign);
+fn hello(bytes: &[u8], own: &Introduction) -> Result<Result<Hello, String>, HandshakeError> {
+    let (version, message) = split(bytes)?;
+    if version < own.oldest_version {
+        return Ok(Err(too_far_apart(&format!("version {version}"), own)));
     }
-    let theirs = u32::from(u16::from_le_bytes(*version));
-    if theirs < OLDEST_VERSION {
-        return Ok(Err(too_far_apart(&format!("version {theirs}"))));
+    let HelloMessage { channel, cluster, replica, incarnation, to, introduction } = HelloMessage::decode(message)?;
+    if introduction.oldest_version > own.version {
+        let theirs = format!("versions {} to {}", introduction.oldest_version, introduction.version);
+        return Ok(Err(too_far_apart(&theirs, own)));
     }
-    let message = HelloMessage::decode(rest)?;
-    let introduction = message.introduction;
-    if introduction.oldest_version > PROTOCOL_VERSION {
-        let (oldest, newest) = (introduction.oldest_version, introduction.version);
-        return Ok(Err(too_far_apart(&format!("versions {oldest} to {newest}"))));
-    }
-    let Ok(channel) = Channel::try_from(message.channel) else {
-        return Ok(Err(format!("its connection is for a purpose that is not known here, number {}", message.channel)));
+    let Ok(channel) = Channel::try_from(channel) else {
+        return Ok(Err(format!("its connection is for a purpose that is not known here, number {channel}")));
     };
-    let replica = NodeId(message.replica);
-    let from = Identity { cluster: message.cluster, replica, incarnation: message.incarnation };
-    Ok(Ok(Hello { from, to: NodeId(message.to), channel, introduction }))
+    let from = Identity { cluster, replica: NodeId(replica), incarnation };
+    Ok(Ok(Hello { from, to: NodeId(to), channel, introduction }))
 }
 
 /// Who connects, of a first frame: for whoever stands between members, as tests do.
 #[must_use]
-pub fn sender(hello: &Bytes) -> Option<NodeId> {
-    self::hello(hello).ok()?.ok().map(|hello| hello.from.replica)
+pub fn sender(hello: &[u8]) -> Option<NodeId> {
+    let (_, message) = split(hello).ok()?;
+    HelloMessage::decode(message).ok().map(|hello| NodeId(hello.replica))
 }
 
-fn too_far_apart(theirs: &str) -> String {
+fn too_far_apart(theirs: &str, own: &Introduction) -> String {
+    let Introduction { version, oldest_version, .. } = own;
     format!(
-        "it speaks {theirs} of the peer protocol, and this one {OLDEST_VERSION} to {PROTOCOL_VERSION}: upgrade by one \
-         version at a time"
+        "it speaks {theirs} of the peer protocol, and this one {oldest_version} to {version}: upgrade by one version \
+         at a time"
     )
 }
 
 /// Reads a first frame, for a fuzzer: what is read is written and read back the same.
 pub(super) fn fuzz(body: &Bytes) {
-    if let Ok(Ok(read)) = hello(body) {
+    let own = Introduction::new("", "", Protocol::CURRENT);
+    // Of a version that does not fit into its place there is nothing to write.
+    if let Ok(Ok(read)) = hello(body, &own)
+        && (own.oldest_version..=u16::MAX.into()).contains(&read.introduction.version)
+    {
         let mut out = BytesMut::new();
         put_hello(&read, &mut out);
-        let again = hello(&out.freeze());
+        let again = hello(&out, &own);
         assert!(matches!(again, Ok(Ok(again)) if again == read), "it is written and read back the same");
     }
     let _ = AnswerMessage::decode(body.clone());
@@ -330,11 +336,12 @@ pub(super) fn fuzz(body: &Bytes) {
 mod tests {
     use super::*;
 
+    const OWN: Protocol = Protocol::CURRENT;
     const A: Identity = Identity { cluster: 7, replica: NodeId(1), incarnation: 4 };
     const B: Identity = Identity { cluster: 7, replica: NodeId(2), incarnation: 9 };
 
     fn introduction(name: &str) -> Introduction {
-        Introduction::new(name, &format!("http://{name}:2379"))
+        Introduction::new(name, &format!("http://{name}:2379"), OWN)
     }
 
     async fn shake(
@@ -394,9 +401,10 @@ mod tests {
     #[tokio::test]
     async fn an_older_version_is_told_so_whatever_it_says() {
         let (near, far) = say(&[3, 0, 1, 255, 255, 255]).await;
+        let Protocol { version, oldest_version, .. } = OWN;
         let reason = format!(
-            "it speaks version 3 of the peer protocol, and this one {OLDEST_VERSION} to {PROTOCOL_VERSION}: upgrade \
-             by one version at a time"
+            "it speaks version 3 of the peer protocol, and this one {oldest_version} to {version}: upgrade by one \
+             version at a time"
         );
         assert_eq!(far.expect_err("another version").to_string(), reason);
         assert_eq!(near.expect_err("refused").to_string(), format!("refused by the other end: {reason}"));
@@ -409,13 +417,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_version_is_welcome_with_fields_that_are_not_known_and_one_after_that_is_not() {
-        let next = Introduction { version: PROTOCOL_VERSION + 1, ..introduction("a") };
+        let next = Introduction { version: OWN.version + 1, ..introduction("a") };
         let unknown_field = [0xf8, 0x07, 1];
         let message = [&[9, 0][..], &hello_of(next.clone()).encode_to_vec(), &unknown_field].concat();
         let (near, far) = say(&message).await;
         near.expect("welcome");
         assert_eq!(far.expect("understood").introduction, next);
-        let (version, oldest_version) = (PROTOCOL_VERSION + 2, PROTOCOL_VERSION + 1);
+        let (version, oldest_version) = (OWN.version + 2, OWN.version + 1);
         let later = Introduction { version, oldest_version, ..introduction("a") };
         let (_, far) = say(&[&[9, 0][..], &hello_of(later).encode_to_vec()].concat()).await;
         let error = far.expect_err("too far apart").to_string();

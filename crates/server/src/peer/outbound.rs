@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bowline_node::NodeMessage;
 use bowline_node::raft::{Body, Message, NodeId};
+use bowline_node::wire::encode_extended;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -171,11 +172,11 @@ fn jittered(delay: Duration) -> Duration {
 }
 
 async fn keep(line: Line, lane: Arc<Lane>) {
-    let traffic = line.traffic();
+    let (traffic, extension) = (line.traffic(), line.directory.protocol().extension);
     loop {
         let stream = line.connected().await;
         lane.connected();
-        let ended = speak(stream, &lane, &traffic).await;
+        let ended = speak(stream, &lane, &traffic, extension).await;
         lane.disconnected();
         if line.hello.channel == Channel::Control {
             traffic.disconnections.fetch_add(1, Ordering::Relaxed);
@@ -187,7 +188,7 @@ async fn keep(line: Line, lane: Arc<Lane>) {
 }
 
 /// Writes what waits until the connection ends.
-async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic) -> io::Result<()> {
+async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic, extension: &[u8]) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut out = BytesMut::new();
     let mut nothing = [0; 16];
@@ -198,12 +199,7 @@ async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic) -> io::Res
             messages = lane.take(PORTION) => messages,
         };
         for message in coalesce(messages) {
-            #[cfg(not(feature = "next-version"))]
-            put_frame(&mut out, |out| bowline_node::wire::encode(&message, out));
-            #[cfg(feature = "next-version")]
-            put_frame(&mut out, |out| {
-                bowline_node::wire::encode_extended(&message, super::version::NEXT_FIELD, out);
-            });
+            put_frame(&mut out, |out| encode_extended(&message, extension, out));
         }
         timeout(WRITE_PATIENCE, writer.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         traffic.sent(out.len());

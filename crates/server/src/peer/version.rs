@@ -7,15 +7,22 @@
 
 use bowline_node::raft::NodeId;
 
-/// The version that this program speaks.
-pub const PROTOCOL_VERSION: u32 = if cfg!(feature = "next-version") { 5 } else { 4 };
+/// How a program speaks with other members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// Its version.
+    pub version: u32,
+    /// The oldest version that it speaks, too.
+    pub oldest_version: u32,
+    /// Protobuf fields, as bytes, that it adds to each message, and to each command once the cluster has its version.
+    /// No version adds any in this way: this is for tests of upgrades, which need a program that says more.
+    pub extension: &'static [u8],
+}
 
-/// The oldest version that it speaks, too. Version 4 was the first one in protobuf.
-pub const OLDEST_VERSION: u32 = 4;
-
-/// What the next version adds to each message between members, and to each command once all members know it: field 127.
-#[cfg(feature = "next-version")]
-pub(crate) const NEXT_FIELD: &[u8] = &[0xf8, 0x07, 1];
+impl Protocol {
+    /// That of this program. Version 4 was the first one in protobuf.
+    pub const CURRENT: Protocol = Protocol { version: 4, oldest_version: 4, extension: &[] };
+}
 
 /// The version that the leader of a cluster can raise it to. `members`: what each member speaks, as far as it is known
 /// and can be reached. `None` if there is nothing to raise.

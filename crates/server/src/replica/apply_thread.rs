@@ -46,6 +46,8 @@ pub(crate) struct ApplyThread {
     /// What is to be made durable as soon as the disk has room for it.
     pub(crate) owed: Option<SnapshotHeader>,
     pub(crate) shrink: Shrink,
+    /// The version of the peer protocol that this program speaks.
+    pub(crate) version: u32,
 }
 
 impl ApplyThread {
@@ -144,11 +146,11 @@ impl ApplyThread {
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let Applied { responses, leases, operations } = machine.apply(entries, &self.metrics);
+        let Applied { responses, leases, operations } = machine.apply(entries, &self.metrics, self.version);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
-        machine.check_version().map_err(StoreError::Fatal)?;
+        machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let facts = machine.facts();
         drop(machine);
         self.shared.set_facts(facts);
@@ -165,7 +167,7 @@ impl ApplyThread {
         let accepted = self.shared.take_accepted(header);
         let machine = accepted.state.install();
         let machine = machine.map_err(|error| StoreError::Fatal(format!("can't take a snapshot in use: {error}")))?;
-        machine.check_version().map_err(StoreError::Fatal)?;
+        machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let (facts, leases) = (machine.facts(), machine.leases());
         // The old file is gone from the folder already; its memory goes after the lock.
         let old = std::mem::replace(&mut *self.shared.write(), machine);

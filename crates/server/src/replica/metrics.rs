@@ -178,9 +178,6 @@ pub struct Metrics {
     pub received: Mutex<BTreeMap<NodeId, [u64; 2]>>,
     /// What is known of compactions.
     pub compactions: Compactions,
-    /// Commands with the field that the next version adds.
-    #[cfg(feature = "next-version")]
-    pub next_fields: AtomicU64,
 }
 
 /// What is known of compactions: the state's file is tidied up after them in steps.

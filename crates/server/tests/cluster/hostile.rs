@@ -2,7 +2,7 @@
 
 use bowline_api::etcdserverpb as pb;
 use bowline_node::raft::NodeId;
-use bowline_server::peer::{Channel, HandshakeError, Hello, Identity, Introduction, connect};
+use bowline_server::peer::{Channel, HandshakeError, Hello, Identity, Introduction, Protocol, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -11,7 +11,12 @@ use crate::harness::{Cluster, get, put, values};
 
 fn hello(cluster: &Cluster, to: u64) -> Hello {
     let identity = Identity { cluster: cluster.configs[&to].cluster_id(), replica: NodeId(to % 3 + 1), incarnation: 0 };
-    Hello { from: identity, to: NodeId(to), channel: Channel::Control, introduction: Introduction::new("stranger", "") }
+    Hello {
+        from: identity,
+        to: NodeId(to),
+        channel: Channel::Control,
+        introduction: Introduction::new("stranger", "", Protocol::CURRENT),
+    }
 }
 
 async fn peer_port(cluster: &Cluster, id: u64) -> TcpStream {

@@ -41,7 +41,7 @@ fn entry(index: u64) -> Entry {
 /// Applies the log up to an entry.
 fn apply(machine: &mut KvMachine, up_to: u64) {
     let entries: Vec<Entry> = (machine.applied().0 + 1..=up_to).map(entry).collect();
-    machine.apply(&entries, &Metrics::default());
+    machine.apply(&entries, &Metrics::default(), 0);
     while machine.is_untidy() {
         machine.tidy(&Metrics::default()).expect("the disk works");
     }
