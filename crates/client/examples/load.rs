@@ -1,15 +1,39 @@
-//! Writes as fast as so many clients can, each waiting for its answer, and says how fast that was, how long the
-//! answers took, and the longest time in which none came.
+//! Asks as fast as so many clients can, each waiting for its answer, and says how fast that was, how long the answers
+//! took, and the longest time in which none came.
 //!
-//! `cargo run --release -p bowline-client --example load -- ENDPOINTS [CLIENTS] [SECONDS] [VALUE_BYTES]`
+//! `cargo run --release -p bowline-client --example load -- ENDPOINTS [CLIENTS] [SECONDS] [VALUE_BYTES] [OPERATION]`
+//!
+//! OPERATION is `put`, `get` or `serializable-get`; those who get find what was put before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bowline_api::etcdserverpb::PutRequest;
 use bowline_api::etcdserverpb::kv_client::KvClient;
-use tonic::transport::Endpoint;
+use bowline_api::etcdserverpb::{PutRequest, RangeRequest};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+#[derive(Clone, Copy, Debug)]
+enum Operation {
+    Put,
+    Get { serializable: bool },
+}
+
+impl Operation {
+    async fn run(self, kv: &mut KvClient<Channel>, key: String, value: &[u8]) -> Result<(), Status> {
+        let key = key.into();
+        match self {
+            Operation::Put => {
+                let put = PutRequest { key, value: value.to_vec().into(), ..PutRequest::default() };
+                kv.put(put).await.map(drop)
+            }
+            Operation::Get { serializable } => {
+                kv.range(RangeRequest { key, serializable, ..RangeRequest::default() }).await.map(drop)
+            }
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,6 +41,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endpoints = arguments.next().unwrap_or_else(|| "127.0.0.1:2379".to_owned());
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
     let (clients, seconds, value_bytes) = (number(64)?, number(10)?, number(256)?);
+    let operation = match arguments.next().as_deref() {
+        None | Some("put") => Operation::Put,
+        Some("get") => Operation::Get { serializable: false },
+        Some("serializable-get") => Operation::Get { serializable: true },
+        Some(other) => return Err(format!("OPERATION is {other:?}; allowed: put, get, serializable-get").into()),
+    };
     let mut channels = Vec::new();
     for endpoint in endpoints.split(',') {
         // A connection that breaks is made again by itself.
@@ -34,9 +64,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (mut kv, mut took, mut errors) = (KvClient::new(channel), Vec::new(), 0_u64);
             while Instant::now() < until {
                 let key = format!("load/{client}/{}", took.len() % 1_000);
-                let request = PutRequest { key: key.into(), value: value.clone().into(), ..PutRequest::default() };
                 let asked = Instant::now();
-                if kv.put(request).await.is_ok() {
+                if operation.run(&mut kv, key, &value).await.is_ok() {
                     took.push(asked.elapsed());
                     let now = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                     let before = last.fetch_max(now, Ordering::Relaxed);
@@ -60,7 +89,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = |share: f64| took.get((took.len() as f64 * share) as usize).map_or(0.0, |time| time.as_secs_f64() * 1e3);
     let gap = gap.load(Ordering::Relaxed) as f64 / 1e3;
     println!(
-        "{clients} clients, {value_bytes} B: {rate:.0} puts/s, p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms; {errors} errors; \
+        "{clients} clients, {value_bytes} B: {rate:.0} answers/s, p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms; {errors} errors; \
          longest time without an answer {gap:.0} ms",
         at(0.5),
         at(0.99),
