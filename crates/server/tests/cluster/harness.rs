@@ -147,16 +147,19 @@ impl Cluster {
 
     pub(crate) fn restart(&mut self, id: u64) {
         let config = &self.configs[&id];
-        let until = Instant::now() + PATIENCE;
-        let listeners = loop {
-            // What has been listening goes with the runtime of before, in its own time.
-            match Listeners::bind(config) {
-                Ok(listeners) => break listeners,
-                Err(error) => assert!(Instant::now() < until, "its ports are not free again: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        self.servers.insert(id, start(config, listeners));
+        self.servers.insert(id, start(config, bind_again(config)));
+    }
+}
+
+/// The ports that a member has given up. What was listening goes with its runtime, in its own time.
+pub(crate) fn bind_again(config: &ServerConfig) -> Listeners {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Listeners::bind(config) {
+            Ok(listeners) => return listeners,
+            Err(error) => assert!(Instant::now() < until, "its ports are not free again: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -179,7 +182,7 @@ pub(crate) async fn http(address: SocketAddr, request: &str) -> String {
 }
 
 /// A server owns a runtime, which must not be dropped where another one waits.
-fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("it doesn't panic"))
 }
 

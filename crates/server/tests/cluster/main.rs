@@ -15,3 +15,4 @@ mod raw;
 mod service;
 mod space;
 mod state;
+mod versions;
