@@ -1,7 +1,6 @@
 //! `bowline chaos`: a real cluster under real faults, and whether it kept its promises.
 
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,7 +82,7 @@ impl ChaosCommand {
         let interrupts = Interrupts::watch().context("can't watch for Ctrl-C").context(NotRun)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.context("can't start threads").context(NotRun)?;
-        let seed = self.seed.unwrap_or_else(random_seed);
+        let seed = self.seed.map_or_else(random_seed, Ok)?;
         let folder = std::env::temp_dir().join(format!("bowline-chaos-{seed}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display())).context(NotRun)?;
         let live = Live::new((self.minutes * 600.0) as u64, self.json);
@@ -242,7 +241,7 @@ async fn finish(
 }
 
 /// Another number each time.
-fn random_seed() -> u64 {
-    // Randomly seeded hashers are the standard library's way to the system's random numbers. Short enough to type.
-    RandomState::new().hash_one(0) % 1_000_000_000
+fn random_seed() -> anyhow::Result<u64> {
+    // Short enough to type.
+    Ok(getrandom::u64()? % 1_000_000_000)
 }

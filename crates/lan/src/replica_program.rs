@@ -1,8 +1,6 @@
 //! The replica as a program: its socket, its clock, and nothing that decides.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,6 +34,9 @@ pub enum ReplicaError {
     /// Its configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The system has none to draw its seed from.
+    #[error("the system has no random numbers: {0}")]
+    NoRandomNumbers(getrandom::Error),
     /// It has seen what must not happen, and goes no further.
     #[error("stopped: {0}")]
     Stopped(Fault),
@@ -91,8 +92,10 @@ pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
         Some(port) => ReplicaSocket::udp(*port)?,
         None => ReplicaSocket::local(Path::new(own.as_str()), options.socket)?,
     };
-    // Randomly seeded hashers are the standard library's way to the system's random numbers.
-    let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(own.value()));
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(ReplicaError::NoRandomNumbers)?,
+    };
     let clock = Clock::start();
     let configure = |id| options.profile.config(id, seed);
     let mut replica = LanReplica::new(*own, peers, configure, clock.now())?;

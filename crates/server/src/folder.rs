@@ -16,6 +16,7 @@ use crate::config::ServerConfig;
 use crate::journal::Journal;
 use crate::machine::KvMachine;
 use crate::paste::quote;
+use crate::random::random;
 use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
 use crate::state_files::StateFiles;
@@ -165,12 +166,6 @@ fn warn_of_readers(folder: &Path, journal: &Journal) {
             quote(folder.as_os_str())
         ));
     }
-}
-
-fn random() -> u64 {
-    use std::hash::BuildHasher;
-    // Randomly seeded hashers are the standard library's way to the system's random numbers.
-    std::hash::RandomState::new().hash_one(0)
 }
 
 /// The log in a folder.

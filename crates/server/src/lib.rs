@@ -16,6 +16,7 @@ pub mod journal;
 mod machine;
 pub mod paste;
 pub mod peer;
+mod random;
 pub mod replica;
 mod server;
 mod state_files;

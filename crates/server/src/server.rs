@@ -1,7 +1,6 @@
 //! A member as a whole: its threads, its listeners, and how it starts and stops.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseServic
 use crate::http;
 use crate::journal::Journal;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
+use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
 /// What a message may take beyond the largest request, in bytes; as etcd.
@@ -138,8 +138,7 @@ impl Server {
         let directory = Directory::new(identity, config.protocol, (&config.name, &advertised.to_string()), addresses);
         let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
         let forwarder = Forwarder::start(&directory, journal);
-        // Randomly seeded hashers are the standard library's way to the system's random numbers.
-        let node = config.node(RandomState::new().hash_one(own.0));
+        let node = config.node(random());
         let Disk { recovered, log, state, .. } = disk;
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);

@@ -9,7 +9,6 @@ use anyhow::Context;
 use bowline_emulator::harness::{
     Event, FloorOptions, Interrupts, Output, Program, RunOptions, RunOutcome, SocketChoice, measure_floor, run,
 };
-use bowline_emulator::random::Random;
 use bowline_emulator::report::{Floor, Line, Report, table_json, table_text};
 use bowline_emulator::scenario::Scenario;
 use clap::Args;
@@ -156,7 +155,7 @@ impl RunCommand {
             None => (self.own_replica(&own), format!("bowline, profile {}", self.profile)),
         };
         // A program's own random numbers are not the network's: they need no seed.
-        let seed = self.seed.or(scenario.seed).unwrap_or_else(random_seed);
+        let seed = self.seed.or(scenario.seed).map_or_else(random_seed, Ok)?;
         live.title(&scenario.name);
         let mut options = RunOptions::new(scenario.clone(), seed, program);
         options.socket = self.socket;
@@ -223,9 +222,7 @@ fn notes_on(outcome: &RunOutcome) -> Vec<String> {
     notes
 }
 
-fn random_seed() -> u64 {
-    use std::hash::BuildHasher;
+fn random_seed() -> anyhow::Result<u64> {
     // Short enough to be typed again.
-    let drawn = std::collections::hash_map::RandomState::new().hash_one(0);
-    Random::new(drawn).below(1_000_000)
+    Ok(getrandom::u64()? % 1_000_000)
 }

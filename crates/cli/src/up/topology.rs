@@ -1,7 +1,6 @@
 //! Who the members of a local cluster are: kept in its data folder, so that a later start is the same cluster.
 
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -56,8 +55,7 @@ impl Topology {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.with_context(|| format!("can't make {}", folder.display()))?;
         let member = |(id, port): (u64, u16)| Member { id, client_port: port, peer_port: port + 1 };
-        // Randomly seeded hashers are the standard library's way to the system's random numbers.
-        let token = format!("up-{:016x}", RandomState::new().hash_one(folder));
+        let token = format!("up-{:016x}", getrandom::u64()?);
         let members = (1..=members).zip((first_port..).step_by(2)).map(member).collect();
         let folder = folder.to_owned();
         Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, new: true })

@@ -3,7 +3,6 @@
 //! Grants and revocations go through the log, as writes do. How long a lease still lives only the leader knows:
 //! any member asks it.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Context, answer, errors};
+use crate::random::random;
 
 type KeepAlives = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
 
@@ -188,9 +188,7 @@ impl LeaseApi for LeaseService {
 
 /// An identity for a lease that nobody has named: positive, and hardly ever one that is taken.
 fn random_id() -> i64 {
-    // Randomly seeded hashers are the standard library's way to the system's random numbers.
-    let random = RandomState::new().hash_one(0) >> 1;
-    random.cast_signed().max(1)
+    (random() >> 1).cast_signed().max(1)
 }
 
 #[cfg(test)]

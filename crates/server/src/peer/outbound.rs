@@ -1,7 +1,6 @@
 //! The sending side: for each peer and kind of traffic a queue, and a task that keeps its connection.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +21,7 @@ use super::handshake::{Channel, HandshakeError, Hello, connect};
 use super::lane::Lane;
 use super::traffic::Traffic;
 use crate::journal::Journal;
+use crate::random::random;
 
 /// Most bytes of messages that one write takes.
 const PORTION: usize = 1 << 20;
@@ -166,9 +166,8 @@ impl Line {
 
 /// Somewhere in the upper half of `delay`, so that replicas that lost each other don't all come back at once.
 fn jittered(delay: Duration) -> Duration {
-    // Randomly seeded hashers are the standard library's way to the system's random numbers.
-    let random = RandomState::new().hash_one(0) % 1_000;
-    delay / 2 + delay / 2 * u32::try_from(random).unwrap_or(0) / 1_000
+    let thousandths = u32::try_from(random() % 1_000).unwrap_or(0);
+    delay / 2 + delay / 2 * thousandths / 1_000
 }
 
 async fn keep(line: Line, lane: Arc<Lane>) {
