@@ -108,10 +108,7 @@ impl Cluster {
         self.running[id - 1].take().expect("it runs").end(in_good_order);
         load.goes_on();
         self.launch(id, version);
-        let revision = load.revision.load(Ordering::SeqCst);
-        self.wait_for(&format!("member {id} to catch up"), || {
-            self.number(id, "etcd_debugging_mvcc_current_revision") >= Some(revision)
-        });
+        self.wait_for_revision(id, load.revision.load(Ordering::SeqCst));
         load.goes_on();
     }
 
@@ -135,6 +132,12 @@ impl Cluster {
             assert!(Instant::now() < until, "waited in vain for {what}: {}", said.join("\n"));
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Waits until a member's own state has this revision.
+    fn wait_for_revision(&self, id: usize, revision: u64) {
+        let has = || self.number(id, "etcd_debugging_mvcc_current_revision").is_some_and(|own| own >= revision);
+        self.wait_for(&format!("member {id} to have revision {revision}"), has);
     }
 
     fn wait_for_version(&self, protocol: Protocol) {
@@ -274,7 +277,10 @@ async fn upgrade_and_roll_back() {
     load.goes_on();
     cluster.replace(2, Version::Next, false, &load);
 
+    let revision = Arc::clone(&load.revision);
     let counts = load.end().await;
+    // A follower has what is acknowledged a little later in its own state.
+    (1..=3).for_each(|id| cluster.wait_for_revision(id, revision.load(Ordering::SeqCst)));
     check_keys(&cluster, &counts).await;
     // Nobody leads any more once two are stopped: what all have by now is what they are to have.
     let running = std::mem::take(&mut cluster.running);
