@@ -8,35 +8,36 @@
 //!
 //! The same plan gives the same run, bit for bit.
 
-mod ambush;
 mod clients;
 mod clock;
+mod context;
 mod coverage;
 mod dice;
 mod disk;
-mod effects;
+mod event;
+mod faults;
 mod host;
-mod image;
+mod hosts;
 mod keepers;
 mod leader_rules;
 mod liveness;
 mod machine;
 mod mangle;
 mod model;
-mod nemesis;
 mod network;
 mod operator;
 mod oracle;
 mod page;
 mod plan;
 mod queue;
-mod recovery;
 mod reduction;
 mod replica;
+mod run;
 mod shape;
 mod shrink;
-mod stage;
+mod steps;
 mod story;
+mod system;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,9 +53,10 @@ pub use reduction::{Reduction, Start, Strike, parse_list, parse_seconds};
 pub use shrink::{Shrinking, shrink, shrink_while};
 pub use story::Line;
 
+use context::Context;
 use page::Camera;
 use reduction::Happened;
-use stage::World;
+use run::World;
 
 /// What came of a world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ pub fn run(plan: &Plan, teller: Option<&mut dyn FnMut(Line)>) -> Outcome {
 /// The same, with the strikes and operations that happened.
 fn run_scripted(plan: &Plan) -> (Outcome, Happened) {
     let mut world = performed(plan, None, None);
-    let happened = std::mem::take(&mut world.script.happened);
+    let happened = std::mem::take(&mut world.system.ctx.script.happened);
     (world.into_outcome(), happened)
 }
 
@@ -94,8 +96,8 @@ fn run_scripted(plan: &Plan) -> (Outcome, Happened) {
 fn performed_before(plan: &Plan, camera: Camera) -> Film {
     let mut world = performed(plan, None, Some(camera));
     world.look();
-    let camera = world.camera.take().unwrap_or_default();
-    let operations = world.clients.seen();
+    let camera = world.system.ctx.camera.take().unwrap_or_default();
+    let operations = world.system.clients.seen();
     camera.develop(plan.header(), plan.seed, operations, world.into_outcome())
 }
 
@@ -103,16 +105,13 @@ fn performed_before(plan: &Plan, camera: Camera) -> Film {
 fn performed<'a>(plan: &Plan, teller: Option<&'a mut dyn FnMut(Line)>, camera: Option<Camera>) -> World<'a> {
     probe::record(true);
     let _ = probe::take();
-    let mut world = World::new(plan.clone(), teller);
-    world.camera = camera;
-    world.look();
+    let mut world = World::new(Context::new(plan.clone(), teller, camera));
     let ended = catch_unwind(AssertUnwindSafe(|| world.live()));
     if let Err(panic) = ended {
         let what = panic.downcast_ref::<String>().cloned();
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let what = what.unwrap_or_else(|| "a panic without words".to_owned());
-        let now = world.now;
-        world.oracle.judge(now, Err((Rule::Assertion, what)));
+        world.system.ctx.judge(Err((Rule::Assertion, what)));
     }
     world
 }

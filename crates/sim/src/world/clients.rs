@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use bowline_checker::registers::{Action, Operation, Options, check};
 use bowline_checker::{Verdict, keys};
-use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store};
+use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store, TxnRequest};
 use bowline_node::{Failure, NodeInput, NotDone, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind, Time};
 use bytes::Bytes;
 
 use crate::world::clock::Moment;
+use crate::world::context::Context;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
-use crate::world::host::Asker;
+use crate::world::event::Event;
+use crate::world::host::{Asker, Host};
 use crate::world::machine::{Applied, Machine, command_of, empty_store, value_of, writer_of};
+use crate::world::network::Network;
 use crate::world::oracle::{Judged, Oracle, Rule, digest};
-use crate::world::plan::{MILLI, Workload};
+use crate::world::plan::{MILLI, Sabotage, Workload};
 use crate::world::shape::{Asked, History, Seen, Shape, by_key, reply_of, revision_of, seen};
-use crate::world::stage::{Event, World};
 use crate::world::story::describe_response;
 
 /// Longest value of a plan that goes beyond limits, in bytes.
@@ -74,6 +76,14 @@ struct Op {
     dice: Dice,
 }
 
+/// What a replica does with a request.
+pub(crate) enum Request {
+    /// It takes an input.
+    Step(NodeInput),
+    /// It answers at once with what it has; so many entries were committed anywhere when it was asked.
+    ReadAtOnce { known: u64 },
+}
+
 /// An operation as it looks from outside.
 #[derive(Clone, Debug)]
 pub(crate) struct OperationSeen {
@@ -101,8 +111,6 @@ pub(crate) struct Clients {
     store: Option<StoreSide>,
     /// The next write is huge.
     pub(crate) huge: bool,
-    /// Only these are asked, if there are any.
-    pub(crate) only: Vec<usize>,
     /// No new operations begin.
     pub(crate) stopped: bool,
 }
@@ -253,7 +261,6 @@ impl Clients {
             model: vec![None; workload.keys as usize],
             store: workload.stores.then(|| StoreSide::new(workload)),
             huge: false,
-            only: Vec::new(),
             stopped: false,
         }
     }
@@ -322,6 +329,11 @@ impl Clients {
         self.store.as_ref().is_none_or(|store| store.replay.leases().next().is_none())
     }
 
+    /// The first replica to apply a command about leases tells what it did.
+    pub(crate) fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
+        self.store.as_mut().map_or(Ok(()), |store| store.lease_command(command, applied))
+    }
+
     /// The first replica to apply a command tells what it did.
     pub(crate) fn took_effect(&mut self, applied: &Applied, oracle: &mut Oracle) -> Judged {
         let Some(op) = self.ops.get(usize::try_from(applied.op).unwrap_or(usize::MAX)) else {
@@ -344,35 +356,19 @@ impl Clients {
 }
 
 /// The way of an operation.
-impl World<'_> {
-    /// The first replica to apply a command about leases tells what it did.
-    pub(crate) fn lease_command(&mut self, applied: &Applied) -> Judged {
-        let command = self.keepers.took_effect(applied)?;
-        if let Some(store) = &mut self.clients.store {
-            store.lease_command(&command, applied)?;
-        }
-        for change in &applied.leases {
-            match (&command, change) {
-                (Command::LeaseExpire(_), LeaseChange::Gone(id)) => self.keepers.expired(*id, self.now)?,
-                (_, LeaseChange::Gone(id)) => self.keepers.revoked(*id),
-                (_, LeaseChange::Granted(_)) => {}
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn next_operation(&mut self, client: usize) {
-        if self.clients.stopped {
+impl Clients {
+    pub(crate) fn next_operation(&mut self, ctx: &mut Context<'_>, network: &mut Network, client: usize) {
+        if self.stopped {
             return;
         }
-        let Some(mut dice) = self.script.next_operation(self.now, client) else { return };
-        let workload = &self.plan.workload;
+        let Some(mut dice) = ctx.script.next_operation(ctx.now, client) else { return };
+        let workload = &ctx.plan.workload;
         let key = if dice.percent(workload.hot) { 0 } else { dice.below(workload.keys) };
         let kind = if dice.percent(workload.write_percent) {
             let mut bytes = dice.between(workload.value_low, workload.value_high);
-            if std::mem::take(&mut self.clients.huge) {
+            if std::mem::take(&mut self.huge) {
                 bytes = dice.between(HUGE / 10, HUGE);
-                self.coverage.struck(Fault::Huge);
+                ctx.coverage.struck(Fault::Huge);
             }
             Kind::Write { bytes: bytes as usize }
         } else if dice.percent(workload.local_percent) {
@@ -383,16 +379,16 @@ impl World<'_> {
             Kind::Read(Consistency::Linearizable(ReadKind::Quorum))
         };
         let writes = matches!(kind, Kind::Write { .. });
-        let shape = match &self.clients.store {
+        let shape = match &self.store {
             Some(store) => store.shape(&mut dice, writes, key, workload.keys),
             None if writes => Shape::Put,
             None => Shape::Get,
         };
-        let op = self.clients.ops.len() as u64;
-        let (call, end) = (self.now, End::Open);
+        let op = self.ops.len() as u64;
+        let (call, end) = (ctx.now, End::Open);
         let (ret, ended, read, attempt, resting) = (None, None, None, 0, false);
         let told = None;
-        self.clients.ops.push(Op {
+        self.ops.push(Op {
             client,
             key,
             kind,
@@ -408,168 +404,154 @@ impl World<'_> {
             end,
             dice,
         });
-        self.tell(None, || match kind {
+        ctx.tell(None, || match kind {
             _ if shape != Shape::Put && shape != Shape::Get => {
                 format!("client {client}: does operation {op} on k{key}: {shape:?}, {kind:?}")
             }
             Kind::Write { bytes } => format!("client {client}: writes k{key} := {op} ({bytes} bytes)"),
             Kind::Read(consistency) => format!("client {client}: reads k{key} as operation {op}, {consistency:?}"),
         });
-        self.attempt(op);
+        self.attempt(ctx, network, op);
     }
 
     /// Sends an operation to a replica, for the first time or again.
-    pub(crate) fn attempt(&mut self, op: u64) {
-        let it = &mut self.clients.ops[op as usize];
+    pub(crate) fn attempt(&mut self, ctx: &mut Context<'_>, network: &mut Network, op: u64) {
+        let it = &mut self.ops[op as usize];
         if it.end != End::Open {
             return;
         }
         let client = it.client;
         // Among removed members chance may choose wrong again and again: once a majority is whole, they take turns.
-        let takes_turns = it.attempt > 0 && !self.clients.only.is_empty();
-        let anywhere = it.dice.percent(self.plan.workload.anywhere_percent) && !takes_turns;
-        let host = match (&self.clients.only[..], anywhere) {
-            ([], true) => it.dice.index(self.hosts.len()),
+        let takes_turns = it.attempt > 0 && !ctx.whole.is_empty();
+        let anywhere = it.dice.percent(ctx.plan.workload.anywhere_percent) && !takes_turns;
+        let host = match (&ctx.whole[..], anywhere) {
+            ([], true) => it.dice.index(network.size()),
             (only, true) => only[it.dice.index(only.len())],
-            (only, false) if only.is_empty() || only.contains(&self.clients.guess[client]) => {
-                self.clients.guess[client]
-            }
+            (only, false) if only.is_empty() || only.contains(&self.guess[client]) => self.guess[client],
             (only, false) => only[it.dice.index(only.len())],
         };
-        let it = &mut self.clients.ops[op as usize];
+        let it = &mut self.ops[op as usize];
         it.attempt += 1;
         it.resting = false;
         let (attempt, writes) = (it.attempt, matches!(it.kind, Kind::Write { .. }));
-        let timeout = self.plan.workload.timeout;
-        self.queue.push(self.now + timeout, Event::GiveUp { op, attempt });
+        let timeout = ctx.plan.workload.timeout;
+        ctx.queue.push(ctx.now + timeout, Event::GiveUp { op, attempt });
         // A server's clients speak over connections, which double nothing.
-        let doubles = self.clients.store.is_none();
-        let copies = if doubles && self.chances.network.chance(self.network.plan.doubled / 4) { 2 } else { 1 };
+        let doubles = self.store.is_none();
+        let copies = if doubles && ctx.chances.network.chance(network.plan.doubled / 4) { 2 } else { 1 };
         for _ in 0..copies {
-            let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
-            if let Some(camera) = &mut self.camera {
-                camera.asked(self.now, client, host, op, arrives);
+            let arrives = network.client_way(ctx.now, host, &mut ctx.chances.network);
+            if let Some(camera) = &mut ctx.camera {
+                camera.asked(ctx.now, client, host, op, arrives);
             }
             if let Some(at) = arrives {
                 if writes {
-                    self.oracle.fates.copy_sent(op);
+                    ctx.oracle.fates.copy_sent(op);
                 }
-                self.queue.push(at, Event::Request { host, op, attempt });
+                ctx.queue.push(at, Event::Request { host, op, attempt });
             }
         }
     }
 
-    /// A request arrives at a replica.
-    pub(crate) fn request(&mut self, host: usize, op: u64, attempt: u32) {
-        let it = &self.clients.ops[op as usize];
-        let (kind, key) = (it.kind, format!("k{}", it.key));
-        if self.hosts[host].node.is_none() {
+    /// A request arrives at a replica. Returns what the replica is to do with it, if it can do anything.
+    pub(crate) fn request(&mut self, ctx: &mut Context<'_>, it: &mut Host, op: u64, attempt: u32) -> Option<Request> {
+        let (asked, kind) = (&self.ops[op as usize], self.ops[op as usize].kind);
+        let (key, writes) = (format!("k{}", asked.key), matches!(kind, Kind::Write { .. }));
+        let refusal = if it.node.is_none() {
             // Nobody listens there.
-            if matches!(kind, Kind::Write { .. }) {
-                self.oracle.fates.copy_gone(op);
-            }
-            let response = Err(Failure::not_leader(None));
-            self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
-            return;
-        }
-        if self.hosts[host].paused {
-            self.keep_for_later(host, Event::Request { host, op, attempt });
-            return;
-        }
-        if matches!(kind, Kind::Write { .. }) && !self.hosts[host].disk.has_room() {
-            self.oracle.fates.copy_gone(op);
-            let response = Err(Failure::overloaded("room on the disk"));
-            self.queue.push(self.now + MILLI, Event::Answer { op, attempt, response });
-            return;
-        }
-        self.tell(Some(host), || format!("is asked for operation {op}, try {attempt}"));
-        let known = self.oracle.commits.len();
-        let stale = self.plan.sabotage == Some(crate::world::Sabotage::StaleReads);
-        if kind == Kind::Read(Consistency::Serializable) || stale && matches!(kind, Kind::Read(_)) {
-            return self.replied(host, op, attempt, known, Ok(Bytes::new()));
-        }
-        let timeout = Duration::from_nanos(self.plan.workload.timeout);
-        let it = &mut self.hosts[host];
-        let token = it.token(Asker::Client { op, attempt, known });
-        let deadline: Option<Time> = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
-        let input = match kind {
-            Kind::Write { bytes } => {
-                let asked = self.clients.ops[op as usize].asked(op);
-                let of_store = self.clients.store.as_ref().and_then(|_| asked.encode());
-                let command = of_store.unwrap_or_else(|| command_of(op, &key, bytes));
-                NodeInput::Write { token, command, deadline }
-            }
-            Kind::Read(Consistency::Linearizable(kind)) => NodeInput::Read { token, kind, deadline },
-            Kind::Read(Consistency::Serializable) => unreachable!("it was answered above"),
+            Some(Failure::not_leader(None))
+        } else if it.paused {
+            it.wait(Event::Request { host: it.at(), op, attempt });
+            return None;
+        } else {
+            (writes && !it.disk.has_room()).then(|| Failure::overloaded("room on the disk"))
         };
-        self.step(host, input);
-    }
-
-    /// What an operation reads now. A replica that can't read its disk stops, and answers nobody.
-    fn read_now(&mut self, host: usize, op: u64) -> Option<Bytes> {
-        let it = &self.clients.ops[op as usize];
-        let (key, query) = (format!("k{}", it.key), it.asked(op).query());
-        let node = self.hosts[host].node.as_mut()?;
-        let seen = node.look(&key, &query);
-        if let Some(why) = node.kept().and_then(|node| node.fault().map(str::to_owned)) {
-            self.stop_for(host, &why);
+        if let Some(failure) = refusal {
+            if writes {
+                ctx.oracle.fates.copy_gone(op);
+            }
+            ctx.after(MILLI, Event::Answer { op, attempt, response: Err(failure) });
             return None;
         }
-        Some(seen)
+        ctx.tell(Some(it.at()), || format!("is asked for operation {op}, try {attempt}"));
+        let known = ctx.oracle.commits.len();
+        let stale = ctx.plan.sabotage == Some(Sabotage::StaleReads);
+        let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
+        let deadline: Option<Time> = ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout));
+        let input = match kind {
+            Kind::Read(consistency) if stale || consistency == Consistency::Serializable => {
+                return Some(Request::ReadAtOnce { known });
+            }
+            Kind::Read(Consistency::Serializable) => unreachable!("it is read at once"),
+            Kind::Read(Consistency::Linearizable(kind)) => {
+                NodeInput::Read { token: it.token(Asker::Client { op, attempt, known }), kind, deadline }
+            }
+            Kind::Write { bytes } => {
+                let of_store = self.store.as_ref().and_then(|_| asked.asked(op).encode());
+                let command = of_store.unwrap_or_else(|| command_of(op, &key, bytes));
+                NodeInput::Write { token: it.token(Asker::Client { op, attempt, known }), command, deadline }
+            }
+        };
+        Some(Request::Step(input))
+    }
+
+    /// What a read looks at: a key of the map, or what it asks the store. Nothing, if it is a write.
+    pub(crate) fn query(&self, op: u64) -> Option<(String, TxnRequest)> {
+        let it = &self.ops[op as usize];
+        matches!(it.kind, Kind::Read(_)).then(|| (format!("k{}", it.key), it.asked(op).query()))
     }
 
     /// A replica replies: is it true, and does it arrive?
-    pub(crate) fn replied(&mut self, host: usize, op: u64, attempt: u32, known: u64, response: Response) {
-        let kind = self.clients.ops[op as usize].kind;
-        let response = match (response, kind) {
-            (Ok(_), Kind::Read(_)) => match self.read_now(host, op) {
-                Some(seen) => Ok(seen),
-                None => return,
-            },
-            (other, _) => other,
-        };
-        self.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
-        if let (Some(store), Ok(bytes)) = (&self.clients.store, &response) {
-            let asked = self.clients.ops[op as usize].asked(op);
-            let judged = store.judge_answer(&asked, matches!(kind, Kind::Write { .. }), bytes);
-            self.judge(judged);
+    pub(crate) fn replied(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &Host,
+        (op, attempt, known): (u64, u32, u64),
+        response: Response,
+    ) {
+        let (kind, host) = (self.ops[op as usize].kind, it.at());
+        ctx.tell(Some(host), || format!("replies to operation {op}: {}", describe_response(&response)));
+        if let (Some(store), Ok(bytes)) = (&self.store, &response) {
+            let asked = self.ops[op as usize].asked(op);
+            ctx.judge(store.judge_answer(&asked, matches!(kind, Kind::Write { .. }), bytes));
         }
         match (&response, kind) {
             (Ok(_), Kind::Write { .. }) => {
-                if self.oracle.commits.effect_of(op).is_none() {
+                if ctx.oracle.commits.effect_of(op).is_none() {
                     let what = format!("n{} says that operation {op} is done, and it is not", host + 1);
-                    self.judge(Err((Rule::AnswersAreTrue, what)));
+                    ctx.judge(Err((Rule::AnswersAreTrue, what)));
                 }
             }
             (Ok(value), Kind::Read(consistency)) => {
-                let applied = self.hosts[host].node.as_ref().map_or(0, |node| node.raft().last_applied().0);
+                let applied = it.node.as_ref().map_or(0, |node| node.raft().last_applied().0);
                 if matches!(consistency, Consistency::Linearizable(_)) && applied < known {
                     let what = format!("n{} answers read {op} as of {applied}; {known} was committed", host + 1);
-                    self.judge(Err((Rule::ReadsSeeWhatWasCommitted, what)));
+                    ctx.judge(Err((Rule::ReadsSeeWhatWasCommitted, what)));
                 }
-                if self.clients.store.is_none() {
-                    self.judge_value(op, value, applied);
+                if self.store.is_none() {
+                    self.judge_value(ctx, op, value, applied);
                 }
             }
             (Err(Failure::Unknown(_)), _) | (_, Kind::Read(_)) => {}
-            (Err(Failure::NotDone(_)), Kind::Write { .. }) => self.oracle.fates.copy_gone(op),
+            (Err(Failure::NotDone(_)), Kind::Write { .. }) => ctx.oracle.fates.copy_gone(op),
         }
-        let arrives = self.network.client_way(self.now, host, &mut self.chances.network);
-        if let Some(camera) = &mut self.camera {
-            camera.replied(self.now, (self.clients.ops[op as usize].client, host, op), &response, arrives);
+        let arrives = network.client_way(ctx.now, host, &mut ctx.chances.network);
+        if let Some(camera) = &mut ctx.camera {
+            camera.replied(ctx.now, (self.ops[op as usize].client, host, op), &response, arrives);
         }
         if let Some(at) = arrives {
-            self.queue.push(at, Event::Answer { op, attempt, response });
+            ctx.queue.push(at, Event::Answer { op, attempt, response });
         }
     }
 
     /// A value is whole, was written by someone, and was written by then.
-    fn judge_value(&mut self, op: u64, value: &[u8], applied: u64) {
+    fn judge_value(&self, ctx: &mut Context<'_>, op: u64, value: &[u8], applied: u64) {
         let Ok(text) = std::str::from_utf8(value) else { return };
         let writer = writer_of(text);
-        let whole = match writer.and_then(|writer| Some((writer, self.clients.ops.get(writer as usize)?.kind))) {
+        let whole = match writer.and_then(|writer| Some((writer, self.ops.get(writer as usize)?.kind))) {
             Some((writer, Kind::Write { bytes })) => {
-                let by_then = self.oracle.commits.effect_of(writer).is_some_and(|at| at <= applied);
+                let by_then = ctx.oracle.commits.effect_of(writer).is_some_and(|at| at <= applied);
                 by_then && value_of(writer, bytes) == text
             }
             Some((_, Kind::Read(_))) => false,
@@ -577,156 +559,163 @@ impl World<'_> {
         };
         if !whole {
             let what = format!("read {op} returns {:?}, which nobody wrote by then", text.get(..20).unwrap_or(text));
-            self.judge(Err((Rule::AnswersAreTrue, what)));
+            ctx.judge(Err((Rule::AnswersAreTrue, what)));
         }
     }
 
     /// A reply arrives at its client.
-    pub(crate) fn answered(&mut self, op: u64, attempt: u32, response: Response) {
-        let it = &self.clients.ops[op as usize];
+    pub(crate) fn answered(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &Network,
+        op: u64,
+        attempt: u32,
+        response: Response,
+    ) {
+        let it = &self.ops[op as usize];
         if it.end != End::Open {
             return;
         }
         let (client, current) = (it.client, it.attempt == attempt && !it.resting);
         match response {
             Ok(value) => {
-                self.clients.done += 1;
-                self.done(op, value);
-                self.finish(op, End::Done);
+                self.done += 1;
+                self.done(ctx, op, value);
+                self.finish(ctx, op, End::Done);
             }
             Err(Failure::NotDone(NotDone::NotLeader { leader })) if current => {
                 match leader {
-                    Some(NodeId(leader)) if (leader as usize) <= self.hosts.len() => {
-                        self.clients.guess[client] = leader as usize - 1;
+                    Some(NodeId(leader)) if (leader as usize) <= network.size() => {
+                        self.guess[client] = leader as usize - 1;
                     }
-                    _ => self.ask_another(op),
+                    _ => self.ask_another(&ctx.whole, network, op),
                 }
-                self.try_again(op);
+                self.try_again(ctx, op);
             }
             Err(Failure::Unknown(_)) if current => {
-                self.ask_another(op);
-                self.try_again_if_safe(op);
+                self.ask_another(&ctx.whole, network, op);
+                self.try_again_if_safe(ctx, op);
             }
             _ if current => {
                 // A replica that is no member any more has no room for reads as long as it waits for a leader.
-                if !self.clients.only.is_empty() {
-                    self.ask_another(op);
+                if !ctx.whole.is_empty() {
+                    self.ask_another(&ctx.whole, network, op);
                 }
-                self.try_again(op);
+                self.try_again(ctx, op);
             }
             _ => {}
         }
     }
 
-    pub(crate) fn give_up(&mut self, op: u64, attempt: u32) {
-        let it = &self.clients.ops[op as usize];
+    pub(crate) fn give_up(&mut self, ctx: &mut Context<'_>, network: &Network, op: u64, attempt: u32) {
+        let it = &self.ops[op as usize];
         if it.end == End::Open && it.attempt == attempt && !it.resting {
-            self.ask_another(op);
-            self.try_again_if_safe(op);
+            self.ask_another(&ctx.whole, network, op);
+            self.try_again_if_safe(ctx, op);
         }
     }
 
     /// What the client was told of a finished operation.
-    fn done(&mut self, op: u64, value: Bytes) {
-        let it = &mut self.clients.ops[op as usize];
+    fn done(&mut self, ctx: &mut Context<'_>, op: u64, value: Bytes) {
+        let it = &mut self.ops[op as usize];
         let linearizable = !matches!(it.kind, Kind::Read(Consistency::Serializable));
         let (client, asked) = (it.client, it.asked(op));
-        let Some(store) = &mut self.clients.store else {
+        let Some(store) = &mut self.store else {
             it.read = std::str::from_utf8(&value).ok().and_then(writer_of);
             return;
         };
         let judged = reply_of(&value).map_or(Ok(()), |reply| store.heard(client, &asked, linearizable, &reply));
         it.told = Some(value);
-        self.judge(judged);
+        ctx.judge(judged);
     }
 
     /// Nobody knows what became of the last try. A map forgives a second one, as it knows the operation's origin; a
     /// store does not: a client of it never sends a write twice.
-    fn try_again_if_safe(&mut self, op: u64) {
-        let writes = matches!(self.clients.ops[op as usize].kind, Kind::Write { .. });
-        if writes && self.clients.store.is_some() { self.give_up_on(op) } else { self.try_again(op) }
+    fn try_again_if_safe(&mut self, ctx: &mut Context<'_>, op: u64) {
+        let writes = matches!(self.ops[op as usize].kind, Kind::Write { .. });
+        if writes && self.store.is_some() { self.give_up_on(ctx, op) } else { self.try_again(ctx, op) }
     }
 
     /// The replica that was asked last can't help.
-    fn ask_another(&mut self, op: u64) {
-        let it = &mut self.clients.ops[op as usize];
+    fn ask_another(&mut self, whole: &[usize], network: &Network, op: u64) {
+        let it = &mut self.ops[op as usize];
         let (client, turn) = (it.client, it.turns);
         it.turns += 1;
-        self.clients.guess[client] = match &self.clients.only[..] {
-            [] => it.dice.index(self.hosts.len()),
+        self.guess[client] = match whole {
+            [] => it.dice.index(network.size()),
             // One after the other: some of them may be no members any more.
             only => only[turn % only.len()],
         };
     }
 
-    fn try_again(&mut self, op: u64) {
-        let it = &self.clients.ops[op as usize];
+    fn try_again(&mut self, ctx: &mut Context<'_>, op: u64) {
+        let it = &self.ops[op as usize];
         // Once a majority is whole, clients don't give up.
-        if it.attempt < self.plan.workload.tries || !self.clients.only.is_empty() {
-            self.coverage.struck(Fault::Retry);
-            let it = &mut self.clients.ops[op as usize];
-            let at = self.now + it.dice.between(MILLI, self.plan.settings.heartbeat);
+        if it.attempt < ctx.plan.workload.tries || !ctx.whole.is_empty() {
+            ctx.coverage.struck(Fault::Retry);
+            let it = &mut self.ops[op as usize];
+            let at = ctx.now + it.dice.between(MILLI, ctx.plan.settings.heartbeat);
             it.resting = true;
-            self.queue.push(at, Event::Try { op });
+            ctx.queue.push(at, Event::Try { op });
             return;
         }
-        self.give_up_on(op);
+        self.give_up_on(ctx, op);
     }
 
-    fn give_up_on(&mut self, op: u64) {
-        let it = &self.clients.ops[op as usize];
+    fn give_up_on(&mut self, ctx: &mut Context<'_>, op: u64) {
+        let it = &self.ops[op as usize];
         let denied = match it.kind {
-            Kind::Write { .. } => self.oracle.fates.give_up(op),
+            Kind::Write { .. } => ctx.oracle.fates.give_up(op),
             Kind::Read(_) => true,
         };
         if !denied {
-            self.coverage.struck(Fault::Unknown);
+            ctx.coverage.struck(Fault::Unknown);
         }
-        self.finish(op, if denied { End::Denied } else { End::Unknown });
+        self.finish(ctx, op, if denied { End::Denied } else { End::Unknown });
     }
 
-    fn finish(&mut self, op: u64, end: End) {
-        self.tell(None, || format!("client: operation {op} ends: {end:?}"));
-        let it = &mut self.clients.ops[op as usize];
-        it.ret = (end == End::Done).then_some(self.now);
-        it.ended = Some(self.now);
+    fn finish(&mut self, ctx: &mut Context<'_>, op: u64, end: End) {
+        ctx.tell(None, || format!("client: operation {op} ends: {end:?}"));
+        let it = &mut self.ops[op as usize];
+        it.ret = (end == End::Done).then_some(ctx.now);
+        it.ended = Some(ctx.now);
         it.end = end;
         let client = it.client;
-        let after_pause = self.now + it.dice.waiting(self.plan.workload.pause);
-        if let Some(at) = self.script.next_start(client, after_pause, self.now) {
-            self.queue.push(at, Event::Next { client });
+        let after_pause = ctx.now + it.dice.waiting(ctx.plan.workload.pause);
+        if let Some(at) = ctx.script.next_start(client, after_pause, ctx.now) {
+            ctx.queue.push(at, Event::Next { client });
         }
     }
 }
 
 /// The history.
-impl World<'_> {
+impl Clients {
     /// Checks that some order explains what the clients were told.
-    pub(crate) fn check_history(&mut self) {
-        if self.clients.store.is_some() {
-            return self.check_keys();
+    pub(crate) fn check_history(&self, ctx: &mut Context<'_>) {
+        if self.store.is_some() {
+            return self.check_keys(ctx);
         }
-        let (history, hint) = self.history();
+        let (history, hint) = self.history(ctx);
         let options = Options { hint: Some(hint), ..Options::default() };
         let wrong = check(&history, &options).explanation();
-        self.judge(wrong.map_or(Ok(()), |wrong| Err((Rule::Linearizable, wrong))));
+        ctx.judge(wrong.map_or(Ok(()), |wrong| Err((Rule::Linearizable, wrong))));
     }
 
     /// The same for the store: key by key, and its revisions against real time.
-    fn check_keys(&mut self) {
+    fn check_keys(&self, ctx: &mut Context<'_>) {
         let mut history = Vec::new();
-        for (number, op) in self.clients.ops.iter().enumerate() {
+        for (number, op) in self.ops.iter().enumerate() {
             let local = matches!(op.kind, Kind::Read(Consistency::Serializable));
             // What nobody knows the outcome of and no replica has applied has not happened: whoever saw it has made it
             // up. (Were they all taken for possible, a search could be without end.)
             let writes = matches!(op.kind, Kind::Write { .. });
-            let idle = writes && op.told.is_none() && self.oracle.commits.effect_of(number as u64).is_none();
+            let idle = writes && op.told.is_none() && ctx.oracle.commits.effect_of(number as u64).is_none();
             if op.end == End::Denied || local || idle {
                 continue;
             }
             let reply = op.told.as_deref().and_then(reply_of);
             let revision = reply.as_ref().and_then(revision_of);
-            let parts = by_key(&op.asked(number as u64), reply.as_ref(), self.plan.workload.keys);
+            let parts = by_key(&op.asked(number as u64), reply.as_ref(), ctx.plan.workload.keys);
             for (at, (key, request, answer)) in parts.into_iter().enumerate() {
                 // One revision for each operation, however many keys it has.
                 let revision = revision.filter(|_| at == 0);
@@ -740,15 +729,15 @@ impl World<'_> {
             Verdict::Violation(fault) => Err((Rule::Linearizable, format!("{fault:?}"))),
             Verdict::Undecided(undecided) => Err((Rule::Linearizable, undecided.to_string())),
         };
-        self.judge(judged);
+        ctx.judge(judged);
     }
 
     /// Every operation that may have taken effect, and the order in which the log has the writes.
-    fn history(&self) -> (Vec<Operation>, Vec<usize>) {
+    fn history(&self, ctx: &Context<'_>) -> (Vec<Operation>, Vec<usize>) {
         let mut history = Vec::new();
-        let mut place = vec![None; self.clients.ops.len()];
-        let names: Vec<String> = (0..self.plan.workload.keys).map(|key| format!("k{key}")).collect();
-        for (number, op) in self.clients.ops.iter().enumerate() {
+        let mut place = vec![None; self.ops.len()];
+        let names: Vec<String> = (0..ctx.plan.workload.keys).map(|key| format!("k{key}")).collect();
+        for (number, op) in self.ops.iter().enumerate() {
             let action = match (op.kind, &op.end) {
                 (Kind::Read(Consistency::Serializable), _) | (_, End::Denied) => continue,
                 (Kind::Write { .. }, _) => Action::Write(number.to_string()),
@@ -761,7 +750,7 @@ impl World<'_> {
             let key = names[op.key as usize].clone();
             history.push(Operation { client: op.client as u64, key, action, call: op.call, ret: op.ret });
         }
-        let order = self.oracle.commits.order().iter();
+        let order = ctx.oracle.commits.order().iter();
         let hint = order.filter_map(|(_, op)| place.get(*op as usize).copied().flatten()).collect();
         (history, hint)
     }

@@ -6,28 +6,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline_kv::store::{
-    Command, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
+    Command, LeaseChange, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
     Response as StoreResponse,
 };
 use bowline_node::{Failure, NodeInput, NotDone, Response};
-use bowline_raft::{NodeId, ReadKind};
+use bowline_raft::{NodeId, ReadKind, Time};
 use bytes::Bytes;
 
 use crate::world::Sabotage;
 use crate::world::clock::Moment;
+use crate::world::context::Context;
 use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
-use crate::world::host::Asker;
+use crate::world::event::Event;
+use crate::world::host::{Asker, Host};
 use crate::world::machine::Applied;
+use crate::world::network::Network;
 use crate::world::oracle::{Judged, Rule};
 use crate::world::plan::{Clocks, MILLI, Plan, SECOND};
 use crate::world::shape::reply_of;
-use crate::world::stage::{Event, World};
 
 /// Commands about leases have numbers from here on, beyond all operations of clients.
 pub(crate) const LEASE_OPS: u64 = 1 << 48;
 /// The longest time to live that a keeper asks for, in seconds.
-pub(crate) const LONGEST_TTL: u64 = 4;
+const LONGEST_TTL: u64 = 4;
 
 /// What a keeper asks of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,9 +137,14 @@ impl Keepers {
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.keepers.len()
+    /// The longest time that a lease lives by itself, by whichever clock; nothing if nobody holds any.
+    pub(crate) fn longest_lease(&self) -> Option<Moment> {
+        (!self.keepers.is_empty()).then(|| self.longest(LONGEST_TTL))
+    }
+
+    /// Since when nobody keeps anything alive.
+    pub(crate) fn stopped(&self) -> Option<Moment> {
+        self.stopped
     }
 
     /// A clock leaps ahead.
@@ -205,13 +212,23 @@ impl Keepers {
         promise.ended.map_or(Ok(()), |ended| self.judge_end(id, &promise, ended))
     }
 
-    /// Its keeper has ended a lease.
-    pub(crate) fn revoked(&mut self, id: i64) {
-        self.revoked.insert(id);
+    /// What the first replica to apply a command has changed of the leases by it.
+    pub(crate) fn changed(&mut self, command: &Command, changes: &[LeaseChange], now: Moment) -> Judged {
+        for change in changes {
+            match (command, change) {
+                (Command::LeaseExpire(_), LeaseChange::Gone(id)) => self.expired(*id, now)?,
+                // Its keeper has ended it.
+                (_, LeaseChange::Gone(id)) => {
+                    self.revoked.insert(*id);
+                }
+                (_, LeaseChange::Granted(_)) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The first replica has ended a lease because its time is over.
-    pub(crate) fn expired(&mut self, id: i64, now: Moment) -> Judged {
+    fn expired(&mut self, id: i64, now: Moment) -> Judged {
         let Some(promise) = self.promises.get_mut(&id) else { return Ok(()) };
         promise.ended = Some(now);
         let promise = *promise;
@@ -231,22 +248,22 @@ impl Keepers {
 }
 
 /// What keepers do.
-impl World<'_> {
-    pub(crate) fn wake_keepers(&mut self) {
+impl Keepers {
+    pub(crate) fn begin(&mut self, ctx: &mut Context<'_>) {
         for keeper in 0..self.keepers.len() {
-            let at = self.keepers.keepers[keeper].dice.waiting(SECOND);
-            self.queue.push(self.now + at, Event::Keep { keeper, call: 0 });
+            let at = self.keepers[keeper].dice.waiting(SECOND);
+            ctx.queue.push(ctx.now + at, Event::Keep { keeper, call: 0 });
         }
     }
 
     /// A keeper's time has come: to go on, or to wait no longer.
-    pub(crate) fn keep(&mut self, keeper: usize, call: u64) {
-        let it = &mut self.keepers.keepers[keeper];
-        if it.call != call || self.keepers.stopped.is_some() {
+    pub(crate) fn keep(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64) {
+        let it = &mut self.keepers[keeper];
+        if it.call != call || self.stopped.is_some() {
             return;
         }
         if std::mem::take(&mut it.again) {
-            return self.keeper_sends(keeper);
+            return self.send(ctx, network, keeper);
         }
         match it.step {
             Step::Resting => {
@@ -256,75 +273,75 @@ impl World<'_> {
                 it.left = it.dice.below(12);
                 it.term = 0;
                 let grant = LeaseGrantRequest { id: it.lease, ttl: it.ttl as i64 };
-                self.keeper_writes(keeper, Step::Granting, Command::LeaseGrant(grant));
+                self.write(ctx, network, keeper, Step::Granting, Command::LeaseGrant(grant));
             }
             Step::Keeping if it.left == 0 => {
                 if it.dice.percent(30) {
                     let revoke = LeaseRevokeRequest { id: it.lease };
-                    self.keeper_writes(keeper, Step::Revoking, Command::LeaseRevoke(revoke));
+                    self.write(ctx, network, keeper, Step::Revoking, Command::LeaseRevoke(revoke));
                 } else {
-                    self.keeper_rests(keeper);
+                    self.rest(ctx, keeper);
                 }
             }
             Step::Keeping => {
                 it.ask = Ask::Renew(it.lease);
-                self.keeper_sends(keeper);
+                self.send(ctx, network, keeper);
             }
             // Nobody knows what became of it, and it must not happen twice.
-            Step::Granting | Step::Attaching | Step::Revoking => self.keeper_rests(keeper),
+            Step::Granting | Step::Attaching | Step::Revoking => self.rest(ctx, keeper),
         }
     }
 
-    fn keeper_writes(&mut self, keeper: usize, step: Step, command: Command) {
-        let number = self.keepers.number(command);
-        let it = &mut self.keepers.keepers[keeper];
+    fn write(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, step: Step, command: Command) {
+        let number = self.number(command);
+        let it = &mut self.keepers[keeper];
         (it.step, it.ask) = (step, Ask::Write(number));
-        self.keeper_sends(keeper);
+        self.send(ctx, network, keeper);
     }
 
-    fn keeper_rests(&mut self, keeper: usize) {
-        let it = &mut self.keepers.keepers[keeper];
+    fn rest(&mut self, ctx: &mut Context<'_>, keeper: usize) {
+        let it = &mut self.keepers[keeper];
         it.step = Step::Resting;
         let pause = it.dice.waiting(2 * SECOND);
-        self.keeper_waits(keeper, pause);
+        self.wait(ctx, keeper, pause);
     }
 
     /// Nothing that was said before counts; it goes on later.
-    fn keeper_waits(&mut self, keeper: usize, pause: Moment) {
-        let it = &mut self.keepers.keepers[keeper];
+    fn wait(&mut self, ctx: &mut Context<'_>, keeper: usize, pause: Moment) {
+        let it = &mut self.keepers[keeper];
         it.call += 1;
-        self.queue.push(self.now + pause, Event::Keep { keeper, call: it.call });
+        ctx.queue.push(ctx.now + pause, Event::Keep { keeper, call: it.call });
     }
 
-    fn keeper_sends(&mut self, keeper: usize) {
-        let (hosts, timeout) = (self.hosts.len(), self.plan.workload.timeout);
-        self.keeper_waits(keeper, timeout);
-        let it = &mut self.keepers.keepers[keeper];
-        let host = match &self.clients.only[..] {
+    fn send(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize) {
+        let (hosts, timeout) = (network.size(), ctx.plan.workload.timeout);
+        self.wait(ctx, keeper, timeout);
+        let it = &mut self.keepers[keeper];
+        let host = match &ctx.whole[..] {
             [] if it.dice.percent(10) => it.dice.index(hosts),
             [] => it.guess,
             only if only.contains(&it.guess) => it.guess,
             only => only[it.dice.index(only.len())],
         };
         let (call, ask) = (it.call, it.ask);
-        let arrives = self.network.client_way(self.now, host, &mut self.keepers.dice);
+        let arrives = network.client_way(ctx.now, host, &mut self.dice);
         let what = match ask {
             Ask::Renew(lease) => format!("keep lease {lease} alive"),
-            Ask::Write(number) => format!("{:?}", self.keepers.command(number)),
+            Ask::Write(number) => format!("{:?}", self.command(number)),
         };
-        self.tell(None, || format!("keeper {keeper} asks n{}: {what}", host + 1));
+        ctx.tell(None, || format!("keeper {keeper} asks n{}: {what}", host + 1));
         if let Some(at) = arrives {
-            self.queue.push(at, Event::KeeperAsks { host, keeper, call, ask });
+            ctx.queue.push(at, Event::KeeperAsks { host, keeper, call, ask });
         }
     }
 
     /// Something reaches a keeper.
-    pub(crate) fn keeper_hears(&mut self, keeper: usize, call: u64, said: &Said) {
-        let it = &mut self.keepers.keepers[keeper];
-        if it.call != call || self.keepers.stopped.is_some() {
+    pub(crate) fn hear(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64, said: &Said) {
+        let it = &mut self.keepers[keeper];
+        if it.call != call || self.stopped.is_some() {
             return;
         }
-        let (heartbeat, count) = (self.plan.settings.heartbeat, self.hosts.len());
+        let (heartbeat, count) = (ctx.plan.settings.heartbeat, network.size());
         let reply = if let Said::Done(bytes) = said { reply_of(bytes) } else { None };
         match (it.step, said, reply) {
             (_, Said::Elsewhere(leader), _) => {
@@ -334,12 +351,12 @@ impl World<'_> {
                 };
                 it.again = true;
                 let pause = it.dice.between(MILLI, heartbeat);
-                self.keeper_waits(keeper, pause);
+                self.wait(ctx, keeper, pause);
             }
             (Step::Granting, _, Some(Ok(StoreResponse::LeaseGrant(grant)))) => {
                 let (id, key) = (grant.id, Bytes::from(format!("lease{}", grant.id)));
                 let put = PutRequest { key, value: Bytes::from_static(b"held"), lease: id, ..PutRequest::default() };
-                self.keeper_writes(keeper, Step::Attaching, Command::Put(put));
+                self.write(ctx, network, keeper, Step::Attaching, Command::Put(put));
             }
             (Step::Attaching, _, Some(Ok(_))) | (Step::Keeping, Said::Alive, _) => {
                 it.step = Step::Keeping;
@@ -347,72 +364,89 @@ impl World<'_> {
                 // Mostly in time, sometimes late.
                 let pause = it.dice.between(it.ttl * SECOND / 6, it.ttl * SECOND / 2);
                 let pause = if it.dice.percent(10) { pause * 3 } else { pause };
-                self.keeper_waits(keeper, pause);
+                self.wait(ctx, keeper, pause);
             }
-            _ => self.keeper_rests(keeper),
+            _ => self.rest(ctx, keeper),
         }
     }
 }
 
 /// What replicas do for them.
-impl World<'_> {
-    /// A keeper's request arrives at a replica.
-    pub(crate) fn keeper_asks(&mut self, host: usize, keeper: usize, call: u64, ask: Ask) {
-        let it = &self.hosts[host];
-        let Some(node) = &it.node else { return self.keeper_is_told(host, keeper, call, Said::Elsewhere(None)) };
+impl Keepers {
+    /// A keeper's request arrives at a replica. Returns what the replica takes of it.
+    pub(crate) fn asked(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+    ) -> Option<NodeInput> {
+        let host = it.at();
+        let Some(node) = &it.node else {
+            self.tell(ctx, network, host, keeper, call, Said::Elsewhere(None));
+            return None;
+        };
         if it.paused {
-            return self.keep_for_later(host, Event::KeeperAsks { host, keeper, call, ask });
+            it.wait(Event::KeeperAsks { host, keeper, call, ask });
+            return None;
         }
         let (leads, leader) = (node.raft().is_leader(), node.raft().leader());
-        let shown = it.clock.shows(self.now);
-        let timeout = Duration::from_nanos(self.plan.workload.timeout);
+        let shown = it.clock.shows(ctx.now);
         match ask {
             Ask::Write(_) if !it.disk.has_room() => {
-                self.keeper_is_told(host, keeper, call, Said::Elsewhere(None));
+                self.tell(ctx, network, host, keeper, call, Said::Elsewhere(None));
+                None
             }
             Ask::Write(number) => {
-                let command = self.keepers.encoded(number);
-                let deadline = self.plan.workload.deadlines.then(|| shown.after(timeout));
-                let token = self.hosts[host].token(Asker::Keeper { keeper, call, ask, begun: self.now, renewal: None });
-                self.step(host, NodeInput::Write { token, command, deadline });
+                let command = self.encoded(number);
+                let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
+                Some(NodeInput::Write { token, command, deadline: deadline(ctx, it) })
             }
-            Ask::Renew(_) if !leads => self.keeper_is_told(host, keeper, call, Said::Elsewhere(leader)),
+            Ask::Renew(_) if !leads => {
+                self.tell(ctx, network, host, keeper, call, Said::Elsewhere(leader));
+                None
+            }
             Ask::Renew(id) => {
-                let renewal = self.hosts[host].lessor.begin_renewal(shown, id);
-                if self.plan.sabotage == Some(Sabotage::HastyRenewals) {
-                    return self.renewal_read(host, (keeper, call, ask), self.now, renewal);
+                let renewal = it.lessor.begin_renewal(shown, id);
+                if ctx.plan.sabotage == Some(Sabotage::HastyRenewals) {
+                    return self.renewal_read(ctx, network, it, (keeper, call, ask), (ctx.now, renewal));
                 }
-                self.confirm_renewal(host, (keeper, call, ask), renewal);
+                Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal))
             }
         }
     }
 
-    /// Begins the read without which a renewal means nothing.
-    fn confirm_renewal(&mut self, host: usize, (keeper, call, ask): (usize, u64, Ask), renewal: Renewal) {
-        let it = &mut self.hosts[host];
-        let timeout = Duration::from_nanos(self.plan.workload.timeout);
-        let deadline = self.plan.workload.deadlines.then(|| it.clock.shows(self.now).after(timeout));
-        let token = it.token(Asker::Keeper { keeper, call, ask, begun: self.now, renewal: Some(renewal) });
-        let kind = if self.keepers.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
-        self.step(host, NodeInput::Read { token, kind, deadline });
+    /// The read without which a renewal means nothing.
+    fn confirm_renewal(
+        &mut self,
+        ctx: &Context<'_>,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+        renewal: Renewal,
+    ) -> NodeInput {
+        let deadline = deadline(ctx, it);
+        let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: Some(renewal) });
+        let kind = if self.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
+        NodeInput::Read { token, kind, deadline }
     }
 
-    /// A replica answers a keeper.
-    pub(crate) fn keeper_answered(
+    /// A replica answers a keeper, or looks once more first: returns what it takes then.
+    pub(crate) fn answered(
         &mut self,
-        host: usize,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
         (keeper, call, ask): (usize, u64, Ask),
         (begun, renewal): (Moment, Option<Renewal>),
         response: Response,
-    ) {
+    ) -> Option<NodeInput> {
         let said = match (response, renewal) {
             (Ok(_), Some(renewal)) => {
-                return self.renewal_read(host, (keeper, call, ask), begun, renewal);
+                return self.renewal_read(ctx, network, it, (keeper, call, ask), (begun, renewal));
             }
             (Ok(bytes), None) => {
                 if let Some(Ok(StoreResponse::LeaseGrant(grant))) = reply_of(&bytes) {
-                    let judged = self.keepers.promise(grant.id, begun, grant.ttl.unsigned_abs());
-                    self.judge(judged);
+                    ctx.judge(self.promise(grant.id, begun, grant.ttl.unsigned_abs()));
                 }
                 Said::Done(bytes)
             }
@@ -420,93 +454,88 @@ impl World<'_> {
             (Err(Failure::NotDone(_)), _) | (_, Some(_)) => Said::Elsewhere(None),
             (Err(Failure::Unknown(_)), None) => Said::Unknown,
         };
-        self.keeper_is_told(host, keeper, call, said);
+        self.tell(ctx, network, it.at(), keeper, call, said);
+        None
     }
 
-    /// The read that was begun with a renewal is done.
-    fn renewal_read(&mut self, host: usize, (keeper, call, ask): (usize, u64, Ask), begun: Moment, renewal: Renewal) {
-        let it = &mut self.hosts[host];
-        let shown = it.clock.shows(self.now);
+    /// The read that was begun with a renewal is done. Returns another one, if it must be looked at again.
+    fn renewal_read(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+        (begun, renewal): (Moment, Renewal),
+    ) -> Option<NodeInput> {
+        let shown = it.clock.shows(ctx.now);
         let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
         let said = match it.lessor.end_renewal(shown, renewal) {
             Renewed::Alive(lease) => {
-                let judged = self.keepers.promise(lease.id, begun, lease.ttl.unsigned_abs());
-                self.judge(judged);
-                let before = std::mem::replace(&mut self.keepers.keepers[keeper].term, term);
+                ctx.judge(self.promise(lease.id, begun, lease.ttl.unsigned_abs()));
+                let before = std::mem::replace(&mut self.keepers[keeper].term, term);
                 if before != 0 && before != term {
-                    self.coverage.struck(Fault::LeaseMoves);
+                    ctx.coverage.struck(Fault::LeaseMoves);
                 }
                 Said::Alive
             }
-            Renewed::Again(renewal) => return self.confirm_renewal(host, (keeper, call, ask), renewal),
+            Renewed::Again(renewal) => return Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal)),
             Renewed::Gone => {
-                self.judge_gone(host, ask);
+                ctx.judge(self.judge_gone(ctx.now, it.at(), ask));
                 Said::Gone
             }
             Renewed::NotLeading => Said::Elsewhere(None),
         };
-        self.keeper_is_told(host, keeper, call, said);
+        self.tell(ctx, network, it.at(), keeper, call, said);
+        None
     }
 
     /// A keeper is told that its lease is gone: not before the time that it was promised.
-    fn judge_gone(&mut self, host: usize, ask: Ask) {
-        let Ask::Renew(id) = ask else { return };
-        let Some(promise) = self.keepers.promises.get(&id).copied() else { return };
-        let judged = self.keepers.judge_end(id, &promise, promise.ended.unwrap_or(self.now));
-        self.judge(judged.map_err(|(rule, what)| (rule, format!("n{} says it is gone: {what}", host + 1))));
+    fn judge_gone(&self, now: Moment, host: usize, ask: Ask) -> Judged {
+        let Ask::Renew(id) = ask else { return Ok(()) };
+        let Some(promise) = self.promises.get(&id) else { return Ok(()) };
+        let judged = self.judge_end(id, promise, promise.ended.unwrap_or(now));
+        judged.map_err(|(rule, what)| (rule, format!("n{} says it is gone: {what}", host + 1)))
     }
 
-    fn keeper_is_told(&mut self, host: usize, keeper: usize, call: u64, said: Said) {
-        self.tell(Some(host), || format!("tells keeper {keeper}: {said:?}"));
-        if let Some(at) = self.network.client_way(self.now, host, &mut self.keepers.dice) {
-            self.queue.push(at.max(self.now + 1), Event::KeeperHears { keeper, call, said });
+    fn tell(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        host: usize,
+        keeper: usize,
+        call: u64,
+        said: Said,
+    ) {
+        ctx.tell(Some(host), || format!("tells keeper {keeper}: {said:?}"));
+        if let Some(at) = network.client_way(ctx.now, host, &mut self.dice) {
+            ctx.queue.push(at.max(ctx.now + 1), Event::KeeperHears { keeper, call, said });
         }
     }
 
     /// A leader proposes the end of the leases that have expired, in the step in which it sees that.
-    pub(crate) fn end_leases(&mut self, host: usize) {
-        let it = &mut self.hosts[host];
+    pub(crate) fn propose_ends(&mut self, ctx: &mut Context<'_>, it: &mut Host) -> Option<NodeInput> {
         if !it.leads() || !it.disk.has_room() {
-            return;
+            return None;
         }
         let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
-        let Some(request) = it.lessor.expired(it.clock.shows(self.now)) else { return };
-        self.tell(Some(host), || format!("proposes the end of leases {:?}", request.leases));
-        let number = self.keepers.number(Command::LeaseExpire(request));
-        let command = self.keepers.encoded(number);
-        let token = self.hosts[host].token(Asker::Lessor { number, term });
-        self.step(host, NodeInput::Write { token, command, deadline: None });
+        let request = it.lessor.expired(it.clock.shows(ctx.now))?;
+        ctx.tell(Some(it.at()), || format!("proposes the end of leases {:?}", request.leases));
+        let number = self.number(Command::LeaseExpire(request));
+        let command = self.encoded(number);
+        Some(NodeInput::Write { token: it.token(Asker::Lessor { number, term }), command, deadline: None })
     }
 
-    /// What became of such a proposal.
-    pub(crate) fn end_proposed(&mut self, host: usize, (number, term): (u64, u64), response: &Response) {
-        let Some(Command::LeaseExpire(request)) = self.keepers.command(number) else { return };
-        match response {
-            // It happened, or may happen yet.
-            Ok(_) | Err(Failure::Unknown(_)) => {}
-            Err(Failure::NotDone(_)) => {
-                let request: LeaseExpireRequest = request.clone();
-                let it = &mut self.hosts[host];
-                let later = it.clock.shows(self.now).after(Duration::from_millis(100));
-                it.lessor.retry(later, term, &request);
-            }
+    /// What became of such a proposal: it is made again later if nothing was done.
+    pub(crate) fn end_proposed(&self, now: Moment, it: &mut Host, (number, term): (u64, u64), response: &Response) {
+        if let (Some(Command::LeaseExpire(request)), Err(Failure::NotDone(_))) = (self.command(number), response) {
+            let later = it.clock.shows(now).after(Duration::from_millis(100));
+            it.lessor.retry(later, term, request);
         }
     }
+}
 
-    /// C4: nobody keeps anything alive any more, so every lease ends: within its time and an election, counted from
-    /// when the last leader began to lead.
-    pub(crate) fn leases_end(&mut self, timeout: Moment) {
-        if self.oracle.violation.is_some() || self.keepers.len() == 0 {
-            return;
-        }
-        let longest = self.keepers.longest(LONGEST_TTL) + timeout * 4;
-        let began = |world: &Self| world.keepers.stopped.unwrap_or(world.now).max(world.led_since);
-        let over = |world: &Self| world.clients.has_no_lease() || world.now >= began(world) + longest;
-        // Whoever leads may change once or twice; what is asked for here ends at the latest then.
-        self.wait_for(self.now + longest * 4, over);
-        if !self.clients.has_no_lease() && self.oracle.violation.is_none() {
-            let what = format!("a lease is still there {:.3} s later", (self.now - began(self)) as f64 / 1e9);
-            self.judge(Err((Rule::LeasesEnd, what)));
-        }
-    }
+/// How long a replica is told that a request may wait.
+fn deadline(ctx: &Context<'_>, it: &Host) -> Option<Time> {
+    let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
+    ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout))
 }

@@ -1,12 +1,13 @@
-//! What must be true of a leader after each of its steps, beyond what its log and its messages show.
+//! What must be true of leaders after each step, and of what is said to them, beyond what one log shows.
 
 use std::collections::BTreeMap;
 
 use bowline_node::{NodeInput, NodeMessage};
-use bowline_raft::{Entry, Index, NodeId, Payload, Raft, Term, Write};
+use bowline_raft::{AppendOutcome, Body, Entry, Index, Message, NodeId, Payload, Position, Raft, Term, Write};
 
+use crate::world::clock::Moment;
+use crate::world::hosts::Hosts;
 use crate::world::oracle::{Judged, Rule};
-use crate::world::stage::World;
 
 /// What a leader has known to match, by peer, in its present term.
 #[derive(Clone, Debug, Default)]
@@ -70,23 +71,88 @@ pub(crate) fn takes_no_more_than_it_may(raft: &Raft, write: &Write) -> Judged {
     Err((Rule::BoundsHold, what))
 }
 
-impl World<'_> {
-    /// After a step of a replica that has heard `from`.
-    pub(crate) fn judge_leader(&mut self, host: usize, from: Option<NodeId>) {
-        let losses = from.and_then(|peer| self.hosts.get(peer.0 as usize - 1)).map_or(0, |it| it.disk.losses());
-        let it = &mut self.hosts[host];
-        let Some(raft) = it.node.as_ref().map(|node| node.raft()).filter(|raft| raft.is_leader()) else { return };
-        let judged = from.map_or(Ok(()), |peer| it.matches.observe(raft, peer, losses));
+/// What hosts together show. Each is asked after a step of `host`.
+impl Hosts {
+    /// A leader that has just heard `from`, and knows more of it.
+    pub(crate) fn judge_leader(&mut self, host: usize, from: Option<NodeId>) -> Judged {
+        let losses = from.and_then(|peer| self.get(peer.0 as usize - 1)).map_or(0, |it| it.disk.losses());
+        let it = &mut self[host];
+        let Some(raft) = it.node.as_ref().map(|node| node.raft()).filter(|raft| raft.is_leader()) else {
+            return Ok(());
+        };
+        from.map_or(Ok(()), |peer| it.matches.observe(raft, peer, losses))?;
         let membership = raft.membership();
         let stays = it.shadow.membership_is_committed() && !membership.is_joint() && !membership.is_voter(raft.id());
         let of_term = raft.log().term_at(raft.commit_index()) == Some(raft.term());
-        let judged = match judged {
-            // It may have learned of its removal from its predecessor; it goes when it can commit.
-            Ok(()) if stays && of_term => {
-                Err((Rule::Membership, format!("{} leads on, and is no voter of {membership}", raft.id())))
+        // It may have learned of its removal from its predecessor; it goes when it can commit.
+        if stays && of_term {
+            return Err((Rule::Membership, format!("{} leads on, and is no voter of {membership}", raft.id())));
+        }
+        Ok(())
+    }
+
+    /// What a message claims is true of the sender, and of the leader that it answers.
+    pub(crate) fn judge_claims(&self, from: usize, to: NodeId, message: &Message) -> Judged {
+        let Some(raft) = self.raft(from) else { return Ok(()) };
+        match &message.body {
+            Body::AppendEntries(append) if append.commit_index > raft.commit_index() => {
+                let what = format!("n{} tells {to} that {} is committed", from + 1, append.commit_index);
+                Err((Rule::CommitIsNotOverstated, what))
             }
-            judged => judged,
+            Body::AppendEntriesReply(reply) => match reply.outcome {
+                AppendOutcome::Accepted { match_index } => self.matches_leader(from, to, message.term, match_index),
+                AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// I9: an acknowledged entry is the leader's own, on the follower's disk.
+    fn matches_leader(&self, from: usize, to: NodeId, term: Term, index: Index) -> Judged {
+        let (disk, leader) = (&self[from].disk, self.get(to.0 as usize - 1));
+        let Some(raft) = leader.and_then(|it| it.node.as_ref()).map(|node| node.raft()) else { return Ok(()) };
+        if !raft.is_leader() || raft.term() != term || disk.hard_state().term > term {
+            return Ok(());
+        }
+        match (disk.term_at(index), raft.log().term_at(index)) {
+            (Some(held), Some(led)) if held != led => {
+                let what = format!("n{} acknowledges {index}@{} where {to} has {index}@{}", from + 1, held.0, led.0);
+                Err((Rule::AcknowledgedIsDurable, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I10: what is committed now is on the disks of a quorum, or was, and its loss is known: who has lost it
+    /// gives no vote before it is back.
+    pub(crate) fn judge_commit(&self, host: usize) -> Judged {
+        let Some(raft) = self.raft(host) else { return Ok(()) };
+        let index = raft.commit_index();
+        let Some(term) = raft.log().term_at(index) else { return Ok(()) };
+        let holds = |id: NodeId| {
+            let disk = self.get(id.0 as usize - 1).map(|it| &it.disk);
+            let position = Position::new(index, term);
+            disk.is_some_and(|disk| {
+                disk.base().index >= index || disk.term_at(index) == Some(term) || disk.owes(position)
+            })
         };
-        self.judge(judged);
+        if raft.membership().quorum().is_reached_by(holds) {
+            return Ok(());
+        }
+        let what = format!("n{} commits {index}@{}, which {} don't hold", host + 1, term.0, raft.membership());
+        Err((Rule::CommittedIsDurableOnQuorum, what))
+    }
+
+    /// I21: no two leaders would serve a read under their leases.
+    pub(crate) fn judge_leases(&self, now: Moment) -> Judged {
+        let holds = |host: &&usize| {
+            let it = &self[**host];
+            it.node.as_ref().is_some_and(|node| node.raft().holds_lease(it.clock.shows(now)))
+        };
+        let holders: Vec<usize> = self.leading().iter().filter(holds).copied().collect();
+        if let [one, other, ..] = holders[..] {
+            return Err((Rule::OneLease, format!("n{} and n{} both hold a lease", one + 1, other + 1)));
+        }
+        Ok(())
     }
 }

@@ -4,8 +4,13 @@ use bowline_node::NodeMessage;
 use bowline_raft::{Body, Entry};
 
 use crate::world::clock::Moment;
+use crate::world::context::Context;
+use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
+use crate::world::event::Event;
+use crate::world::mangle::mangled;
 use crate::world::plan::{MILLI, NetworkPlan};
+use crate::world::story::describe;
 
 /// Most replicas that a world can ever have.
 pub(crate) const MAX_HOSTS: usize = 24;
@@ -18,6 +23,8 @@ pub(crate) type Link = (usize, usize);
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) plan: NetworkPlan,
+    /// How many replicas it links.
+    size: usize,
     /// How many of the cuts in force block each link.
     blocked: [[u8; MAX_HOSTS]; MAX_HOSTS],
     /// Bytes per millisecond; 0 for no limit.
@@ -46,12 +53,36 @@ impl Network {
     pub(crate) fn new(plan: NetworkPlan) -> Network {
         Network {
             plan,
+            size: 0,
             blocked: [[0; MAX_HOSTS]; MAX_HOSTS],
             capacity: [[0; MAX_HOSTS]; MAX_HOSTS],
             busy_until: [[0; MAX_HOSTS]; MAX_HOSTS],
             latest: [[0; MAX_HOSTS]; MAX_HOSTS],
             clients_blocked: [0; MAX_HOSTS],
         }
+    }
+
+    /// One more replica is linked, if there is room for it.
+    pub(crate) fn attach(&mut self) -> Option<usize> {
+        (self.size < MAX_HOSTS).then(|| {
+            self.size += 1;
+            self.size - 1
+        })
+    }
+
+    /// How many replicas it links.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Every link from and to a replica.
+    pub(crate) fn around(&self, host: usize) -> Vec<Link> {
+        (0..self.size).filter(|other| *other != host).flat_map(|other| [(host, other), (other, host)]).collect()
+    }
+
+    /// Every link to a replica.
+    pub(crate) fn links_into(&self, host: usize) -> Vec<Link> {
+        self.around(host).into_iter().filter(|(_, to)| *to == host).collect()
     }
 
     pub(crate) fn cut(&mut self, links: &[Link]) {
@@ -90,8 +121,40 @@ impl Network {
         self.clients_blocked = [0; MAX_HOSTS];
     }
 
+    /// A replica's message leaves: each of its copies will arrive, or it is lost.
+    pub(crate) fn send(&mut self, ctx: &mut Context<'_>, from: usize, to: usize, message: NodeMessage) {
+        let fate = self.fate(ctx.now, from, to, size_of(&message), &mut ctx.chances.network);
+        if let Some(camera) = &mut ctx.camera {
+            camera.sent(ctx.now, from, to, &message, &fate);
+        }
+        if fate.lost {
+            if !fate.cut {
+                ctx.coverage.struck(Fault::Drop);
+            }
+            ctx.tell(Some(from), || format!("-x n{} {}", to + 1, describe(&message)));
+            return;
+        }
+        for (struck, fault) in [(fate.slow, Fault::Slow), (fate.overtaken, Fault::Reorder)] {
+            if struck {
+                ctx.coverage.struck(fault);
+            }
+        }
+        for (at, fault) in [(fate.copy, Fault::Duplicate), (fate.replay, Fault::Replay)] {
+            if let Some(at) = at {
+                ctx.coverage.struck(fault);
+                ctx.queue.push(at, Event::Message { from, to, message: message.clone() });
+            }
+        }
+        if fate.mangled {
+            ctx.coverage.struck(Fault::Mangle);
+            let copy = mangled(&message, &mut ctx.chances.network);
+            ctx.queue.push(fate.at, Event::Message { from, to, message: copy });
+        }
+        ctx.queue.push(fate.at, Event::Message { from, to, message });
+    }
+
     /// What happens to a message that is sent now.
-    pub(crate) fn send(&mut self, now: Moment, from: usize, to: usize, bytes: usize, dice: &mut Dice) -> Fate {
+    fn fate(&mut self, now: Moment, from: usize, to: usize, bytes: usize, dice: &mut Dice) -> Fate {
         let plan = &self.plan;
         if self.blocked[from][to] > 0 {
             return Fate { lost: true, cut: true, ..Fate::default() };
@@ -139,7 +202,7 @@ impl Network {
 }
 
 /// About how many bytes a message takes.
-pub(crate) fn size_of(message: &NodeMessage) -> usize {
+fn size_of(message: &NodeMessage) -> usize {
     let payload = match message {
         NodeMessage::Raft(message) => match &message.body {
             Body::AppendEntries(append) => append.entries.iter().map(Entry::size).sum(),

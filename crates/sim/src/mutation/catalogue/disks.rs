@@ -5,13 +5,13 @@ use super::{Mutant, insert, patch, remove, replace};
 const DAMAGE: &str = "crates/raft/src/damage.rs";
 const RETURNING: &str = "crates/raft/src/returning.rs";
 const MACHINE: &str = "crates/sim/src/world/machine.rs";
-const OPERATOR: &str = "crates/sim/src/world/operator.rs";
 const KEPT: &str = "crates/sim/src/world/replica/kept.rs";
 const BATCH: &str = "crates/storage/src/batch.rs";
 const LOG: &str = "crates/storage/src/log.rs";
 const RECOVERY: &str = "crates/storage/src/recovery.rs";
 const SCAN: &str = "crates/storage/src/scan.rs";
 const SNAPSHOT_FILES: &str = "crates/storage/src/snapshot.rs";
+const SYSTEM: &str = "crates/sim/src/world/system.rs";
 
 /// The mutants, in the order of their origins.
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -202,12 +202,12 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
         origin: "51",
         breaks: "A replica whose disk was lost starts from nothing under its old name (RethinkDB#5289).",
         edits: &[replace(
-            OPERATOR,
+            SYSTEM,
             "",
             "self.lose(host);\n        true",
             r"use crate::world::disk::Disk;
             self.crash(host, true);
-            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.plan.options(), self.plan.disk.kept);
+            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.ctx.plan.options(), self.ctx.plan.disk.kept);
             self.restart_soon(host);
             true",
         )],

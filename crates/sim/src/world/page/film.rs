@@ -9,8 +9,8 @@ use bowline_raft::{AppendOutcome, Body, NodeId, RoleExplanation};
 use crate::world::Outcome;
 use crate::world::clients::OperationSeen;
 use crate::world::clock::Moment;
-use crate::world::network::{Fate, MAX_HOSTS};
-use crate::world::stage::World;
+use crate::world::host::Host;
+use crate::world::network::{Fate, MAX_HOSTS, Network};
 use crate::world::story::{Line, describe, describe_response};
 
 /// Most messages of each sort that a film keeps: the latest, heartbeats apart from the rest.
@@ -202,16 +202,16 @@ fn cut_short(text: String) -> String {
 
 impl Camera {
     /// Looks at every replica after an event.
-    pub(crate) fn look(&mut self, world: &World<'_>) {
-        for host in 0..world.hosts.len() {
-            let seen = Seen { group: self.group_of(world, host), ..seen(world, host) };
+    pub(crate) fn look(&mut self, now: Moment, hosts: &[Host], network: &Network) {
+        for (host, it) in hosts.iter().enumerate() {
+            let seen = Seen { group: self.group_of(it), ..seen(now, it, network) };
             if host == self.hosts.len() {
                 self.hosts.push(Seen::default());
                 self.base.push(Seen::default());
             }
             if self.hosts[host] != seen {
                 self.hosts[host] = seen;
-                let change = Change { at: world.now, host, seen };
+                let change = Change { at: now, host, seen };
                 if let Some(oldest) = push(&mut self.changes, change, MOST_SEEN) {
                     self.base[oldest.host] = oldest.seen;
                     self.since = self.since.max(oldest.at + 1);
@@ -221,8 +221,8 @@ impl Camera {
     }
 
     /// The number of the membership that a replica goes by.
-    fn group_of(&mut self, world: &World<'_>, host: usize) -> usize {
-        let membership = world.hosts[host].node.as_ref().map(|node| node.raft().membership().to_string());
+    fn group_of(&mut self, it: &Host) -> usize {
+        let membership = it.node.as_ref().map(|node| node.raft().membership().to_string());
         let membership = membership.unwrap_or_default();
         let known = self.groups.iter().position(|group| *group == membership);
         known.unwrap_or_else(|| {
@@ -395,16 +395,16 @@ impl Camera {
     }
 }
 
-fn seen(world: &World<'_>, host: usize) -> Seen {
-    let it = &world.hosts[host];
-    let bits = |cut: &dyn Fn(usize) -> bool| (0..world.hosts.len()).filter(|other| cut(*other)).map(|at| 1 << at).sum();
+fn seen(now: Moment, it: &Host, network: &Network) -> Seen {
+    let host = it.at();
+    let bits = |cut: &dyn Fn(usize) -> bool| (0..network.size()).filter(|other| cut(*other)).map(|at| 1 << at).sum();
     let mut seen = Seen {
         paused: it.paused,
         life: it.life,
-        cut_to: bits(&|other| world.network.is_cut(host, other)),
-        cut_from: bits(&|other| world.network.is_cut(other, host)),
+        cut_to: bits(&|other| network.is_cut(host, other)),
+        cut_from: bits(&|other| network.is_cut(other, host)),
         gains_ppm: it.clock.gains_ppm(),
-        cut_from_clients: world.network.is_cut_from_clients(host),
+        cut_from_clients: network.is_cut_from_clients(host),
         ..Seen::default()
     };
     let Some(node) = &it.node else { return seen };
@@ -423,7 +423,7 @@ fn seen(world: &World<'_>, host: usize) -> Seen {
     seen.voted_for = raft.voted_for().map(|id| id.0);
     seen.commit = raft.commit_index().0;
     seen.last = (raft.log().last().index.0, raft.log().last().term.0);
-    seen.lease = raft.holds_lease(it.clock.shows(world.now));
+    seen.lease = raft.holds_lease(it.clock.shows(now));
     seen
 }
 
