@@ -45,7 +45,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bowline_raft::probe;
 
 pub use bowline_raft::probe::Probe;
-pub use coverage::{Coverage, Fault};
+pub use coverage::Coverage;
+pub use faults::Fault;
 pub use oracle::{Rule, Violation};
 pub use page::{Film, film};
 pub use plan::{Plan, Sabotage};

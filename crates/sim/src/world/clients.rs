@@ -13,9 +13,9 @@ use bytes::Bytes;
 
 use crate::world::clock::Moment;
 use crate::world::context::Context;
-use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
 use crate::world::event::Event;
+use crate::world::faults::Fault;
 use crate::world::host::{Asker, Host};
 use crate::world::machine::{Applied, Machine, command_of, empty_store, value_of, writer_of};
 use crate::world::network::Network;

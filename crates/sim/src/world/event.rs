@@ -3,8 +3,7 @@
 use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::{AppendOutcome, Body, Entry};
 
-use crate::world::coverage::Fault;
-use crate::world::faults::Turn;
+use crate::world::faults::{Fault, Turn};
 use crate::world::keepers::{Ask, Said};
 use crate::world::oracle::{digest, mix};
 

@@ -5,9 +5,9 @@ use bowline_raft::{Body, Entry};
 
 use crate::world::clock::Moment;
 use crate::world::context::Context;
-use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
 use crate::world::event::Event;
+use crate::world::faults::Fault;
 use crate::world::mangle::mangled;
 use crate::world::plan::{MILLI, NetworkPlan};
 use crate::world::story::describe;

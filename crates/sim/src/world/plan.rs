@@ -8,8 +8,8 @@ use bowline_raft::{Config, DriftBound, NodeId};
 use bowline_storage::Options;
 
 use crate::world::clock::Moment;
-use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
+use crate::world::faults::{self, Fault};
 use crate::world::reduction::{Start, Strike};
 
 /// A microsecond.
@@ -195,11 +195,7 @@ impl Plan {
         let mut keepers = Dice::new(seed, 13);
         workload.keepers = if workload.stores && keepers.percent(40) { 1 + keepers.index(4) } else { 0 };
         disk.kept = workload.stores && Dice::new(seed, 12).percent(25);
-        let mut faults = draw_faults(&mut dice, clocks, settings.election_max);
-        let mut images = Dice::new(seed, 11);
-        if images.percent(40) {
-            faults.push((Fault::OldImage, images.between(2, 30) * settings.election_max));
-        }
+        let faults = faults::draw(seed, &mut dice, clocks, settings.election_max);
         let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
         Plan {
@@ -311,22 +307,7 @@ impl Plan {
 
     /// Takes whole kinds of fault out, as a shrunk replay does.
     pub fn without(&mut self, fault: Fault) {
-        self.faults.retain(|(kind, _)| *kind != fault);
-        let network = &mut self.network;
-        match fault {
-            Fault::Drop => network.lost = 0,
-            Fault::Duplicate => network.doubled = 0,
-            Fault::Replay => network.replayed = 0,
-            Fault::Reorder => network.in_order = true,
-            Fault::Slow => network.tail = 0,
-            Fault::Mangle => network.mangled = 0,
-            Fault::LostWrites | Fault::TornWrite => self.disk.lost_writes = false,
-            Fault::Drift | Fault::WildClock => self.clocks = Clocks::True,
-            Fault::Retry => self.workload.tries = 1,
-            Fault::LeaseMoves => self.workload.keepers = 0,
-            Fault::Huge => self.workload.value_high = self.workload.value_high.min(1_000),
-            _ => {}
-        }
+        fault.leave_out(self);
     }
 
     /// Limits the number of clients.
@@ -355,39 +336,17 @@ impl Plan {
     /// The kinds of fault that this world may meet.
     #[must_use]
     pub fn kinds(&self) -> Vec<Fault> {
-        let ambient = self.ambient().into_iter().filter_map(|(on, kind)| on.then_some(kind));
+        let parts = Fault::ALL.iter().copied().filter(|kind| kind.is_in(self));
         let striking = self.faults.iter().map(|(kind, _)| *kind);
         // What is left of a kind none of whose strikes is wanted is nothing.
         let wanted = |kind: &Fault| {
             self.strikes.as_ref().is_none_or(|strikes| strikes.iter().any(|strike| strike.fault == *kind))
         };
         let striking = striking.filter(wanted);
-        let mut kinds: Vec<Fault> = ambient.chain(striking).collect();
+        let mut kinds: Vec<Fault> = parts.chain(striking).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds
-    }
-
-    /// Kinds of fault that change more of a world than when something strikes.
-    pub(crate) fn is_ambient(&self, fault: Fault) -> bool {
-        matches!(fault, Fault::Churn | Fault::Huge | Fault::WildClock | Fault::TornWrite)
-            || self.ambient().iter().any(|(_, kind)| *kind == fault)
-    }
-
-    fn ambient(&self) -> [(bool, Fault); 10] {
-        let network = &self.network;
-        [
-            (network.lost > 0, Fault::Drop),
-            (network.doubled > 0, Fault::Duplicate),
-            (network.replayed > 0, Fault::Replay),
-            (!network.in_order, Fault::Reorder),
-            (network.tail > 0, Fault::Slow),
-            (network.mangled > 0, Fault::Mangle),
-            (self.disk.lost_writes, Fault::LostWrites),
-            (self.clocks != Clocks::True, Fault::Drift),
-            (self.workload.tries > 1, Fault::Retry),
-            (self.workload.keepers > 0, Fault::LeaseMoves),
-        ]
     }
 }
 
@@ -550,66 +509,4 @@ impl Workload {
             keepers: 0,
         }
     }
-}
-
-/// Each kind of fault is off in half of the worlds; those that are on have a rhythm of their own.
-fn draw_faults(dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault, Moment)> {
-    use Fault::*;
-    let kinds = [
-        Isolate,
-        OneWay,
-        Bridge,
-        Links,
-        Flap,
-        Swizzle,
-        Narrow,
-        Stranger,
-        ClientCut,
-        Crash,
-        CrashInside,
-        CrashLoop,
-        PowerLoss,
-        Pause,
-        Retune,
-        CrashInTransfer,
-        CrashInChange,
-        Handover,
-        SyncError,
-        DiskFull,
-        SlowDisk,
-        Wipe,
-        Suspend,
-        Churn,
-        RemovedLives,
-        EarlyPromotion,
-        Rejoin,
-        RemoveMany,
-        Huge,
-        Succession,
-        OldMail,
-        CutHandover,
-        SlowApply,
-        RottenLog,
-        RottenSnapshot,
-        ReadError,
-        RottenVote,
-    ];
-    let mut faults = Vec::new();
-    for kind in kinds {
-        let mean = match kind {
-            PowerLoss | Swizzle | CrashLoop | Wipe | DiskFull | RottenSnapshot | RottenVote | SlowApply => {
-                dice.between(10, 60) * election
-            }
-            _ => dice.magnitude(2, 60) * election,
-        };
-        if dice.percent(if kind == Crash || kind == Isolate { 60 } else { 40 }) {
-            faults.push((kind, mean));
-        }
-    }
-    match clocks {
-        Clocks::Wild => faults.push((WildClock, 2 * SECOND)),
-        Clocks::Drifting => faults.push((Drift, 3 * SECOND)),
-        Clocks::True => {}
-    }
-    faults
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::world::clock::Moment;
-use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
+use crate::world::faults::Fault;
 use crate::world::plan::{Plan, SECOND};
 
 /// Most strikes or operations that can be named.

@@ -1,7 +1,7 @@
 //! Makes a failing world smaller: the same rule must still be violated with fewer kinds of fault,
 //! members, clients, strikes and operations, and in less time.
 
-use crate::world::coverage::Fault;
+use crate::world::faults::Fault;
 use crate::world::oracle::{Rule, Violation};
 use crate::world::plan::{MICRO, MILLI, Plan};
 use crate::world::reduction::{Happened, Reduction, Start};
@@ -251,7 +251,7 @@ impl Search<'_> {
         if self.best.strikes.is_some() || strikes.len() <= FEW_STRIKES {
             // A kind none of whose strikes is wanted needs no mention, if it does nothing but strike.
             let wanted = |fault: &Fault| strikes.iter().any(|strike| strike.fault == *fault);
-            self.best.without.retain(|fault| self.plan.is_ambient(*fault) || wanted(fault));
+            self.best.without.retain(|fault| fault.shapes_plans() || wanted(fault));
             self.best.strikes = Some(strikes.clone());
         }
         if let Some(operations) = &mut self.best.operations {

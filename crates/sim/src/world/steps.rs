@@ -7,10 +7,9 @@ use bytes::Bytes;
 
 use crate::world::clients::Request;
 use crate::world::clock::Moment;
-use crate::world::coverage::Fault;
 use crate::world::disk::{Ended, Item};
 use crate::world::event::Event;
-use crate::world::faults::Turn;
+use crate::world::faults::{Fault, Turn};
 use crate::world::host::Asker;
 use crate::world::keepers::{Ask, LEASE_OPS};
 use crate::world::leader_rules::{speaker, takes_no_more_than_it_may};

@@ -1,8 +1,7 @@
 //! Cuts of the network. Each heals after a while.
 
-use crate::world::coverage::Fault;
 use crate::world::dice::Dice;
-use crate::world::faults::{Turn, later, list, span, victim};
+use crate::world::faults::{Fault, Turn, later, list, span, victim};
 use crate::world::network::Link;
 use crate::world::plan::{MILLI, SECOND};
 use crate::world::system::System;

@@ -3,8 +3,8 @@
 use bowline_node::{NodeInput, NodeMessage};
 use bowline_raft::{Body, Index, Message, NodeId, Position, Raft, Term};
 
-use crate::world::coverage::Fault;
-use crate::world::faults::{Turn, later, span, victim};
+use crate::world::faults::{Fault, Turn, later, span, victim};
+use crate::world::host::Host;
 use crate::world::oracle::Rule;
 use crate::world::plan::{Clocks, MILLI, SECOND, Sabotage};
 use crate::world::story::describe;
@@ -63,21 +63,22 @@ pub(super) fn power_loss(system: &mut System<'_>) -> bool {
     true
 }
 
-pub(super) fn crash_midway(system: &mut System<'_>, fault: Fault) -> bool {
-    later(system, 0, Turn::Midway { fault, left: 40 });
+pub(super) fn crash_in_transfer(system: &mut System<'_>) -> bool {
+    let is_midway = |it: &Host| it.disk.is_storing() || it.node.as_ref().is_some_and(|node| node.is_in_transfer());
+    later(system, 0, Turn::Midway { fault: Fault::CrashInTransfer, is_midway, left: 40 });
+    false
+}
+
+pub(super) fn crash_in_change(system: &mut System<'_>) -> bool {
+    let is_midway = |it: &Host| it.node.as_ref().is_some_and(|node| node.raft().membership().is_joint());
+    later(system, 0, Turn::Midway { fault: Fault::CrashInChange, is_midway, left: 40 });
     false
 }
 
 /// Looks again and again for someone to crash while a snapshot travels or is stored, or while the membership changes.
-pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, left: u32) {
-    let is_midway = |host: &usize| {
-        let it = &system.hosts[*host];
-        it.node.as_ref().is_some_and(|node| match fault {
-            Fault::CrashInTransfer => it.disk.is_storing() || node.is_in_transfer(),
-            _ => node.raft().membership().is_joint(),
-        })
-    };
-    let midway: Vec<usize> = (0..system.hosts.len()).filter(is_midway).collect();
+pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&Host) -> bool, left: u32) {
+    let is_midway_and_up = |host: &usize| system.hosts[*host].is_up() && is_midway(&system.hosts[*host]);
+    let midway: Vec<usize> = (0..system.hosts.len()).filter(is_midway_and_up).collect();
     let dice = &mut system.ctx.chances.faults;
     match dice.pick(&midway) {
         // What it does with a state's file is done at once: only the disk can break it off.
@@ -89,7 +90,7 @@ pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, left: u32) {
         None => {
             if left > 0 {
                 let after = system.ctx.plan.settings.heartbeat / 4;
-                later(system, after, Turn::Midway { fault, left: left - 1 });
+                later(system, after, Turn::Midway { fault, is_midway, left: left - 1 });
             }
             return;
         }
