@@ -6,6 +6,8 @@
 
 mod late;
 mod ledger;
+#[path = "../../../raft/tests/support/log_on_disk.rs"]
+mod log_on_disk;
 mod operations;
 mod random_schedules;
 mod requests;

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline_node::raft::{
-    Config, Entry, Group, HardState, Membership, NodeId, PersistId, Random, ReadKind, Recovered, SnapshotHeader, Time,
-    Token, Write,
+    Config, Group, Index, Membership, NodeId, PersistId, Random, ReadKind, SnapshotHeader, Time, Token, Write,
 };
 use bowline_node::{Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response, StoredSnapshot};
 use bowline_sim::spec::Lockstep;
@@ -14,52 +13,45 @@ use bytes::Bytes;
 
 use crate::late::{Late, Replica};
 use crate::ledger::Ledger;
+use crate::log_on_disk::LogOnDisk;
 
 /// Longer than any election in an orderly network.
 pub(crate) const AN_ELECTION: Duration = Duration::from_secs(3);
 
-/// What is durable. Snapshots of founding members are empty and stored nowhere.
+/// What is durable. The empty snapshots of founding members are stored nowhere.
 #[derive(Clone, Debug)]
 struct Disk {
-    hard_state: HardState,
-    base: SnapshotHeader,
-    entries: Vec<Entry>,
+    log: LogOnDisk,
     snapshots: Vec<StoredSnapshot>,
 }
 
 impl Disk {
     fn founding(membership: Membership) -> Disk {
-        let base = Recovered::founding(membership).snapshot.unwrap();
-        Disk { hard_state: HardState::default(), base, entries: Vec::new(), snapshots: Vec::new() }
+        Disk { log: LogOnDisk::founding(Some(membership)), snapshots: Vec::new() }
     }
 
     fn write(&mut self, write: Write) {
-        match write {
-            Write::HardState(hard_state) => self.hard_state = hard_state,
-            Write::Truncate { from } => self.entries.retain(|entry| entry.index < from),
-            Write::Append(entries) => self.entries.extend(entries),
+        match &write {
             Write::Repaired | Write::Suspect { .. } => panic!("no disk loses anything"),
             Write::Snapshot(header) => {
-                let stored = self.snapshots.iter().any(|snapshot| snapshot.header == header);
+                let stored = self.snapshots.iter().any(|snapshot| snapshot.header == *header);
                 assert!(stored, "a log never starts after a snapshot that is not durable");
-                self.base = header;
-                self.entries.clear();
             }
+            _ => {}
         }
+        self.log.write(write);
     }
 
     /// The latest snapshot that the log has reached, and the entries after it. One that was stored,
     /// but that the log was not yet told of, may not fit to its entries.
     fn recover(&self) -> RecoveredNode {
-        let reached = |snapshot: &&StoredSnapshot| {
-            let position = snapshot.header.position;
-            position == self.base.position || self.entries.iter().any(|entry| entry.position() == position)
-        };
-        let latest = self.snapshots.iter().filter(reached).max_by_key(|snapshot| snapshot.header.position.index);
-        let header = latest.map_or_else(|| self.base.clone(), |latest| latest.header.clone());
-        let entries = self.entries.iter().filter(|entry| entry.index > header.position.index).cloned().collect();
-        let raft = Recovered { hard_state: self.hard_state, snapshot: Some(header), entries, ..Recovered::default() };
-        RecoveredNode { raft, snapshot: latest.map(|latest| latest.data.clone()) }
+        let reached = self.snapshots.iter().filter(|snapshot| self.log.reaches(snapshot.header.position));
+        let latest = reached.max_by_key(|snapshot| snapshot.header.position.index);
+        let mut log = self.log.clone();
+        if let Some(latest) = latest {
+            log.start_after(latest.header.clone());
+        }
+        RecoveredNode { raft: log.recovered(Index(0)), snapshot: latest.map(|latest| latest.data.clone()) }
     }
 }
 

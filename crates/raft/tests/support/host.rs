@@ -1,39 +1,42 @@
 //! One replica's host in a test world: its disk, its state machine, and what waits for either.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Deref, DerefMut};
 
 use bowline_raft::{
-    Config, Entry, HardState, Index, Membership, Message, NodeId, PersistId, Position, Raft, Recovered, SnapshotHeader,
-    Time, Write,
+    Config, Entry, Index, Membership, Message, NodeId, PersistId, Position, Raft, SnapshotHeader, Time, Write,
 };
+
+use super::log_on_disk::LogOnDisk;
 
 /// What survives a crash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
-    pub(crate) hard_state: HardState,
-    pub(crate) snapshot: Option<SnapshotHeader>,
+    pub(crate) log: LogOnDisk,
     /// Everything that the snapshot's state machine has applied, from index 1.
     pub(crate) contents: Vec<Entry>,
-    pub(crate) entries: Vec<Entry>,
-    /// Where the log may have ended before a part of it was lost.
-    pub(crate) suspect: Option<Position>,
     /// What was lost, and counts as held until nothing that matters of it is missing.
     pub(crate) owed: Vec<Position>,
 }
 
+impl Deref for Disk {
+    type Target = LogOnDisk;
+
+    fn deref(&self) -> &LogOnDisk {
+        &self.log
+    }
+}
+
+impl DerefMut for Disk {
+    fn deref_mut(&mut self) -> &mut LogOnDisk {
+        &mut self.log
+    }
+}
+
 impl Disk {
-    pub(crate) fn base(&self) -> Position {
-        self.snapshot.as_ref().map_or(Position::ORIGIN, |snapshot| snapshot.position)
-    }
-
-    pub(crate) fn last(&self) -> Position {
-        self.entries.last().map_or(self.base(), Entry::position)
-    }
-
     /// Whether this disk holds the position, or a snapshot that covers it.
     pub(crate) fn holds(&self, position: Position) -> bool {
-        let held = self.entries.iter().any(|entry| entry.position() == position) || self.owed.contains(&position);
-        position.index <= self.base().index || held
+        position.index <= self.base().index || self.reaches(position) || self.owed.contains(&position)
     }
 }
 
@@ -71,14 +74,13 @@ pub(crate) enum Work {
 impl Host {
     /// A founding member, or with no membership one that waits to be added.
     pub(crate) fn new(config: Config, founders: Option<Membership>) -> Host {
-        let snapshot = founders.and_then(|membership| Recovered::founding(membership).snapshot);
         let mut host = Host {
             id: config.id,
             raft: None,
             config,
             clock: Time::ZERO,
             starts: 0,
-            disk: Disk { snapshot, ..Disk::default() },
+            disk: Disk { log: LogOnDisk::founding(founders), ..Disk::default() },
             unsynced: VecDeque::new(),
             durable: PersistId(0),
             disk_held: false,
@@ -122,13 +124,7 @@ impl Host {
         self.starts += 1;
         let mut config = self.config.clone();
         config.seed = config.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
-        let recovered = Recovered {
-            hard_state: self.disk.hard_state,
-            snapshot: self.disk.snapshot.clone(),
-            entries: self.disk.entries.clone(),
-            applied: self.applied(),
-            suspect: self.disk.suspect,
-        };
+        let recovered = self.disk.log.clone().recovered(self.applied());
         self.durable = PersistId(0);
         self.raft = Some(Raft::new(config, recovered, self.clock).expect("the disk is consistent"));
     }
@@ -148,24 +144,12 @@ impl Host {
     pub(crate) fn sync_one(&mut self) {
         let Some((id, write)) = self.unsynced.pop_front() else { return };
         self.durable = id;
-        match write {
-            Write::HardState(hard_state) => self.disk.hard_state = hard_state,
-            Write::Truncate { from } => self.disk.entries.retain(|entry| entry.index < from),
-            Write::Append(entries) => {
-                assert_eq!(entries[0].index, self.disk.last().index.next(), "{} leaves a gap on disk", self.id);
-                self.disk.entries.extend(entries);
-            }
-            Write::Suspect { reach } => self.disk.suspect = Some(reach),
-            Write::Repaired => {
-                self.disk.suspect = None;
-                self.disk.owed.clear();
-            }
-            Write::Snapshot(snapshot) => {
-                self.disk.contents = self.received[&snapshot.position].clone();
-                self.disk.snapshot = Some(snapshot);
-                self.disk.entries.clear();
-            }
+        match &write {
+            Write::Repaired => self.disk.owed.clear(),
+            Write::Snapshot(snapshot) => self.disk.contents = self.received[&snapshot.position].clone(),
+            _ => {}
         }
+        self.disk.write(write);
     }
 
     /// Stores a snapshot of the state machine as it is. Returns its index.
@@ -175,9 +159,8 @@ impl Host {
         if index <= self.disk.base().index || index > self.disk.last().index {
             return None;
         }
-        self.disk.snapshot = Some(header);
+        self.disk.start_after(header);
         self.disk.contents.clone_from(&self.machine);
-        self.disk.entries.retain(|entry| entry.index > index);
         Some(index)
     }
 }

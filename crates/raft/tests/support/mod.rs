@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod drills;
 pub(crate) mod host;
 pub(crate) mod invariants;
+pub(crate) mod log_on_disk;
 pub(crate) mod narrate;
 pub(crate) mod oracle;
 pub(crate) mod schedule;
