@@ -161,7 +161,7 @@ fn bad_options_are_refused_with_what_is_allowed() {
             &["sim", "replay", "1", "--mutant", "NoSuch"],
             &["--mutant", "NoSuch", "no such mutant", "VoteNotPersisted, "],
         ),
-        (&["sim", "mutants", "--layer", "luck"], &["--layer luck", "stories, schedules, search, worlds"]),
+        (&["sim", "mutants", "--layer", "luck"], &["--layer luck", "scripts, schedules, search, clusters"]),
         (&["sim", "explore", "--shrink", "many"], &["--shrink", "many"]),
     ];
     for (arguments, words) in cases {

@@ -23,7 +23,7 @@ fn a_truncated_command_is_superseded_only_when_another_entry_is_committed_in_its
     assert_eq!(outcome(&effects), &Outcome::Superseded);
 }
 
-/// The other end of the same story: the entry comes back, and is done.
+/// The other way in which this may end: the entry comes back, and is done.
 #[test]
 fn a_truncated_command_that_comes_back_is_done() {
     let mut bench = one_of_five().lead_and_commit();

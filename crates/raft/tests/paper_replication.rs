@@ -364,7 +364,7 @@ fn thrifty_replaces_a_silent_member() {
 }
 
 /// Thrifty: who lacks entries of earlier terms gets them with each of its answers, also from a leader that has restarted
-/// and knows of no commit. The world's find (seed 7469): one message a heartbeat, to a peer without which there was no
+/// and knows of no commit. Found by a simulated cluster (seed 7469): one message a heartbeat, to a peer without which there was no
 /// quorum.
 #[test]
 fn thrifty_lets_nobody_wait_who_is_behind_a_new_leader() {

@@ -22,8 +22,8 @@ fn run_all(flavour: Flavour, seeds: std::ops::Range<u64>) -> (usize, usize, usiz
         println!("seed {seed}");
         let mut schedule = Schedule::new(seed, flavour);
         schedule.run();
-        done += schedule.world.oracle.done;
-        readable += schedule.world.oracle.readable;
+        done += schedule.cluster.oracle.done;
+        readable += schedule.cluster.oracle.readable;
         damages += schedule.damages;
     }
     (done, readable, damages)

@@ -1,6 +1,6 @@
-//! The golden scripts: stories of a few replicas, told by every message, write and answer.
+//! The golden scripts: scenarios of a few replicas, with every message, write and answer that follows.
 //!
-//! Each file in `scripts/` is run against a fresh world, and must come out exactly as it stands
+//! Each file in `scripts/` is run against a fresh cluster, and must come out exactly as it stands
 //! there. `UPDATE_GOLDENFILES=1` writes them anew: read what changed before you believe it.
 
 mod support;
@@ -29,5 +29,5 @@ fn every_story_ends_as_it_is_told() {
             Err(_) => failed.push(format!("{name}: see above")),
         }
     }
-    assert!(failed.is_empty(), "stories that end otherwise:\n{}", failed.join("\n"));
+    assert!(failed.is_empty(), "scripts that end otherwise:\n{}", failed.join("\n"));
 }

@@ -12,7 +12,7 @@ mod replica;
 mod search;
 mod space;
 mod starts;
-mod story;
+mod trace;
 
 use bowline_raft::{Config, NodeId};
 
@@ -104,18 +104,18 @@ pub struct Report {
     /// Bytes of the search's own tables.
     pub table_bytes: u64,
     /// The first rule that was broken, on one of the shortest ways.
-    pub violation: Option<Violation>,
+    pub violation: Option<Counterexample>,
 }
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct Counterexample {
     /// Which.
     pub rule: String,
     /// After how many steps.
     pub steps: usize,
     /// How it came to that, a line for each event.
-    pub story: Vec<String>,
+    pub trace: Vec<String>,
 }
 
 /// Searches from `start` until `most` distinct states were reached. `watch` is told now and then how
@@ -132,8 +132,8 @@ pub fn explore(start: &Start, most: u64, watch: &mut dyn FnMut(u64, u32) -> bool
     match played {
         Ok(()) => search::search(&mut space, &state, most, watch),
         Err(rule) => {
-            let story = story::tell(&mut space, &state, &[]);
-            Report { violation: Some(Violation { rule, steps: 0, story }), ..Report::default() }
+            let trace = trace::trace(&mut space, &state, &[]);
+            Report { violation: Some(Counterexample { rule, steps: 0, trace }), ..Report::default() }
         }
     }
 }

@@ -2,9 +2,9 @@
 //! mutant that no layer notices is a hole in the tests, or no bug.
 //!
 //! The [`catalogue`] describes the mutants, [`copy`] puts them into a copy of the sources. Only a program that is
-//! built of that copy has mutants, and layers to look for them. *Stories* are the golden scripts,
+//! built of that copy has mutants, and layers to look for them. *Scripts* are the golden scripts,
 //! which must come out word by word; *schedules*, random ones, seed by seed, with their oracles; *search*,
-//! exhaustive from hand-built starts; *worlds*, whole clusters from a seed, with every fault and every judge.
+//! exhaustive from hand-built starts; *clusters*, simulated ones drawn from a seed, with every fault and every judge.
 //! Another layer joins by implementing [`Layer`].
 
 pub mod catalogue;
@@ -21,14 +21,14 @@ pub use catalogue::{ABSENT, Absent, Edit, Kind, Mutant, mutants};
 pub use switch::{BUILT_IN, layers};
 
 /// The names of all layers.
-pub const LAYERS: [&str; 4] = ["stories", "schedules", "search", "worlds"];
+pub const LAYERS: [&str; 4] = ["scripts", "schedules", "search", "clusters"];
 
 /// How much the layers may do.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// How many random schedules, and how many worlds.
+    /// How many random schedules, and how many clusters.
     pub seeds: u64,
-    /// The first seed of the worlds.
+    /// The first seed of the clusters.
     pub from: u64,
     /// How many states the search reaches from each start.
     pub states: u64,
@@ -54,9 +54,9 @@ pub struct Kill {
     pub by: Check,
     /// What the check said, in a line.
     pub said: String,
-    /// What it cost, in the layer's own unit: stories, seeds, states.
+    /// What it cost, in the layer's own unit: scripts, seeds, states.
     pub cost: u64,
-    /// Where to look again: the story, the seed, the start.
+    /// Where to look again: the script, the seed, the start.
     pub at: String,
 }
 
@@ -69,8 +69,8 @@ pub enum Check {
     Oracle,
     /// A cluster that should serve does not.
     Liveness,
-    /// A story came out otherwise.
-    Story,
+    /// A script came out otherwise.
+    Script,
     /// The reference model: a step that is none of its own.
     Model,
     /// What the clients were told has no order that explains it.
@@ -83,7 +83,7 @@ impl fmt::Display for Check {
             Check::Assertion => "assertion",
             Check::Oracle => "oracle",
             Check::Liveness => "liveness",
-            Check::Story => "story",
+            Check::Script => "script",
             Check::Model => "model",
             Check::History => "history",
         })

@@ -15,7 +15,7 @@
 //! when it is taken, and not when it first does harm: a leader that commits must have a quorum of
 //! *disks* that hold the entry at that moment.
 //!
-//! # How to run it beside a world
+//! # How to run it beside a cluster
 //!
 //! - after each [`bowline_raft::Raft::new`]: [`Lockstep::started`];
 //! - for each [`bowline_raft::Raft::handle`], with the replica after it, the input and the effects of
@@ -39,4 +39,4 @@ mod tests;
 mod transitions;
 
 pub use lockstep::Lockstep;
-pub use rule::{Rule, Violation};
+pub use rule::{Deviation, Rule};

@@ -135,7 +135,7 @@ fn print(reports: &[Search], took: Duration) -> Result<(), Unprinted> {
     for Search { start, report, .. } in reports {
         if let Some(violation) = &report.violation {
             tell!("\n{}: {}\n{}", start.name, violation.rule, start.about)?;
-            violation.story.iter().try_for_each(|line| tell!("{line}"))?;
+            violation.trace.iter().try_for_each(|line| tell!("{line}"))?;
         }
     }
     Ok(())
@@ -148,7 +148,7 @@ fn as_json(reports: &[Search], all_took: Duration) -> Value {
             let violation = report
                 .violation
                 .as_ref()
-                .map(|violation| json!({ "rule": violation.rule, "steps": violation.steps, "story": violation.story }));
+                .map(|violation| json!({ "rule": violation.rule, "steps": violation.steps, "story": violation.trace }));
             json!({
                 "start": start.name, "states": report.states, "steps": report.steps, "depth": report.depth,
                 "beyond_bounds": report.beyond_bounds, "widest": report.widest, "exhausted": report.exhausted,

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bowline_sim::cluster::{Plan, Reduction, Rule, Shrinking, Summary, Violation, run, shrink_while};
 use bowline_sim::mutation::Mutant;
-use bowline_sim::world::{Outcome, Plan, Reduction, Rule, Shrinking, Violation, run, shrink_while};
 use clap::Args;
 use serde_json::json;
 
@@ -166,7 +166,7 @@ impl Search {
         }
     }
 
-    fn note(&self, seed: u64, plan: &Plan, outcome: &Outcome, twice: bool) {
+    fn note(&self, seed: u64, plan: &Plan, outcome: &Summary, twice: bool) {
         if let Some(violation) = &outcome.violation {
             self.failed(seed, plan, violation);
         }
@@ -210,7 +210,7 @@ impl Search {
 }
 
 /// The two runs of a seed must be the same in everything.
-fn differs(first: &Outcome, second: &Outcome) -> Option<Violation> {
+fn differs(first: &Summary, second: &Summary) -> Option<Violation> {
     (first != second).then(|| Violation {
         rule: Rule::Deterministic,
         what: format!("trace hashes {:016x} and {:016x}", first.trace_hash, second.trace_hash),

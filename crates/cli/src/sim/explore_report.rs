@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bowline_sim::cluster::{Coverage, Probe, Reduction, Summary, Violation};
 use bowline_sim::mutation;
-use bowline_sim::world::{Coverage, Outcome, Probe, Reduction, Violation};
 use serde_json::{Value, json};
 
 /// From so many seeds on, a rare path that was never taken is a failure.
@@ -40,7 +40,7 @@ pub(crate) fn replay_command(seed: u64, reduction: &Reduction) -> String {
 }
 
 impl Totals {
-    pub(crate) fn add(&mut self, outcome: &Outcome, twice: bool) {
+    pub(crate) fn add(&mut self, outcome: &Summary, twice: bool) {
         self.seeds += 1;
         self.twice += u64::from(twice);
         self.simulated += outcome.simulated;

@@ -18,7 +18,7 @@ mod run;
 #[command(after_help = "Examples:
   bowline sim mutants                     every mutant, then a control run of ten times the budget
   bowline sim mutants --quick             until a layer notices; with small budgets first
-  bowline sim mutants --layer worlds --seeds 200
+  bowline sim mutants --layer clusters --seeds 200
   bowline sim mutants --mutant CommitOldTermByCounting --seeds 2000
   bowline sim mutants --absent            the bugs of the list that are no mutants, and why
 
@@ -34,7 +34,7 @@ pub(crate) struct MutantsCommand {
     /// Only the mutants that their list marks as core.
     #[arg(long, conflicts_with = "mutant")]
     core: bool,
-    /// Only this layer: stories, schedules, search or worlds; may be given several times.
+    /// Only this layer: scripts, schedules, search or clusters; may be given several times.
     #[arg(long, value_name = "NAME")]
     layer: Vec<String>,
     /// How many random schedules, and how many worlds, to try for each mutant.
@@ -108,7 +108,7 @@ impl MutantsCommand {
             false => out::print(results.text())?,
         }
         Ok(Verdict::of(match self.require {
-            Some(percent) => results.quiet() && results.share_of_core("worlds") * 100.0 >= percent as f64,
+            Some(percent) => results.quiet() && results.share_of_core("clusters") * 100.0 >= percent as f64,
             None => results.quiet() && results.killed() == mutants.len(),
         }))
     }

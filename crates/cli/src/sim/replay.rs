@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use bowline_sim::cluster::{Fault, Line, Plan, Reduction, Start, Strike, parse_list, parse_seconds, record, run};
 use bowline_sim::mutation::Mutant;
-use bowline_sim::world::{Fault, Line, Plan, Reduction, Start, Strike, film, parse_list, parse_seconds, run};
 use clap::Args;
 
 use super::explore::silence_panics;
@@ -95,7 +95,7 @@ impl Left {
 
 /// Writes the page of a world; `command` is the one that replays it.
 pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Result<()> {
-    let page = on_its_own(plan.seed, ", drawn", || film(plan).page(command));
+    let page = on_its_own(plan.seed, ", drawn", || record(plan).page(command));
     fs::write(file, page).with_context(|| format!("can't write {}", file.display()))
 }
 

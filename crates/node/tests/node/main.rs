@@ -1,9 +1,10 @@
-//! Nodes in a small deterministic world: a network, disks that forget what was not yet written,
+//! Nodes in a small simulated cluster: a network, disks that forget what was not yet written,
 //! and clients that remember everything.
 
 // Helpers are tests too, which the lint does not see.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod late;
 mod ledger;
 #[path = "../../../raft/tests/support/log_on_disk.rs"]
@@ -12,4 +13,3 @@ mod operations;
 mod random_schedules;
 mod requests;
 mod snapshots;
-mod world;

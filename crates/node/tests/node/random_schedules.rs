@@ -6,8 +6,8 @@ use std::time::Duration;
 use bowline_node::raft::{NodeId, Random, ReadKind, Token};
 use bowline_node::{Failure, NodeConfig, NodeInput};
 
+use crate::cluster::Cluster;
 use crate::ledger::count;
-use crate::world::World;
 
 const SEEDS: u64 = 100;
 const STEPS: usize = 300;
@@ -31,8 +31,8 @@ struct Clients {
 
 impl Clients {
     /// Takes the answers. An old one says nothing new.
-    fn listen(&mut self, world: &World) {
-        for (token, response) in &world.responses {
+    fn listen(&mut self, cluster: &Cluster) {
+        for (token, response) in &cluster.responses {
             let Ok(bytes) = response else { continue };
             if self.writes.contains_key(token) {
                 self.known = self.known.max(count(bytes));
@@ -45,49 +45,49 @@ impl Clients {
     }
 }
 
-fn disturb(world: &mut World, random: &mut Random) {
-    let ids = world.ids();
+fn disturb(cluster: &mut Cluster, random: &mut Random) {
+    let ids = cluster.ids();
     let some = ids[(random.next_u64() % ids.len() as u64) as usize];
-    let up = ids.iter().filter(|id| world.is_up(**id)).count();
+    let up = ids.iter().filter(|id| cluster.is_up(**id)).count();
     match random.next_u64() % 40 {
-        0 => world.isolate(some),
+        0 => cluster.isolate(some),
         1 => {
             let other = ids[(random.next_u64() % ids.len() as u64) as usize];
-            world.cut.insert((some, other));
+            cluster.cut.insert((some, other));
         }
-        2..=4 => world.cut.clear(),
-        5 if up > ids.len() / 2 => world.crash(some),
-        6..=8 if !world.is_up(some) => world.start(some),
-        9 => world.lost = random.next_u64() % 30,
-        10 => world.doubled = random.next_u64() % 30,
-        11 => world.delay = Duration::from_micros(random.next_u64() % 30_000),
-        12 => world.disk = Duration::from_micros(random.next_u64() % 20_000),
-        13 => world.lost = 0,
+        2..=4 => cluster.cut.clear(),
+        5 if up > ids.len() / 2 => cluster.crash(some),
+        6..=8 if !cluster.is_up(some) => cluster.start(some),
+        9 => cluster.lost = random.next_u64() % 30,
+        10 => cluster.doubled = random.next_u64() % 30,
+        11 => cluster.delay = Duration::from_micros(random.next_u64() % 30_000),
+        12 => cluster.disk = Duration::from_micros(random.next_u64() % 20_000),
+        13 => cluster.lost = 0,
         14 => {
-            let leader = world.leader();
+            let leader = cluster.leader();
             if let Some(leader) = leader {
-                world.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
+                cluster.operate(leader, |token| NodeInput::TransferLeadership { token, to: None });
             }
         }
         _ => {}
     }
 }
 
-fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: usize) {
-    let ids: Vec<NodeId> = world.ids().into_iter().filter(|id| world.is_up(*id)).collect();
+fn ask(cluster: &mut Cluster, random: &mut Random, clients: &mut Clients, number: usize) {
+    let ids: Vec<NodeId> = cluster.ids().into_iter().filter(|id| cluster.is_up(*id)).collect();
     let any = ids[(random.next_u64() % ids.len() as u64) as usize];
-    let at = if random.next_u64().is_multiple_of(4) { any } else { world.leader().unwrap_or(any) };
+    let at = if random.next_u64().is_multiple_of(4) { any } else { cluster.leader().unwrap_or(any) };
     match random.next_u64() % 4 {
         0 | 1 => {
             let line = format!("line {number}");
-            let deadline = (random.next_u64().is_multiple_of(4)).then(|| world.now.after(Duration::from_millis(100)));
-            let token = world.write_until(at, &line, deadline);
+            let deadline = (random.next_u64().is_multiple_of(4)).then(|| cluster.now.after(Duration::from_millis(100)));
+            let token = cluster.write_until(at, &line, deadline);
             clients.writes.insert(token, line);
         }
         2 => {
             let kind = if random.next_u64().is_multiple_of(2) { ReadKind::Lease } else { ReadKind::Quorum };
             let known = clients.known;
-            let token = world.read(at, kind);
+            let token = cluster.read(at, kind);
             clients.reads.insert(token, known);
         }
         _ => {}
@@ -98,33 +98,33 @@ fn ask(world: &mut World, random: &mut Random, clients: &mut Clients, number: us
 /// at most, if at all.
 fn run(seed: u64, late: Option<Duration>) -> (usize, usize) {
     let mut random = Random::new(seed);
-    let mut world = World::with_machines(3 + 2 * (seed % 2), seed, small, late);
-    world.watch();
+    let mut cluster = Cluster::with_machines(3 + 2 * (seed % 2), seed, small, late);
+    cluster.watch();
     let mut clients = Clients::default();
     for number in 0..STEPS {
-        disturb(&mut world, &mut random);
-        ask(&mut world, &mut random, &mut clients, number);
-        world.pass(Duration::from_micros(random.next_u64() % 30_000));
-        clients.listen(&world);
+        disturb(&mut cluster, &mut random);
+        ask(&mut cluster, &mut random, &mut clients, number);
+        cluster.pass(Duration::from_micros(random.next_u64() % 30_000));
+        clients.listen(&cluster);
     }
-    world.cut.clear();
-    (world.lost, world.doubled, world.delay, world.disk) = (0, 0, Duration::ZERO, Duration::from_micros(200));
-    for id in world.ids().into_iter().filter(|id| !world.is_up(*id)).collect::<Vec<_>>() {
-        world.start(id);
+    cluster.cut.clear();
+    (cluster.lost, cluster.doubled, cluster.delay, cluster.disk) = (0, 0, Duration::ZERO, Duration::from_micros(200));
+    for id in cluster.ids().into_iter().filter(|id| !cluster.is_up(*id)).collect::<Vec<_>>() {
+        cluster.start(id);
     }
-    let (leader, others) = world.elect();
-    world.fill(leader, "last", 1);
-    world.elect();
-    clients.listen(&world);
-    assert_eq!(world.unanswered(), [], "seed {seed}: everything that was asked of a living replica has its end");
-    let lines = world.lines(leader);
+    let (leader, others) = cluster.elect();
+    cluster.fill(leader, "last", 1);
+    cluster.elect();
+    clients.listen(&cluster);
+    assert_eq!(cluster.unanswered(), [], "seed {seed}: everything that was asked of a living replica has its end");
+    let lines = cluster.lines(leader);
     for id in others {
-        assert_eq!(world.lines(id), lines, "seed {seed}: {id} agrees with {leader}");
+        assert_eq!(cluster.lines(id), lines, "seed {seed}: {id} agrees with {leader}");
     }
     let mut done = 0;
     for (token, line) in &clients.writes {
         let times = lines.iter().filter(|known| *known == line).count();
-        match world.response(*token) {
+        match cluster.response(*token) {
             Some(Ok(receipt)) => {
                 assert_eq!(
                     lines.get(count(receipt) - 1),
@@ -139,7 +139,7 @@ fn run(seed: u64, late: Option<Duration>) -> (usize, usize) {
             Some(refusal) => assert_eq!(times, 0, "seed {seed}: {line:?} had no effect: {refusal:?}"),
         }
     }
-    (done, world.stored.len())
+    (done, cluster.stored.len())
 }
 
 fn run_all(late: Option<Duration>) {

@@ -10,8 +10,8 @@ use bowline_node::raft::{
 use bowline_node::{NodeConfig, NodeInput, NodeMessage, NotDone, Response, SnapshotChunk, SnapshotChunkReply, Unknown};
 use bytes::Bytes;
 
+use crate::cluster::{AN_ELECTION, Cluster, n};
 use crate::ledger::RECALLED;
-use crate::world::{AN_ELECTION, World, n};
 
 const CHUNK: usize = 64;
 const MAX_SNAPSHOT: u64 = 10_000;
@@ -24,20 +24,20 @@ fn small(config: &mut NodeConfig) {
 }
 
 /// A leader, and a follower that can only be helped by a snapshot, still cut off.
-fn one_left_behind(seed: u64) -> (World, NodeId, NodeId) {
-    let mut world = World::configured(3, seed, small);
-    let (leader, others) = world.elect();
-    world.fill(leader, "early", 1);
-    world.isolate(others[0]);
-    world.fill(leader, "w", 30);
-    let log = world.node(leader).raft().log();
-    assert!(log.base().index > world.node(others[0]).raft().log().last().index, "its entries are gone");
-    (world, leader, others[0])
+fn one_left_behind(seed: u64) -> (Cluster, NodeId, NodeId) {
+    let mut cluster = Cluster::configured(3, seed, small);
+    let (leader, others) = cluster.elect();
+    cluster.fill(leader, "early", 1);
+    cluster.isolate(others[0]);
+    cluster.fill(leader, "w", 30);
+    let log = cluster.node(leader).raft().log();
+    assert!(log.base().index > cluster.node(others[0]).raft().log().last().index, "its entries are gone");
+    (cluster, leader, others[0])
 }
 
-fn chunks(world: &World, to: NodeId) -> Vec<&SnapshotChunk> {
+fn chunks(cluster: &Cluster, to: NodeId) -> Vec<&SnapshotChunk> {
     let mut chunks = Vec::new();
-    for (_, receiver, message) in &world.sent {
+    for (_, receiver, message) in &cluster.sent {
         if let NodeMessage::Chunk(chunk) = message
             && *receiver == to
         {
@@ -47,99 +47,99 @@ fn chunks(world: &World, to: NodeId) -> Vec<&SnapshotChunk> {
     chunks
 }
 
-fn replies(world: &World, by: NodeId) -> Vec<SnapshotChunkReply> {
+fn replies(cluster: &Cluster, by: NodeId) -> Vec<SnapshotChunkReply> {
     let reply = |(from, _, message): &(NodeId, NodeId, NodeMessage)| match message {
         NodeMessage::ChunkReply(reply) if *from == by => Some(*reply),
         _ => None,
     };
-    world.sent.iter().filter_map(reply).collect()
+    cluster.sent.iter().filter_map(reply).collect()
 }
 
 #[test]
 fn a_snapshot_is_made_when_the_log_has_grown_and_the_log_shrinks() {
-    let mut world = World::configured(3, 1, small);
-    let (leader, _) = world.elect();
-    world.fill(leader, "w", 8);
-    assert!(world.node(leader).raft().log().bytes() <= 800);
-    assert_eq!(world.stored, [], "not before it is due");
-    world.fill(leader, "x", 20);
-    for id in world.ids() {
+    let mut cluster = Cluster::configured(3, 1, small);
+    let (leader, _) = cluster.elect();
+    cluster.fill(leader, "w", 8);
+    assert!(cluster.node(leader).raft().log().bytes() <= 800);
+    assert_eq!(cluster.stored, [], "not before it is due");
+    cluster.fill(leader, "x", 20);
+    for id in cluster.ids() {
         let made: Vec<Index> =
-            world.stored.iter().filter(|(by, _)| *by == id).map(|(_, header)| header.position.index).collect();
+            cluster.stored.iter().filter(|(by, _)| *by == id).map(|(_, header)| header.position.index).collect();
         assert!(made.len() >= 2 && made.is_sorted_by(|a, b| a < b), "{made:?}");
         assert!(made.len() <= 8, "not one for each entry: {made:?}");
-        assert!(world.node(id).raft().log().bytes() <= 800 + 100);
+        assert!(cluster.node(id).raft().log().bytes() <= 800 + 100);
     }
 }
 
 #[test]
 fn a_replica_starts_from_its_snapshot() {
-    let mut world = World::configured(3, 1, small);
-    let (leader, _) = world.elect();
-    world.fill(leader, "w", 30);
-    let before = world.lines(leader);
-    world.crash(leader);
-    world.start(leader);
-    let recovered = world.lines(leader);
+    let mut cluster = Cluster::configured(3, 1, small);
+    let (leader, _) = cluster.elect();
+    cluster.fill(leader, "w", 30);
+    let before = cluster.lines(leader);
+    cluster.crash(leader);
+    cluster.start(leader);
+    let recovered = cluster.lines(leader);
     assert!(!recovered.is_empty() && before.starts_with(&recovered), "what the snapshot holds is there at once");
-    world.pass(AN_ELECTION);
-    assert_eq!(world.lines(leader), before);
+    cluster.pass(AN_ELECTION);
+    assert_eq!(cluster.lines(leader), before);
 }
 
 #[test]
 fn a_snapshot_crosses_a_bad_network_in_pieces() {
     for seed in 1..=10 {
-        let (mut world, leader, follower) = one_left_behind(seed);
-        (world.lost, world.doubled, world.delay) = (20, 30, Duration::from_millis(10));
-        world.cut.clear();
-        world.pass(Duration::from_secs(20));
-        (world.lost, world.doubled, world.delay) = (0, 0, Duration::ZERO);
-        world.pass(AN_ELECTION);
-        assert_eq!(world.lines(follower), world.lines(leader), "seed {seed}");
-        assert_eq!(world.lines(follower).len(), 31);
-        let chunks = chunks(&world, follower);
+        let (mut cluster, leader, follower) = one_left_behind(seed);
+        (cluster.lost, cluster.doubled, cluster.delay) = (20, 30, Duration::from_millis(10));
+        cluster.cut.clear();
+        cluster.pass(Duration::from_secs(20));
+        (cluster.lost, cluster.doubled, cluster.delay) = (0, 0, Duration::ZERO);
+        cluster.pass(AN_ELECTION);
+        assert_eq!(cluster.lines(follower), cluster.lines(leader), "seed {seed}");
+        assert_eq!(cluster.lines(follower).len(), 31);
+        let chunks = chunks(&cluster, follower);
         assert!(chunks.iter().any(|chunk| chunk.offset > 0), "there are several pieces");
         assert!(chunks.iter().all(|chunk| chunk.data.len() <= CHUNK && !chunk.data.is_empty()));
-        assert!(world.stored.iter().any(|(by, _)| *by == follower));
+        assert!(cluster.stored.iter().any(|(by, _)| *by == follower));
     }
 }
 
 #[test]
 fn a_receiver_that_restarts_starts_over() {
-    let (mut world, leader, follower) = one_left_behind(1);
-    world.cut.clear();
-    let half_way = |world: &World| {
-        let total = chunks(world, follower).last().map_or(0, |chunk| chunk.total);
-        replies(world, follower).last().is_some_and(|reply| reply.received > 0 && reply.received < total)
+    let (mut cluster, leader, follower) = one_left_behind(1);
+    cluster.cut.clear();
+    let half_way = |cluster: &Cluster| {
+        let total = chunks(cluster, follower).last().map_or(0, |chunk| chunk.total);
+        replies(cluster, follower).last().is_some_and(|reply| reply.received > 0 && reply.received < total)
     };
-    while !half_way(&world) {
-        world.pass(Duration::from_micros(100));
+    while !half_way(&cluster) {
+        cluster.pass(Duration::from_micros(100));
     }
-    world.crash(follower);
-    world.start(follower);
-    let before = replies(&world, follower).len();
-    world.pass(AN_ELECTION);
-    assert_eq!(replies(&world, follower)[before].received, 0, "it knows nothing of the earlier pieces");
-    assert_eq!(world.lines(follower), world.lines(leader));
+    cluster.crash(follower);
+    cluster.start(follower);
+    let before = replies(&cluster, follower).len();
+    cluster.pass(AN_ELECTION);
+    assert_eq!(replies(&cluster, follower)[before].received, 0, "it knows nothing of the earlier pieces");
+    assert_eq!(cluster.lines(follower), cluster.lines(leader));
 }
 
 #[test]
 fn a_sender_that_restarts_starts_over() {
-    let (mut world, leader, follower) = one_left_behind(2);
-    world.cut.clear();
-    while replies(&world, follower).is_empty() {
-        world.pass(Duration::from_micros(100));
+    let (mut cluster, leader, follower) = one_left_behind(2);
+    cluster.cut.clear();
+    while replies(&cluster, follower).is_empty() {
+        cluster.pass(Duration::from_micros(100));
     }
-    world.crash(leader);
-    world.pass(AN_ELECTION);
-    world.start(leader);
-    world.pass(AN_ELECTION);
-    assert!(world.ids().iter().all(|id| world.lines(*id).len() == 31));
+    cluster.crash(leader);
+    cluster.pass(AN_ELECTION);
+    cluster.start(leader);
+    cluster.pass(AN_ELECTION);
+    assert!(cluster.ids().iter().all(|id| cluster.lines(*id).len() == 31));
 }
 
 /// Pieces of a transfer to replica 1, handed over one by one.
 struct Transfer {
-    world: World,
+    cluster: Cluster,
     header: SnapshotHeader,
 }
 
@@ -147,10 +147,10 @@ impl Transfer {
     fn new() -> Transfer {
         let membership = Membership::simple(Group::of_voters([n(1), n(2), n(3)]));
         let header = SnapshotHeader { position: Position::new(Index(7), Term(1)), membership };
-        let mut world = World::configured(3, 1, small);
+        let mut cluster = Cluster::configured(3, 1, small);
         // They meet.
-        world.pass(Duration::from_millis(20));
-        Transfer { world, header }
+        cluster.pass(Duration::from_millis(20));
+        Transfer { cluster, header }
     }
 
     /// What replica 1 answers to this piece; `None` if it is silent.
@@ -167,17 +167,17 @@ impl Transfer {
             offset: offset as u64,
             data: Bytes::copy_from_slice(data.as_bytes()),
         };
-        self.world.sent.clear();
-        self.world.input(n(1), NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) });
-        let reply = replies(&self.world, n(1)).last().copied();
+        self.cluster.sent.clear();
+        self.cluster.input(n(1), NodeInput::Receive { from, message: NodeMessage::Chunk(chunk) });
+        let reply = replies(&self.cluster, n(1)).last().copied();
         assert!(reply.is_none_or(|reply| reply.session == Session(session) && reply.term == Term(1)));
         reply.map(|reply| reply.received)
     }
 
     /// What the state machine holds once the disk has done its work.
     fn installed(&mut self) -> Vec<String> {
-        self.world.pass(Duration::from_millis(5));
-        self.world.lines(n(1))
+        self.cluster.pass(Duration::from_millis(5));
+        self.cluster.lines(n(1))
     }
 }
 
@@ -216,8 +216,8 @@ fn doubled_gaping_and_overlong_pieces_change_nothing() {
     assert_eq!(transfer.installed(), ["a"]);
     assert_eq!(transfer.piece(1, 13, 5, &whole[5..]), Some(13), "the last piece again");
     assert_eq!(transfer.piece(1, 13, 0, &whole[..5]), Some(13), "the first piece again");
-    transfer.world.pass(Duration::from_millis(10));
-    assert_eq!(transfer.world.stored.len(), 1, "it was installed once");
+    transfer.cluster.pass(Duration::from_millis(10));
+    assert_eq!(transfer.cluster.stored.len(), 1, "it was installed once");
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn a_snapshot_that_can_not_be_restored_is_refused_and_asked_for_again() {
 
 #[test]
 fn a_snapshot_that_was_damaged_on_its_way_is_sent_again() {
-    let (mut world, leader, follower) = one_left_behind(1);
+    let (mut cluster, leader, follower) = one_left_behind(1);
     let damaged = Rc::new(Cell::new(0));
     let counter = Rc::clone(&damaged);
-    world.meddle = Box::new(move |_, _, message| {
+    cluster.meddle = Box::new(move |_, _, message| {
         if let NodeMessage::Chunk(chunk) = message
             && chunk.offset == 0
             && counter.get() < 2
@@ -255,93 +255,93 @@ fn a_snapshot_that_was_damaged_on_its_way_is_sent_again() {
         }
         true
     });
-    world.cut.clear();
-    world.pass(AN_ELECTION);
+    cluster.cut.clear();
+    cluster.pass(AN_ELECTION);
     assert_eq!(damaged.get(), 2);
-    assert_eq!(world.lines(follower), world.lines(leader));
+    assert_eq!(cluster.lines(follower), cluster.lines(leader));
 }
 
 #[test]
 fn an_announcement_without_a_snapshot_is_ignored() {
-    let mut world = World::configured(3, 1, small);
-    let (leader, others) = world.elect();
-    world.fill(leader, "w", 3);
-    world.pass(Duration::from_millis(200));
-    let own = world.node(leader).raft().term();
+    let mut cluster = Cluster::configured(3, 1, small);
+    let (leader, others) = cluster.elect();
+    cluster.fill(leader, "w", 3);
+    cluster.pass(Duration::from_millis(200));
+    let own = cluster.node(leader).raft().term();
     let membership = Membership::simple(Group::of_voters([n(9)]));
     let snapshot = SnapshotHeader { position: Position::new(Index(99), own), membership };
     for (term, to) in [(own, others[0]), (own.next(), others[0]), (own.next(), leader)] {
         let body = Body::InstallSnapshot(InstallSnapshot { session: Session(1), snapshot: snapshot.clone() });
         let message = NodeMessage::Raft(Message { term, body });
-        world.sent.clear();
-        world.input(to, NodeInput::Receive { from: leader, message });
-        assert_eq!(world.sent, []);
-        assert_eq!((world.node(to).raft().term(), world.lines(to).len()), (own, 3));
-        assert!(world.node(to).raft().membership().is_voter(n(1)));
+        cluster.sent.clear();
+        cluster.input(to, NodeInput::Receive { from: leader, message });
+        assert_eq!(cluster.sent, []);
+        assert_eq!((cluster.node(to).raft().term(), cluster.lines(to).len()), (own, 3));
+        assert!(cluster.node(to).raft().membership().is_voter(n(1)));
     }
-    world.fill(leader, "x", 1);
+    cluster.fill(leader, "x", 1);
 }
 
 /// A slow follower and a busy leader: the snapshot under way is one of before, whatever comes after it.
 #[test]
 fn a_snapshot_is_sent_to_its_end_while_new_ones_are_made() {
     for late in [None, Some(Duration::from_millis(3))] {
-        let mut world = World::with_machines(3, 5, small, late);
-        let (leader, others) = world.elect();
-        world.isolate(others[0]);
-        world.fill(leader, "w", 30);
-        world.delay = Duration::from_millis(60);
-        world.cut.clear();
+        let mut cluster = Cluster::with_machines(3, 5, small, late);
+        let (leader, others) = cluster.elect();
+        cluster.isolate(others[0]);
+        cluster.fill(leader, "w", 30);
+        cluster.delay = Duration::from_millis(60);
+        cluster.cut.clear();
         let mut number = 0;
-        while world.lines(others[0]).is_empty() {
-            let token = world.write(leader, &format!("more{number}"));
-            world.pass(Duration::from_millis(20));
-            assert!(number < 3_000, "it never arrives; {:?}", world.response(token));
+        while cluster.lines(others[0]).is_empty() {
+            let token = cluster.write(leader, &format!("more{number}"));
+            cluster.pass(Duration::from_millis(20));
+            assert!(number < 3_000, "it never arrives; {:?}", cluster.response(token));
             number += 1;
         }
-        let sent = chunks(&world, others[0]);
+        let sent = chunks(&cluster, others[0]);
         let first = sent[0].header.clone();
         let whole: u64 = sent.iter().filter(|chunk| chunk.header == first).map(|chunk| chunk.data.len() as u64).sum();
         assert!(whole >= sent[0].total, "the first one was sent to its end");
         let made = |(by, header): &&(NodeId, SnapshotHeader)| *by == leader && header.position > first.position;
-        assert!(world.stored.iter().filter(made).count() > 1, "and others were made meanwhile");
-        world.delay = Duration::ZERO;
-        world.pass(AN_ELECTION);
-        world.pass(AN_ELECTION);
-        assert_eq!(world.lines(others[0]), world.lines(leader));
+        assert!(cluster.stored.iter().filter(made).count() > 1, "and others were made meanwhile");
+        cluster.delay = Duration::ZERO;
+        cluster.pass(AN_ELECTION);
+        cluster.pass(AN_ELECTION);
+        assert_eq!(cluster.lines(others[0]), cluster.lines(leader));
     }
 }
 
 /// A leader that was cut off with an open write comes back, and a snapshot takes the place of its
 /// log: what the state remembers decides the answer.
 fn answer_after_install(heard_by_others: bool, lines: usize) -> Response {
-    let mut world = World::configured(3, 1, small);
-    let (old, others) = world.elect();
+    let mut cluster = Cluster::configured(3, 1, small);
+    let (old, others) = cluster.elect();
     if heard_by_others {
-        world.cut.extend(others.iter().map(|id| (*id, old)));
+        cluster.cut.extend(others.iter().map(|id| (*id, old)));
     } else {
-        world.isolate(old);
+        cluster.isolate(old);
     }
-    let token = world.write(old, "open");
-    world.pass(Duration::from_millis(100));
-    world.isolate(old);
-    world.pass(AN_ELECTION);
-    let new = world.leader().unwrap();
-    assert!(new != old && world.response(token).is_none());
-    world.fill(new, "w", lines);
-    assert_eq!(world.lines(new).contains(&"open".to_owned()), heard_by_others);
+    let token = cluster.write(old, "open");
+    cluster.pass(Duration::from_millis(100));
+    cluster.isolate(old);
+    cluster.pass(AN_ELECTION);
+    let new = cluster.leader().unwrap();
+    assert!(new != old && cluster.response(token).is_none());
+    cluster.fill(new, "w", lines);
+    assert_eq!(cluster.lines(new).contains(&"open".to_owned()), heard_by_others);
     // A leader begins a transfer when it is due, with the snapshot of that time: let it begin now.
-    world.crash(new);
-    world.start(new);
-    world.pass(AN_ELECTION);
-    let new = world.leader().unwrap();
-    world.sent.clear();
-    world.cut.clear();
-    world.pass(AN_ELECTION);
-    assert!(!chunks(&world, old).is_empty(), "it came back by a snapshot");
-    assert_eq!(world.lines(old), world.lines(new));
-    assert_eq!(world.node(old).waiting(), 0);
-    world.response(token).expect("it has an answer").clone()
+    cluster.crash(new);
+    cluster.start(new);
+    cluster.pass(AN_ELECTION);
+    let new = cluster.leader().unwrap();
+    cluster.sent.clear();
+    cluster.cut.clear();
+    cluster.pass(AN_ELECTION);
+    assert!(!chunks(&cluster, old).is_empty(), "it came back by a snapshot");
+    assert_eq!(cluster.lines(old), cluster.lines(new));
+    assert_eq!(cluster.node(old).waiting(), 0);
+    cluster.response(token).expect("it has an answer").clone()
 }
 
 #[test]
@@ -354,38 +354,38 @@ fn what_became_of_a_write_is_recalled_from_a_snapshot() {
 
 #[test]
 fn a_crash_between_storing_a_snapshot_and_starting_the_log_after_it_loses_nothing() {
-    let (mut world, leader, follower) = one_left_behind(1);
-    world.disk = Duration::from_millis(1);
-    world.cut.clear();
-    while !world.stored.iter().any(|(by, _)| *by == follower) {
-        world.pass(Duration::from_micros(100));
+    let (mut cluster, leader, follower) = one_left_behind(1);
+    cluster.disk = Duration::from_millis(1);
+    cluster.cut.clear();
+    while !cluster.stored.iter().any(|(by, _)| *by == follower) {
+        cluster.pass(Duration::from_micros(100));
     }
     // The disk asserts the order of the two; here it has done only the first.
-    world.crash(follower);
-    world.start(follower);
-    let before = world.lines(follower);
+    cluster.crash(follower);
+    cluster.start(follower);
+    let before = cluster.lines(follower);
     assert!(before.len() <= 1, "the log was not told yet: {before:?}");
-    world.pass(AN_ELECTION);
-    assert_eq!(world.lines(follower), world.lines(leader));
-    world.crash(follower);
-    world.start(follower);
-    assert!(world.lines(follower).len() > 1, "now it starts from the snapshot");
+    cluster.pass(AN_ELECTION);
+    assert_eq!(cluster.lines(follower), cluster.lines(leader));
+    cluster.crash(follower);
+    cluster.start(follower);
+    assert!(cluster.lines(follower).len() > 1, "now it starts from the snapshot");
 }
 
 /// Sessions are unique within a term only.
 #[test]
 fn an_answer_of_an_earlier_term_does_not_end_a_transfer() {
-    let (mut world, leader, follower) = one_left_behind(1);
+    let (mut cluster, leader, follower) = one_left_behind(1);
     // Nothing but appends gets through, so that the leader learns what the follower lacks.
-    world.meddle = Box::new(|_, _, message| matches!(message, NodeMessage::Raft(_)));
-    world.cut.clear();
-    world.pass(Duration::from_millis(200));
-    let chunk = (*chunks(&world, follower).last().expect("a transfer has begun")).clone();
-    let before = chunks(&world, follower).len();
+    cluster.meddle = Box::new(|_, _, message| matches!(message, NodeMessage::Raft(_)));
+    cluster.cut.clear();
+    cluster.pass(Duration::from_millis(200));
+    let chunk = (*chunks(&cluster, follower).last().expect("a transfer has begun")).clone();
+    let before = chunks(&cluster, follower).len();
     let reply = SnapshotChunkReply { term: Term(chunk.term.0 - 1), session: chunk.session, received: chunk.total };
-    world.input(leader, NodeInput::Receive { from: follower, message: NodeMessage::ChunkReply(reply) });
-    world.pass(Duration::from_secs(2));
-    let after = chunks(&world, follower);
+    cluster.input(leader, NodeInput::Receive { from: follower, message: NodeMessage::ChunkReply(reply) });
+    cluster.pass(Duration::from_secs(2));
+    let after = chunks(&cluster, follower);
     assert!(after.len() > before, "it goes on");
     assert!(after[before..].iter().all(|chunk| chunk.session == after[before - 1].session), "in the same session");
 }

@@ -16,7 +16,7 @@ impl Schedule {
         }
         self.heal_and_serve();
         let leader = self.leader();
-        let voters = self.world.host(leader).raft().membership().voters();
+        let voters = self.cluster.host(leader).raft().membership().voters();
         assert!(voters.contains(&leader), "{leader} leads a cluster that it is no voter of");
         if voters.len() < 3 {
             return;
@@ -30,29 +30,29 @@ impl Schedule {
     }
 
     fn leader(&self) -> NodeId {
-        self.world.leader().unwrap_or_else(|| self.nobody_leads())
+        self.cluster.leader().unwrap_or_else(|| self.nobody_leads())
     }
 
     fn term_of(&self, id: NodeId) -> Term {
-        self.world.host(id).raft().term()
+        self.cluster.host(id).raft().term()
     }
 
     fn isolate(&mut self, id: NodeId) {
-        let rest = self.world.hosts.keys().copied().filter(|other| *other != id).collect();
-        self.world.partition(&[BTreeSet::from([id]), rest]);
+        let rest = self.cluster.hosts.keys().copied().filter(|other| *other != id).collect();
+        self.cluster.partition(&[BTreeSet::from([id]), rest]);
     }
 
     /// A command is taken and done.
     fn serve(&mut self, leader: NodeId) {
-        let done = self.world.oracle.done;
+        let done = self.cluster.oracle.done;
         self.request(leader, |token| Input::Propose { token, command: b"drill".as_slice().into(), deadline: None });
         self.pass(Duration::from_millis(300), true);
-        assert!(self.world.oracle.done > done, "{leader} leads, and takes no command");
+        assert!(self.cluster.oracle.done > done, "{leader} leads, and takes no command");
     }
 
     fn request(&mut self, at: NodeId, input: impl Fn(bowline_raft::Token) -> Input) {
-        let token = self.world.token(at, "", None);
-        self.world.feed(at, input(token));
+        let token = self.cluster.token(at, "", None);
+        self.cluster.feed(at, input(token));
     }
 
     /// Check-quorum: a leader that is cut off gives up, and the others go on (thesis 6.2).
@@ -60,7 +60,7 @@ impl Schedule {
         let old = self.leader();
         self.isolate(old);
         self.pass(Duration::from_secs(3), true);
-        assert!(!self.world.host(old).raft().is_leader(), "{old} leads alone for ten election timeouts");
+        assert!(!self.cluster.host(old).raft().is_leader(), "{old} leads alone for ten election timeouts");
         let new = self.leader();
         assert!(new != old && voters.contains(&new), "the others elect one of them");
         self.serve(new);
@@ -70,24 +70,24 @@ impl Schedule {
     fn nobody_disturbs_the_leader(&mut self, voters: &BTreeSet<NodeId>) {
         let leader = self.leader();
         let term = self.term_of(leader);
-        self.world.cut.clear();
+        self.cluster.cut.clear();
         self.pass(Duration::from_secs(1), true);
         assert_eq!((self.leader(), self.term_of(leader)), (leader, term), "the leader is disturbed by a return");
-        let commit = self.world.host(leader).raft().commit_index();
+        let commit = self.cluster.host(leader).raft().commit_index();
         for id in voters {
-            assert_eq!(self.world.host(*id).applied(), commit, "{id} has everything");
+            assert_eq!(self.cluster.host(*id).applied(), commit, "{id} has everything");
         }
     }
 
     /// Every voter can serve a read, of either kind.
     fn reads_are_answered(&mut self, voters: &BTreeSet<NodeId>) {
-        let readable = self.world.oracle.readable;
+        let readable = self.cluster.oracle.readable;
         for id in voters {
             self.request(*id, |token| Input::Read { token, kind: ReadKind::Lease, deadline: None });
             self.request(*id, |token| Input::Read { token, kind: ReadKind::Quorum, deadline: None });
         }
         self.pass(Duration::from_millis(300), true);
-        assert_eq!(self.world.oracle.readable - readable, voters.len() * 2, "every read is answered");
+        assert_eq!(self.cluster.oracle.readable - readable, voters.len() * 2, "every read is answered");
     }
 
     /// The least that must suffice does: just a majority is up, and none of it has led.
@@ -96,13 +96,13 @@ impl Schedule {
         let others: Vec<NodeId> = voters.iter().copied().filter(|id| *id != leader).collect();
         let down: Vec<NodeId> = std::iter::once(leader).chain(others).take((voters.len() - 1) / 2).collect();
         for id in &down {
-            self.world.crash(*id);
+            self.cluster.crash(*id);
         }
         self.pass(Duration::from_secs(3), true);
         let new = self.leader();
         self.serve(new);
         for id in down {
-            self.world.restart(id);
+            self.cluster.restart(id);
         }
         self.pass(Duration::from_millis(500), true);
     }
@@ -112,11 +112,11 @@ impl Schedule {
         let leader = self.leader();
         let to = *voters.iter().find(|id| **id != leader).expect("there are three voters");
         // To one that is down it comes to nothing, and stands in nobody's way (S60).
-        self.world.crash(to);
+        self.cluster.crash(to);
         self.request(leader, |token| Input::TransferLeadership { token, to: Some(to) });
         self.pass(Duration::from_millis(500), true);
         self.serve(leader);
-        self.world.restart(to);
+        self.cluster.restart(to);
         self.pass(Duration::from_millis(500), true);
         self.request(leader, |token| Input::TransferLeadership { token, to: Some(to) });
         self.pass(Duration::from_millis(500), true);
@@ -131,7 +131,7 @@ impl Schedule {
         self.pass(Duration::from_secs(1), true);
         let new = self.leader();
         assert!(new != old && voters.contains(&new), "{old} is removed, and leads");
-        assert!(!self.world.host(new).raft().membership().contains(old), "{old} is removed");
+        assert!(!self.cluster.host(new).raft().membership().contains(old), "{old} is removed");
         self.serve(new);
         let term = self.term_of(new);
         self.pass(Duration::from_secs(2), true);

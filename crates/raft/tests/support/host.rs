@@ -1,4 +1,4 @@
-//! One replica's host in a test world: its disk, its state machine, and what waits for either.
+//! One replica's host in a small cluster: its disk, its state machine, and what waits for either.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};

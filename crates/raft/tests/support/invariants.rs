@@ -40,7 +40,7 @@ impl Before {
 #[derive(Default)]
 pub(crate) struct Invariants {
     pub(crate) founders: Membership,
-    /// Whether the clocks keep within their bound; a story may set one forward alone.
+    /// Whether the clocks keep within their bound; a script may set one forward alone.
     pub(crate) clocks_keep_time: bool,
     /// The configurations that were committed.
     configurations: BTreeMap<Index, Membership>,

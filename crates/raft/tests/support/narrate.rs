@@ -1,4 +1,4 @@
-//! How the stories are told: one line for each event, made for eyes.
+//! The lines of a script's output: one for each event, for people to read.
 
 use bowline_raft::{Entry, Membership, Payload, Raft, RoleExplanation, Write};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline_raft::{Config, DriftBound, Group, Input, MembershipChange, NodeId, Random, ReadKind, Time};
 
-use super::world::World;
+use super::cluster::Cluster;
 
 /// How a schedule differs from the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub(crate) enum Flavour {
 pub(crate) struct Schedule {
     random: Random,
     flavour: Flavour,
-    pub(crate) world: World,
+    pub(crate) cluster: Cluster,
     /// Time as it is; each host's clock runs by its own rate.
     now: Duration,
     /// Parts per million by which each host's clock is fast or slow.
@@ -58,12 +58,12 @@ impl Schedule {
             }
             config
         };
-        let mut world = World::new(voters, 0, spares, config);
-        world.silent = true;
-        world.invariants.clocks_keep_time = true;
+        let mut cluster = Cluster::new(voters, 0, spares, config);
+        cluster.silent = true;
+        cluster.invariants.clocks_keep_time = true;
         let rates =
             (0..=voters + spares).map(|_| (random.next_u64() % (2 * drift + 1)) as i64 - drift as i64).collect();
-        Schedule { random, flavour, world, now: Duration::ZERO, rates, proposals: 0, damages: 0 }
+        Schedule { random, flavour, cluster, now: Duration::ZERO, rates, proposals: 0, damages: 0 }
     }
 
     fn below(&mut self, limit: usize) -> usize {
@@ -75,15 +75,15 @@ impl Schedule {
     }
 
     fn any(&mut self) -> NodeId {
-        let count = self.world.hosts.len();
+        let count = self.cluster.hosts.len();
         NodeId(self.below(count) as u64 + 1)
     }
 
     /// A replica that is up, more often than not one that leads.
     fn served(&mut self) -> Option<NodeId> {
         let id = self.any();
-        let id = if self.chance(70) { self.world.leader().unwrap_or(id) } else { id };
-        self.world.is_up(id).then_some(id)
+        let id = if self.chance(70) { self.cluster.leader().unwrap_or(id) } else { id };
+        self.cluster.is_up(id).then_some(id)
     }
 
     fn clock(&self, id: NodeId, at: Duration) -> Time {
@@ -96,18 +96,18 @@ impl Schedule {
         let end = self.now + span;
         while self.now < end {
             self.now += Duration::from_millis(5);
-            let ids: Vec<NodeId> = self.world.hosts.keys().copied().collect();
+            let ids: Vec<NodeId> = self.cluster.hosts.keys().copied().collect();
             for id in &ids {
-                self.world.host_mut(*id).clock = self.clock(*id, self.now);
+                self.cluster.host_mut(*id).clock = self.clock(*id, self.now);
             }
             for id in ids {
-                let due = |raft: &bowline_raft::Raft| raft.next_deadline() <= self.world.host(id).clock;
-                if self.world.host(id).raft.as_ref().is_some_and(due) {
-                    self.world.feed(id, Input::Wake);
+                let due = |raft: &bowline_raft::Raft| raft.next_deadline() <= self.cluster.host(id).clock;
+                if self.cluster.host(id).raft.as_ref().is_some_and(due) {
+                    self.cluster.feed(id, Input::Wake);
                 }
             }
             if deliver {
-                self.world.deliver_all();
+                self.cluster.deliver_all();
             }
         }
     }
@@ -130,20 +130,20 @@ impl Schedule {
 
     fn network_step(&mut self) {
         for _ in 0..=self.below(6) {
-            if self.world.network.is_empty() {
+            if self.cluster.network.is_empty() {
                 return;
             }
             let nearly_oldest = self.below(3);
-            let at = if self.chance(70) { nearly_oldest } else { self.below(self.world.network.len()) };
-            let at = at.min(self.world.network.len() - 1);
-            let envelope = self.world.network.remove(at);
+            let at = if self.chance(70) { nearly_oldest } else { self.below(self.cluster.network.len()) };
+            let at = at.min(self.cluster.network.len() - 1);
+            let envelope = self.cluster.network.remove(at);
             match self.below(100) {
-                0..6 => self.world.lost(envelope),
+                0..6 => self.cluster.lost(envelope),
                 6..12 => {
-                    self.world.network.push(envelope.clone());
-                    self.world.deliver(envelope);
+                    self.cluster.network.push(envelope.clone());
+                    self.cluster.deliver(envelope);
                 }
-                _ => self.world.deliver(envelope),
+                _ => self.cluster.deliver(envelope),
             }
         }
     }
@@ -152,62 +152,62 @@ impl Schedule {
         let Some(id) = self.served() else { return };
         self.proposals += 1;
         let command = format!("c{}", self.proposals).into_bytes();
-        let deadline = self.chance(50).then(|| self.world.host(id).clock.after(Duration::from_millis(400)));
-        let token = self.world.token(id, "", Some(&command));
-        self.world.feed(id, Input::Propose { token, command: command.into(), deadline });
+        let deadline = self.chance(50).then(|| self.cluster.host(id).clock.after(Duration::from_millis(400)));
+        let token = self.cluster.token(id, "", Some(&command));
+        self.cluster.feed(id, Input::Propose { token, command: command.into(), deadline });
     }
 
     fn read(&mut self) {
         let Some(id) = self.served() else { return };
         let kind = if self.chance(60) { ReadKind::Lease } else { ReadKind::Quorum };
-        let deadline = self.chance(50).then(|| self.world.host(id).clock.after(Duration::from_millis(300)));
-        let token = self.world.token(id, "", None);
-        self.world.feed(id, Input::Read { token, kind, deadline });
+        let deadline = self.chance(50).then(|| self.cluster.host(id).clock.after(Duration::from_millis(300)));
+        let token = self.cluster.token(id, "", None);
+        self.cluster.feed(id, Input::Read { token, kind, deadline });
     }
 
     fn disk_step(&mut self) {
         let id = self.any();
         match self.below(5) {
-            0 => self.world.host_mut(id).disk_held = true,
-            1 => self.world.host_mut(id).machine_held = true,
-            2 => self.world.sync(id, 1),
+            0 => self.cluster.host_mut(id).disk_held = true,
+            1 => self.cluster.host_mut(id).machine_held = true,
+            2 => self.cluster.sync(id, 1),
             _ => self.release(id),
         }
     }
 
     fn release(&mut self, id: NodeId) {
-        self.world.host_mut(id).disk_held = false;
-        self.world.host_mut(id).machine_held = false;
-        self.world.sync(id, usize::MAX);
-        self.world.work(id);
+        self.cluster.host_mut(id).disk_held = false;
+        self.cluster.host_mut(id).machine_held = false;
+        self.cluster.sync(id, usize::MAX);
+        self.cluster.work(id);
     }
 
     fn partition_step(&mut self) {
         match self.below(4) {
             0 => {
                 let side: BTreeSet<NodeId> = (0..2).map(|_| self.any()).collect();
-                let rest = self.world.hosts.keys().copied().filter(|id| !side.contains(id)).collect();
-                self.world.partition(&[side, rest]);
+                let rest = self.cluster.hosts.keys().copied().filter(|id| !side.contains(id)).collect();
+                self.cluster.partition(&[side, rest]);
             }
             1 => {
                 let link = (self.any(), self.any());
-                self.world.cut.insert(link);
+                self.cluster.cut.insert(link);
             }
-            _ => self.world.cut.clear(),
+            _ => self.cluster.cut.clear(),
         }
     }
 
     fn crash_step(&mut self) {
         let id = self.any();
-        if !self.world.is_up(id) {
+        if !self.cluster.is_up(id) {
             if self.flavour == Flavour::Damage && self.chance(50) {
                 self.damage(id);
             }
-            self.world.restart(id);
+            self.cluster.restart(id);
         } else if self.chance(50) {
-            self.world.crash(id);
+            self.cluster.crash(id);
             if self.chance(50) {
-                self.world.restart(id);
+                self.cluster.restart(id);
             }
         }
     }
@@ -215,13 +215,13 @@ impl Schedule {
     /// A replica that is down loses the end of its log, if all others still have what they had: of two that
     /// have lost the same entry, neither can be repaired, and the cluster waits for ever.
     fn damage(&mut self, id: NodeId) {
-        if self.world.hosts.values().any(|host| host.disk.suspect.is_some()) {
+        if self.cluster.hosts.values().any(|host| host.disk.suspect.is_some()) {
             return;
         }
-        let disk = &self.world.host(id).disk;
+        let disk = &self.cluster.host(id).disk;
         let (base, last) = (disk.base().index, disk.last().index);
         let from = base.plus(1 + self.below(last.distance_from(base) as usize + 1));
-        self.world.damage(id, from, true);
+        self.cluster.damage(id, from, true);
         self.damages += 1;
     }
 
@@ -235,7 +235,7 @@ impl Schedule {
         let Some(id) = self.served() else { return };
         match self.below(4) {
             0 if snapshots => {
-                self.world.store_snapshot(id);
+                self.cluster.store_snapshot(id);
             }
             1 | 2 if membership => {
                 let member = self.any();
@@ -247,13 +247,13 @@ impl Schedule {
                     5 => MembershipChange::Revert,
                     _ => self.replacement(id),
                 };
-                let token = self.world.token(id, "", None);
-                self.world.feed(id, Input::ChangeMembership { token, change });
+                let token = self.cluster.token(id, "", None);
+                self.cluster.feed(id, Input::ChangeMembership { token, change });
             }
             3 if self.chance(40) => {
                 let to = self.chance(70).then(|| self.any());
-                let token = self.world.token(id, "", None);
-                self.world.feed(id, Input::TransferLeadership { token, to });
+                let token = self.cluster.token(id, "", None);
+                self.cluster.feed(id, Input::TransferLeadership { token, to });
             }
             _ => {}
         }
@@ -261,43 +261,43 @@ impl Schedule {
 
     /// Some of the members that `at` knows, as a new group.
     fn replacement(&mut self, at: NodeId) -> MembershipChange {
-        let mut voters = self.world.host(at).raft().membership().members();
+        let mut voters = self.cluster.host(at).raft().membership().members();
         voters.retain(|_| self.chance(60));
         MembershipChange::Replace(Group { voters, learners: BTreeSet::new() })
     }
 
     /// Everything works again: then the cluster must too.
     pub(crate) fn heal_and_serve(&mut self) {
-        self.world.cut.clear();
-        let ids: Vec<NodeId> = self.world.hosts.keys().copied().collect();
+        self.cluster.cut.clear();
+        let ids: Vec<NodeId> = self.cluster.hosts.keys().copied().collect();
         for id in &ids {
-            if !self.world.is_up(*id) {
-                self.world.restart(*id);
+            if !self.cluster.is_up(*id) {
+                self.cluster.restart(*id);
             }
             self.release(*id);
         }
         self.pass(Duration::from_secs(3), true);
-        let leader = self.world.leader().unwrap_or_else(|| self.nobody_leads());
-        let members = self.world.host(leader).raft().membership().clone();
+        let leader = self.cluster.leader().unwrap_or_else(|| self.nobody_leads());
+        let members = self.cluster.host(leader).raft().membership().clone();
         assert!(!members.is_joint(), "a joint configuration is left");
-        let done = self.world.oracle.done;
+        let done = self.cluster.oracle.done;
         let command = b"the last one".to_vec();
-        let token = self.world.token(leader, "", Some(&command));
-        self.world.feed(leader, Input::Propose { token, command: command.into(), deadline: None });
+        let token = self.cluster.token(leader, "", Some(&command));
+        self.cluster.feed(leader, Input::Propose { token, command: command.into(), deadline: None });
         self.pass(Duration::from_millis(200), true);
-        assert!(self.world.oracle.done > done, "a healed cluster takes commands");
-        let commit = self.world.host(leader).raft().commit_index();
+        assert!(self.cluster.oracle.done > done, "a healed cluster takes commands");
+        let commit = self.cluster.host(leader).raft().commit_index();
         for id in members.members() {
-            assert_eq!(self.world.host(id).applied(), commit, "{id} has everything");
+            assert_eq!(self.cluster.host(id).applied(), commit, "{id} has everything");
         }
-        let open: Vec<_> = self.world.oracle.open_at().filter(|(_, at)| members.contains(*at)).collect();
+        let open: Vec<_> = self.cluster.oracle.open_at().filter(|(_, at)| members.contains(*at)).collect();
         assert!(open.is_empty(), "requests without an answer: {open:?}");
     }
 }
 
 impl Schedule {
     pub(crate) fn nobody_leads(&self) -> NodeId {
-        let explanations = self.world.hosts.values().map(|host| host.raft().explain().to_string());
+        let explanations = self.cluster.hosts.values().map(|host| host.raft().explain().to_string());
         panic!("nobody leads within ten election timeouts\n{}", explanations.collect::<String>());
     }
 }

@@ -1,4 +1,4 @@
-//! The words of the golden scripts: each line of a script is one command to a small world.
+//! The words of the golden scripts: each line of a script is one command to a small cluster.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use bowline_raft::{Config, Group, Index, Input, MembershipChange, NodeId, ReadKind};
 use goldenscript::{ArgumentConsumer, Command, Context};
 
+use super::cluster::{Cluster, Envelope, kind};
 use super::narrate;
-use super::world::{Envelope, World, kind};
 
 type Answer<T> = Result<T, Box<dyn Error>>;
 
-/// Runs one script: a world that begins with the command `cluster`.
+/// Runs one script, whose command `cluster` makes the replicas.
 #[derive(Default)]
 pub(crate) struct Script {
-    pub(crate) world: World,
+    pub(crate) cluster: Cluster,
 }
 
 impl goldenscript::Runner for Script {
@@ -36,7 +36,7 @@ impl goldenscript::Runner for Script {
             name => return Err(format!("no such command: {name}").into()),
         };
         args.reject_next()?;
-        let mut lines = std::mem::take(&mut self.world.trace);
+        let mut lines = std::mem::take(&mut self.cluster.trace);
         lines.extend(said);
         Ok(lines.join("\n"))
     }
@@ -64,7 +64,7 @@ fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(
 
 impl Script {
     fn all(&self) -> Vec<NodeId> {
-        self.world.hosts.keys().copied().collect()
+        self.cluster.hosts.keys().copied().collect()
     }
 
     /// The replicas that are named, or all.
@@ -76,7 +76,7 @@ impl Script {
         Ok(if named.is_empty() { self.all() } else { named })
     }
 
-    /// `cluster voters=3 learners=1 spares=1 seed=7 ...` with the settings that a story needs.
+    /// `cluster voters=3 learners=1 spares=1 seed=7 ...` with the settings that a script needs.
     fn cluster(&mut self, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let (voters, learners) = (number(args, "voters", 3)?, number(args, "learners", 0)?);
         let spares = number(args, "spares", 0)?;
@@ -91,7 +91,7 @@ impl Script {
         config.lease_reads = args.take_key("lease") != Some("off");
         config.eager_commit = args.take_key("commit") == Some("eager");
         config.thrifty = args.take_key("thrifty").map(span).transpose()?;
-        self.world = World::new(voters, learners, spares, |id| Config { id, ..config.clone() });
+        self.cluster = Cluster::new(voters, learners, spares, |id| Config { id, ..config.clone() });
         Ok(Vec::new())
     }
 
@@ -122,45 +122,45 @@ impl Script {
     fn network(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         match name {
             "deliver" => {
-                let picked = Self::pick(&mut self.world.network, args)?;
+                let picked = Self::pick(&mut self.cluster.network, args)?;
                 self.arrive(picked);
             }
             "arrive" => {
-                let picked = Self::pick(&mut self.world.delayed, args)?;
+                let picked = Self::pick(&mut self.cluster.delayed, args)?;
                 self.arrive(picked);
             }
             "drop" => {
-                for envelope in Self::pick(&mut self.world.network, args)? {
+                for envelope in Self::pick(&mut self.cluster.network, args)? {
                     let line = format!("{} ✗ {} {} dropped", envelope.from, envelope.to, envelope.message);
-                    self.world.trace.push(line);
-                    self.world.lost(envelope);
+                    self.cluster.trace.push(line);
+                    self.cluster.lost(envelope);
                 }
             }
             "duplicate" | "delay" => {
                 let (after, word) = if name == "delay" { (false, "delayed") } else { (true, "doubled") };
-                for envelope in Self::pick(&mut self.world.network, args)? {
+                for envelope in Self::pick(&mut self.cluster.network, args)? {
                     let line = format!("{} ⋯ {} {} {word}", envelope.from, envelope.to, envelope.message);
-                    self.world.trace.push(line);
+                    self.cluster.trace.push(line);
                     if after {
-                        self.world.network.push(envelope.clone());
+                        self.cluster.network.push(envelope.clone());
                     }
-                    self.world.delayed.push(envelope);
+                    self.cluster.delayed.push(envelope);
                 }
             }
-            "stabilize" => self.world.deliver_all(),
+            "stabilize" => self.cluster.deliver_all(),
             "messages" => {
-                let list = self.world.network.iter().chain(&self.world.delayed);
+                let list = self.cluster.network.iter().chain(&self.cluster.delayed);
                 return Ok(list.map(|e| format!("{} → {} {}", e.from, e.to, e.message)).collect());
             }
             "partition" => {
                 let groups = std::iter::from_fn(|| args.next_pos()).map(ids).collect::<Answer<Vec<_>>>()?;
-                self.world.partition(&groups);
+                self.cluster.partition(&groups);
             }
             "cut" => {
                 let link = (id(args)?, id(args)?);
-                self.world.cut.insert(link);
+                self.cluster.cut.insert(link);
             }
-            _ => self.world.cut.clear(),
+            _ => self.cluster.cut.clear(),
         }
         Ok(Vec::new())
     }
@@ -168,8 +168,8 @@ impl Script {
     fn arrive(&mut self, picked: Vec<Envelope>) {
         for envelope in picked {
             let line = format!("{} ← {} {}", envelope.to, envelope.from, envelope.message);
-            self.world.trace.push(line);
-            self.world.deliver(envelope);
+            self.cluster.trace.push(line);
+            self.cluster.deliver(envelope);
         }
     }
 
@@ -178,15 +178,15 @@ impl Script {
             "tick" | "run" => {
                 let span = span(args.next_pos().ok_or("how long?")?)?;
                 let ids = self.some(args)?;
-                self.world.tick(&ids, span, name == "run");
+                self.cluster.tick(&ids, span, name == "run");
             }
             _ => {
                 let id = id(args)?;
-                let (clock, due) = (self.world.host(id).clock, self.world.host(id).raft().next_deadline());
-                self.world.host_mut(id).clock = clock.max(due);
-                self.world.feed(id, Input::Wake);
+                let (clock, due) = (self.cluster.host(id).clock, self.cluster.host(id).raft().next_deadline());
+                self.cluster.host_mut(id).clock = clock.max(due);
+                self.cluster.feed(id, Input::Wake);
                 if name == "elect" {
-                    self.world.deliver_all();
+                    self.cluster.deliver_all();
                 }
             }
         }
@@ -195,64 +195,64 @@ impl Script {
 
     fn request(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let id = id(args)?;
-        let clock = self.world.host(id).clock;
+        let clock = self.cluster.host(id).clock;
         let deadline = args.take_key("within").map(span).transpose()?.map(|span| clock.after(span));
         let input = match name {
             "propose" => {
                 let command = args.next_pos().ok_or("which command?")?;
                 let size = number(args, "size", 0)?;
                 let bytes = format!("{command:.<size$}").into_bytes();
-                let token = self.world.token(id, command, Some(&bytes));
+                let token = self.cluster.token(id, command, Some(&bytes));
                 Input::Propose { token, command: bytes.into(), deadline }
             }
             "read" => {
                 let kind = if args.take_key("by") == Some("quorum") { ReadKind::Quorum } else { ReadKind::Lease };
-                let token = self.world.token(id, args.next_pos().unwrap_or("read"), None);
+                let token = self.cluster.token(id, args.next_pos().unwrap_or("read"), None);
                 Input::Read { token, kind, deadline }
             }
             "change" => {
                 let what = args.next_pos().ok_or("which change?")?;
                 let change = change(what, args)?;
-                Input::ChangeMembership { token: self.world.token(id, what, None), change }
+                Input::ChangeMembership { token: self.cluster.token(id, what, None), change }
             }
             _ => {
                 let to = args.next_pos().map(str::parse).transpose()?.map(NodeId);
-                Input::TransferLeadership { token: self.world.token(id, "transfer", None), to }
+                Input::TransferLeadership { token: self.cluster.token(id, "transfer", None), to }
             }
         };
-        self.world.feed(id, input);
+        self.cluster.feed(id, input);
         Ok(Vec::new())
     }
 
     fn machine(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let id = id(args)?;
         match name {
-            "crash" => self.world.crash(id),
+            "crash" => self.cluster.crash(id),
             "restart" => {
-                self.world.restart(id);
-                let status = narrate::Status::of(self.world.host(id).raft());
+                self.cluster.restart(id);
+                let status = narrate::Status::of(self.cluster.host(id).raft());
                 return Ok(vec![format!("{id} starts as {}, commit {}", status.role, status.commit)]);
             }
             "damage" => {
                 let from = Index(number(args, "from", 1)?);
-                let end = self.world.damage(id, from, args.take_key("end") != Some("unknown"));
+                let end = self.cluster.damage(id, from, args.take_key("end") != Some("unknown"));
                 return Ok(vec![format!("{id} has lost its log from {from} on; it may have reached {end}")]);
             }
             "disk" | "machine" => {
                 let verb = args.next_pos().ok_or("hold, sync or release?")?;
                 let count = number(args, "count", usize::MAX)?;
-                let host = self.world.host_mut(id);
+                let host = self.cluster.host_mut(id);
                 let held = if name == "disk" { &mut host.disk_held } else { &mut host.machine_held };
                 *held = verb == "hold" || (verb == "sync" && *held);
                 match (name, verb) {
                     (_, "hold") => {}
-                    ("disk", "sync" | "release") => self.world.sync(id, count),
-                    ("machine", "release") => self.world.work(id),
+                    ("disk", "sync" | "release") => self.cluster.sync(id, count),
+                    ("machine", "release") => self.cluster.work(id),
                     _ => return Err(format!("{name} can't {verb}").into()),
                 }
             }
             _ => {
-                let index = self.world.store_snapshot(id).ok_or("nothing to compact")?;
+                let index = self.cluster.store_snapshot(id).ok_or("nothing to compact")?;
                 return Ok(vec![format!("{id} has a snapshot of everything up to {index}")]);
             }
         }
@@ -262,7 +262,7 @@ impl Script {
     fn show(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let mut lines = Vec::new();
         for id in self.some(args)? {
-            let Some(raft) = &self.world.host(id).raft else {
+            let Some(raft) = &self.cluster.host(id).raft else {
                 lines.push(format!("{id} is down"));
                 continue;
             };

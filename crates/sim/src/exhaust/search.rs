@@ -2,8 +2,8 @@
 
 use super::interner::{Fingerprints, mix};
 use super::space::{Action, Space, State};
-use super::story;
-use super::{Report, Violation};
+use super::trace;
+use super::{Counterexample, Report};
 
 /// States that wait, one after the other: each with its length before it.
 #[derive(Default)]
@@ -57,11 +57,11 @@ pub(super) fn search(space: &mut Space, start: &State, most: u64, watch: &mut dy
                     }
                     Err(rule) => {
                         let actions = path(&origins, parent, action);
-                        let story = story::tell(space, start, &actions);
-                        // In the story's names, not in those of the state that stood for it.
-                        let told = story.last().and_then(|line| line.trim().strip_prefix(story::BROKEN));
+                        let trace = trace::trace(space, start, &actions);
+                        // In the trace's names, not in those of the state that stood for it.
+                        let told = trace.last().and_then(|line| line.trim().strip_prefix(trace::BROKEN));
                         let rule = told.map_or(rule, str::to_owned);
-                        report.violation = Some(Violation { rule, steps: actions.len(), story });
+                        report.violation = Some(Counterexample { rule, steps: actions.len(), trace });
                         report.depth += 1;
                         break 'search;
                     }

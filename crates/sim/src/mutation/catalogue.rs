@@ -140,5 +140,9 @@ pub const ABSENT: &[Absent] = &[
     absent("61", "duplicate-after-resume", WATCH),
     absent("62", "progress-before-events", WATCH),
     absent("63", "local-clock-in-apply", "a bug of the state machine, which gets no clock"),
-    absent("64", "HashMap-order-in-apply", "a bug of the state machine: for the world, which compares state hashes"),
+    absent(
+        "64",
+        "HashMap-order-in-apply",
+        "a bug of the state machine: for the simulated clusters, which compare state hashes",
+    ),
 ];

@@ -3,19 +3,19 @@
 //! In tests they look where there is none; a copy with mutants has them built in.
 
 // The same hosts, oracles, scripts and schedules that the core's own tests use.
+#[path = "clusters.rs"]
+mod clusters;
 #[path = "../../../raft/tests/support/mod.rs"]
 mod support;
-#[path = "worlds.rs"]
-mod worlds;
 
 use std::ops::Range;
 
 use crate::exhaust::{STARTS, explore};
 use crate::mutation::{Budget, Check, Kill, LAYERS, Layer, Look, Mutant, chosen};
 use crate::panics::{Panic, caught};
+use clusters::Clusters;
 use support::schedule::{Flavour, Schedule};
 use support::script::Script;
-use worlds::Worlds;
 
 /// All layers, in the order of [`LAYERS`]. The golden scripts are given with their names.
 #[must_use]
@@ -23,47 +23,47 @@ use worlds::Worlds;
 pub fn layers(scripts: Vec<(String, String)>, budget: &Budget) -> Vec<Box<dyn Layer>> {
     let Budget { seeds, from, states } = *budget;
     let all: [Box<dyn Layer>; LAYERS.len()] = [
-        Box::new(Stories::of(scripts)),
+        Box::new(Scripts::of(scripts)),
         Box::new(Schedules { seeds: 0..seeds }),
         Box::new(Search { states }),
-        Box::new(Worlds { seeds: from..from + seeds }),
+        Box::new(Clusters { seeds: from..from + seeds }),
     ];
     all.into()
 }
 
 /// The golden scripts of the core.
-struct Stories {
+struct Scripts {
     scripts: Vec<(String, String)>,
 }
 
-impl Stories {
+impl Scripts {
     /// These scripts: each with its name and its text.
-    fn of(mut scripts: Vec<(String, String)>) -> Stories {
+    fn of(mut scripts: Vec<(String, String)>) -> Scripts {
         scripts.sort();
-        Stories { scripts }
+        Scripts { scripts }
     }
 
-    /// How a story came out otherwise, if it did.
+    /// How a script came out otherwise, if it did.
     fn deviation(text: &str) -> Option<(Check, String)> {
         match caught(|| goldenscript::generate(&mut Script::default(), text)) {
             Err(panic) => Some((whose(&panic), panic.said)),
-            Ok(Err(error)) => Some((Check::Story, error.to_string())),
+            Ok(Err(error)) => Some((Check::Script, error.to_string())),
             Ok(Ok(told)) => {
                 let differs = told.lines().zip(text.lines()).find(|(told, written)| told != written);
-                let longer = (told != text).then_some((Check::Story, "it ends otherwise".to_owned()));
-                differs.map(|(told, written)| (Check::Story, format!("“{told}” instead of “{written}”"))).or(longer)
+                let longer = (told != text).then_some((Check::Script, "it ends otherwise".to_owned()));
+                differs.map(|(told, written)| (Check::Script, format!("“{told}” instead of “{written}”"))).or(longer)
             }
         }
     }
 }
 
-impl Layer for Stories {
+impl Layer for Scripts {
     fn name(&self) -> &'static str {
-        "stories"
+        "scripts"
     }
 
     fn unit(&self) -> &'static str {
-        "stories"
+        "scripts"
     }
 
     fn pieces(&self, _: u64) -> u64 {
@@ -74,8 +74,8 @@ impl Layer for Stories {
     fn look_at(&self, _: u64, _: u64) -> Look {
         let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text)?)));
         let deviating: Vec<_> = deviating.collect();
-        // The story of the very bug, before the others that happen to notice.
-        let own = deviating.iter().find(|(name, _)| chosen().is_some_and(|mutant| is_story_of(name, mutant)));
+        // The script of the very bug, before the others that happen to notice.
+        let own = deviating.iter().find(|(name, _)| chosen().is_some_and(|mutant| is_script_of(name, mutant)));
         let kill = own.or(deviating.first()).map(|(name, (by, said))| Kill {
             by: *by,
             said: said.clone(),
@@ -87,7 +87,7 @@ impl Layer for Stories {
 }
 
 /// Whether a script's S-number is among the mutant's.
-fn is_story_of(script: &str, mutant: &Mutant) -> bool {
+fn is_script_of(script: &str, mutant: &Mutant) -> bool {
     let number = |text: &str| text.split(['_', ',']).next().and_then(|word| word.trim()[1..].parse::<u32>().ok());
     let numbers = mutant.origin.split(", ").filter(|word| word.starts_with('S')).filter_map(number);
     script.starts_with('s') && numbers.into_iter().any(|wanted| number(script) == Some(wanted))
@@ -201,7 +201,7 @@ mod tests {
         let by = |file: &str, said: &str| whose(&Panic { file: file.to_owned(), said: said.to_owned() });
         assert_eq!(by("crates/raft/src/log.rs", ""), Check::Assertion);
         assert_eq!(by("crates/raft/tests/support/drills.rs", ""), Check::Liveness);
-        assert_eq!(by("crates/raft/tests/support/world.rs", "n1 halts: x"), Check::Assertion);
+        assert_eq!(by("crates/raft/tests/support/cluster.rs", "n1 halts: x"), Check::Assertion);
         assert_eq!(by("crates/raft/tests/support/oracle.rs", "n1 votes twice"), Check::Oracle);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bowline_raft::{AppendEntries, Body, Effect, Index, Input, Message, NodeId, PersistId, Position, Raft, Term, Time};
 
 use super::ledger::Ledger;
-use super::rule::{Checked, Rule, Violation, check};
+use super::rule::{Checked, Deviation, Rule, check};
 use super::server::{Ballot, Role, Server};
 
 /// The model of a whole cluster, beside the replicas that it watches.
@@ -20,7 +20,7 @@ pub struct Lockstep {
     steps: u64,
     ledger: Ledger,
     servers: BTreeMap<NodeId, Box<Server>>,
-    violation: Option<Violation>,
+    violation: Option<Deviation>,
 }
 
 impl Lockstep {
@@ -38,7 +38,7 @@ impl Lockstep {
 
     /// The first violation, if there was one. After it nothing is checked any more.
     #[must_use]
-    pub fn violation(&self) -> Option<&Violation> {
+    pub fn violation(&self) -> Option<&Deviation> {
         self.violation.as_ref()
     }
 
@@ -46,7 +46,7 @@ impl Lockstep {
     ///
     /// # Errors
     /// It has forgotten something that was durable and doesn't say so, or made something up.
-    pub fn started(&mut self, raft: &Raft) -> Result<(), Violation> {
+    pub fn started(&mut self, raft: &Raft) -> Result<(), Deviation> {
         let checked = self.check_start(raft);
         let mut server = Box::new(Server::of(raft));
         if let Some(before) = self.servers.get(&raft.id()).filter(|before| before.may_owe(raft)) {
@@ -85,7 +85,7 @@ impl Lockstep {
     ///
     /// # Errors
     /// The step is none of the model's; or an earlier one wasn't.
-    pub fn step(&mut self, raft: &Raft, now: Time, input: &Input, effects: &[Effect]) -> Result<(), Violation> {
+    pub fn step(&mut self, raft: &Raft, now: Time, input: &Input, effects: &[Effect]) -> Result<(), Deviation> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());
         }
@@ -121,7 +121,7 @@ impl Lockstep {
         now: Time,
         input: Input,
         out: &mut bowline_raft::Effects,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Deviation> {
         let (given, earlier) = (input.clone(), out.as_slice().len());
         raft.handle(now, input, out);
         self.step(raft, now, &given, &out.as_slice()[earlier..])
@@ -162,9 +162,9 @@ impl Lockstep {
         check(forged.is_none(), Rule::Restart, || format!("starts with an entry that nobody created: {forged:?}"))
     }
 
-    fn judge(&mut self, replica: NodeId, checked: Checked) -> Result<(), Violation> {
+    fn judge(&mut self, replica: NodeId, checked: Checked) -> Result<(), Deviation> {
         let Err((rule, what)) = checked else { return Ok(()) };
-        let violation = Violation { step: self.steps, replica, rule, what };
+        let violation = Deviation { step: self.steps, replica, rule, what };
         self.violation.get_or_insert_with(|| violation.clone());
         Err(violation)
     }

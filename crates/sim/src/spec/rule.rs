@@ -109,7 +109,7 @@ impl Rule {
 
 /// A step of the core that is none of the model's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct Deviation {
     /// Which step, counted over all replicas; the first is 1.
     pub step: u64,
     /// Who took it.
@@ -120,14 +120,14 @@ pub struct Violation {
     pub what: String,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Violation { step, replica, rule, what } = self;
+        let Deviation { step, replica, rule, what } = self;
         write!(f, "step {step}: {replica} {what}; {rule:?} forbids it: {}", rule.text())
     }
 }
 
-impl std::error::Error for Violation {}
+impl std::error::Error for Deviation {}
 
 /// A broken rule, before it is known which step it was.
 pub(super) type Checked = Result<(), (Rule, String)>;

@@ -98,7 +98,7 @@ impl MutantsCommand {
                         }
                         watch(piece);
                         let what = format!(" of {} {carried}", layer.name());
-                        let seed = if layer.name() == "worlds" { self.from + piece } else { piece };
+                        let seed = if layer.name() == "clusters" { self.from + piece } else { piece };
                         let look = on_its_own(seed, &what, || layer.look_at(piece, times));
                         looks.lock().expect("no thread panics while it holds this").add(piece, look);
                     }

@@ -4,14 +4,14 @@ use super::{Mutant, insert, patch, remove, replace};
 
 const DAMAGE: &str = "crates/raft/src/damage.rs";
 const RETURNING: &str = "crates/raft/src/returning.rs";
-const MACHINE: &str = "crates/sim/src/world/machine.rs";
-const KEPT: &str = "crates/sim/src/world/replica/kept.rs";
+const MACHINE: &str = "crates/sim/src/cluster/machine.rs";
+const ON_DISK: &str = "crates/sim/src/cluster/replica/on_disk.rs";
 const BATCH: &str = "crates/storage/src/batch.rs";
 const LOG: &str = "crates/storage/src/log.rs";
 const RECOVERY: &str = "crates/storage/src/recovery.rs";
 const SCAN: &str = "crates/storage/src/scan.rs";
 const SNAPSHOT_FILES: &str = "crates/storage/src/snapshot.rs";
-const SYSTEM: &str = "crates/sim/src/world/system.rs";
+const SYSTEM: &str = "crates/sim/src/cluster/system.rs";
 
 /// The mutants, in the order of their origins.
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -176,10 +176,10 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
         breaks: "The log is cut though the state that holds its entries is not synced.",
         edits: &[
             insert(
-                KEPT,
+                ON_DISK,
                 r"pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
         ",
-                "return self.keeper.machine.flush();",
+                "return self.worker.machine.flush();",
             ),
             patch(
                 MACHINE,
@@ -188,7 +188,7 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
                 r"    /// Writes what waits, and syncs nothing.
     pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
         match &mut self.state {
-            State::Kept(store) => store.flush(),
+            State::OnDisk(store) => store.flush(),
             _ => Ok(()),
         }
     }
@@ -205,9 +205,9 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
             SYSTEM,
             "",
             "self.lose(host);\n        true",
-            r"use crate::world::disk::Disk;
+            r"use crate::cluster::disk::Disk;
             self.crash(host, true);
-            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.ctx.plan.options(), self.ctx.plan.disk.kept);
+            self.hosts[host].disk = Disk::new(self.hosts[host].id, None, &self.ctx.plan.options(), self.ctx.plan.disk.holds_state);
             self.restart_soon(host);
             true",
         )],

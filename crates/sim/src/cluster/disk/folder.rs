@@ -1,0 +1,396 @@
+//! A replica's data folder: the log and the snapshots of `bowline-storage`, on a disk that is simulated.
+
+use std::fmt;
+
+use bowline_node::{RecoveredNode, StoredSnapshot};
+use bowline_raft::{Membership, NodeId, Random, Recovered, Write};
+use bowline_storage::{
+    ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
+    SimDisk, SnapshotError, Snapshots, create, open, open_with,
+};
+
+use super::states::{self, States};
+use super::{FoundState, Item};
+use crate::cluster::dice::Dice;
+use crate::cluster::replica::OnDiskNode;
+
+const CLUSTER: ClusterId = ClusterId(0xb0);
+/// Room that must be left on a full disk for entries to be taken, in parts of a segment.
+const PORTION: u64 = 8;
+
+/// Why something isn't on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// There is no room for it. The same once more will do when there is.
+    NoSpace,
+    /// Nobody knows what is durable: the process must stop.
+    Fatal(String),
+}
+
+impl From<LogError> for Trouble {
+    fn from(error: LogError) -> Trouble {
+        match error {
+            LogError::Passing(_) => Trouble::NoSpace,
+            error => Trouble::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl From<SnapshotError> for Trouble {
+    fn from(error: SnapshotError) -> Trouble {
+        match &error {
+            SnapshotError::Disk(disk) if disk.is_passing() => Trouble::NoSpace,
+            _ => Trouble::Fatal(error.to_string()),
+        }
+    }
+}
+
+/// What a start finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    pub(super) torn: bool,
+}
+
+impl Found {
+    fn of(recovery: Recovery) -> Found {
+        let torn = recovery.findings.iter().any(Finding::is_torn_write);
+        Found { recovered: recovery.recovered, torn }
+    }
+}
+
+/// The folder, and what a running process has open of it.
+pub(super) struct Folder {
+    disk: SimDisk,
+    replica: NodeId,
+    options: Options,
+    opened: Option<(Log<SimDisk>, Snapshots<SimDisk>)>,
+    /// The state is in a file of its own there.
+    keeps: bool,
+    /// The system has given up what this process wrote. Whoever has a file open is told so at its next sync.
+    forgot: bool,
+    /// The disk had no room for the next segment.
+    full: bool,
+    /// Bits were flipped at some time: what is found may be less than what was written.
+    pub(super) damaged: bool,
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder").field("replica", &self.replica).field("files", &self.disk.files()).finish()
+    }
+}
+
+impl Folder {
+    /// A new member's; `keeps`: with its state.
+    pub(super) fn found(replica: NodeId, founders: Option<Membership>, options: &Options, keeps: bool) -> Folder {
+        let disk = SimDisk::new();
+        let identity = Identity { cluster: CLUSTER, replica, incarnation: replica.0 };
+        create(&disk, &identity, founders, options).expect("an empty disk without a bound takes a folder");
+        Folder {
+            disk,
+            replica,
+            options: options.clone(),
+            opened: None,
+            keeps,
+            forgot: false,
+            full: false,
+            damaged: false,
+        }
+    }
+
+    /// As it is now, for a copy.
+    pub(super) fn image(&self) -> Folder {
+        Folder {
+            disk: self.disk.fork(),
+            replica: self.replica,
+            options: self.options.clone(),
+            opened: None,
+            keeps: self.keeps,
+            forgot: false,
+            full: false,
+            damaged: self.damaged,
+        }
+    }
+
+    /// From now on the disk says that it has synced, and has not.
+    pub(super) fn lies(&self) {
+        self.disk.set_lies(true);
+    }
+
+    /// What a process finds when it starts now, without its starting: the folder stays as it is.
+    /// Found twice, it must be the same; and if nothing there is unsynced, also if the power fails while it is
+    /// first looked for.
+    pub(super) fn rehearse(&self, dice: &mut Dice) -> Result<Result<Found, OpenError>, String> {
+        let look = |disk: &SimDisk| self.open_on(disk).map(|(opened, _)| opened.recovery);
+        let disk = self.disk.fork();
+        disk.set_capacity(None);
+        let first = look(&disk).map(Found::of);
+        let Ok(found) = &first else { return Ok(first) };
+        let again = look(&disk).map(Found::of);
+        agree(found, again, "twice")?;
+        if dice.percent(25) && !self.disk.is_dirty() {
+            let disk = self.disk.fork();
+            disk.set_capacity(None);
+            plan_death(&disk, dice);
+            let _ = look(&disk);
+            let crashed = disk.crash(kind(dice), &mut Random::new(dice.word()));
+            agree(found, look(&crashed).map(Found::of), "after an interrupted start")?;
+        }
+        Ok(first)
+    }
+
+    /// Opens the folder, and its state if it keeps one, as a server does: see its `folder.rs`.
+    fn open_on(&self, disk: &SimDisk) -> Result<(Opened<SimDisk>, Option<FoundState>), OpenError> {
+        if !self.keeps {
+            return Ok((open(disk, CLUSTER, self.replica, &self.options)?, None));
+        }
+        let mut found = None;
+        let opened = open_with(disk, CLUSTER, self.replica, &self.options, |identity| {
+            let mut states = States::new(disk, *identity);
+            let there = states.find()?;
+            let kept = there.iter().map(|state| state.kept()).collect();
+            found = Some((there, states));
+            Ok(kept)
+        })?;
+        let (there, states) = found.expect("they were looked for");
+        let machine = match opened.recovery.kept {
+            Some(chosen) => states.choose(there, chosen)?,
+            None => {
+                assert_eq!(opened.recovery.snapshot, None, "no snapshot is stored but as a state");
+                drop(there);
+                states.found_anew()?
+            }
+        };
+        Ok((opened, Some(FoundState { machine, states })))
+    }
+
+    /// A process starts: what it finds, and its state or the data of its snapshot.
+    pub(super) fn open(&mut self) -> Result<(RecoveredNode, Option<FoundState>), String> {
+        let (opened, kept) = self.open_on(&self.disk).map_err(|error| error.to_string())?;
+        let Opened { recovery, log, snapshots, .. } = opened;
+        let snapshot = match recovery.snapshot {
+            Some(position) => Some(snapshots.load(position, u64::MAX).map_err(|error| error.to_string())?.1.into()),
+            None => None,
+        };
+        self.opened = Some((log, snapshots));
+        self.full = false;
+        Ok((RecoveredNode { raft: recovery.recovered, snapshot }, kept))
+    }
+
+    /// Whether an empty folder is refused where a known member's should be (D13).
+    pub(super) fn refuses_nothing(&self) -> bool {
+        matches!(open(&SimDisk::new(), CLUSTER, self.replica, &self.options).err(), Some(OpenError::Missing { .. }))
+    }
+
+    pub(super) fn close(&mut self) {
+        self.opened = None;
+    }
+
+    fn opened(&mut self) -> Result<&mut (Log<SimDisk>, Snapshots<SimDisk>), Trouble> {
+        self.opened.as_mut().ok_or_else(|| Trouble::Fatal("no process has the folder open".to_owned()))
+    }
+
+    /// What the log's thread does with a portion of its work: see the server's. `done` of it are behind it,
+    /// but for the sync.
+    pub(super) fn work<'a>(&mut self, items: impl Iterator<Item = &'a Item>, done: &mut usize) -> Result<(), Trouble> {
+        let mut marked = None;
+        for (at, item) in items.enumerate() {
+            let keeps = self.keeps;
+            let (log, snapshots) = self.opened()?;
+            if let Item::Write(_, Write::Snapshot(header)) | Item::Compact(header) = item {
+                marked = Some(header.position.index);
+            }
+            if at < *done {
+                continue;
+            }
+            match item {
+                // It is in a file already.
+                Item::File(_) if keeps => {}
+                Item::File(snapshot) => snapshots.store(&snapshot.header, &snapshot.data)?,
+                Item::Compact(header) => log.compact(header)?,
+                Item::Write(_, write) => log.append(write)?,
+            }
+            *done += 1;
+        }
+        let (log, snapshots) = self.opened()?;
+        log.sync()?;
+        if let Some(index) = marked {
+            snapshots.prune(index).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        }
+        self.tend()
+    }
+
+    /// Stores a snapshot of the own state machine.
+    pub(super) fn store(&mut self, snapshot: &StoredSnapshot) -> Result<(), Trouble> {
+        let (_, snapshots) = self.opened()?;
+        Ok(snapshots.store(&snapshot.header, &snapshot.data)?)
+    }
+
+    /// Has the next segment made before it is needed.
+    pub(super) fn tend(&mut self) -> Result<(), Trouble> {
+        let (log, _) = self.opened()?;
+        if log.stats().spares == 0 {
+            let made = log.spare_job()?.map_or(Ok(()), |job| job.run());
+            match made {
+                Ok(()) => self.full = false,
+                Err(error) if error.is_passing() => self.full = true,
+                Err(error) => return Err(Trouble::Fatal(error.to_string())),
+            }
+        } else {
+            self.full = false;
+        }
+        Ok(())
+    }
+
+    /// Whether clients' writes and leaders' entries have a place.
+    pub(super) fn has_room(&self) -> bool {
+        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.options.segment_bytes / PORTION);
+        !self.full || self.opened.as_ref().is_some_and(admits)
+    }
+
+    /// The disk takes no more than `more` further bytes; `None`: as many as anyone likes.
+    pub(super) fn limit(&self, more: Option<u64>) {
+        self.disk.set_capacity(more.map(|more| self.disk.used() + more));
+    }
+
+    /// The process dies somewhere in what it was doing on the disk: in the work of the log's thread, and in
+    /// storing its own snapshots, or its `state`.
+    pub(super) fn die_amid(
+        &mut self,
+        items: &[Item],
+        done: usize,
+        storing: &[StoredSnapshot],
+        mut state: Option<&mut OnDiskNode>,
+        dice: &mut Dice,
+    ) {
+        if dice.percent(80) {
+            plan_death(&self.disk, dice);
+        }
+        let log_first = dice.percent(50);
+        for log in [log_first, !log_first] {
+            if log && !items.is_empty() {
+                let _ = self.work(items.iter(), &mut { done });
+            } else if !log && let Some(state) = &mut state {
+                // After this its sync would fail, and it with it.
+                let storing = if self.forgot { &[] } else { storing };
+                let _ = storing.iter().try_for_each(|snapshot| state.checkpoint(&snapshot.header));
+            } else if !log {
+                let _ = storing.iter().try_for_each(|snapshot| self.store(snapshot));
+            }
+        }
+        self.close();
+        self.disk.calm();
+        self.forgot = false;
+        if self.keeps {
+            // What the dead process still has open changes nothing here any more.
+            self.disk = self.disk.fork();
+        }
+    }
+
+    /// Soon the disk takes nothing any more, whatever the process is about to do there.
+    pub(super) fn die_soon(&self, dice: &mut Dice) {
+        plan_death(&self.disk, dice);
+    }
+
+    /// The power fails: of what was not synced anything may be there.
+    pub(super) fn lose_power(&mut self, dice: &mut Dice) {
+        self.close();
+        self.disk = self.disk.crash(kind(dice), &mut Random::new(dice.word()));
+    }
+
+    /// The next time that the log syncs something goes wrong.
+    pub(super) fn fail_soon(&self, dice: &mut Dice) {
+        let operation = dice.pick(&[Operation::Sync, Operation::Sync, Operation::Write, Operation::SyncDir]);
+        let operation = operation.unwrap_or(Operation::Sync);
+        self.disk.set_forgets(dice.percent(50));
+        self.disk.inject(Injection::Fail { operation, skip: 0 });
+    }
+
+    /// After a failed sync some systems forget what was not written.
+    pub(super) fn forget_dirty(&mut self) {
+        self.forgot = true;
+        for (path, _) in self.disk.files() {
+            self.disk.forget_dirty(&path);
+        }
+    }
+
+    /// The next start can't read everything.
+    pub(super) fn fail_to_read(&self, dice: &mut Dice) {
+        let skip = dice.magnitude(1, 64) - 1;
+        self.disk.inject(Injection::Fail { operation: Operation::Read, skip });
+    }
+
+    pub(super) fn calm(&self) {
+        self.disk.calm();
+    }
+
+    /// Bits flip in a file whose name `is_meant`, the newest if there are several; the state's file may be gone
+    /// altogether. Returns its name.
+    pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, dice: &mut Dice) -> Option<String> {
+        let files = self.disk.files();
+        let mut meant = files.iter().rev().filter(|(path, size)| is_meant(path) && *size > 0);
+        let pick = if dice.percent(80) { 0 } else { dice.index(3) };
+        let (path, size) =
+            meant.nth(pick).or_else(|| files.iter().rev().find(|(path, size)| is_meant(path) && *size > 0))?;
+        if path == states::IN_USE && dice.percent(15) {
+            self.disk.lose(path);
+            self.damaged = true;
+            return Some(path.clone());
+        }
+        let content = self.disk.content(path)?;
+        // Where something is written: the rest of a segment is zeros.
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
+        let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
+        let mut byte = dice.between(from, end - 1);
+        if path == states::IN_USE {
+            // Most of it is free pages.
+            let written = content[byte as usize..].iter().position(|byte| *byte != 0);
+            byte += written.unwrap_or_default() as u64;
+        }
+        let first = byte * 8;
+        self.disk.flip(path, first + dice.below(8));
+        // Often a whole sector is unreadable, not a bit of it.
+        for _ in 0..dice.pick(&[0, 0, 2, 40]).unwrap_or(0) {
+            let byte = (first / 8 / 512 * 512 + dice.below(512)).min(size - 1);
+            self.disk.flip(path, byte * 8 + dice.below(8));
+        }
+        self.damaged = true;
+        Some(path.clone())
+    }
+}
+
+/// Somewhere in what is being done the process dies.
+fn plan_death(disk: &SimDisk, dice: &mut Dice) {
+    let operation = dice.pick(&[Operation::Write, Operation::Sync, Operation::Name, Operation::SyncDir]);
+    let skip = dice.magnitude(1, 8) - 1;
+    disk.inject(Injection::Die { operation: operation.unwrap_or(Operation::Write), skip });
+}
+
+fn kind(dice: &mut Dice) -> Crash {
+    dice.pick(&Crash::ALL).unwrap_or(Crash::KeepNone)
+}
+
+/// I18: what is found a second time is what was found first.
+fn agree(first: &Found, again: Result<Found, OpenError>, how: &str) -> Result<(), String> {
+    match again {
+        Ok(again) if again.recovered == first.recovered => Ok(()),
+        Ok(again) => {
+            Err(format!("recovered {how}, it is another: {} and {}", brief(&first.recovered), brief(&again.recovered)))
+        }
+        Err(error) => Err(format!("it can be recovered, and can't {how}: {error}")),
+    }
+}
+
+pub(super) fn brief(recovered: &Recovered) -> String {
+    let base = recovered.snapshot.as_ref().map(|header| header.position.to_string()).unwrap_or_default();
+    let last = recovered.entries.last().map(|entry| entry.position().to_string()).unwrap_or_default();
+    let state = recovered.hard_state;
+    format!(
+        "{}, vote {:?}, from {base:?} to {last:?} ({} entries), suspect {:?}",
+        state.term,
+        state.voted_for,
+        recovered.entries.len(),
+        recovered.suspect
+    )
+}

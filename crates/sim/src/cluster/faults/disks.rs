@@ -1,0 +1,135 @@
+//! Disks: slow, full, dying, damaged, lost, or restored from an old image.
+//!
+//! A disk that is restored from an old image (D14), as an operator does who brings a machine back from a backup, has
+//! forgotten votes and acknowledgements of its replica, and nothing on it says so. Only who was promised them can
+//! tell. So a disk is restored only while a leader runs that has all of the replica's log acknowledged, and the replica
+//! first hears that leader and nobody else: what the core owes then is to notice. If the leader's process dies before
+//! it was asked, nobody knows any more, and the operator gives the disk up.
+
+use crate::cluster::disk::Rot;
+use crate::cluster::faults::{FollowUp, later, span, victim};
+use crate::cluster::system::System;
+
+pub(super) fn sync_error(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].fail_sync = true;
+    false
+}
+
+pub(super) fn disk_full(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    let more = system.ctx.chances.faults.below(system.ctx.plan.storage.segment_bytes * 2);
+    system.ctx.trace(Some(victim), || format!("its disk takes {more} bytes more, and is full then"));
+    system.limit_disk(victim, Some(more));
+    let span = span(system);
+    later(system, span, FollowUp::Room(victim));
+    true
+}
+
+pub(super) fn slow_disk(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].slow_until = system.ctx.now + span(system);
+    system.ctx.trace(Some(victim), || "its disk is slow".to_owned());
+    true
+}
+
+pub(super) fn read_error(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].unreadable = 1 + system.ctx.chances.faults.index(4);
+    system.crash(victim, true);
+    system.restart_soon(victim);
+    false
+}
+
+pub(super) fn rotten_log(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.rot(victim, Rot::Log)
+}
+
+pub(super) fn rotten_snapshot(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.rot(victim, Rot::Snapshot)
+}
+
+pub(super) fn rotten_vote(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.rot(victim, Rot::Vote)
+}
+
+pub(super) fn wipe(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.wipe(victim)
+}
+
+/// A replica that came back with an old image and has not been told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restored {
+    pub(crate) host: usize,
+    /// The leader that knows.
+    pub(crate) witness: usize,
+}
+
+impl Restored {
+    /// Whether a message between these is kept back: who was restored hears its witness first.
+    pub(crate) fn keeps_apart(self, from: usize, to: usize) -> bool {
+        (from == self.host && to != self.witness) || (to == self.host && from != self.witness)
+    }
+}
+
+/// Makes an image of somebody's disk, or puts an earlier one in its place.
+pub(super) fn old_image(system: &mut System<'_>) -> bool {
+    if !system.ctx.plan.settings.return_check || system.restored.is_some() {
+        return false;
+    }
+    let victim = system.ctx.chances.faults.index(system.hosts.len());
+    let renewed = system.ctx.chances.faults.percent(30);
+    let it = &mut system.hosts[victim];
+    if it.image.is_none() || renewed {
+        if !it.lost && it.disk.is_idle() && !it.disk.is_suspect() {
+            it.image = Some(Box::new(it.disk.image()));
+        }
+        return false;
+    }
+    let Some(witness) = witness_of(system, victim) else { return false };
+    if !system.may_lose(victim) {
+        return false;
+    }
+    restore(system, victim, witness);
+    true
+}
+
+/// The leader that would notice.
+fn witness_of(system: &System<'_>, victim: usize) -> Option<usize> {
+    let (hosts, network) = (&system.hosts, &system.network);
+    let witness = hosts.last_leader()?;
+    let (it, leader) = (&hosts[victim], &hosts[witness]);
+    let (raft, image) = (hosts.raft(victim)?, it.image.as_ref()?);
+    let leads = hosts.raft(witness).filter(|_| witness != victim && !leader.paused)?;
+    let is_heard = !network.is_cut(victim, witness) && !network.is_cut(witness, victim);
+    let last = it.disk.last();
+    let follows = raft.term() == leads.term() && raft.leader() == Some(leader.id);
+    let on_disk = it.disk.is_idle() && raft.log().last() == last;
+    let knows = on_disk && leads.match_index(it.id) == Some(last.index);
+    let is_older = image.hard_state().term < raft.term() || image.last().index < last.index;
+    // Who takes itself for the only voter asks nobody, and nobody can help it.
+    let memberships = image.memberships_since(image.last().index);
+    let alone = memberships.last().is_some_and(|members| members.quorum().is_reached_by(|id| id == it.id));
+    (is_heard && follows && knows && is_older && !alone).then_some(witness)
+}
+
+fn restore(system: &mut System<'_>, victim: usize, witness: usize) {
+    system.crash(victim, true);
+    let it = &mut system.hosts[victim];
+    let Some(image) = it.image.take() else { return };
+    let newer = std::mem::replace(&mut it.disk, *image);
+    it.disk.is_older_than(&newer);
+    let (id, term, last) = (it.id, it.disk.hard_state().term, it.disk.last());
+    system.ctx.oracle.promises.rolled_back(id);
+    system.model.rolled_back(id);
+    system.restored = Some(Restored { host: victim, witness });
+    let (had, had_term) = (newer.last(), newer.hard_state().term);
+    system.ctx.trace(Some(victim), || {
+        format!("its disk is RESTORED from an old image: {term} and entries up to {last}, not {had_term} and {had}")
+    });
+    system.restart_soon(victim);
+}

@@ -1,0 +1,240 @@
+//! Processes and machines: they crash, stand still, and are told things; their clocks change.
+
+use bowline_node::{NodeInput, NodeMessage};
+use bowline_raft::{Body, Index, Message, NodeId, Position, Raft, Term};
+
+use crate::cluster::faults::{Fault, FollowUp, later, span, victim};
+use crate::cluster::host::Host;
+use crate::cluster::oracle::Rule;
+use crate::cluster::plan::{Clocks, MILLI, SECOND, Sabotage};
+use crate::cluster::system::System;
+use crate::cluster::trace::describe;
+
+/// Crashes a replica that will start again. Returns whether it ran.
+fn crash_one(system: &mut System<'_>, victim: usize) -> bool {
+    let power = system.ctx.chances.faults.percent(60);
+    let ran = system.hosts[victim].is_up();
+    system.crash(victim, power);
+    system.restart_soon(victim);
+    ran
+}
+
+pub(super) fn crash(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    crash_one(system, victim)
+}
+
+pub(super) fn retune(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].own_ways = true;
+    crash_one(system, victim)
+}
+
+pub(super) fn crash_inside(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    let after = system.ctx.chances.faults.below(12);
+    system.hosts[victim].crash_in.get_or_insert(after);
+    false
+}
+
+pub(super) fn crash_loop(system: &mut System<'_>) -> bool {
+    let host = victim(system);
+    let left = system.ctx.chances.faults.between(2, 20);
+    later(system, 0, FollowUp::CrashAgain { host, left });
+    true
+}
+
+pub(super) fn crash_again(system: &mut System<'_>, host: usize, left: u64) {
+    system.crash(host, true);
+    system.start(host);
+    if left > 0 {
+        let after = system.ctx.chances.faults.magnitude(MILLI / 10, 20 * MILLI);
+        later(system, after, FollowUp::CrashAgain { host, left: left - 1 });
+    }
+}
+
+pub(super) fn power_loss(system: &mut System<'_>) -> bool {
+    let _ = victim(system);
+    system.ctx.trace(None, || "POWER LOSS".to_owned());
+    for host in 0..system.hosts.len() {
+        system.crash(host, true);
+        system.restart_soon(host);
+    }
+    true
+}
+
+pub(super) fn crash_in_transfer(system: &mut System<'_>) -> bool {
+    let is_midway = |it: &Host| it.disk.is_storing() || it.node.as_ref().is_some_and(|node| node.is_in_transfer());
+    later(system, 0, FollowUp::Midway { fault: Fault::CrashInTransfer, is_midway, left: 40 });
+    false
+}
+
+pub(super) fn crash_in_change(system: &mut System<'_>) -> bool {
+    let is_midway = |it: &Host| it.node.as_ref().is_some_and(|node| node.raft().membership().is_joint());
+    later(system, 0, FollowUp::Midway { fault: Fault::CrashInChange, is_midway, left: 40 });
+    false
+}
+
+/// Looks again and again for someone to crash while a snapshot travels or is stored, or while the membership changes.
+pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&Host) -> bool, left: u32) {
+    let is_midway_and_up = |host: &usize| system.hosts[*host].is_up() && is_midway(&system.hosts[*host]);
+    let midway: Vec<usize> = (0..system.hosts.len()).filter(is_midway_and_up).collect();
+    let dice = &mut system.ctx.chances.faults;
+    match dice.pick(&midway) {
+        // What it does with a state's file is done at once: only the disk can break it off.
+        Some(host) if system.ctx.plan.disk.holds_state && dice.percent(60) => system.hosts[host].disk.die_soon(dice),
+        Some(host) => {
+            system.crash(host, true);
+            system.restart_soon(host);
+        }
+        None => {
+            if left > 0 {
+                let after = system.ctx.plan.settings.heartbeat / 4;
+                later(system, after, FollowUp::Midway { fault, is_midway, left: left - 1 });
+            }
+            return;
+        }
+    }
+    system.ctx.coverage.struck(fault);
+}
+
+/// Returns whether it ran.
+fn pause_one(system: &mut System<'_>, leap: bool) -> bool {
+    let (victim, span) = (victim(system), span(system));
+    let runs = system.hosts[victim].is_up() && !system.hosts[victim].paused;
+    system.pause(victim, span, leap && system.ctx.plan.clocks != Clocks::True);
+    runs
+}
+
+pub(super) fn pause(system: &mut System<'_>) -> bool {
+    pause_one(system, false)
+}
+
+pub(super) fn suspend(system: &mut System<'_>) -> bool {
+    pause_one(system, true)
+}
+
+/// A leader is paused and hears nobody any more, but what had reached it by then still waits for it:
+/// when it resumes, others may have led for long, and all that it knows of them is old.
+pub(super) fn old_mail(system: &mut System<'_>) -> bool {
+    let Some(leader) = system.hosts.running_leader() else { return false };
+    let election = system.ctx.plan.settings.election_max;
+    let dice = &mut system.ctx.chances.faults;
+    let (before, pause, after) =
+        (dice.below(election / 2), dice.between(election / 4, election * 4), dice.between(election / 4, election * 2));
+    let deaf = system.network.links_into(leader);
+    system.pause(leader, pause, false);
+    later(system, before.min(pause), FollowUp::Cut(deaf.clone()));
+    later(system, before.min(pause) + pause + after, FollowUp::Heal(deaf));
+    true
+}
+
+/// A leader hands over, and is cut off while it does: it does not hear that it is succeeded.
+pub(super) fn cut_handover(system: &mut System<'_>) -> bool {
+    let Some(leader) = system.hosts.last_leader() else { return false };
+    if !system.hand_over() {
+        return false;
+    }
+    let heartbeat = system.ctx.plan.settings.heartbeat;
+    let soon = system.ctx.chances.faults.magnitude(1_000, heartbeat);
+    let span = span(system);
+    let deaf = system.ctx.chances.faults.percent(50);
+    let links = if deaf { system.network.links_into(leader) } else { system.network.around(leader) };
+    later(system, soon, FollowUp::Cut(links.clone()));
+    later(system, soon + span, FollowUp::Heal(links));
+    true
+}
+
+pub(super) fn slow_apply(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].busy_until = system.ctx.now + span(system);
+    false
+}
+
+/// A replica whose clock changes.
+fn retimed(system: &mut System<'_>) -> usize {
+    system.ctx.chances.faults.index(system.hosts.len())
+}
+
+pub(super) fn drift(system: &mut System<'_>) -> bool {
+    let victim = retimed(system);
+    let bound = i64::from(system.ctx.plan.settings.drift_ppm);
+    let gains = if system.ctx.chances.faults.percent(50) { bound } else { -bound };
+    system.hosts[victim].clock.retune(system.ctx.now, gains);
+    clock_changed(system, victim)
+}
+
+pub(super) fn wild_clock(system: &mut System<'_>) -> bool {
+    let victim = retimed(system);
+    let (now, dice) = (system.ctx.now, &mut system.ctx.chances.faults);
+    let clock = &mut system.hosts[victim].clock;
+    clock.retune(now, dice.between(0, 800_000) as i64 - 400_000);
+    if dice.percent(50) {
+        let by = dice.magnitude(MILLI, 3_600 * SECOND);
+        clock.jump(now, by);
+        system.keepers.leapt(now, by);
+    }
+    clock_changed(system, victim)
+}
+
+fn clock_changed(system: &mut System<'_>, victim: usize) -> bool {
+    system.ctx.trace(Some(victim), || "its clock changes".to_owned());
+    system.hosts[victim].reschedule_anew(&mut system.ctx);
+    true
+}
+
+/// What no stranger's word may change.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    term: Term,
+    voted_for: Option<NodeId>,
+    leads: bool,
+    leader: Option<NodeId>,
+    last: Position,
+    commit: Index,
+}
+
+impl Standing {
+    fn of(raft: &Raft) -> Standing {
+        Standing {
+            term: raft.term(),
+            voted_for: raft.voted_for(),
+            leads: raft.is_leader(),
+            leader: raft.leader(),
+            last: raft.log().last(),
+            commit: raft.commit_index(),
+        }
+    }
+}
+
+/// Someone who is no member of anything speaks to a replica.
+pub(super) fn stranger(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    let Some(raft) = system.hosts.raft(victim).filter(|_| !system.hosts[victim].paused) else { return false };
+    let (term, last) = (raft.term(), raft.log().last());
+    let dice = &mut system.ctx.chances.faults;
+    let term = Term(term.0.saturating_sub(dice.below(2)));
+    let last = if dice.percent(50) { last } else { Position::ORIGIN };
+    let body = match dice.below(3) {
+        0 => Body::PreVote { last },
+        1 => Body::PreVoteReply { granted: true },
+        _ => Body::RequestVoteReply { granted: true },
+    };
+    let message = NodeMessage::Raft(Message { term, body });
+    let mut from = NodeId(1_000 + dice.below(3));
+    if system.ctx.plan.sabotage == Some(Sabotage::TrustedStrangers) {
+        from = NodeId(1 + from.0 % system.ctx.plan.voters as u64);
+    }
+    system.ctx.trace(Some(victim), || format!("<- {from}, a stranger: {}", describe(&message)));
+    let due = system.hosts[victim].is_due(system.ctx.now);
+    let before = system.hosts.raft(victim).filter(|_| !due).map(Standing::of);
+    system.step(victim, NodeInput::Receive { from, message });
+    // It may have crashed in this step.
+    if let Some((before, after)) = before.zip(system.hosts.raft(victim).map(Standing::of))
+        && before != after
+    {
+        let what = format!("n{} has changed by a word of someone who is no member", victim + 1);
+        system.ctx.judge(Err((Rule::StrangersChangeNothing, what)));
+    }
+    true
+}

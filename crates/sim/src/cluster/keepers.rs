@@ -1,0 +1,541 @@
+//! Those who hold leases (C4): they have one granted, attach a key to it, keep it alive for a while, and then
+//! revoke it or just stop. A lease must live as long as it was promised to whoever was told that it is alive,
+//! whoever leads meanwhile; and once nobody keeps it alive, it must end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bowline_kv::store::{
+    Command, LeaseChange, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
+    Response as StoreResponse,
+};
+use bowline_node::{Failure, NodeInput, NotDone, Response};
+use bowline_raft::{NodeId, ReadKind, Time};
+use bytes::Bytes;
+
+use crate::cluster::Sabotage;
+use crate::cluster::clock::Moment;
+use crate::cluster::context::Context;
+use crate::cluster::dice::Dice;
+use crate::cluster::event::Event;
+use crate::cluster::faults::Fault;
+use crate::cluster::host::{Asker, Host};
+use crate::cluster::machine::Applied;
+use crate::cluster::network::Network;
+use crate::cluster::oracle::{Judged, Rule};
+use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
+use crate::cluster::shape::reply_of;
+
+/// Commands about leases have numbers from here on, beyond all operations of clients.
+pub(crate) const LEASE_OPS: u64 = 1 << 48;
+/// The longest time to live that a keeper asks for, in seconds.
+const LONGEST_TTL: u64 = 4;
+
+/// What a keeper asks of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The command of this number.
+    Write(u64),
+    /// To keep a lease alive.
+    Renew(i64),
+}
+
+/// What a keeper is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// The store's reply to a command.
+    Done(Bytes),
+    Alive,
+    Gone,
+    /// Nothing was done; this one may know more.
+    Elsewhere(Option<NodeId>),
+    /// Nobody knows what became of it.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Resting,
+    Granting,
+    Attaching,
+    Keeping,
+    Revoking,
+}
+
+#[derive(Debug)]
+struct Keeper {
+    dice: Dice,
+    guess: usize,
+    step: Step,
+    lease: i64,
+    ttl: u64,
+    /// Renewals until it leaves its lease alone.
+    left: u64,
+    /// What it asked last, and whether that is to be asked again.
+    ask: Ask,
+    again: bool,
+    /// Counts what it does: a timer or an answer of an earlier step means nothing.
+    call: u64,
+    /// The term in which its lease was confirmed last.
+    term: u64,
+}
+
+/// Until when, in true time, a lease must live.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    made: Moment,
+    until: Moment,
+    /// When the first replica ended it.
+    ended: Option<Moment>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    keepers: Vec<Keeper>,
+    dice: Dice,
+    /// By number, with whether it took effect.
+    commands: Vec<(Command, bool)>,
+    promises: BTreeMap<i64, Promise>,
+    /// Leases that their keepers have ended themselves.
+    revoked: BTreeSet<i64>,
+    /// By how much clocks have leapt ahead, and when: no leader can tell such a leap from time.
+    leaps: Vec<(Moment, u64)>,
+    /// How much the fastest clock gains, in parts per million.
+    gains_ppm: u64,
+    /// Since when nobody keeps anything alive.
+    stopped: Option<Moment>,
+}
+
+impl Keepers {
+    pub(crate) fn new(plan: &Plan) -> Keepers {
+        let keeper = |at: usize| Keeper {
+            dice: Dice::new(plan.chance(), 0x1ea5_e000 + at as u64),
+            guess: 0,
+            step: Step::Resting,
+            lease: 0,
+            ttl: 1,
+            left: 0,
+            ask: Ask::Renew(0),
+            again: false,
+            call: 0,
+            term: 0,
+        };
+        let gains_ppm = match plan.clocks {
+            Clocks::True => 0,
+            Clocks::Drifting => plan.settings.drift_ppm.into(),
+            Clocks::Wild => 400_000,
+        };
+        Keepers {
+            keepers: (0..plan.workload.keepers).map(keeper).collect(),
+            dice: Dice::new(plan.chance(), 0x1ea5_0000),
+            commands: Vec::new(),
+            promises: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            leaps: Vec::new(),
+            gains_ppm,
+            stopped: None,
+        }
+    }
+
+    /// The longest time that a lease lives by itself, by whichever clock; nothing if nobody holds any.
+    pub(crate) fn longest_lease(&self) -> Option<Moment> {
+        (!self.keepers.is_empty()).then(|| self.longest(LONGEST_TTL))
+    }
+
+    /// Since when nobody keeps anything alive.
+    pub(crate) fn stopped(&self) -> Option<Moment> {
+        self.stopped
+    }
+
+    /// A clock leaps ahead.
+    pub(crate) fn leapt(&mut self, now: Moment, by: u64) {
+        self.leaps.push((now, by));
+    }
+
+    pub(crate) fn stop(&mut self, now: Moment) {
+        self.stopped = Some(now);
+    }
+
+    /// Gives a command its number.
+    fn number(&mut self, command: Command) -> u64 {
+        self.commands.push((command, false));
+        LEASE_OPS | (self.commands.len() as u64 - 1)
+    }
+
+    fn command(&self, number: u64) -> Option<&Command> {
+        let at = usize::try_from(number.checked_sub(LEASE_OPS)?).ok()?;
+        self.commands.get(at).map(|(command, _)| command)
+    }
+
+    /// The bytes that go into the log.
+    fn encoded(&self, number: u64) -> Bytes {
+        let command = self.command(number).map(|command| command.to_bytes()).unwrap_or_default();
+        [&number.to_le_bytes()[..], &command].concat().into()
+    }
+
+    /// Which command took effect: each does once.
+    pub(crate) fn took_effect(&mut self, applied: &Applied) -> Result<Command, (Rule, String)> {
+        let at = usize::try_from(applied.op - LEASE_OPS).unwrap_or(usize::MAX);
+        let Some((command, taken)) = self.commands.get_mut(at) else {
+            return Err((Rule::AnswersAreTrue, format!("a command at {} that nobody sent", applied.index)));
+        };
+        if std::mem::replace(taken, true) {
+            let what = format!("{command:?} takes effect a second time at {}", applied.index);
+            return Err((Rule::ExactlyOnce, what));
+        }
+        Ok(command.clone())
+    }
+
+    /// What a time to live is at least, by whichever clock.
+    fn shortest(&self, ttl: u64) -> Moment {
+        let (nanos, million) = (u128::from(ttl * SECOND), 1_000_000_u128);
+        u64::try_from(nanos * million / (million + u128::from(self.gains_ppm))).unwrap_or(0)
+    }
+
+    /// The same at most.
+    fn longest(&self, ttl: u64) -> Moment {
+        ttl * SECOND * 1_000_000 / (1_000_000 - self.gains_ppm)
+    }
+
+    fn leapt_since(&self, since: Moment) -> u64 {
+        self.leaps.iter().filter(|(at, _)| *at >= since).map(|(_, by)| by).fold(0, |sum, by| sum.saturating_add(*by))
+    }
+
+    /// Somebody was told that a lease lives, as of `made`.
+    fn promise(&mut self, id: i64, made: Moment, ttl: u64) -> Judged {
+        let until = made + self.shortest(ttl);
+        let promise = self.promises.entry(id).or_insert(Promise { made, until, ended: None });
+        if promise.until <= until {
+            (promise.made, promise.until) = (made, until);
+        }
+        let promise = *promise;
+        promise.ended.map_or(Ok(()), |ended| self.judge_end(id, &promise, ended))
+    }
+
+    /// What the first replica to apply a command has changed of the leases by it.
+    pub(crate) fn changed(&mut self, command: &Command, changes: &[LeaseChange], now: Moment) -> Judged {
+        for change in changes {
+            match (command, change) {
+                (Command::LeaseExpire(_), LeaseChange::Gone(id)) => self.expired(*id, now)?,
+                // Its keeper has ended it.
+                (_, LeaseChange::Gone(id)) => {
+                    self.revoked.insert(*id);
+                }
+                (_, LeaseChange::Granted(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The first replica has ended a lease because its time is over.
+    fn expired(&mut self, id: i64, now: Moment) -> Judged {
+        let Some(promise) = self.promises.get_mut(&id) else { return Ok(()) };
+        promise.ended = Some(now);
+        let promise = *promise;
+        self.judge_end(id, &promise, now)
+    }
+
+    fn judge_end(&self, id: i64, promise: &Promise, ended: Moment) -> Judged {
+        let excused = self.revoked.contains(&id);
+        if excused || ended.saturating_add(self.leapt_since(promise.made)) >= promise.until {
+            return Ok(());
+        }
+        let seconds = |moment: Moment| moment as f64 / 1e9;
+        let (made, until, ended) = (seconds(promise.made), seconds(promise.until), seconds(ended));
+        let what = format!("lease {id} ends at {ended:.6} s, promised at {made:.6} s until {until:.6} s");
+        Err((Rule::LeasesAreKept, what))
+    }
+}
+
+/// What keepers do.
+impl Keepers {
+    pub(crate) fn begin(&mut self, ctx: &mut Context<'_>) {
+        for keeper in 0..self.keepers.len() {
+            let at = self.keepers[keeper].dice.waiting(SECOND);
+            ctx.queue.push(ctx.now + at, Event::Keep { keeper, call: 0 });
+        }
+    }
+
+    /// A keeper's time has come: to go on, or to wait no longer.
+    pub(crate) fn keep(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64) {
+        let it = &mut self.keepers[keeper];
+        if it.call != call || self.stopped.is_some() {
+            return;
+        }
+        if std::mem::take(&mut it.again) {
+            return self.send(ctx, network, keeper);
+        }
+        match it.step {
+            Step::Resting => {
+                // An identity that nobody ever had.
+                it.lease = (it.lease / 100 + 1) * 100 + keeper as i64 + 1;
+                it.ttl = 1 + it.dice.below(LONGEST_TTL);
+                it.left = it.dice.below(12);
+                it.term = 0;
+                let grant = LeaseGrantRequest { id: it.lease, ttl: it.ttl as i64 };
+                self.write(ctx, network, keeper, Step::Granting, Command::LeaseGrant(grant));
+            }
+            Step::Keeping if it.left == 0 => {
+                if it.dice.percent(30) {
+                    let revoke = LeaseRevokeRequest { id: it.lease };
+                    self.write(ctx, network, keeper, Step::Revoking, Command::LeaseRevoke(revoke));
+                } else {
+                    self.rest(ctx, keeper);
+                }
+            }
+            Step::Keeping => {
+                it.ask = Ask::Renew(it.lease);
+                self.send(ctx, network, keeper);
+            }
+            // Nobody knows what became of it, and it must not happen twice.
+            Step::Granting | Step::Attaching | Step::Revoking => self.rest(ctx, keeper),
+        }
+    }
+
+    fn write(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, step: Step, command: Command) {
+        let number = self.number(command);
+        let it = &mut self.keepers[keeper];
+        (it.step, it.ask) = (step, Ask::Write(number));
+        self.send(ctx, network, keeper);
+    }
+
+    fn rest(&mut self, ctx: &mut Context<'_>, keeper: usize) {
+        let it = &mut self.keepers[keeper];
+        it.step = Step::Resting;
+        let pause = it.dice.waiting(2 * SECOND);
+        self.wait(ctx, keeper, pause);
+    }
+
+    /// Nothing that was said before counts; it goes on later.
+    fn wait(&mut self, ctx: &mut Context<'_>, keeper: usize, pause: Moment) {
+        let it = &mut self.keepers[keeper];
+        it.call += 1;
+        ctx.queue.push(ctx.now + pause, Event::Keep { keeper, call: it.call });
+    }
+
+    fn send(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize) {
+        let (hosts, timeout) = (network.size(), ctx.plan.workload.timeout);
+        self.wait(ctx, keeper, timeout);
+        let it = &mut self.keepers[keeper];
+        let host = match &ctx.whole[..] {
+            [] if it.dice.percent(10) => it.dice.index(hosts),
+            [] => it.guess,
+            only if only.contains(&it.guess) => it.guess,
+            only => only[it.dice.index(only.len())],
+        };
+        let (call, ask) = (it.call, it.ask);
+        let arrives = network.client_way(ctx.now, host, &mut self.dice);
+        let what = match ask {
+            Ask::Renew(lease) => format!("keep lease {lease} alive"),
+            Ask::Write(number) => format!("{:?}", self.command(number)),
+        };
+        ctx.trace(None, || format!("keeper {keeper} asks n{}: {what}", host + 1));
+        if let Some(at) = arrives {
+            ctx.queue.push(at, Event::KeeperAsks { host, keeper, call, ask });
+        }
+    }
+
+    /// Something reaches a keeper.
+    pub(crate) fn hear(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64, said: &Said) {
+        let it = &mut self.keepers[keeper];
+        if it.call != call || self.stopped.is_some() {
+            return;
+        }
+        let (heartbeat, count) = (ctx.plan.settings.heartbeat, network.size());
+        let reply = if let Said::Done(bytes) = said { reply_of(bytes) } else { None };
+        match (it.step, said, reply) {
+            (_, Said::Elsewhere(leader), _) => {
+                it.guess = match leader {
+                    Some(NodeId(leader)) if (1..=count as u64).contains(leader) => *leader as usize - 1,
+                    _ => it.dice.index(count),
+                };
+                it.again = true;
+                let pause = it.dice.between(MILLI, heartbeat);
+                self.wait(ctx, keeper, pause);
+            }
+            (Step::Granting, _, Some(Ok(StoreResponse::LeaseGrant(grant)))) => {
+                let (id, key) = (grant.id, Bytes::from(format!("lease{}", grant.id)));
+                let put = PutRequest { key, value: Bytes::from_static(b"held"), lease: id, ..PutRequest::default() };
+                self.write(ctx, network, keeper, Step::Attaching, Command::Put(put));
+            }
+            (Step::Attaching, _, Some(Ok(_))) | (Step::Keeping, Said::Alive, _) => {
+                it.step = Step::Keeping;
+                it.left = it.left.saturating_sub(1);
+                // Mostly in time, sometimes late.
+                let pause = it.dice.between(it.ttl * SECOND / 6, it.ttl * SECOND / 2);
+                let pause = if it.dice.percent(10) { pause * 3 } else { pause };
+                self.wait(ctx, keeper, pause);
+            }
+            _ => self.rest(ctx, keeper),
+        }
+    }
+}
+
+/// What replicas do for them.
+impl Keepers {
+    /// A keeper's request arrives at a replica. Returns what the replica takes of it.
+    pub(crate) fn asked(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+    ) -> Option<NodeInput> {
+        let host = it.at();
+        let Some(node) = &it.node else {
+            self.tell(ctx, network, host, keeper, call, Said::Elsewhere(None));
+            return None;
+        };
+        if it.paused {
+            it.wait(Event::KeeperAsks { host, keeper, call, ask });
+            return None;
+        }
+        let (leads, leader) = (node.raft().is_leader(), node.raft().leader());
+        let shown = it.clock.shows(ctx.now);
+        match ask {
+            Ask::Write(_) if !it.disk.has_room() => {
+                self.tell(ctx, network, host, keeper, call, Said::Elsewhere(None));
+                None
+            }
+            Ask::Write(number) => {
+                let command = self.encoded(number);
+                let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
+                Some(NodeInput::Write { token, command, deadline: deadline(ctx, it) })
+            }
+            Ask::Renew(_) if !leads => {
+                self.tell(ctx, network, host, keeper, call, Said::Elsewhere(leader));
+                None
+            }
+            Ask::Renew(id) => {
+                let renewal = it.lessor.begin_renewal(shown, id);
+                if ctx.plan.sabotage == Some(Sabotage::HastyRenewals) {
+                    return self.renewal_read(ctx, network, it, (keeper, call, ask), (ctx.now, renewal));
+                }
+                Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal))
+            }
+        }
+    }
+
+    /// The read without which a renewal means nothing.
+    fn confirm_renewal(
+        &mut self,
+        ctx: &Context<'_>,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+        renewal: Renewal,
+    ) -> NodeInput {
+        let deadline = deadline(ctx, it);
+        let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: Some(renewal) });
+        let kind = if self.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
+        NodeInput::Read { token, kind, deadline }
+    }
+
+    /// A replica answers a keeper, or looks once more first: returns what it takes then.
+    pub(crate) fn answered(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+        (begun, renewal): (Moment, Option<Renewal>),
+        response: Response,
+    ) -> Option<NodeInput> {
+        let said = match (response, renewal) {
+            (Ok(_), Some(renewal)) => {
+                return self.renewal_read(ctx, network, it, (keeper, call, ask), (begun, renewal));
+            }
+            (Ok(bytes), None) => {
+                if let Some(Ok(StoreResponse::LeaseGrant(grant))) = reply_of(&bytes) {
+                    ctx.judge(self.promise(grant.id, begun, grant.ttl.unsigned_abs()));
+                }
+                Said::Done(bytes)
+            }
+            (Err(Failure::NotDone(NotDone::NotLeader { leader })), _) => Said::Elsewhere(leader),
+            (Err(Failure::NotDone(_)), _) | (_, Some(_)) => Said::Elsewhere(None),
+            (Err(Failure::Unknown(_)), None) => Said::Unknown,
+        };
+        self.tell(ctx, network, it.at(), keeper, call, said);
+        None
+    }
+
+    /// The read that was begun with a renewal is done. Returns another one, if it must be looked at again.
+    fn renewal_read(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, ask): (usize, u64, Ask),
+        (begun, renewal): (Moment, Renewal),
+    ) -> Option<NodeInput> {
+        let shown = it.clock.shows(ctx.now);
+        let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
+        let said = match it.lessor.end_renewal(shown, renewal) {
+            Renewed::Alive(lease) => {
+                ctx.judge(self.promise(lease.id, begun, lease.ttl.unsigned_abs()));
+                let before = std::mem::replace(&mut self.keepers[keeper].term, term);
+                if before != 0 && before != term {
+                    ctx.coverage.struck(Fault::LeaseMoves);
+                }
+                Said::Alive
+            }
+            Renewed::Again(renewal) => return Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal)),
+            Renewed::Gone => {
+                ctx.judge(self.judge_gone(ctx.now, it.at(), ask));
+                Said::Gone
+            }
+            Renewed::NotLeading => Said::Elsewhere(None),
+        };
+        self.tell(ctx, network, it.at(), keeper, call, said);
+        None
+    }
+
+    /// A keeper is told that its lease is gone: not before the time that it was promised.
+    fn judge_gone(&self, now: Moment, host: usize, ask: Ask) -> Judged {
+        let Ask::Renew(id) = ask else { return Ok(()) };
+        let Some(promise) = self.promises.get(&id) else { return Ok(()) };
+        let judged = self.judge_end(id, promise, promise.ended.unwrap_or(now));
+        judged.map_err(|(rule, what)| (rule, format!("n{} says it is gone: {what}", host + 1)))
+    }
+
+    fn tell(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        host: usize,
+        keeper: usize,
+        call: u64,
+        said: Said,
+    ) {
+        ctx.trace(Some(host), || format!("tells keeper {keeper}: {said:?}"));
+        if let Some(at) = network.client_way(ctx.now, host, &mut self.dice) {
+            ctx.queue.push(at.max(ctx.now + 1), Event::KeeperHears { keeper, call, said });
+        }
+    }
+
+    /// A leader proposes the end of the leases that have expired, in the step in which it sees that.
+    pub(crate) fn propose_ends(&mut self, ctx: &mut Context<'_>, it: &mut Host) -> Option<NodeInput> {
+        if !it.leads() || !it.disk.has_room() {
+            return None;
+        }
+        let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
+        let request = it.lessor.expired(it.clock.shows(ctx.now))?;
+        ctx.trace(Some(it.at()), || format!("proposes the end of leases {:?}", request.leases));
+        let number = self.number(Command::LeaseExpire(request));
+        let command = self.encoded(number);
+        Some(NodeInput::Write { token: it.token(Asker::Lessor { number, term }), command, deadline: None })
+    }
+
+    /// What became of such a proposal: it is made again later if nothing was done.
+    pub(crate) fn end_proposed(&self, now: Moment, it: &mut Host, (number, term): (u64, u64), response: &Response) {
+        if let (Some(Command::LeaseExpire(request)), Err(Failure::NotDone(_))) = (self.command(number), response) {
+            let later = it.clock.shows(now).after(Duration::from_millis(100));
+            it.lessor.retry(later, term, request);
+        }
+    }
+}
+
+/// How long a replica is told that a request may wait.
+fn deadline(ctx: &Context<'_>, it: &Host) -> Option<Time> {
+    let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
+    ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout))
+}

@@ -1,0 +1,302 @@
+//! The second phase: a random majority is made whole, the rest stays broken. Now nothing excuses a
+//! cluster that does not elect, serve and converge.
+
+use std::collections::BTreeSet;
+
+use bowline_raft::NodeId;
+
+use crate::cluster::clock::Moment;
+use crate::cluster::event::Event;
+use crate::cluster::oracle::Rule;
+use crate::cluster::plan::{Clocks, NetworkPlan, SECOND, Sabotage};
+use crate::cluster::run::Cluster;
+
+/// Longest election timeouts within which the majority has a leader that can commit.
+const ELECTS_WITHIN: u64 = 10;
+/// Longest election timeouts for which a leader must stay once everyone is whole and idle.
+const STAYS_FOR: u64 = 50;
+/// The same for every request of the clients, from the moment that the majority is whole and led.
+const SERVES_WITHIN: u64 = 20;
+
+impl Cluster<'_> {
+    /// Heals a majority, and watches it.
+    pub(crate) fn heal_and_serve(&mut self) {
+        if self.is_violated() {
+            return;
+        }
+        self.system.give_restored_up();
+        let core = self.choose_core();
+        self.make_whole(&core);
+        let timeout = self.system.ctx.plan.settings.election_max * 2;
+        let healed = self.now();
+        let catching_up = self.longest_catching_up(&core);
+        if !self.wait_for(healed + timeout * ELECTS_WITHIN + catching_up, |cluster| {
+            cluster.system.hosts.led_by(&core).is_some()
+        }) {
+            let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
+            return self.system.ctx.judge(Err((Rule::Elects, what)));
+        }
+        // An operator may hand over to anyone, dead or alive: they serve all the same.
+        if self.system.ctx.chances.hosts.percent(25) {
+            self.system.hand_over();
+        }
+        // They serve for a while, and then finish what is open.
+        self.run_until(self.now() + timeout * 4);
+        self.system.clients.stopped = true;
+        self.system.keepers.stop(self.now());
+        // A client may have to ask every replica once, each for as long as it is patient.
+        let round = self.system.ctx.plan.workload.timeout * (core.len() as u64 + 1);
+        if !self
+            .wait_for(self.now() + timeout * SERVES_WITHIN + round, |cluster| cluster.system.clients.open().is_none())
+        {
+            let (open, oldest) = self.system.clients.open().unwrap_or_default();
+            let what = format!("{open} requests are still open, the oldest from {:.3} s", oldest as f64 / 1e9);
+            return self.system.ctx.judge(Err((Rule::Serves, what)));
+        }
+        let transfer = self.longest_transfer();
+        if !self.wait_for(self.now() + timeout * SERVES_WITHIN + transfer, |cluster| cluster.converged(&core).is_ok()) {
+            let why = self.converged(&core).err().unwrap_or_default();
+            return self.system.ctx.judge(Err((Rule::Converges, why)));
+        }
+        self.system.ctx.trace(None, || "converged".to_owned());
+        self.leases_end(timeout);
+        self.every_request_has_ended(&core);
+        if self.system.ctx.chances.hosts.percent(25) {
+            self.keeps_its_leader();
+        }
+    }
+
+    /// L2: nothing is wrong and nobody asks for anything, so there is no reason for an election. One is
+    /// forgiven: what was sent before may arrive late.
+    fn keeps_its_leader(&mut self) {
+        if self.is_violated() {
+            return;
+        }
+        let before = self.system.ctx.oracle.elections();
+        for _ in 0..STAYS_FOR {
+            if self.system.ctx.plan.sabotage == Some(Sabotage::RestlessOperator) {
+                self.system.hand_over();
+            }
+            self.run_until(self.now() + self.system.ctx.plan.settings.election_max);
+        }
+        let elections = self.system.ctx.oracle.elections() - before;
+        if elections > 1 {
+            let what = format!("{elections} elections in {STAYS_FOR} election timeouts without any trouble");
+            self.system.ctx.judge(Err((Rule::Stays, what)));
+        }
+    }
+
+    /// Runs until `done`, or until `end`. Returns whether it is done.
+    pub(crate) fn wait_for(&mut self, end: Moment, done: impl Fn(&Self) -> bool) -> bool {
+        let step = self.system.ctx.plan.settings.heartbeat;
+        while !self.is_violated() && !done(self) {
+            if self.now() >= end {
+                return false;
+            }
+            self.run_until((self.now() + step).min(end));
+        }
+        true
+    }
+
+    /// Replicas that include a quorum of every configuration that may be in force.
+    fn choose_core(&mut self) -> BTreeSet<usize> {
+        let groups = self.system.hosts.memberships_in_force(self.system.ctx.oracle.commits.len());
+        let mut order: Vec<usize> =
+            (0..self.system.hosts.len()).filter(|host| !self.system.hosts[*host].lost).collect();
+        self.system.ctx.chances.hosts.shuffle(&mut order);
+        let mut core: BTreeSet<usize> = order.iter().copied().collect();
+        for host in order {
+            core.remove(&host);
+            let whole = groups.iter().all(|group| {
+                let votes = |host: usize| core.contains(&host) && !self.system.hosts[host].disk.is_suspect();
+                let there = group.iter().filter(|id| votes(id.0 as usize - 1)).count();
+                there * 2 > group.len()
+            });
+            if !whole || self.system.ctx.chances.hosts.percent(20) {
+                core.insert(host);
+            }
+        }
+        self.add_candidates(&mut core);
+        core
+    }
+
+    /// A majority of every group is not always enough: whoever has the most up-to-date log refuses its vote to all
+    /// others, and a learner does not stand. Then the core can elect nobody without somebody more.
+    fn add_candidates(&self, core: &mut BTreeSet<usize>) {
+        for host in (0..self.system.hosts.len()).filter(|host| !self.system.hosts[*host].lost) {
+            if self.system.hosts.can_elect(core) {
+                return;
+            }
+            core.insert(host);
+        }
+    }
+
+    fn make_whole(&mut self, core: &BTreeSet<usize>) {
+        self.system.ctx.trace(None, || format!("{} are made whole", names(core)));
+        for host in 0..self.system.hosts.len() {
+            let it = &self.system.hosts[host];
+            let (membership, commit, last) = (it.shadow.membership().to_string(), it.shadow.commit, it.disk.last());
+            let lost = if it.lost { ", lost" } else { "" };
+            self.system
+                .ctx
+                .trace(Some(host), || format!("follows {membership}, committed {commit}, last {last} on disk{lost}"));
+        }
+        self.system.ctx.healed = true;
+        self.system.network.heal_all();
+        self.system.network.plan = NetworkPlan::healthy(&self.system.ctx.plan.settings);
+        self.system.ctx.plan.disk.sync_high = self.system.ctx.plan.disk.sync_low.min(SECOND / 1000);
+        self.system.ctx.plan.disk.sync_low = self.system.ctx.plan.disk.sync_high / 2;
+        if self.system.ctx.plan.clocks == Clocks::Wild {
+            self.system.ctx.plan.clocks = Clocks::True;
+        }
+        self.system.ctx.whole = core.iter().copied().collect();
+        // In a fifth of the runs they all start at one moment, and nothing varies but what they draw themselves.
+        let together = self.system.ctx.chances.hosts.percent(20);
+        if together {
+            self.system.network.plan.delay = NetworkPlan::even(&self.system.ctx.plan.settings);
+            self.system.ctx.plan.disk.sync_low = self.system.ctx.plan.disk.sync_high;
+            self.system.ctx.plan.disk.partial = false;
+            core.iter().for_each(|host| self.system.crash(*host, true));
+        }
+        let count = self.system.hosts.len();
+        for host in 0..count {
+            if core.contains(&host) {
+                self.repair(host);
+            } else {
+                self.leave_broken(host);
+            }
+        }
+    }
+
+    fn repair(&mut self, host: usize) {
+        let it = &mut self.system.hosts[host];
+        it.slow_until = 0;
+        it.fail_sync = false;
+        it.crash_in = None;
+        it.stays_down = false;
+        let run = it.run;
+        if self.system.ctx.plan.clocks == Clocks::True {
+            self.system.hosts[host].clock.retune(self.system.ctx.now, 0);
+        }
+        self.system.limit_disk(host, None);
+        self.system.start(host);
+        self.system.resume(host, run, false);
+        // A sync that hung on a slow disk ends.
+        let run = self.system.hosts[host].run;
+        self.system.ctx.queue.push(self.now() + self.system.ctx.plan.disk.sync_low, Event::Synced { host, run });
+        self.system.hosts[host].reschedule_anew(&mut self.system.ctx);
+    }
+
+    /// Outside the majority: dead, cut off, deaf, mute or paused, for good.
+    fn leave_broken(&mut self, host: usize) {
+        let links = self.system.network.around(host);
+        let out: Vec<_> = links.iter().copied().filter(|(from, _)| *from == host).collect();
+        let into: Vec<_> = links.iter().copied().filter(|(_, to)| *to == host).collect();
+        match self.system.ctx.chances.hosts.below(5) {
+            1 => self.system.network.cut(&links),
+            2 => self.system.network.cut(&out),
+            3 => self.system.network.cut(&into),
+            // One that is paused already would be resumed, and one that is down started.
+            4 if self.system.hosts[host].is_up() && !self.system.hosts[host].paused => {
+                self.system.pause(host, 3_600 * SECOND, false)
+            }
+            _ => {
+                self.system.hosts[host].stays_down = true;
+                self.system.crash(host, true);
+            }
+        }
+        self.system.network.cut_clients(host, true);
+    }
+
+    /// Whether every member in the core has everything, and no change of the membership is open.
+    fn converged(&self, core: &BTreeSet<usize>) -> Result<(), String> {
+        let leader = self.system.hosts.led_by(core).ok_or("nobody leads")?;
+        let Some(node) = &self.system.hosts[leader].node else { return Err("the leader is down".to_owned()) };
+        let raft = node.raft();
+        let commit = raft.commit_index();
+        if raft.membership().is_joint() {
+            return Err(format!("the membership is still {}", raft.membership()));
+        }
+        if commit != raft.log().last().index {
+            return Err(format!("n{} has committed up to {commit} of {}", leader + 1, raft.log().last().index));
+        }
+        if !self.system.ctx.oracle.commits.all_in(raft.log()) {
+            return Err(format!("n{} lacks committed entries", leader + 1));
+        }
+        for NodeId(id) in raft.membership().members() {
+            let host = id as usize - 1;
+            if core.contains(&host) {
+                let it = self.system.hosts[host].node.as_ref().ok_or(format!("n{id} is down"))?;
+                let applied = it.raft().last_applied();
+                if applied != commit {
+                    return Err(format!("n{id} has applied up to {applied}, n{} up to {commit}", leader + 1));
+                }
+                if !it.machine().is_same_as(node.machine()) {
+                    return Err(format!("n{id} and n{} have other states at {commit}", leader + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long bringing the largest snapshot may take: a message and its answer for each piece.
+    fn longest_transfer(&self) -> Moment {
+        let machines = self.system.hosts.iter().filter_map(|host| host.node.as_ref());
+        let largest = machines.map(|node| node.snapshot_bytes()).max().unwrap_or(0) as u64;
+        let pieces = largest / self.system.ctx.plan.settings.chunk_bytes as u64 + 1;
+        pieces * (self.system.ctx.plan.settings.heartbeat / 4)
+    }
+
+    /// How long the members that may be needed for a commit can take to get what they lack, where limits allow one
+    /// entry at a time: a message and its answer for each. Without such limits it is next to nothing.
+    fn longest_catching_up(&self, core: &BTreeSet<usize>) -> Moment {
+        let tight = self.system.ctx.plan.settings.tightness > 0 || self.system.hosts.iter().any(|host| host.own_ways);
+        let lasts = || core.iter().map(|host| self.system.hosts[*host].disk.last().index.0);
+        let lag = lasts().max().unwrap_or(0) - lasts().min().unwrap_or(0);
+        if tight { lag * (self.system.ctx.plan.settings.heartbeat / 4) } else { 0 }
+    }
+
+    /// Law 5. What can't be done yet may wait, but everything can be done now.
+    fn every_request_has_ended(&mut self, core: &BTreeSet<usize>) {
+        let timeout = self.system.ctx.plan.settings.election_max * 2;
+        let ended = |cluster: &Self| core.iter().all(|host| cluster.system.hosts[*host].tokens.is_empty());
+        let members_end = self.wait_for(self.now() + timeout * SERVES_WITHIN, ended);
+        let leader = self.system.hosts.led_by(core);
+        let members =
+            leader.and_then(|host| self.system.hosts[host].node.as_ref()).map(|node| node.raft().membership().clone());
+        if members_end {
+            return;
+        }
+        let open = core.iter().find(|host| {
+            let it = &self.system.hosts[**host];
+            !it.tokens.is_empty() && members.as_ref().is_some_and(|members| members.contains(it.id))
+        });
+        if let Some(host) = open.copied() {
+            let what = format!("n{} has not answered {} requests", host + 1, self.system.hosts[host].tokens.len());
+            self.system.ctx.judge(Err((Rule::EveryRequestEndsOnce, what)));
+        }
+    }
+
+    /// C4: nobody keeps anything alive any more, so every lease ends: within its time and an election, counted from
+    /// when the last leader began to lead.
+    fn leases_end(&mut self, timeout: Moment) {
+        let Some(longest) = self.system.keepers.longest_lease().filter(|_| !self.is_violated()) else { return };
+        let longest = longest + timeout * 4;
+        let began = |cluster: &Self| {
+            let stopped = cluster.system.keepers.stopped().unwrap_or(cluster.now());
+            stopped.max(cluster.system.hosts.led_since)
+        };
+        let none_left = |cluster: &Self| cluster.system.clients.has_no_lease();
+        // Whoever leads may change once or twice; what is asked for here ends at the latest then.
+        let end = self.now() + longest * 4;
+        self.wait_for(end, |cluster| none_left(cluster) || cluster.now() >= began(cluster) + longest);
+        if !none_left(self) && !self.is_violated() {
+            let what = format!("a lease is still there {:.3} s later", (self.now() - began(self)) as f64 / 1e9);
+            self.system.ctx.judge(Err((Rule::LeasesEnd, what)));
+        }
+    }
+}
+
+fn names(core: &BTreeSet<usize>) -> String {
+    core.iter().map(|host| format!("n{}", host + 1)).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,333 @@
+//! The state machine of the simulated replicas: one of the production ones (the map of the LAN protocol, the
+//! multi-version store of the etcd API, in memory or in a file), with a witness at its side.
+
+use std::cell::{Cell, RefCell};
+
+use bowline_kv::store::{
+    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Response, Store, TxnRequest,
+    encode_reply,
+};
+use bowline_kv::{Command, Map};
+use bowline_node::{InvalidSnapshot, Recall, StateMachine};
+use bowline_raft::{Index, SnapshotHeader};
+use bowline_storage::{Identity, Label};
+use bytes::Bytes;
+
+use crate::cluster::oracle::{digest, mix};
+
+/// What one command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) index: u64,
+    /// The client's operation.
+    pub(crate) op: u64,
+    /// The operation whose value the key holds now, in a map.
+    pub(crate) holds: Option<u64>,
+    /// What the store said.
+    pub(crate) reply: Option<Bytes>,
+    /// What it changed of the leases.
+    pub(crate) leases: Vec<LeaseChange>,
+    /// Chain over everything that was applied so far, and what it did.
+    pub(crate) digest: u64,
+}
+
+/// Records that a step of removing old revisions looks at, as a server does between two rounds.
+const SCRUB_BUDGET: usize = 8;
+/// After so many entries a store in a file hands over what waits, though it is little.
+const FLUSH_EVERY: u64 = 16;
+
+/// A production state machine.
+#[derive(Debug)]
+enum State {
+    Map(Map),
+    Store(Box<Store<MemoryEngine>>),
+    /// The same in a file.
+    OnDisk(Box<Store<RedbEngine>>),
+}
+
+/// The production state with a running digest of how it came about.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    state: State,
+    last: u64,
+    digest: u64,
+    /// The disk has room for what a store in a file may write.
+    room: bool,
+    /// What was applied since the oracle last looked.
+    news: RefCell<Vec<Applied>>,
+    /// Nobody has looked at its leases yet.
+    unseen: Cell<bool>,
+}
+
+impl Machine {
+    /// An empty state; `stores`: the multi-version store's.
+    pub(crate) fn new(stores: bool) -> Machine {
+        let state = match stores {
+            true => State::Store(Box::new(empty_store())),
+            false => State::Map(Map::default()),
+        };
+        Machine::at(state, 0, 0)
+    }
+
+    fn at(state: State, last: u64, digest: u64) -> Machine {
+        Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
+    }
+
+    /// A store in a file, as of its last checkpoint: what was applied until then, and how that came about.
+    pub(crate) fn on_disk(store: Store<RedbEngine>, last: u64, digest: u64) -> Machine {
+        Machine::at(State::OnDisk(Box::new(store)), last, digest)
+    }
+
+    /// Whether two states are the same: of stores, whether their whole histories have the same checksum (HashKV).
+    pub(crate) fn is_same_as(&self, other: &Machine) -> bool {
+        match (&self.state, &other.state) {
+            (State::Map(map), State::Map(other)) => map == other,
+            (State::Map(_), _) | (_, State::Map(_)) => false,
+            _ => self.hash(0).is_some() && self.hash(0) == other.hash(0) && self.leases() == other.leases(),
+        }
+    }
+
+    /// The checksum of a store's history up to a revision, 0 for all.
+    fn hash(&self, revision: i64) -> Option<HashKv> {
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => store.hash_kv(revision).ok(),
+            State::OnDisk(store) => store.hash_kv(revision).ok(),
+        }
+    }
+
+    /// Whether a state is what the commands up to its own last one make of nothing (I16): `replay` has applied all
+    /// of them, and more. Both must have given up the same old revisions for that to be compared.
+    pub(crate) fn is_replayed_by(&self, replay: &Store<MemoryEngine>) -> bool {
+        if matches!(self.state, State::Map(_)) {
+            return true;
+        }
+        let Some(own) = self.hash(0) else { return false };
+        let compacted = own.compact_revision;
+        if compacted != replay.compacted_revision() {
+            return compacted < replay.compacted_revision();
+        }
+        // The checksum of the compaction itself, too.
+        let kept = |hash: HashKv| (hash.compact_revision, hash.hash);
+        replay.hash_kv_now(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
+            && self.hash(compacted).map(kept) == replay.hash_kv(compacted).ok().map(kept)
+    }
+
+    /// Index of the last command, and the digest after it.
+    pub(crate) fn witness(&self) -> (u64, u64) {
+        (self.last, self.digest)
+    }
+
+    /// The leases, in the order of their identities.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        match &self.state {
+            State::Map(_) => Vec::new(),
+            State::Store(store) => store.leases().copied().collect(),
+            State::OnDisk(store) => store.leases().copied().collect(),
+        }
+    }
+
+    /// The same at the first call: what is applied after it is told as news.
+    pub(crate) fn take_leases(&self) -> Option<Vec<Lease>> {
+        self.unseen.replace(false).then(|| self.leases())
+    }
+
+    /// Moves what was applied since the last call into `into`.
+    pub(crate) fn take_news(&self, into: &mut Vec<Applied>) {
+        into.append(&mut self.news.borrow_mut());
+    }
+}
+
+/// Of a store in a file. Without one there is nothing to do.
+impl Machine {
+    /// Everything up to here was applied, as far as the store knows.
+    pub(crate) fn applied(&self) -> Index {
+        match &self.state {
+            State::OnDisk(store) => store.applied(),
+            _ => Index(self.last),
+        }
+    }
+
+    /// Whether what waits may be written.
+    pub(crate) fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// An entry that is no command.
+    pub(crate) fn pass_over(&mut self, index: Index) {
+        if let State::OnDisk(store) = &mut self.state {
+            store.pass_over(index);
+        }
+    }
+
+    /// Makes it durable with all that must be known of it at the next start.
+    pub(crate) fn checkpoint(
+        &mut self,
+        identity: Identity,
+        header: Option<&SnapshotHeader>,
+    ) -> Result<(), EngineError> {
+        let note = [self.last.to_le_bytes(), self.digest.to_le_bytes()].concat();
+        let label = Label { identity, header: header.cloned(), note };
+        match &mut self.state {
+            State::OnDisk(store) => store.checkpoint_with(Some(&label.encode())).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a client sees that reads a key of the map, or asks the store this, which only reads.
+    pub(crate) fn look(&self, key: &str, query: &TxnRequest) -> Bytes {
+        match &self.state {
+            State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
+            State::Store(store) => encode_reply(&store.ask(query).map(Response::Txn)),
+            State::OnDisk(store) => encode_reply(&store.ask(query).map(Response::Txn)),
+        }
+    }
+
+    /// Why it can't go on, if it can't.
+    pub(crate) fn fault(&self) -> Option<&EngineError> {
+        match &self.state {
+            State::OnDisk(store) => store.fault(),
+            _ => None,
+        }
+    }
+}
+
+/// What a snapshot begins with: the last command and the digest after it. Then the state, with a letter for its kind.
+pub(crate) fn parts(snapshot: &[u8]) -> Result<(u64, u64, &[u8]), InvalidSnapshot> {
+    let word = |at: usize| {
+        let bytes = snapshot.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_le_bytes).ok_or_else(|| InvalidSnapshot("cut short".to_owned()))
+    };
+    Ok((word(0)?, word(8)?, &snapshot[16..]))
+}
+
+pub(crate) fn empty_store() -> Store<MemoryEngine> {
+    Store::open(MemoryEngine::default()).expect("an empty memory can be read")
+}
+
+/// Whose operation it was, what it says, and what it changed of the leases.
+type Effect = (u64, Bytes, Vec<LeaseChange>);
+
+/// Applies a command of the store that follows its operation's number. Returns the operation, and what it did;
+/// after a fault of the engine that is nothing.
+fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> Effect {
+    let Some((number, command)) = command.split_first_chunk() else {
+        return (u64::MAX, encode_reply(&Err(KvError::Unreadable)), Vec::new());
+    };
+    let reply = store.apply_bytes(index, command);
+    let leases = store.lease_changes().to_vec();
+    if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
+        // The store remembers what goes wrong.
+        let _ = store.scrub(SCRUB_BUDGET);
+    }
+    (u64::from_le_bytes(*number), reply, leases)
+}
+
+/// The value that an operation writes: its number, and as many dots as make up the size.
+pub(crate) fn value_of(op: u64, bytes: usize) -> String {
+    let mut value = op.to_string();
+    value.extend(std::iter::repeat_n('.', bytes.saturating_sub(value.len())));
+    value
+}
+
+/// The operation that wrote this value; `None` for the empty start.
+pub(crate) fn writer_of(value: &str) -> Option<u64> {
+    value.trim_end_matches('.').parse().ok()
+}
+
+/// The operation and the key of a command, read in place: the state machine has checked it already.
+fn parse(command: &[u8]) -> Option<(u64, &str)> {
+    let mut rest = std::str::from_utf8(command).ok()?;
+    let mut field = || {
+        let (length, tail) = rest.split_once(':')?;
+        let (text, tail) = tail.split_at_checked(length.parse().ok()?)?;
+        rest = tail.strip_prefix(',')?;
+        Some(text)
+    };
+    let (_kind, origin, key) = (field()?, field()?, field()?);
+    Some((origin.parse().ok()?, key))
+}
+
+impl StateMachine for Machine {
+    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+        let mut leases = Vec::new();
+        let (op, holds, response, did) = match &mut self.state {
+            State::Map(map) => {
+                let response = map.apply(index, command);
+                let (op, holds) = match parse(command) {
+                    Some((op, key)) => (op, writer_of(map.get(key))),
+                    None => (u64::MAX, None),
+                };
+                (op, holds, response, holds.unwrap_or(u64::MAX))
+            }
+            State::Store(store) => {
+                let (op, reply, changes) = apply_to_store(store, index, command, true);
+                leases = changes;
+                assert!(store.fault().is_none(), "a memory can be written");
+                let did = digest(&reply);
+                (op, None, reply, did)
+            }
+            State::OnDisk(store) => {
+                let (op, reply, changes) = apply_to_store(store, index, command, self.room);
+                leases = changes;
+                if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
+                    let _ = store.flush();
+                }
+                if store.fault().is_some() {
+                    // Nobody is told of it, and the state is not to be looked at any more.
+                    return reply;
+                }
+                let did = digest(&reply);
+                (op, None, reply, did)
+            }
+        };
+        self.digest = mix(mix(mix(self.digest, index.0), op), did);
+        self.last = index.0;
+        let reply = (!matches!(self.state, State::Map(_))).then(|| response.clone());
+        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, leases, digest: self.digest });
+        response
+    }
+
+    fn recall(&self, command: &[u8], proposed_at: Index) -> Recall {
+        match &self.state {
+            State::Map(map) => map.recall(command, proposed_at),
+            State::Store(store) => store.recall(command, proposed_at),
+            // As a server's.
+            State::OnDisk(_) => Recall::Forgotten,
+        }
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.last.to_le_bytes());
+        out.extend_from_slice(&self.digest.to_le_bytes());
+        let (kind, state) = match &self.state {
+            State::Map(map) => (b'm', map.snapshot()),
+            State::Store(store) => (b's', store.snapshot()),
+            State::OnDisk(store) => {
+                let mut out = Vec::new();
+                // What can't be written is no snapshot to anyone.
+                let written = store.dump().map(|dump| dump.write_to(&mut out));
+                (b's', if matches!(written, Ok(Ok(_))) { out.into() } else { Bytes::new() })
+            }
+        };
+        out.push(kind);
+        out.extend_from_slice(&state);
+        out.into()
+    }
+
+    fn restore(snapshot: &[u8]) -> Result<Machine, InvalidSnapshot> {
+        let (last, digest, state) = parts(snapshot)?;
+        let state = match state {
+            [b'm', map @ ..] => State::Map(Map::restore(map)?),
+            [b's', store @ ..] => State::Store(Box::new(<Store<MemoryEngine> as StateMachine>::restore(store)?)),
+            _ => return Err(InvalidSnapshot("neither a map nor a store".to_owned())),
+        };
+        Ok(Machine::at(state, last, digest))
+    }
+}
+
+/// The command of an operation. Its number is the origin, so that a second try changes nothing.
+pub(crate) fn command_of(op: u64, key: &str, bytes: usize) -> Bytes {
+    Command::Put { origin: op.to_string(), key: key.to_owned(), value: value_of(op, bytes) }.encode()
+}

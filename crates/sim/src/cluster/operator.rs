@@ -1,0 +1,61 @@
+//! The operator: adds newcomers, and replaces members whose disk is lost. It knows which replicas are lost for good, as
+//! a person would.
+
+use bowline_raft::{MembershipChange, NodeId};
+
+use crate::cluster::context::Context;
+use crate::cluster::event::Event;
+use crate::cluster::hosts::Hosts;
+
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    /// Replicas that shall become voters.
+    pub(crate) newcomers: Vec<NodeId>,
+    /// Members that shall go, their disk being lost.
+    to_remove: Vec<NodeId>,
+}
+
+/// A disk was lost for good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss {
+    pub(crate) id: NodeId,
+    /// The new replica that takes its place.
+    pub(crate) newcomer: Option<NodeId>,
+}
+
+impl Operator {
+    /// A look at the cluster, with what was lost since the last one. Returns one change to ask for.
+    pub(crate) fn operate(
+        &mut self,
+        ctx: &mut Context<'_>,
+        hosts: &Hosts,
+        losses: Vec<Loss>,
+    ) -> Option<MembershipChange> {
+        if ctx.healed {
+            // Whoever is broken now stays so: adding it would only weaken the majority.
+            return None;
+        }
+        self.to_remove.extend(losses.iter().map(|loss| loss.id));
+        self.newcomers.extend(losses.iter().filter_map(|loss| loss.newcomer));
+        ctx.after(ctx.patience() / 4, Event::Operate);
+        let membership = hosts.leader()?.1.membership();
+        let group = membership.incoming();
+        if membership.is_joint() {
+            return None;
+        }
+        if let Some(newcomer) = self.newcomers.first().copied() {
+            if group.voters.contains(&newcomer) || hosts.is_lost(newcomer) {
+                self.newcomers.remove(0);
+                return None;
+            }
+            let known = group.learners.contains(&newcomer);
+            let change =
+                if known { MembershipChange::Promote(newcomer) } else { MembershipChange::AddLearner(newcomer) };
+            // Others come to their turn even if this one doesn't get on.
+            self.newcomers.rotate_left(1);
+            return Some(change);
+        }
+        self.to_remove.retain(|id| membership.contains(*id));
+        self.to_remove.first().map(|id| MembershipChange::Remove(*id))
+    }
+}

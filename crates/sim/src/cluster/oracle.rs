@@ -1,0 +1,222 @@
+//! The judge: what must hold after every step, whatever happens. It sees everything, remembers what
+//! replicas have promised over the wire, and forgets nothing when they restart.
+
+mod commits;
+mod fates;
+mod links;
+mod promises;
+mod shadow;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bowline_raft::{NodeId, Term};
+
+use crate::cluster::clock::Moment;
+
+pub(crate) use commits::Commits;
+pub(crate) use fates::Fates;
+pub(crate) use links::Links;
+pub(crate) use promises::Promises;
+pub(crate) use shadow::Shadow;
+
+/// What must hold, by its number in the catalogue of invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// I1.
+    ElectionSafety,
+    /// I2.
+    LeaderAppendOnly,
+    /// I3.
+    LogMatching,
+    /// I4.
+    LeaderCompleteness,
+    /// I5.
+    StateMachineSafety,
+    /// I6.
+    CommitNeverDecreases,
+    /// I7.
+    TermNeverDecreases,
+    /// I8.
+    VoteIsDurable,
+    /// I9.
+    AcknowledgedIsDurable,
+    /// I10.
+    CommittedIsDurableOnQuorum,
+    /// I11.
+    MatchNeverDecreases,
+    /// I13.
+    NothingCommittedIsTruncated,
+    /// I14, in the form that this core keeps: no message claims more than its sender has committed.
+    CommitIsNotOverstated,
+    /// I15.
+    Membership,
+    /// I16 and I17.
+    StatesAreEqual,
+    /// I18.
+    RestartKeepsPromises,
+    /// I19.
+    ExactlyOnce,
+    /// I20.
+    ReadsSeeWhatWasCommitted,
+    /// I21.
+    OneLease,
+    /// I22.
+    AnswersAreTrue,
+    /// I23.
+    RevisionsCount,
+    /// C4: no lease ends before the time that its keeper was promised.
+    LeasesAreKept,
+    /// C4: a lease that nobody keeps alive ends.
+    LeasesEnd,
+    /// I28.
+    Refinement,
+    /// I25.
+    BoundsHold,
+    /// I26.
+    StrangersChangeNothing,
+    /// The stream of writes says what the log holds.
+    StreamIsComplete,
+    /// Law 5: every request ends, once.
+    EveryRequestEndsOnce,
+    /// The history has an order that explains it.
+    Linearizable,
+    /// A leader within the bound, once a majority is whole.
+    Elects,
+    /// The leader stays, once a majority is whole.
+    Stays,
+    /// Requests are served, once a majority is whole.
+    Serves,
+    /// Everyone in the majority has everything.
+    Converges,
+    /// The same seed gives the same run (I27).
+    Deterministic,
+    /// An assertion of the core or the replica.
+    Assertion,
+    /// A replica saw what must not happen, and stopped.
+    NoReplicaHalts,
+}
+
+impl Rule {
+    /// Whether only a cluster that should serve, and does not, can break it.
+    #[must_use]
+    pub fn is_of_liveness(self) -> bool {
+        matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce)
+    }
+
+    /// A title for people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Rule::ElectionSafety => "Election Safety (I1)",
+            Rule::LeaderAppendOnly => "Leader Append-Only (I2)",
+            Rule::LogMatching => "Log Matching (I3)",
+            Rule::LeaderCompleteness => "Leader Completeness (I4)",
+            Rule::StateMachineSafety => "State Machine Safety (I5)",
+            Rule::CommitNeverDecreases => "the commit index never decreases (I6)",
+            Rule::TermNeverDecreases => "the term never decreases (I7)",
+            Rule::VoteIsDurable => "a vote is durable before it is told (I8)",
+            Rule::AcknowledgedIsDurable => "what is acknowledged is durable (I9)",
+            Rule::CommittedIsDurableOnQuorum => "what is committed is durable on a quorum (I10)",
+            Rule::MatchNeverDecreases => "what is known to match never decreases (I11)",
+            Rule::NothingCommittedIsTruncated => "nothing committed is truncated (I13)",
+            Rule::CommitIsNotOverstated => "no message overstates the commit index (I14)",
+            Rule::Membership => "quorums of successive configurations intersect (I15)",
+            Rule::StatesAreEqual => "states are equal at the same index (I16, I17)",
+            Rule::RestartKeepsPromises => "a restart keeps every promise (I18)",
+            Rule::ExactlyOnce => "a command takes effect once (I19)",
+            Rule::ReadsSeeWhatWasCommitted => "a read sees what was committed before it (I20)",
+            Rule::OneLease => "leases never overlap (I21)",
+            Rule::AnswersAreTrue => "what is answered is true (I22)",
+            Rule::BoundsHold => "no more is taken than the limits allow (I25)",
+            Rule::StrangersChangeNothing => "no message of a stranger changes anything (I26)",
+            Rule::RevisionsCount => "each change is one revision, and answers say which (I23)",
+            Rule::LeasesAreKept => "a lease lives as long as was promised (C4)",
+            Rule::LeasesEnd => "a lease that nobody keeps alive ends (C4)",
+            Rule::Refinement => "each step is one of the model's (I28)",
+            Rule::StreamIsComplete => "the stream of writes holds the whole log",
+            Rule::EveryRequestEndsOnce => "every request ends, once",
+            Rule::Linearizable => "linearizability",
+            Rule::Elects => "a whole majority elects a leader (L1)",
+            Rule::Stays => "a whole majority keeps its leader (L2)",
+            Rule::Serves => "a whole majority serves (L3)",
+            Rule::Converges => "a whole majority converges (L4, L5)",
+            Rule::Deterministic => "the same seed gives the same run (I27)",
+            Rule::Assertion => "an assertion of the core",
+            Rule::NoReplicaHalts => "no replica sees a broken promise",
+        }
+    }
+}
+
+/// What was violated, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: Rule,
+    /// What was seen.
+    pub what: String,
+    /// When, in nanoseconds of true time since the start.
+    pub at: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} at {:.6} s", self.rule.title(), self.what, self.at as f64 / 1e9)
+    }
+}
+
+/// The result of looking at one step.
+pub(crate) type Judged = Result<(), (Rule, String)>;
+
+/// Everything that was ever seen.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    leaders: BTreeMap<Term, NodeId>,
+    pub(crate) links: Links,
+    pub(crate) commits: Commits,
+    pub(crate) promises: Promises,
+    pub(crate) fates: Fates,
+    pub(crate) violation: Option<Violation>,
+}
+
+impl Oracle {
+    /// Keeps the first violation.
+    pub(crate) fn judge(&mut self, now: Moment, judged: Judged) {
+        if let Err((rule, what)) = judged
+            && self.violation.is_none()
+        {
+            self.violation = Some(Violation { rule, what, at: now });
+        }
+    }
+
+    /// I1: one leader in a term, ever.
+    pub(crate) fn leads(&mut self, id: NodeId, term: Term) -> Judged {
+        let leader = *self.leaders.entry(term).or_insert(id);
+        if leader == id {
+            Ok(())
+        } else {
+            Err((Rule::ElectionSafety, format!("{id} leads in {term}, in which {leader} led")))
+        }
+    }
+
+    pub(crate) fn elections(&self) -> usize {
+        self.leaders.len()
+    }
+}
+
+/// Mixes a word into a digest; quick, and good enough to tell states apart.
+pub(crate) fn mix(digest: u64, word: u64) -> u64 {
+    let mut mixed = (digest.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^= mixed >> 32;
+    mixed.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// A digest of bytes.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    let mut state = bytes.len() as u64;
+    let mut words = bytes.chunks_exact(8);
+    for word in &mut words {
+        state = mix(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    }
+    words.remainder().iter().fold(state, |state, byte| mix(state, u64::from(*byte)))
+}

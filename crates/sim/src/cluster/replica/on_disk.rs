@@ -1,0 +1,270 @@
+//! A replica whose state is in a file: the conductor, and its jobs done as the server's threads do them, each at
+//! once. Only what is made durable for the log's sake takes its time: see [`OnDiskNode::checkpoint`].
+
+use std::collections::VecDeque;
+
+use bowline_kv::store::{EngineError, RestoreError, TxnRequest};
+use bowline_node::{
+    Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report,
+    StateMachine, StoredSnapshot, Transfer, Witness, recalled,
+};
+use bowline_raft::{ConfigError, Entry, Index, Payload, Raft, Recovered, SnapshotHeader, Time};
+use bytes::Bytes;
+
+use crate::cluster::disk::{FoundState, NewState, States};
+use crate::cluster::machine::Machine;
+
+/// Room that the disk must have for the state's file to be written: it may grow by as much as it has.
+const ROOM_BYTES: u64 = 2 << 20;
+
+/// The conductor and the state.
+#[derive(Debug)]
+pub(crate) struct OnDiskNode {
+    conductor: Conductor,
+    worker: Worker,
+    work: Vec<ConductorEffect>,
+    reports: VecDeque<Report>,
+}
+
+impl OnDiskNode {
+    /// A replica that starts, with the state that belongs to `recovered`.
+    ///
+    /// # Errors
+    /// As [`Conductor::new`].
+    pub(crate) fn new(
+        config: NodeConfig,
+        found: FoundState,
+        recovered: Recovered,
+        now: Time,
+    ) -> Result<OnDiskNode, ConfigError> {
+        let conductor = Conductor::new(config, recovered, now)?;
+        let worker = Worker::new(found);
+        Ok(OnDiskNode { conductor, worker, work: Vec::new(), reports: VecDeque::new() })
+    }
+
+    /// Takes one input and appends what is to be done to `out`. After a [`OnDiskNode::fault`] nothing of it may be.
+    pub(crate) fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
+        self.worker.look_for_room();
+        self.conductor.handle(now, input, &mut self.work);
+        self.settle(now, out);
+        self.conductor.tend(now, &mut self.work);
+        self.settle(now, out);
+    }
+
+    fn settle(&mut self, now: Time, out: &mut Vec<NodeEffect>) {
+        while self.worker.fault.is_none() {
+            for effect in self.work.drain(..) {
+                match effect {
+                    ConductorEffect::Persist { id, write } => out.push(NodeEffect::Persist { id, write }),
+                    ConductorEffect::Send { to, message, after } => out.push(NodeEffect::Send { to, message, after }),
+                    ConductorEffect::Respond { token, response } => out.push(NodeEffect::Respond { token, response }),
+                    ConductorEffect::Do(job) => self.worker.run(job, out, &mut self.reports),
+                    ConductorEffect::Halt { fault } => out.push(NodeEffect::Halt { fault }),
+                }
+            }
+            let Some(report) = self.reports.pop_front() else { return };
+            self.conductor.report(now, report, &mut self.work);
+        }
+    }
+
+    /// Makes the state as it is now durable, as this header, or a later one, describes it.
+    ///
+    /// # Errors
+    /// It may not be durable: the process must stop.
+    pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
+        self.worker.states.checkpoint(&mut self.worker.machine, header)
+    }
+
+    /// Whether the disk has room for what is to be made durable.
+    pub(crate) fn has_room(&self) -> bool {
+        self.worker.has_room()
+    }
+
+    /// What a client sees: see [`Machine::look`].
+    pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
+        let seen = self.worker.machine.look(key, query);
+        self.worker.watch();
+        seen
+    }
+
+    /// Why the state can't be read or written any more: the process must stop, and tell nobody anything.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.worker.fault.as_deref()
+    }
+
+    /// The leader's snapshot that has taken the state's place since this was last asked.
+    pub(crate) fn take_installed(&mut self) -> Option<Index> {
+        self.worker.installed.take()
+    }
+
+    pub(crate) fn set_witness(&mut self, witness: Witness) {
+        self.conductor.set_witness(witness);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Time {
+        self.conductor.next_deadline()
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        self.conductor.raft()
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.worker.machine
+    }
+
+    pub(crate) fn is_in_transfer(&self) -> bool {
+        self.conductor.is_in_transfer()
+    }
+
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        self.worker.machine.snapshot().len()
+    }
+
+    pub(crate) fn unrestored_snapshots(&self) -> u64 {
+        self.worker.unrestored
+    }
+}
+
+/// Does the jobs.
+#[derive(Debug)]
+struct Worker {
+    machine: Machine,
+    states: States,
+    held: HeldSnapshots,
+    /// A state from a leader, in a file beside the own one, until the core decides.
+    restored: Option<(Transfer, SnapshotHeader, NewState)>,
+    /// The same, once the core has decided for it, until its mark in the log is durable.
+    accepted: Option<(SnapshotHeader, NewState)>,
+    unrestored: u64,
+    fault: Option<String>,
+    installed: Option<Index>,
+}
+
+impl Worker {
+    fn new(found: FoundState) -> Worker {
+        Worker {
+            machine: found.machine,
+            states: found.states,
+            held: HeldSnapshots::default(),
+            restored: None,
+            accepted: None,
+            unrestored: 0,
+            fault: None,
+            installed: None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.states.free() >= ROOM_BYTES
+    }
+
+    /// On a full disk what was applied waits in memory.
+    fn look_for_room(&mut self) {
+        let room = self.has_room();
+        self.machine.set_room(room);
+    }
+
+    fn run(&mut self, job: Job, out: &mut Vec<NodeEffect>, reports: &mut VecDeque<Report>) {
+        if self.fault.is_some() {
+            return;
+        }
+        match job {
+            Job::Apply { entries } => reports.extend(self.apply(&entries)),
+            Job::Recall { token, command, proposed_at, contains } => {
+                let recall = self.machine.recall(&command, proposed_at);
+                out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
+            }
+            // The host has it made durable in its own time, and says so.
+            Job::Keep { header } => out.push(store(header)),
+            Job::Dump { header } => {
+                let data = self.machine.snapshot();
+                self.watch();
+                reports.push_back(Report::Ready { bytes: data.len() as u64, header: header.clone() });
+                self.held.hold(header.position.index, data);
+            }
+            Job::Send { to, piece } => match self.held.bytes_of(&piece) {
+                Some(data) => {
+                    let message = NodeMessage::Chunk(piece.filled(data));
+                    out.push(NodeEffect::Send { to, message, after: None });
+                }
+                // One that was received is not held: a new one is made when it is needed.
+                None => reports.push_back(Report::Unreadable { index: piece.header.position.index }),
+            },
+            Job::Release { index } => self.held.release(index),
+            Job::Add { from, chunk } => reports.push_back(self.held.add(from, &chunk)),
+            Job::Restore { transfer, header } => reports.push_back(self.restore(transfer, header)),
+            Job::Discard { transfer } => {
+                if let Some((.., new)) = self.restored.take_if(|(of, ..)| *of == transfer) {
+                    self.states.discard(new);
+                }
+            }
+            Job::Accept { header } => {
+                let (_, restored, new) = self.restored.take().expect("the core takes what has just arrived");
+                assert_eq!(header, restored, "the core takes what has just arrived");
+                // It was durable before the core was told of it.
+                out.push(store(header.clone()));
+                self.accepted = Some((header, new));
+            }
+            Job::Install { header } => reports.extend(self.install(&header)),
+        }
+    }
+
+    /// Notices what has broken.
+    fn watch(&mut self) {
+        if self.fault.is_none() {
+            self.fault = self.machine.fault().map(ToString::to_string);
+        }
+    }
+
+    fn apply(&mut self, entries: &[Entry]) -> Option<Report> {
+        let mut responses = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match &entry.payload {
+                Payload::Command(command) => responses.push((entry.index, self.machine.apply(entry.index, command))),
+                Payload::Blank | Payload::Membership(_) => self.machine.pass_over(entry.index),
+            }
+        }
+        self.watch();
+        entries.last().map(|last| Report::Applied { index: last.index, responses })
+    }
+
+    fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Report {
+        let data = self.held.take(transfer);
+        if let Some((.., old)) = self.restored.take() {
+            self.states.discard(old);
+        }
+        // What can't be restored, or finds no room, is asked for again.
+        let restored = data.ok_or_else(invalid).and_then(|data| self.states.restore(&header, &data));
+        let whole = restored.is_ok();
+        self.unrestored += u64::from(matches!(restored, Err(RestoreError::Invalid(_) | RestoreError::Read(_))));
+        self.restored = restored.ok().map(|new| (transfer, header, new));
+        Report::Restored { transfer, whole }
+    }
+
+    fn install(&mut self, header: &SnapshotHeader) -> Option<Report> {
+        let (accepted, new) = self.accepted.take().expect("the core installs what it has decided for");
+        assert_eq!(*header, accepted, "the core installs what it has decided for");
+        match self.states.install(new) {
+            Ok(machine) => {
+                self.machine = machine;
+                let index = header.position.index;
+                self.installed = Some(index);
+                Some(Report::Applied { index, responses: Vec::new() })
+            }
+            Err(error) => {
+                self.fault = Some(format!("can't take a snapshot in use: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// The state that this describes is to be durable by itself, and is in a file already.
+fn store(header: SnapshotHeader) -> NodeEffect {
+    NodeEffect::StoreSnapshot { snapshot: StoredSnapshot { header, data: Bytes::new() } }
+}
+
+fn invalid() -> RestoreError {
+    RestoreError::Invalid("its pieces are not there".to_owned())
+}

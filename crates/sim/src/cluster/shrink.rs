@@ -1,0 +1,289 @@
+//! Makes a failing run smaller: the same rule must still be violated with fewer kinds of fault,
+//! members, clients, strikes and operations, and in less time.
+
+use crate::cluster::faults::Fault;
+use crate::cluster::oracle::{Rule, Violation};
+use crate::cluster::plan::{MICRO, MILLI, Plan};
+use crate::cluster::reduction::{Happened, Reduction, Start};
+use crate::cluster::run_scripted;
+
+/// Shortest safety phase that is tried, in nanoseconds.
+const SHORTEST: u64 = 50 * MILLI;
+/// Other chances that are tried to see the violation in half of the time.
+const LUCKS: u64 = 16;
+/// So many strikes are named rather than the kinds that don't strike.
+const FEW_STRIKES: usize = 20;
+/// With up to so many operations, and strikes, a run is small enough.
+const FEW: usize = 12;
+/// Most times that everything is tried again because something went.
+const MOST_ROUNDS: usize = 4;
+
+/// How far the search for a smaller run is, after each one.
+#[derive(Clone, Copy, Debug)]
+pub struct Shrinking {
+    /// Runs so far.
+    pub runs: usize,
+    /// Runs at most.
+    pub budget: usize,
+    /// What is being left out.
+    pub leaving_out: &'static str,
+    /// Strikes and operations that are left.
+    pub left: (usize, usize),
+}
+
+/// Tries to take away as much as possible, at most `tries` runs of it. Returns what is left, and what
+/// is violated then.
+#[must_use]
+pub fn shrink(plan: &Plan, violation: &Violation, tries: usize) -> (Reduction, Violation) {
+    shrink_while(plan, violation, tries, &mut |_| true)
+}
+
+/// The same, as long as `go_on` says so after each run.
+#[must_use]
+pub fn shrink_while(
+    plan: &Plan,
+    violation: &Violation,
+    tries: usize,
+    go_on: &mut dyn FnMut(Shrinking) -> bool,
+) -> (Reduction, Violation) {
+    let mut search = Search {
+        plan,
+        rule: violation.rule,
+        best: Reduction::default(),
+        found: violation.clone(),
+        happened: Happened::default(),
+        runs: 0,
+        budget: tries,
+        stopped: false,
+        leaving_out: "nothing",
+        go_on,
+    };
+    // Once as it is: to know its strikes and operations.
+    if !search.fails(Reduction::default()) {
+        return (Reduction::default(), violation.clone());
+    }
+    for _ in 0..MOST_ROUNDS {
+        let before = search.best.clone();
+        search.come_earlier();
+        search.shorten();
+        search.leave_out_kinds();
+        search.leave_out_members();
+        search.leave_out_strikes();
+        search.leave_out_operations();
+        if search.best == before || search.is_over() {
+            break;
+        }
+    }
+    search.shorten();
+    search.tidy();
+    (search.best, search.found)
+}
+
+/// A search under way.
+struct Search<'a> {
+    plan: &'a Plan,
+    rule: Rule,
+    /// The smallest run so far: what is left out, what it violates, and its strikes and operations.
+    best: Reduction,
+    found: Violation,
+    happened: Happened,
+    runs: usize,
+    budget: usize,
+    stopped: bool,
+    leaving_out: &'static str,
+    go_on: &'a mut dyn FnMut(Shrinking) -> bool,
+}
+
+impl Search<'_> {
+    fn is_over(&self) -> bool {
+        self.stopped || self.runs >= self.budget
+    }
+
+    /// Whether the same rule is still violated; if so, this run is the best so far.
+    fn fails(&mut self, reduction: Reduction) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        self.runs += 1;
+        let mut smaller = self.plan.clone();
+        reduction.apply(&mut smaller);
+        let (outcome, happened) = run_scripted(&smaller);
+        let found = outcome.violation.filter(|found| found.rule == self.rule);
+        let fails = found.is_some();
+        if let Some(found) = found {
+            (self.best, self.found, self.happened) = (reduction, found, happened);
+        }
+        let left = (self.happened.strikes.len(), self.happened.operations.len());
+        let (runs, budget, leaving_out) = (self.runs, self.budget, self.leaving_out);
+        self.stopped = !(self.go_on)(Shrinking { runs, budget, leaving_out, left });
+        fails
+    }
+
+    /// The plan as it is reduced so far.
+    fn reduced(&self) -> Plan {
+        let mut plan = self.plan.clone();
+        self.best.apply(&mut plan);
+        plan
+    }
+
+    /// Whether the violation is seen in a step of the safety phase, rather than later or by looking back.
+    fn seen_at_once(&self) -> bool {
+        self.found.at < self.reduced().safety && self.rule != Rule::Linearizable
+    }
+
+    /// Ends the run right after the violation. What is seen in a step ends it by itself; what is seen
+    /// only by looking back on a whole run needs an end.
+    fn shorten(&mut self) {
+        self.leaving_out = "time";
+        let plan = self.reduced();
+        if self.seen_at_once() || self.is_over() {
+            return;
+        }
+        if self.rule == Rule::Linearizable && plan.liveness {
+            let _ = self.fails(Reduction { safety_only: true, ..self.best.clone() });
+        }
+        // A short beginning may do; if not, one that is not too long.
+        let (mut low, mut high) = (SHORTEST.min(plan.safety), plan.safety);
+        let mut end = low;
+        while end < high && !self.is_over() {
+            match self.fails(Reduction { end: Some(end), ..self.best.clone() }) {
+                true => high = end,
+                false => (low, end) = (end, end * 3),
+            }
+        }
+        while high - low > 5 * MILLI && !self.is_over() {
+            let middle = low + (high - low) / 2;
+            match self.fails(Reduction { end: Some(middle), ..self.best.clone() }) {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+    }
+
+    /// Looks for the same violation in half of the time, and again, by other chances. What happens in a
+    /// long run can't be left out one by one without changing all that follows.
+    fn come_earlier(&mut self) {
+        self.leaving_out = "time";
+        let mut luck = self.best.luck.unwrap_or(0);
+        let most = self.runs + self.budget / 3;
+        let is_large = |happened: &Happened| happened.operations.len().max(happened.strikes.len()) > FEW;
+        while is_large(&self.happened) && self.runs < most {
+            let safety_only = !self.rule.is_of_liveness();
+            let end = Some((self.found.at / 2).max(SHORTEST));
+            let found = (luck + 1..=luck + LUCKS)
+                .any(|luck| self.fails(Reduction { luck: Some(luck), end, safety_only, ..self.best.clone() }));
+            luck += LUCKS;
+            if !found || self.is_over() {
+                break;
+            }
+        }
+    }
+
+    fn leave_out_kinds(&mut self) {
+        self.leaving_out = "kinds of fault";
+        let kinds = self.reduced().kinds();
+        let without = self.best.without.clone();
+        let _ = minimal(self, &kinds, &mut |search, kept| {
+            let gone = kinds.iter().filter(|kind| !kept.contains(kind)).copied();
+            let without = without.iter().copied().chain(gone).collect();
+            search.fails(Reduction { without, ..search.best.clone() })
+        });
+    }
+
+    fn leave_out_members(&mut self) {
+        self.leaving_out = "members";
+        let plan = self.reduced();
+        let learners = (0..plan.learners).map(|count| Reduction { learners: Some(count), ..Reduction::default() });
+        let members = (1..plan.voters).map(|count| Reduction { members: Some(count), ..Reduction::default() });
+        let clients = (1..plan.clients()).map(|count| Reduction { clients: Some(count), ..Reduction::default() });
+        let (learners, members, clients): (Vec<_>, Vec<_>, Vec<_>) =
+            (learners.collect(), members.collect(), clients.collect());
+        for fewer in [learners, members, clients] {
+            for one in fewer {
+                let best = &self.best;
+                let tried = Reduction {
+                    learners: one.learners.or(best.learners),
+                    members: one.members.or(best.members),
+                    clients: one.clients.or(best.clients),
+                    ..best.clone()
+                };
+                if self.fails(tried) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn leave_out_strikes(&mut self) {
+        self.leaving_out = "strikes";
+        let strikes = self.happened.strikes.clone();
+        let _ = minimal(self, &strikes, &mut |search, kept| {
+            search.fails(Reduction { strikes: Some(kept.to_vec()), ..search.best.clone() })
+        });
+    }
+
+    fn leave_out_operations(&mut self) {
+        self.leaving_out = "operations";
+        // First all of them, at the moments at which they began: then leaving one out moves no other.
+        if self.best.operations.is_none() {
+            // To the microsecond: it reads better.
+            let rounded = |start: &Start| Start { at: start.at / MICRO * MICRO, ..*start };
+            let all = Some(self.happened.operations.iter().map(rounded).collect());
+            if !self.fails(Reduction { operations: all, ..self.best.clone() }) {
+                return;
+            }
+        }
+        let operations = self.best.operations.clone().unwrap_or_default();
+        let _ = minimal(self, &operations, &mut |search, kept| {
+            search.fails(Reduction { operations: Some(kept.to_vec()), ..search.best.clone() })
+        });
+    }
+
+    /// Leaves out of the description what is of no consequence.
+    fn tidy(&mut self) {
+        if self.seen_at_once() {
+            // The run ends there by itself.
+            self.best.end = None;
+            self.best.safety_only = false;
+        }
+        // To name those that struck changes nothing.
+        let strikes = &self.happened.strikes;
+        if self.best.strikes.is_some() || strikes.len() <= FEW_STRIKES {
+            // A kind none of whose strikes is wanted needs no mention, if it does nothing but strike.
+            let wanted = |fault: &Fault| strikes.iter().any(|strike| strike.fault == *fault);
+            self.best.without.retain(|fault| fault.shapes_plans() || wanted(fault));
+            self.best.strikes = Some(strikes.clone());
+        }
+        if let Some(operations) = &mut self.best.operations {
+            operations.sort_unstable();
+        }
+    }
+}
+
+/// The fewest of `items` with which `fails` still holds, as far as one pass can tell: none of them, then
+/// without larger and smaller parts.
+fn minimal<T: Copy>(
+    search: &mut Search<'_>,
+    items: &[T],
+    fails: &mut dyn FnMut(&mut Search<'_>, &[T]) -> bool,
+) -> Vec<T> {
+    if items.is_empty() || fails(search, &[]) {
+        return Vec::new();
+    }
+    let mut kept = items.to_vec();
+    let mut size = kept.len().div_ceil(2);
+    while size > 0 && !search.is_over() {
+        let mut start = 0;
+        // The late ones last: they are close to the violation.
+        while start < kept.len() && kept.len() > 1 {
+            let end = kept.len().min(start + size);
+            let fewer: Vec<T> = kept[..start].iter().chain(&kept[end..]).copied().collect();
+            match fails(search, &fewer) {
+                true => kept = fewer,
+                false => start = end,
+            }
+        }
+        size /= 2;
+    }
+    kept
+}

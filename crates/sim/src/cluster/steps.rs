@@ -1,0 +1,516 @@
+//! What a replica's process does while it runs: it takes an input, is looked at, and its effects are carried out.
+
+use bowline_kv::store::TxnRequest;
+use bowline_node::{NodeEffect, NodeInput, NodeMessage, Response, StoredSnapshot};
+use bowline_raft::{Body, Index, MembershipChange, NodeId, Token, Write};
+use bytes::Bytes;
+
+use crate::cluster::clients::Request;
+use crate::cluster::clock::Moment;
+use crate::cluster::disk::{Ended, Item};
+use crate::cluster::event::Event;
+use crate::cluster::faults::{Fault, FollowUp};
+use crate::cluster::host::Asker;
+use crate::cluster::keepers::{Ask, LEASE_OPS};
+use crate::cluster::leader_rules::{speaker, takes_no_more_than_it_may};
+use crate::cluster::machine::Applied;
+use crate::cluster::oracle::{Judged, Rule};
+use crate::cluster::plan::{MILLI, SECOND, Sabotage};
+use crate::cluster::replica::Replica;
+use crate::cluster::system::System;
+use crate::cluster::trace::{describe, describe_response};
+use crate::cluster::wire::arrived;
+
+/// What reaches a process.
+impl System<'_> {
+    /// A message arrives.
+    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: NodeMessage) {
+        let it = &mut self.hosts[to];
+        if it.node.is_none() {
+            return;
+        }
+        if it.paused {
+            return it.wait(Event::Message { from, to, message });
+        }
+        let Some(mut message) = arrived(from, &message) else { return };
+        it.left_entries = !it.disk.has_room() && leave_entries(&mut message);
+        self.ctx.trace(Some(to), || format!("<- n{} {}", from + 1, describe(&message)));
+        self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });
+    }
+
+    /// It is time for what a replica does by itself.
+    pub(crate) fn wake(&mut self, host: usize, run: u32) {
+        let it = &mut self.hosts[host];
+        if it.run != run || it.wake_at != self.ctx.now || it.paused {
+            return;
+        }
+        it.wake_at = Moment::MAX;
+        if it.is_due(self.ctx.now) {
+            self.step(host, NodeInput::Wake);
+        } else {
+            self.end_leases(host);
+            self.hosts[host].reschedule(&mut self.ctx);
+        }
+    }
+
+    /// A sync of a disk ends.
+    pub(crate) fn synced(&mut self, host: usize, run: u32) {
+        if self.hosts[host].run != run {
+            return;
+        }
+        let it = &mut self.hosts[host];
+        if it.paused {
+            // The disk goes on by itself; the process hears of it later.
+            return it.wait(Event::Synced { host, run });
+        }
+        if std::mem::take(&mut it.fail_sync) {
+            it.disk.fail_soon(&mut self.ctx.chances.disk);
+        }
+        let ended = it.disk.finish_sync();
+        let Some(synced) = self.unless_stuck(host, ended, Event::Synced { host, run }) else { return };
+        let it = &self.hosts[host];
+        if let Some(up_to) = synced.up_to {
+            self.model.durable(it.id, up_to);
+        }
+        for index in synced.files {
+            self.step(host, NodeInput::SnapshotStored { index });
+        }
+        if let Some(up_to) = synced.up_to
+            && self.hosts[host].run == run
+        {
+            self.hosts[host].durable = up_to;
+            // The messages that waited, and the news for the replica, in either order.
+            let first = self.ctx.chances.disk.percent(50);
+            if first {
+                self.release_held(host);
+            }
+            self.step(host, NodeInput::Persisted { up_to });
+            self.release_held(host);
+        }
+        self.hosts[host].start_sync(&mut self.ctx);
+    }
+
+    /// What the disk has done; `None` if it couldn't: for want of room it tries `again` later, else the process
+    /// stops.
+    fn unless_stuck<T>(&mut self, host: usize, ended: Ended<T>, again: Event) -> Option<T> {
+        match ended {
+            Ended::Done(done) => Some(done),
+            Ended::NoSpace => {
+                self.ctx.trace(Some(host), || "has no room on its disk: it waits for some".to_owned());
+                let at = self.ctx.now + self.ctx.chances.disk.between(10 * MILLI, 250 * MILLI);
+                self.ctx.queue.push(at, again);
+                None
+            }
+            Ended::Failed(why) => {
+                self.stop_for(host, &why);
+                None
+            }
+        }
+    }
+
+    fn release_held(&mut self, host: usize) {
+        let durable = self.hosts[host].durable;
+        while self.hosts[host].held.front().is_some_and(|(after, _, _)| *after <= durable) {
+            let Some((_, to, message)) = self.hosts[host].held.pop_front() else { return };
+            self.send(host, to, message);
+        }
+    }
+
+    /// A snapshot's file is durable.
+    pub(crate) fn stored(&mut self, host: usize, run: u32) {
+        let it = &mut self.hosts[host];
+        if it.run != run {
+            return;
+        }
+        if it.paused {
+            return it.wait(Event::Stored { host, run });
+        }
+        let ended = match it.node.as_mut().and_then(Replica::on_disk) {
+            Some(node) => {
+                if std::mem::take(&mut it.fail_sync) {
+                    it.disk.fail_soon(&mut self.ctx.chances.disk);
+                }
+                it.disk.finish_checkpoint(node)
+            }
+            None => it.disk.finish_storing(),
+        };
+        if let Some(Some(index)) = self.unless_stuck(host, ended, Event::Stored { host, run }) {
+            self.step(host, NodeInput::SnapshotStored { index });
+        }
+    }
+}
+
+/// Requests.
+impl System<'_> {
+    /// A client's request arrives at a replica.
+    pub(crate) fn client_asks(&mut self, host: usize, op: u64, attempt: u32) {
+        match self.clients.request(&mut self.ctx, &mut self.hosts[host], op, attempt) {
+            Some(Request::Step(input)) => self.step(host, input),
+            Some(Request::ReadAtOnce { known }) => self.reply(host, (op, attempt, known), Ok(Bytes::new())),
+            None => {}
+        }
+    }
+
+    /// A keeper's request arrives at a replica.
+    pub(crate) fn keeper_asks(&mut self, host: usize, call: (usize, u64, Ask)) {
+        let input = self.keepers.asked(&mut self.ctx, &mut self.network, &mut self.hosts[host], call);
+        self.step_with(host, input);
+    }
+
+    /// The leader is asked for a change, unless that would leave the cluster to the dead. Returns whether it was.
+    pub(crate) fn ask_for(&mut self, change: MembershipChange) -> bool {
+        let Some(leader) = self.hosts.running_leader() else { return false };
+        if !self.hosts.raft(leader).is_some_and(|raft| self.hosts.survives(raft, &change)) {
+            return false;
+        }
+        let token = self.hosts[leader].token(Asker::Operator);
+        self.ctx.trace(Some(leader), || format!("is asked to change the membership: {change:?}"));
+        let reverts = change == MembershipChange::Revert;
+        self.step(leader, NodeInput::ChangeMembership { token, change });
+        if !reverts && !self.ctx.healed && self.ctx.chances.faults.percent(30) {
+            let heartbeat = self.ctx.plan.settings.heartbeat;
+            let after = self.ctx.chances.faults.magnitude(heartbeat / 64, heartbeat * 2);
+            self.ctx.after(after, Event::FollowUp(Box::new(FollowUp::Regret)));
+        }
+        true
+    }
+
+    /// The leader is told to hand over. Returns whether it was.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        let Some(leader) = self.hosts.running_leader() else { return false };
+        // To anyone, dead or alive, a member or not; or to whom it likes.
+        let dice = &mut self.ctx.chances.faults;
+        let to = NodeId(dice.index(self.hosts.len()) as u64 + 1);
+        let to = dice.percent(70).then_some(to);
+        let token = self.hosts[leader].token(Asker::Operator);
+        self.ctx.trace(Some(leader), || format!("is told to hand over to {to:?}"));
+        self.step(leader, NodeInput::TransferLeadership { token, to });
+        true
+    }
+}
+
+/// A step.
+impl System<'_> {
+    /// A replica takes an input.
+    pub(crate) fn step(&mut self, host: usize, input: NodeInput) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &mut it.node else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        let (from, before) = (speaker(&input), node.raft().last_applied());
+        node.handle(it.clock.shows(self.ctx.now), input, &mut effects);
+        if let Some(why) = node.on_disk().and_then(|node| node.fault().map(str::to_owned)) {
+            // Nobody is told anything that depends on it.
+            effects.clear();
+            self.effects = effects;
+            return self.stop_for(host, &why);
+        }
+        let applied = node.raft().last_applied() > before;
+        if node.unrestored_snapshots() > 0 {
+            let what = format!("n{} has put together a snapshot that is none", host + 1);
+            self.ctx.judge(Err((Rule::StatesAreEqual, what)));
+        }
+        let it = &mut self.hosts[host];
+        it.looks_at_install();
+        if std::mem::take(&mut it.left_entries) {
+            effects.retain(|effect| !is_append_reply(effect));
+        }
+        for effect in &effects {
+            if let NodeEffect::Persist { write, .. } = effect {
+                self.observe_write(host, write);
+            }
+        }
+        self.inspect(host);
+        self.ctx.judge(self.hosts.judge_leader(host, from));
+        // After the invariants: where one of them is broken too, it says more.
+        self.ctx.judge(self.model.judged());
+        self.carry_out(host, &mut effects);
+        effects.clear();
+        self.effects = effects;
+        self.judge_return(host);
+        self.end_leases(host);
+        self.hosts[host].start_sync(&mut self.ctx);
+        if self.hosts[host].busy_until > self.ctx.now && applied {
+            self.stay_busy(host);
+        }
+        self.hosts[host].reschedule(&mut self.ctx);
+    }
+
+    /// The same, if there is one.
+    fn step_with(&mut self, host: usize, input: Option<NodeInput>) {
+        if let Some(input) = input {
+            self.step(host, input);
+        }
+    }
+
+    /// A leader proposes the end of the leases that have expired.
+    fn end_leases(&mut self, host: usize) {
+        let input = self.keepers.propose_ends(&mut self.ctx, &mut self.hosts[host]);
+        self.step_with(host, input);
+    }
+
+    fn observe_write(&mut self, host: usize, write: &Write) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &it.node else { return };
+        let judged = it.shadow.written(node.raft(), write, &mut self.ctx.oracle.links);
+        let judged = match judged {
+            Ok(true) => {
+                it.matches.forget();
+                it.shadow.change_is_sound(node.raft())
+            }
+            Ok(false) => takes_no_more_than_it_may(node.raft(), write),
+            Err(violation) => Err(violation),
+        };
+        self.ctx.judge(judged);
+    }
+
+    /// Looks at a replica after its step.
+    pub(crate) fn inspect(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &it.node else { return };
+        let raft = node.raft();
+        let judged = it.shadow.agrees(raft);
+        let leads = raft.is_leader().then(|| raft.term());
+        let was = std::mem::replace(&mut it.shadow.leads, leads);
+        let before = std::mem::replace(&mut it.shadow.commit, raft.commit_index());
+        let after = raft.commit_index();
+        node.machine().take_news(&mut self.news);
+        let shown = it.clock.shows(self.ctx.now);
+        if let Some(leases) = node.machine().take_leases() {
+            it.lessor.reset(shown, leases);
+        }
+        for change in self.news.iter().flat_map(|applied| &applied.leases) {
+            it.lessor.note(shown, *change);
+        }
+        let counts = match self.ctx.plan.sabotage {
+            Some(Sabotage::LocalLessors) => Some(0),
+            _ => leads.map(|term| term.0),
+        };
+        it.lessor.follow(shown, counts);
+        let witness = node.machine().witness();
+        self.ctx.judge(judged);
+        if leads != was {
+            self.leadership_changed(host);
+        }
+        if after < before {
+            let what = format!("n{} goes back from {before} to {after}", host + 1);
+            self.ctx.judge(Err((Rule::CommitNeverDecreases, what)));
+        } else if after > before {
+            self.commit_advanced(host, before);
+        }
+        self.judge_news(host, witness);
+        if self.hosts.leading().len() > 1 && self.hosts[host].leads() {
+            self.ctx.judge(self.hosts.judge_leases(self.ctx.now));
+        }
+    }
+
+    fn leadership_changed(&mut self, host: usize) {
+        self.hosts.leads_no_more(host);
+        let Some(raft) = self.hosts.raft(host) else { return };
+        if raft.is_leader() {
+            let (id, term) = (raft.id(), raft.term());
+            let judged = self.ctx.oracle.leads(id, term).and_then(|()| self.ctx.oracle.commits.led_by(raft));
+            self.ctx.judge(judged);
+            self.hosts.leads(host, self.ctx.now);
+            self.ctx.trace(Some(host), || format!("LEADS in {term}"));
+        } else {
+            self.ctx.trace(Some(host), || "leads no more".to_owned());
+        }
+    }
+
+    fn commit_advanced(&mut self, host: usize, before: Index) {
+        let Some(raft) = self.hosts.raft(host) else { return };
+        let judged = self.ctx.oracle.commits.advanced(raft, before);
+        let judged = judged.and_then(|new_from| match new_from {
+            Some(_) => self.hosts.judge_commit(host),
+            None => Ok(()),
+        });
+        self.ctx.judge(judged);
+    }
+
+    /// What a replica has applied, and the state that it is in.
+    fn judge_news(&mut self, host: usize, witness: (u64, u64)) {
+        let id = self.hosts[host].id;
+        let mut news = std::mem::take(&mut self.news);
+        for applied in news.drain(..) {
+            let judged = match self.ctx.oracle.commits.applied(id, &applied) {
+                Ok(true) if applied.op >= LEASE_OPS && applied.op != u64::MAX => self.note_lease_command(&applied),
+                Ok(true) => self.clients.took_effect(&applied, &mut self.ctx.oracle),
+                Ok(false) => Ok(()),
+                Err(violation) => Err(violation),
+            };
+            self.ctx.judge(judged);
+        }
+        self.news = news;
+        let (index, digest) = witness;
+        if index > 0 && self.ctx.oracle.commits.digest_at(index) != Some(digest) {
+            self.ctx.judge(Err((Rule::StatesAreEqual, format!("{id} has another state as of index {index}"))));
+        }
+    }
+
+    /// The first replica to apply a command about leases tells what it did.
+    fn note_lease_command(&mut self, applied: &Applied) -> Judged {
+        let command = self.keepers.took_effect(applied)?;
+        self.clients.lease_command(&command, applied)?;
+        self.keepers.changed(&command, &applied.leases, self.ctx.now)
+    }
+
+    /// A replica that has just applied something may be busy with it, and hears of nothing meanwhile.
+    fn stay_busy(&mut self, host: usize) {
+        /// A state machine that takes longer over one command is beyond help.
+        const LONGEST: Moment = 5 * SECOND;
+        if self.ctx.now < self.hosts[host].busy_until && self.ctx.chances.hosts.percent(20) {
+            let election = self.ctx.plan.settings.election_max;
+            let span = self.ctx.chances.hosts.magnitude(election / 64, election * 4).min(LONGEST);
+            self.ctx.coverage.struck(Fault::SlowApply);
+            self.ctx.trace(Some(host), || "is busy applying".to_owned());
+            self.pause(host, span, false);
+        }
+    }
+}
+
+/// Effects.
+impl System<'_> {
+    /// What a step brings, one by one.
+    fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
+        let mut effects = effects.drain(..).peekable();
+        while let Some(effect) = effects.next() {
+            if let Some(left) = &mut self.hosts[host].crash_in {
+                if *left == 0 {
+                    self.ctx.coverage.struck(Fault::CrashInside);
+                    self.crash(host, true);
+                    self.restart_soon(host);
+                    return;
+                }
+                *left -= 1;
+            }
+            if self.hosts[host].node.is_none() {
+                // It has stopped over what it was asked to read.
+                return;
+            }
+            match effect {
+                NodeEffect::Persist { id, write } => self.hosts[host].disk.write(Item::Write(id, write)),
+                NodeEffect::StoreSnapshot { snapshot } => {
+                    let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
+                        if *header == snapshot.header);
+                    self.ctx.trace(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
+                    if !of_the_stream {
+                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
+                        let judged = judged.and_then(|()| self.judge_stored(host, &snapshot));
+                        self.ctx.judge(judged);
+                    }
+                    if of_the_stream {
+                        self.hosts[host].disk.write(Item::File(snapshot));
+                    } else {
+                        self.hosts[host].disk.start_storing(snapshot);
+                        let plan = &self.ctx.plan.disk;
+                        let span = self.ctx.chances.disk.between(plan.sync_low, plan.sync_high * 4);
+                        let run = self.hosts[host].run;
+                        self.ctx.queue.push(self.ctx.now + span, Event::Stored { host, run });
+                    }
+                }
+                NodeEffect::Send { to, message, after } => {
+                    let durable = self.hosts[host].durable;
+                    match after.filter(|after| *after > durable) {
+                        Some(after) if self.ctx.plan.sabotage != Some(Sabotage::HastyMessages) => {
+                            self.hosts[host].held.push_back((after, to, message));
+                        }
+                        _ => self.send(host, to, message),
+                    }
+                }
+                NodeEffect::Respond { token, response } => self.respond(host, token, response),
+                NodeEffect::Halt { fault } => {
+                    self.ctx.judge(Err((Rule::NoReplicaHalts, format!("n{} halts: {fault}", host + 1))));
+                }
+            }
+        }
+    }
+
+    /// I16: what is to take the place of the log is what the log makes of nothing.
+    fn judge_stored(&self, host: usize, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
+        match &self.hosts[host].node {
+            Some(node @ Replica::OnDisk(_)) => {
+                let judged = self.clients.judge_state(node.machine());
+                judged.map_err(|what| (Rule::StatesAreEqual, format!("n{}: {what}", host + 1)))
+            }
+            _ => self.clients.judge_snapshot(snapshot),
+        }
+    }
+
+    fn respond(&mut self, host: usize, token: Token, response: Response) {
+        let it = &mut self.hosts[host];
+        match it.tokens.remove(&token) {
+            Some(Asker::Client { op, attempt, known }) => self.reply(host, (op, attempt, known), response),
+            Some(Asker::Keeper { keeper, call, ask, begun, renewal }) => {
+                let (call, begun) = ((keeper, call, ask), (begun, renewal));
+                let next = self.keepers.answered(&mut self.ctx, &mut self.network, it, call, begun, response);
+                self.step_with(host, next);
+            }
+            Some(Asker::Lessor { number, term }) => {
+                self.keepers.end_proposed(self.ctx.now, it, (number, term), &response);
+            }
+            Some(Asker::Operator) => {
+                self.ctx.trace(Some(host), || format!("tells the operator: {}", describe_response(&response)));
+            }
+            None => {
+                let what = format!("n{} answers a request that is not open", host + 1);
+                self.ctx.judge(Err((Rule::EveryRequestEndsOnce, what)));
+            }
+        }
+    }
+
+    /// A replica replies to a client. What a read shows is looked up now.
+    fn reply(&mut self, host: usize, (op, attempt, known): (u64, u32, u64), response: Response) {
+        let response = match (response, self.clients.query(op)) {
+            (Ok(_), Some((key, query))) => match self.read_now(host, &key, &query) {
+                Some(seen) => Ok(seen),
+                None => return,
+            },
+            (other, _) => other,
+        };
+        let it = &self.hosts[host];
+        self.clients.replied(&mut self.ctx, &mut self.network, it, (op, attempt, known), response);
+    }
+
+    /// What a client sees. A replica that can't read its disk stops, and answers nobody.
+    fn read_now(&mut self, host: usize, key: &str, query: &TxnRequest) -> Option<Bytes> {
+        let node = self.hosts[host].node.as_mut()?;
+        let seen = node.look(key, query);
+        if let Some(why) = node.on_disk().and_then(|node| node.fault().map(str::to_owned)) {
+            self.stop_for(host, &why);
+            return None;
+        }
+        Some(seen)
+    }
+
+    /// A message leaves a replica.
+    fn send(&mut self, from: usize, to: NodeId, message: NodeMessage) {
+        if let NodeMessage::Raft(message) = &message {
+            let it = &self.hosts[from];
+            let judged = self.ctx.oracle.promises.sent(it.id, to, message, &it.disk);
+            self.ctx.judge(judged);
+            self.ctx.judge(self.hosts.judge_claims(from, to, message));
+        }
+        let to = to.0 as usize - 1;
+        let kept_back = self.restored.is_some_and(|restored| restored.keeps_apart(from, to));
+        if to < self.hosts.len() && !kept_back {
+            self.network.send(&mut self.ctx, from, to, message);
+        }
+    }
+}
+
+/// A disk that is full: the leader is heard, but its entries have no place here. It sends them again.
+/// Returns whether there were some: then its answer must not leave. It would say that nothing of them arrived,
+/// and they would come again at once, with what follows them, in a storm that nothing ends but room.
+fn leave_entries(message: &mut NodeMessage) -> bool {
+    match message {
+        NodeMessage::Raft(bowline_raft::Message { body: Body::AppendEntries(append), .. }) => {
+            !std::mem::take(&mut append.entries).is_empty()
+        }
+        _ => false,
+    }
+}
+
+fn is_append_reply(effect: &NodeEffect) -> bool {
+    matches!(effect, NodeEffect::Send { message: NodeMessage::Raft(message), .. }
+        if matches!(message.body, Body::AppendEntriesReply(_)))
+}
