@@ -33,9 +33,9 @@ pub(crate) enum SimCommand {
     Run(RunCommand),
     /// Runs random mixtures of everything that a LAN can do to replicas.
     Lan(MixturesCommand),
-    /// Searches worlds, each drawn from a seed, for one in which a promise is broken.
+    /// Runs simulated clusters, each drawn from a seed, to find one in which a promise is broken.
     Explore(explore::ExploreCommand),
-    /// Lets one world happen again, and tells its story.
+    /// Runs one simulated cluster again, and prints what happens in it.
     Replay(replay::ReplayCommand),
     /// Measures how fast simulated time passes.
     Speed(explore::SpeedCommand),
@@ -77,7 +77,7 @@ pub(crate) struct RunCommand {
 #[derive(Args)]
 #[command(after_help = "Examples:
   bowline sim lan --seeds 1000
-  bowline sim lan --seed 17 --verbose   one mixture again, with its story")]
+  bowline sim lan --seed 17 --verbose   one mixture again, line by line")]
 pub(crate) struct MixturesCommand {
     /// How many mixtures.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]

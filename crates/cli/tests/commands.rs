@@ -368,12 +368,12 @@ fn a_history_is_checked() {
 #[test]
 fn a_world_is_told_and_drawn_and_can_be_made_smaller() {
     let folder = folder();
-    let whole = bowline(&folder, &["sim", "replay", "3", "--html", "world.html"]);
+    let whole = bowline(&folder, &["sim", "replay", "3", "--html", "seed-3.html"]);
     assert_eq!((whole.code, whole.err.as_str()), (0, ""), "{whole:?}");
     for part in ["seed 3: ", "\nfaults ", "\nnetwork ", "starts in t0", "LEADS in t1", "nothing was violated"] {
         assert!(whole.out.contains(part), "{part:?} is missing in {}", &whole.out[..2_000]);
     }
-    let page = fs::read_to_string(folder.path().join("world.html")).unwrap();
+    let page = fs::read_to_string(folder.path().join("seed-3.html")).unwrap();
     assert!(page.contains("bowline sim replay 3<") && page.ends_with("</html>\n"));
     let options =
         ["--members", "3", "--clients", "1", "--strikes", "none", "--operations", "0.1@0.5", "--seconds", "2.5"];

@@ -107,10 +107,10 @@ fn a_report_that_nobody_reads_ends_in_silence() {
             assert!(!said.err.contains(word), "{words:?}: {said:?}");
         }
     }
-    // A page is written though nobody reads the story.
-    let replay = &mut bowline(folder.path(), &["sim", "replay", "3", "--html", "world.html"]);
+    // A page is written though nobody reads the lines.
+    let replay = &mut bowline(folder.path(), &["sim", "replay", "3", "--html", "seed-3.html"]);
     assert_eq!(into_nothing(replay, b"").code, NOBODY_READS);
-    let page = std::fs::read_to_string(folder.path().join("world.html")).expect("it was written");
+    let page = std::fs::read_to_string(folder.path().join("seed-3.html")).expect("it was written");
     assert!(page.ends_with("</html>\n"));
 }
 

@@ -5,7 +5,7 @@
 //! [`report`] tells. [`virtual_run`] joins the emulation and our own replicas in virtual time, and [`mixture`] draws
 //! what to run there. All chance comes from [`random`].
 //!
-//! What touches the world is in two places: [`harness`] starts programs and gives the emulation the real time, and
+//! What touches the operating system is in two places: [`harness`] starts programs and gives the emulation the real time, and
 //! [`switch`] is the network's end of their sockets.
 
 pub mod emulation;

@@ -101,7 +101,7 @@ enum Parcel {
     },
 }
 
-struct World {
+struct Run {
     emulation: Emulation,
     replicas: Vec<Option<LanReplica>>,
     /// When each replica wants to be woken: asked anew only after it was given something.
@@ -128,20 +128,20 @@ pub fn run(
     options: VirtualOptions,
     observer: &mut dyn FnMut(Duration, &Note),
 ) -> Result<VirtualOutcome, VirtualError> {
-    let mut world = World::new(scenario, &options)?;
+    let mut run = Run::new(scenario, &options)?;
     let mut steps = 0;
-    while world.step(observer) {
+    while run.step(observer) {
         steps += 1;
         if steps > MAX_STEPS {
             return Err(VirtualError::TooManySteps);
         }
     }
-    let ignored = world.replicas.iter().flatten().map(LanReplica::ignored).collect();
-    Ok(VirtualOutcome { record: world.emulation.into_record(), trace_hash: world.trace.value(), ignored, steps })
+    let ignored = run.replicas.iter().flatten().map(LanReplica::ignored).collect();
+    Ok(VirtualOutcome { record: run.emulation.into_record(), trace_hash: run.trace.value(), ignored, steps })
 }
 
-impl World {
-    fn new(scenario: Scenario, options: &VirtualOptions) -> Result<World, VirtualError> {
+impl Run {
+    fn new(scenario: Scenario, options: &VirtualOptions) -> Result<Run, VirtualError> {
         let emulation = Emulation::new(scenario, options.seed, options.faults.clone());
         let ids = emulation.replica_ids().to_vec();
         let mut random = Random::stream(options.seed, 100);
@@ -162,7 +162,7 @@ impl World {
         }
         let count = replicas.len();
         let alarm = |replica: &Option<LanReplica>| replica.as_ref().map_or(Duration::MAX, wakes_at);
-        Ok(World {
+        Ok(Run {
             emulation,
             alarms: replicas.iter().map(alarm).collect(),
             replicas,

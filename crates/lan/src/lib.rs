@@ -3,7 +3,7 @@
 //! What decides is pure. The protocol: [`message`] is the codec, [`wire`] the replicas' own messages. The replica:
 //! [`replica`], tuned by a [`profile`].
 //!
-//! What touches the world is in two places: [`socket`] has the three forms of socket, and [`replica_program`] gives a
+//! What touches the operating system is in two places: [`socket`] has the three forms of socket, and [`replica_program`] gives a
 //! replica its socket and its clock.
 
 mod lan_id;

@@ -567,7 +567,7 @@ fn interrupted_starts(disk: &SimDisk, random: &mut Random) -> Vec<SimDisk> {
 }
 
 /// The repair of a vote wrote the next copy over the only one that said what the damaged sectors had held: if the
-/// power failed right then, the next start took a repaired vote for lost entries (a world, seed 1163).
+/// power failed right then, the next start took a repaired vote for lost entries (simulated cluster, seed 1163).
 #[test]
 fn the_repair_of_a_vote_may_be_interrupted_again_and_again() {
     let mut random = Random::new(1);
@@ -599,7 +599,7 @@ fn the_repair_of_a_vote_may_be_interrupted_again_and_again() {
 }
 
 /// A suspicion came back when the mark that had ended it was damaged, although a whole snapshot reached beyond all
-/// that it could mean (a world, seed 1351).
+/// that it could mean (simulated cluster, seed 1351).
 #[test]
 fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
     let (disk, mut opened) = fresh();
@@ -620,7 +620,7 @@ fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
     let found = again(&disk).recovery;
     assert_eq!(found.snapshot, Some(header(60, 1).position));
     assert_eq!(found.suspect, None, "{:?}", found.findings);
-    // If the snapshot is damaged too, its name still says how far the log went (a world, seed 4771).
+    // If the snapshot is damaged too, its name still says how far the log went (simulated cluster, seed 4771).
     let snapshot = disk.files().into_iter().find(|(path, _)| path.starts_with("snap/")).expect("it is stored").0;
     disk.flip(&snapshot, 700);
     let found = again(&disk).recovery;

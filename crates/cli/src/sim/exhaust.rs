@@ -148,7 +148,7 @@ fn as_json(reports: &[Search], all_took: Duration) -> Value {
             let violation = report
                 .violation
                 .as_ref()
-                .map(|violation| json!({ "rule": violation.rule, "steps": violation.steps, "story": violation.trace }));
+                .map(|violation| json!({ "rule": violation.rule, "steps": violation.steps, "trace": violation.trace }));
             json!({
                 "start": start.name, "states": report.states, "steps": report.steps, "depth": report.depth,
                 "beyond_bounds": report.beyond_bounds, "widest": report.widest, "exhausted": report.exhausted,

@@ -1,4 +1,4 @@
-//! `bowline sim explore` and `speed`: the deterministic world, seed after seed.
+//! `bowline sim explore` and `speed`: simulated clusters, seed after seed.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use crate::out::{self, tell};
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 20;
-/// Longest time that is spent to make one failing world smaller.
+/// Longest time that is spent to make one failing cluster smaller.
 const SHRINK_AT_MOST: Duration = Duration::from_secs(60);
 /// Most failures that are shrunk; after that the search goes on without.
 const SHRUNK: usize = 3;
@@ -45,7 +45,7 @@ pub(crate) struct ExploreCommand {
     /// How many at once; as many as there are processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
-    /// How many runs may be spent to make a failing world smaller.
+    /// How many runs may be spent to make a failing cluster smaller.
     #[arg(long, value_name = "RUNS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     shrink: u64,
     /// Also write a page for a browser: the first failing seed, made as small as possible.
@@ -92,7 +92,7 @@ impl ExploreCommand {
         carry(self.mutant)?;
         silence_panics();
         let live = Live::new(if self.minutes.is_some() { 1000 } else { self.seeds }, self.json);
-        live.title("worlds");
+        live.title("clusters");
         let search = Search {
             from: self.from,
             seeds: if self.minutes.is_some() { u64::MAX } else { self.seeds },
@@ -114,7 +114,7 @@ impl ExploreCommand {
         let took = search.started.elapsed();
         let mut totals = search.totals.into_inner().expect("no thread panicked");
         totals.failures.sort_by_key(|failure| failure.seed);
-        // A world that was made smaller, if there is one: it is easier to read.
+        // A cluster that was made smaller, if there is one: it is easier to read.
         let smaller = totals.failures.iter().find(|failure| !failure.reduction.is_empty());
         if let (Some(file), Some(failure)) = (&self.html, smaller.or(totals.failures.first())) {
             let mut plan = Plan::drawn(failure.seed);
@@ -136,7 +136,7 @@ struct Search {
     from: u64,
     seeds: u64,
     until: Option<Duration>,
-    /// Runs to make a failing world smaller.
+    /// Runs to make a failing cluster smaller.
     shrink: usize,
     most_failures: usize,
     live: Live,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// From so many seeds on, a rare path that was never taken is a failure.
 const ENOUGH_SEEDS: u64 = 2_000;
 
-/// A world in which a promise was broken.
+/// A cluster in which a promise was broken.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) seed: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Failure {
     pub(crate) reduction: Reduction,
 }
 
-/// Sums over all worlds.
+/// Sums over all clusters.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) seeds: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Totals {
     coverage: Coverage,
 }
 
-/// The command that lets a world happen again.
+/// The command that runs a cluster again.
 pub(crate) fn replay_command(seed: u64, reduction: &Reduction) -> String {
     let mutant = mutation::chosen().map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name));
     format!("bowline sim replay {seed}{reduction}{mutant}")

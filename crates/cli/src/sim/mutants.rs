@@ -37,10 +37,10 @@ pub(crate) struct MutantsCommand {
     /// Only this layer: scripts, schedules, search or clusters; may be given several times.
     #[arg(long, value_name = "NAME")]
     layer: Vec<String>,
-    /// How many random schedules, and how many worlds, to try for each mutant.
+    /// How many random schedules, and how many simulated clusters, to try for each mutant.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     seeds: u64,
-    /// The first seed of the worlds.
+    /// The first seed of the clusters.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     from: u64,
     /// How many states to search from each start for each mutant.
@@ -59,7 +59,7 @@ pub(crate) struct MutantsCommand {
     /// Print the bugs of the list that are no mutants, and why.
     #[arg(long)]
     absent: bool,
-    /// Pass only if the worlds kill at least so many percent of the core mutants that they look at.
+    /// Pass only if the clusters kill at least so many percent of the core mutants that they look at.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
     require: Option<u64>,
     /// Print the result as JSON.

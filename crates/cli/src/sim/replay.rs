@@ -1,4 +1,4 @@
-//! `bowline sim replay`: one world again, as a story and as a page.
+//! `bowline sim replay`: one simulated cluster again, line by line and as a page.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::out::tell;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim replay 17                     the story of seed 17
+  bowline sim replay 17                     what happens with seed 17
   bowline sim replay 17 --grep LEADS
   bowline sim replay 17 --html seed-17.html as a picture, for a browser
   bowline sim replay 17 --members 3 --strikes Crash.2,Isolate.1 --operations 0.4@1.25
-                                            a smaller world, as a failure names it")]
+                                            a smaller cluster, as a failure names it")]
 pub(crate) struct ReplayCommand {
     /// The seed.
     seed: u64,
@@ -36,7 +36,7 @@ pub(crate) struct ReplayCommand {
     /// Tell only what happens from this second on.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     since: f64,
-    /// Tell no story, only the result.
+    /// Print only the result.
     #[arg(long, short)]
     quiet: bool,
     /// Also write a page for a browser: who said what to whom, and when, up to the violation.
@@ -44,7 +44,7 @@ pub(crate) struct ReplayCommand {
     html: Option<PathBuf>,
 }
 
-/// What is left of a world.
+/// What is left of a cluster.
 #[derive(Args)]
 pub(crate) struct Left {
     /// Kinds of fault to leave out.
@@ -65,7 +65,7 @@ pub(crate) struct Left {
     /// Only these operations, each a client, a number and a moment; or none.
     #[arg(long, value_name = "OPERATIONS", value_parser = parse_list::<Start>)]
     operations: Option<std::vec::Vec<Start>>,
-    /// Other chances for the same world.
+    /// Other chances for the same cluster.
     #[arg(long, value_name = "NUMBER")]
     luck: Option<u64>,
     /// End the safety phase after so many seconds.
@@ -93,7 +93,7 @@ impl Left {
     }
 }
 
-/// Writes the page of a world; `command` is the one that replays it.
+/// Writes the page of a cluster; `command` is the one that replays it.
 pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Result<()> {
     let page = on_its_own(plan.seed, ", drawn", || record(plan).page(command));
     fs::write(file, page).with_context(|| format!("can't write {}", file.display()))
@@ -109,7 +109,7 @@ impl ReplayCommand {
         let mut told = if self.quiet { Ok(()) } else { tell!("{}", plan.header()) };
         let mut tell = |line: Line| {
             let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
-            // The world comes to its end also where the story can't be printed: the page is still to be written.
+            // The run goes on to its end even if it can't be printed: the page is still to be written.
             if told.is_ok() && wanted && line.at as f64 >= self.since * 1e9 {
                 told = tell!("{line}");
             }

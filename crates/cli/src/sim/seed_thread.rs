@@ -15,7 +15,7 @@ pub(crate) fn on_its_own<T: Send>(seed: u64, what: &str, work: impl FnOnce() -> 
         let thread = thread::Builder::new().name(name.clone()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, work).expect("the system has a thread to give");
         thread.join().unwrap_or_else(|panic| {
-            remark!("{name}: the world itself panicked: {}", words(&*panic));
+            remark!("{name}: the simulator itself panicked: {}", words(&*panic));
             std::panic::resume_unwind(panic)
         })
     })

@@ -78,10 +78,10 @@ async fn every_answer_is_that_of_a_real_etcd() {
             their_answer = ask(&theirs, &request).await;
         }
         if our_answer != their_answer && !(is_3_4 && is_another_order_of_checks(&request, &our_answer, &their_answer)) {
-            let story = format!("step {step}: {request:?}\n\nours: {our_answer:?}\n\netcd: {their_answer:?}");
+            let report = format!("step {step}: {request:?}\n\nours: {our_answer:?}\n\netcd: {their_answer:?}");
             // Large values are all alike.
-            let story = story.split(&"v".repeat(20)).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("…");
-            panic!("{story}\n\nrevision {}, compacted {}; {again}", draw.revision(), draw.compacted());
+            let report = report.split(&"v".repeat(20)).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("…");
+            panic!("{report}\n\nrevision {}, compacted {}; {again}", draw.revision(), draw.compacted());
         }
         refused += u64::from(our_answer.is_err());
         hashes += u64::from(hash_now);
