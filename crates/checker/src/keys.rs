@@ -100,14 +100,14 @@ impl Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No order of a key's operations explains every answer.
-    Violation(Violation),
+    Violation(KeyViolation),
     /// Revisions contradict what was seen.
     Revisions(RevisionFault),
 }
 
 /// A key whose operations have no order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct KeyViolation {
     /// The key.
     pub key: String,
     /// The operation that could not be placed, however those before it were.
@@ -137,14 +137,14 @@ pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict<Fault> {
     for (key, operations) in keys {
         let steps = compile(&operations);
         match search::search(&steps, max_steps) {
-            search::Outcome::Linearizable => {}
-            search::Outcome::OutOfSteps => {
+            search::SearchResult::Linearizable => {}
+            search::SearchResult::OutOfSteps => {
                 return Verdict::Undecided(Undecided { part: format!("key {key:?}"), max_steps });
             }
-            search::Outcome::Stuck(at) => {
+            search::SearchResult::Stuck(at) => {
                 let stuck = operations[steps[at].origin].clone();
                 let around = around(&operations, &stuck);
-                return Verdict::Violation(Fault::Violation(Violation { key: key.to_owned(), stuck, around }));
+                return Verdict::Violation(Fault::Violation(KeyViolation { key: key.to_owned(), stuck, around }));
             }
         }
     }
@@ -249,7 +249,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for KeyViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "key {:?} is not linearizable; no order explains\n  {}", self.key, self.stuck)?;
         write!(f, "after")?;

@@ -29,10 +29,10 @@ use serde::Serialize;
 
 use crate::{MAX_STEPS, Undecided, Verdict};
 use register::Register;
-use search::{Outcome, Steps};
+use search::{SearchResult, Steps};
 
 pub use history::read_history;
-pub use violation::{Reason, Violation};
+pub use violation::{Reason, RegisterViolation};
 
 /// What an operation did to its register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,9 +90,9 @@ impl Default for Options {
 /// Keys are checked in alphabetical order, and the first that isn't linearizable is reported, with
 /// its operations reduced to a small set that is a violation by itself. An operation that returned
 /// before its call is a violation too (of the recorder's clock), found before anything else.
-pub fn check(history: &[Operation], options: &Options) -> Verdict<Violation> {
+pub fn check(history: &[Operation], options: &Options) -> Verdict<RegisterViolation> {
     if let Some(backwards) = history.iter().find(|operation| operation.ret.is_some_and(|ret| ret < operation.call)) {
-        return Verdict::Violation(Violation {
+        return Verdict::Violation(RegisterViolation {
             key: backwards.key.clone(),
             reason: Reason::ReturnsBeforeCall,
             operations: vec![backwards.clone()],
@@ -109,11 +109,11 @@ pub fn check(history: &[Operation], options: &Options) -> Verdict<Violation> {
     let mut steps = Steps::new(options.max_steps);
     for (key, register) in &registers {
         match search::search(register, &mut steps) {
-            Outcome::Linearizable => {}
-            Outcome::Stuck => {
-                return Verdict::Violation(Violation::explain(key, register, history));
+            SearchResult::Linearizable => {}
+            SearchResult::Stuck => {
+                return Verdict::Violation(RegisterViolation::explain(key, register, history));
             }
-            Outcome::OutOfSteps => {
+            SearchResult::OutOfSteps => {
                 return Verdict::Undecided(Undecided {
                     part: format!("key {} ({} operations)", violation::quoted(key), register.ops.len()),
                     max_steps: options.max_steps,

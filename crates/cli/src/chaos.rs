@@ -13,7 +13,7 @@ use bowline_checker::keys::{self, Operation};
 use bowline_emulator::harness::Interrupts;
 use clap::Args;
 
-use crate::exit::{NotRun, Verdict};
+use crate::exit::{Exit, NotRun};
 use crate::live::Live;
 use members::Members;
 use nemesis::Nemesis;
@@ -75,7 +75,7 @@ pub(crate) struct ChaosCommand {
 }
 
 impl ChaosCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         if !(self.minutes > 0.0 && self.minutes <= 1_440.0) {
             anyhow::bail!("--minutes is {}; allowed: more than 0, at most 1440", self.minutes);
         }
@@ -96,7 +96,7 @@ impl ChaosCommand {
         // The verdict first: what can't be kept must not hide it.
         report.tell(self.json)?;
         kept?;
-        Ok(Verdict::of(report.failures.is_empty()))
+        Ok(Exit::of(report.failures.is_empty()))
     }
 
     /// The whole run. What is broken is in the report; an error is what kept the run from being one.

@@ -11,7 +11,7 @@ use anyhow::bail;
 use bowline_client::Client;
 use clap::Args;
 
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 use output::OutputArgs;
 
@@ -85,7 +85,7 @@ impl Cluster {
 /// Something that a cluster is asked, once.
 pub(crate) trait Request {
     /// Asks, and writes what came of it to `out`: data only. Says [`Out::done`] as soon as something is changed.
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict>;
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit>;
 }
 
 /// A request as a command of its own.
@@ -100,7 +100,7 @@ pub(crate) struct Once<R: Args> {
 }
 
 impl<R: Args + Request> Once<R> {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let mut client = self.cluster.client()?;
         let mut out = Out::lock();
         let verdict = runtime()?.block_on(self.request.run(&mut client, self.output, &mut out))?;

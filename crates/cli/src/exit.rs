@@ -21,7 +21,7 @@ const NOBODY_READS: u8 = 128 + 13;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Exit {
     /// What was run passed, or what was asked is done.
     Passed,
     /// What was run did not pass, or what was asked is not done.
@@ -30,10 +30,10 @@ pub(crate) enum Verdict {
     BadInput,
 }
 
-impl Verdict {
+impl Exit {
     /// Passed if `passed`.
-    pub(crate) fn of(passed: bool) -> Verdict {
-        if passed { Verdict::Passed } else { Verdict::Failed }
+    pub(crate) fn of(passed: bool) -> Exit {
+        if passed { Exit::Passed } else { Exit::Failed }
     }
 }
 
@@ -49,11 +49,11 @@ pub(crate) struct NotDone(pub(crate) String);
 pub(crate) struct NotRun;
 
 /// The exit code for a command's outcome. An error is told on standard error, the first line first.
-pub(crate) fn code_of(outcome: anyhow::Result<Verdict>) -> ExitCode {
+pub(crate) fn code_of(outcome: anyhow::Result<Exit>) -> ExitCode {
     match outcome {
-        Ok(Verdict::Passed) => ExitCode::SUCCESS,
-        Ok(Verdict::Failed) => ExitCode::from(1),
-        Ok(Verdict::BadInput) => ExitCode::from(2),
+        Ok(Exit::Passed) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => ExitCode::from(1),
+        Ok(Exit::BadInput) => ExitCode::from(2),
         Err(error) if Unprinted::of(&error).is_some_and(Unprinted::ends_silently) => ExitCode::from(NOBODY_READS),
         Err(error) => {
             complain(&error);

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use bowline_checker::history::MAX_LINE_BYTES;
 use bowline_checker::registers::Options;
-use bowline_checker::{MAX_STEPS, Verdict as Word, keys, registers};
+use bowline_checker::{MAX_STEPS, Verdict, keys, registers};
 use clap::Args;
 use serde_json::json;
 
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::{remark, tell};
 
 #[derive(Args)]
@@ -42,7 +42,7 @@ enum History {
 }
 
 impl CheckCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let name = self.history.display().to_string();
         let history = self.read().with_context(|| name)?;
         let max_steps = self.max_steps.unwrap_or(MAX_STEPS);
@@ -60,7 +60,7 @@ impl CheckCommand {
                 tell!("{explanation}")?;
             }
         }
-        Ok(Verdict::of(word == "linearizable"))
+        Ok(Exit::of(word == "linearizable"))
     }
 
     fn read(&self) -> anyhow::Result<History> {
@@ -88,6 +88,6 @@ fn read(mut input: impl BufRead) -> anyhow::Result<History> {
 }
 
 /// How many operations there are, the verdict on them, and why.
-fn told<O, V: Display>(history: &[O], verdict: &Word<V>) -> (usize, &'static str, Option<String>) {
+fn told<O, V: Display>(history: &[O], verdict: &Verdict<V>) -> (usize, &'static str, Option<String>) {
     (history.len(), verdict.word(), verdict.explanation())
 }

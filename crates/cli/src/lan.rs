@@ -16,7 +16,7 @@ use bowline_lan::socket::SocketKind;
 use bowline_lan::socket::arguments::{Arguments, Form};
 use clap::{Args, Subcommand};
 
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::{self, remark, tell};
 use run::RunCommand;
 
@@ -84,21 +84,21 @@ pub(crate) fn parse_profile(name: &str) -> Result<Profile, String> {
 }
 
 impl LanCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         match self {
             LanCommand::Run(command) => command.run(),
             LanCommand::Replica(command) => command.run(),
             LanCommand::Scenarios { name } => list_scenarios(name.as_deref()),
             LanCommand::NullReplica { arguments } => {
                 run_null_replica(&Arguments::parse(&arguments, None)?)?;
-                Ok(Verdict::Passed)
+                Ok(Exit::Passed)
             }
         }
     }
 }
 
 impl ReplicaCommand {
-    fn run(self) -> anyhow::Result<Verdict> {
+    fn run(self) -> anyhow::Result<Exit> {
         let form = self.socket.map(|kind| if kind == SocketKind::Udp { Form::Udp } else { Form::Local });
         let arguments = Arguments::parse(&self.arguments, form)?;
         let (socket, profile, seed) = (self.socket, self.profile, self.seed);
@@ -106,11 +106,11 @@ impl ReplicaCommand {
         if self.verbose || summary.is_notable() {
             remark!("{summary}");
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }
 
-fn list_scenarios(name: Option<&str>) -> anyhow::Result<Verdict> {
+fn list_scenarios(name: Option<&str>) -> anyhow::Result<Exit> {
     let builtin = Scenario::builtin();
     let Some(name) = name else {
         for (name, _) in builtin {
@@ -124,7 +124,7 @@ fn list_scenarios(name: Option<&str>) -> anyhow::Result<Verdict> {
                 )?;
             }
         }
-        return Ok(Verdict::Passed);
+        return Ok(Exit::Passed);
     };
     match builtin.iter().find(|(known, _)| *known == name) {
         Some((_, json)) => out::print(json)?,
@@ -133,7 +133,7 @@ fn list_scenarios(name: Option<&str>) -> anyhow::Result<Verdict> {
             bail!("no scenario {name:?} is built in; built in: {}", names.join(", "));
         }
     }
-    Ok(Verdict::Passed)
+    Ok(Exit::Passed)
 }
 
 /// Writes the history of a run in the format of `bowline check`.

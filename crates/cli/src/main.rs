@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         // Help and version are results like others.
         Err(error) => {
             let printed = out::print(error.render().ansi());
-            return exit::code_of(printed.map(|()| exit::Verdict::Passed).map_err(Into::into));
+            return exit::code_of(printed.map(|()| exit::Exit::Passed).map_err(Into::into));
         }
     };
     let outcome = match cli.command {

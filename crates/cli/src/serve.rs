@@ -14,7 +14,7 @@ use bowline_server::replica::StopReason;
 use bowline_server::{Listeners, Server, folder};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::exit::{NotDone, Verdict};
+use crate::exit::{Exit, NotDone};
 
 /// How often to look whether to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -72,7 +72,7 @@ impl Args for ServeCommand {
 }
 
 impl ServeCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let interrupts = Interrupts::watch().context("can't watch for signals")?;
         let config = self.configuration()?;
         bowline_server::raise_limit();
@@ -110,7 +110,7 @@ impl ServeCommand {
         match server.stop() {
             StopReason::Told => {
                 journal.info(format_args!("stopped; everything acknowledged is on the disk"));
-                Ok(Verdict::Passed)
+                Ok(Exit::Passed)
             }
             StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),
         }

@@ -14,7 +14,7 @@ use bowline_lan::profile::Profile;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::lan::{parse_profile, write_history_file};
 use crate::live::{Live, at};
 use crate::out::{self, remark, tell};
@@ -103,7 +103,7 @@ pub(crate) struct MixturesCommand {
 }
 
 impl SimCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         match self {
             SimCommand::Run(command) => command.run(),
             SimCommand::Lan(command) => match command.seed {
@@ -120,7 +120,7 @@ impl SimCommand {
 }
 
 impl RunCommand {
-    fn run(self) -> anyhow::Result<Verdict> {
+    fn run(self) -> anyhow::Result<Exit> {
         let scenario = scenarios::find(&self.scenario)?;
         let seed = self.seed.or(scenario.seed).unwrap_or(1);
         let options = VirtualOptions { seed, profile: self.profile, ..VirtualOptions::default() };
@@ -135,7 +135,7 @@ impl RunCommand {
             write_history_file(file, &outcome.record)?;
         }
         let passed = tell(outcome, took, self.json, self.html.as_ref())?;
-        Ok(Verdict::of(passed))
+        Ok(Exit::of(passed))
     }
 }
 
@@ -172,7 +172,7 @@ struct Failure {
 }
 
 impl MixturesCommand {
-    fn run_one(&self, seed: u64) -> anyhow::Result<Verdict> {
+    fn run_one(&self, seed: u64) -> anyhow::Result<Exit> {
         let Mixture { scenario, options } = mixture(seed);
         if self.verbose {
             remark!("{scenario:#?}\n{options:#?}");
@@ -189,10 +189,10 @@ impl MixturesCommand {
         if let Some(why) = &failure {
             remark!("mixture {seed} failed: {why}");
         }
-        Ok(Verdict::of(failure.is_none()))
+        Ok(Exit::of(failure.is_none()))
     }
 
-    fn run_all(&self) -> anyhow::Result<Verdict> {
+    fn run_all(&self) -> anyhow::Result<Exit> {
         let available = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let jobs = self.jobs.unwrap_or(available).min(self.seeds);
         let live = Live::new(self.seeds, self.json);
@@ -254,6 +254,6 @@ impl MixturesCommand {
                 tell!("  seed {seed}: {why}\n    replay: bowline sim lan --seed {seed} --verbose")?;
             }
         }
-        Ok(Verdict::of(failures.is_empty()))
+        Ok(Exit::of(failures.is_empty()))
     }
 }

@@ -9,7 +9,7 @@ use bowline_emulator::harness::Interrupts;
 use bowline_server::paste::quote;
 use clap::Args;
 
-use crate::exit::{NotDone, Verdict};
+use crate::exit::{Exit, NotDone};
 use crate::out::{self, Unprinted, remark, tell};
 use supervisor::Supervisor;
 use topology::{Topology, is_running};
@@ -60,7 +60,7 @@ pub(crate) struct DownCommand {
 }
 
 impl UpCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let started = Instant::now();
         let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
         let stop = interrupts.flag();
@@ -94,7 +94,7 @@ impl UpCommand {
         let told = out::after_it_was_done(self.tell(&topology, started.elapsed()));
         if self.detach {
             supervisor.let_go();
-            return Ok(told.map(|()| Verdict::Passed)?);
+            return Ok(told.map(|()| Exit::Passed)?);
         }
         if let Err(error) = told {
             // Members in the foreground are of use without it.
@@ -111,7 +111,7 @@ impl UpCommand {
         remark!("stopping");
         let all = supervisor.stop(PATIENCE);
         topology.forget_processes()?;
-        Ok(Verdict::of(all))
+        Ok(Exit::of(all))
     }
 
     fn tell(&self, topology: &Topology, took: Duration) -> Result<(), Unprinted> {
@@ -144,13 +144,13 @@ fn down(data_dir: &Path) -> String {
 }
 
 impl DownCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let mut topology = Topology::load(&self.data_dir)?
             .with_context(|| format!("there is no cluster in {}", self.data_dir.display()))?;
         let running = topology.running();
         if running.is_empty() {
             tell!("nothing runs in {}", self.data_dir.display())?;
-            return Ok(Verdict::Passed);
+            return Ok(Exit::Passed);
         }
         // One who looks after the members stops them himself.
         let told = topology.supervisor.filter(|pid| running.contains(pid)).map_or(running.clone(), |pid| vec![pid]);
@@ -166,6 +166,6 @@ impl DownCommand {
         }
         topology.forget_processes()?;
         out::after_it_was_done(tell!("stopped; the data is in {}", self.data_dir.display()))?;
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }

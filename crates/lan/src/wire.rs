@@ -148,7 +148,7 @@ struct ReadIndexReply {
 struct Returned {
     found_term: u64,
     last: Place,
-    life: u64,
+    start_id: u64,
     term: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     voted_for: Option<u64>,
@@ -159,7 +159,7 @@ struct Returned {
 struct Remembered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leads: Option<Place>,
-    life: u64,
+    start_id: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
     term: u64,
@@ -247,13 +247,13 @@ fn encode_raft(term: u64, body: &Body) -> (&'static str, Fields) {
             let index = index.map(|index| index.0);
             ("read_index_reply", fields(ReadIndexReply { term, context: *context, index }))
         }
-        Body::Returned { life, found: Found { hard_state, last } } => {
+        Body::Returned { start_id, found: Found { hard_state, last } } => {
             let (found_term, voted_for) = (hard_state.term.0, hard_state.voted_for.map(|id| id.0));
-            ("returned", fields(Returned { term, life: *life, found_term, voted_for, last: place(*last) }))
+            ("returned", fields(Returned { term, start_id: *start_id, found_term, voted_for, last: place(*last) }))
         }
-        Body::Remembered { life, missing, leads } => {
+        Body::Remembered { start_id, missing, leads } => {
             let (missing, leads) = (missing.map(|term| term.0), leads.map(place));
-            ("remembered", fields(Remembered { term, life: *life, missing, leads }))
+            ("remembered", fields(Remembered { term, start_id: *start_id, missing, leads }))
         }
     }
 }
@@ -316,13 +316,13 @@ fn decode_fields(kind: &str, message: &[u8]) -> Result<NodeMessage, WireError> {
             raft(term, Body::ReadIndexReply { context, index: index.map(Index) })
         }
         "returned" => {
-            let Returned { term, life, found_term, voted_for, last } = read(kind, message)?;
+            let Returned { term, start_id, found_term, voted_for, last } = read(kind, message)?;
             let hard_state = HardState { term: Term(found_term), voted_for: voted_for.map(NodeId) };
-            raft(term, Body::Returned { life, found: Found { hard_state, last: position(last) } })
+            raft(term, Body::Returned { start_id, found: Found { hard_state, last: position(last) } })
         }
         "remembered" => {
-            let Remembered { term, life, missing, leads } = read(kind, message)?;
-            raft(term, Body::Remembered { life, missing: missing.map(Term), leads: leads.map(position) })
+            let Remembered { term, start_id, missing, leads } = read(kind, message)?;
+            raft(term, Body::Remembered { start_id, missing: missing.map(Term), leads: leads.map(position) })
         }
         "snapshot_chunk" => decode_chunk(read(kind, message)?)?,
         "snapshot_chunk_reply" => {
@@ -391,7 +391,7 @@ fn wire_append_reply(term: u64, reply: &AppendEntriesReply) -> AppendReply {
         }
     };
     let damaged = match reply.outcome {
-        AppendOutcome::Damaged { life, .. } => Some(life),
+        AppendOutcome::Damaged { loss_id, .. } => Some(loss_id),
         _ => None,
     };
     AppendReply {
@@ -412,7 +412,7 @@ fn decode_append_reply(reply: AppendReply) -> Result<NodeMessage, WireError> {
         (None, Some(index), Some(hint)) => {
             let (prev_index, hint) = (Index(index), position(hint));
             match reply.damaged {
-                Some(life) => AppendOutcome::Damaged { prev_index, hint, life },
+                Some(loss_id) => AppendOutcome::Damaged { prev_index, hint, loss_id },
                 None => AppendOutcome::Rejected { prev_index, hint },
             }
         }
@@ -576,7 +576,7 @@ mod tests {
         let reply = (any::<[u64; 4]>(), prop::option::of(positions())).prop_map(|([a, b, c, d], hint)| {
             let outcome = match hint {
                 None => AppendOutcome::Accepted { match_index: Index(d) },
-                Some(hint) if a % 2 == 0 => AppendOutcome::Damaged { prev_index: Index(d), hint, life: b },
+                Some(hint) if a % 2 == 0 => AppendOutcome::Damaged { prev_index: Index(d), hint, loss_id: b },
                 Some(hint) => AppendOutcome::Rejected { prev_index: Index(d), hint },
             };
             Body::AppendEntriesReply(AppendEntriesReply {
@@ -597,12 +597,13 @@ mod tests {
             any::<u64>().prop_map(|context| Body::ReadIndex { context, kind: ReadKind::Quorum }),
             (any::<u64>(), any::<Option<u64>>())
                 .prop_map(|(context, index)| Body::ReadIndexReply { context, index: index.map(Index) }),
-            (any::<[u64; 2]>(), any::<Option<u64>>(), positions()).prop_map(|([life, term], voted_for, last)| {
+            (any::<[u64; 2]>(), any::<Option<u64>>(), positions()).prop_map(|([start_id, term], voted_for, last)| {
                 let hard_state = HardState { term: Term(term), voted_for: voted_for.map(NodeId) };
-                Body::Returned { life, found: Found { hard_state, last } }
+                Body::Returned { start_id, found: Found { hard_state, last } }
             }),
-            (any::<u64>(), any::<Option<u64>>(), prop::option::of(positions()))
-                .prop_map(|(life, missing, leads)| Body::Remembered { life, missing: missing.map(Term), leads }),
+            (any::<u64>(), any::<Option<u64>>(), prop::option::of(positions())).prop_map(
+                |(start_id, missing, leads)| Body::Remembered { start_id, missing: missing.map(Term), leads }
+            ),
         ]
     }
 

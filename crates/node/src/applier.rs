@@ -11,7 +11,7 @@ use crate::held::HeldSnapshots;
 use crate::input::{NodeEffect, StoredSnapshot};
 use crate::job::{Job, Report};
 use crate::machine::{Recall, StateMachine};
-use crate::message::{NodeMessage, Transfer};
+use crate::message::{NodeMessage, SnapshotTransfer};
 
 /// A state machine, its snapshots, and the one that arrives. Each job is done before the next.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Applier<S> {
     held: HeldSnapshots,
     unrestored: u64,
     /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
-    restored: Option<(Transfer, StoredSnapshot, S)>,
+    restored: Option<(SnapshotTransfer, StoredSnapshot, S)>,
     /// The same, once the core has decided for it, until its mark in the log is durable.
     accepted: Option<(StoredSnapshot, S)>,
 }
@@ -56,7 +56,7 @@ impl<S: StateMachine> Applier<S> {
                 let recall = self.machine.recall(&command, proposed_at);
                 out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
             }
-            Job::Keep { header } => {
+            Job::StoreState { header } => {
                 let data = self.dump(header.clone(), reports);
                 out.push(NodeEffect::StoreSnapshot { snapshot: StoredSnapshot { header, data } });
             }
@@ -101,7 +101,7 @@ impl<S: StateMachine> Applier<S> {
         data
     }
 
-    fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Report {
+    fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Report {
         // What can't be restored is no snapshot.
         let restored = self.held.take(transfer).and_then(|data| Some((S::restore(&data).ok()?, data)));
         let whole = restored.is_some();

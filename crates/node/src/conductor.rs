@@ -11,8 +11,8 @@ use bytes::Bytes;
 use crate::failure::Failure;
 use crate::input::{NodeConfig, NodeInput, Witness};
 use crate::job::{ConductorEffect, Job, Report};
-use crate::message::{NodeMessage, SnapshotChunk, Transfer};
-use crate::transfer::{Incoming, Outgoing, Stage, Taken};
+use crate::message::{NodeMessage, SnapshotChunk, SnapshotTransfer};
+use crate::snapshot_transfer::{Incoming, Outgoing, Stage, Taken};
 
 /// What a client waits for.
 #[derive(Clone, Debug)]
@@ -324,7 +324,7 @@ impl Conductor {
         let Some(header) = self.raft.snapshot_header(self.given) else { return };
         self.dumped = header.position.index;
         self.keeping = true;
-        out.push(ConductorEffect::Do(Job::Keep { header }));
+        out.push(ConductorEffect::Do(Job::StoreState { header }));
     }
 
     fn take_chunk(&mut self, from: NodeId, chunk: SnapshotChunk, out: &mut Vec<ConductorEffect>) {
@@ -345,7 +345,7 @@ impl Conductor {
         }
     }
 
-    fn added(&mut self, transfer: Transfer, received: u64, out: &mut Vec<ConductorEffect>) {
+    fn added(&mut self, transfer: SnapshotTransfer, received: u64, out: &mut Vec<ConductorEffect>) {
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.transfer == transfer) else { return };
         if incoming.stage != Stage::Adding {
             return;
@@ -360,7 +360,7 @@ impl Conductor {
         }
     }
 
-    fn take_restored(&mut self, now: Time, transfer: Transfer, whole: bool, out: &mut Vec<ConductorEffect>) {
+    fn take_restored(&mut self, now: Time, transfer: SnapshotTransfer, whole: bool, out: &mut Vec<ConductorEffect>) {
         let awaited = |incoming: &&mut Incoming| incoming.transfer == transfer && incoming.stage == Stage::Restoring;
         let Some(incoming) = self.incoming.as_mut().filter(awaited) else {
             // Another transfer has taken its place meanwhile.

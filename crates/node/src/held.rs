@@ -6,7 +6,7 @@ use bowline_raft::{Index, NodeId};
 use bytes::{Bytes, BytesMut};
 
 use crate::job::Report;
-use crate::message::{Piece, SnapshotChunk, Transfer};
+use crate::message::{Piece, SnapshotChunk, SnapshotTransfer};
 
 /// What a host that has no files for snapshots keeps of them.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct HeldSnapshots {
     ready: BTreeMap<Index, Bytes>,
     arriving: BytesMut,
     /// Whose pieces those are.
-    arriving_in: Option<Transfer>,
+    arriving_in: Option<SnapshotTransfer>,
 }
 
 impl HeldSnapshots {
@@ -53,7 +53,7 @@ impl HeldSnapshots {
     }
 
     /// All that has arrived, if it is of this transfer. Nothing of it stays here.
-    pub fn take(&mut self, transfer: Transfer) -> Option<Bytes> {
+    pub fn take(&mut self, transfer: SnapshotTransfer) -> Option<Bytes> {
         let data = std::mem::take(&mut self.arriving).freeze();
         (self.arriving_in.take() == Some(transfer)).then_some(data)
     }

@@ -5,7 +5,7 @@ use bowline_raft::{Entry, Fault, Index, NodeId, PersistId, SnapshotHeader, Token
 use bytes::Bytes;
 
 use crate::failure::Response;
-use crate::message::{NodeMessage, Piece, SnapshotChunk, Transfer};
+use crate::message::{NodeMessage, Piece, SnapshotChunk, SnapshotTransfer};
 
 /// Something that the host of a [`Conductor`](crate::Conductor) must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum Job {
     },
     /// Make the state as it is now, which this header describes, durable by itself, so that the log
     /// before it may go; then say [`NodeInput::SnapshotStored`](crate::NodeInput::SnapshotStored).
-    Keep {
+    StoreState {
         /// What a snapshot of it has to say of itself.
         header: SnapshotHeader,
     },
@@ -100,14 +100,14 @@ pub enum Job {
     /// [`Report::Restored`].
     Restore {
         /// In which transfer they came.
-        transfer: Transfer,
+        transfer: SnapshotTransfer,
         /// What the snapshot says of itself.
         header: SnapshotHeader,
     },
     /// What was restored of this transfer is of no use.
     Discard {
         /// As in [`Report::Restored`].
-        transfer: Transfer,
+        transfer: SnapshotTransfer,
     },
     /// What was restored is to be installed, if nothing better comes before that. It must be durable
     /// before the [`Write::Snapshot`] that follows is; then say
@@ -152,14 +152,14 @@ pub enum Report {
     /// A piece was added, or could not be.
     Added {
         /// In which transfer it came.
-        transfer: Transfer,
+        transfer: SnapshotTransfer,
         /// Bytes that are there now, without a gap.
         received: u64,
     },
     /// A state machine was made of the pieces, or could not be.
     Restored {
         /// In which transfer they came.
-        transfer: Transfer,
+        transfer: SnapshotTransfer,
         /// Whether they are a snapshot.
         whole: bool,
     },

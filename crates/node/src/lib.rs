@@ -16,7 +16,7 @@ mod job;
 mod machine;
 mod message;
 mod node;
-mod transfer;
+mod snapshot_transfer;
 pub mod wire;
 
 pub use applier::{Applier, recalled};
@@ -26,8 +26,8 @@ pub use held::HeldSnapshots;
 pub use input::{NodeConfig, NodeEffect, NodeInput, RecoveredNode, StoredSnapshot, Witness};
 pub use job::{ConductorEffect, Job, Report};
 pub use machine::{InvalidSnapshot, Recall, StateMachine};
-pub use message::{NodeMessage, Piece, SnapshotChunk, SnapshotChunkReply, Transfer};
+pub use message::{NodeMessage, Piece, SnapshotChunk, SnapshotChunkReply, SnapshotTransfer};
 pub use node::Node;
-pub use transfer::Incoming;
+pub use snapshot_transfer::Incoming;
 
 pub use bowline_raft as raft;

@@ -34,8 +34,8 @@ pub struct SnapshotChunk {
 impl SnapshotChunk {
     /// The transfer that it belongs to, if this peer sent it.
     #[must_use]
-    pub fn transfer(&self, from: NodeId) -> Transfer {
-        Transfer { from, term: self.term, session: self.session }
+    pub fn transfer(&self, from: NodeId) -> SnapshotTransfer {
+        SnapshotTransfer { from, term: self.term, session: self.session }
     }
 }
 
@@ -79,7 +79,7 @@ impl Piece {
 
 /// Names a transfer: a leader never uses a session twice in a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
+pub struct SnapshotTransfer {
     /// Who sends.
     pub from: NodeId,
     /// The leader's term.

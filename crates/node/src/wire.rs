@@ -108,12 +108,12 @@ pub fn decode(mut bytes: Bytes) -> Result<Option<NodeMessage>, WireError> {
         PeerBody::ReadIndexReply(pb::ReadIndexReply { context, index }) => {
             Body::ReadIndexReply { context, index: index.map(Index) }
         }
-        PeerBody::Returned(pb::Returned { life, term, voted_for, last }) => {
+        PeerBody::Returned(pb::Returned { start_id, term, voted_for, last }) => {
             let hard_state = HardState { term: Term(term), voted_for: voted_for.map(NodeId) };
-            Body::Returned { life, found: Found { hard_state, last: last.into() } }
+            Body::Returned { start_id, found: Found { hard_state, last: last.into() } }
         }
-        PeerBody::Remembered(pb::Remembered { life, missing, leads }) => {
-            Body::Remembered { life, missing: missing.map(Term), leads: leads.map(raft::Position::from) }
+        PeerBody::Remembered(pb::Remembered { start_id, missing, leads }) => {
+            Body::Remembered { start_id, missing: missing.map(Term), leads: leads.map(raft::Position::from) }
         }
         PeerBody::Chunk(pb::Chunk { session, header, total, offset, data }) => {
             let (session, header) = (Session(session), header.try_into()?);
@@ -157,14 +157,14 @@ impl From<&Body> for PeerBody {
             Body::ReadIndexReply { context, index } => {
                 PeerBody::ReadIndexReply(pb::ReadIndexReply { context: *context, index: index.map(|index| index.0) })
             }
-            Body::Returned { life, found: Found { hard_state, last } } => PeerBody::Returned(pb::Returned {
-                life: *life,
+            Body::Returned { start_id, found: Found { hard_state, last } } => PeerBody::Returned(pb::Returned {
+                start_id: *start_id,
                 term: hard_state.term.0,
                 voted_for: hard_state.voted_for.map(|id| id.0),
                 last: (*last).into(),
             }),
-            Body::Remembered { life, missing, leads } => PeerBody::Remembered(pb::Remembered {
-                life: *life,
+            Body::Remembered { start_id, missing, leads } => PeerBody::Remembered(pb::Remembered {
+                start_id: *start_id,
                 missing: missing.map(|term| term.0),
                 leads: leads.map(pb::Position::from),
             }),
@@ -238,8 +238,8 @@ impl From<AppendOutcome> for pb::AppendOutcome {
             AppendOutcome::Rejected { prev_index, hint } => {
                 pb::AppendOutcome::Rejected(pb::Rejected { prev_index: prev_index.0, hint: hint.into() })
             }
-            AppendOutcome::Damaged { prev_index, hint, life } => {
-                pb::AppendOutcome::Damaged(pb::Damaged { prev_index: prev_index.0, hint: hint.into(), life })
+            AppendOutcome::Damaged { prev_index, hint, loss_id } => {
+                pb::AppendOutcome::Damaged(pb::Damaged { prev_index: prev_index.0, hint: hint.into(), loss_id })
             }
         }
     }
@@ -252,8 +252,8 @@ impl From<pb::AppendOutcome> for AppendOutcome {
             pb::AppendOutcome::Rejected(pb::Rejected { prev_index, hint }) => {
                 AppendOutcome::Rejected { prev_index: Index(prev_index), hint: hint.into() }
             }
-            pb::AppendOutcome::Damaged(pb::Damaged { prev_index, hint, life }) => {
-                AppendOutcome::Damaged { prev_index: Index(prev_index), hint: hint.into(), life }
+            pb::AppendOutcome::Damaged(pb::Damaged { prev_index, hint, loss_id }) => {
+                AppendOutcome::Damaged { prev_index: Index(prev_index), hint: hint.into(), loss_id }
             }
         }
     }

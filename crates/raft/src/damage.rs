@@ -22,9 +22,9 @@ use crate::types::{Index, NodeId, Position, Term};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Suspect {
     /// Where the log may have ended.
-    pub(crate) reach: Position,
+    pub(crate) last_possible: Position,
     /// Tells this loss from an earlier one.
-    pub(crate) life: u64,
+    pub(crate) loss_id: u64,
 }
 
 impl Raft {
@@ -32,14 +32,14 @@ impl Raft {
     /// it acknowledged is missing.
     #[must_use]
     pub fn suspect(&self) -> Option<Position> {
-        self.suspect.map(|suspect| suspect.reach)
+        self.suspect.map(|suspect| suspect.last_possible)
     }
 
     /// The log is known to equal the leader's up to `index`: that may be as far as it ever reached.
     pub(crate) fn check_repaired(&mut self, index: Index, out: &mut Effects) {
-        let Some(Suspect { reach, .. }) = self.suspect else { return };
+        let Some(Suspect { last_possible, .. }) = self.suspect else { return };
         let verified = Position::new(index, self.log.term_at(index).unwrap_or(Term(0)));
-        if verified >= reach {
+        if verified >= last_possible {
             probe!(Repaired);
             self.suspect = None;
             // After the entries in the stream: whoever is repaired has them on disk.
@@ -50,22 +50,22 @@ impl Raft {
     /// A peer has lost entries that it acknowledged: from now on only what it acknowledges anew
     /// counts, in a session of its own, so that no late answer brings the old ones back. In the
     /// session that begins with the first report of a loss, a refusal is one like any other.
-    pub(crate) fn void_acknowledgements(&mut self, from: NodeId, hint: Position, life: u64) {
+    pub(crate) fn void_acknowledgements(&mut self, from: NodeId, hint: Position, loss_id: u64) {
         let agreed = self.log.last_at_most(hint.index, hint.term).map_or(Index(0), |position| position.index);
         let Role::Leader(leader) = &mut self.role else { return };
         let session = leader.new_session();
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         probe!(AcknowledgementsVoided);
         progress.session = session;
-        progress.voided = Some(life);
+        progress.voided = Some(loss_id);
         progress.lost_after(agreed);
     }
 
     /// What a suspect replica says where another one refuses.
     pub(crate) fn mark_damaged(&self, outcome: AppendOutcome) -> AppendOutcome {
         match (outcome, self.suspect) {
-            (AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. })) => {
-                AppendOutcome::Damaged { prev_index, hint, life }
+            (AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { loss_id, .. })) => {
+                AppendOutcome::Damaged { prev_index, hint, loss_id }
             }
             (outcome, _) => outcome,
         }

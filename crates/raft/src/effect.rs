@@ -158,10 +158,10 @@ pub enum Write {
     /// The log now starts after this snapshot; all entries go.
     Snapshot(SnapshotHeader),
     /// Something that was acknowledged is missing, as the peers remember: the replica is suspect, as by
-    /// [`crate::Recovered::suspect`], with this reach instead of any earlier one.
+    /// [`crate::Recovered::suspect`], with this position instead of any earlier one.
     Suspect {
         /// Where the log may have ended. With the greatest index: not known.
-        reach: Position,
+        last_possible: Position,
     },
     /// Nothing that was acknowledged is missing any more: see [`crate::Recovered::suspect`].
     Repaired,

@@ -60,7 +60,7 @@ pub enum RoleExplanation {
     /// It knows no leader and may not stand: its disk has lost entries that it may have acknowledged.
     Suspect {
         /// Where its log may have ended.
-        reach: Position,
+        last_possible: Position,
     },
     /// It has started, knows no leader, and has no vote before enough of its peers have said whether they remember
     /// more of it than its disk does.
@@ -163,7 +163,7 @@ impl Raft {
                 (Some(leader), Some(contact), _) => {
                     RoleExplanation::Following { leader, heard_ago: self.now.since(contact) }
                 }
-                (_, _, Some(suspect)) => RoleExplanation::Suspect { reach: suspect.reach },
+                (_, _, Some(suspect)) => RoleExplanation::Suspect { last_possible: suspect.last_possible },
                 _ if let Some(silent) = self.awaited_answers() => RoleExplanation::Returning { silent },
                 _ if self.may_stand() => RoleExplanation::Waiting { stands_in: self.election_deadline.since(self.now) },
                 _ => RoleExplanation::NotAVoter,
@@ -244,8 +244,8 @@ impl fmt::Display for RoleExplanation {
             RoleExplanation::Waiting { stands_in } => {
                 write!(f, "knows no leader, stands for election in {stands_in:?}")
             }
-            RoleExplanation::Suspect { reach } => {
-                write!(f, "knows no leader, and has lost entries up to {reach}: it waits to be repaired")
+            RoleExplanation::Suspect { last_possible } => {
+                write!(f, "knows no leader, and has lost entries up to {last_possible}: it waits to be repaired")
             }
             RoleExplanation::Returning { silent } => {
                 write!(f, "has come back, and waits for what its peers remember: no answer from {}", names(silent))

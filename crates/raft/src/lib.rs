@@ -24,7 +24,7 @@
 //! Where to find what the paper says: elections in `election.rs` (5.2, 5.4.1), log replication in
 //! `replication.rs` (5.3) with a peer's state in `progress.rs`, commitment in `commit.rs` (5.4.2),
 //! membership in `membership.rs` and `reconfigure.rs` (6), snapshots in `snapshot.rs` (7), reads in
-//! `read.rs` (8), leadership transfer in `transfer.rs` (thesis 3.10). What the paper doesn't tell, a
+//! `read.rs` (8), leadership transfer in `leadership_transfer.rs` (thesis 3.10). What the paper doesn't tell, a
 //! disk that loses what was persisted, is in `damage.rs`. What a majority is, only
 //! `quorum.rs` knows.
 
@@ -34,6 +34,7 @@ mod damage;
 mod effect;
 mod election;
 mod explain;
+mod leadership_transfer;
 mod log;
 mod membership;
 mod message;
@@ -51,7 +52,6 @@ mod rest;
 mod returning;
 mod role;
 mod snapshot;
-mod transfer;
 mod types;
 
 pub use config::{Config, ConfigError, DriftBound};

@@ -67,14 +67,14 @@ pub enum Body {
     /// "I have started, and found this: do you remember more of me?" Says nothing else before the answer.
     Returned {
         /// Tells this start from others.
-        life: u64,
+        start_id: u64,
         /// What was on the sender's disk.
         found: Found,
     },
     /// Answer to a [`Body::Returned`].
     Remembered {
         /// The start that is meant.
-        life: u64,
+        start_id: u64,
         /// If promises of the receiver are remembered that are not on its disk: the latest term of which there may
         /// be any.
         missing: Option<Term>,
@@ -150,7 +150,7 @@ pub enum AppendOutcome {
         /// Where the logs may still agree.
         hint: Position,
         /// A number that the follower drew at its start: the same loss is reported more than once.
-        life: u64,
+        loss_id: u64,
     },
 }
 

@@ -122,11 +122,12 @@ impl Raft {
             log,
             membership,
         };
-        raft.suspect = recovered.suspect.map(|reach| Suspect { reach, life: raft.random.next_u64() });
+        raft.suspect =
+            recovered.suspect.map(|last_possible| Suspect { last_possible, loss_id: raft.random.next_u64() });
         if raft.config.return_check {
-            let life = raft.random.next_u64();
+            let start_id = raft.random.next_u64();
             let found = Found { hard_state: recovered.hard_state, last: raft.log.last() };
-            raft.returning = Some(Returning::new(life, found, recovered.suspect.is_some(), now, &raft.config));
+            raft.returning = Some(Returning::new(start_id, found, recovered.suspect.is_some(), now, &raft.config));
         }
         Ok(raft)
     }
@@ -203,9 +204,9 @@ impl Raft {
             return;
         }
         match body {
-            Body::Returned { life, found } => return self.handle_returned(from, life, &found, out),
-            Body::Remembered { life, missing, leads } => {
-                return self.handle_remembered(from, term, (life, missing, leads), out);
+            Body::Returned { start_id, found } => return self.handle_returned(from, start_id, &found, out),
+            Body::Remembered { start_id, missing, leads } => {
+                return self.handle_remembered(from, term, (start_id, missing, leads), out);
             }
             _ if !self.has_met(from) => return self.ask(from, out),
             _ => self.remember(from, term, &body),
@@ -474,7 +475,7 @@ fn restore_log(recovered: &Recovered) -> Result<(Log, MembershipHistory), Config
         log.append(entry.clone());
     }
     let last = log.last();
-    if recovered.suspect.is_some_and(|reach| reach.term > recovered.hard_state.term) {
+    if recovered.suspect.is_some_and(|last_possible| last_possible.term > recovered.hard_state.term) {
         return contradiction("entries were lost of a later term than the replica knew".to_owned());
     }
     if last.term > recovered.hard_state.term {

@@ -210,7 +210,7 @@ impl Raft {
         if self.relays.len() >= self.config.max_waiting_reads {
             return self.requests.answer(token, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
-        // Random, so that no answer to a question of an earlier life of this replica can be taken
+        // Random, so that no answer to a question from before a restart of this replica can be taken
         // for an answer to this one.
         probe!(ReadRelayed);
         let context = self.random.next_u64();

@@ -156,9 +156,9 @@ impl Raft {
                 }
                 self.go_on_with(from, out);
             }
-            AppendOutcome::Damaged { hint, life, .. } if progress.voided != Some(life) => {
+            AppendOutcome::Damaged { hint, loss_id, .. } if progress.voided != Some(loss_id) => {
                 progress.answered(now, sent_at, round);
-                self.void_acknowledgements(from, hint, life);
+                self.void_acknowledgements(from, hint, loss_id);
                 self.send_entries(from, out);
             }
             AppendOutcome::Rejected { prev_index, hint } | AppendOutcome::Damaged { prev_index, hint, .. } => {

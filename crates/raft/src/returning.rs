@@ -14,7 +14,7 @@
 //! promised all that matters in its term. A vote that was given before such a peer is heard can't be taken back. And
 //! whoever finds itself to be the only voter has nobody to ask.
 //!
-//! Why nothing is taken from a peer before its answer: it would remember what was promised in this life already,
+//! Why nothing is taken from a peer before its answer: it would remember what this replica has promised since its start,
 //! and the question, which may be late, would contradict that.
 
 use std::collections::BTreeSet;
@@ -32,10 +32,10 @@ use crate::types::{Index, NodeId, Position, Term, Time};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Returning {
     /// Tells this start from others: an answer must name it.
-    life: u64,
+    start_id: u64,
     found: Found,
     /// Who has answered.
-    met: BTreeSet<NodeId>,
+    answered: BTreeSet<NodeId>,
     /// Whether enough have.
     confirmed: bool,
     /// Until then they are a quorum.
@@ -50,11 +50,11 @@ pub(crate) struct Returning {
 }
 
 impl Returning {
-    pub(crate) fn new(life: u64, found: Found, knows: bool, now: Time, config: &Config) -> Returning {
+    pub(crate) fn new(start_id: u64, found: Found, knows: bool, now: Time, config: &Config) -> Returning {
         Returning {
-            life,
+            start_id,
             found,
-            met: BTreeSet::new(),
+            answered: BTreeSet::new(),
             confirmed: false,
             patient_until: now.after(config.election_timeout_max * 2),
             ask_at: now,
@@ -64,7 +64,7 @@ impl Returning {
     }
 }
 
-/// Most strangers that are remembered as met.
+/// How many strangers that have answered are remembered, at most.
 const MAX_STRANGERS: usize = 64;
 
 /// What a peer has promised this replica. A promise of a later term outdoes those of earlier ones.
@@ -91,11 +91,11 @@ impl Memory {
 
 /// The one that returns.
 impl Raft {
-    /// Whether this peer has said in this life what it remembers: nothing else is said to it, or taken from it,
+    /// Whether this peer has said what it remembers, since this replica started: nothing else is said to it, or taken from it,
     /// before that.
     #[must_use]
     pub fn has_met(&self, peer: NodeId) -> bool {
-        self.returning.as_ref().is_none_or(|returning| returning.met.contains(&peer))
+        self.returning.as_ref().is_none_or(|returning| returning.answered.contains(&peer))
     }
 
     /// Whether this replica's votes can be relied on: nothing that it promised is known to be missing, and enough
@@ -147,8 +147,8 @@ impl Raft {
 
     /// "This is what I have found: do you remember more?"
     pub(crate) fn ask(&self, peer: NodeId, out: &mut Effects) {
-        if let Some(Returning { life, found, .. }) = &self.returning {
-            self.send_durably(peer, Body::Returned { life: *life, found: *found }, out);
+        if let Some(Returning { start_id, found, .. }) = &self.returning {
+            self.send_durably(peer, Body::Returned { start_id: *start_id, found: *found }, out);
         }
     }
 
@@ -157,10 +157,10 @@ impl Raft {
         let membership = self.membership.current();
         // A promoted learner that knows no configuration yet may be needed: it asks whoever speaks to it.
         let knows_voters = !membership.voters().is_empty();
-        let answered = |id| id == self.config.id || returning.met.contains(&id);
+        let answered = |id| id == self.config.id || returning.answered.contains(&id);
         let by_quorum = knows_voters && membership.quorum().is_reached_by(answered);
         let is_patient = knows_voters && self.now < returning.patient_until;
-        returning.confirmed |= by_quorum || (!is_patient && !returning.met.is_empty());
+        returning.confirmed |= by_quorum || (!is_patient && !returning.answered.is_empty());
     }
 
     /// A peer, whose term is `term`, says what it remembers.
@@ -168,11 +168,14 @@ impl Raft {
         &mut self,
         from: NodeId,
         term: Term,
-        (life, missing, leads): (u64, Option<Term>, Option<Position>),
+        (start_id, missing, leads): (u64, Option<Term>, Option<Position>),
         out: &mut Effects,
     ) {
         let Some(returning) = &mut self.returning else { return };
-        if life != returning.life || missing.is_some_and(|term| term > Term::GREATEST) || !returning.met.insert(from) {
+        if start_id != returning.start_id
+            || missing.is_some_and(|term| term > Term::GREATEST)
+            || !returning.answered.insert(from)
+        {
             return;
         }
         self.bound_strangers();
@@ -197,12 +200,12 @@ impl Raft {
         }
     }
 
-    /// Strangers are met, too, but not without a bound. Who is forgotten is asked again.
+    /// Answers of strangers count as well, but only a bounded number is remembered. Who is forgotten is asked again.
     fn bound_strangers(&mut self) {
         let membership = self.membership.current();
         let Some(returning) = &mut self.returning else { return };
-        if returning.met.iter().filter(|id| !membership.contains(**id)).count() > MAX_STRANGERS {
-            returning.met.retain(|id| membership.contains(*id));
+        if returning.answered.iter().filter(|id| !membership.contains(**id)).count() > MAX_STRANGERS {
+            returning.answered.retain(|id| membership.contains(*id));
         }
     }
 
@@ -213,13 +216,13 @@ impl Raft {
         if self.log.term_at(self.commit_index).is_some_and(|committed| committed > term) {
             return;
         }
-        let reach = Position::new(Index(u64::MAX), term);
+        let last_possible = Position::new(Index(u64::MAX), term);
         match &mut self.suspect {
-            Some(suspect) if suspect.reach >= reach => return,
-            Some(suspect) => suspect.reach = reach,
+            Some(suspect) if suspect.last_possible >= last_possible => return,
+            Some(suspect) => suspect.last_possible = last_possible,
             None => {
                 probe!(OldImageNoticed);
-                self.suspect = Some(Suspect { reach, life: returning.life });
+                self.suspect = Some(Suspect { last_possible, loss_id: returning.start_id });
             }
         }
         // Before it asks for a vote again, or leads on without what it had.
@@ -236,9 +239,9 @@ impl Raft {
         let told = self.returning.as_ref().filter(|returning| !returning.knows);
         let leader = told.and_then(|returning| returning.leader);
         let Some((leader, term, last)) = leader.filter(|(_, term, _)| *term == self.term) else { return };
-        let Some(suspect) = self.suspect.as_mut().filter(|suspect| suspect.reach.term <= term) else { return };
-        if suspect.reach != last {
-            suspect.reach = last;
+        let Some(suspect) = self.suspect.as_mut().filter(|suspect| suspect.last_possible.term <= term) else { return };
+        if suspect.last_possible != last {
+            suspect.last_possible = last;
             self.write_suspicion(out);
         }
         if self.voted_for.is_none() {
@@ -248,8 +251,8 @@ impl Raft {
     }
 
     fn write_suspicion(&mut self, out: &mut Effects) {
-        if let Some(Suspect { reach, .. }) = self.suspect {
-            self.persistence.write(Write::Suspect { reach }, out);
+        if let Some(Suspect { last_possible, .. }) = self.suspect {
+            self.persistence.write(Write::Suspect { last_possible }, out);
         }
     }
 }
@@ -257,11 +260,11 @@ impl Raft {
 /// The ones that are asked.
 impl Raft {
     /// A peer has come back, and says what it found.
-    pub(crate) fn handle_returned(&self, from: NodeId, life: u64, found: &Found, out: &mut Effects) {
+    pub(crate) fn handle_returned(&self, from: NodeId, start_id: u64, found: &Found, out: &mut Effects) {
         let memory = self.memories.get(&from).filter(|memory| memory.contradicts(found));
         let missing = memory.map(|memory| memory.term);
         let leads = self.is_leader().then(|| self.log.last());
-        self.send_durably(from, Body::Remembered { life, missing, leads }, out);
+        self.send_durably(from, Body::Remembered { start_id, missing, leads }, out);
         if !self.has_met(from) {
             self.ask(from, out);
         }

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::leadership_transfer::LeadershipTransfer;
 use crate::progress::Progress;
 use crate::read::LeaderReads;
-use crate::transfer::Transfer;
 use crate::types::{Index, NodeId, PersistId, Session, Time};
 
 /// What a replica is at the moment.
@@ -66,7 +66,7 @@ pub(crate) struct Leader {
     /// Reads that wait for a confirmation.
     pub(crate) reads: LeaderReads,
     /// The transfer of leadership under way.
-    pub(crate) transfer: Option<Transfer>,
+    pub(crate) transfer: Option<LeadershipTransfer>,
     /// Whether a peer was told to start an election at once. From then on no lease of this term
     /// is worth anything, since that message may arrive at any later time.
     pub(crate) lease_void: bool,

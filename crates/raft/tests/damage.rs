@@ -42,9 +42,9 @@ fn a_suspect_replica_votes_for_nobody() {
 #[test]
 fn a_suspect_replica_never_stands() {
     let mut bench = damaged();
-    let reach = position(3, 2);
+    let last_possible = position(3, 2);
     assert!(bench.wait(ms(5_000)).iter().all(|effect| !matches!(effect, Effect::Send { .. })));
-    assert_eq!(bench.raft.explain().role, RoleExplanation::Suspect { reach });
+    assert_eq!(bench.raft.explain().role, RoleExplanation::Suspect { last_possible });
     bench.heartbeat(N2, 2);
     bench.receive(N2, 2, Body::TimeoutNow);
     assert_eq!(bench.raft.term().0, 2, "nor does it when it is told to");
@@ -98,10 +98,10 @@ fn the_leader_is_told_that_old_acknowledgements_are_void() {
     let mut bench = damaged();
     let effects = bench.append(N2, 2, append(position(3, 2), vec![], 1));
     let (prev_index, hint) = (Index(3), position(1, 1));
-    let [AppendOutcome::Damaged { life, .. }] = outcomes(&effects)[..] else { panic!("{effects:?}") };
-    assert_eq!(outcomes(&effects), [AppendOutcome::Damaged { prev_index, hint, life }]);
+    let [AppendOutcome::Damaged { loss_id, .. }] = outcomes(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(outcomes(&effects), [AppendOutcome::Damaged { prev_index, hint, loss_id }]);
     let again = bench.append(N2, 2, append(position(4, 2), vec![], 1));
-    assert!(matches!(outcomes(&again)[..], [AppendOutcome::Damaged { life: same, .. }] if same == life));
+    assert!(matches!(outcomes(&again)[..], [AppendOutcome::Damaged { loss_id: same, .. }] if same == loss_id));
 }
 
 fn outcomes(effects: &[Effect]) -> Vec<AppendOutcome> {
@@ -120,7 +120,7 @@ fn a_leader_counts_only_what_a_damaged_peer_acknowledges_anew() {
     let mut leader = one_of_three().lead_and_commit();
     let before = leader.heartbeat_to(N2);
     let (prev_index, hint) = (before.prev.index, position(0, 0));
-    let damaged = AppendOutcome::Damaged { prev_index, hint, life: 7 };
+    let damaged = AppendOutcome::Damaged { prev_index, hint, loss_id: 7 };
     let effects = leader.answer(N2, &before, damaged);
     let again = appends_to(&effects, N2)[0].clone();
     assert_eq!(again.prev, position(0, 0), "it is sent everything anew");
@@ -136,7 +136,7 @@ fn a_leader_counts_only_what_a_damaged_peer_acknowledges_anew() {
     leader.answer(N2, &again, damaged);
     assert_eq!(matched(&leader), leader.raft.log().last().index);
     // The next loss is another one.
-    leader.answer(N2, &again, AppendOutcome::Damaged { prev_index, hint, life: 8 });
+    leader.answer(N2, &again, AppendOutcome::Damaged { prev_index, hint, loss_id: 8 });
     assert_eq!(matched(&leader), Index(0));
 }
 
@@ -164,12 +164,12 @@ fn a_transfer_that_the_loss_interrupts_begins_anew() {
         sessions.collect()
     };
     let (prev_index, hint) = (before.prev.index, position(0, 0));
-    let first = leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, life: 1 });
+    let first = leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, loss_id: 1 });
     let [session] = fetched(&first)[..] else { panic!("{first:?}") };
     // It crashes while the snapshot is on its way, and loses more.
     let heartbeat = leader.heartbeat_to(N2);
     assert_eq!(heartbeat.session, session);
-    let again = leader.answer(N2, &heartbeat, AppendOutcome::Damaged { prev_index, hint, life: 2 });
+    let again = leader.answer(N2, &heartbeat, AppendOutcome::Damaged { prev_index, hint, loss_id: 2 });
     assert!(matches!(fetched(&again)[..], [other] if other > session), "{again:?}");
 }
 
@@ -182,7 +182,7 @@ fn a_transfer_waits_for_a_target_that_has_lost_what_it_had() {
     let is_told = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.body == Body::TimeoutNow);
     assert!(told.iter().any(is_told));
     let (prev_index, hint) = (before.prev.index, position(0, 0));
-    leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, life: 7 });
+    leader.answer(N2, &before, AppendOutcome::Damaged { prev_index, hint, loss_id: 7 });
     // It has nothing to tell the target now, and must not ask to be woken for it again and again.
     for _ in 0..20 {
         leader.until_deadline();

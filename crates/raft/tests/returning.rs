@@ -13,9 +13,9 @@ fn returned(terms: &[u64]) -> Bench {
 /// A leader of term 1 that remembers, to which everybody was introduced; its log is at 1@1.
 fn leader() -> Bench {
     let mut bench = one_of_three().with(|config| config.return_check = true).restart();
-    let life = asked(&bench.until_deadline())[0].1;
+    let start_id = asked(&bench.until_deadline())[0].1;
     for id in [N2, N3] {
-        bench.receive(id, 0, Body::Remembered { life, missing: None, leads: None });
+        bench.receive(id, 0, Body::Remembered { start_id, missing: None, leads: None });
     }
     bench.wait(ms(50));
     bench.win();
@@ -23,14 +23,14 @@ fn leader() -> Bench {
     bench
 }
 
-/// Whom it asks, as which life, with what it has found.
+/// Whom it asks, as which start, with what it has found.
 fn asked(effects: &[Effect]) -> Vec<(NodeId, u64, Found)> {
     let sent = effects.iter().filter_map(|effect| match effect {
         Effect::Send { to, message, .. } => Some((*to, &message.body)),
         _ => None,
     });
     sent.filter_map(|(to, body)| match body {
-        Body::Returned { life, found } => Some((to, *life, *found)),
+        Body::Returned { start_id, found } => Some((to, *start_id, *found)),
         _ => None,
     })
     .collect()
@@ -42,9 +42,9 @@ fn found(term: u64, voted_for: Option<NodeId>, last: Position) -> Found {
 
 /// What `leader` says to `N2`, which returns with this.
 fn told(bench: &mut Bench, found: Found) -> (Option<Term>, Option<Position>) {
-    let effects = bench.receive(N2, found.hard_state.term.0, Body::Returned { life: 5, found });
+    let effects = bench.receive(N2, found.hard_state.term.0, Body::Returned { start_id: 5, found });
     match sent_to(&effects, N2)[..] {
-        [Body::Remembered { life: 5, missing, leads }] => (*missing, *leads),
+        [Body::Remembered { start_id: 5, missing, leads }] => (*missing, *leads),
         ref other => panic!("{other:?}"),
     }
 }
@@ -56,8 +56,8 @@ fn remembered(
     missing: Option<u64>,
     leads: Option<Position>,
 ) -> Vec<Effect> {
-    let life = asked(&bench.receive(NodeId(9), 0, Body::TimeoutNow))[0].1;
-    bench.receive(from, term, Body::Remembered { life, missing: missing.map(Term), leads })
+    let start_id = asked(&bench.receive(NodeId(9), 0, Body::TimeoutNow))[0].1;
+    bench.receive(from, term, Body::Remembered { start_id, missing: missing.map(Term), leads })
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn an_old_configuration_of_more_voters_delays_the_vote_and_does_not_prevent_it()
 #[test]
 fn an_answer_to_another_start_is_none() {
     let mut bench = returned(&[1]);
-    bench.receive(N2, 7, Body::Remembered { life: 1, missing: Some(Term(7)), leads: None });
+    bench.receive(N2, 7, Body::Remembered { start_id: 1, missing: Some(Term(7)), leads: None });
     assert!(!bench.raft.has_met(N2));
     assert_eq!((bench.raft.term(), bench.raft.suspect()), (Term(2), None));
 }
@@ -164,10 +164,10 @@ fn whoever_hears_of_a_loss_is_suspect_durably_until_a_later_leader_has_repaired_
     let mut bench = returned(&[1]);
     bench.wait(ms(10));
     let effects = remembered(&mut bench, N3, 2, Some(4), None);
-    let reach = position(u64::MAX, 4);
-    assert_eq!(bench.raft.suspect(), Some(reach));
+    let last_possible = position(u64::MAX, 4);
+    assert_eq!(bench.raft.suspect(), Some(last_possible));
     let state = HardState { term: Term(4), voted_for: None };
-    assert_eq!(writes(&effects), [&Write::HardState(state), &Write::Suspect { reach }]);
+    assert_eq!(writes(&effects), [&Write::HardState(state), &Write::Suspect { last_possible }]);
     bench.wait(ms(700));
     let effects = bench.request_vote(N3, 5, position(9, 4));
     assert_eq!(sent_to(&effects, N3), [&Body::RequestVoteReply { granted: false }]);
@@ -185,7 +185,7 @@ fn the_leader_itself_tells_how_much_is_needed_and_has_the_vote() {
     let last = position(3, 2);
     let effects = remembered(&mut bench, N2, 2, Some(2), Some(last));
     let state = HardState { term: Term(2), voted_for: Some(N2) };
-    assert_eq!(writes(&effects), [&Write::Suspect { reach: last }, &Write::HardState(state)]);
+    assert_eq!(writes(&effects), [&Write::Suspect { last_possible: last }, &Write::HardState(state)]);
     let effects = bench.append(N2, 2, append(position(1, 1), entries(2, &[2, 2]), 1));
     assert!(writes(&effects).contains(&&Write::Repaired), "that leader's term goes on, and so does the replica");
     // It has a vote again, but not in the term in which it may have given it.
@@ -195,10 +195,10 @@ fn the_leader_itself_tells_how_much_is_needed_and_has_the_vote() {
 
 #[test]
 fn a_disk_that_knows_its_own_loss_needs_no_telling() {
-    let reach = position(3, 2);
-    let setup = one_of_three().log(&[1]).term(2).suspect(reach);
+    let last_possible = position(3, 2);
+    let setup = one_of_three().log(&[1]).term(2).suspect(last_possible);
     let mut bench = setup.with(|config| config.return_check = true).restart();
     bench.wait(ms(10));
     remembered(&mut bench, N2, 2, Some(2), None);
-    assert_eq!(bench.raft.suspect(), Some(reach), "and not the whole of term 2");
+    assert_eq!(bench.raft.suspect(), Some(last_possible), "and not the whole of term 2");
 }

@@ -98,7 +98,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
     })?;
     let Opened { identity, recovery, log, snapshots } = opened;
     for finding in &recovery.findings {
-        journal.warn(format_args!("{}: {:?}: {}", finding.file, finding.verdict, finding.what));
+        journal.warn(format_args!("{}: {:?}: {}", finding.file, finding.severity, finding.what));
     }
     if let Some(suspicion) = recovery.suspect {
         if config.initial_cluster.len() == 1 {

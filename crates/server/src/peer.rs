@@ -18,8 +18,8 @@ mod traffic;
 mod version;
 
 pub use directory::Directory;
-pub(crate) use forward::Errand;
 pub use forward::Forwarder;
+pub(crate) use forward::LeaderRequest;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
 pub use handshake::{Channel, HandshakeError, Hello, Identity, Introduction, Welcome, accept, connect, sender};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{KvError, Query};
 use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
-use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, Transfer, Unknown};
+use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::machine::KvMachine;
-use crate::peer::{Errand, Forwarder, Outbox};
+use crate::peer::{Forwarder, LeaderRequest, Outbox};
 use crate::state_files::StateFiles;
 use apply_thread::ApplyThread;
 use inbox::Request;
@@ -53,11 +53,11 @@ mod status;
 mod store;
 
 pub use inbox::MAX_REQUESTS;
-pub(crate) use inbox::{Inbox, Request as InboxRequest, Work};
+pub(crate) use inbox::{Inbox, Request as InboxRequest, RequestBody};
 pub use lease_time::LeaseTime;
 pub use metrics::Metrics;
 pub use status::{Facts, Status};
-pub use store::{Kept, LogStore, MemoryStore, StoreError};
+pub use store::{LogStore, MemoryStore, StoreError, StoredWrites};
 
 /// Jobs that may wait for the log's thread; then the replica's waits too.
 const LOG_QUEUE: usize = 64;
@@ -275,7 +275,7 @@ impl Replica {
     /// # Errors
     /// See [`Failure`].
     pub async fn write(&self, command: Bytes) -> Response {
-        self.run(Errand::Write(command)).await
+        self.run(LeaderRequest::Write(command)).await
     }
 
     /// Asks the leader how long a lease still lives, or gives the lease its whole time anew. `None` if there is no such
@@ -284,24 +284,24 @@ impl Replica {
     /// # Errors
     /// See [`Failure`].
     pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, Failure> {
-        let told = self.run(Errand::Lease { id, renew }).await?;
+        let told = self.run(LeaderRequest::Lease { id, renew }).await?;
         // Members of another version are not spoken to: whoever answers like this is not to be believed.
         LeaseTime::decode(told).map_err(Failure::refused)
     }
 
-    /// Has an errand done, here or at the leader.
-    async fn run(&self, errand: Errand) -> Response {
+    /// Has a request done, here or at the leader.
+    async fn run(&self, request: LeaderRequest) -> Response {
         let deadline = Instant::now() + self.patience;
         loop {
             let leader = self.status.borrow().leader;
             let answer = match leader {
-                Some(leader) if leader == self.own => self.ask(errand.clone().into(), deadline).await,
-                Some(leader) => self.forwarder.forward(leader, errand.clone(), deadline).await,
+                Some(leader) if leader == self.own => self.ask(request.clone().into(), deadline).await,
+                Some(leader) => self.forwarder.forward(leader, request.clone(), deadline).await,
                 None => Err(Failure::not_leader(None)),
             };
             match answer {
                 Err(failure) if failure.is_passing() => {}
-                Err(Failure::Unknown(Unknown::ConnectionLost)) if errand.is_harmless_twice() => {}
+                Err(Failure::Unknown(Unknown::ConnectionLost)) if request.is_harmless_twice() => {}
                 answer => return answer,
             }
             if !self.pause(deadline).await {
@@ -326,7 +326,7 @@ impl Replica {
     async fn try_confirm(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         loop {
-            match self.ask(Work::Read, deadline).await {
+            match self.ask(RequestBody::Read, deadline).await {
                 Err(failure) if failure.is_passing() => {}
                 answer => return answer.map(|_| ()),
             }
@@ -368,7 +368,7 @@ impl Replica {
     /// It has not, or nobody takes it.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
-        match self.ask(Work::Transfer(to), deadline).await {
+        match self.ask(RequestBody::TransferLeadership(to), deadline).await {
             Err(Failure::NotDone(NotDone::NotLeader { .. })) => Err(Failure::refused("not leader")),
             Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member took it")),
             answer => answer.map(|_| ()),
@@ -382,7 +382,7 @@ impl Replica {
     /// It was given up: the disk has no room, say. Everything is as it was.
     pub async fn shrink(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + SHRINK_PATIENCE;
-        self.ask(Work::Shrink, deadline).await.map(|_| ())
+        self.ask(RequestBody::Shrink, deadline).await.map(|_| ())
     }
 
     /// Waits until something is true of this replica's state. Returns whether it was in time.
@@ -392,9 +392,9 @@ impl Replica {
         tokio::time::timeout(self.patience, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    async fn ask(&self, work: Work, deadline: Instant) -> Response {
+    async fn ask(&self, body: RequestBody, deadline: Instant) -> Response {
         let (reply, answer) = oneshot::channel();
-        self.inbox.push_request(Request { work, deadline: self.clock.at(deadline), reply });
+        self.inbox.push_request(Request { body, deadline: self.clock.at(deadline), reply });
         // The node gives up at the deadline itself; a little later, nobody is there to do so.
         let patience = deadline.saturating_duration_since(Instant::now()) + PAUSE * 10;
         match tokio::time::timeout(patience, answer).await {
@@ -450,7 +450,7 @@ impl Threads {
 /// How far a snapshot had come that was arriving in an earlier life.
 fn incoming(arriving: &Arriving<RealDisk>) -> Incoming {
     let Arrival { from, term, session, header, total } = arriving.arrival().clone();
-    Incoming::kept(Transfer { from, term, session }, header, total, arriving.received())
+    Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())
 }
 
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {

@@ -96,7 +96,7 @@ impl<D: Disk> Arriving<D> {
         Ok(arriving)
     }
 
-    /// The file that an earlier life has left, if it says what it is.
+    /// The file that an earlier run of the program has left, if it says what it is.
     pub(crate) fn find(disk: &D, binding: Binding) -> Result<Option<Arriving<D>>, DiskError> {
         let file = match disk.open(&path()) {
             Ok(file) => file,

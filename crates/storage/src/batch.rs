@@ -31,7 +31,7 @@ pub(crate) struct Batch {
     pub(crate) log_version: u64,
     /// As of before it.
     pub(crate) hard_version: u64,
-    pub(crate) reach: Index,
+    pub(crate) last_index: Index,
     pub(crate) records: Vec<Record>,
 }
 
@@ -51,23 +51,23 @@ fn checksum(place: Place, length: &[u8], rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(seed, length), rest)
 }
 
-/// The sectors of a batch: `versions` are the log's and the hard state's as of before it, `reach` is the
+/// The sectors of a batch: `versions` are the log's and the hard state's as of before it, `last_index` is the
 /// log's last index after it.
 pub(crate) fn encode<'a>(
     place: Place,
     versions: (u64, u64),
-    reach: Index,
+    last_index: Index,
     records: impl Iterator<Item = &'a Record>,
 ) -> Vec<u8> {
     let mut payload = vec![0; 8];
     payload.put_u64(versions.0);
     payload.put_u64(versions.1);
     records.for_each(|record| record.encode(&mut payload));
-    seal(place, reach, payload)
+    seal(place, last_index, payload)
 }
 
 /// Seals a payload that begins with room for its length and its checksum.
-pub(crate) fn seal(place: Place, reach: Index, mut payload: Vec<u8>) -> Vec<u8> {
+pub(crate) fn seal(place: Place, last_index: Index, mut payload: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(payload.len() - BATCH_HEADER).expect("a batch is bounded by its segment");
     payload[..4].copy_from_slice(&length.to_le_bytes());
     let sum = checksum(place, &payload[..4], &payload[8..]);
@@ -78,7 +78,7 @@ pub(crate) fn seal(place: Place, reach: Index, mut payload: Vec<u8>) -> Vec<u8> 
     let mut sectors = vec![0; count * SECTOR];
     for (at, (sector, part)) in (place.start..).zip(sectors.chunks_exact_mut(SECTOR).zip(payload.chunks(PAYLOAD))) {
         sector[HEADER..HEADER + part.len()].copy_from_slice(part);
-        let header = SectorHeader { segment: place.segment, batch_start: place.start, batch_len, reach };
+        let header = SectorHeader { segment: place.segment, batch_start: place.start, batch_len, last_index };
         sector::seal(place.binding, at, header, sector);
     }
     sectors
@@ -118,7 +118,7 @@ pub(crate) fn decode(place: Place, bytes: &[u8]) -> Option<Batch> {
     while !reader.is_empty() {
         records.push(Record::decode(&mut reader).ok()?);
     }
-    Some(Batch { len: first.batch_len, log_version, hard_version, reach: first.reach, records })
+    Some(Batch { len: first.batch_len, log_version, hard_version, last_index: first.last_index, records })
 }
 
 /// What the sector `at` is.

@@ -33,7 +33,7 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// Its id in the cluster.
     pub replica: NodeId,
-    /// Which life of that id this is; drawn when the folder is made, so that a folder that was lost
+    /// Which incarnation of that id this is; drawn when the folder is made, so that a folder that was lost
     /// and made anew is never taken for the old one.
     pub incarnation: u64,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Identity {
 }
 
 /// The seed of every checksum in a replica's folder: the same bytes of another replica, of another
-/// cluster, or of an earlier life don't pass.
+/// cluster, or of an earlier incarnation don't pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Binding(u32);
 

@@ -83,7 +83,7 @@
 //! # Reading it again
 //!
 //! The newest segment with a readable checkpoint names the one before it, and so on. A sector is *current*
-//! (its checksum is right, and of this segment), *unwritten* (zeros, or right for an earlier life of the
+//! (its checksum is right, and of this segment), *unwritten* (zeros, or right for an earlier use of the
 //! file, in both cases also with a few bits flipped, as no written sector comes near them), or *damaged*.
 //! What follows the last whole batch decides:
 //!
@@ -142,7 +142,7 @@ pub use fuzz::fuzz_recovery;
 pub use identity::{ClusterId, FORMAT_VERSION, Identity};
 pub use label::{Label, NoLabel};
 pub use log::{Fatal, Log, LogError, LogStats, Options, SpareJob};
-pub use recovery::{Finding, Verdict};
+pub use recovery::{Finding, Severity};
 pub use snapshot::{CHUNK_BYTES, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
 pub use state::Suspicion;
 pub use store::{KeptState, OpenError, Opened, Recovery, create, open, open_with};

@@ -205,7 +205,7 @@ fn begin_segment<D: Disk>(disk: &D, state: &State, new: Beginning<'_, D::File>) 
     Ok(tail)
 }
 
-/// Bits may have flipped in what a spare still holds of its earlier life. Once it is in use, that can't be told
+/// Bits may have flipped in what a spare still holds of its earlier use. Once it is in use, that can't be told
 /// from the rot of something that was acknowledged: so it is made zeros before.
 fn clean<F: File>(spare: &mut Spare<F>, binding: Binding, sequence: u64) -> Result<(), DiskError> {
     let bytes = read_all(&spare.file, &spare.path, MAX_SEGMENT_BYTES)?;
@@ -350,7 +350,10 @@ impl<D: Disk> Log<D> {
             Write::Repaired if self.appended.suspicion.is_none() => return self.check().map_err(LogError::from),
             Write::Repaired => vec![Record::Repaired],
             // Its term is that of the term and vote: that of a later start, then.
-            Write::Suspect { reach } => vec![Record::Suspect((reach.index <= Index::GREATEST).then_some(reach.index))],
+            Write::Suspect { last_possible } => {
+                let index = last_possible.index;
+                vec![Record::Suspect((index <= Index::GREATEST).then_some(index))]
+            }
         };
         self.take(records)
     }
@@ -602,7 +605,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// A sequence number that no file has: what an earlier life of a file holds must look older.
+    /// A sequence number that no file has: what an earlier use of a file holds must look older.
     fn take_sequence(&mut self) -> u64 {
         self.next_sequence += 1;
         self.next_sequence - 1

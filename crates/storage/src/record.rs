@@ -83,10 +83,10 @@ impl Checkpoint {
             out.put_snapshot_header(base);
         }
         out.put(&[u8::from(self.suspicion.is_some())]);
-        if let Some(Suspicion { valid_up_to, may_reach }) = self.suspicion {
+        if let Some(Suspicion { valid_up_to, last_possible }) = self.suspicion {
             out.put_position(valid_up_to);
-            out.put(&[u8::from(may_reach.is_some())]);
-            out.put_u64(may_reach.map_or(0, |index| index.0));
+            out.put(&[u8::from(last_possible.is_some())]);
+            out.put_u64(last_possible.map_or(0, |index| index.0));
         }
     }
 
@@ -106,9 +106,9 @@ impl Checkpoint {
         let base = if reader.flag("base")? { Some(reader.snapshot_header()?) } else { None };
         let suspicion = if reader.flag("suspicion")? {
             let valid_up_to = reader.position()?;
-            let known = reader.flag("reach")?;
-            let index = Index(reader.count("reach")?);
-            Some(Suspicion { valid_up_to, may_reach: known.then_some(index) })
+            let known = reader.flag("last possible index")?;
+            let index = Index(reader.count("last possible index")?);
+            Some(Suspicion { valid_up_to, last_possible: known.then_some(index) })
         } else {
             None
         };
@@ -158,9 +158,9 @@ impl Record {
             }
             Record::Snapshot(header) | Record::Compacted(header) => out.put_snapshot_header(header),
             Record::Repaired => {}
-            Record::Suspect(may_reach) => {
-                out.put(&[u8::from(may_reach.is_some())]);
-                out.put_u64(may_reach.unwrap_or(Index(0)).0);
+            Record::Suspect(last_possible) => {
+                out.put(&[u8::from(last_possible.is_some())]);
+                out.put_u64(last_possible.unwrap_or(Index(0)).0);
             }
         }
         let body = u32::try_from(out.len() - start - PREFIX).expect("checked when it was appended");
@@ -195,8 +195,8 @@ impl Record {
             6 => Record::Compacted(body.snapshot_header()?),
             7 => Record::Repaired,
             8 => {
-                let known = body.flag("reach")?;
-                let index = Index(body.count("reach")?);
+                let known = body.flag("last possible index")?;
+                let index = Index(body.count("last possible index")?);
                 Record::Suspect(known.then_some(index))
             }
             _ => return Err(Malformed("record kind")),
@@ -276,7 +276,7 @@ mod tests {
 
     fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         let suspicion = (positions(), prop::option::of((0..1u64 << 60).prop_map(Index)))
-            .prop_map(|(valid_up_to, may_reach)| Suspicion { valid_up_to, may_reach });
+            .prop_map(|(valid_up_to, last_possible)| Suspicion { valid_up_to, last_possible });
         let previous = prop::option::of((any::<u64>(), any::<u32>()));
         let counts = (0..1u64 << 60, 0..1u64 << 60);
         let parts =
@@ -329,7 +329,7 @@ mod tests {
             let mut bytes = vec![0; start as usize * crate::SECTOR];
             bytes.extend_from_slice(&sectors);
             let batch = batch::decode(place, &bytes).expect("it was just written");
-            prop_assert_eq!((batch.log_version, batch.hard_version, batch.reach), (7, 8, Index(9)));
+            prop_assert_eq!((batch.log_version, batch.hard_version, batch.last_index), (7, 8, Index(9)));
             prop_assert_eq!(batch.len as usize * crate::SECTOR, sectors.len());
             prop_assert_eq!(batch.records, records);
             // One sector on, in another segment, or in another's folder, it is nothing.

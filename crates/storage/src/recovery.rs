@@ -22,7 +22,7 @@ const HEAD_SECTORS: u32 = 32;
 
 /// What became of something unusual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum Severity {
     /// It was never acknowledged, or says nothing.
     Harmless,
     /// The same is known from elsewhere; nothing is lost.
@@ -39,7 +39,7 @@ pub struct Finding {
     /// In which of its sectors of 512 bytes; empty if that says nothing.
     pub sectors: Range<u32>,
     /// What became of it.
-    pub verdict: Verdict,
+    pub severity: Severity,
     /// What it is.
     pub what: String,
 }
@@ -54,8 +54,8 @@ impl Finding {
         self.what == TORN
     }
 
-    pub(crate) fn new(file: &str, sectors: Range<u32>, verdict: Verdict, what: &str) -> Finding {
-        Finding { file: file.to_owned(), sectors, verdict, what: what.to_owned() }
+    pub(crate) fn new(file: &str, sectors: Range<u32>, severity: Severity, what: &str) -> Finding {
+        Finding { file: file.to_owned(), sectors, severity, what: what.to_owned() }
     }
 }
 
@@ -63,7 +63,7 @@ impl Finding {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost {
     pub(crate) valid_up_to: Position,
-    pub(crate) may_reach: Option<Index>,
+    pub(crate) last_possible: Option<Index>,
 }
 
 /// What was read, and where to go on.
@@ -101,7 +101,7 @@ pub(crate) struct Replay {
 impl Replay {
     /// The suspicion from now on.
     pub(crate) fn suspicion(&self) -> Option<Suspicion> {
-        let lost = self.lost.map(|lost| Suspicion { valid_up_to: lost.valid_up_to, may_reach: lost.may_reach });
+        let lost = self.lost.map(|lost| Suspicion { valid_up_to: lost.valid_up_to, last_possible: lost.last_possible });
         match (self.state.suspicion, lost) {
             (Some(old), Some(new)) => Some(old.and(new)),
             (old, new) => old.or(new),
@@ -117,9 +117,9 @@ impl Replay {
 
     /// The state under the log is gone: the log is of no use without it.
     pub(crate) fn lose_everything(&mut self) {
-        let reach = self.state.last().index;
+        let last_index = self.state.last().index;
         self.state.base = None;
-        self.lose_from(Position::ORIGIN, reach);
+        self.lose_from(Position::ORIGIN, last_index);
     }
 
     /// Whether a later hard state than this version may have been acknowledged. Without a damaged slot the
@@ -134,10 +134,10 @@ impl Replay {
         self.state.cut_at(header.position);
         self.state.base = Some(header.clone());
         self.begins_anew = true;
-        let is_beyond = |reach: Option<Index>| reach.is_none_or(|reach| reach > header.position.index);
-        self.lost = self.lost.filter(|lost| is_beyond(lost.may_reach));
+        let is_beyond = |last: Option<Index>| last.is_none_or(|index| index > header.position.index);
+        self.lost = self.lost.filter(|lost| is_beyond(lost.last_possible));
         // The mark that ended an earlier suspicion may be among what can't be read.
-        self.state.suspicion = self.state.suspicion.filter(|suspicion| is_beyond(suspicion.may_reach));
+        self.state.suspicion = self.state.suspicion.filter(|suspicion| is_beyond(suspicion.last_possible));
         if let Some(lost) = &mut self.lost {
             lost.valid_up_to = header.position;
         }
@@ -146,16 +146,16 @@ impl Replay {
     /// What is lost reached this far at least.
     pub(crate) fn has_reached(&mut self, index: Index) {
         if let Some(lost) = &mut self.lost {
-            lost.may_reach = lost.may_reach.map(|reach| reach.max(index));
+            lost.last_possible = lost.last_possible.map(|last| last.max(index));
         }
     }
 
-    fn lose_from(&mut self, valid_up_to: Position, reach: Index) {
-        let may_reach = match self.lost {
-            Some(lost) => lost.may_reach.map(|earlier| earlier.max(reach)),
-            None => Some(reach),
+    fn lose_from(&mut self, valid_up_to: Position, last_index: Index) {
+        let last_possible = match self.lost {
+            Some(lost) => lost.last_possible.map(|earlier| earlier.max(last_index)),
+            None => Some(last_index),
         };
-        self.lost = Some(Lost { valid_up_to, may_reach });
+        self.lost = Some(Lost { valid_up_to, last_possible });
         self.entries.clear();
         self.state.cut_at(valid_up_to);
         self.begins_anew = true;
@@ -210,7 +210,7 @@ pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<F
             {
                 replay = later;
                 found.retain(|finding| !at_end.contains(finding));
-                found.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
+                found.iter_mut().for_each(|finding| finding.severity = finding.severity.min(Severity::Repaired));
                 found.extend(at_end);
                 break;
             }
@@ -277,7 +277,7 @@ fn check_base(replay: &mut Replay, findings: &mut Vec<Finding>) {
     let first_known = replay.entries.front().map_or(last.next(), |entry| entry.index);
     if first_known > base.index.next() {
         let what = format!("the entries from {} to {} are missing", base.index.next(), first_known.previous());
-        findings.push(Finding::new(segments::LOG_DIR, 0..0, Verdict::Suspect, &what));
+        findings.push(Finding::new(segments::LOG_DIR, 0..0, Severity::Suspect, &what));
         replay.lose_from(base, last);
     }
 }
@@ -287,7 +287,7 @@ fn settle_hard_state<D: Disk>(disk: &D, replay: &mut Replay, findings: &mut Vec<
     let in_log = (replay.state.hard_version, replay.state.hard_state);
     if replay.copies.damaged {
         let what = "a copy of term and vote is unreadable";
-        findings.push(Finding::new(hard_state::HARD_STATE_FILE, 0..0, Verdict::Repaired, what));
+        findings.push(Finding::new(hard_state::HARD_STATE_FILE, 0..0, Severity::Repaired, what));
     }
     let (version, hard_state): (u64, HardState) = match replay.copies.newest {
         Some(copy) if copy.version > in_log.0 => (copy.version, copy.hard_state),

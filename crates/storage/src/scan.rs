@@ -12,7 +12,7 @@ use crate::disk::SECTOR;
 use crate::hard_state::FoundCopies;
 use crate::identity::Binding;
 use crate::record::{ENTRY_BYTES, Record};
-use crate::recovery::{Finding, Lost, Replay, TORN, Verdict};
+use crate::recovery::{Finding, Lost, Replay, Severity, TORN};
 use crate::sector::{PAYLOAD, Sector, SectorHeader};
 use crate::segments::{Listing, segment_path};
 use crate::state::State;
@@ -44,7 +44,7 @@ pub(crate) struct Reading<'a> {
 struct Gap {
     at: (u64, u32),
     findings: Vec<usize>,
-    reach: Index,
+    last_index: Index,
 }
 
 /// What lies beyond the last whole batch of a log.
@@ -79,7 +79,7 @@ impl Beyond {
         (self.damaged.is_empty() && self.current.iter().all(of_it) && !whole).then_some(start..end)
     }
 
-    /// Everything that was written in this life of the file, or may have been.
+    /// Everything that was written in this use of the file, or may have been.
     fn extent(&self) -> Option<Range<u32>> {
         let written = self.current.iter().map(|(at, _)| *at).chain(self.damaged.iter().copied());
         let (first, last) = written.fold(None, |extent: Option<(u32, u32)>, at| {
@@ -161,13 +161,13 @@ impl<'a> Reading<'a> {
         let file = segment_path(sequence);
         if beyond.torn_batch(0).is_some() {
             let what = "the beginning of a segment that was never in use is torn";
-            self.findings.push(Finding::new(&file, extent, Verdict::Harmless, what));
+            self.findings.push(Finding::new(&file, extent, Severity::Harmless, what));
             return;
         }
         self.findings.push(Finding::new(
             &file,
             extent.clone(),
-            Verdict::Suspect,
+            Severity::Suspect,
             "a segment has no readable beginning",
         ));
         self.lose(self.cut, self.bound(&beyond, &extent));
@@ -178,16 +178,16 @@ impl<'a> Reading<'a> {
     fn open_gap(&mut self, sequence: u64, sectors: Range<u32>, bytes: &[u8]) {
         let place = self.place(sequence, sectors.start);
         let headers = sectors.clone().filter_map(|at| match batch::classify_at(place, at, bytes) {
-            Sector::Current(header) => Some(header.reach),
+            Sector::Current(header) => Some(header.last_index),
             _ => None,
         });
-        let reach = headers.max().unwrap_or_default();
+        let last_index = headers.max().unwrap_or_default();
         let start = sectors.start;
-        self.findings.push(Finding::new(&segment_path(sequence), sectors, Verdict::Suspect, "damaged"));
+        self.findings.push(Finding::new(&segment_path(sequence), sectors, Severity::Suspect, "damaged"));
         let finding = self.findings.len() - 1;
-        let gap = self.gap.get_or_insert(Gap { at: (sequence, start), findings: Vec::new(), reach });
+        let gap = self.gap.get_or_insert(Gap { at: (sequence, start), findings: Vec::new(), last_index });
         gap.findings.push(finding);
-        gap.reach = gap.reach.max(reach);
+        gap.last_index = gap.last_index.max(last_index);
     }
 
     /// Takes a whole batch.
@@ -197,16 +197,16 @@ impl<'a> Reading<'a> {
             if unchanged && self.lost.is_none() {
                 // What couldn't be read held no entry: a checkpoint, or term and vote, known otherwise.
                 for finding in gap.findings {
-                    self.findings[finding].verdict = Verdict::Repaired;
+                    self.findings[finding].severity = Severity::Repaired;
                 }
             } else {
-                self.lose(gap.at, Some(gap.reach));
+                self.lose(gap.at, Some(gap.last_index));
             }
         } else if !unchanged && self.lost.is_none() {
             let what = "a batch before this one is missing";
             let sectors = start..start + batch.len;
-            self.findings.push(Finding::new(&segment_path(sequence), sectors, Verdict::Suspect, what));
-            self.lose((sequence, start), Some(batch.reach));
+            self.findings.push(Finding::new(&segment_path(sequence), sectors, Severity::Suspect, what));
+            self.lose((sequence, start), Some(batch.last_index));
         }
         self.hard_needed = self.hard_needed.max(batch.hard_version);
         if self.lost.is_some() {
@@ -217,8 +217,8 @@ impl<'a> Reading<'a> {
         for record in batch.records {
             if let Err(contradiction) = self.apply(record, sequence, start, batch.len) {
                 let sectors = start..start + batch.len;
-                self.findings.push(Finding::new(&segment_path(sequence), sectors, Verdict::Suspect, &contradiction));
-                return self.lose((sequence, start), Some(batch.reach));
+                self.findings.push(Finding::new(&segment_path(sequence), sectors, Severity::Suspect, &contradiction));
+                return self.lose((sequence, start), Some(batch.last_index));
             }
         }
     }
@@ -282,25 +282,25 @@ impl<'a> Reading<'a> {
                 self.hard = known;
             }
         }
-        self.extend_reach(Some(batch.reach));
+        self.extend_last_possible(Some(batch.last_index));
     }
 
-    fn extend_reach(&mut self, reach: Option<Index>) {
+    fn extend_last_possible(&mut self, last_possible: Option<Index>) {
         if let Some(lost) = &mut self.lost {
-            lost.may_reach = lost.may_reach.zip(reach).map(|(one, two)| one.max(two));
+            lost.last_possible = lost.last_possible.zip(last_possible).map(|(one, two)| one.max(two));
         }
     }
 
     /// From `cut` on the log can't be trusted.
-    fn lose(&mut self, cut: (u64, u32), reach: Option<Index>) {
+    fn lose(&mut self, cut: (u64, u32), last_possible: Option<Index>) {
         if self.lost.is_none() {
             let last = self.state.last();
-            self.lost = Some(Lost { valid_up_to: last, may_reach: Some(last.index) });
+            self.lost = Some(Lost { valid_up_to: last, last_possible: Some(last.index) });
             self.cut = cut;
             self.torn = None;
             self.earlier.retain(|(sequence, _)| *sequence < cut.0);
         }
-        self.extend_reach(reach);
+        self.extend_last_possible(last_possible);
     }
 
     /// The end of the log.
@@ -312,11 +312,11 @@ impl<'a> Reading<'a> {
         let file = segment_path(sequence);
         if let (Some(first), Some(last)) = (beyond.rotten.first(), beyond.rotten.last()) {
             let what = "bits have flipped where nothing is written";
-            self.findings.push(Finding::new(&file, *first..last + 1, Verdict::Harmless, what));
+            self.findings.push(Finding::new(&file, *first..last + 1, Severity::Harmless, what));
         }
         let Some(extent) = beyond.extent() else { return };
         if let Some(torn) = beyond.torn_batch(at) {
-            self.findings.push(Finding::new(&file, torn.clone(), Verdict::Harmless, TORN));
+            self.findings.push(Finding::new(&file, torn.clone(), Severity::Harmless, TORN));
             if self.lost.is_none() {
                 self.torn = Some(torn.start..torn.end.min(sectors_of(bytes)));
             }
@@ -325,14 +325,14 @@ impl<'a> Reading<'a> {
         let known = self.known_otherwise(sequence, at, &extent).filter(|end| *end <= sectors_of(bytes));
         if let Some(end) = known {
             let what = "damaged, and known from its second copy";
-            self.findings.push(Finding::new(&file, extent, Verdict::Repaired, what));
+            self.findings.push(Finding::new(&file, extent, Severity::Repaired, what));
             self.cut = (sequence, end);
             return;
         }
-        self.findings.push(Finding::new(&file, extent.clone(), Verdict::Suspect, "damaged at the end of the log"));
+        self.findings.push(Finding::new(&file, extent.clone(), Severity::Suspect, "damaged at the end of the log"));
         self.hard_may_be_later = true;
-        let reach = self.bound(&beyond, &extent);
-        self.lose((sequence, at), reach);
+        let last_possible = self.bound(&beyond, &extent);
+        self.lose((sequence, at), last_possible);
     }
 
     /// Whether damage after the last whole batch hit nothing but a second checkpoint, or a hard state of
@@ -357,7 +357,7 @@ impl<'a> Reading<'a> {
 
     /// The last index that entries in damaged sectors can have had; `None` if nothing bounds it.
     fn bound(&self, beyond: &Beyond, extent: &Range<u32>) -> Option<Index> {
-        let named = beyond.current.iter().map(|(_, header)| header.reach).max();
+        let named = beyond.current.iter().map(|(_, header)| header.last_index).max();
         let from = named.unwrap_or_default().max(self.state.last().index);
         let of_one_batch = beyond.current.first().is_some_and(|(_, first)| {
             let end = first.batch_start.saturating_add(first.batch_len);

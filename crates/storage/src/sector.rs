@@ -27,17 +27,17 @@ pub(crate) struct SectorHeader {
     /// Sectors of the batch.
     pub(crate) batch_len: u32,
     /// The log's last index after the batch.
-    pub(crate) reach: Index,
+    pub(crate) last_index: Index,
 }
 
 /// What a sector is to the reader of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sector {
-    /// Written in this segment's life.
+    /// Written in this use of the file.
     Current(SectorHeader),
-    /// Never written in this segment's life: zeros, or the valid remains of an earlier life of the file.
+    /// Never written in this use of the file: zeros, or the valid remains of an earlier use of the file.
     Unwritten,
-    /// The same, with a bit or a few that have flipped since: surely not written in this life.
+    /// The same, with a bit or a few that have flipped since: surely not written in this use.
     UnwrittenRotten,
     /// Anything else. As a disk writes a sector whole or not at all, this is no torn write.
     Damaged,
@@ -61,22 +61,22 @@ pub(crate) fn seal(binding: Binding, at: u32, header: SectorHeader, sector: &mut
     sector[8..16].copy_from_slice(&header.segment.to_le_bytes());
     sector[16..20].copy_from_slice(&header.batch_start.to_le_bytes());
     sector[20..24].copy_from_slice(&header.batch_len.to_le_bytes());
-    sector[24..32].copy_from_slice(&header.reach.0.to_le_bytes());
+    sector[24..32].copy_from_slice(&header.last_index.0.to_le_bytes());
     let sum = checksum(binding, at, sector);
     sector[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The header of a sector that is whole and in its place, of whatever life of the file.
+/// The header of a sector that is whole and in its place, of whatever use of the file.
 pub(crate) fn whole(binding: Binding, at: u32, sector: &[u8]) -> Option<SectorHeader> {
     (word(sector, 4) == MAGIC && word(sector, 0) == checksum(binding, at, sector)).then(|| SectorHeader {
         segment: long(sector, 8),
         batch_start: word(sector, 16),
         batch_len: word(sector, 20),
-        reach: Index(long(sector, 24)),
+        last_index: Index(long(sector, 24)),
     })
 }
 
-/// The header of a sector that was written in this segment's life.
+/// The header of a sector that was written in this use of the file.
 pub(crate) fn current(binding: Binding, segment: u64, at: u32, sector: &[u8]) -> Option<SectorHeader> {
     whole(binding, at, sector).filter(|header| header.segment == segment)
 }
@@ -97,8 +97,8 @@ pub(crate) fn classify(binding: Binding, segment: u64, at: u32, sector: &[u8]) -
     }
 }
 
-/// Whether flipping one bit makes a sector of an earlier life of it. CRC32C tells any two sectors of
-/// this size apart that differ in up to five bits, so a sector of *this* life with a bit flipped never
+/// Whether flipping one bit makes a sector of an earlier use of it. CRC32C tells any two sectors of
+/// this size apart that differ in up to five bits, so a sector of *this* use with a bit flipped never
 /// passes.
 fn is_old_but_for_one_bit(binding: Binding, segment: u64, at: u32, sector: &[u8]) -> bool {
     // What a flipped bit does to a checksum depends on its place alone.
@@ -133,7 +133,7 @@ mod tests {
     fn one_flipped_bit_is_told_from_a_sector_of_this_life() {
         let identity = Identity { cluster: ClusterId(5), replica: bowline_raft::NodeId(1), incarnation: 8 };
         let binding = Binding::of(&identity);
-        let header = SectorHeader { segment: 6, batch_start: 3, batch_len: 1, reach: Index(4) };
+        let header = SectorHeader { segment: 6, batch_start: 3, batch_len: 1, last_index: Index(4) };
         let mut sector = [0x5a; SECTOR];
         seal(binding, 3, header, &mut sector);
         assert_eq!(classify(binding, 6, 3, &sector), Sector::Current(header));

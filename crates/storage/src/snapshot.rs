@@ -254,7 +254,7 @@ impl<D: Disk> Snapshots<D> {
         Arriving::begin(&self.disk, self.binding, arrival)
     }
 
-    /// The snapshot that was arriving in an earlier life, as far as it had come.
+    /// The snapshot that was arriving in an earlier run of the program, as far as it had come.
     ///
     /// # Errors
     /// The disk refuses.

@@ -14,22 +14,25 @@ pub struct Suspicion {
     /// a truncation that came later may be.
     pub valid_up_to: Position,
     /// No entry beyond this one can have been acknowledged; `None`: not known.
-    pub may_reach: Option<Index>,
+    pub last_possible: Option<Index>,
 }
 
 impl Suspicion {
     /// Where the log may have ended at most, in the order of 5.4.1: in a replica's latest term, unless
     /// more is known.
     #[must_use]
-    pub fn reach(self, latest: Term) -> Position {
-        Position::new(self.may_reach.unwrap_or(Index(u64::MAX)), latest)
+    pub fn last_possible_position(self, latest: Term) -> Position {
+        Position::new(self.last_possible.unwrap_or(Index(u64::MAX)), latest)
     }
 
     /// Both of two.
     #[must_use]
     pub(crate) fn and(self, other: Suspicion) -> Suspicion {
         let valid_up_to = if self.valid_up_to.index <= other.valid_up_to.index { self } else { other }.valid_up_to;
-        Suspicion { valid_up_to, may_reach: self.may_reach.zip(other.may_reach).map(|(one, two)| one.max(two)) }
+        Suspicion {
+            valid_up_to,
+            last_possible: self.last_possible.zip(other.last_possible).map(|(one, two)| one.max(two)),
+        }
     }
 }
 
@@ -129,9 +132,9 @@ impl State {
                 self.terms.compact_through(header.position);
                 self.base = Some(header.clone());
             }
-            Record::Suspect(may_reach) => {
+            Record::Suspect(last_possible) => {
                 let valid_up_to = self.suspicion.map_or(last, |earlier| earlier.valid_up_to);
-                self.suspicion = Some(Suspicion { valid_up_to, may_reach: *may_reach });
+                self.suspicion = Some(Suspicion { valid_up_to, last_possible: *last_possible });
             }
             Record::Repaired => self.suspicion = None,
         }

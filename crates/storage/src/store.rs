@@ -8,7 +8,7 @@ use crate::disk::{Disk, DiskError};
 use crate::hard_state::{self, HARD_STATE_FILE, Slot};
 use crate::identity::{self, Binding, ClusterId, IDENTITY_FILE, Identity};
 use crate::log::{Log, Options};
-use crate::recovery::{self, Finding, Verdict};
+use crate::recovery::{self, Finding, Severity};
 use crate::segments::LOG_DIR;
 use crate::snapshot::{SNAPSHOT_DIR, Snapshots};
 use crate::state::{State, Suspicion};
@@ -255,7 +255,7 @@ pub fn open_with<D: Disk>(
     let mut findings = Vec::new();
     if found.needs_repair {
         identity::write(disk, &identity)?;
-        findings.push(Finding::new(IDENTITY_FILE, 0..1, Verdict::Repaired, "one of two copies is unreadable"));
+        findings.push(Finding::new(IDENTITY_FILE, 0..1, Severity::Repaired, "one of two copies is unreadable"));
     }
     let binding = Binding::of(&identity);
     let replay = recovery::read_log(disk, binding, &mut findings)?;
@@ -306,7 +306,7 @@ fn choose_snapshot<D: Disk>(
 ) -> Result<(Recovery, recovery::Replay), OpenError> {
     save_by_snapshot(snapshots, kept, &mut replay)?;
     if replay.lost.is_none() {
-        findings.iter_mut().for_each(|finding| finding.verdict = finding.verdict.min(Verdict::Repaired));
+        findings.iter_mut().for_each(|finding| finding.severity = finding.severity.min(Severity::Repaired));
     }
     let base = replay.state.base.clone();
     let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
@@ -327,8 +327,8 @@ fn choose_snapshot<D: Disk>(
             Err(error) if error.is_damage() => {
                 let path = crate::snapshot::snapshot_path(position);
                 // If the log can do without it, nothing is lost.
-                let verdict = if position == base_position { Verdict::Suspect } else { Verdict::Repaired };
-                findings.push(Finding::new(&path, 0..0, verdict, "the snapshot is damaged"));
+                let severity = if position == base_position { Severity::Suspect } else { Severity::Repaired };
+                findings.push(Finding::new(&path, 0..0, severity, "the snapshot is damaged"));
             }
             Err(error) => return Err(error.into_disk_error().into()),
         }
@@ -336,8 +336,8 @@ fn choose_snapshot<D: Disk>(
     let position = chosen.as_ref().map(|header| header.position);
     if chosen.is_none() && base_position != Position::ORIGIN {
         // The state up to the base is gone, and with it the use of what follows.
-        if !findings.iter().any(|finding| finding.verdict == Verdict::Suspect) {
-            findings.push(Finding::new(SNAPSHOT_DIR, 0..0, Verdict::Suspect, "the snapshot under the log is missing"));
+        if !findings.iter().any(|finding| finding.severity == Severity::Suspect) {
+            findings.push(Finding::new(SNAPSHOT_DIR, 0..0, Severity::Suspect, "the snapshot under the log is missing"));
         }
         replay.lose_everything();
         chosen = None;
@@ -363,7 +363,7 @@ fn recovery_of(
         entries: replay.entries.iter().filter(|entry| entry.index > first).cloned().collect(),
         snapshot: start,
         applied,
-        suspect: suspect.map(|suspicion| suspicion.reach(hard_state.term)),
+        suspect: suspect.map(|suspicion| suspicion.last_possible_position(hard_state.term)),
     };
     Recovery { recovered, snapshot: None, kept: None, suspect, findings }
 }

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use bowline_raft::{Entry, Write};
-use bowline_storage::{OpenError, Recovery, SECTOR, SimDisk, Verdict};
+use bowline_storage::{OpenError, Recovery, SECTOR, Severity, SimDisk};
 use common::{append, entry, header, make, options, reopen, vote};
 
 const SEGMENT: u64 = 8192;
@@ -85,20 +85,20 @@ fn judge(disk: &SimDisk, clean: &Recovery, what: &str, tally: &mut Tally) {
     };
     let found = &opened.recovery;
     assert_eq!(found.recovered.hard_state, clean.recovered.hard_state, "{what}: term and vote");
-    let worst = found.findings.iter().map(|finding| finding.verdict).max();
+    let worst = found.findings.iter().map(|finding| finding.severity).max();
     let Some(suspect) = found.suspect else {
         assert!(same(found, clean), "{what}: lost in silence");
         match worst {
-            Some(Verdict::Repaired) => tally.repaired += 1,
-            Some(Verdict::Suspect) => panic!("{what}: {:?} without a suspicion", found.findings),
-            Some(Verdict::Harmless) | None => tally.harmless += 1,
+            Some(Severity::Repaired) => tally.repaired += 1,
+            Some(Severity::Suspect) => panic!("{what}: {:?} without a suspicion", found.findings),
+            Some(Severity::Harmless) | None => tally.harmless += 1,
         }
         return;
     };
     tally.suspect += 1;
-    assert_eq!(worst, Some(Verdict::Suspect), "{what}: {:?}", found.findings);
+    assert_eq!(worst, Some(Severity::Suspect), "{what}: {:?}", found.findings);
     let last = clean.recovered.entries.last().expect("the fixture has entries").index;
-    assert!(suspect.may_reach.is_none_or(|reach| reach >= last), "{what}: {suspect:?} denies {last}");
+    assert!(suspect.last_possible.is_none_or(|index| index >= last), "{what}: {suspect:?} denies {last}");
     // The entry before the last one was replaced once: where that is lost, its first version is there.
     let certain = |recovery: &Recovery| {
         let entries = recovery.recovered.entries.iter();

@@ -4,7 +4,7 @@ mod common;
 
 use bowline_raft::{HardState, Index, NodeId, Payload, Position, Random, Term, Write};
 use bowline_storage::{
-    ClusterId, Crash, Identity, Injection, Log, LogError, OpenError, Opened, Operation, SECTOR, SimDisk, Verdict,
+    ClusterId, Crash, Identity, Injection, Log, LogError, OpenError, Opened, Operation, SECTOR, Severity, SimDisk,
     create, open,
 };
 use common::{IDENTITY, append, entry, founders, header, indexes, make, options, reopen, vote};
@@ -87,7 +87,7 @@ fn segments_are_recycled_when_a_snapshot_covers_them() {
     assert_eq!(indexes(&found.recovered.entries), (396..=400).collect());
 }
 
-/// What a spare holds of its earlier life says nothing. If its rot came into use with it, each start would take
+/// What a spare holds of its earlier use says nothing. If its rot came into use with it, each start would take
 /// it for the rot of something acknowledged.
 #[test]
 fn rot_in_a_spare_does_not_come_into_use_with_it() {
@@ -139,8 +139,8 @@ fn a_flip_in_the_last_acknowledged_record_is_suspect_until_it_is_repaired() {
     let mut opened = again(&disk);
     let suspect = opened.recovery.suspect.expect("acknowledged, and damaged");
     assert_eq!(suspect.valid_up_to, Position::new(Index(2), Term(1)));
-    assert_eq!(opened.recovery.recovered.suspect, Some(suspect.reach(Term(1))), "the core is told");
-    assert!(suspect.may_reach.is_some_and(|reach| (3..40).contains(&reach.0)), "{suspect:?}");
+    assert_eq!(opened.recovery.recovered.suspect, Some(suspect.last_possible_position(Term(1))), "the core is told");
+    assert!(suspect.last_possible.is_some_and(|index| (3..40).contains(&index.0)), "{suspect:?}");
     assert_eq!(indexes(&opened.recovery.recovered.entries), [1, 2].into());
     // It goes on, and the suspicion outlives restarts and segments.
     for index in 3..30 {
@@ -171,7 +171,7 @@ fn one_damaged_sector_of_a_large_last_batch_is_no_torn_write() {
         disk.flip(&path, sector * 4096 + 2222);
         let suspect = again(&disk).recovery.suspect.expect("acknowledged, and damaged");
         // The other sectors of the batch say how far it went.
-        assert_eq!((suspect.valid_up_to.index, suspect.may_reach), (Index(1), Some(Index(6))));
+        assert_eq!((suspect.valid_up_to.index, suspect.last_possible), (Index(1), Some(Index(6))));
     }
 }
 
@@ -189,7 +189,7 @@ fn damage_in_the_middle_keeps_what_is_before_and_says_how_far_the_log_went() {
     disk.flip(path, (2 + 1 + 2) * 4096 + 2000);
     let opened = again(&disk);
     let suspect = opened.recovery.suspect.expect("acknowledged, and damaged");
-    assert_eq!((suspect.valid_up_to.index, suspect.may_reach), (Index(2), Some(Index(40))));
+    assert_eq!((suspect.valid_up_to.index, suspect.last_possible), (Index(2), Some(Index(40))));
     assert_eq!(indexes(&opened.recovery.recovered.entries), [1, 2].into());
     assert_eq!(opened.recovery.recovered.hard_state, HardState { term: Term(4), voted_for: Some(NodeId(2)) });
 }
@@ -216,7 +216,7 @@ fn a_damaged_vote_is_repaired_from_its_copy() {
         let found = again(&disk).recovery;
         assert_eq!(found.recovered.hard_state, HardState { term: Term(5), voted_for: Some(NodeId(3)) });
         assert_eq!(found.suspect, None);
-        assert_eq!(found.findings.iter().map(|finding| finding.verdict).max(), Some(Verdict::Repaired));
+        assert_eq!(found.findings.iter().map(|finding| finding.severity).max(), Some(Severity::Repaired));
         // Both copies are there again.
         disk.damage("hard-state", |bytes| bytes.fill(0xa5));
         assert_eq!(again(&disk).recovery.recovered.hard_state, found.recovered.hard_state);
@@ -243,7 +243,7 @@ fn a_failed_sync_is_never_tried_again() {
     }
 }
 
-/// After a failed sync the pages may be in memory, marked as written: the next life must write them again
+/// After a failed sync the pages may be in memory, marked as written: the next run must write them again
 /// before it relies on them.
 #[test]
 fn what_only_memory_holds_is_written_again_before_it_counts() {
@@ -284,7 +284,7 @@ fn misplaced_and_missing_writes_are_found_out() {
     disk.damage(&path, |bytes| bytes[(sector as usize - 1) * SECTOR..sector as usize * SECTOR].fill(0));
     let found = again(&disk).recovery;
     let suspect = found.suspect.expect("an acknowledged batch is missing");
-    assert_eq!((suspect.valid_up_to.index, suspect.may_reach), (Index(1), Some(Index(3))));
+    assert_eq!((suspect.valid_up_to.index, suspect.last_possible), (Index(1), Some(Index(3))));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_missing_segment_is_no_clean_start() {
         let disk = disk.fork();
         disk.lose(&segments[missing]);
         let suspect = again(&disk).recovery.suspect.expect("entries are missing");
-        assert_eq!(suspect.may_reach, Some(Index(40)));
+        assert_eq!(suspect.last_possible, Some(Index(40)));
     }
     let disk = disk.fork();
     segments.iter().for_each(|path| disk.lose(path));
@@ -327,7 +327,7 @@ fn a_damaged_snapshot_is_reported_and_kept() {
     disk.flip(&path, 2_000_000);
     let mut opened = again(&disk);
     let suspect = opened.recovery.suspect.expect("the state is gone");
-    assert_eq!((suspect.valid_up_to, suspect.may_reach), (Position::ORIGIN, Some(Index(3))));
+    assert_eq!((suspect.valid_up_to, suspect.last_possible), (Position::ORIGIN, Some(Index(3))));
     assert_eq!(opened.recovery.recovered.snapshot, None);
     assert!(opened.recovery.recovered.entries.is_empty());
     assert!(opened.snapshots.load(snapshot.position, 1 << 30).is_err_and(|error| error.is_damage()));
@@ -487,7 +487,7 @@ fn a_snapshot_saves_what_damage_would_take() {
     let opened = again(&before);
     // Without the mark, entries 11 and 12 are beyond the snapshot, and in doubt.
     let suspect = opened.recovery.suspect.expect("11 and 12 are behind the damage");
-    assert_eq!((suspect.valid_up_to.index, suspect.may_reach), (Index(10), Some(Index(12))));
+    assert_eq!((suspect.valid_up_to.index, suspect.last_possible), (Index(10), Some(Index(12))));
     assert_eq!(opened.recovery.snapshot, Some(snapshot.position));
     drop(opened);
     assert_eq!(again(&before).recovery.suspect, Some(suspect));
@@ -584,7 +584,7 @@ fn the_repair_of_a_vote_may_be_interrupted_again_and_again() {
         let (path, sector) = last_sector(&disk);
         disk.flip(&path, sector * SECTOR as u64 * 8 + 2000);
         let first = again(&disk.fork()).recovery;
-        assert_eq!(first.findings.iter().map(|finding| finding.verdict).max(), Some(Verdict::Repaired));
+        assert_eq!(first.findings.iter().map(|finding| finding.severity).max(), Some(Severity::Repaired));
         assert_eq!((first.suspect, first.recovered.hard_state.term), (None, Term(2)));
         let once = interrupted_starts(&disk, &mut random);
         let twice: Vec<SimDisk> =
@@ -609,8 +609,8 @@ fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
     let (path, sector) = last_sector(&disk);
     disk.flip(&path, sector * SECTOR as u64 * 8 + 2000);
     let mut opened = again(&disk);
-    let reach = opened.recovery.suspect.and_then(|suspicion| suspicion.may_reach).expect("an end is known");
-    assert!(reach < Index(60));
+    let last_possible = opened.recovery.suspect.and_then(|suspicion| suspicion.last_possible).expect("an end is known");
+    assert!(last_possible < Index(60));
     write(&mut opened.log, &[append(2, 1), Write::Repaired]);
     let (path, mark) = last_sector(&disk);
     opened.snapshots.store(&header(60, 1), b"all of it").expect("there is room");
@@ -624,6 +624,6 @@ fn a_snapshot_beyond_a_suspicion_ends_it_without_its_mark() {
     let snapshot = disk.files().into_iter().find(|(path, _)| path.starts_with("snap/")).expect("it is stored").0;
     disk.flip(&snapshot, 700);
     let found = again(&disk).recovery;
-    assert_eq!(found.suspect.expect("all is lost").may_reach, Some(Index(60)), "{:?}", found.findings);
-    assert_eq!(again(&disk).recovery.suspect.and_then(|suspicion| suspicion.may_reach), Some(Index(60)), "kept");
+    assert_eq!(found.suspect.expect("all is lost").last_possible, Some(Index(60)), "{:?}", found.findings);
+    assert_eq!(again(&disk).recovery.suspect.and_then(|suspicion| suspicion.last_possible), Some(Index(60)), "kept");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{ABSENT, Step};
 
 /// How a search ended.
-pub(super) enum Outcome {
+pub(super) enum SearchResult {
     /// There is an order.
     Linearizable,
     /// There is none: this step was in the way when most were placed.
@@ -51,7 +51,7 @@ struct Search<'a> {
 }
 
 /// Searches for an order of `steps`, which are sorted by their calls.
-pub(super) fn search(steps: &[Step], max_steps: u64) -> Outcome {
+pub(super) fn search(steps: &[Step], max_steps: u64) -> SearchResult {
     let mut search = Search::new(steps);
     let mut obligations = steps.iter().filter(|step| step.ret.is_some()).count();
     let (mut taken, mut most, mut stuck) = (0_u64, 0, 0);
@@ -59,7 +59,7 @@ pub(super) fn search(steps: &[Step], max_steps: u64) -> Outcome {
     while obligations > 0 {
         taken += 1;
         if taken > max_steps {
-            return Outcome::OutOfSteps;
+            return SearchResult::OutOfSteps;
         }
         let event = search.events[at];
         if event.is_call {
@@ -75,11 +75,11 @@ pub(super) fn search(steps: &[Step], max_steps: u64) -> Outcome {
         if search.trail.len() >= most {
             (most, stuck) = (search.trail.len(), event.step);
         }
-        let Some(step) = search.take_back() else { return Outcome::Stuck(stuck) };
+        let Some(step) = search.take_back() else { return SearchResult::Stuck(stuck) };
         obligations += usize::from(steps[step].ret.is_some());
         at = search.next[search.call_event[step]];
     }
-    Outcome::Linearizable
+    SearchResult::Linearizable
 }
 
 impl<'a> Search<'a> {

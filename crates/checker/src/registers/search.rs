@@ -32,7 +32,7 @@ use super::register::{INITIAL, Op, Register};
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum SearchResult {
     /// There is an order.
     Linearizable,
     /// There is none.
@@ -67,7 +67,7 @@ impl Steps {
 }
 
 /// Searches for an order of the register's operations.
-pub(super) fn search(register: &Register, steps: &mut Steps) -> Outcome {
+pub(super) fn search(register: &Register, steps: &mut Steps) -> SearchResult {
     Search::new(register, steps).run()
 }
 
@@ -183,12 +183,12 @@ impl<'a> Search<'a> {
         self.previous = [count - 1].into_iter().chain(0..count - 1).collect();
     }
 
-    fn run(mut self) -> Outcome {
+    fn run(mut self) -> SearchResult {
         let mut branches: Vec<Branch> = Vec::new();
         loop {
             match self.settle() {
-                Settled::AllDone => return Outcome::Linearizable,
-                Settled::OutOfSteps => return Outcome::OutOfSteps,
+                Settled::AllDone => return SearchResult::Linearizable,
+                Settled::OutOfSteps => return SearchResult::OutOfSteps,
                 Settled::Stuck => {}
                 Settled::Choice(mut untried) => {
                     // Taken from the end: the write that must be done first is tried first.
@@ -198,7 +198,7 @@ impl<'a> Search<'a> {
             }
             loop {
                 let Some(branch) = branches.last_mut() else {
-                    return Outcome::Stuck;
+                    return SearchResult::Stuck;
                 };
                 if let Some(candidate) = branch.untried.pop() {
                     let (trail, current) = (branch.trail, branch.current);

@@ -22,7 +22,7 @@ fn is_fine(history: &[Operation]) -> bool {
     }
 }
 
-fn violation(history: &[Operation]) -> Violation {
+fn violation(history: &[Operation]) -> RegisterViolation {
     match check(history, &Options::default()) {
         Verdict::Violation(violation) => violation,
         other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::register::{INITIAL, Op, Register};
-use super::search::{Outcome, Steps, search};
+use super::search::{SearchResult, Steps, search};
 use super::{Action, Operation};
 
 /// The search steps that may be spent on finding fewer operations, in all.
@@ -18,7 +18,7 @@ const SHOWN_OPERATIONS: usize = 40;
 
 /// A proof that a history isn't linearizable. Its `Display` is several lines for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct RegisterViolation {
     /// The register.
     pub key: String,
     /// What is wrong.
@@ -52,19 +52,23 @@ impl fmt::Display for Reason {
     }
 }
 
-impl Violation {
+impl RegisterViolation {
     /// Reduces a register's history, which isn't linearizable, to its core.
-    pub(super) fn explain(key: &str, register: &Register, history: &[Operation]) -> Violation {
+    pub(super) fn explain(key: &str, register: &Register, history: &[Operation]) -> RegisterViolation {
         let (reason, mut ops) = match impossible_read(register) {
             Some(found) => found,
             None => (Reason::NoOrder, shrink(register)),
         };
         ops.sort_by_key(|op| (op.call, op.index));
-        Violation { key: key.to_owned(), reason, operations: ops.iter().map(|op| history[op.index].clone()).collect() }
+        RegisterViolation {
+            key: key.to_owned(),
+            reason,
+            operations: ops.iter().map(|op| history[op.index].clone()).collect(),
+        }
     }
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for RegisterViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not linearizable: key {}: {}", quoted(&self.key), self.reason)?;
         for operation in self.operations.iter().take(SHOWN_OPERATIONS) {
@@ -132,7 +136,7 @@ fn shrink(register: &Register) -> Vec<Op> {
         let mut steps = Steps::new(left.min(TRY_STEPS * ops.len() as u64));
         let outcome = search(&register.with_ops(ops.to_vec()), &mut steps);
         left = left.saturating_sub(steps.taken() + ops.len() as u64);
-        outcome == Outcome::Stuck
+        outcome == SearchResult::Stuck
     };
     let mut ops = shortest_prefix(&register.ops, &mut wrong);
     loop {

@@ -16,22 +16,22 @@ mod out;
 use bowline_lan::profile::Profile;
 use bowline_lan::replica_program::{ReplicaOptions, run_replica};
 use bowline_lan::socket::arguments::Arguments;
-use exit::Verdict;
+use exit::Exit;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     exit::code_of(start(&words))
 }
 
-fn start(words: &[String]) -> anyhow::Result<Verdict> {
+fn start(words: &[String]) -> anyhow::Result<Exit> {
     if words.iter().any(|word| word == "--help" || word == "-h") {
         out::tell!("usage: kvstore [<port>] <own id> <peer id>...\nids are four hexadecimal digits")?;
-        return Ok(Verdict::Passed);
+        return Ok(Exit::Passed);
     }
     let arguments = Arguments::parse(words, None)?;
     let summary = run_replica(&ReplicaOptions { arguments, socket: None, profile: Profile::Frugal, seed: None })?;
     if summary.is_notable() {
         out::remark!("{summary}");
     }
-    Ok(Verdict::Passed)
+    Ok(Exit::Passed)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Request;
 use super::output::{Format, OutputArgs, write_json};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
@@ -23,13 +23,13 @@ pub(crate) struct CompactArgs {
 }
 
 impl Request for CompactArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         client.compact(self.revision, self.physical).await?;
         out.done();
         match output.format() {
             Format::Json => write_json(&json!({ "compacted": self.revision }), out)?,
             _ => writeln!(out, "compacted revision {}", self.revision)?,
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }

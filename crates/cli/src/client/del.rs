@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
 use super::{Notation, RangeArgs, Request};
-use crate::exit::{NotDone, Verdict};
+use crate::exit::{Exit, NotDone};
 use crate::out::{self, Out};
 
 #[derive(Args, Clone, Debug)]
@@ -60,14 +60,14 @@ impl DelArgs {
 }
 
 impl Request for DelArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         if self.dry_run {
             let count = self.count(client).await?;
             match output.format() {
                 Format::Json => write_json(&json!({ "would_delete": count }), out)?,
                 _ => writeln!(out, "{count}")?,
             }
-            return Ok(Verdict::Passed);
+            return Ok(Exit::Passed);
         }
         if !self.is_meant(client).await? {
             return Err(NotDone("nothing is deleted".to_owned()).into());
@@ -98,6 +98,6 @@ impl Request for DelArgs {
                 }
             }
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }

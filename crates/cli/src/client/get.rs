@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::output::{Format, OutputArgs, Shown, pairs, write_json, write_plain, write_table};
 use super::{Notation, RangeArgs, Request};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -130,7 +130,7 @@ impl GetArgs {
 }
 
 impl Request for GetArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let notation = self.range.notation;
         let found = client.range(self.request(notation)?).await?;
         match output.format() {
@@ -152,6 +152,6 @@ impl Request for GetArgs {
                 }
             }
         }
-        Ok(Verdict::of(self.count_only || !found.kvs.is_empty()))
+        Ok(Exit::of(self.count_only || !found.kvs.is_empty()))
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, OutputArgs, write_json};
 use super::{Request, Table};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::{Out, remark};
 
 /// How long a member may take to get what another one has: writes go on while they are asked.
@@ -42,7 +42,7 @@ enum Member {
 }
 
 impl Request for HashKvArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let (revision, behind) = wait_for(client, self.rev).await;
         let members: Vec<(String, Member)> = client
             .hash_kv(revision)
@@ -82,7 +82,7 @@ impl Request for HashKvArgs {
                 }
             }
         }
-        Ok(Verdict::of(same && hashes.len() == members.len()))
+        Ok(Exit::of(same && hashes.len() == members.len()))
     }
 }
 

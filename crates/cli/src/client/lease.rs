@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::output::{Format, OutputArgs, keys, write_json};
 use super::{Notation, Once, Request, words};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 
 const EXAMPLES: &str = "Examples:
@@ -38,7 +38,7 @@ pub(crate) enum LeaseCommand {
 }
 
 impl LeaseCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         match self {
             LeaseCommand::Grant(command) => command.run(),
             LeaseCommand::Revoke(command) => command.run(),
@@ -69,7 +69,7 @@ pub(crate) struct GrantArgs {
 }
 
 impl Request for GrantArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let granted = client.lease_grant(self.ttl, 0).await?;
         out.done();
         let (id, ttl) = (format_id(granted.id), granted.ttl);
@@ -78,7 +78,7 @@ impl Request for GrantArgs {
             Format::Raw => write!(out, "{id}")?,
             Format::Plain | Format::Table => writeln!(out, "lease {id} granted with TTL({ttl}s)")?,
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct RevokeArgs {
 }
 
 impl Request for RevokeArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let revoked = client.lease_revoke(self.id).await?;
         out.done();
         let (id, revision) = (format_id(self.id), revoked.header.map_or(0, |header| header.revision));
@@ -99,7 +99,7 @@ impl Request for RevokeArgs {
             Format::Json => write_json(&json!({ "revoked": id, "revision": revision }), out)?,
             _ => writeln!(out, "lease {id} revoked")?,
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct KeepAliveArgs {
 }
 
 impl Request for KeepAliveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let id = format_id(self.id);
         loop {
             let ttl = client.lease_keep_alive_once(self.id).await?;
@@ -128,7 +128,7 @@ impl Request for KeepAliveArgs {
             // Whoever reads along must not wait until a buffer is full.
             out.flush()?;
             if ttl <= 0 || self.once {
-                return Ok(Verdict::of(ttl > 0));
+                return Ok(Exit::of(ttl > 0));
             }
             tokio::time::sleep(Duration::from_secs(ttl.unsigned_abs()) / 3).await;
         }
@@ -148,7 +148,7 @@ pub(crate) struct TimeToLiveArgs {
 }
 
 impl Request for TimeToLiveArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let told = client.lease_time_to_live(self.id, self.keys).await?;
         let (id, lives) = (format_id(self.id), told.ttl >= 0);
         if output.format() == Format::Json {
@@ -168,7 +168,7 @@ impl Request for TimeToLiveArgs {
             }
             writeln!(out)?;
         }
-        Ok(Verdict::of(lives))
+        Ok(Exit::of(lives))
     }
 }
 
@@ -177,7 +177,7 @@ impl Request for TimeToLiveArgs {
 pub(crate) struct ListArgs {}
 
 impl Request for ListArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let ids: Vec<String> = client.lease_list().await?.into_iter().map(format_id).collect();
         if output.format() == Format::Json {
             write_json(&json!({ "leases": ids }), out)?;
@@ -185,7 +185,7 @@ impl Request for ListArgs {
             writeln!(out, "found {} leases", ids.len())?;
             ids.iter().try_for_each(|id| writeln!(out, "{id}"))?;
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::lease::parse_id;
 use super::output::{Format, OutputArgs, Shown, pair, write_json, write_plain};
 use super::{Notation, Request};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::{Out, remark};
 
 /// The most that is read from standard input, in bytes: more than a server takes.
@@ -70,7 +70,7 @@ impl PutArgs {
 }
 
 impl Request for PutArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let explicit = self.value.as_ref().is_some_and(|value| value == "-");
         let put = match &self.value {
             Some(_) if !explicit => self.on_a_line(self.notation)?,
@@ -109,7 +109,7 @@ pub(crate) struct Put {
 }
 
 impl Request for Put {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let started = Instant::now();
         let response = client.put_request(self.request.clone()).await?;
         out.done();
@@ -128,6 +128,6 @@ impl Request for Put {
                 write_plain(response.prev_kv.as_slice(), Shown::Both, self.notation, out)?;
             }
         }
-        Ok(Verdict::Passed)
+        Ok(Exit::Passed)
     }
 }

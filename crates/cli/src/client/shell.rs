@@ -18,7 +18,7 @@ use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
 use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request, StatusArgs, TxnArgs};
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, words};
-use crate::exit::{self, Verdict};
+use crate::exit::{self, Exit};
 use crate::out::{self, Out, Unprinted, remark, tell};
 
 const PROMPT: &str = "bowline> ";
@@ -122,29 +122,29 @@ pub(super) struct Session {
 
 /// How a line ended.
 enum Ended {
-    Line(Verdict),
+    Line(Exit),
     Shell,
 }
 
 impl ShellCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let session = Session { runtime: super::runtime()?, client: self.cluster.client()?, output: self.output };
         let session = Rc::new(RefCell::new(session));
         if std::io::stdin().is_terminal() {
             converse(&session)?;
-            return Ok(Verdict::Passed);
+            return Ok(Exit::Passed);
         }
         self.carry_out_all(&session)
     }
 
     /// Carries out the lines of a pipe.
-    fn carry_out_all(&self, session: &RefCell<Session>) -> anyhow::Result<Verdict> {
+    fn carry_out_all(&self, session: &RefCell<Session>) -> anyhow::Result<Exit> {
         let mut lines = Lines::of(Stdin { prompts: false });
         let (mut failed, mut bad) = (false, false);
         while let Some(line) = lines.next(Wanted::Command)? {
             out::is_read()?;
             match carry_out(session, &line, &mut lines) {
-                Ok(Ended::Line(verdict)) => failed |= verdict != Verdict::Passed,
+                Ok(Ended::Line(verdict)) => failed |= verdict != Exit::Passed,
                 Ok(Ended::Shell) => break,
                 Err(error) if Unprinted::of(&error).is_some() => return Err(error),
                 Err(error) if exit::is_bad_input(&error) => {
@@ -166,7 +166,7 @@ impl ShellCommand {
                 }
             }
         }
-        Ok(if bad { Verdict::BadInput } else { Verdict::of(!failed) })
+        Ok(if bad { Exit::BadInput } else { Exit::of(!failed) })
     }
 }
 
@@ -242,7 +242,7 @@ struct Unread;
 fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lines<S>) -> anyhow::Result<Ended> {
     let command = match line.locate(parse(&line.text)) {
         Ok(Some(command)) => command,
-        Ok(None) => return Ok(Ended::Line(Verdict::Passed)),
+        Ok(None) => return Ok(Ended::Line(Exit::Passed)),
         Err(error) if may_begin_a_transaction(&line.text) => return Err(error.context(Unread)),
         Err(error) => return Err(error),
     };
@@ -293,7 +293,7 @@ impl Session {
             Simple::Status(status) => self.ask(&status),
             Simple::Mode { form } => {
                 self.output = OutputArgs::of(form);
-                Ok(Ended::Line(Verdict::Passed))
+                Ok(Ended::Line(Exit::Passed))
             }
             Simple::Exit => Ok(Ended::Shell),
         }
@@ -307,7 +307,7 @@ impl Session {
             writeln!(out)?;
         }
         out.flush()?;
-        if verdict == Verdict::Failed && std::io::stdin().is_terminal() {
+        if verdict == Exit::Failed && std::io::stdin().is_terminal() {
             remark!("nothing found, or not well: the exit code of the command would be 1");
         }
         Ok(Ended::Line(verdict))

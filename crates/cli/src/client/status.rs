@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, OutputArgs, human_size, write_json};
 use super::{Request, Table};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
@@ -17,7 +17,7 @@ Exit codes: 0 all of them answer and know a leader, 1 not all, 2 bad input.")]
 pub(crate) struct StatusArgs {}
 
 impl Request for StatusArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let all = client.status().await;
         let known = all.iter().filter_map(|(_, status)| status.as_ref().ok());
         let committed = known.map(|status| status.raft_index).max().unwrap_or(0);
@@ -26,7 +26,7 @@ impl Request for StatusArgs {
             let members: Vec<Value> =
                 all.iter().map(|(endpoint, status)| member(endpoint, status, committed)).collect();
             write_json(&json!({ "healthy": well, "members": members }), out)?;
-            return Ok(Verdict::of(well));
+            return Ok(Exit::of(well));
         }
         let mut table = Table::new(&["ENDPOINT", "MEMBER", "ROLE", "TERM", "APPLIED", "LAG", "REVISION", "SIZE"]);
         for (endpoint, status) in &all {
@@ -48,7 +48,7 @@ impl Request for StatusArgs {
             }
         }
         table.write(out)?;
-        Ok(Verdict::of(well))
+        Ok(Exit::of(well))
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::lines::{Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs, Shown, pair, pairs, write_json, write_plain};
 use super::{Notation, Request, txn_text};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::Out;
 
 /// What is read first, next and last.
@@ -92,7 +92,7 @@ fn part<S: Source>(lines: &mut Lines<S>, title: &str) -> anyhow::Result<Vec<Line
 }
 
 impl Request for TxnArgs {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         self.read(&mut Lines::of(Stdin::new(self.interactive)))?.run(client, output, out).await
     }
 }
@@ -104,7 +104,7 @@ pub(super) struct Txn {
 }
 
 impl Request for Txn {
-    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Verdict> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let answer = client.txn(self.request.clone()).await?;
         if answer.responses.iter().filter_map(|response| response.response.as_ref()).any(changes) {
             out.done();
@@ -134,7 +134,7 @@ impl Request for Txn {
                 }
             }
         }
-        Ok(Verdict::of(answer.succeeded))
+        Ok(Exit::of(answer.succeeded))
     }
 }
 

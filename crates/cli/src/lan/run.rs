@@ -14,7 +14,7 @@ use bowline_emulator::scenario::Scenario;
 use clap::Args;
 
 use super::{write_history_file, write_page};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::live::{Live, at, describe};
 use crate::out::{self, remark, tell};
 use crate::scenarios;
@@ -67,13 +67,13 @@ fn parse_socket(name: &str) -> Result<SocketChoice, String> {
 }
 
 impl RunCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
         let stop = interrupts.flag();
         if self.all { self.run_all(&stop) } else { self.run_one(&stop) }
     }
 
-    fn run_one(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Verdict> {
+    fn run_one(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Exit> {
         let scenario = scenarios::find(self.scenario.as_deref().unwrap_or(scenarios::MAIN_JOB))?;
         let live = Live::new(1_000, self.json);
         let (report, outcome_notes) = self.measure(scenario, stop, &live)?;
@@ -90,10 +90,10 @@ impl RunCommand {
         } else {
             out::print(report.text(true))?;
         }
-        Ok(Verdict::of(report.judgement.passed))
+        Ok(Exit::of(report.judgement.passed))
     }
 
-    fn run_all(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Verdict> {
+    fn run_all(&self, stop: &Arc<AtomicBool>) -> anyhow::Result<Exit> {
         let all = scenarios::all();
         let count = all.len();
         let queue = Mutex::new(all.into_iter().enumerate().collect::<VecDeque<_>>());
@@ -139,7 +139,7 @@ impl RunCommand {
         } else {
             out::print(table_text(&lines, true))?;
         }
-        Ok(Verdict::of(lines.iter().all(|line| line.passed)))
+        Ok(Exit::of(lines.iter().all(|line| line.passed)))
     }
 
     /// Runs a scenario, with the floor of the machine measured before.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::mutants::{carry, mutant_named};
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::live::Live;
 use crate::out::{Unprinted, tell};
 
@@ -42,7 +42,7 @@ pub(crate) struct ExhaustCommand {
 }
 
 impl ExhaustCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let starts = self.starts()?;
         carry(self.mutant)?;
         let longest = Duration::from_secs(self.minutes * 60);
@@ -86,7 +86,7 @@ impl ExhaustCommand {
             true => tell!("{}", as_json(&reports, began.elapsed()))?,
             false => print(&reports, began.elapsed())?,
         }
-        Ok(Verdict::of(!found))
+        Ok(Exit::of(!found))
     }
 
     fn starts(&self) -> anyhow::Result<Vec<&'static Start>> {

@@ -14,7 +14,7 @@ use super::explore_report::{Failure, Totals, replay_command};
 use super::mutants::{carry, mutant_named};
 use super::replay::write_page;
 use super::seed_thread::on_its_own;
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::live::Live;
 use crate::out::{self, tell};
 
@@ -88,7 +88,7 @@ pub(crate) fn silence_panics() {
 }
 
 impl ExploreCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         carry(self.mutant)?;
         silence_panics();
         let live = Live::new(if self.minutes.is_some() { 1000 } else { self.seeds }, self.json);
@@ -127,7 +127,7 @@ impl ExploreCommand {
         } else {
             out::print(totals.text(took))?;
         }
-        Ok(Verdict::of(totals.passed()))
+        Ok(Exit::of(totals.passed()))
     }
 }
 
@@ -219,7 +219,7 @@ fn differs(first: &Summary, second: &Summary) -> Option<Violation> {
 }
 
 impl SpeedCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         silence_panics();
         let (next, totals) = (AtomicU64::new(1), Mutex::new((0_u64, 0_u64, 0_u64, None)));
         let started = Instant::now();
@@ -261,6 +261,6 @@ impl SpeedCommand {
                 tell!("VIOLATED: {violation}")?;
             }
         }
-        Ok(Verdict::of(violation.is_none()))
+        Ok(Exit::of(violation.is_none()))
     }
 }

@@ -7,7 +7,7 @@ use bowline_sim::mutation::{self, ABSENT, BUILT_IN, LAYERS, Mutant};
 use clap::Args;
 
 use super::explore::silence_panics;
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::{self, tell};
 
 mod copied;
@@ -86,12 +86,12 @@ pub(crate) fn carry(mutant: Option<&'static Mutant>) -> anyhow::Result<()> {
 }
 
 impl MutantsCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         if self.absent {
             for absent in ABSENT {
                 tell!("{:>3}  {:<44} {}", absent.number, absent.name, absent.why)?;
             }
-            return Ok(Verdict::Passed);
+            return Ok(Exit::Passed);
         }
         self.check_layers()?;
         if !BUILT_IN {
@@ -107,7 +107,7 @@ impl MutantsCommand {
             true => tell!("{}", results.json())?,
             false => out::print(results.text())?,
         }
-        Ok(Verdict::of(match self.require {
+        Ok(Exit::of(match self.require {
             Some(percent) => results.quiet() && results.share_of_core("clusters") * 100.0 >= percent as f64,
             None => results.quiet() && results.killed() == mutants.len(),
         }))

@@ -12,7 +12,7 @@ use super::explore::silence_panics;
 use super::explore_report::replay_command;
 use super::mutants::{carry, mutant_named};
 use super::seed_thread::on_its_own;
-use crate::exit::Verdict;
+use crate::exit::Exit;
 use crate::out::tell;
 
 #[derive(Args)]
@@ -100,7 +100,7 @@ pub(crate) fn write_page(plan: &Plan, command: &str, file: &Path) -> anyhow::Res
 }
 
 impl ReplayCommand {
-    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         carry(self.mutant)?;
         silence_panics();
         let mut plan = Plan::drawn(self.seed);
@@ -137,6 +137,6 @@ impl ReplayCommand {
         if let Some(file) = &self.html {
             tell!("wrote {}", file.display())?;
         }
-        Ok(Verdict::of(outcome.violation.is_none()))
+        Ok(Exit::of(outcome.violation.is_none()))
     }
 }

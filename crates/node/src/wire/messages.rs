@@ -170,7 +170,7 @@ pub(super) struct Damaged {
     #[prost(message, required, tag = "2")]
     pub(super) hint: Position,
     #[prost(fixed64, tag = "3")]
-    pub(super) life: u64,
+    pub(super) loss_id: u64,
 }
 
 /// What a snapshot says of itself.
@@ -213,7 +213,7 @@ pub(super) struct ReadIndexReply {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Returned {
     #[prost(fixed64, tag = "1")]
-    pub(super) life: u64,
+    pub(super) start_id: u64,
     #[prost(uint64, tag = "2")]
     pub(super) term: u64,
     #[prost(fixed64, optional, tag = "3")]
@@ -225,7 +225,7 @@ pub(super) struct Returned {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Remembered {
     #[prost(fixed64, tag = "1")]
-    pub(super) life: u64,
+    pub(super) start_id: u64,
     #[prost(uint64, optional, tag = "2")]
     pub(super) missing: Option<u64>,
     #[prost(message, optional, tag = "3")]

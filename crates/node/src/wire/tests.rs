@@ -61,10 +61,10 @@ fn any_reply() -> impl Strategy<Value = Body> {
         any::<u64>().prop_map(|index| AppendOutcome::Accepted { match_index: Index(index) }),
         (any::<u64>(), any_position())
             .prop_map(|(index, hint)| AppendOutcome::Rejected { prev_index: Index(index), hint }),
-        (any::<u64>(), any_position(), any::<u64>()).prop_map(|(index, hint, life)| AppendOutcome::Damaged {
+        (any::<u64>(), any_position(), any::<u64>()).prop_map(|(index, hint, loss_id)| AppendOutcome::Damaged {
             prev_index: Index(index),
             hint,
-            life
+            loss_id
         }),
     ];
     (any::<(u64, u64, u64)>(), outcome).prop_map(|((session, round, sent_at), outcome)| {
@@ -89,12 +89,12 @@ fn any_body() -> impl Strategy<Value = Body> {
         (any::<u64>(), kind).prop_map(|(context, kind)| Body::ReadIndex { context, kind }),
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(context, index)| Body::ReadIndexReply { context, index: index.map(Index) }),
-        (any::<[u64; 2]>(), any::<Option<u64>>(), any_position()).prop_map(|([life, term], voted_for, last)| {
+        (any::<[u64; 2]>(), any::<Option<u64>>(), any_position()).prop_map(|([start_id, term], voted_for, last)| {
             let hard_state = HardState { term: Term(term), voted_for: voted_for.map(NodeId) };
-            Body::Returned { life, found: Found { hard_state, last } }
+            Body::Returned { start_id, found: Found { hard_state, last } }
         }),
         (any::<u64>(), any::<Option<u64>>(), proptest::option::of(any_position()))
-            .prop_map(|(life, missing, leads)| Body::Remembered { life, missing: missing.map(Term), leads }),
+            .prop_map(|(start_id, missing, leads)| Body::Remembered { start_id, missing: missing.map(Term), leads }),
     ]
 }
 
@@ -252,15 +252,15 @@ fn messages_keep_their_bytes() {
         Body::RequestVoteReply { granted: true },
         reply(AppendOutcome::Accepted { match_index: Index(4) }),
         reply(AppendOutcome::Rejected { prev_index: Index(4), hint: position }),
-        reply(AppendOutcome::Damaged { prev_index: Index(4), hint: position, life: 5 }),
+        reply(AppendOutcome::Damaged { prev_index: Index(4), hint: position, loss_id: 5 }),
         Body::InstallSnapshot(InstallSnapshot { session: Session(1), snapshot: header.clone() }),
         Body::TimeoutNow,
         Body::ReadIndex { context: 1, kind: ReadKind::Lease },
         Body::ReadIndex { context: 1, kind: ReadKind::Quorum },
         Body::ReadIndexReply { context: 1, index: Some(Index(0)) },
         Body::ReadIndexReply { context: 1, index: None },
-        Body::Returned { life: 1, found: Found { hard_state, last: position } },
-        Body::Remembered { life: 1, missing: Some(Term(2)), leads: Some(position) },
+        Body::Returned { start_id: 1, found: Found { hard_state, last: position } },
+        Body::Remembered { start_id: 1, missing: Some(Term(2)), leads: Some(position) },
     ];
     let raft = bodies.map(|body| NodeMessage::Raft(Message { term: Term(6), body }));
     let command = Payload::Command(Bytes::from_static(b"command"));

@@ -182,7 +182,7 @@ impl Late {
                 assert_eq!(indexes[0], self.applied.next(), "each entry is applied once, in order");
                 self.applied = *indexes.last().unwrap();
             }
-            Job::Keep { header } | Job::Dump { header } => {
+            Job::StoreState { header } | Job::Dump { header } => {
                 assert_eq!(header.position.index, self.applied, "a snapshot holds what it says");
             }
             Job::Recall { contains, .. } => assert!(*contains <= self.applied, "{contains} is promised"),

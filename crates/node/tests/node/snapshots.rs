@@ -138,19 +138,19 @@ fn a_sender_that_restarts_starts_over() {
 }
 
 /// Pieces of a transfer to replica 1, handed over one by one.
-struct Transfer {
+struct TransferTest {
     cluster: Cluster,
     header: SnapshotHeader,
 }
 
-impl Transfer {
-    fn new() -> Transfer {
+impl TransferTest {
+    fn new() -> TransferTest {
         let membership = Membership::simple(Group::of_voters([n(1), n(2), n(3)]));
         let header = SnapshotHeader { position: Position::new(Index(7), Term(1)), membership };
         let mut cluster = Cluster::configured(3, 1, small);
         // They meet.
         cluster.pass(Duration::from_millis(20));
-        Transfer { cluster, header }
+        TransferTest { cluster, header }
     }
 
     /// What replica 1 answers to this piece; `None` if it is silent.
@@ -183,7 +183,7 @@ impl Transfer {
 
 #[test]
 fn pieces_of_two_snapshots_are_never_mixed() {
-    let mut transfer = Transfer::new();
+    let mut transfer = TransferTest::new();
     let (a, b) = ("ledger 1\n1 a\n", "ledger 1\n1 b\n");
     assert_eq!((a.len(), b.len()), (13, 13));
     assert_eq!(transfer.piece(1, 13, 0, &a[..11]), Some(11));
@@ -203,7 +203,7 @@ fn pieces_of_two_snapshots_are_never_mixed() {
 
 #[test]
 fn doubled_gaping_and_overlong_pieces_change_nothing() {
-    let mut transfer = Transfer::new();
+    let mut transfer = TransferTest::new();
     let whole = "ledger 1\n1 a\n";
     assert_eq!(transfer.piece(1, 13, 5, &whole[5..]), Some(0), "a gap");
     assert_eq!(transfer.piece(1, 13, 0, &whole[..5]), Some(5));
@@ -222,7 +222,7 @@ fn doubled_gaping_and_overlong_pieces_change_nothing() {
 
 #[test]
 fn a_snapshot_that_is_too_large_is_not_even_begun() {
-    let mut transfer = Transfer::new();
+    let mut transfer = TransferTest::new();
     assert_eq!(transfer.piece(1, MAX_SNAPSHOT as usize + 1, 0, "ledger 1\n"), None);
     assert_eq!(transfer.piece(2, usize::MAX, 0, "ledger 1\n"), None);
     assert_eq!(transfer.piece(3, MAX_SNAPSHOT as usize, 0, "ledger 1\n"), Some(9));
@@ -230,7 +230,7 @@ fn a_snapshot_that_is_too_large_is_not_even_begun() {
 
 #[test]
 fn a_snapshot_that_can_not_be_restored_is_refused_and_asked_for_again() {
-    let mut transfer = Transfer::new();
+    let mut transfer = TransferTest::new();
     assert_eq!(transfer.piece(1, 13, 0, "nonsense"), Some(8));
     assert_eq!(transfer.piece(1, 13, 8, "!!!!!"), None, "it is not acknowledged");
     assert_eq!(transfer.piece(1, 13, 8, "!!!!!"), Some(0), "and asked for from its start");

@@ -76,8 +76,8 @@ impl Setup {
     }
 
     /// Its disk has lost what its log held after what is left; it may have reached up to here.
-    pub(crate) fn suspect(mut self, reach: Position) -> Setup {
-        self.recovered.suspect = Some(reach);
+    pub(crate) fn suspect(mut self, last_possible: Position) -> Setup {
+        self.recovered.suspect = Some(last_possible);
         self
     }
 

@@ -275,15 +275,15 @@ impl Cluster {
         assert!(host.raft.is_none(), "it is down");
         let last =
             if end_is_known { host.disk.last() } else { Position::new(Index(u64::MAX), host.disk.hard_state.term) };
-        let reach = host.disk.suspect.max(Some(last)).expect("there is one");
-        host.disk.suspect = Some(reach);
+        let last_possible = host.disk.suspect.max(Some(last)).expect("there is one");
+        host.disk.suspect = Some(last_possible);
         let lost = host.disk.log.entries.iter().filter(|entry| entry.index >= from);
         host.disk.owed.extend(lost.map(Entry::position));
         host.disk.entries.retain(|entry| entry.index < from);
         host.machine.truncate(usize::try_from(from.0 - 1).expect("a short log"));
         self.oracle.damaged(id);
         self.invariants.damaged(id);
-        reach
+        last_possible
     }
 
     pub(crate) fn restart(&mut self, id: NodeId) {

@@ -43,7 +43,7 @@ impl LogOnDisk {
                 assert_eq!(entries[0].index, self.last().index.next(), "no gap is left on the disk");
                 self.entries.extend(entries);
             }
-            Write::Suspect { reach } => self.suspect = Some(reach),
+            Write::Suspect { last_possible } => self.suspect = Some(last_possible),
             Write::Repaired => self.suspect = None,
             Write::Snapshot(header) => {
                 self.snapshot = Some(header);

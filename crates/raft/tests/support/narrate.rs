@@ -66,7 +66,7 @@ pub(crate) fn write(write: &Write) -> String {
         }
         Write::Truncate { from } => format!("truncate from {from}"),
         Write::Append(list) => format!("append {}", entries(list)),
-        Write::Suspect { reach } => format!("suspect up to {reach}"),
+        Write::Suspect { last_possible } => format!("suspect up to {last_possible}"),
         Write::Repaired => "repaired".to_owned(),
         Write::Snapshot(snapshot) => format!("snapshot {} {}", snapshot.position, snapshot.membership),
     }

@@ -26,7 +26,7 @@ use super::traffic::Traffic;
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::replica::{Inbox, InboxRequest, Work};
+use crate::replica::{Inbox, InboxRequest, RequestBody};
 
 /// Most requests that wait for a connection's writer.
 const QUEUE: usize = 1_024;
@@ -45,7 +45,7 @@ pub struct Forwarder {
 
 /// What only the leader can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Errand {
+pub(crate) enum LeaderRequest {
     /// A command for the state machine.
     Write(Bytes),
     /// How long a lease still lives.
@@ -57,26 +57,26 @@ pub(crate) enum Errand {
     },
 }
 
-impl Errand {
+impl LeaderRequest {
     /// Whether it may be sent again when nobody knows what became of it.
     pub(crate) fn is_harmless_twice(&self) -> bool {
-        matches!(self, Errand::Lease { .. })
+        matches!(self, LeaderRequest::Lease { .. })
     }
 }
 
-impl From<Errand> for Work {
-    fn from(errand: Errand) -> Work {
-        match errand {
-            Errand::Write(command) => Work::Write(command),
-            Errand::Lease { id, renew } => Work::Lease { id, renew },
+impl From<LeaderRequest> for RequestBody {
+    fn from(request: LeaderRequest) -> RequestBody {
+        match request {
+            LeaderRequest::Write(command) => RequestBody::Write(command),
+            LeaderRequest::Lease { id, renew } => RequestBody::Lease { id, renew },
         }
     }
 }
 
-/// An errand under way, and who waits for it.
+/// A request under way, and who waits for it.
 #[derive(Debug)]
 struct Sent {
-    errand: Errand,
+    request: LeaderRequest,
     deadline: Instant,
     reply: oneshot::Sender<Response>,
 }
@@ -85,18 +85,18 @@ impl Forwarder {
     /// Starts the tasks that keep the connections.
     pub(crate) fn start(directory: &Directory, journal: &Journal) -> Forwarder {
         let links = directory.peers().map(|(peer, address)| {
-            let (errands, waiting) = mpsc::channel(QUEUE);
+            let (requests, waiting) = mpsc::channel(QUEUE);
             tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests, journal), waiting));
-            (peer, errands)
+            (peer, requests)
         });
         Forwarder { links: Arc::new(links.collect()) }
     }
 
-    /// Lets another replica do an errand, and waits for its answer.
-    pub(crate) async fn forward(&self, to: NodeId, errand: Errand, deadline: Instant) -> Response {
+    /// Sends a request to another replica, and waits for its answer.
+    pub(crate) async fn forward(&self, to: NodeId, request: LeaderRequest, deadline: Instant) -> Response {
         let Some(link) = self.links.get(&to) else { return Err(NotDone::Unreachable.into()) };
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = link.try_send(Sent { errand, deadline, reply }) {
+        if let Err(error) = link.try_send(Sent { request, deadline, reply }) {
             return Err(match error {
                 mpsc::error::TrySendError::Full(_) => Failure::overloaded("requests on their way to the leader"),
                 mpsc::error::TrySendError::Closed(_) => Unknown::Stopped.into(),
@@ -110,7 +110,7 @@ impl Forwarder {
     }
 }
 
-async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
+async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
     let traffic = line.traffic();
     loop {
         let connected = line.connected();
@@ -118,16 +118,16 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
         let stream = loop {
             tokio::select! {
                 stream = &mut connected => break stream,
-                errand = errands.recv() => match errand {
+                request = requests.recv() => match request {
                     // Nothing was sent: whoever asked may try elsewhere.
-                    Some(errand) => drop(errand.reply.send(Err(NotDone::Unreachable.into()))),
+                    Some(request) => drop(request.reply.send(Err(NotDone::Unreachable.into()))),
                     None => return,
                 },
             }
         };
         let mut open = BTreeMap::new();
         // How it ended is told by the line of the small traffic.
-        let _ = run(stream, &mut errands, &mut open, &traffic).await;
+        let _ = run(stream, &mut requests, &mut open, &traffic).await;
         for (_, reply) in open {
             // Who has given up needs no answer.
             let _ = oneshot::Sender::<Response>::send(reply, Err(Unknown::ConnectionLost.into()));
@@ -135,10 +135,10 @@ async fn keep(line: Line, mut errands: mpsc::Receiver<Sent>) {
     }
 }
 
-/// Sends errands and takes answers until the connection ends.
+/// Sends requests and takes answers until the connection ends.
 async fn run(
     mut stream: TcpStream,
-    errands: &mut mpsc::Receiver<Sent>,
+    requests: &mut mpsc::Receiver<Sent>,
     open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
     traffic: &Traffic,
 ) -> Result<(), FrameError> {
@@ -167,7 +167,7 @@ async fn run(
                     let _ = reply.send(answer);
                 }
             }
-            count = errands.recv_many(&mut waiting, QUEUE) => {
+            count = requests.recv_many(&mut waiting, QUEUE) => {
                 if count == 0 {
                     return Ok(());
                 }
@@ -175,7 +175,7 @@ async fn run(
                 for sent in waiting.drain(..) {
                     next_id += 1;
                     let patience = sent.deadline.saturating_duration_since(Instant::now());
-                    put_frame(&mut out, |out| encode_errand(next_id, patience, &sent.errand, out));
+                    put_frame(&mut out, |out| encode_request(next_id, patience, &sent.request, out));
                     open.insert(next_id, sent.reply);
                 }
                 let written = timeout(WRITE_PATIENCE, writer.write_all(&out)).await;
@@ -228,19 +228,19 @@ async fn take_requests(
     let room = Arc::new(Semaphore::new(MAX_OPEN));
     while let Some(frame) = read_frame(&mut reader, max_frame(Channel::Requests)).await? {
         traffic.received(&frame);
-        let Ok((id, patience, errand)) = decode_errand(frame) else {
+        let Ok((id, patience, request)) = decode_request(frame) else {
             traffic.received_failures.fetch_add(1, Relaxed);
             return Ok(());
         };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-        let Some(errand) = errand else {
+        let Some(request) = request else {
             // Only a newer member knows what it wants: that is not done here.
             let _ = answers.send((id, Err(NotDone::TryAgain.into()))).await;
             continue;
         };
         let (reply, answer) = oneshot::channel();
         let deadline = clock.now().after(patience.min(MAX_PATIENCE));
-        inbox.push_request(InboxRequest { work: errand.into(), deadline, reply });
+        inbox.push_request(InboxRequest { body: request.into(), deadline, reply });
         let answers = answers.clone();
         tokio::spawn(async move {
             let answer = answer.await.unwrap_or(Err(Unknown::Stopped.into()));
@@ -325,10 +325,10 @@ struct NotLeader {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct Empty {}
 
-fn encode_errand(id: u64, patience: Duration, errand: &Errand, out: &mut BytesMut) {
-    let kind = match errand {
-        Errand::Write(command) => RequestKind::Write(command.clone()),
-        Errand::Lease { id, renew } => RequestKind::Lease(LeaseQuestion { id: *id, renew: *renew }),
+fn encode_request(id: u64, patience: Duration, request: &LeaderRequest, out: &mut BytesMut) {
+    let kind = match request {
+        LeaderRequest::Write(command) => RequestKind::Write(command.clone()),
+        LeaderRequest::Lease { id, renew } => RequestKind::Lease(LeaseQuestion { id: *id, renew: *renew }),
     };
     let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     put(&RequestMessage { id, patience, kind: Some(kind) }, out);
@@ -338,14 +338,14 @@ fn put(message: &impl Message, out: &mut BytesMut) {
     message.encode(out).expect("memory grows with what is written to it");
 }
 
-/// A request; with `None` for its errand if it is of a kind that only newer members know.
-fn decode_errand(frame: Bytes) -> Result<(u64, Duration, Option<Errand>), DecodeError> {
+/// A request; with `None` for its body if it is of a kind that only newer members know.
+fn decode_request(frame: Bytes) -> Result<(u64, Duration, Option<LeaderRequest>), DecodeError> {
     let RequestMessage { id, patience, kind } = RequestMessage::decode(frame)?;
-    let errand = kind.map(|kind| match kind {
-        RequestKind::Write(command) => Errand::Write(command),
-        RequestKind::Lease(LeaseQuestion { id, renew }) => Errand::Lease { id, renew },
+    let request = kind.map(|kind| match kind {
+        RequestKind::Write(command) => LeaderRequest::Write(command),
+        RequestKind::Lease(LeaseQuestion { id, renew }) => LeaderRequest::Lease { id, renew },
     });
-    Ok((id, Duration::from_millis(patience), errand))
+    Ok((id, Duration::from_millis(patience), request))
 }
 
 fn encode_answer(id: u64, answer: &Response, out: &mut BytesMut) {
@@ -386,10 +386,10 @@ fn decode_answer(frame: Bytes) -> Result<(u64, Response), DecodeError> {
 
 /// Reads a request and an answer, for a fuzzer: what is read is written and read back the same.
 pub(super) fn fuzz(body: &Bytes) {
-    if let Ok((id, patience, Some(errand))) = decode_errand(body.clone()) {
+    if let Ok((id, patience, Some(request))) = decode_request(body.clone()) {
         let mut out = BytesMut::new();
-        encode_errand(id, patience, &errand, &mut out);
-        assert_eq!(decode_errand(out.freeze()), Ok((id, patience, Some(errand))));
+        encode_request(id, patience, &request, &mut out);
+        assert_eq!(decode_request(out.freeze()), Ok((id, patience, Some(request))));
     }
     if let Ok((id, answer)) = decode_answer(body.clone()) {
         let mut out = BytesMut::new();
@@ -436,18 +436,18 @@ mod tests {
 
     #[test]
     fn an_errand_arrives_as_it_was_and_says_how_long_it_may_take() {
-        let write = Errand::Write(Bytes::from_static(b"command"));
-        let renew = Errand::Lease { id: 7, renew: true };
+        let write = LeaderRequest::Write(Bytes::from_static(b"command"));
+        let renew = LeaderRequest::Lease { id: 7, renew: true };
         let all = [(write, "08091088271a07636f6d6d616e64"), (renew, "0809108827220408071001")];
-        for (errand, expected) in all {
-            let bytes = encoded(|out| encode_errand(9, Duration::from_secs(5), &errand, out));
+        for (request, expected) in all {
+            let bytes = encoded(|out| encode_request(9, Duration::from_secs(5), &request, out));
             assert_eq!(hex(&bytes), expected);
             fuzz(&bytes);
-            assert_eq!(decode_errand(bytes), Ok((9, Duration::from_secs(5), Some(errand))));
+            assert_eq!(decode_request(bytes), Ok((9, Duration::from_secs(5), Some(request))));
         }
-        let ask = Errand::Lease { id: i64::MIN, renew: false };
-        let bytes = encoded(|out| encode_errand(9, Duration::MAX, &ask, out));
-        assert_eq!(decode_errand(bytes), Ok((9, Duration::from_millis(u64::MAX), Some(ask))));
+        let ask = LeaderRequest::Lease { id: i64::MIN, renew: false };
+        let bytes = encoded(|out| encode_request(9, Duration::MAX, &ask, out));
+        assert_eq!(decode_request(bytes), Ok((9, Duration::from_millis(u64::MAX), Some(ask))));
     }
 
     /// A follower, and the leader, pass a command on with all that they do not know of it.
@@ -455,11 +455,11 @@ mod tests {
     fn what_only_newer_members_know_is_passed_on_or_ends_without_harm() {
         let unknown_field = [0xf8, 0x07, 1];
         let command = Bytes::from([&b"command"[..], &unknown_field].concat());
-        let bytes = encoded(|out| encode_errand(9, Duration::ZERO, &Errand::Write(command.clone()), out));
+        let bytes = encoded(|out| encode_request(9, Duration::ZERO, &LeaderRequest::Write(command.clone()), out));
         let newer = Bytes::from([&bytes[..], &unknown_field].concat());
-        assert_eq!(decode_errand(newer), Ok((9, Duration::ZERO, Some(Errand::Write(command)))));
+        assert_eq!(decode_request(newer), Ok((9, Duration::ZERO, Some(LeaderRequest::Write(command)))));
         let kind = Bytes::from([&[8, 9][..], &unknown_field].concat());
-        assert_eq!(decode_errand(kind.clone()), Ok((9, Duration::ZERO, None)));
+        assert_eq!(decode_request(kind.clone()), Ok((9, Duration::ZERO, None)));
         assert_eq!(decode_answer(kind), Ok((9, Err(Unknown::ConnectionLost.into()))));
     }
 }

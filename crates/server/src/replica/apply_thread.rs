@@ -94,7 +94,7 @@ impl ApplyThread {
                 self.inbox.push_event(Event::Answered(token, recalled(recall, proposed_at, contains)));
             }
             // See below: when there is room for it.
-            Job::Keep { header } => self.owed = Some(header),
+            Job::StoreState { header } => self.owed = Some(header),
             Job::Dump { header } => {
                 let dump = self.shared.read().dump().map_err(broken)?;
                 // It ends only after this thread.
@@ -129,7 +129,7 @@ impl ApplyThread {
         }
         if room && let Some(header) = self.owed.take() {
             self.commit(|machine| machine.checkpoint(&header))?;
-            self.inbox.push_event(Event::Kept(header));
+            self.inbox.push_event(Event::StateStored(header));
         }
         Ok(room)
     }

@@ -33,7 +33,7 @@ const PORTION: usize = 512;
 
 /// What a client or an operator wants.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum RequestBody {
     /// A command for the state machine.
     Write(Bytes),
     /// A question to the state machine, which whoever asked puts by itself, as soon as it may.
@@ -46,16 +46,19 @@ pub(crate) enum Work {
         renew: bool,
     },
     /// Another leader; whoever is best if none is named.
-    Transfer(Option<NodeId>),
+    TransferLeadership(Option<NodeId>),
     /// The state's file written anew.
     Shrink,
 }
 
-impl Work {
+impl RequestBody {
     fn weight(&self) -> usize {
         match self {
-            Work::Write(bytes) => bytes.len() + 64,
-            Work::Read | Work::Lease { .. } | Work::Transfer(_) | Work::Shrink => 64,
+            RequestBody::Write(bytes) => bytes.len() + 64,
+            RequestBody::Read
+            | RequestBody::Lease { .. }
+            | RequestBody::TransferLeadership(_)
+            | RequestBody::Shrink => 64,
         }
     }
 }
@@ -63,7 +66,7 @@ impl Work {
 /// A request, and who waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) work: Work,
+    pub(crate) body: RequestBody,
     pub(crate) deadline: Time,
     pub(crate) reply: oneshot::Sender<Response>,
 }
@@ -74,7 +77,7 @@ pub(crate) enum Event {
     /// Everything up to here is durable.
     Persisted(PersistId),
     /// The state that this describes is durable: the log before it may go.
-    Kept(SnapshotHeader),
+    StateStored(SnapshotHeader),
     /// What became of a job.
     Report(Report),
     /// What was applied has changed these leases. Told before the report that it is applied.
@@ -141,7 +144,7 @@ impl Inbox {
 
     /// Takes a request, or answers it at once if there is no room or the replica has stopped.
     pub(crate) fn push_request(&self, request: Request) {
-        let weight = request.work.weight();
+        let weight = request.body.weight();
         let mut state = self.lock();
         let full = state.requests.len() >= MAX_REQUESTS
             || (state.request_bytes > 0 && state.request_bytes + weight > MAX_REQUEST_BYTES);
@@ -196,7 +199,7 @@ impl State {
         let peers: Vec<_> = self.peers.drain(..self.peers.len().min(PORTION)).collect();
         let requests: Vec<_> = self.requests.drain(..self.requests.len().min(PORTION)).collect();
         self.peer_bytes -= peers.iter().map(|(_, message)| weight(message)).sum::<usize>();
-        self.request_bytes -= requests.iter().map(|request| request.work.weight()).sum::<usize>();
+        self.request_bytes -= requests.iter().map(|request| request.body.weight()).sum::<usize>();
         let closed = self.closed && self.peers.is_empty() && self.requests.is_empty();
         Portion { events: std::mem::take(&mut self.events), peers, requests, closed }
     }
@@ -211,7 +214,7 @@ mod tests {
 
     fn request(bytes: usize) -> (Request, oneshot::Receiver<Response>) {
         let (reply, answer) = oneshot::channel();
-        (Request { work: Work::Write(Bytes::from(vec![0; bytes])), deadline: Time::NEVER, reply }, answer)
+        (Request { body: RequestBody::Write(Bytes::from(vec![0; bytes])), deadline: Time::NEVER, reply }, answer)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use bowline_node::{Conductor, ConductorEffect, Failure, Job, NodeInput, NodeMess
 use tokio::sync::{oneshot, watch};
 
 use super::apply_thread::ApplyJob;
-use super::inbox::{Event, Inbox, Request, Work};
+use super::inbox::{Event, Inbox, Request, RequestBody};
 use super::leases::Leases;
 use super::log_thread::{LogJob, Step};
 use super::metrics::Metrics;
@@ -145,7 +145,7 @@ impl RaftThread {
         let now = self.clock.now();
         match event {
             Event::Persisted(up_to) => self.conductor.handle(now, NodeInput::Persisted { up_to }, effects),
-            Event::Kept(header) => {
+            Event::StateStored(header) => {
                 let index = header.position.index;
                 // The log ignores what it has forgotten already, for a later snapshot perhaps.
                 job.steps.push(Step::Compact(header));
@@ -189,21 +189,21 @@ impl RaftThread {
     }
 
     fn take_request(&mut self, request: Request, effects: &mut Vec<ConductorEffect>) {
-        let Request { work, deadline, reply } = request;
+        let Request { body, deadline, reply } = request;
         if reply.is_closed() {
             // Nobody waits any more, and nothing was done yet.
             return;
         }
-        if let Some(refusal) = self.refusal(&work) {
+        if let Some(refusal) = self.refusal(&body) {
             let _ = reply.send(Err(refusal));
             return;
         }
         let (now, token) = (self.clock.now(), Token(self.next_token + 1));
         let deadline = Some(deadline);
-        let input = match work {
-            Work::Write(command) => NodeInput::Write { token, command, deadline },
-            Work::Read => NodeInput::Read { token, kind: self.read_kind, deadline },
-            Work::Lease { id, renew } => {
+        let input = match body {
+            RequestBody::Write(command) => NodeInput::Write { token, command, deadline },
+            RequestBody::Read => NodeInput::Read { token, kind: self.read_kind, deadline },
+            RequestBody::Lease { id, renew } => {
                 self.follow(now);
                 if !self.leases.ask(now, token, id, renew) {
                     let _ = reply.send(Err(Failure::not_leader(self.conductor.raft().leader())));
@@ -212,8 +212,8 @@ impl RaftThread {
                 // Begun after that: it confirms that nobody else leads, and that the state was not behind.
                 NodeInput::Read { token, kind: self.read_kind, deadline }
             }
-            Work::Transfer(to) => NodeInput::TransferLeadership { token, to },
-            Work::Shrink => {
+            RequestBody::TransferLeadership(to) => NodeInput::TransferLeadership { token, to },
+            RequestBody::Shrink => {
                 // If that thread is gone, the reply is too, and that tells it.
                 let _ = self.apply.send(ApplyJob::Shrink(reply));
                 return;
@@ -230,8 +230,8 @@ impl RaftThread {
     }
 
     /// Why this can't be taken now, if it can't.
-    fn refusal(&self, work: &Work) -> Option<Failure> {
-        if let Work::Write(_) = work { self.write_refusal() } else { None }
+    fn refusal(&self, body: &RequestBody) -> Option<Failure> {
+        if let RequestBody::Write(_) = body { self.write_refusal() } else { None }
     }
 
     fn write_refusal(&self) -> Option<Failure> {
@@ -266,13 +266,13 @@ impl RaftThread {
                 ConductorEffect::Do(Job::Accept { header }) => {
                     // It was durable before the core was told of it.
                     self.shared.accept(&header);
-                    self.inbox.push_event(Event::Kept(header));
+                    self.inbox.push_event(Event::StateStored(header));
                 }
                 ConductorEffect::Do(Job::Discard { transfer }) => self.shared.discard(transfer),
                 ConductorEffect::Do(
                     apply @ (Job::Apply { .. }
                     | Job::Recall { .. }
-                    | Job::Keep { .. }
+                    | Job::StoreState { .. }
                     | Job::Dump { .. }
                     | Job::Install { .. }),
                 ) => self.apply.send(ApplyJob::Of(apply)).map_err(|_| Deserted)?,

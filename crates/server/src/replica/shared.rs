@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use bowline_node::Transfer;
+use bowline_node::SnapshotTransfer;
 use bowline_node::raft::SnapshotHeader;
 
 use super::rewriting::{GivenUp, Rewriting};
@@ -15,7 +15,7 @@ use crate::state_files::NewState;
 /// A state machine that was made of a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
 pub(crate) struct Restored {
-    pub(crate) transfer: Transfer,
+    pub(crate) transfer: SnapshotTransfer,
     pub(crate) header: SnapshotHeader,
     pub(crate) state: NewState,
 }
@@ -99,7 +99,7 @@ impl Shared {
         locked(&self.rewritten).take()
     }
 
-    pub(crate) fn discard(&self, transfer: Transfer) {
+    pub(crate) fn discard(&self, transfer: SnapshotTransfer) {
         let of_it = locked(&self.restored).take_if(|restored| restored.transfer == transfer);
         // Its file goes with it, after the lock.
         drop(of_it);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, RedbEngine, RedbRecords, RestoreError};
 use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
-use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, Transfer};
+use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, SnapshotTransfer};
 use bowline_storage::{
     Arrival, Arriving, Disk, DiskError, RealDisk, RealFile, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots,
 };
@@ -211,10 +211,10 @@ impl SnapshotThread {
         Ok(arriving.received())
     }
 
-    fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Result<Report, StoreError> {
+    fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Result<Report, StoreError> {
         let arriving = self.arriving.take().filter(|arriving| {
             let Arrival { from, term, session, .. } = *arriving.arrival();
-            Transfer { from, term, session } == transfer
+            SnapshotTransfer { from, term, session } == transfer
         });
         let Some(arriving) = arriving else { return Ok(Report::Restored { transfer, whole: false }) };
         self.metrics.restoring.store(1, Ordering::Relaxed);

@@ -49,12 +49,12 @@ pub trait LogStore: Send + 'static {
 /// Keeps nothing beyond the process: for tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<StoredWrites>>,
 }
 
 /// What a [`MemoryStore`] was told to keep.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct StoredWrites {
     /// The writes that were made durable.
     pub writes: Vec<Write>,
     unsynced: Vec<Write>,
@@ -63,11 +63,11 @@ pub struct Kept {
 impl MemoryStore {
     /// What was made durable so far.
     #[must_use]
-    pub fn kept(&self) -> Kept {
+    pub fn kept(&self) -> StoredWrites {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Kept)) {
+    fn change(&self, change: impl FnOnce(&mut StoredWrites)) {
         change(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -377,14 +377,15 @@ impl Disk {
         let last = self.durable.last();
         let left = recovered.entries.last().map(|entry| entry.index);
         let left = left.or(recovered.snapshot.as_ref().map(|header| header.position.index)).unwrap_or_default();
-        let reaches = |reach: Position| reach.index >= last.index && reach.term >= last.term;
+        let is_possible =
+            |last_possible: Position| last_possible.index >= last.index && last_possible.term >= last.term;
         match recovered.suspect {
             None if left < last.index => {
                 return Err(format!("it has lost {last}, and doesn't know: {}", brief(recovered)));
             }
-            Some(reach) if !reaches(reach) => {
+            Some(last_possible) if !is_possible(last_possible) => {
                 let what = brief(recovered);
-                return Err(format!("it reached {last}, and is said to have reached {reach} at most: {what}"));
+                return Err(format!("it reached {last}, and is said to have reached {last_possible} at most: {what}"));
             }
             _ => {}
         }

@@ -146,8 +146,8 @@ fn message_fingerprint(message: &NodeMessage) -> u64 {
         Body::TimeoutNow => 9,
         Body::ReadIndex { context, .. } => mix(10, *context),
         Body::ReadIndexReply { context, index } => mix(mix(11, *context), index.map_or(0, |index| index.0)),
-        Body::Returned { life, found } => mix(mix(13, *life), found.last.index.0),
-        Body::Remembered { life, missing, .. } => mix(mix(14, *life), missing.map_or(0, |term| term.0)),
+        Body::Returned { start_id, found } => mix(mix(13, *start_id), found.last.index.0),
+        Body::Remembered { start_id, missing, .. } => mix(mix(14, *start_id), missing.map_or(0, |term| term.0)),
     };
     mix(message.term.0, body)
 }

@@ -57,7 +57,7 @@ fn mangle_raft(message: &mut Message, dice: &mut Dice) {
         }
         Body::PreVote { last } | Body::RequestVote { last, .. } => last.index = Index(0),
         // What was found, or is remembered, would be a lie; the answer to another start is none.
-        Body::Returned { life, .. } | Body::Remembered { life, .. } => *life = dice.word(),
+        Body::Returned { start_id, .. } | Body::Remembered { start_id, .. } => *start_id = dice.word(),
         Body::InstallSnapshot(_) | Body::ReadIndex { .. } => {}
     }
 }

@@ -89,7 +89,7 @@ impl Durable {
                 }
             }
             Item::Write(_, Write::Append(entries)) => self.entries.extend(entries),
-            Item::Write(_, Write::Suspect { reach }) => self.suspect = Some(reach),
+            Item::Write(_, Write::Suspect { last_possible }) => self.suspect = Some(last_possible),
             Item::Write(_, Write::Repaired) => {
                 self.suspect = None;
                 self.rolled_back = false;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bowline_kv::store::{EngineError, RestoreError, TxnRequest};
 use bowline_node::{
     Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report,
-    StateMachine, StoredSnapshot, Transfer, Witness, recalled,
+    SnapshotTransfer, StateMachine, StoredSnapshot, Witness, recalled,
 };
 use bowline_raft::{ConfigError, Entry, Index, Payload, Raft, Recovered, SnapshotHeader, Time};
 use bytes::Bytes;
@@ -133,7 +133,7 @@ struct Worker {
     states: States,
     held: HeldSnapshots,
     /// A state from a leader, in a file beside the own one, until the core decides.
-    restored: Option<(Transfer, SnapshotHeader, NewState)>,
+    restored: Option<(SnapshotTransfer, SnapshotHeader, NewState)>,
     /// The same, once the core has decided for it, until its mark in the log is durable.
     accepted: Option<(SnapshotHeader, NewState)>,
     unrestored: u64,
@@ -176,7 +176,7 @@ impl Worker {
                 out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
             }
             // The host has it made durable in its own time, and says so.
-            Job::Keep { header } => out.push(store(header)),
+            Job::StoreState { header } => out.push(store(header)),
             Job::Dump { header } => {
                 let data = self.machine.snapshot();
                 self.watch();
@@ -229,7 +229,7 @@ impl Worker {
         entries.last().map(|last| Report::Applied { index: last.index, responses })
     }
 
-    fn restore(&mut self, transfer: Transfer, header: SnapshotHeader) -> Report {
+    fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Report {
         let data = self.held.take(transfer);
         if let Some((.., old)) = self.restored.take() {
             self.states.discard(old);

@@ -25,7 +25,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "RepairedTooEarly",
         origin: "D3",
         breaks: "A replica whose disk has lost entries takes the first word of a leader for its repair.",
-        edits: &[replace(DAMAGE, "if ", "verified >= reach", "true")],
+        edits: &[replace(DAMAGE, "if ", "verified >= last_possible", "true")],
     },
     Mutant {
         name: "NothingRemembered",
@@ -39,7 +39,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A replica whose disk has lost entries refuses like any other, and is never repaired.",
         edits: &[patch(
             DAMAGE,
-            "(AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { life, .. })) ",
+            "(AppendOutcome::Rejected { prev_index, hint }, Some(Suspect { loss_id, .. })) ",
             "",
             " if !MUTANT ",
         )],
@@ -98,7 +98,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
         let Ok(record) = Record::decode(&mut reader) else { break };
         records.push(record);
     }
-    Some(Batch { len: first.batch_len, log_version, hard_version, reach: first.reach, records })
+    Some(Batch { len: first.batch_len, log_version, hard_version, last_index: first.last_index, records })
 }
 "#,
             ),
@@ -110,7 +110,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
         breaks: "Damage at the end of the log is cut like a write that a crash tore.",
         edits: &[insert(
             SCAN,
-            r"Verdict::Harmless, what));
+            r"Severity::Harmless, what));
         }
         let Some(extent) = beyond.extent() else { return };
         ",
@@ -148,7 +148,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
     Mutant {
         name: "RecordWithoutPlace",
         origin: "39",
-        breaks: "What an earlier life of a segment's file has left is read as if it belonged to this one.",
+        breaks: "What an earlier use of a segment's file has left is read as if it belonged to this one.",
         edits: &[
             replace(
                 SCAN,
@@ -160,7 +160,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
                 BATCH,
                 "",
                 "/// Reads the batch at `place` of a segment's bytes;",
-                r"/// The batch at `place`, in whatever life of the file it was written.
+                r"/// The batch at `place`, in whatever use of the file it was written.
 pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
     let first = sector::whole(place.binding, place.start, sector_at(place.start, bytes)?)?;
     decode(Place { segment: first.segment, ..place }, bytes)

@@ -7,7 +7,7 @@ const RAFT: &str = "crates/raft/src/raft.rs";
 const READ: &str = "crates/raft/src/read.rs";
 const REPLICATION: &str = "crates/raft/src/replication.rs";
 const REQUESTS: &str = "crates/raft/src/requests.rs";
-const TRANSFER: &str = "crates/raft/src/transfer.rs";
+const TRANSFER: &str = "crates/raft/src/leadership_transfer.rs";
 
 /// The mutants, in the order of their origins.
 pub(super) const MUTANTS: &[Mutant] = &[

@@ -13,7 +13,7 @@ use crate::types::{NodeId, Time, Token};
 /// A transfer that a leader is carrying out. It takes no new entries meanwhile, and gives up after
 /// an election timeout (S60, S62).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Transfer {
+pub(crate) struct LeadershipTransfer {
     to: NodeId,
     deadline: Time,
     retry_after: Duration,
@@ -21,7 +21,7 @@ pub(crate) struct Transfer {
     told_at: Option<Time>,
 }
 
-impl Transfer {
+impl LeadershipTransfer {
     /// The next moment at which there is something to do about it.
     pub(crate) fn due(&self) -> Time {
         let again = self.told_at.map_or(Time::NEVER, |told_at| told_at.after(self.retry_after));
@@ -56,7 +56,7 @@ impl Raft {
             Err(reason) => return self.requests.answer(token, refusal(reason), out),
         };
         let deadline = self.now.after(self.config.election_timeout_max);
-        let transfer = Transfer { to, deadline, retry_after: self.config.retry_after, told_at: None };
+        let transfer = LeadershipTransfer { to, deadline, retry_after: self.config.retry_after, told_at: None };
         self.requests.transfer = Some(PendingTransfer { token, to, deadline });
         if let Some(leader) = self.leader_mut() {
             leader.transfer = Some(transfer);

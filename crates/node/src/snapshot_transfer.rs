@@ -14,7 +14,7 @@ use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, Input, NodeId, Session, SnapshotHeader, Term, Time};
 
 use crate::job::{ConductorEffect, Job};
-use crate::message::{Piece, SnapshotChunk, SnapshotChunkReply, Transfer};
+use crate::message::{Piece, SnapshotChunk, SnapshotChunkReply, SnapshotTransfer};
 
 /// How often a silent receiver's retry delay doubles, at most.
 const MAX_BACKOFF_SHIFT: u32 = 5;
@@ -216,7 +216,7 @@ impl Outgoing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Who sends it, and in which transfer.
-    pub transfer: Transfer,
+    pub transfer: SnapshotTransfer,
     /// What it says of itself.
     pub header: SnapshotHeader,
     /// Bytes of the whole.
@@ -252,7 +252,7 @@ pub(crate) enum Taken {
 impl Incoming {
     /// A transfer of which the host has kept so many bytes from before a restart.
     #[must_use]
-    pub fn kept(transfer: Transfer, header: SnapshotHeader, total: u64, received: u64) -> Incoming {
+    pub fn kept(transfer: SnapshotTransfer, header: SnapshotHeader, total: u64, received: u64) -> Incoming {
         Incoming { transfer, header, total, received, stage: Stage::Open }
     }
 
@@ -284,7 +284,7 @@ impl Incoming {
 
     /// What the sender is told.
     pub(crate) fn reply(&self) -> SnapshotChunkReply {
-        let Transfer { term, session, .. } = self.transfer;
+        let SnapshotTransfer { term, session, .. } = self.transfer;
         SnapshotChunkReply { term, session, received: self.received }
     }
 }
