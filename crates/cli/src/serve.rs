@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bowline_emulator::harness::Interrupts;
 use bowline_server::config::{Layers, SETTINGS, ServerConfig};
-use bowline_server::journal::{Journal, Level};
 use bowline_server::replica::StopReason;
 use bowline_server::{Listeners, Server, folder};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use tracing::{error, info};
 
 use crate::exit::{Exit, NotDone};
+
+mod log;
 
 /// How often to look whether to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -23,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   bowline serve --id 1 --initial-cluster 1=http://127.0.0.1:2380
   bowline serve --id 2 --initial-cluster 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,3=http://10.0.0.3:2380 \\
       --listen-client 0.0.0.0:2379 --advertise-client http://10.0.0.2:2379 --data-dir /var/lib/bowline
-  BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml
+  BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml --log-format json
 
 Each setting can be given as a flag, as a variable (--data-dir is BOWLINE_DATA_DIR), or in a TOML file
 (data_dir = \"...\"); a flag beats a variable, and that the file. SIGTERM or Ctrl-C stops it in good order.
@@ -76,23 +78,22 @@ impl ServeCommand {
         let interrupts = Interrupts::watch().context("can't watch for signals")?;
         let config = self.configuration()?;
         bowline_server::raise_limit();
-        let journal = Journal::stderr(Level::Info);
+        log::start(config.log_format, config.log_level);
         let listeners = Listeners::bind(&config)?;
-        let disk = folder::open(&config, &journal)?;
-        let failures = journal.clone();
-        let failed = move |why: String| {
+        let disk = folder::open(&config)?;
+        let failed = |why: String| {
             // What waits for this can't be kept: nobody may hear of it, so everything ends here.
-            failures.error(format_args!("stopped at once: {why}"));
+            error!("stopped at once: {why}");
             std::process::exit(1);
         };
-        let server = Server::start(&config, disk, listeners, &journal, failed)?;
+        let server = Server::start(&config, disk, listeners, failed)?;
         let client_address = server.client_address();
-        journal.info(format_args!(
-            "member {} of cluster {:016x}: listening for clients at http://{client_address}, for members at {}",
-            config.id.0,
-            config.cluster_id(),
-            config.listen_peer
-        ));
+        info!(
+            member = config.id.0,
+            cluster = format_args!("{:016x}", config.cluster_id()),
+            listen_peer = config.listen_peer,
+            "listening for clients at http://{client_address}"
+        );
         let stop = interrupts.flag();
         if self.stop_at_eof {
             stop_at_eof(Arc::clone(&stop));
@@ -102,14 +103,14 @@ impl ServeCommand {
             // Scripts wait for this line, and then ask: before there is a leader they would be refused.
             if !ready && server.replica().status().leader.is_some() {
                 ready = true;
-                journal.info(format_args!("ready to serve client requests at http://{client_address}"));
+                info!("ready to serve client requests at http://{client_address}");
             }
             std::thread::sleep(LOOK);
         }
-        journal.info(format_args!("stopping"));
+        info!("stopping");
         match server.stop() {
             StopReason::Told => {
-                journal.info(format_args!("stopped; everything acknowledged is on the disk"));
+                info!("stopped; everything acknowledged is on the disk");
                 Ok(Exit::Passed)
             }
             StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),

@@ -113,7 +113,7 @@ async fn a_member_without_any_free_descriptor_refuses_writes_answers_reads_and_r
         assert!(Instant::now() < until && member.runs(), "{status}: {}", member.said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    member.says("writes are taken again");
+    member.says("writes are accepted again");
 }
 
 /// Such as a load balancer's that opens connections in advance, or a program with a leak.

@@ -24,6 +24,36 @@ fn a_member_says_that_it_is_ready_once_a_leader_is_known() {
     assert_eq!(said.code, Some(0), "{said:?}");
 }
 
+/// One JSON object a line, and only what is important enough.
+#[test]
+fn the_log_is_text_or_json_down_to_a_level() {
+    let members = Members::new(1);
+    let logged = |format: &str, level: &str, awaited: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        command.args(["serve", "--stop-at-eof", "--log-format", format, "--log-level", level]);
+        let mut member = members.start_program(1, &mut command);
+        member.says(awaited);
+        let said = member.said();
+        member.end(true);
+        said
+    };
+    let json = logged("json", "info", "ready to serve client requests");
+    for line in json.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(event["timestamp"].is_string() && event["level"] == "INFO" && event["message"].is_string(), "{line}");
+    }
+    let first = json.lines().find(|line| line.contains("listening for clients")).expect("it listens");
+    let first: serde_json::Value = serde_json::from_str(first).expect("it is an object");
+    assert_eq!(first["member"], 1, "{first}");
+    let text = logged("text", "debug", "ready to serve client requests");
+    assert!(text.contains(" INFO ready to serve client requests at http://127.0.0.1:"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours where no terminal is: {text}");
+
+    fs::set_permissions(members.folder().join("member-1"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let warned = logged("text", "warn", "other users of this machine");
+    assert!(warned.contains(" WARN other users") && !warned.contains("INFO"), "{warned}");
+}
+
 /// Everything in a folder that other users could read or list, and it itself.
 fn open_to_others(path: &Path, found: &mut Vec<String>) {
     let mode = fs::symlink_metadata(path).expect("it is there").permissions().mode();
@@ -68,6 +98,5 @@ fn a_data_folder_that_others_may_look_into_is_told_with_the_way_out() {
     drop(member);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let mut member = members.start(1, ":");
-    member
-        .says("other users of this machine may look into the data folder, its mode is 755; to mend it: chmod -R go= /");
+    member.says("other users of this machine can read the data folder (its mode is 755); to mend it: chmod -R go= /");
 }

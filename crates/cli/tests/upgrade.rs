@@ -15,7 +15,6 @@ use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{ClusterVersionRequest, Command as StoreCommand};
 use bowline_raft::{Entry, Payload};
 use bowline_server::config::Layers;
-use bowline_server::journal::{Journal, Level};
 use bowline_server::peer::Protocol;
 use bowline_server::{Listeners, Server, folder};
 use libtest_mimic::{Arguments, Trial};
@@ -59,14 +58,12 @@ fn next_member() -> Result<(), Box<dyn Error>> {
     layers.add_environment(|name| std::env::var(name).ok());
     let mut config = layers.check()?;
     config.protocol = NEXT;
-    let journal = Journal::stderr(Level::Info);
     let listeners = Listeners::bind(&config)?;
-    let failures = journal.clone();
     let failed = move |why: String| {
-        failures.error(format_args!("stopped at once: {why}"));
+        eprintln!("stopped at once: {why}");
         std::process::exit(1);
     };
-    let server = Server::start(&config, folder::open(&config, &journal)?, listeners, &journal, failed)?;
+    let server = Server::start(&config, folder::open(&config)?, listeners, failed)?;
     while std::io::stdin().read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
     let _ = server.stop();
     Ok(())
@@ -240,7 +237,7 @@ fn log(members: &Members, id: usize) -> Vec<Entry> {
     members.settings(id).into_iter().for_each(|(key, value)| layers.add_flag(key, value));
     let mut config = layers.check().expect("it has started with these");
     config.protocol = NEXT;
-    let disk = folder::open(&config, &Journal::stderr(Level::Error)).expect("it is whole");
+    let disk = folder::open(&config).expect("it is whole");
     disk.recovered.entries
 }
 

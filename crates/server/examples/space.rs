@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_server::config::Layers;
-use bowline_server::journal::{Journal, Level};
 use bowline_server::replica::Replica;
 use bowline_server::{Listeners, Server, folder};
 use pb::kv_client::KvClient;
@@ -41,9 +40,8 @@ fn main() -> Result<(), Failure> {
     // Nothing happens by itself.
     layers.add_flag("shrink_bytes", (1_u64 << 50).to_string());
     let config = layers.check()?;
-    let journal = Journal::stderr(Level::Info);
-    let disk = folder::open(&config, &journal)?;
-    let server = Server::start(&config, disk, listeners, &journal, |why| panic!("the member failed: {why}"))?;
+    let disk = folder::open(&config)?;
+    let server = Server::start(&config, disk, listeners, |why| panic!("the member failed: {why}"))?;
     let url = format!("http://{}", server.client_address());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(server.replica(), &url, &data, keys))?;

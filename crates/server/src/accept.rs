@@ -12,8 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-use crate::journal::Journal;
-
 /// How long to wait after the system has refused a connection: out of descriptors, mostly.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,21 +29,14 @@ pub(crate) struct Acceptor {
     /// Whose connections they are, and what sets the bound.
     whose: &'static str,
     bound: String,
-    journal: Journal,
     said: Option<Instant>,
 }
 
 impl Acceptor {
     /// Accepts `most` connections at a time. `whose` they are and what the `bound` is, is told when there are more.
-    pub(crate) fn new(
-        listener: TcpListener,
-        most: usize,
-        whose: &'static str,
-        bound: String,
-        journal: Journal,
-    ) -> Acceptor {
+    pub(crate) fn new(listener: TcpListener, most: usize, whose: &'static str, bound: String) -> Acceptor {
         let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Acceptor { listener, room, most, whose, bound, journal, said: None }
+        Acceptor { listener, room, most, whose, bound, said: None }
     }
 
     /// The next connection. While there is no room, those that come wait in the system's queue.
@@ -79,7 +70,7 @@ impl Acceptor {
 
     fn say_paused(&mut self, why: &str) {
         if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-            self.journal.warn(format_args!("accepting pauses: {why}"));
+            tracing::warn!("accepting pauses: {why}");
             self.said = Some(Instant::now());
         }
     }
@@ -161,7 +152,7 @@ mod tests {
     async fn acceptor(most: usize) -> (Acceptor, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
         let address = listener.local_addr().expect("it is bound");
-        (Acceptor::new(listener, most, "clients", "the test".to_owned(), Journal::silent()), address)
+        (Acceptor::new(listener, most, "clients", "the test".to_owned()), address)
     }
 
     #[tokio::test]

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use bowline_kv::store::{ClusterVersionRequest, Command};
 
-use crate::journal::Journal;
 use crate::peer::{Directory, Outbox, raised};
 use crate::replica::{Replica, Status};
 
 /// How long a leader waits until it looks again whether all members speak a later version.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Starts the task that keeps the version: a leader raises it; every member says so in the journal, and from then on
+/// Starts the task that keeps the version: a leader raises it; every member logs it, and from then on
 /// refuses peers that are too old.
-pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>, journal: Journal) {
+pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) {
     tokio::spawn(async move {
         let mut status = replica.watch_status();
         let mut told = status.borrow().facts.cluster_version;
@@ -23,7 +22,7 @@ pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>, 
             if version != told {
                 told = version;
                 directory.set_cluster_version(version);
-                journal.info(format_args!("the cluster has version {version} of the peer protocol"));
+                tracing::info!(version, "the cluster's version of the peer protocol");
             }
             let may_raise = status.borrow().is_leader && version < directory.protocol().version;
             let later = if may_raise { next(&status.borrow(), &directory, &outbox) } else { None };

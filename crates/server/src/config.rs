@@ -49,6 +49,16 @@ pub enum ConfigError {
     },
 }
 
+/// How a log is written. The server only emits events: the program that it runs in writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// An object on one line, for programs.
+    Json,
+}
+
 /// A server's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -87,6 +97,10 @@ pub struct ServerConfig {
     pub max_request_bytes: usize,
     /// How a read is made linearizable.
     pub read_kind: ReadKind,
+    /// How the program writes its log.
+    pub log_format: LogFormat,
+    /// The least important events that the program logs.
+    pub log_level: tracing::Level,
     /// How it speaks with other members. No setting: it is the program's.
     pub protocol: Protocol,
 }

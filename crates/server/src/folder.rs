@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bowline_kv::store::{EngineError, RestoreError};
-use bowline_node::raft::{Group, Membership, Position, SnapshotHeader, Write};
+use bowline_node::raft::{Group, Membership, SnapshotHeader, Write};
 use bowline_storage::{
     ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery, SnapshotError,
     Snapshots, SpareJob, Suspicion,
 };
+use tracing::{error, info, warn};
 
 use crate::config::ServerConfig;
-use crate::journal::Journal;
 use crate::machine::KvMachine;
 use crate::paste::quote;
 use crate::random::random;
@@ -73,42 +73,41 @@ pub enum FolderError {
 }
 
 /// Opens the folder of a configuration, or makes it if there is nothing in it and the cluster is new. What is
-/// unusual is told to the journal.
+/// unusual is logged.
 ///
 /// # Errors
 /// See [`FolderError`].
-pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>, FolderError> {
-    let waits = journal.clone();
-    let disk = RealDisk::new(&config.data_dir).with_notice(move |error| waits.error(format_args!("waits: {error}")));
+pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
+    let disk = RealDisk::new(&config.data_dir).with_notice(|error| error!(%error, "waits for the system"));
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let cluster = ClusterId(config.cluster_id());
     if config.may_found && is_empty(&config.data_dir) {
         let identity = Identity { cluster, replica: config.id, incarnation: random() };
         let founders = Membership::simple(Group::of_voters(config.initial_cluster.keys().copied()));
         bowline_storage::create(&disk, &identity, Some(founders), &options)?;
-        journal.info(format_args!("made the data folder {}", config.data_dir.display()));
+        info!(folder = %config.data_dir.display(), "made the data folder");
     }
-    warn_of_readers(&config.data_dir, journal);
+    warn_of_readers(&config.data_dir);
     let mut found = Vec::new();
     let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
         let place = config.data_dir.display().to_string();
         let refused = |error: EngineError| OpenError::State { place, why: error.to_string() };
-        found = StateFiles::new(&config.data_dir, *identity).find(journal).map_err(refused)?;
+        found = StateFiles::new(&config.data_dir, *identity).find().map_err(refused)?;
         Ok(found.iter().map(|found| found.kept()).collect())
     })?;
     let Opened { identity, recovery, log, snapshots } = opened;
     for finding in &recovery.findings {
-        journal.warn(format_args!("{}: {:?}: {}", finding.file, finding.severity, finding.what));
+        warn!(file = finding.file, severity = ?finding.severity, "{}", finding.what);
     }
     if let Some(suspicion) = recovery.suspect {
         if config.initial_cluster.len() == 1 {
             return Err(FolderError::Suspect { folder: config.data_dir.display().to_string(), suspicion });
         }
-        journal.warn(format_args!(
-            "what this member acknowledged after index {} may be missing: it neither votes nor leads before a \
-             leader has brought it back",
-            suspicion.valid_up_to.index
-        ));
+        warn!(
+            index = suspicion.valid_up_to.index.0,
+            "entries after this index that this member acknowledged may be missing: it neither votes nor leads \
+             until a leader has sent them again"
+        );
     }
     let mut files = StateFiles::new(&config.data_dir, identity);
     let refused = |why| FolderError::Refused { folder: config.data_dir.display().to_string(), why };
@@ -116,7 +115,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
         Some(chosen) => files.choose(found, chosen).map_err(refused)?,
         None => {
             drop(found);
-            make_state(&mut files, &snapshots, &recovery, journal)?
+            make_state(&mut files, &snapshots, &recovery)?
         }
     };
     let too_old = |why| FolderError::TooOld { folder: config.data_dir.display().to_string(), why };
@@ -129,7 +128,7 @@ pub fn open(config: &ServerConfig, journal: &Journal) -> Result<Disk<FolderLog>,
     Ok(Disk {
         incarnation: identity.incarnation,
         recovered: recovery.recovered,
-        log: FolderLog { log, spare: None, refused: false, journal: journal.clone() },
+        log: FolderLog { log, spare: None, refused: false },
         state: State { machine, files, snapshots, arriving },
     })
 }
@@ -139,11 +138,9 @@ fn make_state(
     files: &mut StateFiles,
     snapshots: &Snapshots<RealDisk>,
     recovery: &Recovery,
-    journal: &Journal,
 ) -> Result<KvMachine, FolderError> {
     let Some(position) = recovery.snapshot else { return Ok(files.found_anew()?) };
-    let Position { index, term } = position;
-    journal.info(format_args!("makes the state of the snapshot up to index {index} of {term}"));
+    info!(snapshot = %position, "makes the state from a snapshot");
     let reader = snapshots.open(position)?;
     let header = reader.header().clone();
     let state = files.restore(&header, &mut reader.into_reader())?;
@@ -156,15 +153,14 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// Warns if other users of the machine may look into a folder that was there before.
-fn warn_of_readers(folder: &Path, journal: &Journal) {
+fn warn_of_readers(folder: &Path) {
     let Ok(metadata) = folder.metadata() else { return };
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        journal.warn(format_args!(
-            "other users of this machine may look into the data folder, its mode is {mode:03o}; to mend it: chmod -R \
-             go= {}",
+        warn!(
+            "other users of this machine can read the data folder (its mode is {mode:03o}); to mend it: chmod -R go= {}",
             quote(folder.as_os_str())
-        ));
+        );
     }
 }
 
@@ -175,7 +171,6 @@ pub struct FolderLog {
     spare: Option<JoinHandle<Result<(), DiskError>>>,
     /// It can't be made for now: the disk is full, or the system lacks descriptors, memory or threads.
     refused: bool,
-    journal: Journal,
 }
 
 impl std::fmt::Debug for FolderLog {
@@ -193,13 +188,13 @@ impl FolderLog {
             match what(&mut self.log) {
                 Ok(()) => {
                     if told {
-                        self.journal.info(format_args!("the log goes on"));
+                        info!("the log can be written again");
                     }
                     return Ok(());
                 }
                 Err(error @ LogError::Passing(_)) => {
                     if !told {
-                        self.journal.error(format_args!("{error}"));
+                        error!(%error, "the log can't be written for now");
                         told = true;
                     }
                     std::thread::sleep(PAUSE);
@@ -216,16 +211,16 @@ impl FolderLog {
             Ok(Ok(())) => self.tell_room(true, ""),
             // Until it can be made, no entry is taken: what is left is for votes.
             Ok(Err(error)) if error.is_passing() => self.tell_room(false, &error.to_string()),
-            Ok(Err(error)) => self.journal.warn(format_args!("no segment of the log in reserve: {error}")),
-            Err(_) => self.journal.warn(format_args!("no segment of the log in reserve: its maker has panicked")),
+            Ok(Err(error)) => warn!(%error, "no segment of the log in reserve"),
+            Err(_) => warn!("no segment of the log in reserve: the thread that makes it has panicked"),
         }
         true
     }
 
     fn tell_room(&mut self, room: bool, why: &str) {
         match (std::mem::replace(&mut self.refused, !room), room) {
-            (false, false) => self.journal.error(format_args!("writes are refused for now: {why}")),
-            (true, true) => self.journal.info(format_args!("writes are taken again")),
+            (false, false) => error!("writes are refused for now: {why}"),
+            (true, true) => info!("writes are accepted again"),
             _ => {}
         }
     }

@@ -12,7 +12,6 @@ mod descriptors;
 pub mod folder;
 mod grpc;
 mod http;
-pub mod journal;
 mod machine;
 pub mod paste;
 pub mod peer;

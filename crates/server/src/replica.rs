@@ -25,7 +25,6 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::journal::Journal;
 use crate::machine::KvMachine;
 use crate::peer::{Forwarder, LeaderRequest, Outbox};
 use crate::state_files::StateFiles;
@@ -150,7 +149,6 @@ impl Replica {
         outbox: Arc<Outbox>,
         forwarder: Forwarder,
         patience: Duration,
-        journal: &Journal,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<(Replica, Threads), ConfigError> {
         let own = start.config.raft.id;
@@ -180,7 +178,6 @@ impl Replica {
             inbox: Arc::clone(&inbox),
             metrics: Arc::clone(&metrics),
             snapshots: snapshot_jobs.clone(),
-            journal: journal.clone(),
             owed: None,
             shrink: Shrink::new(start.shrink_bytes),
             version: start.version,
@@ -192,7 +189,6 @@ impl Replica {
             shared: Arc::clone(&shared),
             inbox: Arc::clone(&inbox),
             outbox: Arc::clone(&outbox),
-            journal: journal.clone(),
             ready: BTreeMap::new(),
             rewriting: None,
             ending: Arc::clone(&ending),
@@ -209,7 +205,6 @@ impl Replica {
             shared: Arc::clone(&shared),
             status,
             metrics: Arc::clone(&metrics),
-            journal: journal.clone(),
             room,
             leases,
             waiting: BTreeMap::new(),

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::Routes;
+use tracing::{info, warn};
 
 use crate::accept::Acceptor;
 use crate::client_connection;
@@ -29,7 +30,6 @@ use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, attend};
 use crate::http;
-use crate::journal::Journal;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
 use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
@@ -118,7 +118,6 @@ impl Server {
         config: &ServerConfig,
         disk: Disk<L>,
         listeners: Listeners,
-        journal: &Journal,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<Server, StartError> {
         let limit = descriptors::current_limit();
@@ -137,7 +136,7 @@ impl Server {
             config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
         let directory = Directory::new(identity, config.protocol, (&config.name, &advertised.to_string()), addresses);
         let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
-        let forwarder = Forwarder::start(&directory, journal);
+        let forwarder = Forwarder::start(&directory);
         let node = config.node(random());
         let Disk { recovered, log, state, .. } = disk;
         directory.set_cluster_version(state.machine.facts().cluster_version);
@@ -145,35 +144,29 @@ impl Server {
         let version = config.protocol.version;
         let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, state };
         let patience = config.patience();
-        let (replica, threads) =
-            Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, journal, on_failure)?;
+        let (replica, threads) = Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, on_failure)?;
 
         let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
-        outbox.start(&directory, journal);
-        let inbound = Inbound {
-            directory: directory.clone(),
-            inbox: Arc::clone(replica.inbox()),
-            clock,
-            journal: journal.clone(),
-        };
+        outbox.start(&directory);
+        let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
         let bound = format!("the limit of open files, {limit},");
-        let peers = Acceptor::new(peer, shares.peers, "members", bound.clone(), journal.clone());
+        let peers = Acceptor::new(peer, shares.peers, "members", bound.clone());
         tokio::spawn(Arc::new(inbound).listen(peers));
         let bound = match config.max_connections {
             Some(wanted) if wanted == shares.clients => "--max-connections".to_owned(),
             _ => bound,
         };
-        let clients = Acceptor::new(client, shares.clients, "clients", bound, journal.clone());
+        let clients = Acceptor::new(client, shares.clients, "clients", bound);
         let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
         let counts = Arc::default();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
         let context = Context { replica: replica.clone(), cluster_id, protocol, limits, counts, stopping };
-        cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox), journal.clone());
+        cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
         let router = routes(context, directory, outbox, config);
         let served = tokio::spawn(client_connection::serve(router, clients, stopped));
-        tell_leaders(&replica, journal.clone());
+        log_leaders(&replica);
         drop(entered);
         Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
     }
@@ -258,8 +251,8 @@ async fn unknown(request: axum::extract::Request) -> Response {
     http::not_found()
 }
 
-/// Says in the journal who leads, whenever that changes.
-fn tell_leaders(replica: &Replica, journal: Journal) {
+/// Logs who leads, whenever that changes.
+fn log_leaders(replica: &Replica) {
     let (mut status, own) = (replica.watch_status(), replica.id());
     tokio::spawn(async move {
         let mut told = None;
@@ -273,9 +266,9 @@ fn tell_leaders(replica: &Replica, journal: Journal) {
             }
             told = leader;
             match leader {
-                Some(leader) if leader == own => journal.info(format_args!("leads in term {term}")),
-                Some(leader) => journal.info(format_args!("follows member {} in term {term}", leader.0)),
-                None => journal.warn(format_args!("knows no leader in term {term}")),
+                Some(leader) if leader == own => info!(%term, "leads"),
+                Some(leader) => info!(%term, leader = leader.0, "follows"),
+                None => warn!(%term, "knows no leader"),
             }
         }
     });

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::raft::SnapshotHeader;
 use bowline_storage::{Identity, KeptState, wait_out};
+use tracing::{error, info};
 
-use crate::journal::Journal;
 use crate::machine::KvMachine;
 
 const IN_USE: &str = "state.redb";
@@ -110,7 +110,7 @@ impl StateFiles {
     ///
     /// # Errors
     /// The system refuses to let one be read now: that says nothing of what is in it.
-    pub(crate) fn find(&self, journal: &Journal) -> Result<Vec<Found>, EngineError> {
+    pub(crate) fn find(&self) -> Result<Vec<Found>, EngineError> {
         let mut paths = self.new_ones();
         paths.insert(0, self.folder.join(IN_USE));
         let mut found = Vec::new();
@@ -118,7 +118,7 @@ impl StateFiles {
             match KvMachine::open(&path, self.identity) {
                 Ok((machine, header)) => found.push(Found { path, machine, header }),
                 Err(error) if error.is_refusal() => return Err(error),
-                Err(error) => self.set_aside(&path, &error, journal),
+                Err(error) => self.set_aside(&path, &error),
             }
         }
         Ok(found)
@@ -198,18 +198,18 @@ impl StateFiles {
         sync_folder(&self.folder)
     }
 
-    fn set_aside(&self, path: &Path, error: &EngineError, journal: &Journal) {
+    fn set_aside(&self, path: &Path, error: &EngineError) {
         let file = path.display();
         if is_new(path) {
             // A restore that did not end.
-            journal.info(format_args!("removes {file}, which was not finished: {error}"));
+            info!(%file, "removes a file of the state that was not finished: {error}");
             let _ = fs::remove_file(path);
             return;
         }
         let aside = self.folder.join(DAMAGED);
-        journal.error(format_args!("the state in {file} can't be used, and is set aside as {DAMAGED}: {error}"));
+        error!(%file, "can't use the file of the state; keeps it as {DAMAGED}: {error}");
         if let Err(error) = fs::rename(path, &aside) {
-            journal.error(format_args!("it can't be set aside either: {error}"));
+            error!(%error, "can't rename the file of the state to {DAMAGED}");
         }
     }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bowline_node::raft::{NodeId, ReadKind};
+use tracing::Level;
 
 use super::values::{Url, parse_duration, parse_size};
-use super::{ConfigError, ServerConfig};
+use super::{ConfigError, LogFormat, ServerConfig};
 use crate::peer::Protocol;
 
 /// A setting: one name in three spellings.
@@ -30,7 +31,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 17] = [
+pub const SETTINGS: [Setting; 19] = [
     Setting { key: "id", flag: "id", help: "who this member is: a number from 1 on, as in --initial-cluster" },
     Setting { key: "name", flag: "name", help: "how it is called [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "its data folder [default: bowline-data/member-ID]" },
@@ -89,6 +90,12 @@ pub const SETTINGS: [Setting; 17] = [
         flag: "reads",
         help: "how reads are confirmed: quorum, or lease (relies on clocks) [default: quorum]",
     },
+    Setting {
+        key: "log_format",
+        flag: "log-format",
+        help: "how the log on standard error is written: text, or json, one object a line [default: text]",
+    },
+    Setting { key: "log_level", flag: "log-level", help: "what is logged: error, warn, info, debug [default: info]" },
 ];
 
 /// Raw values, from the weakest source to the strongest.
@@ -191,6 +198,18 @@ impl Layers {
             "lease" => Some(ReadKind::Lease),
             _ => None,
         };
+        let format = |text: &str| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        };
+        let level = |text: &str| match text {
+            "error" => Some(Level::ERROR),
+            "warn" => Some(Level::WARN),
+            "info" => Some(Level::INFO),
+            "debug" => Some(Level::DEBUG),
+            _ => None,
+        };
         let config = ServerConfig {
             id,
             name: self.parse("name", "1 to 128 bytes", name)?.unwrap_or_else(|| format!("member-{}", id.0)),
@@ -211,6 +230,8 @@ impl Layers {
             max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
+            log_format: self.parse("log_format", "text, json", format)?.unwrap_or_default(),
+            log_level: self.parse("log_level", "error, warn, info, debug", level)?.unwrap_or(Level::INFO),
             protocol: Protocol::CURRENT,
         };
         config.check()

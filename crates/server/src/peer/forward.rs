@@ -25,7 +25,6 @@ use super::outbound::{Line, WRITE_PATIENCE};
 use super::traffic::Traffic;
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
-use crate::journal::Journal;
 use crate::replica::{Inbox, InboxRequest, RequestBody};
 
 /// Most requests that wait for a connection's writer.
@@ -83,11 +82,11 @@ struct Sent {
 
 impl Forwarder {
     /// Starts the tasks that keep the connections.
-    pub(crate) fn start(directory: &Directory, journal: &Journal) -> Forwarder {
+    pub(crate) fn start(directory: &Directory) -> Forwarder {
         let links = directory.peers().map(|(peer, address)| {
-            let (requests, waiting) = mpsc::channel(QUEUE);
-            tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests, journal), waiting));
-            (peer, requests)
+            let (errands, waiting) = mpsc::channel(QUEUE);
+            tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests), waiting));
+            (peer, errands)
         });
         Forwarder { links: Arc::new(links.collect()) }
     }

@@ -9,6 +9,7 @@ use bowline_node::wire::decode;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+use tracing::{debug, warn};
 
 use super::directory::Directory;
 use super::forward::serve_requests;
@@ -16,9 +17,9 @@ use super::frame::{FrameError, read_frame};
 use super::handshake::{Channel, accept};
 use super::max_frame;
 use super::traffic::Traffic;
+
 use crate::accept::{Accepted, Acceptor};
 use crate::clock::Clock;
-use crate::journal::Journal;
 use crate::replica::Inbox;
 
 /// How long to wait for the replica to take what was sent before.
@@ -30,7 +31,6 @@ pub(crate) struct Inbound {
     pub(crate) directory: Directory,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) clock: Clock,
-    pub(crate) journal: Journal,
 }
 
 impl Inbound {
@@ -41,7 +41,7 @@ impl Inbound {
             let inbound = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(error) = inbound.serve(stream).await {
-                    inbound.journal.warn(format_args!("a connection from {address} was closed: {error}"));
+                    warn!(%address, %error, "closed a connection at the port for members");
                 }
                 drop(place);
             });
@@ -54,6 +54,7 @@ impl Inbound {
         })
         .await?;
         let from = hello.from.replica;
+        debug!(member = from.0, channel = ?hello.channel, "a member has connected");
         let traffic = self.directory.traffic(from);
         let served = self.take(stream, hello.channel, from, &traffic).await;
         if served.is_err() {

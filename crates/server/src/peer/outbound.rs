@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use super::coalesce::coalesce;
 use super::directory::Directory;
@@ -20,7 +21,6 @@ use super::frame::put_frame;
 use super::handshake::{Channel, HandshakeError, Hello, connect};
 use super::lane::Lane;
 use super::traffic::Traffic;
-use crate::journal::Journal;
 use crate::random::random;
 
 /// Most bytes of messages that one write takes.
@@ -84,11 +84,11 @@ impl Outbox {
     }
 
     /// Starts the tasks that keep the connections.
-    pub(crate) fn start(&self, directory: &Directory, journal: &Journal) {
+    pub(crate) fn start(&self, directory: &Directory) {
         for (peer, address) in directory.peers() {
             for channel in [Channel::Control, Channel::Entries, Channel::Snapshot] {
                 let Some(lane) = self.lanes.get(&(peer, channel)) else { continue };
-                let line = Line::new(directory, peer, address, channel, journal);
+                let line = Line::new(directory, peer, address, channel);
                 tokio::spawn(keep(line, Arc::clone(lane)));
             }
         }
@@ -102,13 +102,12 @@ pub(super) struct Line {
     /// Host and port.
     address: String,
     directory: Directory,
-    journal: Journal,
 }
 
 impl Line {
-    pub(super) fn new(directory: &Directory, to: NodeId, address: &str, channel: Channel, journal: &Journal) -> Line {
+    pub(super) fn new(directory: &Directory, to: NodeId, address: &str, channel: Channel) -> Line {
         let hello = Hello { from: directory.own(), to, channel, introduction: directory.own_introduction().clone() };
-        Line { hello, address: address.to_owned(), directory: directory.clone(), journal: journal.clone() }
+        Line { hello, address: address.to_owned(), directory: directory.clone() }
     }
 
     /// What goes over this line, and its like to the same peer, is counted here.
@@ -116,22 +115,22 @@ impl Line {
         self.directory.traffic(self.hello.to)
     }
 
-    /// Connects, as often as it takes. Tells the journal when that begins to fail, and when it works again.
+    /// Connects, as often as it takes. Logs when that begins to fail, and when it works again.
     pub(super) async fn connected(&self) -> TcpStream {
         let mut delay = FIRST_DELAY;
         let mut told = None;
         loop {
             match self.try_connect().await {
                 Ok(stream) => {
-                    if told.is_some() {
-                        self.tell(format_args!("reached again"));
+                    if told.is_some() && self.logs() {
+                        info!(member = self.hello.to.0, address = self.address, "reaches a member again");
                     }
                     return stream;
                 }
                 Err(error) => {
                     let error = error.to_string();
                     if told.as_ref() != Some(&error) && delay > FIRST_DELAY * 8 {
-                        self.tell(format_args!("not reached: {error}"));
+                        self.warn_of("can't reach a member", &error);
                         told = Some(error);
                     }
                 }
@@ -156,10 +155,14 @@ impl Line {
         Ok(stream)
     }
 
-    /// Only the small traffic's line speaks: the others fail with it.
-    fn tell(&self, what: std::fmt::Arguments<'_>) {
-        if self.hello.channel == Channel::Control {
-            self.journal.warn(format_args!("member {} at {} is {what}", self.hello.to.0, self.address));
+    /// Of the lines to a member only one logs: the others fail with it.
+    fn logs(&self) -> bool {
+        self.hello.channel == Channel::Control
+    }
+
+    fn warn_of(&self, what: &str, error: &dyn std::fmt::Display) {
+        if self.logs() {
+            warn!(member = self.hello.to.0, address = self.address, %error, "{what}");
         }
     }
 }
@@ -181,7 +184,7 @@ async fn keep(line: Line, lane: Arc<Lane>) {
             traffic.disconnections.fetch_add(1, Ordering::Relaxed);
         }
         if let Err(error) = ended {
-            line.tell(format_args!("lost: {error}"));
+            line.warn_of("lost the connection to a member", &error);
         }
     }
 }

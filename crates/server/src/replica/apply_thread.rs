@@ -17,7 +17,6 @@ use super::shared::Shared;
 use super::shrink::Shrink;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
-use crate::journal::Journal;
 use crate::machine::{Applied, KvMachine};
 
 /// How long to leave others the machine between two steps of tidying up.
@@ -42,7 +41,6 @@ pub(crate) struct ApplyThread {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshots: Sender<SnapshotJob>,
-    pub(crate) journal: Journal,
     /// What is to be made durable as soon as the disk has room for it.
     pub(crate) owed: Option<SnapshotHeader>,
     pub(crate) shrink: Shrink,
@@ -72,7 +70,7 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             // Also without room: this is what may give some back.
-            self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.metrics, &self.journal)?;
+            self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.metrics)?;
             if !self.catch_up()? {
                 continue;
             }
@@ -118,10 +116,10 @@ impl ApplyThread {
         let room = !(waits || wanted || !self.shared.has_room()) || machine.has_room();
         drop(machine);
         match (self.shared.set_room(room), room) {
-            (true, false) => self.journal.error(format_args!(
+            (true, false) => tracing::error!(
                 "writes are refused for now: the state's disk is full, or there is no descriptor for its reserve"
-            )),
-            (false, true) => self.journal.info(format_args!("writes are taken again: there is room for the state")),
+            ),
+            (false, true) => tracing::info!("writes are accepted again: there is room for the state"),
             _ => {}
         }
         if room && waits {

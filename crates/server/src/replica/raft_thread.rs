@@ -24,7 +24,6 @@ use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
 use super::status::{Facts, Status};
 use crate::clock::Clock;
-use crate::journal::Journal;
 use crate::peer::Outbox;
 
 /// Most entries that are committed and not applied yet; beyond it, writes are refused. As etcd.
@@ -43,7 +42,6 @@ pub(crate) struct RaftThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) journal: Journal,
     /// Whether the log has room for entries.
     pub(crate) room: Arc<AtomicBool>,
     pub(crate) leases: Leases,
@@ -290,12 +288,12 @@ impl RaftThread {
         match write {
             Write::Suspect { .. } => {
                 self.metrics.told_losses.fetch_add(1, Ordering::Relaxed);
-                self.journal.error(format_args!(
-                    "the other members remember votes or entries that this disk has lost (was it brought back from a \
-                     backup?): this member neither votes nor leads before a leader has brought them back"
-                ));
+                tracing::error!(
+                    "the other members remember votes or entries that are not on this disk (was it restored from a \
+                     backup?): this member neither votes nor leads until a leader has sent them again"
+                );
             }
-            Write::Repaired => self.journal.info(format_args!("nothing that this member acknowledged is missing now")),
+            Write::Repaired => tracing::info!("everything that this member acknowledged is on its disk again"),
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bowline_node::{Failure, NotDone, Response};
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::{info, warn};
 
 use super::inbox::{Event, Inbox};
 use super::metrics::Metrics;
@@ -19,7 +20,6 @@ use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
 use super::status::Facts;
 use super::store::StoreError;
-use crate::journal::Journal;
 
 /// How often to look whether the snapshots' thread is ready.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -113,10 +113,9 @@ impl Shrink {
         snapshots: &Sender<SnapshotJob>,
         inbox: &Inbox,
         metrics: &Metrics,
-        journal: &Journal,
     ) -> Result<(), StoreError> {
         let Some(run) = self.run.take() else {
-            self.begin(shared, snapshots, journal);
+            self.begin(shared, snapshots);
             metrics.rewriting.store(self.run.is_some().into(), Ordering::Relaxed);
             return Ok(());
         };
@@ -137,16 +136,18 @@ impl Shrink {
                 metrics.rewrites.add(took);
                 self.rule.last = Some(after);
                 self.rule.not_before = now.checked_add(REST);
-                let (before, size, in_use) = (mib(run.before.db_size), mib(after.db_size), mib(after.db_size_in_use));
-                journal.info(format_args!(
-                    "the state's file is written anew: {before} MiB before, {size} MiB now, {in_use} MiB of them in \
-                     use; it took {took:.1?}, the last step {:.1?}",
-                    now - rest
-                ));
+                info!(
+                    mib_before = mib(run.before.db_size),
+                    mib_after = mib(after.db_size),
+                    mib_in_use = mib(after.db_size_in_use),
+                    ?took,
+                    last_step = ?now - rest,
+                    "the state's file is rewritten"
+                );
             }
             Err(given_up) => {
                 self.rule.not_before = now.checked_add(RETRY);
-                journal.warn(format_args!("the state's file is not written anew after {took:.1?}: {given_up}"));
+                warn!(?took, "the state's file is not rewritten: {given_up}");
             }
         }
         for reply in run.replies {
@@ -156,7 +157,7 @@ impl Shrink {
         Ok(())
     }
 
-    fn begin(&mut self, shared: &Shared, snapshots: &Sender<SnapshotJob>, journal: &Journal) {
+    fn begin(&mut self, shared: &Shared, snapshots: &Sender<SnapshotJob>) {
         let (before, began) = (shared.facts(), Instant::now());
         if self.requests.is_empty() && !self.rule.applies(&before, began) {
             return;
@@ -165,8 +166,8 @@ impl Shrink {
         if shared.read().is_untidy() {
             return;
         }
-        let (size, in_use) = (mib(before.db_size), mib(before.db_size_in_use));
-        journal.info(format_args!("writes the state's file anew: of {size} MiB, {in_use} MiB are in use"));
+        let (mib, mib_in_use) = (mib(before.db_size), mib(before.db_size_in_use));
+        info!(mib, mib_in_use, "rewrites the state's file");
         self.run = Some(Run { began, before, replies: std::mem::take(&mut self.requests) });
         // It ends only after this thread.
         let _ = snapshots.send(SnapshotJob::Rewrite);

@@ -16,13 +16,13 @@ use bowline_storage::{
     Arrival, Arriving, Disk, DiskError, RealDisk, RealFile, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots,
 };
 use bytes::Bytes;
+use tracing::{error, info};
 
 use super::inbox::{Event, Inbox};
 use super::metrics::Metrics;
 use super::rewriting::Rewriting;
 use super::shared::{Restored, Shared};
 use super::store::StoreError;
-use crate::journal::Journal;
 use crate::peer::Outbox;
 use crate::state_files::StateFiles;
 
@@ -48,7 +48,6 @@ pub(crate) struct SnapshotThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) journal: Journal,
     /// Those that are held ready.
     pub(crate) ready: BTreeMap<Index, SnapshotReader<RealFile>>,
     /// The rewrite that is under way, if there is one.
@@ -130,13 +129,13 @@ impl SnapshotThread {
         match written.and_then(|bytes| Ok((bytes, self.snapshots.open(header.position)?))) {
             Ok((bytes, reader)) => {
                 self.metrics.dumps.add(began.elapsed());
-                let (position, mib) = (header.position, bytes >> 20);
-                self.journal.info(format_args!("wrote a snapshot up to {position} for a follower: {mib} MiB"));
+                let position = header.position;
+                info!(snapshot = %position, mib = bytes >> 20, "wrote a snapshot for a follower");
                 self.ready.insert(position.index, reader);
                 Ok(Report::Ready { header, bytes })
             }
             Err(error) if is_passing(&error) || self.ending.load(Ordering::Relaxed) => {
-                self.journal.error(format_args!("no snapshot for a follower: {error}"));
+                error!(%error, "can't write a snapshot for a follower for now");
                 Ok(Report::NotReady)
             }
             Err(error) => Err(StoreError::Fatal(error.to_string())),
@@ -160,7 +159,7 @@ impl SnapshotThread {
                 self.outbox.send(to, NodeMessage::Chunk(piece.filled(Bytes::from(data))));
                 return None;
             }
-            Some(Err(error)) => self.journal.error(format_args!("a snapshot can't be sent: {error}")),
+            Some(Err(error)) => error!(snapshot = %piece.header.position, %error, "can't send a snapshot"),
             // One that was received is not held: a new one is made when it is needed.
             None => {}
         }
@@ -187,7 +186,7 @@ impl SnapshotThread {
         match received {
             Ok(received) => Ok(Report::Added { transfer, received }),
             Err(error) if error.is_passing() => {
-                self.journal.error(format_args!("can't take the snapshot that {from} sends for now: {error}"));
+                error!(%from, %error, "can't keep a snapshot from the leader for now");
                 let received = self.arriving.as_ref().map_or(0, Arriving::received);
                 Ok(Report::Added { transfer, received })
             }
@@ -225,12 +224,12 @@ impl SnapshotThread {
         self.metrics.received(from, whole);
         match restored {
             Ok(state) => {
-                self.journal.info(format_args!("received a snapshot up to {} from {from}", header.position));
+                info!(%from, snapshot = %header.position, "received a snapshot");
                 self.shared.put_restored(Some(Restored { transfer, header, state }));
             }
             // It is asked for again, from its start.
             Err(error @ (RestoreError::Invalid(_) | RestoreError::Read(_) | RestoreError::Engine(_))) => {
-                self.journal.error(format_args!("the snapshot from {from} is of no use: {error}"));
+                error!(%from, %error, "can't use the snapshot from the leader");
             }
         }
         arriving.remove().map_err(fatal)?;

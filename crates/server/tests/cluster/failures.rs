@@ -134,20 +134,20 @@ async fn without_a_quorum_writes_end_and_local_reads_go_on() {
 
 #[tokio::test]
 async fn two_processes_never_share_a_folder_and_a_foreign_one_is_refused() {
-    use bowline_server::{folder, journal::Journal};
+    use bowline_server::folder;
     let mut cluster = Cluster::start(1, &[]);
     cluster.leader().await;
     let config = cluster.configs[&1].clone();
-    let error = folder::open(&config, &Journal::silent()).expect_err("it is open already");
+    let error = folder::open(&config).expect_err("it is open already");
     assert!(error.to_string().contains("in use by another process"), "{error}");
     cluster.kill(1);
     let mut other = config.clone();
     other.cluster_token = "another".to_owned();
-    let error = folder::open(&other, &Journal::silent()).expect_err("it is another cluster's");
+    let error = folder::open(&other).expect_err("it is another cluster's");
     assert!(error.to_string().contains("belongs to member 1 of cluster"), "{error}");
     std::fs::remove_dir_all(&config.data_dir).expect("it is ours");
     let mut known = config.clone();
     known.may_found = false;
-    let error = folder::open(&known, &Journal::silent()).expect_err("it is lost");
+    let error = folder::open(&known).expect_err("it is lost");
     assert!(error.to_string().contains("holds no data of member 1"), "{error}");
 }

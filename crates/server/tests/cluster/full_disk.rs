@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bowline_api::etcdserverpb::kv_client::KvClient;
 use bowline_node::raft::{SnapshotHeader, Write};
 use bowline_server::config::Layers;
-use bowline_server::journal::Journal;
 use bowline_server::replica::{LogStore, MemoryStore, StoreError};
 use bowline_server::{Disk, Listeners, Server, folder};
 use tonic::Code;
@@ -59,11 +58,11 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     layers.add_flag("data_dir", folder.path().join("member").display().to_string());
     let config = layers.check().expect("a good configuration");
     let full = Arc::new(AtomicBool::new(false));
-    let Disk { incarnation, recovered, state, .. } = folder::open(&config, &Journal::silent()).expect("a good folder");
+    let Disk { incarnation, recovered, state, .. } = folder::open(&config).expect("a good folder");
     let log = Narrow { memory: MemoryStore::default(), full: Arc::clone(&full) };
     let disk = Disk { incarnation, recovered, log, state };
     let failed = |why: String| panic!("the member failed: {why}");
-    let server = Server::start(&config, disk, listeners, &Journal::silent(), failed).expect("it starts");
+    let server = Server::start(&config, disk, listeners, failed).expect("it starts");
     let mut client = KvClient::connect(format!("http://{}", server.client_address())).await.expect("it listens");
     client.put(put("k", "before")).await.expect("written");
 

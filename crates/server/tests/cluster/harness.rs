@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_server::config::{Layers, ServerConfig};
-use bowline_server::journal::Journal;
 use bowline_server::{Listeners, Server, folder};
 use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
@@ -187,9 +186,9 @@ pub(crate) fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 fn start(config: &ServerConfig, listeners: Listeners) -> Server {
-    let disk = folder::open(config, &Journal::silent()).expect("a good folder");
+    let disk = folder::open(config).expect("a good folder");
     let failed = |why: String| panic!("a member failed: {why}");
-    Server::start(config, disk, listeners, &Journal::silent(), failed).expect("it starts")
+    Server::start(config, disk, listeners, failed).expect("it starts")
 }
 
 pub(crate) fn put(key: &str, value: &str) -> pb::PutRequest {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bowline_server::folder;
-use bowline_server::journal::Journal;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,7 +134,7 @@ async fn a_folder_of_another_member_is_refused() {
     cluster.kill(2);
     let mut confused = one.clone();
     confused.data_dir = other.data_dir;
-    let error = folder::open(&confused, &Journal::silent()).expect_err("it is member 2's").to_string();
+    let error = folder::open(&confused).expect_err("it is member 2's").to_string();
     assert!(error.contains("belongs to member 2") && error.contains("member 1"), "{error}");
     // Nothing was done to it.
     cluster.restart(1);

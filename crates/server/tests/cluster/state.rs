@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_server::folder;
-use bowline_server::journal::Journal;
 
 use crate::harness::{Cluster, PATIENCE, prefix, put};
 
@@ -140,7 +139,7 @@ async fn a_lone_member_without_its_state_says_what_is_missing() {
     fill(&cluster, 1, 0..200, 2_000).await;
     cluster.kill(1);
     fs::remove_file(cluster.data_dir(1).join("state.redb")).expect("it is there");
-    let error = folder::open(&cluster.configs[&1], &Journal::silent()).expect_err("nobody has the state");
+    let error = folder::open(&cluster.configs[&1]).expect_err("nobody has the state");
     assert!(error.to_string().contains("a cluster of one has nobody to bring it back"), "{error}");
 }
 

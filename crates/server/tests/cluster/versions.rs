@@ -7,7 +7,6 @@ use bowline_node::raft::Index;
 use bowline_server::Server;
 use bowline_server::config::ServerConfig;
 use bowline_server::folder::{self, FolderError};
-use bowline_server::journal::Journal;
 use bowline_server::peer::Protocol;
 
 use crate::harness::{Cluster, PATIENCE, bind_again, blocking, put};
@@ -48,7 +47,7 @@ async fn an_older_program_refuses_a_state_of_a_later_version() {
     loop {
         cluster.client(1).await.put(put("k", &"v".repeat(100 << 10))).await.expect("written");
         cluster.kill(1);
-        let disk = folder::open(&cluster.configs[&1], &Journal::silent()).expect("it knows the version");
+        let disk = folder::open(&cluster.configs[&1]).expect("it knows the version");
         // A state that was never made durable begins anew.
         if disk.state.machine.applied() > Index(0) {
             break;
@@ -58,7 +57,7 @@ async fn an_older_program_refuses_a_state_of_a_later_version() {
         cluster.restart(1);
     }
     config(&mut cluster).protocol = Protocol::CURRENT;
-    match folder::open(&cluster.configs[&1], &Journal::silent()) {
+    match folder::open(&cluster.configs[&1]) {
         Err(FolderError::TooOld { why, .. }) => assert_eq!(why, told()),
         other => panic!("{:?}", other.map(drop)),
     }
@@ -70,10 +69,10 @@ async fn an_older_program_stops_where_its_log_raises_the_version() {
     cluster.kill(1);
     config(&mut cluster).protocol = Protocol::CURRENT;
     let config = &cluster.configs[&1];
-    let disk = folder::open(config, &Journal::silent()).expect("the state knows nothing of it yet");
+    let disk = folder::open(config).expect("the state knows nothing of it yet");
     let (failures, failed) = channel();
     let on_failure = move |why| drop(failures.send(why));
-    let server = Server::start(config, disk, bind_again(config), &Journal::silent(), on_failure).expect("it starts");
+    let server = Server::start(config, disk, bind_again(config), on_failure).expect("it starts");
     let why = failed.recv_timeout(PATIENCE).expect("it stops");
     assert!(why.contains(&told()), "{why}");
     blocking(|| server.kill());

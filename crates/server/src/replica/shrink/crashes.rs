@@ -121,7 +121,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn restart(folder: &Path, base: u64, up_to: u64) {
     let files = StateFiles::new(folder, identity());
-    let found = files.find(&Journal::silent()).expect("the disk lets them be read");
+    let found = files.find().expect("the disk lets them be read");
     // As a start does: the first that is not behind the log's beginning.
     let fits = |applied: Index| applied.0 >= base && applied.0 <= up_to;
     assert!(found.iter().all(|found| fits(found.kept().applied)), "what is not complete was taken for whole");
