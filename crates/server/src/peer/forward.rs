@@ -84,9 +84,9 @@ impl Forwarder {
     /// Starts the tasks that keep the connections.
     pub(crate) fn start(directory: &Directory) -> Forwarder {
         let links = directory.peers().map(|(peer, address)| {
-            let (errands, waiting) = mpsc::channel(QUEUE);
+            let (requests, waiting) = mpsc::channel(QUEUE);
             tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests), waiting));
-            (peer, errands)
+            (peer, requests)
         });
         Forwarder { links: Arc::new(links.collect()) }
     }
