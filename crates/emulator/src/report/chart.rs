@@ -1,12 +1,11 @@
 //! The timeline of a run as one SVG drawing: who followed whom, how long each request took, how
 //! many messages were sent, all over the same axis of time, with cuts shaded and deaths marked.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use bowline_lan::LanId;
+use maud::{Markup, display, html};
 
-use super::html::escape;
 use super::{Report, grouped};
 use crate::emulation::{Attempt, Note, Operation, Outcome, Record};
 use crate::seconds::show;
@@ -24,11 +23,9 @@ const RATE: f64 = 90.0;
 /// More points than this are thinned out: a browser has to draw them.
 const MAX_POINTS: usize = 15_000;
 
-/// An SVG being written. Writing into a `String` cannot fail.
-macro_rules! draw {
-    ($svg:expr, $($what:tt)*) => {
-        let _ = write!($svg, $($what)*);
-    };
+/// A coordinate or a length.
+fn px(value: f64) -> String {
+    format!("{value:.1}")
 }
 
 /// Where things are.
@@ -70,24 +67,24 @@ impl Layout {
 }
 
 /// The whole drawing.
-pub(super) fn timeline(report: &Report) -> String {
+pub(super) fn timeline(report: &Report) -> Markup {
     let record = &report.record;
     let layout = Layout { seconds: record.ended_at.as_secs_f64().max(0.001), replicas: record.replica_ids.len() };
-    let mut svg = String::new();
-    let height = layout.end() + 34.0;
-    draw!(svg, "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"Timeline of the run\">");
-    shade_cuts(record, &layout, &mut svg);
-    time_axis(&layout, &mut svg);
-    lanes(record, &layout, &mut svg);
-    latencies(report, &layout, &mut svg);
-    rates(record, &layout, &mut svg);
-    deaths(record, &layout, &mut svg);
-    svg.push_str("</svg>");
-    svg
+    let size = format!("0 0 {WIDTH} {:.0}", layout.end() + 34.0);
+    html! {
+        svg viewBox=(size) role="img" aria-label="Timeline of the run" {
+            (shade_cuts(record, &layout))
+            (time_axis(&layout))
+            (lanes(record, &layout))
+            (latencies(report, &layout))
+            (rates(record, &layout))
+            (deaths(record, &layout))
+        }
+    }
 }
 
 /// The colour that stands for a replica.
-pub(super) fn colour(replica: usize, replicas: usize) -> String {
+fn colour(replica: usize, replicas: usize) -> String {
     // Evenly spread hues, neighbours far apart: a step that has no common divisor with the number.
     let step = (1..=replicas)
         .rev()
@@ -142,124 +139,104 @@ fn cuts(record: &Record) -> Vec<Cut<'_>> {
     cuts
 }
 
-fn shade_cuts(record: &Record, layout: &Layout, svg: &mut String) {
-    for cut in cuts(record) {
-        let (from, until) = (layout.x(cut.from), layout.x(cut.until));
-        let title =
-            format!("{}, {:.3} s to {:.3} s", escape(&cut.title), cut.from.as_secs_f64(), cut.until.as_secs_f64());
-        draw!(
-            svg,
-            "<rect class=\"cut\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\">\
-             <title>{title}</title></rect>\
-             <text class=\"cutname\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            TOP - 6.0,
-            (until - from).max(1.0),
-            layout.end() - TOP + 6.0,
-            from + 3.0,
-            TOP - 11.0,
-            cut.label
-        );
-        for (replica, _) in (record.replica_ids.iter().enumerate()).filter(|(_, id)| cut.rest.contains(id)) {
-            draw!(
-                svg,
-                "<rect class=\"minority\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{LANE}\">\
-                 <title>{} is with the minority; {title}</title></rect>",
-                layout.lane(replica),
-                (until - from).max(1.0),
-                record.replica_ids[replica]
-            );
+fn shade_cuts(record: &Record, layout: &Layout) -> Markup {
+    html! {
+        @for cut in cuts(record) {
+            @let (from, until) = (layout.x(cut.from), layout.x(cut.until));
+            @let width = px((until - from).max(1.0));
+            @let title =
+                format!("{}, {:.3} s to {:.3} s", cut.title, cut.from.as_secs_f64(), cut.until.as_secs_f64());
+            rect class="cut" x=(px(from)) y=(px(TOP - 6.0)) width=(width) height=(px(layout.end() - TOP + 6.0)) {
+                title { (title) }
+            }
+            text class="cutname" x=(px(from + 3.0)) y=(px(TOP - 11.0)) { (cut.label) }
+            @for (replica, id) in record.replica_ids.iter().enumerate().filter(|(_, id)| cut.rest.contains(id)) {
+                rect class="minority" x=(px(from)) y=(px(layout.lane(replica))) width=(width) height=(LANE) {
+                    title { (display(id)) " is with the minority; " (title) }
+                }
+            }
         }
     }
 }
 
-fn time_axis(layout: &Layout, svg: &mut String) {
+fn time_axis(layout: &Layout) -> Markup {
     let step = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]
         .into_iter()
         .find(|step| layout.seconds / step <= 14.0)
         .unwrap_or(layout.seconds / 10.0);
-    let mut at = 0.0;
-    while at <= layout.seconds {
-        let x = layout.x(Duration::from_secs_f64(at));
-        draw!(
-            svg,
-            "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
-             <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at} s</text>",
-            layout.end(),
-            layout.end() + 16.0
-        );
-        at += step;
-    }
-}
-
-fn title(svg: &mut String, y: f64, text: &str) {
-    draw!(svg, "<text class=\"panel\" x=\"{LEFT}\" y=\"{y:.1}\">{text}</text>");
-}
-
-fn lanes(record: &Record, layout: &Layout, svg: &mut String) {
-    for (replica, id) in record.replica_ids.iter().enumerate() {
-        let y = layout.lane(replica);
-        draw!(
-            svg,
-            "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{id}</text>\
-             <circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"{}\"/>",
-            LEFT - 18.0,
-            y + LANE / 2.0 + 4.0,
-            LEFT - 9.0,
-            y + LANE / 2.0,
-            colour(replica, layout.replicas)
-        );
-        let end = record.lost_at(replica).unwrap_or(record.ended_at);
-        let beliefs: Vec<_> = (record.beliefs.iter()).filter(|belief| belief.replica == replica).collect();
-        for (index, belief) in beliefs.iter().enumerate() {
-            let until = beliefs.get(index + 1).map_or(end, |next| next.at);
-            let says = match belief.leader {
-                Some(leader) if leader == replica => format!("{id} says that it leads"),
-                Some(leader) => format!("{id} follows {}", record.replica_ids[leader]),
-                None => format!("{id} knows no leader"),
-            };
-            let (class, fill) = match belief.leader {
-                Some(leader) if leader == replica => ("leads", colour(leader, layout.replicas)),
-                Some(leader) => ("follows", colour(leader, layout.replicas)),
-                None => ("lost", "currentColor".to_owned()),
-            };
-            let thickness = match class {
-                "leads" => 13.0,
-                "follows" => 6.0,
-                _ => 1.0,
-            };
-            draw!(
-                svg,
-                "<rect class=\"{class}\" fill=\"{fill}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.2}\" height=\"{thickness}\">\
-                 <title>{says}, {:.3} s to {:.3} s</title></rect>",
-                layout.x(belief.at),
-                y + (LANE - thickness) / 2.0,
-                (layout.x(until) - layout.x(belief.at)).max(0.6),
-                belief.at.as_secs_f64(),
-                until.as_secs_f64()
-            );
+    let times = std::iter::successors(Some(0.0), |at| Some(at + step)).take_while(|at| *at <= layout.seconds);
+    html! {
+        @for at in times {
+            @let x = px(layout.x(Duration::from_secs_f64(at)));
+            line class="grid" x1=(x) x2=(x) y1=(TOP) y2=(px(layout.end())) {}
+            text class="tick" x=(x) y=(px(layout.end() + 16.0)) text-anchor="middle" { (at) " s" }
         }
     }
 }
 
-fn deaths(record: &Record, layout: &Layout, svg: &mut String) {
-    for loss in &record.losses {
-        let (x, y) = (layout.x(loss.at), layout.lane(loss.replica) + LANE / 2.0);
-        let id = record.replica_ids[loss.replica];
-        let (class, what) = match &loss.died_by_itself {
-            None => ("killed", format!("{id} was killed")),
-            Some(why) => ("died", format!("{id} died by itself: {}", escape(why))),
-        };
-        draw!(
-            svg,
-            "<g class=\"{class}\"><title>{what}, at {:.3} s</title>\
-             <line class=\"deathline\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{y:.1}\" y2=\"{:.1}\"/>\
-             <circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"8\"/>\
-             <path d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\"/></g>",
-            loss.at.as_secs_f64(),
-            layout.end(),
-            x - 4.0,
-            y - 4.0
-        );
+fn title(y: f64, text: &str) -> Markup {
+    html! { text class="panel" x=(LEFT) y=(px(y)) { (text) } }
+}
+
+/// A name at the left of the axis of time.
+fn name(class: &str, x: f64, y: f64, name: &str) -> Markup {
+    html! { text class=(class) x=(px(x)) y=(px(y)) text-anchor="end" { (name) } }
+}
+
+/// A line across the whole time.
+fn across(class: &str, y: f64) -> Markup {
+    html! { line class=(class) x1=(LEFT) x2=(WIDTH - RIGHT) y1=(px(y)) y2=(px(y)) {} }
+}
+
+fn lanes(record: &Record, layout: &Layout) -> Markup {
+    html! {
+        @for (replica, id) in record.replica_ids.iter().enumerate() {
+            @let middle = layout.lane(replica) + LANE / 2.0;
+            (name("label", LEFT - 18.0, middle + 4.0, &id.to_string()))
+            circle cx=(px(LEFT - 9.0)) cy=(px(middle)) r="4" fill=(colour(replica, layout.replicas)) {}
+            (lane(record, replica, middle, layout))
+        }
+    }
+}
+
+fn lane(record: &Record, replica: usize, middle: f64, layout: &Layout) -> Markup {
+    let id = record.replica_ids[replica];
+    let end = record.lost_at(replica).unwrap_or(record.ended_at);
+    let beliefs: Vec<_> = (record.beliefs.iter()).filter(|belief| belief.replica == replica).collect();
+    html! {
+        @for (index, belief) in beliefs.iter().enumerate() {
+            @let (from, until) = (belief.at, beliefs.get(index + 1).map_or(end, |next| next.at));
+            @let (class, thickness, says) = match belief.leader {
+                Some(leader) if leader == replica => ("leads", 13.0, format!("{id} says that it leads")),
+                Some(leader) => ("follows", 6.0, format!("{id} follows {}", record.replica_ids[leader])),
+                None => ("lost", 1.0, format!("{id} knows no leader")),
+            };
+            @let fill = belief.leader.map_or("currentColor".to_owned(), |leader| colour(leader, layout.replicas));
+            @let width = format!("{:.2}", (layout.x(until) - layout.x(from)).max(0.6));
+            rect class=(class) fill=(fill) x=(px(layout.x(from))) y=(px(middle - thickness / 2.0)) width=(width)
+                height=(thickness) {
+                title { (format_args!("{says}, {:.3} s to {:.3} s", from.as_secs_f64(), until.as_secs_f64())) }
+            }
+        }
+    }
+}
+
+fn deaths(record: &Record, layout: &Layout) -> Markup {
+    html! {
+        @for loss in &record.losses {
+            @let (x, y) = (layout.x(loss.at), layout.lane(loss.replica) + LANE / 2.0);
+            @let id = record.replica_ids[loss.replica];
+            @let (class, what) = match &loss.died_by_itself {
+                None => ("killed", format!("{id} was killed")),
+                Some(why) => ("died", format!("{id} died by itself: {why}")),
+            };
+            g class=(class) {
+                title { (format_args!("{what}, at {:.3} s", loss.at.as_secs_f64())) }
+                line class="deathline" x1=(px(x)) x2=(px(x)) y1=(px(y)) y2=(px(layout.end())) {}
+                circle cx=(px(x)) cy=(px(y)) r="8" {}
+                path d=(format_args!("M{:.1} {:.1}l8 8m0 -8l-8 8", x - 4.0, y - 4.0)) {}
+            }
+        }
     }
 }
 
@@ -297,71 +274,54 @@ fn decades(report: &Report, top: f64) -> Decades {
     Decades { low, high: high.max(low + 2), top }
 }
 
-fn latencies(report: &Report, layout: &Layout, svg: &mut String) {
+fn latencies(report: &Report, layout: &Layout) -> Markup {
     let decades = decades(report, layout.latency());
-    title(
-        svg,
-        layout.strip() - 8.0,
-        "Time from creating a request to each answer (logarithmic), by the time of creation",
-    );
-    let right = WIDTH - RIGHT;
-    for power in decades.low..=decades.high {
-        let y = decades.y(Duration::from_secs_f64(10f64.powi(power)));
-        draw!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 6.0,
-            y + 4.0,
-            Decades::name(power)
-        );
+    let above = "Time from creating a request to each answer (logarithmic), by the time of creation";
+    html! {
+        (title(layout.strip() - 8.0, above))
+        @for power in decades.low..=decades.high {
+            @let y = decades.y(Duration::from_secs_f64(10f64.powi(power)));
+            (across("grid", y))
+            (name("tick", LEFT - 6.0, y + 4.0, &Decades::name(power)))
+        }
+        (points(&report.record, layout, &decades))
+        (marks(report, &decades))
     }
-    points(&report.record, layout, &decades, svg);
-    marks(report, &decades, svg);
 }
 
 /// The median and the floor, above the points. They lie close together in a good run: the lower one is named
 /// below its line.
-fn marks(report: &Report, decades: &Decades, svg: &mut String) {
-    let right = WIDTH - RIGHT;
+fn marks(report: &Report, decades: &Decades) -> Markup {
     let median = report.statistics.latency.map(|latency| latency.median);
     let floor = report.floor.map(|floor| floor.median);
-    for (name, time, other) in [("median", median, floor), ("floor", floor, median)] {
-        let Some(time) = time else { continue };
-        let y = decades.y(time);
-        let below = other.is_some_and(|other| time < other || time == other && name == "floor");
-        draw!(
-            svg,
-            "<line class=\"mark\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"markname\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name} {}</text>",
-            right - 3.0,
-            if below { y + 12.0 } else { y - 4.0 },
-            show(time)
-        );
+    html! {
+        @for (what, time, other) in [("median", median, floor), ("floor", floor, median)] {
+            @if let Some(time) = time {
+                @let y = decades.y(time);
+                @let below = other.is_some_and(|other| time < other || time == other && what == "floor");
+                @let words = format!("{what} {}", show(time));
+                (across("mark", y))
+                (name("markname", WIDTH - RIGHT - 3.0, if below { y + 12.0 } else { y - 4.0 }, &words))
+            }
+        }
     }
 }
 
-fn points(record: &Record, layout: &Layout, decades: &Decades, svg: &mut String) {
-    draw!(
-        svg,
-        "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">never</text>",
-        LEFT - 6.0,
-        layout.strip() + 12.0
-    );
+fn points(record: &Record, layout: &Layout, decades: &Decades) -> Markup {
     let step = record.attempts.len().div_ceil(MAX_POINTS).max(1);
     // What is rare is never thinned out, and is drawn last, above the rest.
     let (rare, usual): (Vec<&Attempt>, Vec<&Attempt>) =
         (record.attempts.iter()).partition(|attempt| attempt.answer.is_none());
-    for attempt in usual.into_iter().step_by(step).chain(rare) {
-        point(record, attempt, layout, decades, svg);
-    }
-    if step > 1 {
-        let note = format!("one in {step} answers is shown");
-        title(svg, layout.latency() + LATENCY + 12.0, &note);
+    html! {
+        (name("tick", LEFT - 6.0, layout.strip() + 12.0, "never"))
+        @for attempt in usual.into_iter().step_by(step).chain(rare) { (point(record, attempt, layout, decades)) }
+        @if step > 1 {
+            (title(layout.latency() + LATENCY + 12.0, &format!("one in {step} answers is shown")))
+        }
     }
 }
 
-fn point(record: &Record, attempt: &Attempt, layout: &Layout, decades: &Decades, svg: &mut String) {
+fn point(record: &Record, attempt: &Attempt, layout: &Layout, decades: &Decades) -> Markup {
     let request = &record.requests[attempt.request];
     let x = layout.x(request.created);
     let about = format!(
@@ -376,61 +336,42 @@ fn point(record: &Record, attempt: &Attempt, layout: &Layout, decades: &Decades,
             Some(to) => format!("{} never answered", record.replica_ids[to]),
             None => "no replica was alive".to_owned(),
         };
-        let y = layout.strip() + 8.0;
-        draw!(
-            svg,
-            "<path class=\"never\" d=\"M{:.1} {:.1}l6 6m0 -6l-6 6\"><title>{about}: {to}</title></path>",
-            x - 3.0,
-            y - 3.0
-        );
-        return;
+        let cross = format!("M{:.1} {:.1}l6 6m0 -6l-6 6", x - 3.0, layout.strip() + 5.0);
+        return html! { path class="never" d=(cross) { title { (about) ": " (to) } } };
     };
     let (class, said) = match (&answer.outcome, request.operation) {
         (Outcome::Ok { .. }, Operation::Get) => ("get", "ok".to_owned()),
         (Outcome::Ok { .. }, Operation::Put) => ("put", "ok".to_owned()),
         (Outcome::Redirect, _) => ("redirect", "redirect".to_owned()),
         (Outcome::Fail { error: None }, _) => ("fail", "fail".to_owned()),
-        (Outcome::Fail { error: Some(why) }, _) => ("fail", format!("fail, {}", escape(why))),
+        (Outcome::Fail { error: Some(why) }, _) => ("fail", format!("fail, {why}")),
     };
     let latency = answer.at.saturating_sub(request.created);
-    draw!(
-        svg,
-        "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{:.1}\" r=\"2.6\">\
-         <title>{about}: {said} from {} after {}</title></circle>",
-        decades.y(latency),
-        record.replica_ids[answer.by],
-        show(latency)
-    );
+    let (by, after) = (record.replica_ids[answer.by], show(latency));
+    html! {
+        circle class=(class) cx=(px(x)) cy=(px(decades.y(latency))) r="2.6" {
+            title { (format_args!("{about}: {said} from {by} after {after}")) }
+        }
+    }
 }
 
-fn rates(record: &Record, layout: &Layout, svg: &mut String) {
+fn rates(record: &Record, layout: &Layout) -> Markup {
     let rates = &record.traffic.per_second;
     let most = rates.iter().copied().max().unwrap_or(0).max(1);
-    let top = layout.rate();
-    title(svg, top - 8.0, "Messages between replicas in each second");
-    for (value, y) in [(most, top), (0, layout.end())] {
-        draw!(
-            svg,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-             <line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-            LEFT - 6.0,
-            y + 4.0,
-            grouped(value),
-            WIDTH - RIGHT
-        );
-    }
-    for (second, &rate) in rates.iter().enumerate().filter(|(_, rate)| **rate > 0) {
-        let from = layout.x(Duration::from_secs(second as u64));
-        let until = layout.x(Duration::from_secs(second as u64 + 1));
-        let height = RATE * rate as f64 / most as f64;
-        draw!(
-            svg,
-            "<rect class=\"rate\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\">\
-             <title>{} messages in second {second}</title></rect>",
-            from + 0.5,
-            layout.end() - height,
-            (until - from - 1.0).max(0.5),
-            grouped(rate)
-        );
+    html! {
+        (title(layout.rate() - 8.0, "Messages between replicas in each second"))
+        @for (value, y) in [(most, layout.rate()), (0, layout.end())] {
+            (name("tick", LEFT - 6.0, y + 4.0, &grouped(value)))
+            (across("grid", y))
+        }
+        @for (second, &rate) in rates.iter().enumerate().filter(|(_, rate)| **rate > 0) {
+            @let from = layout.x(Duration::from_secs(second as u64));
+            @let width = layout.x(Duration::from_secs(second as u64 + 1)) - from;
+            @let height = RATE * rate as f64 / most as f64;
+            rect class="rate" x=(px(from + 0.5)) y=(px(layout.end() - height)) width=(px((width - 1.0).max(0.5)))
+                height=(px(height)) {
+                title { (grouped(rate)) " messages in second " (second) }
+            }
+        }
     }
 }

@@ -139,7 +139,7 @@ fn the_proof_of_a_violation_is_shown_in_full() {
     assert!(text.contains("FAIL linearizable      key <A>: no order\n"), "{text}");
     assert!(text.contains("  put 1\n") && text.contains("  get <i>\n"), "{text}");
     let page = report.html();
-    assert!(page.contains("<pre>put 1\nget &lt;i&gt;\n</pre>"));
+    assert!(page.contains("<pre>put 1<br>get &lt;i&gt;<br></pre>"));
     assert_eq!(report.json()["linearizability"]["is"], "violated");
 }
 
