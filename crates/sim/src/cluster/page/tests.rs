@@ -40,7 +40,7 @@ fn assert_balanced(markup: &str) {
         let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or_default();
         if let Some(closed) = tag.strip_prefix('/') {
             assert_eq!(open.pop(), Some(closed), "</{closed}> closes another element");
-        } else if !tag.ends_with('/') && !["meta", "input", "!DOCTYPE"].contains(&name) {
+        } else if !tag.ends_with('/') && !["meta", "input", "br", "!DOCTYPE"].contains(&name) {
             open.push(name);
         }
     }
