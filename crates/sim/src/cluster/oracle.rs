@@ -20,81 +20,64 @@ pub(crate) use links::Links;
 pub(crate) use promises::Promises;
 pub(crate) use shadow::Shadow;
 
-/// What must hold, by its number in the catalogue of invariants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    /// I1.
-    ElectionSafety,
-    /// I2.
-    LeaderAppendOnly,
-    /// I3.
-    LogMatching,
-    /// I4.
-    LeaderCompleteness,
-    /// I5.
-    StateMachineSafety,
-    /// I6.
-    CommitNeverDecreases,
-    /// I7.
-    TermNeverDecreases,
-    /// I8.
-    VoteIsDurable,
-    /// I9.
-    AcknowledgedIsDurable,
-    /// I10.
-    CommittedIsDurableOnQuorum,
-    /// I11.
-    MatchNeverDecreases,
-    /// I13.
-    NothingCommittedIsTruncated,
-    /// I14, in the form that this core keeps: no message claims more than its sender has committed.
-    CommitIsNotOverstated,
-    /// I15.
-    Membership,
-    /// I16 and I17.
-    StatesAreEqual,
-    /// I18.
-    RestartKeepsPromises,
-    /// I19.
-    ExactlyOnce,
-    /// I20.
-    ReadsSeeWhatWasCommitted,
-    /// I21.
-    OneLease,
-    /// I22.
-    AnswersAreTrue,
-    /// I23.
-    RevisionsCount,
-    /// C4: no lease ends before the time that its keeper was promised.
-    LeasesAreKept,
-    /// C4: a lease that nobody keeps alive ends.
-    LeasesEnd,
-    /// I28.
-    Refinement,
-    /// I25.
-    BoundsHold,
-    /// I26.
-    StrangersChangeNothing,
-    /// The stream of writes says what the log holds.
-    StreamIsComplete,
-    /// Law 5: every request ends, once.
-    EveryRequestEndsOnce,
-    /// The history has an order that explains it.
-    Linearizable,
-    /// A leader within the bound, once a majority is whole.
-    Elects,
-    /// The leader stays, once a majority is whole.
-    Stays,
-    /// Requests are served, once a majority is whole.
-    Serves,
-    /// Everyone in the majority has everything.
-    Converges,
-    /// The same seed gives the same run (I27).
-    Deterministic,
-    /// An assertion of the core or the replica.
-    Assertion,
-    /// A replica saw what must not happen, and stopped.
-    NoReplicaHalts,
+macro_rules! rules {
+    ($($name:ident: $title:literal;)*) => {
+        /// What must hold, with its numbers: I and L stand in `docs/invariants.md`, C in `docs/faults.md`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rule {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Rule {
+            /// All of them.
+            pub const ALL: &'static [Rule] = &[$(Rule::$name,)*];
+
+            /// A title for people.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Rule::$name => $title,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    ElectionSafety: "Election Safety (I1)";
+    LeaderAppendOnly: "Leader Append-Only (I2)";
+    LogMatching: "Log Matching (I3)";
+    LeaderCompleteness: "Leader Completeness (I4)";
+    StateMachineSafety: "State Machine Safety (I5)";
+    CommitNeverDecreases: "the commit index never decreases (I6)";
+    TermNeverDecreases: "the term never decreases (I7)";
+    VoteIsDurable: "a vote is durable before it is told (I8)";
+    AcknowledgedIsDurable: "what is acknowledged is durable (I9)";
+    CommittedIsDurableOnQuorum: "what is committed is durable on a quorum (I10)";
+    MatchNeverDecreases: "what is known to match never decreases (I11)";
+    NothingCommittedIsTruncated: "nothing committed is truncated (I13)";
+    CommitIsNotOverstated: "no message overstates the commit index (I14)";
+    Membership: "quorums of successive configurations intersect (I15)";
+    StatesAreEqual: "states are equal at the same index (I16, I17)";
+    RestartKeepsPromises: "a restart keeps every promise (I18)";
+    ExactlyOnce: "a command takes effect once (I19)";
+    ReadsSeeWhatWasCommitted: "a read sees what was committed before it (I20)";
+    OneLease: "leases never overlap (I21)";
+    AnswersAreTrue: "what is answered is true (I22)";
+    RevisionsCount: "each change is one revision, and answers say which (I23)";
+    LeasesAreKept: "a lease lives as long as was promised (C4)";
+    LeasesEnd: "a lease that nobody keeps alive ends (C4)";
+    Refinement: "each step is one of the model's (I28)";
+    BoundsHold: "no more is taken than the limits allow (I25)";
+    StrangersChangeNothing: "no message of a stranger changes anything (I26)";
+    StreamIsComplete: "the stream of writes holds the whole log";
+    EveryRequestEndsOnce: "every request ends, once";
+    Linearizable: "linearizability";
+    Elects: "a whole majority elects a leader (L1)";
+    Stays: "a whole majority keeps its leader (L2)";
+    Serves: "a whole majority serves (L3)";
+    Converges: "a whole majority converges (L4, L5)";
+    Deterministic: "the same seed gives the same run (I27)";
+    Assertion: "an assertion of the core";
+    NoReplicaHalts: "no replica sees a broken promise";
 }
 
 impl Rule {
@@ -102,49 +85,6 @@ impl Rule {
     #[must_use]
     pub fn is_of_liveness(self) -> bool {
         matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce)
-    }
-
-    /// A title for people.
-    #[must_use]
-    pub fn title(self) -> &'static str {
-        match self {
-            Rule::ElectionSafety => "Election Safety (I1)",
-            Rule::LeaderAppendOnly => "Leader Append-Only (I2)",
-            Rule::LogMatching => "Log Matching (I3)",
-            Rule::LeaderCompleteness => "Leader Completeness (I4)",
-            Rule::StateMachineSafety => "State Machine Safety (I5)",
-            Rule::CommitNeverDecreases => "the commit index never decreases (I6)",
-            Rule::TermNeverDecreases => "the term never decreases (I7)",
-            Rule::VoteIsDurable => "a vote is durable before it is told (I8)",
-            Rule::AcknowledgedIsDurable => "what is acknowledged is durable (I9)",
-            Rule::CommittedIsDurableOnQuorum => "what is committed is durable on a quorum (I10)",
-            Rule::MatchNeverDecreases => "what is known to match never decreases (I11)",
-            Rule::NothingCommittedIsTruncated => "nothing committed is truncated (I13)",
-            Rule::CommitIsNotOverstated => "no message overstates the commit index (I14)",
-            Rule::Membership => "quorums of successive configurations intersect (I15)",
-            Rule::StatesAreEqual => "states are equal at the same index (I16, I17)",
-            Rule::RestartKeepsPromises => "a restart keeps every promise (I18)",
-            Rule::ExactlyOnce => "a command takes effect once (I19)",
-            Rule::ReadsSeeWhatWasCommitted => "a read sees what was committed before it (I20)",
-            Rule::OneLease => "leases never overlap (I21)",
-            Rule::AnswersAreTrue => "what is answered is true (I22)",
-            Rule::BoundsHold => "no more is taken than the limits allow (I25)",
-            Rule::StrangersChangeNothing => "no message of a stranger changes anything (I26)",
-            Rule::RevisionsCount => "each change is one revision, and answers say which (I23)",
-            Rule::LeasesAreKept => "a lease lives as long as was promised (C4)",
-            Rule::LeasesEnd => "a lease that nobody keeps alive ends (C4)",
-            Rule::Refinement => "each step is one of the model's (I28)",
-            Rule::StreamIsComplete => "the stream of writes holds the whole log",
-            Rule::EveryRequestEndsOnce => "every request ends, once",
-            Rule::Linearizable => "linearizability",
-            Rule::Elects => "a whole majority elects a leader (L1)",
-            Rule::Stays => "a whole majority keeps its leader (L2)",
-            Rule::Serves => "a whole majority serves (L3)",
-            Rule::Converges => "a whole majority converges (L4, L5)",
-            Rule::Deterministic => "the same seed gives the same run (I27)",
-            Rule::Assertion => "an assertion of the core",
-            Rule::NoReplicaHalts => "no replica sees a broken promise",
-        }
     }
 }
 
