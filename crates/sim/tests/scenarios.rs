@@ -1,4 +1,4 @@
-//! Holds the table of the 78 scenarios against the source tree: whatever it names must be there, and
+//! Holds the table of the 78 scenarios (`docs/scenarios.md`) against the source tree: whatever it names must be there, and
 //! whatever golden script there is must be named.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ impl Row {
 }
 
 fn table() -> Vec<Row> {
-    let text = read(&crates().join("raft/SCENARIOS.md"));
+    let text = read(&crates().join("../docs/scenarios.md"));
     let lines = text.lines().filter(|line| line.starts_with("| S"));
     lines.inspect(|line| println!("{line}")).map(Row::parse).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is in the code that it changes, and nothing is in a program that anyone runs: the changes are put
 //! into a copy of the workspace ([`super::copy`]). A mutant that no test notices is a hole in the tests, or no bug.
-//! Numbers are those of the list of seeded bugs; an S-number is a scenario's (`crates/raft/SCENARIOS.md`); `repo#n`
+//! Numbers are those of the list of seeded bugs; an S-number is a scenario's (`docs/scenarios.md`); `repo#n`
 //! is the issue in which the bug was told.
 
 mod disks;
