@@ -114,9 +114,9 @@ impl Context {
         let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
         let written = replica.write(self.extended(command.to_bytes())).await;
-        let metrics = replica.metrics();
-        let counter = if written.is_ok() { &metrics.proposals_committed } else { &metrics.proposals_failed };
-        counter.fetch_add(1, Relaxed);
+        if written.is_err() {
+            replica.metrics().proposals_failed.fetch_add(1, Relaxed);
+        }
         let reply = decode_reply_to::<C>(written.map_err(errors::of_request)?);
         let reply = reply.map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
         let (response, revision) = reply.map_err(errors::of_store)?;

@@ -124,8 +124,6 @@ pub struct Metrics {
     pub leader_changes: AtomicU64,
     /// Times that the peers remembered more of this member than its disk.
     pub told_losses: AtomicU64,
-    /// Writes that were answered with success.
-    pub proposals_committed: AtomicU64,
     /// Writes that failed.
     pub proposals_failed: AtomicU64,
     /// Puts that this member's state was told to do, alone or in a transaction.
