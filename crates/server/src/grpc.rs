@@ -16,7 +16,7 @@ mod stream;
 
 pub(crate) use call::attend;
 pub(crate) use cluster::ClusterService;
-pub(crate) use counts::{Calls, Counts};
+pub(crate) use counts::Counts;
 pub(crate) use errors::of_request;
 pub use fuzz::fuzz_requests;
 pub(crate) use health::HealthService;
@@ -25,7 +25,6 @@ pub(crate) use lease::LeaseService;
 pub(crate) use maintenance::{API_VERSION, MaintenanceService};
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bowline_api::Message;
@@ -115,7 +114,7 @@ impl Context {
         command.check(limits).map_err(errors::of_store)?;
         let written = replica.write(self.extended(command.to_bytes())).await;
         if written.is_err() {
-            replica.metrics().proposals_failed.fetch_add(1, Relaxed);
+            replica.metrics().proposals_failed.inc();
         }
         let reply = decode_reply_to::<C>(written.map_err(errors::of_request)?);
         let reply = reply.map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
@@ -158,7 +157,7 @@ impl Context {
         self.admit(&range, serializable).await?;
         let began = Instant::now();
         let found = self.replica.look(range).await.map_err(errors::of_request)?;
-        self.replica.metrics().range_times.add(found.is_ok(), began.elapsed());
+        self.replica.metrics().ranged(found.is_ok(), began.elapsed());
         found.map_err(errors::of_store)
     }
 }

@@ -1,7 +1,6 @@
 //! What the client port answers to plain HTTP: health, version, metrics.
 
 mod checks;
-mod exposition;
 mod metrics;
 mod process;
 
@@ -13,13 +12,13 @@ use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
+use prometheus_client::registry::Registry;
 
 use crate::grpc::{API_VERSION, Context};
 use crate::peer::{Directory, Outbox};
 
 const PLAIN: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
-const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 /// A browser is not to take a text for a page.
 const NO_SNIFF: [(header::HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
@@ -30,11 +29,16 @@ pub(crate) struct Pages {
     directory: Directory,
     outbox: Arc<Outbox>,
     tallies: Arc<checks::Tallies>,
+    registry: Arc<Registry>,
 }
 
 /// The pages. As on etcd, nothing but GET is allowed, and the metrics may be asked for by any method.
 pub(crate) fn router(context: Context, directory: Directory, outbox: Arc<Outbox>) -> Router {
-    let metrics = async |State(pages): State<Pages>| (PROMETHEUS, metrics::exposition(&pages));
+    let mut registry = Registry::default();
+    context.replica.metrics().register(&mut registry);
+    context.counts.register(&mut registry);
+    let tallies = Arc::new(checks::Tallies::new(&mut registry));
+    let registry = Arc::new(registry);
     Router::new()
         .route("/health", only_get(checks::health))
         .route("/livez", only_get(async |state, query| checks::page("livez", state, query).await))
@@ -46,8 +50,8 @@ pub(crate) fn router(context: Context, directory: Directory, outbox: Arc<Outbox>
         )
         .route("/version", only_get(async || (JSON, version())))
         .route("/debug/vars", only_get(variables))
-        .route("/metrics", any(metrics))
-        .with_state(Pages { context, directory, outbox, tallies: Arc::default() })
+        .route("/metrics", any(metrics::page))
+        .with_state(Pages { context, directory, outbox, tallies, registry })
 }
 
 /// A page that refuses HEAD, too, which [`get`] alone would answer.

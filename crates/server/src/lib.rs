@@ -12,6 +12,7 @@ mod descriptors;
 pub mod folder;
 mod grpc;
 mod http;
+mod instruments;
 mod machine;
 pub mod paste;
 pub mod peer;

@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline_kv::store::{
@@ -115,7 +114,7 @@ impl KvMachine {
                     let took = began.elapsed();
                     metrics.applied(Command::kind_of(command), is_good_reply(&reply), took);
                     if self.store.engine().commits() != commits {
-                        metrics.commits.add(took);
+                        metrics.commits.observe(took.as_secs_f64());
                     }
                     applied.responses.push((entry.index, reply));
                     applied.leases.extend_from_slice(self.store.lease_changes());
@@ -229,8 +228,8 @@ impl KvMachine {
     pub(crate) fn tidy(&mut self, metrics: &Metrics) -> Result<(), EngineError> {
         let began = Instant::now();
         let progress = self.store.scrub(SCRUB_BUDGET)?;
-        metrics.compactions.steps.add(began.elapsed());
-        metrics.compactions.removed.fetch_add(progress.removed as u64, Relaxed);
+        metrics.compaction_steps.observe(began.elapsed().as_secs_f64() * 1e3);
+        metrics.compacted_keys.inc_by(progress.removed as u64);
         Ok(())
     }
 }

@@ -314,7 +314,7 @@ impl Replica {
         self.try_confirm().await.inspect_err(|error| {
             let late = *error == Failure::Unknown(Unknown::Expired);
             let counter = if late { &self.metrics.slow_reads } else { &self.metrics.failed_reads };
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.inc();
         })
     }
 

@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Code, Status};
 
-use super::counts::{Calls, Counts};
+use super::counts::Counts;
 use super::errors::in_etcds_words;
 
 /// Bytes before each message: whether it is compressed, and its length.
@@ -75,15 +75,10 @@ struct Call {
 impl Call {
     fn begin(counts: Arc<Counts>, path: &str) -> Call {
         let place = Counts::place(path);
-        let call = Call { counts, place, ended: AtomicBool::new(false) };
-        if let Some(calls) = call.calls() {
-            calls.started.fetch_add(1, Relaxed);
+        if let Some(place) = place {
+            counts.started[place].inc();
         }
-        call
-    }
-
-    fn calls(&self) -> Option<&Calls> {
-        self.counts.calls_at(self.place)
+        Call { counts, place, ended: AtomicBool::new(false) }
     }
 
     fn is_stream(&self) -> bool {
@@ -123,8 +118,8 @@ impl Call {
         if self.ended.swap(true, Relaxed) {
             return;
         }
-        if let Some(calls) = self.calls() {
-            calls.handled[code as usize].fetch_add(1, Relaxed);
+        if let Some(place) = self.place {
+            self.counts.handled.count(place, code);
         }
     }
 }
@@ -171,9 +166,9 @@ impl HttpBody for Heard {
         match &frame {
             Some(Ok(frame)) => {
                 let (begun, bytes) = frame.data_ref().map_or((0, 0), |data| messages.pass(data));
-                call.counts.received_bytes.fetch_add(bytes, Relaxed);
-                if let Some(calls) = call.calls() {
-                    calls.received.fetch_add(begun, Relaxed);
+                call.counts.received_bytes.inc_by(bytes);
+                if let Some(place) = call.place {
+                    call.counts.received[place].inc_by(begun);
                 }
             }
             // Whatever is answered to that, nobody hears it.
@@ -221,9 +216,9 @@ impl HttpBody for Said {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let (begun, bytes) = messages.pass(data);
-                    call.counts.sent_bytes.fetch_add(bytes, Relaxed);
-                    if let Some(calls) = call.calls() {
-                        calls.sent.fetch_add(begun, Relaxed);
+                    call.counts.sent_bytes.inc_by(bytes);
+                    if let Some(place) = call.place {
+                        call.counts.sent[place].inc_by(begun);
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     call.end(in_etcds_words(trailers).unwrap_or(Code::Unknown));

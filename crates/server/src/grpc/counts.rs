@@ -1,34 +1,39 @@
 //! How often which method was called, how it ended, and what went to and fro.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-/// A method that is served. What is counted is bounded by this list, not by what clients ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::instruments::{Fixed, Labels, Unsuffixed, instruments};
+
+/// A method that is served, as labels. What is counted is bounded by this list, not by what clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct Method {
-    service: &'static str,
-    name: &'static str,
-    kind: Kind,
+    grpc_method: &'static str,
+    grpc_service: &'static str,
+    /// Who sends how many messages.
+    grpc_type: &'static str,
 }
 
-/// Who sends how many messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// One each.
-    Unary,
-    /// One, and the server many.
-    ServerStream,
-    /// Both many.
-    BidiStream,
-}
+/// Each side sends one message.
+const UNARY: &str = "unary";
+
+/// The client sends one, and the server many.
+const SERVER_STREAM: &str = "server_stream";
+
+/// Both send many.
+const BIDI_STREAM: &str = "bidi_stream";
 
 const fn method(service: &'static str, name: &'static str) -> Method {
-    Method { service, name, kind: Kind::Unary }
+    stream(service, name, UNARY)
 }
 
-const fn stream(service: &'static str, name: &'static str, kind: Kind) -> Method {
-    Method { service, name, kind }
+const fn stream(service: &'static str, name: &'static str, kind: &'static str) -> Method {
+    Method { grpc_method: name, grpc_service: service, grpc_type: kind }
 }
 
 const KV: &str = "etcdserverpb.KV";
@@ -37,19 +42,16 @@ const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 const HEALTH: &str = "grpc.health.v1.Health";
 
-/// How many there are.
-const METHOD_COUNT: usize = 27;
-
-const METHODS: [Method; METHOD_COUNT] = [
+const METHODS: [Method; 27] = [
     method(KV, "Range"),
-    stream(KV, "RangeStream", Kind::ServerStream),
+    stream(KV, "RangeStream", SERVER_STREAM),
     method(KV, "Put"),
     method(KV, "DeleteRange"),
     method(KV, "Txn"),
     method(KV, "Compact"),
     method(LEASE, "LeaseGrant"),
     method(LEASE, "LeaseRevoke"),
-    stream(LEASE, "LeaseKeepAlive", Kind::BidiStream),
+    stream(LEASE, "LeaseKeepAlive", BIDI_STREAM),
     method(LEASE, "LeaseTimeToLive"),
     method(LEASE, "LeaseLeases"),
     method(CLUSTER, "MemberAdd"),
@@ -62,32 +64,16 @@ const METHODS: [Method; METHOD_COUNT] = [
     method(MAINTENANCE, "Defragment"),
     method(MAINTENANCE, "Hash"),
     method(MAINTENANCE, "HashKV"),
-    stream(MAINTENANCE, "Snapshot", Kind::ServerStream),
+    stream(MAINTENANCE, "Snapshot", SERVER_STREAM),
     method(MAINTENANCE, "MoveLeader"),
     method(MAINTENANCE, "Downgrade"),
     method(HEALTH, "Check"),
     method(HEALTH, "List"),
-    stream(HEALTH, "Watch", Kind::ServerStream),
+    stream(HEALTH, "Watch", SERVER_STREAM),
 ];
 
-impl Method {
-    /// As Prometheus knows it.
-    pub(crate) fn labels(self) -> String {
-        let Method { service, name, kind } = self;
-        let kind = match kind {
-            Kind::Unary => "unary",
-            Kind::ServerStream => "server_stream",
-            Kind::BidiStream => "bidi_stream",
-        };
-        format!(r#"grpc_method="{name}",grpc_service="{service}",grpc_type="{kind}""#)
-    }
-}
-
-/// How many codes there are.
-const CODE_COUNT: usize = 17;
-
 /// The names of the codes, by their numbers.
-const CODES: [&str; CODE_COUNT] = [
+const CODES: [&str; 17] = [
     "OK",
     "Canceled",
     "Unknown",
@@ -107,77 +93,76 @@ const CODES: [&str; CODE_COUNT] = [
     "Unauthenticated",
 ];
 
-/// The calls of one method.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    pub(super) started: AtomicU64,
-    pub(super) handled: [AtomicU64; CODE_COUNT],
-    /// Messages that came.
-    pub(super) received: AtomicU64,
-    /// Messages that went.
-    pub(super) sent: AtomicU64,
-}
-
-impl Calls {
-    pub(crate) fn started(&self) -> u64 {
-        self.started.load(Relaxed)
-    }
-
-    pub(crate) fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
-    }
-
-    /// The codes that there were, and OK.
-    pub(crate) fn handled(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = CODES.iter().zip(&self.handled).map(|(code, count)| (*code, count.load(Relaxed)));
-        counts.filter(|(code, count)| *count > 0 || *code == "OK")
+instruments! {
+    /// What is counted of clients. The instruments of a method are found by [`Counts::place`].
+    pub(crate) struct Counts {
+        /// Calls that were begun.
+        started: Fixed<Method, Counter> = Fixed::new(METHODS, Counter::default), "grpc_server_started_total";
+        /// Messages that came.
+        received: Fixed<Method, Counter> = Fixed::new(METHODS, Counter::default), "grpc_server_msg_received_total";
+        /// Messages that went.
+        sent: Fixed<Method, Counter> = Fixed::new(METHODS, Counter::default), "grpc_server_msg_sent_total";
+        /// Calls that ended, by their code.
+        handled: Handled, "grpc_server_handled_total";
+        /// Calls, by the version that the client says that it speaks.
+        versions: Versions, "etcd_server_client_requests_total";
+        /// Bytes of the messages from clients, as they came: some are compressed.
+        received_bytes: Counter, "etcd_network_client_grpc_received_bytes_total";
+        /// Bytes of the messages to clients.
+        sent_bytes: Counter, "etcd_network_client_grpc_sent_bytes_total";
+        /// Streams that brought something that could not be read.
+        stream_failures: Fixed<Labels<2>, Counter> = Fixed::new([KEEP_ALIVES], Counter::default),
+            "etcd_network_server_stream_failures_total";
+        /// Questions for the health with a good answer.
+        health_success: Unsuffixed, "etcd_server_health_success";
+        /// Questions for the health with a bad one.
+        health_failures: Unsuffixed, "etcd_server_health_failures";
     }
 }
 
-/// What is counted of clients.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    calls: [Calls; METHOD_COUNT],
-    /// Which versions of the API they say that they speak.
-    pub(crate) versions: Versions,
-    /// Bytes of the messages that came, as they came: some are compressed.
-    pub(crate) received_bytes: AtomicU64,
-    /// Bytes of the messages that went.
-    pub(crate) sent_bytes: AtomicU64,
-    /// Streams of keep-alives that brought something that can't be read.
-    pub(crate) keep_alive_failures: AtomicU64,
-    /// How often the health was asked for, and good.
-    pub(crate) health_success: AtomicU64,
-    /// How often it was not.
-    pub(crate) health_failures: AtomicU64,
-}
+/// The only streams of requests that there are.
+const KEEP_ALIVES: Labels<2> = [("Type", "receive"), ("API", "lease-keepalive")];
 
 impl Counts {
-    pub(crate) fn calls(&self) -> impl Iterator<Item = (Method, &Calls)> {
-        METHODS.into_iter().zip(&self.calls)
-    }
-
     /// The place of the method with this path, if there is one.
     pub(super) fn place(path: &str) -> Option<usize> {
         let (service, name) = path.strip_prefix('/')?.split_once('/')?;
-        METHODS.iter().position(|method| (method.service, method.name) == (service, name))
-    }
-
-    pub(super) fn calls_at(&self, place: Option<usize>) -> Option<&Calls> {
-        place.and_then(|place| self.calls.get(place))
+        METHODS.iter().position(|method| (method.grpc_service, method.grpc_method) == (service, name))
     }
 
     pub(super) fn is_stream(place: usize) -> bool {
-        METHODS[place].kind != Kind::Unary
+        METHODS[place].grpc_type != UNARY
     }
 
     /// Whether it answers with many small messages.
     pub(super) fn is_chatty(place: usize) -> bool {
-        METHODS[place].kind == Kind::BidiStream
+        METHODS[place].grpc_type == BIDI_STREAM
+    }
+}
+
+/// How calls ended: for each method and code a counter. Those of codes that there were are written, and those of OK.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handled(Arc<[[Counter; CODES.len()]; METHODS.len()]>);
+
+impl Handled {
+    pub(super) fn count(&self, place: usize, code: tonic::Code) {
+        self.0[place][code as usize].inc();
+    }
+}
+
+impl EncodeMetric for Handled {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (method, counters) in METHODS.iter().zip(&*self.0) {
+            let counters = CODES.iter().zip(counters);
+            for (code, counter) in counters.filter(|(code, counter)| **code == "OK" || counter.get() > 0) {
+                counter.encode(encoder.encode_family(&([("grpc_code", *code)], *method))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
     }
 }
 
@@ -188,11 +173,11 @@ const MAX_VERSIONS: usize = 32;
 const MAX_VERSION: usize = 32;
 
 /// Which versions of the API clients say that they speak: a few, whatever they say.
-#[derive(Debug, Default)]
-pub(crate) struct Versions {
-    /// Calls, and streams, of each.
-    counts: RwLock<BTreeMap<String, [AtomicU64; 2]>>,
-}
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Versions(Arc<RwLock<BTreeMap<String, [Counter; 2]>>>);
+
+/// What the two counters of a version count.
+const CALLS: [&str; 2] = ["unary", "stream"];
 
 impl Versions {
     pub(super) fn count(&self, version: &str, stream: bool) {
@@ -200,24 +185,37 @@ impl Versions {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+');
         let known = (1..=MAX_VERSION).contains(&version.len()) && version.bytes().all(plain);
         let version = if known { version } else { "other" };
-        if let Some(counts) = self.read().get(version) {
-            counts[place].fetch_add(1, Relaxed);
+        if let Some(counters) = self.read().get(version) {
+            counters[place].inc();
             return;
         }
-        let mut all = self.counts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let version = if all.len() < MAX_VERSIONS { version } else { "other" };
-        all.entry(version.to_owned()).or_default()[place].fetch_add(1, Relaxed);
+        all.entry(version.to_owned()).or_default()[place].inc();
     }
 
-    /// Each version, with how many calls there were, and how many streams.
-    pub(crate) fn all(&self) -> Vec<(String, [u64; 2])> {
-        let counts = |counts: &[AtomicU64; 2]| [counts[0].load(Relaxed), counts[1].load(Relaxed)];
-        self.read().iter().map(|(version, found)| (version.clone(), counts(found))).collect()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, [AtomicU64; 2]>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, [Counter; 2]>> {
         // A change is one insertion: it is there or not, panic or not.
-        self.counts.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EncodeMetric for Versions {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (version, counters) in &*self.read() {
+            for (kind, counter) in CALLS.iter().zip(counters) {
+                counter.encode(encoder.encode_family(&[("type", *kind), ("client_api_version", version)])?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+
+    fn is_empty(&self) -> bool {
+        self.read().is_empty()
     }
 }
 
@@ -233,9 +231,9 @@ mod tests {
         }
         versions.count("\"}\n", false);
         versions.count(&"3".repeat(100), false);
-        let all = versions.all();
+        let all = versions.read();
         assert!(all.len() <= MAX_VERSIONS + 1, "{all:?}");
-        assert_eq!(all.iter().map(|(_, [calls, streams])| calls + streams).sum::<u64>(), 1_002);
-        assert!(all.iter().all(|(version, _)| !version.contains('"')), "{all:?}");
+        assert_eq!(all.values().flatten().map(Counter::get).sum::<u64>(), 1_002);
+        assert!(all.keys().all(|version| !version.contains('"')), "{all:?}");
     }
 }

@@ -3,7 +3,6 @@
 //! Grants and revocations go through the log, as writes do. How long a lease still lives only the leader knows:
 //! any member asks it.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
@@ -66,7 +65,7 @@ impl LeaseService {
     ) -> Result<(), Status> {
         loop {
             let received = requests.message().await.inspect_err(|_| {
-                self.context.counts.keep_alive_failures.fetch_add(1, Relaxed);
+                self.context.counts.stream_failures[0].inc();
             });
             let Some(request) = received? else { return Ok(()) };
             if answers.send(Ok(self.keep_alive(request.id).await?)).await.is_err() {

@@ -46,7 +46,7 @@ impl Maintenance for MaintenanceService {
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let began = Instant::now();
         let hash = self.context.read(HashKvRequest { revision: request.into_inner().revision }, true).await;
-        self.context.replica.metrics().hashes.add(began.elapsed());
+        self.context.replica.metrics().hashes.observe(began.elapsed().as_secs_f64());
         let hash = hash?;
         Ok(answer(pb::HashKvResponse {
             header: Some(self.context.header(hash.revision)),

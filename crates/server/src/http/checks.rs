@@ -1,6 +1,6 @@
 //! Whether a member is well: one question (`/health`), or one check each (`/livez`, `/readyz`).
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
@@ -9,9 +9,12 @@ use axum::response::{IntoResponse, Response};
 use bowline_kv::store::StoreStatusRequest;
 use bowline_node::{Failure, Unknown};
 use percent_encoding::percent_decode_str;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 
 use super::{NO_SNIFF, PLAIN, Pages, not_found, refusal};
 use crate::grpc::{Context, of_request};
+use crate::instruments::{Fixed, Labels, register};
 use crate::replica::Status;
 
 /// How long a check waits: who asks for health asks again.
@@ -49,43 +52,46 @@ const PROBES: [Probe; PROBE_COUNT] = [
 ];
 
 /// What came of the probes.
-#[derive(Debug, Default)]
-pub(super) struct Tallies([Tally; PROBE_COUNT]);
-
-/// What came of one of them.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
+#[derive(Debug)]
+pub(super) struct Tallies {
     /// Nobody has asked yet: 0; the last answer was bad: 1, good: 2.
-    last: AtomicU8,
-    pub(super) successes: AtomicU64,
-    pub(super) errors: AtomicU64,
+    last: [AtomicU8; PROBE_COUNT],
+    /// Of each probe the good answers, then the bad ones.
+    answers: Fixed<Labels<3>, Counter>,
 }
 
 impl Tallies {
-    pub(super) fn each(&self) -> impl Iterator<Item = (Probe, &Tally)> {
-        PROBES.into_iter().zip(&self.0)
+    pub(super) fn new(registry: &mut Registry) -> Tallies {
+        let outcomes = PROBES.iter().flat_map(|probe| {
+            let [name, page] = probe.labels();
+            ["success", "error"].map(|status| [name, page, ("status", status)])
+        });
+        let answers = Fixed::new(outcomes, Counter::default);
+        register(registry, "etcd_server_healthchecks_total", "Answers to probes.", &answers);
+        Tallies { last: Default::default(), answers }
     }
-}
 
-impl Tally {
-    fn note(&self, good: bool) {
-        self.last.store(if good { 2 } else { 1 }, Relaxed);
-        if good { &self.successes } else { &self.errors }.fetch_add(1, Relaxed);
+    fn note(&self, place: usize, good: bool) {
+        self.last[place].store(if good { 2 } else { 1 }, Relaxed);
+        self.answers[2 * place + usize::from(!good)].inc();
+    }
+
+    /// Of each probe, whether the last answer was good; while nobody has asked, whether one would be, as far as can be
+    /// told at once.
+    pub(super) fn good(&self, context: &Context, status: &Status) -> impl Iterator<Item = (Labels<2>, bool)> {
+        PROBES.iter().zip(&self.last).map(move |(probe, last)| {
+            let good = match last.load(Relaxed) {
+                0 => probe.check.seems_good(context, status),
+                last => last == 2,
+            };
+            (probe.labels(), good)
+        })
     }
 }
 
 impl Probe {
-    /// As Prometheus knows it.
-    pub(super) fn labels(self) -> String {
-        format!(r#"name="{}",type="{}""#, self.check.name(), self.page)
-    }
-
-    /// Whether the last answer was good; while nobody has asked, whether one would be, as far as can be told at once.
-    pub(super) fn is_good(self, tally: &Tally, context: &Context) -> bool {
-        match tally.last.load(Relaxed) {
-            0 => self.check.seems_good(context, &context.replica.status()),
-            last => last == 2,
-        }
+    fn labels(&self) -> Labels<2> {
+        [("name", self.check.name()), ("type", self.page)]
     }
 }
 
@@ -133,7 +139,7 @@ pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery
         read.err().map(|error| format!("RANGE ERROR:{error}"))
     };
     let counter = if reason.is_none() { &context.counts.health_success } else { &context.counts.health_failures };
-    counter.fetch_add(1, Relaxed);
+    counter.inc();
     match reason {
         None => (PLAIN, r#"{"health":"true","reason":""}"#).into_response(),
         Some(reason) => {
@@ -167,10 +173,10 @@ pub(super) async fn one(
 /// Runs checks. Each one is told if one of them fails, or to whoever wants to know (`?verbose`, whatever its value).
 async fn run(pages: &Pages, wanted: impl Fn(&Probe) -> bool, query: Option<&str>) -> Response {
     let (mut text, mut failed) = (String::new(), false);
-    for (probe, tally) in pages.tallies.each().filter(|(probe, _)| wanted(probe)) {
+    for (place, probe) in PROBES.iter().enumerate().filter(|(_, probe)| wanted(probe)) {
         let name = probe.check.name();
         let failure = probe.check.failure(&pages.context).await;
-        tally.note(failure.is_none());
+        pages.tallies.note(place, failure.is_none());
         match failure {
             None => text.push_str(&format!("[+]{name} ok\n")),
             Some(why) => {

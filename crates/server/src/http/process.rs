@@ -2,56 +2,39 @@
 
 use std::fs;
 
-/// Numbers about a process; `None` where the system doesn't tell them, as outside of Linux.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Numbers {
-    /// Time on processors, in seconds.
-    pub(super) cpu_seconds: Option<f64>,
-    /// Memory in use, in bytes.
-    pub(super) resident_bytes: Option<f64>,
-    /// Addresses in use, in bytes.
-    pub(super) virtual_bytes: Option<f64>,
-    /// When it started, in seconds since 1970.
-    pub(super) start_seconds: Option<f64>,
-    /// Open files and sockets.
-    pub(super) open_files: Option<f64>,
-    /// How many there may be.
-    pub(super) max_files: Option<f64>,
-    /// How many addresses there may be, in bytes; -1 where there is no limit.
-    pub(super) max_virtual_bytes: Option<f64>,
-    /// Bytes that came over any network to this machine (or container).
-    pub(super) network_received_bytes: Option<f64>,
-    /// Bytes that went.
-    pub(super) network_sent_bytes: Option<f64>,
-}
-
 /// Ticks of a second in `/proc`: a constant of Linux's interface on every machine that we run on.
 const TICKS: f64 = 100.0;
 
-/// The numbers as they are now.
-pub(super) fn numbers() -> Numbers {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let network = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
-    let mut numbers = Numbers {
-        open_files: fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64),
-        max_files: limit(&limits, "Max open files"),
-        max_virtual_bytes: limit(&limits, "Max address space"),
-        network_received_bytes: network_bytes(&network, "InOctets"),
-        network_sent_bytes: network_bytes(&network, "OutOctets"),
-        ..Numbers::default()
-    };
-    if let Ok(text) = fs::read_to_string("/proc/self/stat") {
-        // The name, in parentheses, may hold anything; the fields behind it are numbers, the state the third.
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        numbers.cpu_seconds = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS);
-        numbers.virtual_bytes = field(23);
-        numbers.start_seconds = field(22).zip(boot_seconds()).map(|(ticks, boot)| boot + ticks / TICKS);
-    }
-    if let Ok(text) = fs::read_to_string("/proc/self/status") {
-        numbers.resident_bytes = resident_bytes(&text);
-    }
-    numbers
+/// A figure about the process: its name, its help, and its value; `None` where the system doesn't tell it, as outside of
+/// Linux.
+type Figure = (&'static str, &'static str, Option<f64>);
+
+/// The figures as they are now.
+pub(super) fn figures() -> [Figure; 11] {
+    let read = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+    let (limits, network, status, stat) = (read("limits"), read("net/netstat"), read("status"), read("stat"));
+    // The name, in parentheses, may hold anything; the fields behind it are numbers, the state the third.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+    let files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+    let max_files = limit(&limits, "Max open files");
+    let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS);
+    let start = field(22).zip(boot_seconds()).map(|(ticks, boot)| boot + ticks / TICKS);
+    let max_addresses = limit(&limits, "Max address space");
+    let (received, sent) = (network_bytes(&network, "InOctets"), network_bytes(&network, "OutOctets"));
+    [
+        ("process_cpu_seconds_total", "Time on processors, in seconds.", cpu),
+        ("process_resident_memory_bytes", "Memory in use, in bytes.", resident_bytes(&status)),
+        ("process_virtual_memory_bytes", "Addresses in use, in bytes.", field(23)),
+        ("process_virtual_memory_max_bytes", "How many there may be; negative: there is no limit.", max_addresses),
+        ("process_start_time_seconds", "When it started, in seconds since 1970.", start),
+        ("process_open_fds", "Open files and sockets.", files),
+        ("process_max_fds", "How many there may be.", max_files),
+        ("process_network_receive_bytes_total", "Bytes that came to this machine or container.", received),
+        ("process_network_transmit_bytes_total", "Bytes that went from it.", sent),
+        ("os_fd_used", "Open files and sockets.", files),
+        ("os_fd_limit", "How many there may be.", max_files),
+    ]
 }
 
 /// A limit of a process; -1 where there is none.

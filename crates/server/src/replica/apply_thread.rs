@@ -137,7 +137,7 @@ impl ApplyThread {
         let mut machine = self.shared.write();
         let began = Instant::now();
         commit(&mut machine).map_err(broken)?;
-        self.metrics.commits.add(began.elapsed());
+        self.metrics.commits.observe(began.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl ApplyThread {
         drop(machine);
         if !untidy {
             // Before whoever waits for it hears of it.
-            self.metrics.compactions.ended(since.elapsed());
+            self.metrics.compacted(since.elapsed());
         }
         if self.shared.facts() != facts {
             self.shared.set_facts(facts);

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal, Renewed, decode_reply_to};
@@ -66,19 +65,19 @@ impl Leases {
         for change in changes {
             let counter = match &change {
                 LeaseChange::Granted(lease) => {
-                    self.metrics.lease_ttls.0.observe(lease.ttl.unsigned_abs());
+                    self.metrics.lease_ttls.observe(lease.ttl as f64);
                     &self.metrics.leases_granted
                 }
                 LeaseChange::Gone(_) => &self.metrics.leases_revoked,
             };
-            counter.fetch_add(1, Relaxed);
+            counter.inc();
             self.lessor.note(now, change);
         }
         self.count();
     }
 
     fn count(&self) {
-        self.metrics.leases.store(self.lessor.len() as u64, Relaxed);
+        self.metrics.leases.set(self.lessor.len() as u64);
     }
 
     /// In which term this replica leads, if it does. To be called after steps of its core, before anything else here.
@@ -105,7 +104,7 @@ impl Leases {
         }
         let found = match renewal.map(|renewal| self.lessor.end_renewal(now, renewal)) {
             Some(Renewed::Alive(lease)) => {
-                self.metrics.leases_renewed.fetch_add(1, Relaxed);
+                self.metrics.leases_renewed.inc();
                 Some(LeaseTime { granted: lease.ttl, left: Duration::from_secs(lease.ttl.unsigned_abs()) })
             }
             Some(Renewed::Gone) => None,
@@ -124,7 +123,7 @@ impl Leases {
         match response {
             Ok(reply) => {
                 if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply.clone()) {
-                    self.metrics.leases_expired.fetch_add(ended.expired, Relaxed);
+                    self.metrics.leases_expired.inc_by(ended.expired);
                 }
             }
             // It may be in the log, and a leader that finds it there ends them.
@@ -192,7 +191,7 @@ mod tests {
         leases.follow(at(3), None);
         assert_eq!(leases.confirmed(at(3), Token(2)), Some(Err(Failure::not_leader(None))));
         assert_eq!(leases.confirmed(at(3), Token(2)), None, "it is answered");
-        assert_eq!(leases.metrics.leases_renewed.load(Relaxed), 1);
+        assert_eq!(leases.metrics.leases_renewed.get(), 1);
     }
 
     #[test]
@@ -213,7 +212,7 @@ mod tests {
         leases.note(at(2), vec![LeaseChange::Gone(1)]);
         assert_eq!(told(leases.confirmed(at(2), Token(1))), None);
         assert_eq!(told(leases.confirmed(at(2), Token(2))), None);
-        assert_eq!((leases.metrics.leases_revoked.load(Relaxed), leases.metrics.leases.load(Relaxed)), (1, 0));
+        assert_eq!((leases.metrics.leases_revoked.get(), leases.metrics.leases.get()), (1, 0));
     }
 
     #[test]
@@ -241,7 +240,7 @@ mod tests {
         assert!(leases.expired(at(10), Token(1), false).is_some());
         let ended = StoreResponse::LeaseExpire(LeaseExpireResponse { revision: 2, expired: 2 });
         leases.settled(at(10), Token(1), &Ok(encode_reply(&Ok(ended))));
-        assert_eq!(leases.metrics.leases_expired.load(Relaxed), 2);
+        assert_eq!(leases.metrics.leases_expired.get(), 2);
     }
 
     #[test]

@@ -112,8 +112,8 @@ impl<L: LogStore> LogThread<L> {
         if written.is_some() || compacted {
             let started = Instant::now();
             self.log.sync()?;
-            self.metrics.synced(started.elapsed());
-            self.metrics.log_bytes.store(self.log.bytes_written(), Ordering::Relaxed);
+            self.metrics.fsync.observe(started.elapsed().as_secs_f64());
+            self.metrics.log_bytes.set(self.log.bytes_written());
         }
         // The followers' answers first: somebody else waits for them.
         for (to, message) in messages {

@@ -1,106 +1,17 @@
-//! What a replica counts: plain numbers, read by whoever wants to show them.
+//! What a replica counts, under the names that dashboards for etcd know.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bowline_node::raft::NodeId;
-
 use bowline_kv::store::Operations;
+use bowline_node::raft::NodeId;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-/// Upper bounds of the buckets of a histogram of times, in microseconds: from 100 us, each twice the last.
-pub const BUCKETS: [u64; 17] = [
-    100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200, 1_638_400,
-    3_276_800, 6_553_600,
-];
-
-/// The same for times to live, in seconds: as etcd's.
-pub const TTL_BUCKETS: [u64; 24] = doubled();
-
-const fn doubled() -> [u64; 24] {
-    let (mut bounds, mut place) = ([1; 24], 1);
-    while place < bounds.len() {
-        bounds[place] = bounds[place - 1] * 2;
-        place += 1;
-    }
-    bounds
-}
-
-/// A histogram, of times mostly.
-#[derive(Debug)]
-pub struct Histogram {
-    bounds: &'static [u64],
-    /// How many were at most the bucket's bound; the last are longer than all bounds.
-    counts: Box<[AtomicU64]>,
-    sum: AtomicU64,
-}
-
-impl Default for Histogram {
-    /// One of times.
-    fn default() -> Histogram {
-        Histogram::with(&BUCKETS)
-    }
-}
-
-impl Histogram {
-    fn with(bounds: &'static [u64]) -> Histogram {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Histogram { bounds, counts, sum: AtomicU64::new(0) }
-    }
-
-    /// Adds a time to one of times.
-    pub fn add(&self, time: Duration) {
-        self.observe(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// Adds a value, in the unit of the bounds.
-    pub fn observe(&self, value: u64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(value, Ordering::Relaxed);
-    }
-
-    /// The upper bound of each bucket but the last.
-    pub fn bounds(&self) -> &'static [u64] {
-        self.bounds
-    }
-
-    /// The counts up to each bound, then of all; each includes those before.
-    pub fn cumulative(&self) -> Vec<u64> {
-        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
-        counts
-            .scan(0, |sum, count| {
-                *sum += count;
-                Some(*sum)
-            })
-            .collect()
-    }
-
-    /// The sum of all values.
-    pub fn sum(&self) -> u64 {
-        self.sum.load(Ordering::Relaxed)
-    }
-}
-
-/// Histograms of the same thing, for those that were well and those that failed.
-#[derive(Debug, Default)]
-pub struct Outcomes {
-    /// Those that were well.
-    pub good: Histogram,
-    /// Those that failed.
-    pub bad: Histogram,
-}
-
-impl Outcomes {
-    /// Adds a time.
-    pub fn add(&self, good: bool, time: Duration) {
-        if good { &self.good } else { &self.bad }.add(time);
-    }
-}
+use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments, milliseconds, seconds};
 
 /// What commands do, in the order of their kinds: etcd's names.
-pub const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 9] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -112,159 +23,138 @@ pub const OPERATIONS: [&str; 9] = [
     "unknown",
 ];
 
+/// Whether something succeeded, as a label. The first place is that of success.
+const SUCCESS: [(&str, &str); 2] = [("success", "true"), ("success", "false")];
+
+/// The member that something came from, as a label.
+type Peer = [(&'static str, String); 1];
+
 /// What takes longer than this to apply is slow: as etcd.
-pub const SLOW_APPLY: Duration = Duration::from_millis(100);
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
-/// The counters of a replica and its server.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Times that the log's sync took.
-    pub fsync: Histogram,
-    /// How often a leader was seen to take the place of another, or of none.
-    pub leader_changes: AtomicU64,
-    /// Times that the peers remembered more of this member than its disk.
-    pub told_losses: AtomicU64,
-    /// Writes that failed.
-    pub proposals_failed: AtomicU64,
-    /// Puts that this member's state was told to do, alone or in a transaction.
-    pub puts: AtomicU64,
-    /// Deletions, likewise.
-    pub deletes: AtomicU64,
-    /// Reads of this member's state, likewise and for its clients.
-    pub ranges: AtomicU64,
-    /// Transactions of more than one of these.
-    pub txns: AtomicU64,
-    /// The leases that there are.
-    pub leases: AtomicU64,
-    /// Leases that this member's state was told to hold.
-    pub leases_granted: AtomicU64,
-    /// Leases that ended in this member's state, revoked or expired.
-    pub leases_revoked: AtomicU64,
-    /// Renewals that this member has confirmed as leader.
-    pub leases_renewed: AtomicU64,
-    /// Leases that this member has ended as leader, as their time was over.
-    pub leases_expired: AtomicU64,
-    /// The times to live of leases that were granted, in seconds.
-    pub lease_ttls: LeaseTtls,
-    /// Times that this member, as leader, was late with what was due by more than a heartbeat.
-    pub late_heartbeats: AtomicU64,
-    /// Reads of the latest state that nobody confirmed in time.
-    pub slow_reads: AtomicU64,
-    /// Reads of the latest state that failed for another reason.
-    pub failed_reads: AtomicU64,
-    /// Bytes written to the log, with all overhead.
-    pub log_bytes: AtomicU64,
-    /// How long commands took to apply, by [`OPERATIONS`].
-    pub applies: [Outcomes; OPERATIONS.len()],
-    /// Commands that took longer than [`SLOW_APPLY`].
-    pub slow_applies: AtomicU64,
-    /// How long reads of ranges took, once it was known how recent they must be.
-    pub range_times: Outcomes,
-    /// How long commits of the state's file took, with the commands during which they were made.
-    pub commits: Histogram,
-    /// How long rewrites of the state's file took that came to an end.
-    pub rewrites: Histogram,
-    /// Whether one is under way.
-    pub rewriting: AtomicU64,
-    /// How long it took to write snapshots to files.
-    pub dumps: Histogram,
-    /// How long checksums of the history took.
-    pub hashes: Histogram,
-    /// Whether a leader's snapshot is being made a state.
-    pub restoring: AtomicU64,
-    /// Snapshots that leaders sent, by leader: those that were whole, and those that were of no use.
-    pub received: Mutex<BTreeMap<NodeId, [u64; 2]>>,
-    /// What is known of compactions.
-    pub compactions: Compactions,
-}
-
-/// What is known of compactions: the state's file is tidied up after them in steps.
-#[derive(Debug, Default)]
-pub struct Compactions {
-    /// How long the steps took.
-    pub steps: Histogram,
-    /// How long it took from the first step to the last.
-    pub totals: Histogram,
-    /// When the last one ended, in seconds since 1970; 0 if none has since the start.
-    pub last: AtomicU64,
-    /// Records that were removed.
-    pub removed: AtomicU64,
-}
-
-impl Compactions {
-    /// All that was given up is removed.
-    pub(crate) fn ended(&self, took: Duration) {
-        self.totals.add(took);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last.store(now.as_secs(), Ordering::Relaxed);
+instruments! {
+    /// The instruments of a replica.
+    pub struct Metrics {
+        /// How long syncs of the log took.
+        fsync: Histogram = seconds(), "etcd_disk_wal_fsync_duration_seconds";
+        /// Bytes written to the log, with all overhead.
+        log_bytes: Gauge, "etcd_disk_wal_write_bytes_total";
+        /// Leaders seen.
+        leader_changes: Counter, "etcd_server_leader_changes_seen_total";
+        /// Times that the peers remembered more of this member than its disk.
+        told_losses: Counter, "bowline_disk_older_than_promised_total";
+        /// Writes that failed.
+        proposals_failed: Counter, "etcd_server_proposals_failed_total";
+        /// Times that this leader was late with what was due by more than a heartbeat.
+        late_heartbeats: Counter, "etcd_server_heartbeat_send_failures_total";
+        /// Reads of the latest state that nobody confirmed in time.
+        slow_reads: Counter, "etcd_server_slow_read_indexes_total";
+        /// Reads of the latest state that failed for another reason.
+        failed_reads: Counter, "etcd_server_read_indexes_failed_total";
+        /// Puts that this member applied, alone or in a transaction.
+        puts: Counter, "etcd_mvcc_put_total";
+        /// Deletions that this member applied, alone or in a transaction.
+        deletes: Counter, "etcd_mvcc_delete_total";
+        /// Reads of this member's state, by its clients or in a transaction.
+        ranges: Counter, "etcd_mvcc_range_total";
+        /// Transactions of more than one operation that this member applied.
+        txns: Counter, "etcd_mvcc_txn_total";
+        /// How long commands took to apply.
+        applies: Fixed<Labels<3>, Histogram> = by_operation(), "etcd_server_apply_duration_seconds";
+        /// Commands that took more than 100 ms to apply.
+        slow_applies: Counter, "etcd_server_slow_apply_total";
+        /// How long reads of ranges took, once it was known how recent they must be.
+        range_times: Fixed<Labels<1>, Histogram> = Fixed::new(SUCCESS.map(|label| [label]), seconds),
+            "etcd_server_range_duration_seconds";
+        /// Leases.
+        leases: Gauge, "bowline_leases";
+        /// Leases that were granted.
+        leases_granted: Counter, "etcd_debugging_lease_granted_total";
+        /// Leases that ended, revoked or expired.
+        leases_revoked: Counter, "etcd_debugging_lease_revoked_total";
+        /// Renewals that this member has confirmed as leader.
+        leases_renewed: Counter, "etcd_debugging_lease_renewed_total";
+        /// Leases that this leader has ended, as their time was over.
+        leases_expired: Counter, "etcd_debugging_server_lease_expired_total";
+        /// Times to live of leases that were granted, in seconds.
+        lease_ttls: Histogram = Histogram::new(exponential_buckets(1.0, 2.0, 24)), "etcd_debugging_lease_ttl_total";
+        /// How long commits of the state's file took, with the commands during which they were made.
+        commits: Histogram = seconds(), "etcd_disk_backend_commit_duration_seconds";
+        /// How long rewrites of the state's file took that came to an end.
+        rewrites: Histogram = seconds(), "etcd_disk_backend_defrag_duration_seconds";
+        /// Whether the state's file is being written anew.
+        rewriting: Gauge, "etcd_disk_defrag_inflight";
+        /// How long it took to write a snapshot for a follower to a file.
+        dumps: Histogram = seconds(), "etcd_disk_backend_snapshot_duration_seconds";
+        /// How long checksums of the history took.
+        hashes: Histogram = seconds(), "etcd_mvcc_hash_rev_duration_seconds";
+        /// How long steps of removing old revisions took.
+        compaction_steps: Histogram = milliseconds(), "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds";
+        /// How long it took to remove all that a compaction gave up, from the first step to the last.
+        compactions: Histogram = milliseconds(), "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds";
+        /// When that last ended, in seconds since 1970; 0 if it has not since the start.
+        last_compaction: Gauge, "etcd_debugging_mvcc_db_compaction_last";
+        /// Records that compactions removed.
+        compacted_keys: Counter, "etcd_debugging_mvcc_db_compaction_keys_total";
+        /// Whether a leader's snapshot is being made a state.
+        restoring: Gauge, "etcd_server_snapshot_apply_in_progress_total";
+        /// Snapshots from a member.
+        snapshots_received: Family<Peer, Unsuffixed>, "etcd_network_snapshot_receive_success";
+        /// Snapshots from a member that were of no use.
+        snapshots_refused: Family<Peer, Unsuffixed>, "etcd_network_snapshot_receive_failures";
     }
 }
 
-/// A histogram of times to live.
-#[derive(Debug)]
-pub struct LeaseTtls(pub Histogram);
-
-impl Default for LeaseTtls {
-    fn default() -> LeaseTtls {
-        LeaseTtls(Histogram::with(&TTL_BUCKETS))
-    }
+fn by_operation() -> Fixed<Labels<3>, Histogram> {
+    let labels = OPERATIONS.iter().flat_map(|op| SUCCESS.map(|success| [("version", "v3"), ("op", *op), success]));
+    Fixed::new(labels, seconds)
 }
 
 impl Metrics {
-    pub(crate) fn synced(&self, time: Duration) {
-        self.fsync.add(time);
-    }
-
     /// The state has done something.
     pub(crate) fn did(&self, operations: &Operations) {
         let Operations { ranges, puts, deletes, txns } = *operations;
         for (counter, count) in
             [(&self.ranges, ranges), (&self.puts, puts), (&self.deletes, deletes), (&self.txns, txns)]
         {
-            counter.fetch_add(count, Ordering::Relaxed);
+            counter.inc_by(count);
         }
     }
+
     /// A command was applied. Its kind is as [`Command::kind_of`](bowline_kv::store::Command::kind_of) tells it.
     pub(crate) fn applied(&self, kind: u8, good: bool, time: Duration) {
-        let place = usize::from(kind.wrapping_sub(1)).min(OPERATIONS.len() - 1);
-        self.applies[place].add(good, time);
+        let operation = usize::from(kind.wrapping_sub(1)).min(OPERATIONS.len() - 1);
+        self.applies[operation * SUCCESS.len() + usize::from(!good)].observe(time.as_secs_f64());
         if time > SLOW_APPLY {
-            self.slow_applies.fetch_add(1, Ordering::Relaxed);
+            self.slow_applies.inc();
         }
+    }
+
+    /// A range was read.
+    pub(crate) fn ranged(&self, good: bool, time: Duration) {
+        self.range_times[usize::from(!good)].observe(time.as_secs_f64());
+    }
+
+    /// All that a compaction gave up is removed.
+    pub(crate) fn compacted(&self, took: Duration) {
+        self.compactions.observe(took.as_secs_f64() * 1e3);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_compaction.set(now.as_secs());
     }
 
     /// A snapshot has come from a leader.
     pub(crate) fn received(&self, from: NodeId, whole: bool) {
-        let mut all = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(from).or_default()[usize::from(!whole)] += 1;
+        let from = [("From", format!("{:x}", from.0))];
+        self.snapshots_received.get_or_create(&from).inc_by(whole.into());
+        self.snapshots_refused.get_or_create(&from).inc_by((!whole).into());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_counts_in_its_bucket_and_all_above() {
-        let histogram = Histogram::default();
-        histogram.add(Duration::from_micros(100));
-        histogram.add(Duration::from_micros(101));
-        histogram.add(Duration::from_secs(10));
-        let counts = histogram.cumulative();
-        assert_eq!((counts[0], counts[1], counts[16], counts[17]), (1, 2, 2, 3));
-        assert_eq!(histogram.sum(), 10_000_201);
-    }
-
-    #[test]
-    fn a_time_to_live_of_years_has_its_bucket() {
-        let LeaseTtls(ttls) = LeaseTtls::default();
-        assert_eq!((ttls.bounds()[0], ttls.bounds()[23]), (1, 1 << 23));
-        ttls.observe(1);
-        ttls.observe(60);
-        ttls.observe(9_000_000_000);
-        let counts = ttls.cumulative();
-        assert_eq!((counts[0], counts[5], counts[6], counts[23], counts[24]), (1, 1, 2, 2, 3));
-    }
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
 
     #[test]
     fn a_slow_command_is_counted_with_its_kind() {
@@ -273,10 +163,21 @@ mod tests {
         metrics.applied(1, false, SLOW_APPLY + Duration::from_micros(1));
         metrics.applied(99, false, Duration::ZERO);
         metrics.applied(0, true, Duration::ZERO);
-        assert_eq!(metrics.slow_applies.load(Ordering::Relaxed), 1);
-        let all = |times: &Histogram| *times.cumulative().last().expect("there is one");
-        assert_eq!((all(&metrics.applies[0].good), all(&metrics.applies[0].bad)), (1, 1));
-        let unknown = &metrics.applies[OPERATIONS.len() - 1];
-        assert_eq!((all(&unknown.good), all(&unknown.bad)), (1, 1));
+        assert_eq!(metrics.slow_applies.get(), 1);
+        let unknown = 2 * (OPERATIONS.len() - 1);
+        for place in [0, 1, unknown, unknown + 1] {
+            assert_eq!(metrics.applies[place].count(), 1, "place {place}");
+        }
+    }
+
+    #[test]
+    fn snapshots_are_counted_by_the_member_that_sent_them() {
+        let (metrics, mut registry, mut text) = (Metrics::default(), Registry::default(), String::new());
+        metrics.received(NodeId(10), true);
+        metrics.register(&mut registry);
+        encode(&mut text, &registry).expect("writing to a string does not fail");
+        for line in ["receive_success{From=\"a\"} 1", "receive_failures{From=\"a\"} 0"] {
+            assert!(text.contains(&format!("\netcd_network_snapshot_{line}\n")), "{line} is not in {text}");
+        }
     }
 }

@@ -117,7 +117,7 @@ impl RaftThread {
     fn note_lateness(&self, due: Time) {
         let raft = self.conductor.raft();
         if raft.is_leader() && self.clock.now().since(due) > raft.config().heartbeat_interval {
-            self.metrics.late_heartbeats.fetch_add(1, Ordering::Relaxed);
+            self.metrics.late_heartbeats.inc();
         }
     }
 
@@ -287,7 +287,7 @@ impl RaftThread {
     fn note(&self, write: &Write) {
         match write {
             Write::Suspect { .. } => {
-                self.metrics.told_losses.fetch_add(1, Ordering::Relaxed);
+                self.metrics.told_losses.inc();
                 tracing::error!(
                     "the other members remember votes or entries that are not on this disk (was it restored from a \
                      backup?): this member neither votes nor leads until a leader has sent them again"
@@ -319,7 +319,7 @@ impl RaftThread {
                 status.membership = Arc::new(raft.membership().clone());
             }
             if status.leader.is_some() && status.leader != had_leader {
-                metrics.leader_changes.fetch_add(1, Ordering::Relaxed);
+                metrics.leader_changes.inc();
             }
             let after = (status.term, status.leader, status.applied_index, status.commit_index);
             before != after || old_facts != facts || fault.is_some()

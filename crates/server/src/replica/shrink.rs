@@ -4,7 +4,6 @@
 //! to another file, by the snapshots' thread and in steps, while all goes on; this thread does only the rest, and
 //! takes the new file in use.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -116,7 +115,7 @@ impl Shrink {
     ) -> Result<(), StoreError> {
         let Some(run) = self.run.take() else {
             self.begin(shared, snapshots);
-            metrics.rewriting.store(self.run.is_some().into(), Ordering::Relaxed);
+            metrics.rewriting.set(self.run.is_some().into());
             return Ok(());
         };
         let Some(rewritten) = shared.take_rewritten() else {
@@ -130,10 +129,10 @@ impl Shrink {
         };
         let now = Instant::now();
         let (after, took) = (shared.facts(), now - run.began);
-        metrics.rewriting.store(0, Ordering::Relaxed);
+        metrics.rewriting.set(0);
         match &outcome {
             Ok(()) => {
-                metrics.rewrites.add(took);
+                metrics.rewrites.observe(took.as_secs_f64());
                 self.rule.last = Some(after);
                 self.rule.not_before = now.checked_add(REST);
                 info!(

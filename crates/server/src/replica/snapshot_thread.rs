@@ -128,7 +128,7 @@ impl SnapshotThread {
         let written = self.write(&header, dump);
         match written.and_then(|bytes| Ok((bytes, self.snapshots.open(header.position)?))) {
             Ok((bytes, reader)) => {
-                self.metrics.dumps.add(began.elapsed());
+                self.metrics.dumps.observe(began.elapsed().as_secs_f64());
                 let position = header.position;
                 info!(snapshot = %position, mib = bytes >> 20, "wrote a snapshot for a follower");
                 self.ready.insert(position.index, reader);
@@ -216,9 +216,9 @@ impl SnapshotThread {
             SnapshotTransfer { from, term, session } == transfer
         });
         let Some(arriving) = arriving else { return Ok(Report::Restored { transfer, whole: false }) };
-        self.metrics.restoring.store(1, Ordering::Relaxed);
+        self.metrics.restoring.set(1);
         let restored = self.files.restore(&header, &mut arriving.pieces());
-        self.metrics.restoring.store(0, Ordering::Relaxed);
+        self.metrics.restoring.set(0);
         let whole = restored.is_ok();
         let from = transfer.from;
         self.metrics.received(from, whole);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
@@ -102,7 +101,7 @@ async fn a_folder_that_comes_from_a_backup_is_noticed_and_made_good() {
     cluster.kill(victim);
     copy_folder(&folder, &backup);
     cluster.restart(victim);
-    let told = |cluster: &Cluster| cluster.server(victim).replica().metrics().told_losses.load(Ordering::Relaxed);
+    let told = |cluster: &Cluster| cluster.server(victim).replica().metrics().told_losses.get();
     fill(&cluster, leader, 20..60, 100).await;
     agrees(&cluster, victim, leader, 60).await;
     assert_eq!(told(&cluster), 0, "a restart is no loss");
