@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bowline_node::raft::NodeId;
 use prometheus_client::collector::Collector;
@@ -22,16 +22,32 @@ use crate::instruments::family_name;
 use crate::peer::Traffic;
 use crate::replica::Status;
 
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics.
-pub(super) async fn page(State(pages): State<Pages>) -> Response {
+/// All metrics, in OpenMetrics for whoever asks for that by name, and in the older format for all others.
+pub(super) async fn page(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let mut now = Registry::default();
     now.register_collector(Box::new(Snapshot { status: pages.context.replica.status(), pages: pages.clone() }));
     let mut text = String::new();
     let written = encode_registry(&mut text, &pages.registry).and_then(|()| encode(&mut text, &now));
     written.expect("writing to a string does not fail");
-    ([(header::CONTENT_TYPE, PROMETHEUS)], older(&text)).into_response()
+    let (kind, text) = if takes_openmetrics(&headers) { (OPENMETRICS, text) } else { (PROMETHEUS, older(&text)) };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+fn takes_openmetrics(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let range = range.to_ascii_lowercase();
+        let mut parts = range.split(';').map(str::trim);
+        parts.next() == Some("application/openmetrics-text")
+            && parts.all(|parameter| match parameter.split_once('=') {
+                Some(("version", version)) => version == "1.0.0",
+                Some(("q", weight)) => weight.parse::<f32>().is_ok_and(|weight| weight > 0.0),
+                _ => true,
+            })
+    })
 }
 
 /// OpenMetrics in the format 0.0.4 of Prometheus. There a family has the name of its samples, a counter's suffix is no
@@ -191,6 +207,31 @@ mod tests {
     use crate::instruments::{Unsuffixed, register};
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::histogram::Histogram;
+
+    #[test]
+    fn openmetrics_is_for_those_who_name_it_in_a_version_that_is_spoken() {
+        let takes = |accept: &str| {
+            let accept = accept.parse().expect("a header");
+            takes_openmetrics(&HeaderMap::from_iter([(header::ACCEPT, accept)]))
+        };
+        for accept in [
+            "application/openmetrics-text",
+            "text/plain;q=0.5, Application/OpenMetrics-Text; Version=1.0.0; q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2",
+        ] {
+            assert!(takes(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain;version=0.0.4",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;version=2.0.0",
+        ] {
+            assert!(!takes(accept), "{accept}");
+        }
+        assert!(!takes_openmetrics(&HeaderMap::new()));
+    }
 
     #[test]
     fn the_older_format_names_families_like_their_samples() {

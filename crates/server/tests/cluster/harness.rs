@@ -172,8 +172,13 @@ impl Drop for Cluster {
 
 /// What a request over HTTP/1.1 is answered, head and body.
 pub(crate) async fn http(address: SocketAddr, request: &str) -> String {
+    http_with(address, request, "").await
+}
+
+/// The same with more headers, each with its line's end.
+pub(crate) async fn http_with(address: SocketAddr, request: &str, headers: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut response = String::new();
     stream.read_to_string(&mut response).await.expect("answered");

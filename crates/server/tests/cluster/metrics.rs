@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 
-use crate::harness::{Cluster, PATIENCE, get, http, put};
+use crate::harness::{Cluster, PATIENCE, get, http, http_with, put};
 
 /// Each name of etcd's, and what becomes of it.
 const NAMES: &str = include_str!("../metrics.txt");
@@ -147,4 +147,42 @@ async fn metrics_say_who_a_member_is_and_what_went_through_it() {
     eventually(address, &format!("etcd_network_disconnected_peers_total{{{pair}}}"), |value| value >= 1.0).await;
     eventually(address, &format!("etcd_network_peer_sent_failures_total{{To=\"{follower:x}\"}}"), |value| value >= 1.0)
         .await;
+}
+
+/// The same for a reader who asks for OpenMetrics, as Prometheus does: there the suffix `_total` is no part of the name
+/// of a counter's family.
+#[tokio::test]
+async fn whoever_asks_for_openmetrics_gets_the_same_samples_in_it() {
+    let cluster = Cluster::start(1, &[]);
+    let leader = cluster.leader().await;
+    let address = cluster.server(leader).client_address();
+    cluster.client(leader).await.put(put("k", "v")).await.expect("written");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5\r\n";
+    let (older, open) = (metrics(address).await, http_with(address, "GET /metrics", accept).await);
+    assert!(older.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{older}");
+    let kind = "\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    assert!(open.contains(kind) && open.ends_with("\n# EOF\n"), "{open}");
+    let types = |text: &str, name: &str| -> Vec<String> {
+        let types = text.lines().filter_map(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        types.map(ToOwned::to_owned).collect()
+    };
+    for (text, name, kind) in [
+        (&older, "etcd_mvcc_put_total", "counter"),
+        (&open, "etcd_mvcc_put", "counter"),
+        (&older, "etcd_server_health_success", "counter"),
+        (&open, "etcd_server_health_success", "unknown"),
+        (&older, "etcd_debugging_lease_ttl_total", "histogram"),
+        (&open, "etcd_debugging_lease_ttl_total", "histogram"),
+        (&open, "etcd_server_proposals_committed_total", "gauge"),
+    ] {
+        assert_eq!(types(text, name), [kind], "{name} in {text}");
+    }
+    // But for their values, and how bounds are written.
+    let samples = |text: &str| -> BTreeSet<String> {
+        let (_, body) = text.split_once("\r\n\r\n").expect("a body");
+        let lines = body.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        lines.map(|(sample, _)| sample.replace(".0\"}", "\"}")).collect()
+    };
+    assert_eq!(samples(&older), samples(&open));
+    assert!(samples(&open).contains("etcd_mvcc_put_total"));
 }
