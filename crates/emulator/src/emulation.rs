@@ -37,8 +37,8 @@ mod record;
 pub use clients::{CLIENTS, FREE_BOUNCES};
 pub use network::{ExtraFaults, LinkCut};
 pub use record::{
-    Answer, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Moment, Note, Operation, Outcome, Record, Request,
-    Traffic, Volume,
+    Answer, AnswerKind, Attempt, Bad, Belief, End, Example, Loss, Misbehaviour, Moment, Note, Operation, Record,
+    Request, Traffic, Volume,
 };
 
 use clients::Clients;
@@ -349,11 +349,11 @@ impl Emulation {
             Err(error) => return self.bad(from, Bad::Unparsable, || error.to_string(), out),
         };
         let (mid, outcome) = match envelope.content {
-            Content::Ok { mid, value } => (mid, Outcome::Ok { value }),
-            Content::Redirect { mid } => (mid, Outcome::Redirect),
+            Content::Ok { mid, value } => (mid, AnswerKind::Ok { value }),
+            Content::Redirect { mid } => (mid, AnswerKind::Redirect),
             Content::Fail { mid, error } => {
                 let error = error.map(|error| one_line(&error));
-                (mid, Outcome::Fail { error })
+                (mid, AnswerKind::Fail { error })
             }
             other => {
                 let detail = || format!("a {:?}", shorten(other.kind()));
@@ -378,19 +378,19 @@ impl Emulation {
     }
 
     /// The first answer to an attempt.
-    fn answer(&mut self, from: usize, attempt: usize, leader: LanId, outcome: Outcome, out: &mut Vec<Action>) {
+    fn answer(&mut self, from: usize, attempt: usize, leader: LanId, outcome: AnswerKind, out: &mut Vec<Action>) {
         let leader = index_of(&self.record.replica_ids, leader);
         self.record.attempts[attempt].answer =
             Some(Answer { at: self.now, by: from, leader, outcome: outcome.clone() });
         let index = self.record.attempts[attempt].request;
         self.clients.learn_leader(self.record.requests[index].client, leader);
         match outcome {
-            Outcome::Ok { value } => self.done(from, index, value, out),
-            Outcome::Redirect => {
+            AnswerKind::Ok { value } => self.done(from, index, value, out),
+            AnswerKind::Redirect => {
                 self.counters.redirects += 1;
                 self.bounced(index, out);
             }
-            Outcome::Fail { .. } => {
+            AnswerKind::Fail { .. } => {
                 self.counters.fails += 1;
                 self.bounced(index, out);
             }

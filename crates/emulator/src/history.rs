@@ -8,7 +8,7 @@ use std::time::Duration;
 use bowline_checker::Verdict;
 use bowline_checker::registers::{self, Action, Operation, Options};
 
-use crate::emulation::{Attempt, Outcome, Record};
+use crate::emulation::{AnswerKind, Attempt, Record};
 use crate::judge::Linearizability;
 
 /// Whether the history of all clients is linearizable, within the checker's usual bound.
@@ -34,9 +34,9 @@ fn operation(record: &Record, attempt: &Attempt) -> Option<Operation> {
     attempt.to?;
     let request = &record.requests[attempt.request];
     let (done, read) = match attempt.answer.as_ref().map(|a| (&a.outcome, a.at)) {
-        Some((Outcome::Ok { value }, at)) => (Some(at), value.clone()),
-        Some((Outcome::Redirect, _)) => return None,
-        Some((Outcome::Fail { .. }, _)) | None => (None, None),
+        Some((AnswerKind::Ok { value }, at)) => (Some(at), value.clone()),
+        Some((AnswerKind::Redirect, _)) => return None,
+        Some((AnswerKind::Fail { .. }, _)) | None => (None, None),
     };
     let action = match &request.value {
         Some(written) => Action::Write(written.clone()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::emulation::{Bad, End, Operation, Outcome, Record, Request};
+use crate::emulation::{AnswerKind, Bad, End, Operation, Record, Request};
 use crate::report::grouped;
 use crate::scenario::{Benchmarks, Thresholds, Tier};
 use crate::statistics::{Share, Statistics};
@@ -21,7 +21,7 @@ pub struct Judgement {
     /// Whether no verdict is [`Status::Failed`].
     pub passed: bool,
     /// One verdict for each [`Check`], in the order of [`Check::ALL`].
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<CheckResult>,
     /// How the benchmarks came out; those that the scenario does not have are missing.
     pub benchmarks: Vec<Measured>,
     /// What the checker of linearizability said, in full.
@@ -41,7 +41,7 @@ impl Judgement {
     }
 
     /// The verdict on one check.
-    pub fn verdict(&self, check: Check) -> &Verdict {
+    pub fn verdict(&self, check: Check) -> &CheckResult {
         self.verdicts.iter().find(|verdict| verdict.check == check).expect("every check has a verdict")
     }
 
@@ -112,7 +112,7 @@ impl Check {
 
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct CheckResult {
     /// What was looked at.
     pub check: Check,
     /// How it came out.
@@ -235,7 +235,7 @@ pub enum Linearizability {
 /// Judges a run, given what the checker of linearizability says about it.
 pub fn judge(record: &Record, statistics: &Statistics, linearizability: &Linearizability) -> Judgement {
     let wrong_gets = wrong_gets(record);
-    let verdicts: Vec<Verdict> = Check::ALL
+    let verdicts: Vec<CheckResult> = Check::ALL
         .into_iter()
         .map(|check| {
             let (status, reason) = match check {
@@ -250,7 +250,7 @@ pub fn judge(record: &Record, statistics: &Statistics, linearizability: &Lineari
                 Check::NoDuplicates => no_duplicates(record, statistics),
                 Check::GoodManners => good_manners(record),
             };
-            Verdict { check, status, reason }
+            CheckResult { check, status, reason }
         })
         .collect();
     Judgement {
@@ -285,7 +285,7 @@ pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
         .filter_map(|attempt| {
             let request = &record.requests[attempt.request];
             let answer = attempt.answer.as_ref()?;
-            let Outcome::Ok { value: got } = &answer.outcome else {
+            let AnswerKind::Ok { value: got } = &answer.outcome else {
                 return None;
             };
             let expected = request.expected.as_ref()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::emulation::{Bad, Note, Operation, Outcome, Record, Request, Volume};
+use crate::emulation::{AnswerKind, Bad, Note, Operation, Record, Request, Volume};
 
 /// The numbers of a run, see [`Statistics::of`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -133,8 +133,8 @@ impl Statistics {
     /// Counts everything.
     pub fn of(record: &Record) -> Statistics {
         let outcomes = || record.attempts.iter().filter_map(|a| a.answer.as_ref());
-        let redirects = outcomes().filter(|a| a.outcome == Outcome::Redirect);
-        let fails = outcomes().filter(|a| matches!(a.outcome, Outcome::Fail { .. }));
+        let redirects = outcomes().filter(|a| a.outcome == AnswerKind::Redirect);
+        let fails = outcomes().filter(|a| matches!(a.outcome, AnswerKind::Fail { .. }));
         let fails = fails.count() as u64;
         let gets = share(record, Operation::Get);
         let puts = share(record, Operation::Put);

@@ -177,7 +177,7 @@ fn what_must_not_happen_in_a_mixture_is_seen() {
     let mut wrong = good.clone();
     for attempt in &mut wrong.attempts {
         if let Some(answer) = &mut attempt.answer
-            && let bowline_emulator::emulation::Outcome::Ok { value: Some(value) } = &mut answer.outcome
+            && let bowline_emulator::emulation::AnswerKind::Ok { value: Some(value) } = &mut answer.outcome
         {
             "never written".clone_into(value);
         }

@@ -139,13 +139,13 @@ pub struct Answer {
     /// The leader that it names, if that is a replica.
     pub leader: Option<usize>,
     /// What it says.
-    pub outcome: Outcome,
+    pub outcome: AnswerKind,
 }
 
 /// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum AnswerKind {
     /// Done.
     Ok {
         /// What was read; `None` for a put, and for a get whose answer lacks it.

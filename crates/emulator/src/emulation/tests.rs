@@ -16,7 +16,7 @@ fn silent(_: Seen<'_>) -> Vec<Vec<u8>> {
     Vec::new()
 }
 
-fn outcomes(record: &Record, wanted: impl Fn(&Outcome) -> bool) -> usize {
+fn outcomes(record: &Record, wanted: impl Fn(&AnswerKind) -> bool) -> usize {
     let answers = record.attempts.iter().filter_map(|a| a.answer.as_ref());
     answers.filter(|answer| wanted(&answer.outcome)).count()
 }
@@ -104,7 +104,7 @@ fn a_redirect_sends_the_same_request_again_at_once_under_a_new_mid() {
         }
         _ => Vec::new(),
     });
-    let redirects = outcomes(&record, |o| *o == Outcome::Redirect);
+    let redirects = outcomes(&record, |o| *o == AnswerKind::Redirect);
     assert_eq!(redirects, record.attempts.len() - 100);
     // Each of the clients guesses once, and is then told.
     assert!((1..=8).contains(&redirects), "{redirects}");
@@ -129,13 +129,13 @@ fn a_fail_is_tried_again_too() {
         }
         inner(seen)
     });
-    let fails = outcomes(&record, |o| matches!(o, Outcome::Fail { .. }));
+    let fails = outcomes(&record, |o| matches!(o, AnswerKind::Fail { .. }));
     assert_eq!(fails, 24);
     assert_eq!(record.attempts.len(), 124);
     assert!(record.requests.iter().all(|r| r.done.is_some()));
-    let Some(Outcome::Fail { error: Some(error) }) = (record.attempts.iter())
+    let Some(AnswerKind::Fail { error: Some(error) }) = (record.attempts.iter())
         .filter_map(|a| a.answer.as_ref().map(|a| a.outcome.clone()))
-        .find(|o| matches!(o, Outcome::Fail { .. }))
+        .find(|o| matches!(o, AnswerKind::Fail { .. }))
     else {
         panic!("there are fails");
     };
@@ -486,8 +486,8 @@ fn second_answers_are_duplicates_and_change_nothing() {
         inner(seen).into_iter().chain(again).collect()
     });
     assert_eq!(record.misbehaviour.count(Bad::Duplicate), 100);
-    assert_eq!(outcomes(&record, |o| matches!(o, Outcome::Ok { .. })), 100);
-    let wrong = Outcome::Ok { value: Some("wrong".to_owned()) };
+    assert_eq!(outcomes(&record, |o| matches!(o, AnswerKind::Ok { .. })), 100);
+    let wrong = AnswerKind::Ok { value: Some("wrong".to_owned()) };
     assert_eq!(outcomes(&record, |o| *o == wrong), 0);
 }
 

@@ -307,8 +307,8 @@ fn the_history_leaves_out_what_had_no_effect() {
     };
     let put = |a: &crate::emulation::Attempt| record.requests[a.request].value.is_some();
     let outcome = |a: &crate::emulation::Attempt| a.answer.as_ref().map(|a| a.outcome.clone());
-    let is_ok = |a: &crate::emulation::Attempt| matches!(outcome(a), Some(Outcome::Ok { .. }));
-    let is_redirect = |a: &crate::emulation::Attempt| outcome(a) == Some(Outcome::Redirect);
+    let is_ok = |a: &crate::emulation::Attempt| matches!(outcome(a), Some(AnswerKind::Ok { .. }));
+    let is_redirect = |a: &crate::emulation::Attempt| outcome(a) == Some(AnswerKind::Redirect);
     assert_eq!(writes, count(&|a| put(a) && is_ok(a)));
     assert_eq!(reads, count(&|a| !put(a) && is_ok(a)));
     assert_eq!(unknown, count(&|a| put(a) && !is_ok(a) && !is_redirect(a)));

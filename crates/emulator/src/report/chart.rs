@@ -7,7 +7,7 @@ use bowline_lan::LanId;
 use maud::{Markup, display, html};
 
 use super::{Report, grouped};
-use crate::emulation::{Attempt, Note, Operation, Outcome, Record};
+use crate::emulation::{AnswerKind, Attempt, Note, Operation, Record};
 use crate::seconds::show;
 
 const WIDTH: f64 = 1100.0;
@@ -340,11 +340,11 @@ fn point(record: &Record, attempt: &Attempt, layout: &Layout, decades: &Decades)
         return html! { path class="never" d=(cross) { title { (about) ": " (to) } } };
     };
     let (class, said) = match (&answer.outcome, request.operation) {
-        (Outcome::Ok { .. }, Operation::Get) => ("get", "ok".to_owned()),
-        (Outcome::Ok { .. }, Operation::Put) => ("put", "ok".to_owned()),
-        (Outcome::Redirect, _) => ("redirect", "redirect".to_owned()),
-        (Outcome::Fail { error: None }, _) => ("fail", "fail".to_owned()),
-        (Outcome::Fail { error: Some(why) }, _) => ("fail", format!("fail, {why}")),
+        (AnswerKind::Ok { .. }, Operation::Get) => ("get", "ok".to_owned()),
+        (AnswerKind::Ok { .. }, Operation::Put) => ("put", "ok".to_owned()),
+        (AnswerKind::Redirect, _) => ("redirect", "redirect".to_owned()),
+        (AnswerKind::Fail { error: None }, _) => ("fail", "fail".to_owned()),
+        (AnswerKind::Fail { error: Some(why) }, _) => ("fail", format!("fail, {why}")),
     };
     let latency = answer.at.saturating_sub(request.created);
     let (by, after) = (record.replica_ids[answer.by], show(latency));
