@@ -141,8 +141,14 @@ impl Counts {
 }
 
 /// How calls ended: for each method and code a counter. Those of codes that there were are written, and those of OK.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Handled(Arc<[[Counter; CODES.len()]; METHODS.len()]>);
+#[derive(Clone, Debug)]
+pub(crate) struct Handled(Arc<[[Counter; CODES.len()]]>);
+
+impl Default for Handled {
+    fn default() -> Handled {
+        Handled(METHODS.iter().map(|_| Default::default()).collect())
+    }
+}
 
 impl Handled {
     pub(super) fn count(&self, place: usize, code: tonic::Code) {
