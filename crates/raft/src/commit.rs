@@ -10,7 +10,7 @@ use crate::raft::Raft;
 use crate::role::Role;
 use crate::types::{Index, PersistId};
 
-/// How far the state machine is, and what it has been given to do.
+/// Which entries the state machine has been given, and which of them it has applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Applying {
     applied: Index,
@@ -72,8 +72,8 @@ impl Raft {
             None => (id == self.config.id).then(|| self.persistence.durable_index()),
         };
         let Some(index) = self.quorum().reached(match_index) else { return };
-        // An entry of an earlier term is never committed by counting replicas (Figure 8): it is
-        // when an entry of this term after it is.
+        // An entry of an earlier term is never committed by counting replicas (Figure 8), but only
+        // together with a later entry of this term.
         if index <= self.commit_index {
             return;
         }

@@ -16,7 +16,7 @@ use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
-/// For how many of the longest election timeouts a follower's read waits for a new leader.
+/// A follower's read waits for a new leader for so many times the longest election timeout.
 const RELAY_PATIENCE: u32 = 4;
 
 /// The reads that wait at a leader.
@@ -119,7 +119,7 @@ impl Raft {
         self.confirm_reads(out);
     }
 
-    /// Lets the reads go whose round a quorum has answered.
+    /// Grants the reads whose round a quorum has answered.
     pub(crate) fn confirm_reads(&mut self, out: &mut Effects) {
         let Role::Leader(leader) = &mut self.role else { return };
         let newest = leader.reads.round;
@@ -185,7 +185,7 @@ impl Raft {
         }
     }
 
-    /// The leadership is lost: what is not confirmed can't be any more.
+    /// The leadership is lost: reads that are not confirmed yet never will be.
     pub(crate) fn refuse_waiting_reads(&mut self, leader: Leader, out: &mut Effects) {
         let readers = leader.reads.waiting.into_iter().map(|read| read.reader);
         for reader in readers.chain(leader.reads.early.into_iter().map(|(reader, _)| reader)) {
@@ -194,7 +194,7 @@ impl Raft {
         }
     }
 
-    /// A follower's client reads.
+    /// Takes a read of a follower's client.
     pub(crate) fn handle_read_index(&mut self, from: NodeId, context: u64, kind: ReadKind, out: &mut Effects) {
         let reader = Reader::Remote { from, context };
         match &self.role {
@@ -227,7 +227,7 @@ impl Raft {
     pub(crate) fn handle_read_index_reply(&mut self, context: u64, index: Option<Index>, out: &mut Effects) {
         let Some(index) = index else { return };
         let Some(relay) = self.relays.remove(&context) else { return };
-        // The index is committed: as far as this log is known to equal the leader's, it is here too.
+        // The index is committed, and so is this log up to it, as far as it is known to equal the leader's.
         self.advance_follower_commit(index, out);
         self.requests.readable(relay.token, index, self.applying.applied(), out);
     }

@@ -14,8 +14,8 @@ use crate::types::{Index, NodeId, Position, Round, Session, Time, Token};
 
 /// The leader's part.
 impl Raft {
-    /// "If command received from client: append entry to local log" (Figure 2). The own disk and the
-    /// followers work at the same time; the entry is counted where it is durable.
+    /// "If command received from client: append entry to local log" (Figure 2). The leader's disk and
+    /// the followers work at the same time; the entry counts for a replica once it is durable there.
     pub(crate) fn propose(&mut self, token: Token, command: bytes::Bytes, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return self.refuse_as_follower(token, out) };
         if leader.transfer.is_some() {
@@ -104,7 +104,7 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
         let prev = match progress.next_index() {
             Some(next_index) => self.log.position_at(next_index.previous()),
-            // Its answer will be a refusal, which keeps it from standing for election all the same.
+            // The follower will refuse it, but it will not stand for election.
             None => Some(self.log.base()),
         };
         let Some(prev) = prev else {
@@ -289,8 +289,8 @@ impl Raft {
         self.send_durably(from, Body::AppendEntriesReply(reply), out);
     }
 
-    /// Recognises the sender as the leader of this term, and waits for it anew, whatever becomes of
-    /// its message (S10). Returns whether it can be followed.
+    /// Recognises the sender as the leader of this term and resets the election timeout, whatever
+    /// becomes of its message (S10). Returns whether it can be followed.
     pub(crate) fn follow(&mut self, from: NodeId, out: &mut Effects) -> bool {
         match &self.role {
             Role::Leader(_) => {
