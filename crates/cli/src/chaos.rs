@@ -43,33 +43,36 @@ const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  bowline chaos --minutes 2                      three members, everything that may happen, a verdict
-  bowline chaos --minutes 30 --nodes 5 --seed 7  the same faults in the same order for the same seed
+  bowline chaos --minutes 2                      three members
+  bowline chaos --minutes 30 --nodes 5 --seed 7  a seed repeats its faults
   bowline chaos --minutes 1 --history h.jsonl && bowline check h.jsonl
 
-Members are real processes in a temporary folder, their links go through a proxy. Faults, often several at once:
-kill -9 of one or all, SIGSTOP, bits flipped in a log (of a minority), cuts of all shapes, slow and corrupting links,
-a full disk (where a small one may be mounted), leadership moved. At the end: all histories linearizable, revisions
-in real time's order, nothing acknowledged lost, all members equal. After a failure folder and history are kept.
+Members are real processes in a temporary folder, and a proxy carries their traffic. Faults \
+strike alone or together: kill -9 of one or all members, SIGSTOP, flipped bits in the logs of a \
+minority, network partitions, slow and corrupting links, a full disk (where a small one can be \
+mounted), leadership transfers. The run passes if all histories are linearizable, revisions \
+follow real time, no acknowledged write is lost, and all members are equal at the end. After a \
+failure, the folder and the history are kept.
 
-Exit codes: 0 passed, 1 a promise was broken, or the report could not be printed, 2 bad input, or it could not be run.")]
+Exit codes: 0 passed; 1 failed, or the report could not be printed; 2 bad input, or the run was \
+not completed.")]
 pub(crate) struct ChaosCommand {
-    /// How long faults strike.
+    /// Duration of the faults, in minutes.
     #[arg(long, default_value_t = 2.0, value_name = "MINUTES")]
     minutes: f64,
-    /// How many members.
+    /// Number of members.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
     nodes: u64,
-    /// Decides the faults and their order [default: another one each time]
+    /// Seed of the faults and their order [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Tell each strike.
+    /// Print each strike.
     #[arg(short, long)]
     verbose: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Write what clients saw to this file, an operation a line.
+    /// Write the clients' history to this file, one operation per line.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
 }
@@ -84,7 +87,9 @@ impl ChaosCommand {
         let runtime = runtime.context("can't start threads").context(NotRun)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let folder = std::env::temp_dir().join(format!("bowline-chaos-{seed}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display())).context(NotRun)?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("can't create {}", folder.display()))
+            .context(NotRun)?;
         let live = Live::new((self.minutes * 600.0) as u64, self.json);
         live.title(&format!("chaos, seed {seed}"));
         let ran = runtime.block_on(self.chaos(seed, &folder, &live, &interrupts.flag()));
@@ -131,7 +136,7 @@ impl ChaosCommand {
         failures.extend(struck.err().map(|error| format!("{error:#}")));
         let healed = finish(&mut nemesis, &endpoints, &record, &done, clients).await;
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
-        live.message("checking what clients saw".to_owned());
+        live.message("checking the history".to_owned());
         let history = record.history();
         failures.extend(keys::check(&history).explanation());
         let (tally, mut leader_gaps) = (record.tally(), nemesis.leader_gaps());
@@ -233,10 +238,10 @@ async fn finish(
     tokio::time::sleep(EPILOGUE).await;
     done.store(true, Ordering::Relaxed);
     for client in clients {
-        client.await.context("a client has panicked")?;
+        client.await.context("a client panicked")?;
     }
     served?;
-    workload::read_all(endpoints, record).await.context("a key can't be read at the end")?;
+    workload::read_all(endpoints, record).await.context("can't read a key at the end")?;
     nemesis.wait_until_equal().await
 }
 

@@ -52,11 +52,11 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 /// Where the cluster is.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Cluster {
-    /// Members to ask, with commas between them [default: $BOWLINE_ENDPOINTS, $ETCDCTL_ENDPOINTS, or
+    /// Addresses of members, separated by commas [default: $BOWLINE_ENDPOINTS, $ETCDCTL_ENDPOINTS, or
     /// 127.0.0.1:2379]
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     endpoints: Vec<String>,
-    /// How long a request may take, in seconds.
+    /// Time limit of a request, in seconds.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=600), value_name = "SECONDS")]
     timeout: u64,
 }
@@ -68,7 +68,7 @@ impl Cluster {
             let told = |name| match std::env::var(name) {
                 // Another cluster must not be asked because nobody can read where this one is.
                 Err(VarError::NotUnicode(value)) => {
-                    bail!("{name} is {value:?}; allowed: host:port, with commas between")
+                    bail!("{name} is {value:?}; allowed: host:port, separated by commas")
                 }
                 value => Ok(value.ok().filter(|value| !value.is_empty())),
             };

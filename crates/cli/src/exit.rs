@@ -45,7 +45,7 @@ pub(crate) struct NotDone(pub(crate) String);
 /// Something could not be run at all, so that there is no verdict on it. Counts as bad input: failed would be the
 /// verdict.
 #[derive(Debug, thiserror::Error)]
-#[error("it could not be run")]
+#[error("the run was not completed")]
 pub(crate) struct NotRun;
 
 /// The exit code for a command's outcome. An error is told on standard error, the first line first.
@@ -147,18 +147,20 @@ fn is_about_input(error: &io::Error) -> bool {
 /// What to do next, where that is known.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {
-        ClientError::Unreachable { .. } => {
-            Some("is a cluster running there? bowline up starts one; --endpoints or BOWLINE_ENDPOINTS says where it is")
+        ClientError::Unreachable { .. } => Some(
+            "is a cluster running there? `bowline up` starts one; --endpoints or BOWLINE_ENDPOINTS gives its address",
+        ),
+        ClientError::Unknown { .. } => {
+            Some("`bowline get` shows whether it was done, and `bowline status` the state of the members")
         }
-        ClientError::Unknown { .. } => Some("get tells whether it was done; bowline status shows how the members are"),
         ClientError::Refused { status, .. } if status.message().contains("no leader") => {
-            Some("a majority of the members must run and reach each other: bowline status shows how they are")
+            Some("a majority of the members must run and reach each other; `bowline status` shows their state")
         }
         ClientError::Refused { status, .. } if status.message().contains("compacted") => {
-            Some("history before the last compaction is gone; read without --rev, or at a later one")
+            Some("the history before the last compaction is removed; read without --rev, or at a later revision")
         }
         ClientError::Refused { status, .. } if status.message() == "no answer in time" => {
-            Some("bowline status shows how the members are; --timeout waits longer")
+            Some("`bowline status` shows the state of the members; --timeout allows more time")
         }
         _ => None,
     }
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn an_error_without_a_type_is_bad_input_unless_it_says_otherwise() {
         assert!(is_bad(anyhow::anyhow!("KEY is empty")));
-        assert!(!is_bad(NotDone("nothing is deleted".to_owned())));
+        assert!(!is_bad(NotDone("nothing was deleted".to_owned())));
         let not_run = Err::<(), _>(Error::from_raw_os_error(28)).context(NotRun).expect_err("it failed");
         assert!(is_bad_input(&not_run), "failed would be a verdict");
     }

@@ -21,11 +21,13 @@ use crate::out::{remark, tell};
   bowline chaos --history run.jsonl; bowline check run.jsonl
   bowline check - < run.jsonl
 
-Each line of a history is one operation as a JSON object. Exit codes: 0 linearizable, 1 not, 2 bad input.")]
+Each line of a history is one operation, as a JSON object.
+
+Exit codes: 0 linearizable; 1 not linearizable, or not decided; 2 bad input.")]
 pub(crate) struct CheckCommand {
-    /// The history, one JSON object a line; `-` reads standard input.
+    /// File with the history, one JSON object per line; `-` is standard input.
     history: PathBuf,
-    /// Give up after this many steps of the search; giving up counts as failed.
+    /// Give up after this many search steps; the history then counts as not decided.
     #[arg(long)]
     max_steps: Option<u64>,
     /// Print the verdict as JSON.

@@ -24,13 +24,13 @@ mod run;
 
 #[derive(Subcommand)]
 pub(crate) enum LanCommand {
-    /// Runs replicas on an emulated, hostile LAN, and judges them.
+    /// Runs replicas on an emulated, hostile LAN and judges the run.
     Run(RunCommand),
-    /// One replica: what a harness starts.
+    /// Runs one replica, as a harness starts it.
     Replica(ReplicaCommand),
-    /// Lists the built-in scenarios, or prints one.
+    /// Lists the built-in scenarios or prints one.
     Scenarios {
-        /// Print this one, as a file.
+        /// Scenario to print, as a scenario file.
         name: Option<String>,
     },
     /// A replica that does no work, to measure what the machine costs.
@@ -43,25 +43,25 @@ pub(crate) enum LanCommand {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline lan replica 5000 0000 0001 0002     UDP, to and from port 5000
-  bowline lan replica 0000 0001 0002          the local socket in the file 0000
+  bowline lan replica 5000 0000 0001 0002  UDP, to and from port 5000
+  bowline lan replica 0000 0001 0002       the local socket in the file 0000
 
-The same without options is the program kvstore. A replica keeps its state in memory, and ends when
-its socket closes or on SIGTERM.")]
+The program kvstore is the same without options. A replica keeps its state in memory. It ends \
+on SIGTERM, or when its socket is closed.")]
 pub(crate) struct ReplicaCommand {
-    /// [port] own-id peer-id...: a port means UDP, none a local socket in the file named by the own id.
+    /// [port] own-id peer-id...: with a port over UDP, without one over the local socket in the file own-id.
     #[arg(required = true)]
     arguments: Vec<String>,
-    /// udp, packets, stream, or auto: decided by the arguments, and by trying.
+    /// Type of the socket: udp, packets, stream, or auto, which follows the arguments and tries what works.
     #[arg(long, default_value = "auto", value_parser = parse_replica_socket)]
     socket: ReplicaSocketChoice,
-    /// How it is tuned: frugal (few messages) or paper (the paper's timeouts).
+    /// Tuning: frugal (few messages) or paper (the paper's timeouts).
     #[arg(long, default_value = "frugal", value_parser = parse_profile)]
     profile: Profile,
-    /// Seed of its timeouts; random if not given.
+    /// Seed of the timeouts [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Say on standard error at the end what was ignored, even if all of it could be read.
+    /// Print ignored messages to standard error at the end, even if all of them could be read.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -130,7 +130,7 @@ fn list_scenarios(name: Option<&str>) -> anyhow::Result<Exit> {
         Some((_, json)) => out::print(json)?,
         None => {
             let names: Vec<&str> = builtin.iter().map(|(name, _)| *name).collect();
-            bail!("no scenario {name:?} is built in; built in: {}", names.join(", "));
+            bail!("no built-in scenario {name:?}; allowed: {}", names.join(", "));
         }
     }
     Ok(Exit::Passed)

@@ -18,7 +18,7 @@ mod up;
 use clap::{Parser, Subcommand};
 use client::Once;
 
-/// A strongly consistent, replicated key-value store, and the tools that prove it.
+/// A strongly consistent, replicated key-value store, and the tools that test it.
 #[derive(Parser)]
 #[command(name = "bowline", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
@@ -27,57 +27,58 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  bowline up                          three members on this machine, serving the etcd v3 API
-  bowline up --detach                 the same in the background; bowline down stops it
-  bowline put hello world; bowline get hello
-  bowline shell                       the same, one a line, with completion
+  bowline up                          three members on this machine
+  bowline up --detach                 in the background; bowline down stops them
+  bowline put hello world             set a key
+  bowline get hello                   print its value
+  bowline shell                       enter commands line by line
   bowline serve --config member.toml  one member of a cluster
-  bowline chaos --minutes 2           real members, killed, cut off and damaged; a verdict
-  bowline lan run                     five replicas, a main job of 30 s, a verdict
-  bowline lan run --all               every scenario, one table
+  bowline chaos --minutes 2           test a real cluster under real faults
+  bowline lan run                     five replicas on an emulated network, 30 s
+  bowline lan run --all               every scenario, and one table
   bowline lan run crash-4 --program ./their-kvstore
-  bowline sim run crash-4 --seed 7    the same in virtual time, in milliseconds
-  bowline sim lan --seeds 1000        random mixtures of everything that can go wrong
+  bowline sim run crash-4 --seed 7    a scenario in virtual time
+  bowline sim lan --seeds 1000        random mixtures of faults
 
-Exit codes: 0 passed, done or found; 1 failed, not found, not known, or done but not printed;
-2 bad input; 141 nobody reads the output any more, as if SIGPIPE had ended it.";
+Exit codes: 0 success; 1 failed, not found, outcome unknown, or done but the result could \
+not be printed; 2 bad input; 141 standard output was closed, as after SIGPIPE.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// A cluster on this machine, its members looked after.
+    /// Runs a cluster on this machine and restarts members that fail.
     Up(up::UpCommand),
-    /// Stops a cluster that `up` has started.
+    /// Stops a cluster that `up` started.
     Down(up::DownCommand),
-    /// One member of a cluster, serving the etcd v3 API.
+    /// Runs one member of a cluster, which serves the etcd v3 API.
     Serve(serve::ServeCommand),
     /// Sets a key.
     Put(Once<client::PutArgs>),
-    /// Prints the value of a key, or keys and values of a range.
+    /// Prints the value of a key, or the keys and values of a range.
     Get(Once<client::GetArgs>),
-    /// Deletes a key, or a range.
+    /// Deletes a key or a range.
     Del(Once<client::DelArgs>),
-    /// Compares, and then does one thing or another, all at once.
+    /// Compares keys and runs one of two lists of operations, atomically.
     Txn(Once<client::TxnArgs>),
-    /// Keys that live as long as somebody keeps them alive.
+    /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(client::LeaseCommand),
-    /// Gives up what was overwritten or deleted before a revision.
+    /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(Once<client::CompactArgs>),
-    /// Compares the members' states by their checksums.
+    /// Compares the states of the members by checksum.
     #[command(name = "hashkv")]
     HashKv(Once<client::HashKvArgs>),
-    /// Shows how each member is.
+    /// Shows the state of each member.
     Status(Once<client::StatusArgs>),
-    /// The commands of a client, one a line: with history and completion, or from a pipe.
+    /// Runs client commands line by line, from a terminal or a pipe.
     Shell(client::ShellCommand),
-    /// The LAN protocol: replicas that speak JSON, and an emulated hostile network for any of them.
+    /// Runs replicas of the LAN protocol, and emulates a hostile network for them.
     #[command(subcommand)]
     Lan(lan::LanCommand),
-    /// The same in virtual time: repeatable from a seed, more than a thousand times as fast.
+    /// Runs scenarios and simulated clusters in virtual time, repeatable from a seed.
     #[command(subcommand)]
     Sim(sim::SimCommand),
-    /// A real cluster under real faults, and whether it keeps its promises.
+    /// Tests a real cluster under real faults.
     Chaos(chaos::ChaosCommand),
     /// Checks a recorded history for linearizability.
     Check(history::CheckCommand),

@@ -23,16 +23,18 @@ const LOOK: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "Examples:
   bowline serve --id 1 --initial-cluster 1=http://127.0.0.1:2380
-  bowline serve --id 2 --initial-cluster 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,3=http://10.0.0.3:2380 \\
-      --listen-client 0.0.0.0:2379 --advertise-client http://10.0.0.2:2379 --data-dir /var/lib/bowline
+  bowline serve --id 2 --data-dir /var/lib/bowline \\
+      --initial-cluster 1=10.0.0.1:2380,2=10.0.0.2:2380,3=10.0.0.3:2380 \\
+      --listen-client 0.0.0.0:2379 --advertise-client 10.0.0.2:2379
   BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml --log-format json
 
-Each setting can be given as a flag, as a variable (--data-dir is BOWLINE_DATA_DIR), or in a TOML file
-(data_dir = \"...\"); a flag beats a variable, and that the file. SIGTERM or Ctrl-C stops it in good order.
+Each setting is a flag (--data-dir), an environment variable (BOWLINE_DATA_DIR) or a key of \
+the TOML file (data_dir = \"...\"). A flag overrides a variable, and a variable overrides the \
+file. SIGTERM or Ctrl-C stops the member cleanly.
 
-Exit codes: 0 stopped, 1 failed, 2 bad input.";
+Exit codes: 0 stopped; 1 failed; 2 bad input.";
 
-/// One member of a cluster, serving the etcd v3 API.
+/// Runs one member of a cluster, which serves the etcd v3 API.
 #[derive(Debug, Default)]
 pub(crate) struct ServeCommand {
     config: Option<PathBuf>,
@@ -60,7 +62,7 @@ impl FromArgMatches for ServeCommand {
 
 impl Args for ServeCommand {
     fn augment_args(command: Command) -> Command {
-        let config = Arg::new("config").long("config").value_name("FILE").help("a TOML file with settings");
+        let config = Arg::new("config").long("config").value_name("FILE").help("TOML file with settings");
         let stop = Arg::new("stop_at_eof").long("stop-at-eof").hide(true).action(ArgAction::SetTrue);
         let settings = SETTINGS
             .iter()
@@ -75,7 +77,7 @@ impl Args for ServeCommand {
 
 impl ServeCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
-        let interrupts = Interrupts::watch().context("can't watch for signals")?;
+        let interrupts = Interrupts::watch().context("can't handle signals")?;
         let config = self.configuration()?;
         bowline_server::raise_limit();
         log::start(config.log_format, config.log_level);
@@ -83,7 +85,7 @@ impl ServeCommand {
         let disk = folder::open(&config)?;
         let failed = |why: String| {
             // What waits for this can't be kept: nobody may hear of it, so everything ends here.
-            error!("stopped at once: {why}");
+            error!(%why, "stopping at once");
             std::process::exit(1);
         };
         let server = Server::start(&config, disk, listeners, failed)?;
@@ -110,7 +112,7 @@ impl ServeCommand {
         info!("stopping");
         match server.stop() {
             StopReason::Told => {
-                info!("stopped; everything acknowledged is on the disk");
+                info!("stopped; every acknowledged write is on disk");
                 Ok(Exit::Passed)
             }
             StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),

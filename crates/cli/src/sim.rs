@@ -29,47 +29,47 @@ mod seed_thread;
 
 #[derive(Subcommand)]
 pub(crate) enum SimCommand {
-    /// Runs one scenario of the LAN in virtual time.
+    /// Runs one LAN scenario in virtual time.
     Run(RunCommand),
-    /// Runs random mixtures of everything that a LAN can do to replicas.
+    /// Runs random mixtures of LAN faults in virtual time.
     Lan(MixturesCommand),
-    /// Runs simulated clusters, each drawn from a seed, to find one in which a promise is broken.
+    /// Runs simulated clusters, each drawn from a seed, and looks for violations.
     Explore(explore::ExploreCommand),
-    /// Runs one simulated cluster again, and prints what happens in it.
+    /// Runs one simulated cluster again and prints what happens.
     Replay(replay::ReplayCommand),
     /// Measures how fast simulated time passes.
     Speed(explore::SpeedCommand),
-    /// Searches every order of events over a few replicas, within bounds.
+    /// Searches every order of events of a few replicas, within bounds.
     Exhaust(exhaust::ExhaustCommand),
-    /// Mutation tests: which layer of tests notices which historic bug.
+    /// Runs mutation tests: shows which layer of tests notices which known bug.
     Mutants(mutants::MutantsCommand),
 }
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim run                       the main job
+  bowline sim run                   the main job
   bowline sim run crash-4 --seed 7
   bowline sim run mine.json --seed 7 --html run.html")]
 pub(crate) struct RunCommand {
     /// A scenario file, or the name of a built-in scenario.
     #[arg(default_value = scenarios::MAIN_JOB)]
     scenario: String,
-    /// Decides everything random; the scenario's own seed, or 1, if not given.
+    /// Seed of everything random [default: the scenario's, or else 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How the replicas are tuned: frugal or paper.
+    /// Tuning of the replicas: frugal or paper.
     #[arg(long, default_value = "frugal", value_parser = parse_profile)]
     profile: Profile,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Also write the report as a page for a browser.
+    /// Also write the report as a web page.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Also write the history of all operations, for `bowline check`.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Print what happens as it happens, with its virtual time.
+    /// Print events as they happen, with their virtual time.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -79,25 +79,25 @@ pub(crate) struct RunCommand {
   bowline sim lan --seeds 1000
   bowline sim lan --seed 17 --verbose   one mixture again, line by line")]
 pub(crate) struct MixturesCommand {
-    /// How many mixtures.
+    /// Number of mixtures.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     seeds: u64,
-    /// The first seed.
+    /// First seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Only this mixture.
+    /// Run only the mixture of this seed.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
-    /// How many at once; as many as there are processors if not given.
+    /// Number of mixtures to run at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// With --seed: write the report as a page for a browser.
+    /// With --seed: also write the report as a web page.
     #[arg(long, value_name = "FILE", requires = "seed")]
     html: Option<PathBuf>,
-    /// With --seed: print what happens, with its virtual time.
+    /// With --seed: print events as they happen, with their virtual time.
     #[arg(long, short, requires = "seed")]
     verbose: bool,
 }

@@ -29,32 +29,32 @@ const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline up                                    three members, their logs here, Ctrl-C stops them
-  bowline up --detach && bowline down           the same in the background
+  bowline up                           three members; Ctrl-C stops them
+  bowline up --detach && bowline down  the same in the background
   bowline up --nodes 5 --data-dir /tmp/five --first-port 12379
 
-While it runs on a terminal, a line with a key and a member's number acts on it: k 2 kills member 2, p 2
-pauses it or lets it go on, r 2 starts it again.
+On a terminal, enter a letter and a member's number: k 2 kills member 2, p 2 pauses or \
+resumes it, r 2 starts it again.
 
-Exit codes: 0 stopped, 1 failed, 2 bad input.")]
+Exit codes: 0 stopped; 1 failed; 2 bad input.")]
 pub(crate) struct UpCommand {
-    /// How many members.
+    /// Number of members of a new cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// Where their data is; made if it isn't there.
+    /// Data folder of the cluster; created if it does not exist.
     #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
-    /// The first port of a new cluster: each member takes two, and others where these are taken.
+    /// First port of a new cluster. Each member takes two; free ports replace those in use.
     #[arg(long, default_value_t = 2379, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65518))]
     first_port: u16,
-    /// Leave them running in the background, their logs in the data folder.
+    /// Run the members in the background; they log to the data folder.
     #[arg(long)]
     detach: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct DownCommand {
-    /// Where their data is.
+    /// Data folder of the cluster.
     #[arg(long, default_value = DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
 }
@@ -67,11 +67,11 @@ impl UpCommand {
         let mut topology = Topology::load_or_found(&self.data_dir, self.nodes, self.first_port)?;
         if let Some(pid) = topology.running().first() {
             let (folder, down) = (self.data_dir.display(), down(&self.data_dir));
-            bail!("a cluster runs in {folder} already (process {pid}); to stop it: {down}");
+            bail!("a cluster is already running in {folder} (process {pid}); to stop it: {down}");
         }
         if topology.members.len() as u64 != self.nodes {
             remark!(
-                "{} holds a cluster of {}, which is started; another --data-dir makes another cluster",
+                "{} holds a cluster of {} members, which starts now; for a new cluster, use another --data-dir",
                 self.data_dir.display(),
                 topology.members.len()
             );
@@ -129,7 +129,7 @@ impl UpCommand {
         tell!("             etcdctl --endpoints={first} put hello world")?;
         tell!("             curl http://{first}/metrics")?;
         if !self.detach {
-            tell!("  keys       k 2: kill member 2, p 2: pause it, r 2: start it again")?;
+            tell!("  keys       k 2: kill member 2, p 2: pause or resume it, r 2: start it again")?;
         }
         tell!("  stop       {stop}{}\n", down(&self.data_dir))
     }
@@ -149,7 +149,7 @@ impl DownCommand {
             .with_context(|| format!("there is no cluster in {}", self.data_dir.display()))?;
         let running = topology.running();
         if running.is_empty() {
-            tell!("nothing runs in {}", self.data_dir.display())?;
+            tell!("no member is running in {}", self.data_dir.display())?;
             return Ok(Exit::Passed);
         }
         // One who looks after the members stops them himself.
@@ -160,7 +160,7 @@ impl DownCommand {
         let until = Instant::now() + PATIENCE;
         while running.iter().any(|pid| is_running(*pid)) {
             if Instant::now() >= until {
-                bail!(NotDone(format!("still running after {} s: {running:?}", PATIENCE.as_secs())));
+                bail!(NotDone(format!("processes still running after {} s: {running:?}", PATIENCE.as_secs())));
             }
             std::thread::sleep(LOOK);
         }

@@ -95,7 +95,7 @@ fn transactions(cluster: &Cluster) {
     assert_eq!((said.code, said.text()), (Some(0), "SUCCESS\n\nOK\n\nlock\nyou and me\n\n1\n"), "{said:?}");
     let said = cluster.ask_with(&["txn"], b"size(lock) = 3\n\n\n");
     assert_eq!(said.code, Some(2));
-    assert!(said.err.contains("is no compare; allowed: TARGET"), "{said:?}");
+    assert!(said.err.contains("is not a comparison; allowed: TARGET"), "{said:?}");
 }
 
 fn the_shell_reads_a_pipe(cluster: &Cluster) {

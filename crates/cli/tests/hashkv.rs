@@ -120,7 +120,7 @@ async fn a_member_that_is_behind_is_named_and_the_exit_code_says_so() {
 
     // The same where the revision is given; at one that all have, none is behind.
     let (said, _) = behind_there;
-    assert!(said.code == Some(1) && said.err.contains("it has revision 1, another one has 2000"), "{said:?}");
+    assert!(said.code == Some(1) && said.err.contains("it has revision 1, another member has 2000"), "{said:?}");
     let (said, _) = hashkv(vec![Fake::new(1, 9, 7), Fake::new(2, 5, 7)], &["--rev", "5"]).await;
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     let (said, _) = hashkv(vec![Fake::new(1, 9, 7)], &["--rev", "10"]).await;

@@ -244,7 +244,7 @@ fn a_verdict_of_chaos_that_could_not_be_printed_is_no_bad_input() {
     // What could not be run has no verdict.
     let said = run(bowline(folder.path(), &chaos).env("TMPDIR", "/dev/null"), b"");
     assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(said.err.starts_with("error: it could not be run: can't make /dev/null/"), "{said:?}");
+    assert!(said.err.starts_with("error: the run was not completed: can't create /dev/null/"), "{said:?}");
 }
 
 #[test]
@@ -270,6 +270,9 @@ fn what_the_system_refuses_is_no_bad_input() {
     );
     std::fs::write(folder.path().join("cluster.json"), cluster).expect("it is written");
     let said = run(&mut bowline(folder.path(), &["up", "--nodes", "1", "--data-dir", "."]), b"");
-    assert!(said.code == Some(1) && said.err.contains(&format!("port {port} of member 1 can't be had")), "{said:?}");
+    assert!(
+        said.code == Some(1) && said.err.contains(&format!("port {port} of member 1 is not available")),
+        "{said:?}"
+    );
     assert!(started.elapsed() < Duration::from_secs(20), "it ends by itself");
 }

@@ -108,7 +108,7 @@ fn an_open_quote_goes_on_in_the_next_line() {
     terminal.types("put typed/none 'first\r");
     terminal.wait_for("... ");
     terminal.types("\u{4}");
-    terminal.wait_for("a quote has no end");
+    terminal.wait_for("unclosed quote");
     terminal.ends();
     member.says(&["get", "typed/note"], "first\ndel typed/victim\nlast\n");
     member.says(&["get", "typed/", "--prefix", "--keys-only"], "typed/note\ntyped/victim\n");

@@ -60,12 +60,12 @@ fn a_quote_that_is_still_open_at_the_end_is_an_error_and_nothing_of_it_is_done()
         for shell in [&["shell"][..], &["shell", "--keep-going"]] {
             let said = member.ask_with(shell, input);
             assert_eq!(said.code, Some(2), "{said:?}");
-            assert!(said.err.starts_with("error: line 2: a quote has no end: \"put open/2 "), "{said:?}");
+            assert!(said.err.starts_with("error: line 2: unclosed quote: \"put open/2 "), "{said:?}");
         }
     }
     let said = member.ask_with(&["txn"], b"\nput open/2 'a\n\ndel open/victim\n");
     assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(said.err.starts_with("error: line 2: a quote has no end: \"put open/2 "), "{said:?}");
+    assert!(said.err.starts_with("error: line 2: unclosed quote: \"put open/2 "), "{said:?}");
     member.says(&["get", "open/", "--prefix", "--keys-only"], "open/1\nopen/victim\n");
 }
 
@@ -82,7 +82,7 @@ fn a_pipe_stops_at_the_first_line_that_can_not_be_read() {
         assert_eq!(said.code, Some(2), "{wrong}: {said:?}");
         assert!(said.err.starts_with("error: line 4: "), "{wrong}: {said:?}");
         assert!(
-            said.err.ends_with("\n  nothing after it is done; --keep-going skips what can't be read\n"),
+            said.err.ends_with("\n  the lines after it were not run; --keep-going skips lines that can't be parsed\n"),
             "{wrong}: {said:?}"
         );
         assert!(
@@ -107,7 +107,7 @@ fn a_transaction_that_can_not_be_read_names_its_line_and_does_nothing() {
     let member = &Member::start();
     let said = member.ask_with(&["txn"], b"ver(bad/k) = 0\n\nput bad/k 1\nput bad/k\n\n");
     assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(said.err.starts_with("error: line 4: \"put bad/k\" is no operation; allowed: "), "{said:?}");
+    assert!(said.err.starts_with("error: line 4: \"put bad/k\" is not an operation; allowed: "), "{said:?}");
     let said = member.shell(b"txn\n\nput bad/k 1\nfetch bad/k\n\n\nput bad/after 1\n");
     assert!(said.code == Some(2) && said.err.starts_with("error: line 4: \"fetch bad/k\""), "{said:?}");
     assert!(!member.has("bad/k") && !member.has("bad/after"));
@@ -119,7 +119,7 @@ fn a_transaction_that_can_not_be_read_names_its_line_and_does_nothing() {
     for input in [&b"txn --sometimes\n\nput bad/k 1\n\n\nput bad/later 1\n"[..], b"'txn' \"\\q\"\n\nput bad/k 1\n"] {
         let said = member.ask_with(&["shell", "--keep-going"], input);
         assert!(
-            said.code == Some(2) && said.err.contains("nothing after it is done, as what follows may belong"),
+            said.code == Some(2) && said.err.contains("the lines after it were not run, because they may belong"),
             "{said:?}"
         );
     }
@@ -168,8 +168,8 @@ fn keys_and_values_need_not_be_text() {
     assert_eq!(with(&["del"], &["--prev-kv"]).out, [b"1\n", key.as_bytes(), b"\nagain\n"].concat());
 
     for (arguments, allowed) in [
-        (["get", "--hex", "foo"], "pairs of hexadecimal digits (the text itself would be 666f6f)"),
-        (["del", "--base64", "foo"], "base64 with its padding"),
+        (["get", "--hex", "foo"], "pairs of hexadecimal digits (as hexadecimal, this text is 666f6f)"),
+        (["del", "--base64", "foo"], "padded base64"),
         (["get", "--hex", "--base64"], "cannot be used with"),
     ] {
         let said = member.ask(&arguments);

@@ -28,13 +28,13 @@ const MAX_RESPONSE: usize = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// An endpoint is no address.
-    #[error("{0:?} is no endpoint; allowed: host:port or http://host:port")]
+    #[error("{0:?} is not an endpoint; allowed: host:port or http://host:port")]
     Endpoint(String),
     /// No endpoint was given.
-    #[error("no endpoint is given")]
+    #[error("no endpoint was given")]
     NoEndpoint,
     /// Nobody can be reached; nothing was done.
-    #[error("no endpoint can be reached ({tried}): {why}")]
+    #[error("can't reach any endpoint ({tried}): {why}")]
     Unreachable {
         /// Whom it tried.
         tried: String,
@@ -393,8 +393,8 @@ mod tests {
         let new =
             |endpoints: &[&str]| Client::new(endpoints, Duration::from_secs(1)).map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(new(&["127.0.0.1:2379", "http://host:1"]), Ok(()));
-        assert_eq!(new(&[]), Err("no endpoint is given".to_owned()));
-        let wrong = "\"https://host:1\" is no endpoint; allowed: host:port or http://host:port";
+        assert_eq!(new(&[]), Err("no endpoint was given".to_owned()));
+        let wrong = "\"https://host:1\" is not an endpoint; allowed: host:port or http://host:port";
         assert_eq!(new(&["https://host:1"]), Err(wrong.to_owned()));
         assert!(new(&["host"]).is_err());
     }

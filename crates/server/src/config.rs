@@ -155,7 +155,7 @@ impl ServerConfig {
         let members = self.initial_cluster.len();
         if members > MAX_MEMBERS {
             return Err(ConfigError::Together(format!(
-                "--initial-cluster has {members} members; allowed: {MAX_MEMBERS}"
+                "--initial-cluster has {members} members; allowed: at most {MAX_MEMBERS}"
             )));
         }
         if !self.initial_cluster.contains_key(&self.id) {

@@ -50,7 +50,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if let Err(error) = unmount(&self.folder, UnmountFlags::DETACH) {
-            remark!("{} is still mounted: {error}", self.folder.display());
+            remark!("can't unmount {}: {error}", self.folder.display());
         }
     }
 }

@@ -122,7 +122,7 @@ impl Members {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
-        let program = std::env::current_exe().context("can't find this program's own file")?;
+        let program = std::env::current_exe().context("can't find the path of this program")?;
         let mut command = Command::new(program);
         command
             .arg("serve")
@@ -157,7 +157,7 @@ impl Members {
             member.child = None;
             let words = member.last_words();
             if Some(place) != full || !words.contains("No space left on device") {
-                bail!("member {} has ended by itself: {status}\n  {words}", member.id);
+                bail!("member {} ended unexpectedly ({status}):\n  {words}", member.id);
             }
             stopped.push(words);
         }

@@ -64,7 +64,7 @@ pub(super) fn small_disk(folder: &Path, count: u64, live: &Live) -> Option<Small
     match SmallDisk::mount(&folder.join(format!("member-{count}")), SMALL_DISK) {
         Ok(disk) => Some(disk),
         Err(error) => {
-            live.say(&format!("full disks are skipped: a small one can't be mounted ({error:#})"));
+            live.say(&format!("no disk will be full: can't mount a small one ({error:#})"));
             None
         }
     }
@@ -197,10 +197,8 @@ impl<'a> Nemesis<'a> {
         for words in self.members.check(full)? {
             self.stopped_when_full += 1;
             if self.verbose {
-                self.live.say(&format!(
-                    "             a full disk has stopped member {}:\n  {words}",
-                    self.members.all.len()
-                ));
+                self.live
+                    .say(&format!("             a full disk stopped member {}:\n  {words}", self.members.all.len()));
             }
         }
         Ok(())
@@ -297,7 +295,9 @@ impl<'a> Nemesis<'a> {
             self.forget_repaired();
             if Instant::now() >= until {
                 let (seconds, seen) = (RECOVERY.as_secs(), self.watcher.all());
-                anyhow::bail!("no write for {seconds} s, though all members run and reach each other: {seen:?}");
+                anyhow::bail!(
+                    "no write succeeded for {seconds} s, though all members run and reach each other: {seen:?}"
+                );
             }
         }
         Ok(())
@@ -323,7 +323,7 @@ impl<'a> Nemesis<'a> {
                 return Ok((hash.hash_revision, hash.hash));
             }
             if Instant::now() >= until {
-                anyhow::bail!("members are not equal after {} s: {told:?}", RECOVERY.as_secs());
+                anyhow::bail!("members are still not equal after {} s: {told:?}", RECOVERY.as_secs());
             }
             tokio::time::sleep(LOOK * 5).await;
         }

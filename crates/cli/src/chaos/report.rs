@@ -45,26 +45,26 @@ impl Report {
         tell!("chaos, seed {}: {} members, {:.0} s: {verdict}", self.seed, self.nodes, self.took.as_secs_f64())?;
         tell!("  operations  {operations} on {} keys; {unknown} unknown, {refused} refused", self.keys)?;
         tell!("  faults      {}: {}", faults.values().sum::<u64>(), kinds(faults))?;
-        tell!("  at once     {} times several kinds", self.combined)?;
+        tell!("  combined    {} strikes of several faults at once", self.combined)?;
         if self.stopped_when_full > 0 {
-            tell!("  full disk   has stopped a member {} times; it was started again", self.stopped_when_full)?;
+            tell!("  full disk   stopped a member {} times", self.stopped_when_full)?;
         }
         match (self.leader_gaps.last(), self.leader_gaps.get(self.leader_gaps.len() / 2)) {
             (Some(longest), Some(median)) => tell!(
-                "  write gap   {} at most after a leader's death alone, median {}, of {}; {} at most ever",
+                "  write gap   longest {}, median {} after a leader alone was killed ({} times); longest of all {}",
                 seconds(*longest),
                 seconds(*median),
                 self.leader_gaps.len(),
                 seconds(*longest_gap)
             )?,
-            _ => tell!("  write gap   {} at most ever; no leader died alone", seconds(*longest_gap))?,
+            _ => tell!("  write gap   longest {}; no leader was killed alone", seconds(*longest_gap))?,
         }
-        tell!("  recovery    {} at most from healed to the first write", seconds(self.slowest_recovery))?;
+        tell!("  recovery    longest {} from healing to the first write", seconds(self.slowest_recovery))?;
         if let Some((revision, hash)) = self.equal {
             tell!("  members     equal at revision {revision}, hash {hash:08x}")?;
         }
         if passed {
-            tell!("  clients     saw nothing but one order of everything")?;
+            tell!("  history     linearizable, with revisions in the order of real time")?;
         }
         for failure in &self.failures {
             tell!("  BROKEN      {failure}")?;
@@ -72,7 +72,9 @@ impl Report {
         if let Some(kept) = &self.kept {
             tell!("  kept        {} (history.jsonl, logs, data)", quote(kept.as_os_str()))?;
             let (seed, nodes) = (self.seed, self.nodes);
-            tell!("  again       bowline chaos --nodes {nodes} --seed {seed}: the same faults, in real time")?;
+            tell!(
+                "  again       bowline chaos --nodes {nodes} --seed {seed} (the same faults, not at the same times)"
+            )?;
         }
         Ok(())
     }

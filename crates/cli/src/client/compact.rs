@@ -12,12 +12,12 @@ use crate::exit::Exit;
 use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done; 1 failed, outcome unknown, or done but not printed; 2 bad input.")]
 pub(crate) struct CompactArgs {
-    /// What was overwritten or deleted before this revision is given up: it can't be read any more.
+    /// Oldest revision to keep; earlier ones can't be read any more.
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     revision: i64,
-    /// Wait until it is removed.
+    /// Wait until the old values are removed from the store.
     #[arg(long)]
     physical: bool,
 }

@@ -13,19 +13,19 @@ use crate::exit::{Exit, NotDone};
 use crate::out::{self, Out};
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Prints how many keys were deleted. A range is asked for on a terminal; --yes answers.
+#[command(after_help = "Prints the number of deleted keys. On a terminal, del asks before it deletes a range.
 
-Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
+Exit codes: 0 done; 1 failed, outcome unknown, or done but not printed; 2 bad input.")]
 pub(crate) struct DelArgs {
     #[command(flatten)]
     range: RangeArgs,
-    /// Print what was deleted, too.
+    /// Also print the deleted keys and values.
     #[arg(long)]
     prev_kv: bool,
     /// Delete a range without asking.
     #[arg(short, long)]
     yes: bool,
-    /// Only say how many would be deleted.
+    /// Only print how many keys would be deleted.
     #[arg(long)]
     dry_run: bool,
 }
@@ -70,7 +70,7 @@ impl Request for DelArgs {
             return Ok(Exit::Passed);
         }
         if !self.is_meant(client).await? {
-            return Err(NotDone("nothing is deleted".to_owned()).into());
+            return Err(NotDone("nothing was deleted".to_owned()).into());
         }
         let response = client.delete_request(self.request(Notation::default())?).await?;
         out.done();

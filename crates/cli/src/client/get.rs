@@ -47,41 +47,42 @@ enum Consistency {
 
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Of a single key only the value is printed, as it is; of a range keys and values, a line each. On a terminal what
-is no text is in double quotes with escapes, as the shell and transactions read it.
+    after_help = "Prints only the value of a single key, byte for byte. For a range, prints each key and each value on \
+a line of its own. On a terminal, bytes that are not text are printed in double quotes with \
+escapes, which the shell and transactions can read.
 
 Examples:
   bowline get k
   bowline get --prefix app/ --keys-only
-  bowline get --prefix '' --hex --keys-only   as del --hex and put --hex take them
+  bowline get --prefix '' --hex --keys-only  keys for del --hex and put --hex
 
-Exit codes: 0 found, 1 not found, failed, or not printed, 2 bad input."
+Exit codes: 0 found; 1 not found, failed, or not printed; 2 bad input."
 )]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     range: RangeArgs,
-    /// As it was at this revision [default: the latest]
+    /// Read at this revision [default: the latest]
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
     rev: i64,
-    /// At most this many keys; 0 is no limit.
+    /// Print at most this many keys; 0 means no limit.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
     limit: i64,
-    /// Without the values.
+    /// Print only keys.
     #[arg(long)]
     keys_only: bool,
-    /// Only how many there are.
+    /// Print only the number of keys.
     #[arg(long, conflicts_with = "keys_only")]
     count_only: bool,
-    /// Without the keys.
+    /// Print only values.
     #[arg(long, conflicts_with_all = ["keys_only", "count_only"])]
     print_value_only: bool,
-    /// In which order.
+    /// Sort order.
     #[arg(long, value_enum)]
     order: Option<Order>,
-    /// Ordered by what.
+    /// Field to sort by.
     #[arg(long, value_enum)]
     sort_by: Option<SortBy>,
-    /// Ask one member for what it has, which may be behind.
+    /// Read the state of one member, which may be behind.
     #[arg(long, alias = "local")]
     serializable: bool,
     /// As etcdctl has it: `s` is --serializable.

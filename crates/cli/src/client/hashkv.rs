@@ -20,12 +20,12 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Members are asked one by one, so all must be named by --endpoints. Without --rev their states
-are compared at the highest revision that one of them has. A member that has not reached it within 2 s is behind.
+#[command(after_help = "Compares the members that --endpoints lists, so list all of them. A member that has not \
+reached the revision after 2 s is reported as behind.
 
-Exit codes: 0 all the same, 1 not, or one is behind, or not all answer, 2 bad input.")]
+Exit codes: 0 all members are equal; 1 members differ, are behind, or do not answer; 2 bad input.")]
 pub(crate) struct HashKvArgs {
-    /// At this revision [default: the highest that one of them has]
+    /// Revision at which to compare [default: the highest that any member has]
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), hide_default_value = true)]
     rev: i64,
 }
@@ -78,7 +78,9 @@ impl Request for HashKvArgs {
             }
             for (endpoint, member) in &members {
                 if let Member::Behind { revision: has, id } = member {
-                    remark!("member {id} at {endpoint} is behind: it has revision {has}, another one has {revision}");
+                    remark!(
+                        "member {id} at {endpoint} is behind: it has revision {has}, another member has {revision}"
+                    );
                 }
             }
         }

@@ -14,24 +14,24 @@ use crate::exit::Exit;
 use crate::out::Out;
 
 const EXAMPLES: &str = "Examples:
-  bowline lease grant 60                     a lease that lives a minute
-  bowline put --lease 694d77aa9e38260f k v   a key that goes with it
-  bowline lease keep-alive 694d77aa9e38260f  until Ctrl-C, so that it stays
+  bowline lease grant 60                     grant a lease of one minute
+  bowline put --lease 694d77aa9e38260f k v   attach a key to it
+  bowline lease keep-alive 694d77aa9e38260f  keep it alive until Ctrl-C
   bowline lease timetolive 694d77aa9e38260f --keys
 
-Identities are in hexadecimal digits.";
+Lease IDs are hexadecimal.";
 
 /// The commands for leases, each a command of its own.
 #[derive(Subcommand, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum LeaseCommand {
-    /// Makes a lease.
+    /// Grants a lease.
     Grant(Once<GrantArgs>),
-    /// Ends a lease, and deletes its keys.
+    /// Revokes a lease and deletes its keys.
     Revoke(Once<RevokeArgs>),
-    /// Keeps a lease alive until it is interrupted.
+    /// Keeps a lease alive until interrupted.
     KeepAlive(Once<KeepAliveArgs>),
-    /// Shows how long a lease still lives.
+    /// Shows the remaining time to live of a lease.
     Timetolive(Once<TimeToLiveArgs>),
     /// Lists all leases.
     List(Once<ListArgs>),
@@ -61,9 +61,9 @@ pub(crate) fn format_id(id: i64) -> String {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 done; 1 failed, outcome unknown, or done but not printed; 2 bad input.")]
 pub(crate) struct GrantArgs {
-    /// How long it lives if nobody keeps it alive, in seconds. A server may give it more: an election must fit.
+    /// Time to live in seconds. The server may grant more, so that the lease outlives an election.
     #[arg(value_parser = clap::value_parser!(i64).range(1..=MAX_LEASE_TTL))]
     ttl: i64,
 }
@@ -83,9 +83,10 @@ impl Request for GrantArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not done (there is none, say), not known, or done but not printed,
+#[command(after_help = "Exit codes: 0 done; 1 no such lease, failed, outcome unknown, or done but not printed; \
 2 bad input.")]
 pub(crate) struct RevokeArgs {
+    /// ID of the lease.
     #[arg(value_parser = parse_id)]
     id: i64,
 }
@@ -104,13 +105,14 @@ impl Request for RevokeArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "A line for each time that it was kept alive: every third of its time to live.
+#[command(after_help = "Renews the lease after each third of its time to live, and prints a line each time.
 
-Exit codes: 0 kept alive (with --once), 1 it is gone, or nobody could be asked, 2 bad input.")]
+Exit codes: 0 renewed (with --once); 1 the lease is gone, or no member answers; 2 bad input.")]
 pub(crate) struct KeepAliveArgs {
+    /// ID of the lease.
     #[arg(value_parser = parse_id)]
     id: i64,
-    /// Once, and no more.
+    /// Renew the lease once, then exit.
     #[arg(long)]
     once: bool,
 }
@@ -136,11 +138,12 @@ impl Request for KeepAliveArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 it lives, 1 there is none, or nobody could be asked, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 the lease exists; 1 no such lease, or no member answers; 2 bad input.")]
 pub(crate) struct TimeToLiveArgs {
+    /// ID of the lease.
     #[arg(value_parser = parse_id)]
     id: i64,
-    /// Name the keys that are attached to it.
+    /// Also print the keys that are attached to the lease.
     #[arg(long)]
     keys: bool,
     #[command(flatten)]
@@ -173,7 +176,7 @@ impl Request for TimeToLiveArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 told, also if there is none, 1 nobody could be asked, 2 bad input.")]
+#[command(after_help = "Exit codes: 0 printed, even if there are no leases; 1 no member answers; 2 bad input.")]
 pub(crate) struct ListArgs {}
 
 impl Request for ListArgs {

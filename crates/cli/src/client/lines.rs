@@ -133,7 +133,7 @@ impl<S: Source> Lines<S> {
         if scan.within == Within::Nothing {
             return Ok(Some(line));
         }
-        let open = anyhow::anyhow!("a quote has no end: {}", words::shortened(&line.text));
+        let open = anyhow::anyhow!("unclosed quote: {}", words::shortened(&line.text));
         line.locate(Err(open))
     }
 
@@ -195,7 +195,8 @@ impl Source for Stdin {
         }
         let mut line = Vec::new();
         let most = MAX_LINE as u64 + 1;
-        let read = std::io::stdin().lock().take(most).read_until(b'\n', &mut line).context("can't read the lines")?;
+        let read =
+            std::io::stdin().lock().take(most).read_until(b'\n', &mut line).context("can't read standard input")?;
         Ok((read > 0).then_some(line))
     }
 }
@@ -242,7 +243,7 @@ mod tests {
         );
         assert_eq!(all(&[b"# it's\n  # \"\na # it's\n", b"'\n"]), [line(3, b"a # it's\n'")]);
         assert_eq!(all(&[b"a\r\nb\xff\r\n"]), [line(1, b"a\r"), line(2, b"b\xff\r")]);
-        let open = Err("line 2: a quote has no end: \"b \\\"c\\nd\"".to_owned());
+        let open = Err("line 2: unclosed quote: \"b \\\"c\\nd\"".to_owned());
         assert_eq!(all(&[b"a\n", b"b \"c\n", b"d\n"]), [line(1, b"a"), open]);
     }
 

@@ -14,10 +14,10 @@ use super::words;
 /// The notation that was asked for. Without one, keys and values are written as they are.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Notation {
-    /// Keys and values are in hexadecimal digits: those that are given, and those that are printed.
+    /// Read and print keys and values in hexadecimal.
     #[arg(long, conflicts_with = "base64")]
     hex: bool,
-    /// Keys and values are in base64: those that are given, and those that are printed.
+    /// Read and print keys and values in base64.
     #[arg(long)]
     base64: bool,
 }
@@ -39,15 +39,14 @@ impl Notation {
                 let (shown, meant) = (words::shortened(given), to_hex(&given[..given.len().min(8)]));
                 let dots = if given.len() > 8 { "..." } else { "" };
                 format!(
-                    "{name} is {shown}; allowed with --hex: pairs of hexadecimal digits (the text itself would be \
-                     {meant}{dots})"
+                    "{name} is {shown}; allowed with --hex: pairs of hexadecimal digits (as hexadecimal, this text \
+                     is {meant}{dots})"
                 )
             });
         }
         if self.base64 {
             let read = STANDARD.decode(given).map(Bytes::from);
-            let allowed =
-                || format!("{name} is {}; allowed with --base64: base64 with its padding", words::shortened(given));
+            let allowed = || format!("{name} is {}; allowed with --base64: padded base64", words::shortened(given));
             return read.with_context(allowed);
         }
         Ok(Bytes::copy_from_slice(given))
@@ -86,7 +85,8 @@ pub(super) fn from_hex(mut text: &[u8]) -> anyhow::Result<Bytes> {
     while !text.is_empty() {
         text = text.strip_prefix(b"\\x").unwrap_or(text);
         let digits = text.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok()).context("no pair of digits")?;
+        let digits =
+            digits.and_then(|digits| std::str::from_utf8(digits).ok()).context("not a pair of hexadecimal digits")?;
         bytes.push(u8::from_str_radix(digits, 16)?);
         text = &text[2..];
     }
@@ -122,7 +122,7 @@ mod tests {
         };
         assert_eq!(
             refused(HEX, "foo"),
-            "KEY is \"foo\"; allowed with --hex: pairs of hexadecimal digits (the text itself would be 666f6f)"
+            "KEY is \"foo\"; allowed with --hex: pairs of hexadecimal digits (as hexadecimal, this text is 666f6f)"
         );
         for wrong in ["f", "fff", "+f", "0x", " ff", "ff 00", "\\x"] {
             assert!(refused(HEX, wrong).contains("allowed with --hex"), "{wrong}");

@@ -13,24 +13,23 @@ use super::{Notation, Table, words};
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people, and for scripts that want values.
+    /// Text, for people and for scripts.
     #[default]
     Plain,
-    /// Columns.
+    /// A table.
     Table,
-    /// One JSON value. Texts are texts; bytes that are no UTF-8 are base64, and then "encoding" says so. With --hex
-    /// and --base64 all keys and values are.
+    /// One JSON value; bytes that are not UTF-8 are in base64, and "encoding" says so.
     Json,
-    /// Values only, byte for byte, nothing between them and no newline at the end.
+    /// Only values, byte for byte, with nothing between or after them.
     Raw,
 }
 
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct OutputArgs {
-    /// The form of the answer.
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
-    /// Short for -o raw: values byte for byte.
+    /// Same as -o raw.
     #[arg(long, conflicts_with = "output")]
     raw: bool,
 }

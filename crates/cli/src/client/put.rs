@@ -22,28 +22,29 @@ const MAX_INPUT: u64 = 64 << 20;
 
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Without VALUE it is read from standard input, byte for byte, also with --hex and --base64. An empty standard
-input is refused then, as a script's may be empty by mistake; VALUE - reads one that may be empty. In the shell and in a
-transaction - is a value like any other.
+    after_help = "Without VALUE, put reads the value from standard input, byte for byte, even with --hex or --base64. \
+It refuses empty input, which may be a mistake in a script, unless VALUE is -. In the shell and in \
+transactions, - is an ordinary value.
 
 Examples:
   bowline put k v
-  bowline put k \"\"                            an empty value
-  bowline put k -- -1                         a value that looks like an option
+  bowline put k \"\"           an empty value
+  bowline put k -- -1        a value that begins with a hyphen
   bowline put k <file
-  command | bowline put k -                   what it prints, even if that is nothing
-  bowline put --hex ff00 0a                   key and value in hexadecimal digits
+  command | bowline put k -  the output of a command, even if it is empty
+  bowline put --hex ff00 0a  key and value in hexadecimal
 
-Exit codes: 0 done, 1 not done, not known, or done but not printed, 2 bad input."
+Exit codes: 0 done; 1 failed, outcome unknown, or done but not printed; 2 bad input."
 )]
 pub(crate) struct PutArgs {
+    /// The key.
     key: OsString,
-    /// Read from standard input if it isn't given.
+    /// The value; read from standard input if not given.
     value: Option<OsString>,
-    /// Print what was there before, too.
+    /// Also print the previous key and value.
     #[arg(long)]
     prev_kv: bool,
-    /// The lease to attach it to, in hexadecimal digits: the key goes with it.
+    /// Lease to attach the key to; the key is deleted when the lease ends.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     lease: Option<i64>,
     #[command(flatten)]
@@ -56,8 +57,7 @@ impl PutArgs {
     /// # Errors
     /// The value is missing, or something is not in its notation, which is `default` if none was asked for.
     pub(crate) fn on_a_line(&self, default: Notation) -> anyhow::Result<Put> {
-        let value =
-            self.value.as_ref().context("VALUE is missing; allowed: put KEY VALUE, where \"\" is an empty one")?;
+        let value = self.value.as_ref().context("VALUE is missing; allowed: put KEY VALUE, where VALUE may be \"\"")?;
         let notation = self.notation.or(default);
         self.with(notation.read("VALUE", value)?, notation)
     }
@@ -97,7 +97,7 @@ fn input(may_be_empty: bool) -> anyhow::Result<Bytes> {
         bail!("the value on standard input is longer than {MAX_INPUT} bytes");
     }
     if value.is_empty() && !may_be_empty {
-        bail!("VALUE is missing, and standard input is empty; an empty value is asked for by \"\", or by - to read it");
+        bail!("VALUE is missing, and standard input is empty; for an empty value, pass \"\" or -");
     }
     Ok(value.into())
 }

@@ -12,14 +12,15 @@ use super::{Notation, words};
 /// A key, or a range of them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RangeArgs {
+    /// The key, or the first key of a range.
     key: OsString,
-    /// All keys from KEY to before this one.
+    /// End of the range: select the keys from KEY up to, but not including, this one.
     #[arg(conflicts_with_all = ["prefix", "from_key"])]
     range_end: Option<OsString>,
-    /// All keys that begin with KEY.
+    /// Select all keys that begin with KEY.
     #[arg(long, conflicts_with = "from_key")]
     prefix: bool,
-    /// All keys from KEY on.
+    /// Select KEY and all keys after it.
     #[arg(long)]
     from_key: bool,
     #[command(flatten)]
@@ -60,8 +61,8 @@ impl RangeArgs {
         let (key, end) = self.given(Notation::default())?;
         let name = words::quoted(&key);
         Ok(match end {
-            None if key.is_empty() => "all keys".to_owned(),
-            Some(end) => format!("keys from {name} to before {}", words::quoted(&end)),
+            None if key.is_empty() => "keys (all)".to_owned(),
+            Some(end) => format!("keys from {name} up to, but not including, {}", words::quoted(&end)),
             None if self.prefix => format!("keys that begin with {name}"),
             None if self.from_key => format!("keys from {name} on"),
             None => format!("key {name}"),

@@ -28,23 +28,23 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, lease, compact, hashkv, status, mode, help, exit; with the flags of the
-command line, e.g. `help get`. A text in quotes may have line breaks in it; in double quotes \\n, \\r, \\t, \\0, \\\\, \\\"
-and \\xNN are known. A line that begins with # is a remark. Tab completes commands and keys. Lines are remembered in
-$BOWLINE_HISTORY, or ~/.bowline_history.
+    after_help = "Commands: get, put, del, txn, lease, compact, hashkv, status, mode, help and exit, with the options \
+of the command line; `help get` lists those of get. Text in quotes may contain line breaks. In \
+double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line that begins with # is a comment. Tab \
+completes commands and keys. The history is kept in $BOWLINE_HISTORY, or else ~/.bowline_history.
 
-Lines from a pipe are carried out one by one. The first one that can't be read is told with its number and ends it all,
-unless --keep-going is given. One that fails (a key is not found, say) does not end it.
+Lines from a pipe run one by one. The first line that can't be parsed is reported and ends the \
+shell, unless --keep-going is given. A command that fails does not end it.
 
 Examples:
   bowline shell
   printf 'put a 1\\nget a\\n' | bowline shell -o json
   bowline shell --keep-going <commands.txt
 
-Exit codes: 0 ended, 1 a line from a pipe failed, or its answer could not be printed, 2 bad input."
+Exit codes: 0 done; 1 a line from a pipe failed, or its result could not be printed; 2 bad input."
 )]
 pub(crate) struct ShellCommand {
-    /// Skip lines from a pipe that can't be read, and carry out those after them.
+    /// Skip lines from a pipe that can't be parsed.
     #[arg(long)]
     keep_going: bool,
     #[command(flatten)]
@@ -65,35 +65,36 @@ pub(super) struct CommandLine {
 enum Command {
     #[command(flatten)]
     Simple(Simple),
-    /// Compares, and then does one thing or another, all at once.
+    /// Compares keys and runs one of two lists of operations, atomically.
     Txn(TxnArgs),
 }
 
 /// What is on one line.
 #[derive(Subcommand)]
 enum Simple {
-    /// Prints the value of a key, or keys and values of a range.
+    /// Prints the value of a key, or the keys and values of a range.
     Get(GetArgs),
     /// Sets a key.
     Put(PutArgs),
-    /// Deletes a key, or a range.
+    /// Deletes a key or a range.
     Del(DelArgs),
-    /// Keys that live as long as somebody keeps them alive.
+    /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(Lease),
-    /// Gives up what was overwritten or deleted before a revision.
+    /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(CompactArgs),
-    /// Compares the members' states.
+    /// Compares the states of the members by checksum.
     Hashkv(HashKvArgs),
-    /// Shows how each member is.
+    /// Shows the state of each member.
     Status(StatusArgs),
-    /// The form of the answers from now on: plain, table, json or raw.
+    /// Sets the output format.
     Mode {
+        /// The format.
         #[arg(value_enum)]
         form: Format,
     },
-    /// Leaves.
+    /// Ends the shell.
     #[command(alias = "quit")]
     Exit,
 }
@@ -101,13 +102,13 @@ enum Simple {
 /// What a line says of leases.
 #[derive(Subcommand)]
 enum Lease {
-    /// Makes a lease.
+    /// Grants a lease.
     Grant(GrantArgs),
-    /// Ends a lease, and deletes its keys.
+    /// Revokes a lease and deletes its keys.
     Revoke(RevokeArgs),
-    /// Keeps a lease alive until it is interrupted.
+    /// Keeps a lease alive until interrupted.
     KeepAlive(KeepAliveArgs),
-    /// Shows how long a lease still lives.
+    /// Shows the remaining time to live of a lease.
     Timetolive(TimeToLiveArgs),
     /// Lists all leases.
     List(ListArgs),
@@ -152,11 +153,11 @@ impl ShellCommand {
                     bad = true;
                     // The lines that belong to a transaction must never be taken for commands.
                     if error.is::<Unread>() {
-                        remark!("  nothing after it is done, as what follows may belong to it");
+                        remark!("  the lines after it were not run, because they may belong to the transaction");
                         break;
                     }
                     if !self.keep_going {
-                        remark!("  nothing after it is done; --keep-going skips what can't be read");
+                        remark!("  the lines after it were not run; --keep-going skips lines that can't be parsed");
                         break;
                     }
                 }
@@ -201,7 +202,7 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
         // The first time there is none.
         let _ = editor.load_history(file);
     }
-    remark!("help tells the commands, Tab completes them and keys, Ctrl-D leaves");
+    remark!("help lists the commands, Tab completes commands and keys, Ctrl-D exits");
     let mut lines = Lines::of(Person(editor));
     loop {
         let line = match lines.next(Wanted::Command) {
@@ -222,7 +223,7 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
             Err(error) => exit::complain(&error),
         }
         if let Some(Err(error)) = file.as_ref().map(|file| lines.source.0.save_history(file)) {
-            remark!("the line is not remembered: {error}");
+            remark!("can't save the history: {error}");
         }
     }
     Ok(())
@@ -235,7 +236,7 @@ fn is_interrupt(error: &anyhow::Error) -> bool {
 
 /// A transaction is announced by words that make no sense.
 #[derive(Debug, thiserror::Error)]
-#[error("the transaction can't be read")]
+#[error("the transaction can't be parsed")]
 struct Unread;
 
 /// Carries out a line. A transaction's own lines are read from `lines`; while they are, keys can be completed.
@@ -308,7 +309,7 @@ impl Session {
         }
         out.flush()?;
         if verdict == Exit::Failed && std::io::stdin().is_terminal() {
-            remark!("nothing found, or not well: the exit code of the command would be 1");
+            remark!("not found or not successful: the exit code of this command would be 1");
         }
         Ok(Ended::Line(verdict))
     }

@@ -11,9 +11,9 @@ use crate::exit::Exit;
 use crate::out::Out;
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "LAG is how many entries of the log a member has not applied yet that are known to be agreed.
+#[command(after_help = "LAG is the number of committed log entries that a member has not applied yet.
 
-Exit codes: 0 all of them answer and know a leader, 1 not all, 2 bad input.")]
+Exit codes: 0 every member answers and knows a leader; 1 not every member does; 2 bad input.")]
 pub(crate) struct StatusArgs {}
 
 impl Request for StatusArgs {

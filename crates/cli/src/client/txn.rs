@@ -20,27 +20,28 @@ use crate::out::Out;
 const PARTS: [&str; 3] = ["compares:", "success requests (get, put, del):", "failure requests (get, put, del):"];
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Without --if, --then and --else the transaction is read from standard input: compares, a blank
-line, what to do if all of them hold, a blank line, what to do if not. Texts in quotes may have line breaks; in double
-quotes \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are known.
+#[command(after_help = "Without --if, --then and --else, txn reads standard input: comparisons, a blank line, the \
+operations to run if all comparisons hold, a blank line, the operations to run otherwise. Text \
+in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes.
 
 Examples:
   bowline txn --if 'version(lock) = 0' --then 'put lock me' --else 'get lock'
   bowline txn --if 'value(\"\\xff\") = 1' --then 'del --hex ff'
   printf 'value(\"k\") = \"v\"\\n\\nput k w\\n\\nget k\\n' | bowline txn
 
-Exit codes: 0 the compares held, 1 they did not, the outcome is not known, or not printed, 2 bad input.")]
+Exit codes: 0 the comparisons held; 1 they did not, outcome unknown, or done but not printed; \
+2 bad input.")]
 pub(crate) struct TxnArgs {
-    /// A compare: TARGET(KEY) OP VALUE, where TARGET is version, create, mod, value or lease; OP =, !=, < or >.
-    #[arg(long = "if", value_name = "COMPARE")]
+    /// A comparison, TARGET(KEY) OP VALUE: TARGET is version, create, mod, value or lease, OP is =, !=, < or >.
+    #[arg(long = "if", value_name = "COMPARISON")]
     compares: Vec<OsString>,
-    /// What to do if all compares hold: a get, put or del as on the command line.
+    /// An operation to run if all comparisons hold: get, put or del, as on the command line.
     #[arg(long = "then", value_name = "OPERATION")]
     success: Vec<OsString>,
-    /// What to do if not.
+    /// An operation to run otherwise.
     #[arg(long = "else", value_name = "OPERATION")]
     failure: Vec<OsString>,
-    /// Say what is expected, as on a terminal.
+    /// Print prompts, as on a terminal.
     #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
@@ -62,7 +63,7 @@ impl TxnArgs {
         } else {
             let compares = part(lines, PARTS[0])?;
             if compares.is_empty() && lines.have_ended() {
-                bail!("there is no transaction: neither --if, --then or --else, nor a line to read");
+                bail!("there is no transaction; allowed: --if, --then or --else, or lines on standard input");
             }
             [compares, part(lines, PARTS[1])?, part(lines, PARTS[2])?]
         };

@@ -42,7 +42,8 @@ enum Operation {
 /// # Errors
 /// It is none of them.
 pub(super) fn operation(line: &[u8], default: Notation) -> anyhow::Result<pb::RequestOp> {
-    let wrong = || format!("{} is no operation; allowed: get, put and del, as on the command line", shortened(line));
+    let wrong =
+        || format!("{} is not an operation; allowed: get, put and del, as on the command line", shortened(line));
     let words = words::split(line).with_context(wrong)?;
     let parsed = Line::try_parse_from(words).map_err(|error| anyhow::anyhow!("{}", words::in_one_line(&error)));
     let request = match parsed.with_context(wrong)?.operation {
@@ -60,7 +61,7 @@ pub(super) fn operation(line: &[u8], default: Notation) -> anyhow::Result<pb::Re
 pub(super) fn compare(line: &[u8], notation: Notation) -> anyhow::Result<pb::Compare> {
     let wrong = || {
         format!(
-            "{} is no compare; allowed: TARGET(\"KEY\") OP \"VALUE\", where TARGET is version, create, mod, value or \
+            "{} is not a comparison; allowed: TARGET(\"KEY\") OP \"VALUE\", where TARGET is version, create, mod, value or \
              lease, and OP is =, !=, < or >",
             shortened(line)
         )
@@ -92,7 +93,7 @@ fn target(name: &[u8], operand: &OsStr, notation: Notation) -> anyhow::Result<(C
     let shown = || shortened(operand.as_bytes());
     let number = || {
         let number = operand.to_str().and_then(|text| text.parse::<i64>().ok());
-        number.with_context(|| format!("{} is no whole number", shown()))
+        number.with_context(|| format!("{} is not a whole number", shown()))
     };
     Ok(match name {
         b"ver" | b"version" => (CompareTarget::Version, TargetUnion::Version(number()?)),
@@ -101,10 +102,10 @@ fn target(name: &[u8], operand: &OsStr, notation: Notation) -> anyhow::Result<(C
         b"val" | b"value" => (CompareTarget::Value, TargetUnion::Value(notation.read("VALUE", operand)?)),
         b"lease" => {
             let lease = operand.to_str().and_then(|text| i64::from_str_radix(text, 16).ok());
-            let lease = lease.with_context(|| format!("{} is no lease, a hexadecimal number", shown()))?;
+            let lease = lease.with_context(|| format!("{} is not a lease ID, which is hexadecimal", shown()))?;
             (CompareTarget::Lease, TargetUnion::Lease(lease))
         }
-        other => bail!("{} is no target", shortened(other)),
+        other => bail!("{} is not a target", shortened(other)),
     })
 }
 
@@ -113,7 +114,7 @@ fn one_word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(OsString, &'a [u
     let text = text.trim_ascii_start();
     let (word, rest) = words::word(text, ends)?;
     if rest.len() == text.len() {
-        bail!("a word is missing");
+        bail!("a key or a value is missing");
     }
     Ok((OsString::from_vec(word), rest))
 }

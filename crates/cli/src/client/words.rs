@@ -78,7 +78,7 @@ pub(super) fn word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(Vec<u8>, 
         rest = after;
     }
     if within != Within::Nothing {
-        bail!("the quote has no end: {}", shortened(text));
+        bail!("unclosed quote: {}", shortened(text));
     }
     Ok((word, rest))
 }
@@ -96,10 +96,10 @@ fn escape(text: &[u8]) -> anyhow::Result<(u8, &[u8])> {
             let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
             let byte = digits.filter(|digits| !digits.starts_with('+'));
             let byte = byte.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            let byte = byte.context("\\x needs two hexadecimal digits after it")?;
+            let byte = byte.context("\\x must be followed by two hexadecimal digits")?;
             return Ok((byte, &rest[2..]));
         }
-        other => bail!("\\{} is no escape; allowed: \\n \\r \\t \\0 \\\\ \\\" \\xNN", [other].escape_ascii()),
+        other => bail!("\\{} is not an escape; allowed: \\n \\r \\t \\0 \\\\ \\\" \\xNN", [other].escape_ascii()),
     };
     Ok((byte, rest))
 }

@@ -21,43 +21,43 @@ use crate::scenarios;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline lan run                                  the main job, five replicas of our own
+  bowline lan run                   the main job, with bowline's own replicas
   bowline lan run crash-4 --socket stream
   bowline lan run mine.json --program ./kvstore --html run.html
-  bowline lan run --all --jobs 4                   every built-in scenario, one table
+  bowline lan run --all --jobs 4    every built-in scenario, one table
 
-Exit codes: 0 passed, 1 failed, 2 bad input.")]
+Exit codes: 0 passed; 1 failed; 2 bad input.")]
 pub(crate) struct RunCommand {
-    /// A scenario file, or the name of a built-in scenario; the main job if none is named.
+    /// A scenario file, or the name of a built-in scenario [default: the main job, simple-2]
     scenario: Option<String>,
     /// Run every built-in scenario and print one table.
     #[arg(long, conflicts_with_all = ["scenario", "html", "history"])]
     all: bool,
-    /// With --all: how many scenarios run at once.
+    /// With --all: number of scenarios to run at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: u64,
-    /// The replicas' program, started as PROGRAM [port] own-id peer-id...; our own if not given.
+    /// Program to test, started as PROGRAM [port] own-id peer-id... [default: bowline's own replica]
     #[arg(long, value_name = "PROGRAM")]
     program: Option<PathBuf>,
-    /// udp, packets, stream, or auto: the first of them that the program can use.
+    /// Type of the socket: udp, packets, stream, or auto, the first of them that the program can use.
     #[arg(long, default_value = "auto", value_parser = parse_socket)]
     socket: SocketChoice,
-    /// How our own replicas are tuned: frugal or paper.
+    /// Tuning of bowline's own replicas: frugal or paper.
     #[arg(long, default_value = "frugal", value_parser = ["frugal", "paper"], conflicts_with = "program")]
     profile: String,
-    /// Decides everything that the network draws; the scenario's own or a random one if not given.
+    /// Seed of the network [default: the scenario's, or else random]
     #[arg(long)]
     seed: Option<u64>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Also write the report as a page for a browser.
+    /// Also write the report as a web page.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Also write the history of all operations, for `bowline check`.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Keep what the replicas print, in files in this folder.
+    /// Write what the replicas print to files in this folder.
     #[arg(long, value_name = "FOLDER")]
     logs: Option<PathBuf>,
 }
@@ -149,7 +149,7 @@ impl RunCommand {
         stop: &Arc<AtomicBool>,
         live: &Live,
     ) -> anyhow::Result<(Report, Vec<String>)> {
-        let own = std::env::current_exe().context("can't find this program's own file")?;
+        let own = std::env::current_exe().context("can't find the path of this program")?;
         let (program, name) = match &self.program {
             Some(path) => (Program::new(path), path.display().to_string()),
             None => (self.own_replica(&own), format!("bowline, profile {}", self.profile)),
@@ -164,7 +164,7 @@ impl RunCommand {
             options.output = Output::Files(folder.join(&scenario.name));
         }
         let floor_kind = self.socket.kinds()[0];
-        live.step(0, "measuring what the machine itself costs".to_owned());
+        live.step(0, "measuring the latency of this machine alone".to_owned());
         let null = Program::new(&own).with_argument("lan").with_argument("null-replica");
         let mut floor_options = FloorOptions::like(&scenario, null, floor_kind);
         floor_options.stop = Some(Arc::clone(stop));
@@ -192,8 +192,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn watch(event: &Event<'_>, live: &Live) {
     match event {
         Event::Starting(kind) => live.step(0, format!("starting the replicas ({kind})")),
-        Event::Unsuitable(kind, error) => live.say(&format!("not over {kind}: {error}")),
-        Event::Started(kind) => live.step(0, format!("all replicas are there ({kind})")),
+        Event::Unsuitable(kind, error) => live.say(&format!("can't use {kind}: {error}")),
+        Event::Started(kind) => live.step(0, format!("all replicas are connected ({kind})")),
         Event::Progress(progress) => {
             let share = progress.time.div_duration_f64(progress.duration.max(progress.time));
             live.step((share * 1_000.0) as u64, describe(progress));
@@ -207,7 +207,7 @@ fn notes_on(outcome: &RunOutcome) -> Vec<String> {
     let mut notes = Vec::new();
     if !outcome.silent.is_empty() {
         let silent: Vec<String> = outcome.silent.iter().map(ToString::to_string).collect();
-        notes.push(format!("never connected: {}", silent.join(", ")));
+        notes.push(format!("replicas that never connected: {}", silent.join(", ")));
     }
     if outcome.counters.is_notable() {
         notes.push(outcome.counters.to_string());
@@ -217,7 +217,7 @@ fn notes_on(outcome: &RunOutcome) -> Vec<String> {
     }
     if outcome.lateness.as_millis() >= 20 {
         let late = outcome.lateness;
-        notes.push(format!("the machine was busy: the network was up to {late:.0?} late, so latencies mean little"));
+        notes.push(format!("the machine was busy: the network was up to {late:.0?} late, so latencies are unreliable"));
     }
     notes
 }

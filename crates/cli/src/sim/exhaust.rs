@@ -17,7 +17,7 @@ use crate::out::{Unprinted, tell};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim exhaust                     four million states from each of five starts
+  bowline sim exhaust                 four million states from each start
   bowline sim exhaust --start figure-8 --states 50000000
   bowline sim exhaust --start figure-8 --mutant CommitOldTermByCounting")]
 pub(crate) struct ExhaustCommand {
@@ -27,13 +27,13 @@ pub(crate) struct ExhaustCommand {
     /// Stop after this many minutes for each start.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: u64,
-    /// Begin only here; all starts if none is given.
+    /// Search only from this start; may be given several times [default: all starts]
     #[arg(long, value_name = "NAME")]
     start: Vec<String>,
-    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    /// Run all replicas with this mutant; see `bowline sim mutants`.
     #[arg(long, value_name = "NAME", value_parser = mutant_named)]
     mutant: Option<&'static Mutant>,
-    /// How many starts at once; as many as there are processors if not given.
+    /// Number of starts to search at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
     /// Print the result as JSON.
@@ -114,9 +114,9 @@ fn print(reports: &[Search], took: Duration) -> Result<(), Unprinted> {
     tell!("{start:<9} {states:>11} {steps:>12} {depth:>6} {replicas:>15} {tables:>8} {time:>8}  {result}")?;
     for Search { start, report, took } in reports {
         let result = match &report.violation {
-            Some(violation) => format!("broken after {} steps", violation.steps),
-            None if report.exhausted => "nothing wrong, and nothing left".to_owned(),
-            None => "nothing wrong".to_owned(),
+            Some(violation) => format!("violation after {} steps", violation.steps),
+            None if report.exhausted => "no violation, all states searched".to_owned(),
+            None => "no violation".to_owned(),
         };
         tell!(
             "{:<9} {:>11} {:>12} {:>6} {:>15} {:>5} MB {:>6.1} s  {result}",
@@ -130,7 +130,7 @@ fn print(reports: &[Search], took: Duration) -> Result<(), Unprinted> {
         )?;
     }
     let all: u64 = reports.iter().map(|search| search.report.states).sum();
-    let memory = peak_memory().map_or(String::new(), |bytes| format!(", {} MB of memory at most", bytes / 1_000_000));
+    let memory = peak_memory().map_or(String::new(), |bytes| format!(", peak memory {} MB", bytes / 1_000_000));
     tell!("{all} states in {:.1} s{memory}", took.as_secs_f64())?;
     for Search { start, report, .. } in reports {
         if let Some(violation) = &report.violation {

@@ -29,32 +29,33 @@ const SHRUNK: usize = 3;
 #[command(after_help = "Examples:
   bowline sim explore --seeds 2000
   bowline sim explore --minutes 30 --from 1000000
-  bowline sim explore --html failure.html     a picture of the first failure, made as small as possible
+  bowline sim explore --html failure.html  draw a failure, made as small as possible
 
-Exit codes: 0 nothing found, 1 a promise was broken, or a rare path was never taken in 2,000 seeds or more.")]
+Exit codes: 0 no violation; 1 a violation, or a rare path that was never taken in 2,000 seeds or \
+more; 2 bad input.")]
 pub(crate) struct ExploreCommand {
-    /// How many seeds.
+    /// Number of seeds.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     seeds: u64,
-    /// Go on for so many minutes instead.
+    /// Run for this many minutes instead.
     #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: Option<u64>,
-    /// The first seed.
+    /// First seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// How many at once; as many as there are processors if not given.
+    /// Number of clusters to run at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
-    /// How many runs may be spent to make a failing cluster smaller.
+    /// Maximum number of runs to make a failing cluster smaller.
     #[arg(long, value_name = "RUNS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     shrink: u64,
-    /// Also write a page for a browser: the first failing seed, made as small as possible.
+    /// Also write a web page of a failing seed, made as small as possible.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    /// Run all replicas with this mutant; see `bowline sim mutants`.
     #[arg(long, value_name = "NAME", value_parser = mutant_named)]
     mutant: Option<&'static Mutant>,
-    /// End the search after so many failures.
+    /// End the search after this many failures.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
     failures: u64,
     /// Print the result as JSON.
@@ -64,13 +65,13 @@ pub(crate) struct ExploreCommand {
 
 #[derive(Args)]
 pub(crate) struct SpeedCommand {
-    /// For how long to measure, in seconds of real time.
+    /// How long to measure, in seconds of real time.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// How many at once; as many as there are processors if not given.
+    /// Number of clusters to run at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
-    /// Don't hold the steps against the reference model: to see what that costs.
+    /// Don't check the steps against the reference model, to measure what that costs.
     #[arg(long)]
     unwatched: bool,
     /// Print the result as JSON.
@@ -200,7 +201,7 @@ impl Search {
         let mut go_on = |Shrinking { runs, budget, leaving_out, left }: Shrinking| {
             let (strikes, operations) = left;
             self.live.message(format!(
-                "seed {seed} failed; leaving out {leaving_out}: {strikes} strikes and {operations} operations are left, \
+                "seed {seed} failed; leaving out {leaving_out}: {strikes} strikes and {operations} operations left, \
                  run {runs} of at most {budget}"
             ));
             began.elapsed() < SHRINK_AT_MOST

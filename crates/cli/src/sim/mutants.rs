@@ -16,50 +16,51 @@ mod run;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim mutants                     every mutant, then a control run of ten times the budget
-  bowline sim mutants --quick             until a layer notices; with small budgets first
+  bowline sim mutants           every mutant, then a control run without one
+  bowline sim mutants --quick   each only until a layer notices it
   bowline sim mutants --layer clusters --seeds 200
   bowline sim mutants --mutant CommitOldTermByCounting --seeds 2000
-  bowline sim mutants --absent            the bugs of the list that are no mutants, and why
+  bowline sim mutants --absent  known bugs that have no mutant, and why
 
-The mutants are put into a copy of the sources that this program was built from, in the target folder; the copy is
-built with cargo, and asked with the same options. A mutant whose text is gone from the sources fails by name.
+The command copies the sources that this program was built from into the target folder, adds the \
+mutants, builds the copy with cargo, and runs it with the same options. If the text that a mutant \
+replaces is no longer in the sources, an error names the mutant.
 
-Exit codes: 0 every mutant was noticed, and nothing without one; 1 one was not, or there was a false alarm; 2 bad input,
-or a copy that can't be built.")]
+Exit codes: 0 every mutant was noticed, and the control run raised no alarm; 1 a mutant survived, \
+or a false alarm; 2 bad input, or the copy can't be built.")]
 pub(crate) struct MutantsCommand {
-    /// Only this mutant; may be given several times.
+    /// Test only this mutant; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = mutant_named)]
     mutant: Vec<&'static Mutant>,
-    /// Only the mutants that their list marks as core.
+    /// Test only the mutants that the list marks as core.
     #[arg(long, conflicts_with = "mutant")]
     core: bool,
-    /// Only this layer: scripts, schedules, search or clusters; may be given several times.
+    /// Use only this layer: scripts, schedules, search or clusters; may be given several times.
     #[arg(long, value_name = "NAME")]
     layer: Vec<String>,
-    /// How many random schedules, and how many simulated clusters, to try for each mutant.
+    /// Number of random schedules, and of simulated clusters, to try for each mutant.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     seeds: u64,
-    /// The first seed of the clusters.
+    /// First seed of the clusters.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     from: u64,
-    /// How many states to search from each start for each mutant.
+    /// Number of states to search from each start for each mutant.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     states: u64,
-    /// Stop at the first layer that notices; all layers get a twentieth of their budgets before any gets the rest.
+    /// Stop at the first layer that notices; try a twentieth of each layer's budget first.
     #[arg(long)]
     quick: bool,
-    /// How many seeds or starts at once; as many as there are processors if not given.
+    /// Number of seeds or starts to run at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
-    /// How many times the usual budget, or the twentieth with --quick, the control run without a mutant gets; 0 for
-    /// none.
+    /// Budget of the control run without a mutant, as a multiple of the usual one (with --quick, of its twentieth);
+    /// 0 skips it.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     control: u64,
-    /// Print the bugs of the list that are no mutants, and why.
+    /// Print the bugs of the list that have no mutant, and why.
     #[arg(long)]
     absent: bool,
-    /// Pass only if the clusters kill at least so many percent of the core mutants that they look at.
+    /// Pass if the clusters kill at least this percentage of the core mutants, even if other mutants survive.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
     require: Option<u64>,
     /// Print the result as JSON.

@@ -17,29 +17,28 @@ use crate::out::tell;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  bowline sim replay 17                     what happens with seed 17
+  bowline sim replay 17                      print what happens with seed 17
   bowline sim replay 17 --grep LEADS
-  bowline sim replay 17 --html seed-17.html as a picture, for a browser
-  bowline sim replay 17 --members 3 --strikes Crash.2,Isolate.1 --operations 0.4@1.25
-                                            a smaller cluster, as a failure names it")]
+  bowline sim replay 17 --html seed-17.html  draw it as a web page
+  bowline sim replay 17 --members 3 --strikes Crash.2 --operations 0.4@1.25")]
 pub(crate) struct ReplayCommand {
-    /// The seed.
+    /// Seed of the cluster.
     seed: u64,
     #[command(flatten)]
     left: Left,
-    /// Let all replicas carry this bug: see `bowline sim mutants`.
+    /// Run all replicas with this mutant; see `bowline sim mutants`.
     #[arg(long, value_name = "NAME", value_parser = mutant_named)]
     mutant: Option<&'static Mutant>,
-    /// Tell only lines that contain this.
+    /// Print only lines that contain this text.
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// Tell only what happens from this second on.
+    /// Print only what happens from this second on.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     since: f64,
     /// Print only the result.
     #[arg(long, short)]
     quiet: bool,
-    /// Also write a page for a browser: who said what to whom, and when, up to the violation.
+    /// Also write a web page: the messages between members over time, up to the violation.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -50,28 +49,28 @@ pub(crate) struct Left {
     /// Kinds of fault to leave out.
     #[arg(long, value_delimiter = ',', value_parser = Fault::named, value_name = "KINDS")]
     without: Vec<Fault>,
-    /// At most so many founding members.
+    /// Maximum number of founding members.
     #[arg(long, value_name = "COUNT")]
     members: Option<usize>,
-    /// At most so many learners to begin with.
+    /// Maximum number of initial learners.
     #[arg(long, value_name = "COUNT")]
     learners: Option<usize>,
-    /// At most so many clients.
+    /// Maximum number of clients.
     #[arg(long, value_name = "COUNT")]
     clients: Option<usize>,
-    /// Only these strikes, each a kind of fault and a number; or none.
+    /// Keep only these strikes, each a kind of fault and a number, such as Crash.2; or none.
     #[arg(long, value_name = "STRIKES", value_parser = parse_list::<Strike>)]
     strikes: Option<std::vec::Vec<Strike>>,
-    /// Only these operations, each a client, a number and a moment; or none.
+    /// Keep only these operations, each CLIENT.NUMBER@SECONDS, such as 0.4@1.25; or none.
     #[arg(long, value_name = "OPERATIONS", value_parser = parse_list::<Start>)]
     operations: Option<std::vec::Vec<Start>>,
-    /// Other chances for the same cluster.
+    /// Draw other random numbers for the same cluster.
     #[arg(long, value_name = "NUMBER")]
     luck: Option<u64>,
-    /// End the safety phase after so many seconds.
+    /// End the safety phase after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     seconds: Option<u64>,
-    /// No liveness phase follows.
+    /// Run no liveness phase.
     #[arg(long)]
     safety_only: bool,
 }

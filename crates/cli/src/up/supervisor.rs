@@ -57,7 +57,7 @@ impl Supervisor {
     }
 
     fn spawn(&self, member: &Member) -> anyhow::Result<Child> {
-        let program = std::env::current_exe().context("can't find this program's own file")?;
+        let program = std::env::current_exe().context("can't find the path of this program")?;
         let folder = self.topology.member_folder(member);
         let mut command = Command::new(program);
         command
@@ -109,7 +109,7 @@ impl Supervisor {
             }
             for process in &mut self.processes {
                 if let Some(status) = process.ended() {
-                    bail!(NotDone(format!("member {} ended: {status}; {logs}", process.member.id)));
+                    bail!(NotDone(format!("member {} ended ({status}); {logs}", process.member.id)));
                 }
             }
             if stop.load(Ordering::Relaxed) {
@@ -125,7 +125,7 @@ impl Supervisor {
 
     fn where_logs_are(&self) -> String {
         let folder = self.topology.folder.display();
-        if self.detached { format!("see {folder}/member-*.log") } else { "see above".to_owned() }
+        if self.detached { format!("see {folder}/member-*.log") } else { "see its log above".to_owned() }
     }
 
     /// Starts again what has ended by itself, and does what keys say. Returns whether processes have changed.
@@ -140,8 +140,8 @@ impl Supervisor {
             if let Some(status) = process.ended() {
                 // What is wrong with its input would be wrong again.
                 let hopeless = status.code() == Some(2);
-                let what = if hopeless { "r starts it again" } else { "it is started again" };
-                remark!("member {id} ended by itself: {status}; {what}");
+                let what = if hopeless { format!("r {id} starts it again") } else { "restarting it".to_owned() };
+                remark!("member {id} ended ({status}); {what}");
                 process.again_at = (!hopeless).then(|| Instant::now() + RESTART_AFTER);
                 changed = true;
             }
@@ -186,7 +186,7 @@ impl Supervisor {
         let place = self.processes.iter().position(|process| Some(process.member.id) == id);
         let (Some(key @ ("k" | "p" | "r")), Some(place)) = (key, place) else {
             if key.is_some() {
-                remark!("{line:?} is no order; orders: k 2, p 2, r 2, with a member's number");
+                remark!("unknown command {line:?}; allowed: k, p or r, and a member's number, such as k 2");
             }
             return false;
         };
@@ -200,17 +200,19 @@ impl Supervisor {
                     let _ = child.wait();
                 }
                 process.again_at = None;
-                remark!("member {id} is killed; r {id} starts it again");
+                remark!("killed member {id}; r {id} starts it again");
             }
             ("p", true) => {
                 process.paused = !process.paused;
                 process.signal(if process.paused { Signal::STOP } else { Signal::CONT });
-                let what = if process.paused { "is paused; p lets it go on" } else { "goes on" };
-                remark!("member {id} {what}");
+                match process.paused {
+                    true => remark!("paused member {id}; p {id} resumes it"),
+                    false => remark!("resumed member {id}"),
+                }
             }
             ("r", false) => self.restart(place),
-            ("r", true) => remark!("member {id} runs already"),
-            _ => remark!("member {id} does not run"),
+            ("r", true) => remark!("member {id} is already running"),
+            _ => remark!("member {id} is not running"),
         }
         true
     }

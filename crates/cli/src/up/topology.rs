@@ -53,7 +53,7 @@ impl Topology {
             return Ok(topology);
         }
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.with_context(|| format!("can't make {}", folder.display()))?;
+        made.with_context(|| format!("can't create {}", folder.display()))?;
         let member = |(id, port): (u64, u16)| Member { id, client_port: port, peer_port: port + 1 };
         let token = format!("up-{:016x}", getrandom::u64()?);
         let members = (1..=members).zip((first_port..).step_by(2)).map(member).collect();
@@ -69,7 +69,7 @@ impl Topology {
             text => text.with_context(|| format!("can't read {}", path.display()))?,
         };
         let parsed = serde_json::from_str(&text).ok().and_then(|value: Value| Topology::parse(folder, &value));
-        parsed.map(Some).with_context(|| format!("{} is damaged; it says who the members are", path.display()))
+        parsed.map(Some).with_context(|| format!("{} is damaged; it lists the members of the cluster", path.display()))
     }
 
     fn parse(folder: &Path, value: &Value) -> Option<Topology> {
@@ -132,13 +132,13 @@ impl Topology {
                 match TcpListener::bind((Ipv4Addr::LOCALHOST, *port)) {
                     Ok(listener) => held.push(listener),
                     Err(error) if !self.new => {
-                        let taken = format!("port {port} of member {id} can't be had: {error}");
+                        let taken = format!("port {port} of member {id} is not available: {error}");
                         bail!(NotDone(format!("{taken}; is another cluster running?")));
                     }
                     Err(_) => {
                         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
                         let free = listener.local_addr().context("no port is free")?.port();
-                        notes.push(format!("port {port} is taken: member {id} listens for {what} on {free}"));
+                        notes.push(format!("port {port} is in use: member {id} listens for {what} on port {free}"));
                         *port = free;
                         held.push(listener);
                     }
@@ -214,6 +214,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(FILE), "{}").expect("written");
         let error = Topology::load(folder.path()).expect_err("damaged").to_string();
-        assert!(error.ends_with("cluster.json is damaged; it says who the members are"), "{error}");
+        assert!(error.ends_with("cluster.json is damaged; it lists the members of the cluster"), "{error}");
     }
 }

@@ -32,70 +32,74 @@ impl Setting {
 
 /// Every setting.
 pub const SETTINGS: [Setting; 19] = [
-    Setting { key: "id", flag: "id", help: "who this member is: a number from 1 on, as in --initial-cluster" },
-    Setting { key: "name", flag: "name", help: "how it is called [default: member-ID]" },
-    Setting { key: "data_dir", flag: "data-dir", help: "its data folder [default: bowline-data/member-ID]" },
-    Setting { key: "listen_client", flag: "listen-client", help: "where it serves clients [default: 127.0.0.1:2379]" },
+    Setting { key: "id", flag: "id", help: "Number of this member in --initial-cluster, from 1" },
+    Setting { key: "name", flag: "name", help: "Name of this member [default: member-ID]" },
+    Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/member-ID]" },
+    Setting {
+        key: "listen_client",
+        flag: "listen-client",
+        help: "Address to serve clients on [default: 127.0.0.1:2379]",
+    },
     Setting {
         key: "advertise_client",
         flag: "advertise-client",
-        help: "where clients find it [default: as --listen-client; if that is all addresses of the machine, the host \
-               in --initial-cluster]",
+        help: "Address that clients are told to use [default: --listen-client; if that is a wildcard address, the \
+               host in --initial-cluster]",
     },
     Setting {
         key: "listen_peer",
         flag: "listen-peer",
-        help: "where it hears other members [default: as in --initial-cluster]",
+        help: "Address to accept other members on [default: the one in --initial-cluster]",
     },
     Setting {
         key: "initial_cluster",
         flag: "initial-cluster",
-        help: "the founding members: 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
+        help: "The founding members: 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
     },
     Setting {
         key: "initial_cluster_state",
         flag: "initial-cluster-state",
-        help: "new, or existing: an empty data folder is refused [default: new]",
+        help: "new, or existing, which refuses an empty data folder [default: new]",
     },
     Setting {
         key: "cluster_token",
         flag: "cluster-token",
-        help: "tells clusters with the same members apart [default: bowline]",
+        help: "Distinguishes clusters that have the same members [default: bowline]",
     },
-    Setting {
-        key: "election_min",
-        flag: "election-min",
-        help: "shortest time without a leader before an election [default: 300ms]",
-    },
-    Setting { key: "election_max", flag: "election-max", help: "longest one [default: 600ms]" },
-    Setting { key: "heartbeat", flag: "heartbeat", help: "how often the leader is heard [default: 100ms]" },
+    Setting { key: "election_min", flag: "election-min", help: "Shortest election timeout [default: 300ms]" },
+    Setting { key: "election_max", flag: "election-max", help: "Longest election timeout [default: 600ms]" },
+    Setting { key: "heartbeat", flag: "heartbeat", help: "Interval of the leader's heartbeats [default: 100ms]" },
     Setting {
         key: "snapshot_bytes",
         flag: "snapshot-bytes",
-        help: "the state is made durable by itself, and the log cut, when the log has this size [default: 64MiB]",
+        help: "Log size at which the member saves its state and removes the log before it [default: 64MiB]",
     },
     Setting {
         key: "shrink_bytes",
         flag: "shrink-bytes",
-        help: "the state's file is written anew when it has this size, less than half in use [default: 64MiB]",
+        help: "Size from which the state's file is rewritten if less than half of it is in use [default: 64MiB]",
     },
     Setting {
         key: "max_connections",
         flag: "max-connections",
-        help: "most connections of clients at a time [default: as many as the limit of open files allows]",
+        help: "Maximum number of client connections [default: as many as the limit of open files allows]",
     },
-    Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "largest request [default: 1.5MiB]" },
+    Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "Largest request [default: 1.5MiB]" },
     Setting {
         key: "reads",
         flag: "reads",
-        help: "how reads are confirmed: quorum, or lease (relies on clocks) [default: quorum]",
+        help: "How reads are made linearizable: quorum, or lease, which relies on clocks [default: quorum]",
     },
     Setting {
         key: "log_format",
         flag: "log-format",
-        help: "how the log on standard error is written: text, or json, one object a line [default: text]",
+        help: "Format of the log on standard error: text, or json, one object per line [default: text]",
     },
-    Setting { key: "log_level", flag: "log-level", help: "what is logged: error, warn, info, debug [default: info]" },
+    Setting {
+        key: "log_level",
+        flag: "log-level",
+        help: "Lowest level to log: error, warn, info or debug [default: info]",
+    },
 ];
 
 /// Raw values, from the weakest source to the strongest.
@@ -129,12 +133,12 @@ impl Layers {
         for (key, value) in table {
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
                 let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-                return Err(wrong(format!("{key} is no setting; settings: {}", known.join(", "))));
+                return Err(wrong(format!("unknown setting {key}; allowed: {}", known.join(", "))));
             };
             let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
-                other => return Err(wrong(format!("{key} is {other}; allowed: a text or a whole number"))),
+                other => return Err(wrong(format!("{key} is {other}; allowed: a string or a whole number"))),
             };
             self.set(setting, format!("{key} in {}", path.display()), text);
         }
@@ -172,12 +176,12 @@ impl Layers {
     /// Names the first that can't be, where it comes from, and what is allowed.
     pub fn check(&self) -> Result<ServerConfig, ConfigError> {
         let number = |text: &str| text.parse().ok().filter(|id| *id > 0).map(NodeId);
-        let id = self.parse("id", "a whole number from 1 on", number)?;
-        let id = id.ok_or_else(|| missing("id", "who this member is"))?;
-        let allowed = "1=http://host:port,2=http://host:port,...: each one where the other members can reach it";
+        let id = self.parse("id", "a whole number from 1", number)?;
+        let id = id.ok_or_else(|| missing("id", "it says which member this is"))?;
+        let allowed = "1=http://host:port,2=http://host:port,..., with addresses that the other members can reach";
         let cluster = self.parse("initial_cluster", allowed, members)?;
-        let initial_cluster = cluster.ok_or_else(|| missing("initial_cluster", "who the members are"))?;
-        let address = "host:port or http://host:port (there is no TLS yet)";
+        let initial_cluster = cluster.ok_or_else(|| missing("initial_cluster", "it lists the members"))?;
+        let address = "host:port or http://host:port (TLS is not supported)";
         let listen_client = self.parse("listen_client", address, Url::parse)?;
         let listen_client =
             listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
@@ -268,8 +272,8 @@ impl Layers {
 }
 
 /// What an address that is told to others must be.
-const REACHABLE: &str = "host:port or http://host:port, one that others can reach: not all addresses of a machine \
-                         (0.0.0.0, [::]), and not port 0";
+const REACHABLE: &str = "host:port or http://host:port that others can reach: neither a wildcard address (0.0.0.0, \
+                         [::]) nor port 0";
 
 fn reachable(text: &str) -> Option<Url> {
     Url::parse(text).filter(Url::can_be_reached)
@@ -283,7 +287,7 @@ fn advertised(listen_client: &Url, own_peer: &Url) -> Result<Url, ConfigError> {
     if own_peer.is_loopback() {
         return Err(ConfigError::Missing {
             field: "--advertise-client".to_owned(),
-            needed: "--listen-client is all addresses of this machine, and clients must be told one that they can reach",
+            needed: "--listen-client is a wildcard address, and clients need one that they can reach",
         });
     }
     Ok(own_peer.with_port(listen_client.port()))

@@ -36,7 +36,7 @@ pub(super) fn become_it(arguments: Vec<OsString>) -> anyhow::Error {
 fn build() -> anyhow::Result<PathBuf> {
     let workspace = fs::canonicalize(WORKSPACE).ok().filter(|folder| folder.join("crates").is_dir());
     let workspace = workspace.with_context(|| {
-        format!("mutants are put into the sources, which were at {WORKSPACE} and are gone: build this program again")
+        format!("the sources to put mutants into are no longer at {WORKSPACE}; build this program again")
     })?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     let target = std::path::absolute(&target).with_context(|| format!("CARGO_TARGET_DIR {}", target.display()))?;
@@ -50,7 +50,7 @@ fn build() -> anyhow::Result<PathBuf> {
     cargo.args(release.then_some("--release")).current_dir(&copy);
     let status = cargo.status().context("can't start cargo, which builds the program with mutants")?;
     if !status.success() {
-        bail!("the copy of the sources with mutants, in {}, can't be built", copy.display());
+        bail!("can't build the copy of the sources with mutants in {}", copy.display());
     }
     Ok(target.join(if release { "release" } else { "debug" }).join(PROGRAM))
 }
@@ -70,7 +70,7 @@ fn write_copy(workspace: &Path, copy: &Path) -> anyhow::Result<()> {
             continue;
         }
         let folder = path.parent().context("a file is in a folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("can't create the folder {}", folder.display()))?;
         fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))?;
     }
     let mut there = BTreeMap::new();
@@ -101,7 +101,7 @@ fn read_all(root: &Path, name: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) -> 
 /// The files that differ in the copy: those with mutants, the switches, and what names the program.
 fn changed(files: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let read = |file: &str| {
-        let bytes = files.get(Path::new(file)).ok_or_else(|| "it is gone".to_owned())?;
+        let bytes = files.get(Path::new(file)).ok_or_else(|| "the file is gone".to_owned())?;
         String::from_utf8(bytes.clone()).map_err(|error| error.to_string())
     };
     let mutated = with_mutants(&mutants(), read)?;
@@ -113,7 +113,7 @@ fn changed(files: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<BTreeMap<PathBu
         };
         let text = what.iter().try_fold(text, |text, (from, to)| match text.matches(from).count() {
             1 => Ok(text.replace(from, to)),
-            times => Err(anyhow!("{file} has {times} times, instead of once: {from:?}")),
+            times => Err(anyhow!("{file} contains {from:?} {times} times, not once")),
         })?;
         changed.insert(file.into(), text);
         Ok(())
