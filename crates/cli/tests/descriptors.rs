@@ -28,7 +28,7 @@ fn idle(members: &Members, id: usize, count: usize) -> Vec<TcpStream> {
 }
 
 fn pauses(member: &Process) -> usize {
-    member.said().matches("accepting pauses").count()
+    member.said().matches("are in use; new ones wait").count()
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_member_with_64_descriptors_and_50_idle_clients_goes_on_writing() {
     member.says("ready to serve client requests");
     let mut earlier = client(&members, 1).await;
     let idle = idle(&members, 1, 50);
-    member.says("accepting pauses: clients hold all 31 connections that the limit of open files, 64, allows");
+    member.says("all 31 connections of clients are in use; new ones wait limit=\"64 open files\"");
     for number in 0..20 {
         earlier.put(put(number)).await.unwrap_or_else(|why| panic!("put {number}: {why}: {}", member.said()));
     }
@@ -62,7 +62,7 @@ async fn three_members_with_256_descriptors_and_300_idle_clients_each_keep_their
         earlier.push(client(&members, id).await);
     }
     let _idle: Vec<_> = (1..=3).map(|id| idle(&members, id, 300)).collect();
-    all.iter_mut().for_each(|member| member.says("accepting pauses: clients hold all 128 connections"));
+    all.iter_mut().for_each(|member| member.says("all 128 connections of clients are in use"));
     for number in 0..20 {
         for (client, id) in earlier.iter_mut().zip(1..) {
             client.put(put(number)).await.unwrap_or_else(|why| panic!("put {number} at {id}: {why}"));
@@ -70,7 +70,7 @@ async fn three_members_with_256_descriptors_and_300_idle_clients_each_keep_their
     }
     for member in &mut all {
         assert!(member.runs(), "{}", member.said());
-        assert!(!member.said().contains("knows no leader in term"), "{}", member.said());
+        assert!(!member.said().contains("lost the leader"), "{}", member.said());
         assert_eq!(pauses(member), 1, "{}", member.said());
     }
 }
@@ -104,7 +104,7 @@ async fn a_member_without_any_free_descriptor_refuses_writes_answers_reads_and_r
         }
     };
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
-    member.says("writes are refused for now: ");
+    member.says("refusing writes for now: ");
     let get = pb::RangeRequest { key: "k/0".into(), ..Default::default() };
     assert_eq!(earlier.range(get).await.expect("reads go on").into_inner().count, 1);
     limit_to(before.current);
@@ -113,7 +113,7 @@ async fn a_member_without_any_free_descriptor_refuses_writes_answers_reads_and_r
         assert!(Instant::now() < until && member.runs(), "{status}: {}", member.said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    member.says("writes are accepted again");
+    member.says("accepting writes again");
 }
 
 /// Such as a load balancer's that opens connections in advance, or a program with a leak.
@@ -124,7 +124,7 @@ async fn the_number_of_clients_can_be_bounded_by_a_setting() {
     member.says("ready to serve client requests");
     let mut earlier = client(&members, 1).await;
     let _idle = idle(&members, 1, 3);
-    member.says("accepting pauses: clients hold all 2 connections that --max-connections allows");
+    member.says("all 2 connections of clients are in use; new ones wait limit=\"--max-connections\"");
     earlier.put(put(1)).await.expect("written");
 }
 
@@ -134,7 +134,7 @@ fn a_limit_that_is_too_low_is_refused_with_the_way_out() {
     let started = Instant::now();
     let mut member = members.start(1, "ulimit -n 64");
     assert_eq!(member.code(), Some(1));
-    member_said(&member, "64 open files are allowed, and this member needs 96: raise the limit with ulimit -n");
+    member_said(&member, "the limit of open files is 64, but this member needs 96: raise it with ulimit -n");
     assert!(started.elapsed() < PATIENCE);
 }
 

@@ -98,5 +98,5 @@ fn a_data_folder_that_others_may_look_into_is_told_with_the_way_out() {
     drop(member);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let mut member = members.start(1, ":");
-    member.says("other users of this machine can read the data folder (its mode is 755); to mend it: chmod -R go= /");
+    member.says("other users of this machine can read the data folder (mode 755); to fix it: chmod -R go= /");
 }

@@ -266,8 +266,8 @@ async fn upgrade_and_roll_back() {
     cluster.running[1].take().expect("it runs").end(true);
     cluster.launch(2, Version::This);
     let why = format!(
-        "the cluster has version {} of the peer protocol, and the program of member 2 speaks version {this}: start a \
-         newer program on that member's data",
+        "the cluster has version {} of the peer protocol, but the program of member 2 speaks only version {this}: \
+         start a newer program on that member's data",
         NEXT.version
     );
     cluster.running[1].as_mut().expect("it was started").says(&why);

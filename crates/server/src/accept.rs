@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
+use tracing::warn;
 
 /// How long to wait after the system has refused a connection: out of descriptors, mostly.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -44,9 +45,10 @@ impl Acceptor {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let (most, whose, bound) = (self.most, self.whose, &self.bound);
-                let why = format!("{whose} hold all {most} connections that {bound} allows");
-                self.say_paused(&why);
+                if self.may_warn() {
+                    let (most, whose) = (self.most, self.whose);
+                    warn!(limit = self.bound, "all {most} connections of {whose} are in use; new ones wait");
+                }
                 Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
             }
         };
@@ -60,19 +62,21 @@ impl Acceptor {
                 // The client has given up already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    let why = format!("no connection of {} can be taken: {error}", self.whose);
-                    self.say_paused(&why);
+                    if self.may_warn() {
+                        warn!(%error, "can't accept a connection of {}", self.whose);
+                    }
                     sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    fn say_paused(&mut self, why: &str) {
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-            tracing::warn!("accepting pauses: {why}");
+    fn may_warn(&mut self) -> bool {
+        let may = self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
+        if may {
             self.said = Some(Instant::now());
         }
+        may
     }
 }
 
@@ -109,7 +113,7 @@ impl AsyncRead for Connection {
         if let Some(silence) = &mut self.silence {
             if read.is_pending() {
                 ready!(silence.as_mut().poll(context));
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came")));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent nothing")));
             }
             self.silence = None;
         }
@@ -172,7 +176,7 @@ mod tests {
         let silent = TcpStream::connect(address).await.expect("it listens");
         let mut connection = Connection::from(acceptor.accept().await);
         let mut buffer = [0; 8];
-        let error = connection.read(&mut buffer).await.expect_err("nothing came");
+        let error = connection.read(&mut buffer).await.expect_err("the client sent nothing");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(silent);
         let mut client = TcpStream::connect(address).await.expect("it listens");

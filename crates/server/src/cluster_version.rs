@@ -22,7 +22,7 @@ pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) 
             if version != told {
                 told = version;
                 directory.set_cluster_version(version);
-                tracing::info!(version, "the cluster's version of the peer protocol");
+                tracing::info!(version, "the version of the cluster was raised");
             }
             let may_raise = status.borrow().is_leader && version < directory.protocol().version;
             let later = if may_raise { next(&status.borrow(), &directory, &outbox) } else { None };

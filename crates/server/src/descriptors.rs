@@ -34,7 +34,7 @@ pub(crate) struct Shares {
 /// The limit of open files is too low for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{limit} open files are allowed, and this member needs {needed}: raise the limit with ulimit -n, or LimitNOFILE= of \
+    "the limit of open files is {limit}, but this member needs {needed}: raise it with ulimit -n, or LimitNOFILE= in \
      systemd"
 )]
 pub struct TooFew {

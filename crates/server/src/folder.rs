@@ -37,7 +37,7 @@ pub enum FolderError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// The state can't be made of its snapshot.
-    #[error("the state can't be made again: {0}")]
+    #[error("can't restore the state: {0}")]
     Restore(#[from] RestoreError),
     /// The file of the state can't be made.
     #[error(transparent)]
@@ -52,8 +52,8 @@ pub enum FolderError {
     },
     /// What was acknowledged may be missing from it, and there is nobody who could bring it back.
     #[error(
-        "the data in {folder} is damaged or missing after index {}: what was acknowledged may be gone, and a cluster \
-         of one has nobody to bring it back; restore the folder from a copy",
+        "the data in {folder} is damaged or missing after index {}: acknowledged writes may be lost, and no other \
+         member has them; restore the folder from a copy",
         suspicion.valid_up_to.index
     )]
     Suspect {
@@ -78,14 +78,15 @@ pub enum FolderError {
 /// # Errors
 /// See [`FolderError`].
 pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
-    let disk = RealDisk::new(&config.data_dir).with_notice(|error| error!(%error, "waits for the system"));
+    let disk = RealDisk::new(&config.data_dir)
+        .with_notice(|error| error!(%error, "a call to the system failed; trying again"));
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let cluster = ClusterId(config.cluster_id());
     if config.may_found && is_empty(&config.data_dir) {
         let identity = Identity { cluster, replica: config.id, incarnation: random() };
         let founders = Membership::simple(Group::of_voters(config.initial_cluster.keys().copied()));
         bowline_storage::create(&disk, &identity, Some(founders), &options)?;
-        info!(folder = %config.data_dir.display(), "made the data folder");
+        info!(folder = %config.data_dir.display(), "created the data folder");
     }
     warn_of_readers(&config.data_dir);
     let mut found = Vec::new();
@@ -105,8 +106,8 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
         }
         warn!(
             index = suspicion.valid_up_to.index.0,
-            "entries after this index that this member acknowledged may be missing: it neither votes nor leads \
-             until a leader has sent them again"
+            "acknowledged entries after this index may be missing: this member neither votes nor leads until a \
+             leader has sent them again"
         );
     }
     let mut files = StateFiles::new(&config.data_dir, identity);
@@ -140,7 +141,7 @@ fn make_state(
     recovery: &Recovery,
 ) -> Result<KvMachine, FolderError> {
     let Some(position) = recovery.snapshot else { return Ok(files.found_anew()?) };
-    info!(snapshot = %position, "makes the state from a snapshot");
+    info!(snapshot = %position, "restoring the state from a snapshot");
     let reader = snapshots.open(position)?;
     let header = reader.header().clone();
     let state = files.restore(&header, &mut reader.into_reader())?;
@@ -158,7 +159,7 @@ fn warn_of_readers(folder: &Path) {
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         warn!(
-            "other users of this machine can read the data folder (its mode is {mode:03o}); to mend it: chmod -R go= {}",
+            "other users of this machine can read the data folder (mode {mode:03o}); to fix it: chmod -R go= {}",
             quote(folder.as_os_str())
         );
     }
@@ -188,13 +189,13 @@ impl FolderLog {
             match what(&mut self.log) {
                 Ok(()) => {
                     if told {
-                        info!("the log can be written again");
+                        info!("writing the log works again");
                     }
                     return Ok(());
                 }
                 Err(error @ LogError::Passing(_)) => {
                     if !told {
-                        error!(%error, "the log can't be written for now");
+                        error!(%error, "can't write the log; trying again");
                         told = true;
                     }
                     std::thread::sleep(PAUSE);
@@ -211,16 +212,16 @@ impl FolderLog {
             Ok(Ok(())) => self.tell_room(true, ""),
             // Until it can be made, no entry is taken: what is left is for votes.
             Ok(Err(error)) if error.is_passing() => self.tell_room(false, &error.to_string()),
-            Ok(Err(error)) => warn!(%error, "no segment of the log in reserve"),
-            Err(_) => warn!("no segment of the log in reserve: the thread that makes it has panicked"),
+            Ok(Err(error)) => warn!(%error, "can't prepare a segment of the log"),
+            Err(_) => warn!("can't prepare a segment of the log: the thread panicked"),
         }
         true
     }
 
     fn tell_room(&mut self, room: bool, why: &str) {
         match (std::mem::replace(&mut self.refused, !room), room) {
-            (false, false) => error!("writes are refused for now: {why}"),
-            (true, true) => info!("writes are accepted again"),
+            (false, false) => error!(error = why, "refusing writes for now: can't prepare a segment of the log"),
+            (true, true) => info!("accepting writes again"),
             _ => {}
         }
     }

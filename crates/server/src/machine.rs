@@ -78,10 +78,10 @@ impl KvMachine {
         let store = Store::restore_from(KvMachine::make_engine(path)?, snapshot)?;
         let (applied, index) = (store.applied(), header.position.index);
         if applied != index {
-            return Err(RestoreError::Invalid(format!("it reaches up to {applied}, its header says {index}")));
+            return Err(RestoreError::Invalid(format!("it ends at index {applied}, but its header says {index}")));
         }
         if snapshot.read(&mut [0])? > 0 {
-            return Err(RestoreError::Invalid("something follows its end".to_owned()));
+            return Err(RestoreError::Invalid("there is data after its end".to_owned()));
         }
         let mut machine = KvMachine { store, identity };
         machine.checkpoint(header)?;

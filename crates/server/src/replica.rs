@@ -215,15 +215,15 @@ impl Replica {
             let failed = on_failure.clone();
             move |error: &StoreError| failed(format!("{what}: {error}"))
         };
-        let (log_failed, apply_failed) = (watched("the log can't be written"), watched("the state can't be kept"));
-        let snapshots_failed = watched("a snapshot can't be kept");
+        let (log_failed, apply_failed) = (watched("can't write the log"), watched("can't keep the state"));
+        let snapshots_failed = watched("can't keep a snapshot");
         let log = spawn("log", move || log_thread.run(&log_queue).inspect_err(log_failed));
         let apply = spawn("apply", move || apply_thread.run(&apply_queue).inspect_err(apply_failed));
         let snapshots = spawn("snapshots", move || snapshot_thread.run(&snapshot_queue).inspect_err(snapshots_failed));
         let raft = spawn("raft", move || {
             let ending = raft_thread.run();
             if let Ending::Faulty(fault) = &ending {
-                on_failure(format!("a broken promise was seen: {fault}"));
+                on_failure(format!("internal error: {fault}"));
             }
             ending
         });
@@ -365,7 +365,7 @@ impl Replica {
         let deadline = Instant::now() + self.patience;
         match self.ask(RequestBody::TransferLeadership(to), deadline).await {
             Err(Failure::NotDone(NotDone::NotLeader { .. })) => Err(Failure::refused("not leader")),
-            Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member took it")),
+            Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member became leader")),
             answer => answer.map(|_| ()),
         }
     }
@@ -430,14 +430,14 @@ impl Threads {
             match other {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failed = failed.or(Some(error.to_string())),
-                Err(_) => failed = failed.or(Some("a thread of the replica has panicked".to_owned())),
+                Err(_) => failed = failed.or(Some("a thread of the replica panicked".to_owned())),
             }
         }
         match (ending, failed) {
             (Ok(Ending::Faulty(fault)), _) => StopReason::Failed(fault.to_string()),
             (_, Some(failed)) => StopReason::Failed(failed),
             (Ok(Ending::Closed), None) => StopReason::Told,
-            _ => StopReason::Failed("a thread of the replica has panicked".to_owned()),
+            _ => StopReason::Failed("a thread of the replica panicked".to_owned()),
         }
     }
 }

@@ -149,7 +149,7 @@ impl Server {
         let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
         outbox.start(&directory);
         let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
-        let bound = format!("the limit of open files, {limit},");
+        let bound = format!("{limit} open files");
         let peers = Acceptor::new(peer, shares.peers, "members", bound.clone());
         tokio::spawn(Arc::new(inbound).listen(peers));
         let bound = match config.max_connections {
@@ -245,7 +245,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
 async fn unknown(request: axum::extract::Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        let text = format!("bowline: {} is not there yet", request.uri().path());
+        let text = format!("bowline: {} is not implemented yet", request.uri().path());
         return tonic::Status::unimplemented(text).into_http();
     }
     http::not_found()
@@ -266,9 +266,9 @@ fn log_leaders(replica: &Replica) {
             }
             told = leader;
             match leader {
-                Some(leader) if leader == own => info!(%term, "leads"),
-                Some(leader) => info!(%term, leader = leader.0, "follows"),
-                None => warn!(%term, "knows no leader"),
+                Some(leader) if leader == own => info!(%term, "became leader"),
+                Some(leader) => info!(%term, leader = leader.0, "following a leader"),
+                None => warn!(%term, "lost the leader"),
             }
         }
     });

@@ -143,7 +143,7 @@ impl StateFiles {
     /// # Errors
     /// The disk refuses.
     pub(crate) fn found_anew(&self) -> Result<KvMachine, EngineError> {
-        let refused = |error: io::Error| EngineError::new("make its file", error);
+        let refused = |error: io::Error| EngineError::new("create its file", error);
         let path = self.folder.join(IN_USE);
         if path.exists() {
             fs::remove_file(&path).map_err(refused)?;
@@ -202,12 +202,12 @@ impl StateFiles {
         let file = path.display();
         if is_new(path) {
             // A restore that did not end.
-            info!(%file, "removes a file of the state that was not finished: {error}");
+            info!(%file, %error, "removing an incomplete file of the state");
             let _ = fs::remove_file(path);
             return;
         }
         let aside = self.folder.join(DAMAGED);
-        error!(%file, "can't use the file of the state; keeps it as {DAMAGED}: {error}");
+        error!(%file, %error, "can't use the file of the state; keeping it as {DAMAGED}");
         if let Err(error) = fs::rename(path, &aside) {
             error!(%error, "can't rename the file of the state to {DAMAGED}");
         }

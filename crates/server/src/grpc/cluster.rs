@@ -37,7 +37,7 @@ fn can_be_reached(url: &str) -> bool {
 }
 
 fn not_yet<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("bowline: members can't be changed yet"))
+    Err(Status::unimplemented("bowline: changing members is not supported yet"))
 }
 
 #[tonic::async_trait]

@@ -62,7 +62,7 @@ impl Maintenance for MaintenanceService {
         let request = request.into_inner();
         let none = request.alarm == pb::AlarmType::None as i32;
         if request.action == AlarmAction::Activate as i32 && !none {
-            return Err(Status::unimplemented("bowline: alarms can't be raised yet"));
+            return Err(Status::unimplemented("bowline: raising alarms is not supported yet"));
         }
         self.context.replica.confirm().await.map_err(errors::of_request)?;
         let header = self.context.header(self.context.replica.status().facts.revision);
@@ -101,13 +101,13 @@ impl Maintenance for MaintenanceService {
     type SnapshotStream = ReceiverStream<Result<pb::SnapshotResponse, Status>>;
 
     async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Status::unimplemented("bowline: snapshots can't be fetched yet"))
+        Err(Status::unimplemented("bowline: fetching snapshots is not supported yet"))
     }
 
     async fn downgrade(
         &self,
         _request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(Status::unimplemented("bowline: there is no version to go back to yet"))
+        Err(Status::unimplemented("bowline: downgrades are not supported yet"))
     }
 }

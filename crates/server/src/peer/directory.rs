@@ -101,15 +101,15 @@ impl Directory {
     /// text says which.
     pub fn hear(&self, id: NodeId, incarnation: u64, introduction: &Introduction) -> Result<(), String> {
         if id == self.own.replica || !self.addresses.contains_key(&id) {
-            return Err(format!("member {} is no other member of this cluster: check --initial-cluster", id.0));
+            return Err(format!("member {} is not another member of this cluster: check --initial-cluster", id.0));
         }
         version::check(self.cluster_version.load(Relaxed), id, introduction.version)?;
         let mut all = self.lock();
         if all.get(&id).is_some_and(|heard| heard.incarnation != incarnation) {
             // It may have voted and acknowledged in its other life, and knows nothing of that in this one.
             return Err(format!(
-                "member {} comes with another data folder than before: a member whose folder was lost or replaced must \
-                 be removed and added again under a new id",
+                "member {} has a different data folder than before: remove a member whose folder was lost or \
+                 replaced, and add it again under a new id",
                 id.0
             ));
         }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(directory.hear(NodeId(2), 1, &two), Ok(()));
         directory.set_cluster_version(4);
         let error = directory.hear(NodeId(2), 1, &Introduction { version: 4, ..two }).expect_err("too old");
-        assert!(error.starts_with("the cluster has version 5 of the peer protocol, and the program of member 2"));
+        assert!(error.starts_with("the cluster has version 5 of the peer protocol, but the program of member 2"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum FrameError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// It is too long.
-    #[error("a frame of {length} bytes was announced; allowed: at most {limit}")]
+    #[error("the frame has {length} bytes; allowed: at most {limit}")]
     TooLong {
         /// Its length, as announced.
         length: u32,
@@ -29,7 +29,7 @@ pub enum FrameError {
         limit: u32,
     },
     /// It is damaged.
-    #[error("a frame's checksum is {found:08x} where {expected:08x} was announced")]
+    #[error("the frame is damaged: its checksum is {found:08x}, expected {expected:08x}")]
     Checksum {
         /// What the sender says.
         expected: u32,
@@ -119,7 +119,7 @@ mod tests {
     async fn a_long_frame_is_refused_before_its_body() {
         let header = [0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0];
         let error = read_frame(&mut &header[..], 4096).await.expect_err("it is too long");
-        assert_eq!(error.to_string(), "a frame of 2147483647 bytes was announced; allowed: at most 4096");
+        assert_eq!(error.to_string(), "the frame has 2147483647 bytes; allowed: at most 4096");
     }
 
     #[tokio::test]

@@ -122,7 +122,7 @@ pub enum HandshakeError {
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silent,
     /// The other end has hung up.
-    #[error("the other end has hung up")]
+    #[error("the other end closed the connection")]
     HungUp,
     /// The stream brings no frame.
     #[error(transparent)]
@@ -131,7 +131,7 @@ pub enum HandshakeError {
     #[error("not a handshake: {0}")]
     Message(#[from] prost::DecodeError),
     /// The frame is no part of this protocol.
-    #[error("not a handshake: it does not begin as one")]
+    #[error("not a handshake of this protocol")]
     Foreign,
 }
 
@@ -251,14 +251,14 @@ fn judge_identity(hello: &Hello, own: Identity) -> Result<(), String> {
     let Hello { from, to, .. } = hello;
     if from.cluster != own.cluster {
         return Err(format!(
-            "member {} belongs to cluster {:016x}, and this is member {} of cluster {:016x}: check \
+            "member {} belongs to cluster {:016x}, but this is member {} of cluster {:016x}: check \
              --initial-cluster and --cluster-token",
             from.replica.0, from.cluster, own.replica.0, own.cluster
         ));
     }
     if *to != own.replica {
         let (from, to, own) = (from.replica.0, to.0, own.replica.0);
-        return Err(format!("member {from} means member {to}, and this is member {own}: check --initial-cluster"));
+        return Err(format!("member {from} wants member {to}, but this is member {own}: check --initial-cluster"));
     }
     Ok(())
 }
@@ -296,7 +296,7 @@ fn hello(bytes: &[u8], own: &Introduction) -> Result<Result<Hello, String>, Hand
         return Ok(Err(too_far_apart(&theirs, own)));
     }
     let Ok(channel) = Channel::try_from(channel) else {
-        return Ok(Err(format!("its connection is for a purpose that is not known here, number {channel}")));
+        return Ok(Err(format!("unknown kind of connection, number {channel}")));
     };
     let from = Identity { cluster, replica: NodeId(replica), incarnation };
     Ok(Ok(Hello { from, to: NodeId(to), channel, introduction }))
@@ -312,8 +312,8 @@ pub fn sender(hello: &[u8]) -> Option<NodeId> {
 fn too_far_apart(theirs: &str, own: &Introduction) -> String {
     let Introduction { version, oldest_version, .. } = own;
     format!(
-        "it speaks {theirs} of the peer protocol, and this one {oldest_version} to {version}: upgrade by one version \
-         at a time"
+        "it speaks {theirs} of the peer protocol, but this member speaks {oldest_version} to {version}: upgrade one \
+         version at a time"
     )
 }
 
@@ -370,7 +370,7 @@ mod tests {
     async fn another_cluster_is_refused_and_both_ends_know_why() {
         let stranger = Identity { cluster: 8, ..A };
         let (near, far) = shake(stranger, 2, Channel::Control).await;
-        let reason = "member 1 belongs to cluster 0000000000000008, and this is member 2 of cluster \
+        let reason = "member 1 belongs to cluster 0000000000000008, but this is member 2 of cluster \
                       0000000000000007: check --initial-cluster and --cluster-token";
         assert_eq!(near.expect_err("refused").to_string(), format!("refused by the other end: {reason}"));
         assert_eq!(far.expect_err("refused").to_string(), reason);
@@ -379,7 +379,7 @@ mod tests {
     #[tokio::test]
     async fn another_target_is_refused() {
         let (near, _) = shake(A, 3, Channel::Control).await;
-        let reason = "refused by the other end: member 1 means member 3, and this is member 2: check --initial-cluster";
+        let reason = "refused by the other end: member 1 wants member 3, but this is member 2: check --initial-cluster";
         assert_eq!(near.expect_err("refused").to_string(), reason);
     }
 
@@ -403,8 +403,8 @@ mod tests {
         let (near, far) = say(&[3, 0, 1, 255, 255, 255]).await;
         let Protocol { version, oldest_version, .. } = OWN;
         let reason = format!(
-            "it speaks version 3 of the peer protocol, and this one {oldest_version} to {version}: upgrade by one \
-             version at a time"
+            "it speaks version 3 of the peer protocol, but this member speaks {oldest_version} to {version}: upgrade \
+             one version at a time"
         );
         assert_eq!(far.expect_err("another version").to_string(), reason);
         assert_eq!(near.expect_err("refused").to_string(), format!("refused by the other end: {reason}"));
@@ -434,7 +434,7 @@ mod tests {
     async fn a_purpose_that_is_not_known_is_refused() {
         let message = HelloMessage { channel: 99, ..hello_of(introduction("a")) };
         let (_, far) = say(&[&[4, 0][..], &message.encode_to_vec()].concat()).await;
-        let told = "its connection is for a purpose that is not known here, number 99";
+        let told = "unknown kind of connection, number 99";
         assert_eq!(far.expect_err("unknown").to_string(), told);
     }
 

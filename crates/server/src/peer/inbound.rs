@@ -41,7 +41,7 @@ impl Inbound {
             let inbound = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(error) = inbound.serve(stream).await {
-                    warn!(%address, %error, "closed a connection at the port for members");
+                    warn!(%address, %error, "closed a connection to the peer port");
                 }
                 drop(place);
             });
@@ -54,7 +54,7 @@ impl Inbound {
         })
         .await?;
         let from = hello.from.replica;
-        debug!(member = from.0, channel = ?hello.channel, "a member has connected");
+        debug!(member = from.0, channel = ?hello.channel, "a member connected");
         let traffic = self.directory.traffic(from);
         let served = self.take(stream, hello.channel, from, &traffic).await;
         if served.is_err() {

@@ -123,7 +123,7 @@ impl Line {
             match self.try_connect().await {
                 Ok(stream) => {
                     if told.is_some() && self.logs() {
-                        info!(member = self.hello.to.0, address = self.address, "reaches a member again");
+                        info!(member = self.hello.to.0, address = self.address, "reconnected to a member");
                     }
                     return stream;
                 }

@@ -41,7 +41,7 @@ pub(crate) fn check(cluster: u32, member: NodeId, program: u32) -> Result<(), St
         return Ok(());
     }
     Err(format!(
-        "the cluster has version {cluster} of the peer protocol, and the program of member {} speaks version \
+        "the cluster has version {cluster} of the peer protocol, but the program of member {} speaks only version \
          {program}: start a newer program on that member's data",
         member.0
     ))
@@ -65,8 +65,8 @@ mod tests {
     fn an_older_program_is_told_what_to_do() {
         assert_eq!(check(4, NodeId(2), 4), Ok(()));
         assert_eq!(check(4, NodeId(2), 5), Ok(()));
-        let told = "the cluster has version 5 of the peer protocol, and the program of member 2 speaks version 4: \
-                    start a newer program on that member's data";
+        let told = "the cluster has version 5 of the peer protocol, but the program of member 2 speaks only version \
+                    4: start a newer program on that member's data";
         assert_eq!(check(5, NodeId(2), 4), Err(told.to_owned()));
     }
 }

@@ -116,10 +116,10 @@ impl ApplyThread {
         let room = !(waits || wanted || !self.shared.has_room()) || machine.has_room();
         drop(machine);
         match (self.shared.set_room(room), room) {
-            (true, false) => tracing::error!(
-                "writes are refused for now: the state's disk is full, or there is no descriptor for its reserve"
-            ),
-            (false, true) => tracing::info!("writes are accepted again: there is room for the state"),
+            (true, false) => {
+                tracing::error!("refusing writes for now: the state's disk is full, or no file descriptor is free")
+            }
+            (false, true) => tracing::info!("accepting writes again: the state's disk has room"),
             _ => {}
         }
         if room && waits {
@@ -164,7 +164,7 @@ impl ApplyThread {
     fn install(&self, header: &SnapshotHeader) -> Result<(), StoreError> {
         let accepted = self.shared.take_accepted(header);
         let machine = accepted.state.install();
-        let machine = machine.map_err(|error| StoreError::Fatal(format!("can't take a snapshot in use: {error}")))?;
+        let machine = machine.map_err(|error| StoreError::Fatal(format!("can't install a snapshot: {error}")))?;
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let (facts, leases) = (machine.facts(), machine.leases());
         // The old file is gone from the folder already; its memory goes after the lock.

@@ -293,7 +293,9 @@ impl RaftThread {
                      backup?): this member neither votes nor leads until a leader has sent them again"
                 );
             }
-            Write::Repaired => tracing::info!("everything that this member acknowledged is on its disk again"),
+            Write::Repaired => {
+                tracing::info!("repaired: everything that this member acknowledged is on its disk again")
+            }
             _ => {}
         }
     }

@@ -43,7 +43,7 @@ pub(crate) enum GivenUp {
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GivenUp::NoRoom => f.write_str("the disk has no room for it"),
+            GivenUp::NoRoom => f.write_str("the disk is too full for a second file"),
             GivenUp::Because(why) => f.write_str(why),
         }
     }

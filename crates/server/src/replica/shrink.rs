@@ -141,12 +141,12 @@ impl Shrink {
                     mib_in_use = mib(after.db_size_in_use),
                     ?took,
                     last_step = ?now - rest,
-                    "the state's file is rewritten"
+                    "rewrote the state's file"
                 );
             }
             Err(given_up) => {
                 self.rule.not_before = now.checked_add(RETRY);
-                warn!(?took, "the state's file is not rewritten: {given_up}");
+                warn!(?took, error = %given_up, "gave up rewriting the state's file");
             }
         }
         for reply in run.replies {
@@ -166,7 +166,7 @@ impl Shrink {
             return;
         }
         let (mib, mib_in_use) = (mib(before.db_size), mib(before.db_size_in_use));
-        info!(mib, mib_in_use, "rewrites the state's file");
+        info!(mib, mib_in_use, "rewriting the state's file");
         self.run = Some(Run { began, before, replies: std::mem::take(&mut self.requests) });
         // It ends only after this thread.
         let _ = snapshots.send(SnapshotJob::Rewrite);
@@ -196,7 +196,7 @@ fn take_in_use(
         shared.read().forget_rewrite();
         return Ok(Err(error.into()));
     }
-    file.sync_name().map_err(|error| StoreError::Fatal(format!("the folder of the state can't be synced: {error}")))?;
+    file.sync_name().map_err(|error| StoreError::Fatal(format!("can't sync the folder of the state: {error}")))?;
     let mut machine = shared.write();
     let old = machine.move_to(rewritten);
     let facts = machine.facts();

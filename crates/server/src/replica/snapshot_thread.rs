@@ -247,7 +247,7 @@ struct Out<'a, D: Disk> {
 impl<D: Disk> Write for Out<'_, D> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.ending.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the replica ends"));
+            return Err(io::Error::other("the replica is stopping"));
         }
         match self.writer.put(data) {
             Ok(()) => Ok(data.len()),

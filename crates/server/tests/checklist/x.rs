@@ -10,7 +10,7 @@ use crate::line::{Line, line};
 use crate::requests::*;
 use crate::site::{Site, bytes, refused, revision};
 
-const NO_SNAPSHOT: &str = "snapshots can't be fetched yet";
+const NO_SNAPSHOT: &str = "fetching snapshots is not supported yet";
 const NO_ALARMS: &str = "there are no alarms and no quota yet; a full disk is tested in cluster/full_disk.rs";
 
 pub(crate) fn lines() -> Vec<Line> {
@@ -32,7 +32,7 @@ pub(crate) fn lines() -> Vec<Line> {
         Line::untested("x11_corrupt", NO_ALARMS),
         Line::untested("x12_quota", NO_ALARMS),
         line!(Shared, x13_defragment_is_answered),
-        Line::untested("x14_downgrade", "there is no version to go back to yet"),
+        Line::untested("x14_downgrade", "downgrades are not supported yet"),
     ]
 }
 

@@ -40,13 +40,13 @@ async fn strangers_are_refused_and_told_why() {
     assert!(refusal(&cluster, &foreign).await.contains("check --initial-cluster and --cluster-token"));
     let mut astray = hello(&cluster, 1);
     astray.to = NodeId(3);
-    assert!(refusal(&cluster, &astray).await.contains("means member 3, and this is member 1"));
+    assert!(refusal(&cluster, &astray).await.contains("wants member 3, but this is member 1"));
     let mut unknown = hello(&cluster, 1);
     unknown.from.replica = NodeId(9);
-    assert!(refusal(&cluster, &unknown).await.contains("member 9 is no other member"));
+    assert!(refusal(&cluster, &unknown).await.contains("member 9 is not another member"));
     // Member 2 was heard by now, and its folder is another.
     let reborn = hello(&cluster, 1);
-    assert!(refusal(&cluster, &reborn).await.contains("another data folder"));
+    assert!(refusal(&cluster, &reborn).await.contains("a different data folder"));
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ async fn a_lone_member_without_its_state_says_what_is_missing() {
     cluster.kill(1);
     fs::remove_file(cluster.data_dir(1).join("state.redb")).expect("it is there");
     let error = folder::open(&cluster.configs[&1]).expect_err("nobody has the state");
-    assert!(error.to_string().contains("a cluster of one has nobody to bring it back"), "{error}");
+    assert!(error.to_string().contains("no other member has them; restore the folder from a copy"), "{error}");
 }
 
 #[tokio::test]

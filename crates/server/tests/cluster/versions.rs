@@ -34,8 +34,8 @@ fn config(cluster: &mut Cluster) -> &mut ServerConfig {
 fn told() -> String {
     let version = Protocol::CURRENT.version;
     format!(
-        "the cluster has version {} of the peer protocol, and the program of member 1 speaks version {version}: start a \
-         newer program on that member's data",
+        "the cluster has version {} of the peer protocol, but the program of member 1 speaks only version {version}: \
+         start a newer program on that member's data",
         NEXT.version
     )
 }
