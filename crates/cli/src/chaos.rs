@@ -1,4 +1,4 @@
-//! `bowline chaos`: a real cluster under real faults, and whether it kept its promises.
+//! `bowline chaos`: tests a real cluster under real faults.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -32,13 +32,13 @@ mod report;
 mod watcher;
 mod workload;
 
-/// How long members may take to be ready at first.
+/// Time limit for members to become ready at the start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long clients go on when everything is healed at the end.
+/// How long clients go on after everything is healed at the end.
 const EPILOGUE: Duration = Duration::from_secs(2);
 
-/// How often to tell where the run stands.
+/// Interval of the progress display.
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Args, Debug)]
@@ -94,17 +94,17 @@ impl ChaosCommand {
         live.title(&format!("chaos, seed {seed}"));
         let ran = runtime.block_on(self.chaos(seed, &folder, &live, &interrupts.flag()));
         live.end();
-        // What was mounted in it is gone by now.
+        // Nothing is mounted in the folder any more, so the user can remove it.
         let ran = ran.with_context(|| format!("seed {seed}, folder {}", folder.display()));
         let (mut report, history) = ran.context(NotRun)?;
         let kept = self.keep(&mut report, &history, &folder);
-        // The verdict first: what can't be kept must not hide it.
+        // Print the verdict first, so that an error in keeping files can't hide it.
         report.tell(self.json)?;
         kept?;
         Ok(Exit::of(report.failures.is_empty()))
     }
 
-    /// The whole run. What is broken is in the report; an error is what kept the run from being one.
+    /// The whole run. Violations are in the report; an error means that the run was not completed.
     async fn chaos(
         &self,
         seed: u64,
@@ -158,7 +158,7 @@ impl ChaosCommand {
         Ok((report, history))
     }
 
-    /// Carries out the plan until the time is over.
+    /// Carries out the plan until the time is up.
     async fn strike(
         &self,
         nemesis: &mut Nemesis<'_>,
@@ -177,7 +177,7 @@ impl ChaosCommand {
         Ok(())
     }
 
-    /// Writes the history where it is wanted, and throws away what nobody needs after a run that passed.
+    /// Writes the history, and removes the folder if the run passed.
     fn keep(&self, report: &mut Report, history: &[Operation], folder: &Path) -> anyhow::Result<()> {
         let failed = !report.failures.is_empty();
         let files = [self.history.clone(), failed.then(|| folder.join("history.jsonl"))];
@@ -206,7 +206,7 @@ async fn wait_until_ready(members: &mut Members, watcher: &Watcher) -> anyhow::R
     Ok(())
 }
 
-/// Tells where the run stands, without an end.
+/// Displays the progress, forever.
 async fn tell(live: &Live, watcher: &Watcher, record: &Record) {
     loop {
         let (now, tally) = (record.now(), record.tally());
@@ -225,7 +225,7 @@ async fn tell(live: &Live, watcher: &Watcher, record: &Record) {
     }
 }
 
-/// Makes everything whole, lets the clients come to an end, and sees what is left.
+/// Heals everything, lets the clients finish, and compares the members.
 async fn finish(
     nemesis: &mut Nemesis<'_>,
     endpoints: &[String],
@@ -245,7 +245,6 @@ async fn finish(
     nemesis.wait_until_equal().await
 }
 
-/// Another number each time.
 fn random_seed() -> anyhow::Result<u64> {
     // Short enough to type.
     Ok(getrandom::u64()? % 1_000_000_000)

@@ -1,7 +1,7 @@
-//! `bowline put`, `get`, `del`, `txn`, `lease`, `compact`, `hashkv`, `status`, `shell`: a client of a cluster.
+//! The client commands: `bowline put`, `get`, `del`, `txn`, `lease`, `compact`, `hashkv`, `status` and `shell`.
 //!
-//! What each of them asks is told in words of its own ([`PutArgs`], [`RangeArgs`], ...), so that the command line, a
-//! line of the shell and a line of a transaction are the same words.
+//! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
+//! transactions share.
 
 use std::env::VarError;
 use std::io::Write;
@@ -46,10 +46,10 @@ pub(crate) use status::StatusArgs;
 pub(crate) use table::Table;
 pub(crate) use txn::TxnArgs;
 
-/// Where clients look for a cluster if they are told nothing.
+/// The default endpoint.
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
-/// Where the cluster is.
+/// How to reach the cluster.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Cluster {
     /// Addresses of members, separated by commas [default: $BOWLINE_ENDPOINTS, $ETCDCTL_ENDPOINTS, or
@@ -66,7 +66,7 @@ impl Cluster {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
             let told = |name| match std::env::var(name) {
-                // Another cluster must not be asked because nobody can read where this one is.
+                // Falling back to the default could reach another cluster.
                 Err(VarError::NotUnicode(value)) => {
                     bail!("{name} is {value:?}; allowed: host:port, separated by commas")
                 }
@@ -82,13 +82,14 @@ impl Cluster {
     }
 }
 
-/// Something that a cluster is asked, once.
+/// A request to a cluster.
 pub(crate) trait Request {
-    /// Asks, and writes what came of it to `out`: data only. Says [`Out::done`] as soon as something is changed.
+    /// Sends the request and writes the result, only data, to `out`. Calls [`Out::done`] as soon as something is
+    /// changed.
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit>;
 }
 
-/// A request as a command of its own.
+/// A request as a command of `bowline`.
 #[derive(Args, Debug)]
 pub(crate) struct Once<R: Args> {
     #[command(flatten)]
@@ -109,7 +110,7 @@ impl<R: Args + Request> Once<R> {
     }
 }
 
-/// Waits on the thread that asks.
+/// A runtime on the calling thread.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

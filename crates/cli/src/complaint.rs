@@ -1,7 +1,6 @@
-//! How an error is told to a user.
+//! The text of an error for a user.
 
-/// An error and its causes, `: ` between them. Many errors name their cause themselves; what was said
-/// already is not said twice.
+/// An error and its causes, separated by `: `. A cause that the error before it already includes is left out.
 pub(crate) fn tell(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {

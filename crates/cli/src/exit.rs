@@ -1,6 +1,6 @@
-//! What the exit code means: 0 passed, 1 failed, 2 bad input.
+//! Exit codes: 0 passed, 1 failed, 2 bad input.
 //!
-//! The type of an error decides, not its words: [`is_bad_input`] says of each cause what it is.
+//! The type of an error decides, not its text: see [`is_bad_input`].
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -16,17 +16,17 @@ use bowline_storage::OpenError;
 use crate::complaint;
 use crate::out::{Unprinted, remark};
 
-/// The exit code where nobody reads the output any more: what a shell says of a program that SIGPIPE has ended.
+/// The exit code when nobody reads the output any more: the one that a shell reports after SIGPIPE.
 const NOBODY_READS: u8 = 128 + 13;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// What was run passed, or what was asked is done.
+    /// The run passed, or the request was done.
     Passed,
-    /// What was run did not pass, or what was asked is not done.
+    /// The run did not pass, or the request was not done.
     Failed,
-    /// Some of the input was bad, and was complained of.
+    /// Some input was bad, and the error was printed.
     BadInput,
 }
 
@@ -37,18 +37,17 @@ impl Exit {
     }
 }
 
-/// Something was not done, though nothing is wrong with the input.
+/// Something was not done, although the input is good.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotDone(pub(crate) String);
 
-/// Something could not be run at all, so that there is no verdict on it. Counts as bad input: failed would be the
-/// verdict.
+/// A test was not completed, so there is no verdict. Counts as bad input, because "failed" would be a verdict.
 #[derive(Debug, thiserror::Error)]
 #[error("the run was not completed")]
 pub(crate) struct NotRun;
 
-/// The exit code for a command's outcome. An error is told on standard error, the first line first.
+/// The exit code for a command's outcome. Prints an error to standard error.
 pub(crate) fn code_of(outcome: anyhow::Result<Exit>) -> ExitCode {
     match outcome {
         Ok(Exit::Passed) => ExitCode::SUCCESS,
@@ -62,7 +61,7 @@ pub(crate) fn code_of(outcome: anyhow::Result<Exit>) -> ExitCode {
     }
 }
 
-/// Tells an error on standard error, and what to do about it.
+/// Prints an error, and what to do about it, to standard error.
 pub(crate) fn complain(error: &anyhow::Error) {
     remark!("error: {}", complaint::tell(error));
     if let Some(advice) = advice(error) {
@@ -70,8 +69,8 @@ pub(crate) fn complain(error: &anyhow::Error) {
     }
 }
 
-/// Whether other input is needed, as the same again would end the same way. A cluster that can't be reached or says no,
-/// a port that is taken, and a disk that is full are no bad input.
+/// Whether the input is to blame, so that the same command would fail again. A cluster that can't be reached or
+/// refuses, a port in use and a full disk are not bad input.
 pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
     if error.is::<NotRun>() {
         return true;
@@ -82,7 +81,7 @@ pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
     error.chain().find_map(judge).unwrap_or(true)
 }
 
-/// What a single cause says about that, if it says anything.
+/// The answer for a single cause; `None` if it decides nothing.
 fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
     if let Some(error) = cause.downcast_ref() {
         return Some(client_is_to_blame(error));
@@ -96,7 +95,7 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
         None => {}
     }
     match cause.downcast_ref() {
-        // Of a program that is no replica, the system says that permission is denied.
+        // The system denies permission to execute a file that is not a program.
         Some(HarnessError::CannotStart { source, .. }) => {
             return Some(source.kind() == ErrorKind::PermissionDenied || is_about_input(source));
         }
@@ -117,7 +116,7 @@ fn client_is_to_blame(error: &ClientError) -> bool {
     }
 }
 
-/// Whether a data folder is another member's, or will never be of use again: then a start like this one can't succeed.
+/// Whether the data folder is another member's or damaged for good, so that no start with it can succeed.
 fn is_another_folder_needed(error: &FolderError) -> bool {
     match error {
         FolderError::Open(OpenError::InUse { .. } | OpenError::State { .. } | OpenError::Disk(_)) => false,
@@ -126,7 +125,7 @@ fn is_another_folder_needed(error: &FolderError) -> bool {
     }
 }
 
-/// Whether the system refuses what it was asked for, rather than being unable to do it now.
+/// Whether the system rejects the arguments of a call, rather than being unable to do it now.
 fn is_about_input(error: &io::Error) -> bool {
     use ErrorKind::{
         AlreadyExists, InvalidData, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof,
@@ -144,7 +143,7 @@ fn is_about_input(error: &io::Error) -> bool {
     )
 }
 
-/// What to do next, where that is known.
+/// What to do about an error, if that is known.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {
         ClientError::Unreachable { .. } => Some(
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_the_system_can_not_do_now_is_no_bad_input() {
-        // Of what these say, another input helps only where there is something else under that name.
+        // Another input helps only against the errors of the first list.
         let (input, state) = (
             ["ENOENT 2", "EEXIST 17", "ENOTDIR 20", "EISDIR 21", "EINVAL 22"],
             [

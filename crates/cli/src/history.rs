@@ -1,4 +1,4 @@
-//! `bowline check`: is this history linearizable?
+//! `bowline check` decides whether a history is linearizable.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(crate) struct CheckCommand {
 enum History {
     /// Reads and writes of registers.
     Registers(Vec<registers::Operation>),
-    /// What clients of a key-value store did.
+    /// Operations on a key-value store.
     Keys(Vec<keys::Operation>),
 }
 
@@ -76,7 +76,7 @@ impl CheckCommand {
     }
 }
 
-/// Reads a history of the kind that its first line is of.
+/// Reads a history; its first line tells the kind.
 fn read(mut input: impl BufRead) -> anyhow::Result<History> {
     let mut first = Vec::new();
     (&mut input).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut first)?;
@@ -89,7 +89,7 @@ fn read(mut input: impl BufRead) -> anyhow::Result<History> {
     })
 }
 
-/// How many operations there are, the verdict on them, and why.
+/// The number of operations, the verdict, and its explanation.
 fn told<O, V: Display>(history: &[O], verdict: &Verdict<V>) -> (usize, &'static str, Option<String>) {
     (history.len(), verdict.word(), verdict.explanation())
 }

@@ -1,4 +1,4 @@
-//! `bowline lan`: the emulated LAN, and the replica that lives on it.
+//! `bowline lan`: the emulated LAN, and the replica for it.
 
 use std::fs;
 use std::io::Write as _;
@@ -49,7 +49,7 @@ pub(crate) enum LanCommand {
 The program kvstore is the same without options. A replica keeps its state in memory. It ends \
 on SIGTERM, or when its socket is closed.")]
 pub(crate) struct ReplicaCommand {
-    /// [port] own-id peer-id...: with a port over UDP, without one over the local socket in the file own-id.
+    /// [port] own-id peer-id...: UDP if a port is given, else the local socket in the file own-id.
     #[arg(required = true)]
     arguments: Vec<String>,
     /// Type of the socket: udp, packets, stream, or auto, which follows the arguments and tries what works.
@@ -66,7 +66,7 @@ pub(crate) struct ReplicaCommand {
     verbose: bool,
 }
 
-/// The form of socket that a user asked for; `None`: whatever the arguments say.
+/// The type of socket that the user chose; `None`: the arguments decide.
 type ReplicaSocketChoice = Option<SocketKind>;
 
 fn parse_replica_socket(name: &str) -> Result<ReplicaSocketChoice, String> {
@@ -144,7 +144,7 @@ pub(crate) fn write_history_file(path: &Path, record: &Record) -> anyhow::Result
     out.flush().with_context(say)
 }
 
-/// Where to write a page, if anywhere.
+/// Writes a page if `path` is given.
 pub(crate) fn write_page(path: Option<&PathBuf>, page: impl FnOnce() -> String) -> anyhow::Result<()> {
     match path {
         Some(path) => fs::write(path, page()).with_context(|| format!("can't write {}", path.display())),

@@ -1,11 +1,11 @@
-//! What a user sees while something runs: a line that moves on a terminal, and nothing elsewhere.
+//! The progress of a run, shown on a terminal only.
 
 use std::time::Duration;
 
 use bowline_emulator::emulation::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A live line on standard error. Where that is no terminal, nothing is drawn.
+/// A progress line on standard error. Nothing is drawn if that is not a terminal.
 pub(crate) struct Live {
     bar: ProgressBar,
     quiet: bool,
@@ -32,12 +32,12 @@ impl Live {
         self.bar.set_message(message);
     }
 
-    /// Another message on the line that moves.
+    /// Replaces the message of the progress line.
     pub(crate) fn message(&self, message: String) {
         self.bar.set_message(message);
     }
 
-    /// A line that stays, above the one that moves; on standard error.
+    /// Prints a line to standard error, above the progress line.
     pub(crate) fn say(&self, line: &str) {
         if self.quiet {
             return;
@@ -45,7 +45,7 @@ impl Live {
         self.bar.suspend(|| crate::out::remark!("{line}"));
     }
 
-    /// A line of the result, above the one that moves; on standard output.
+    /// Prints a line of the result to standard output, above the progress line.
     pub(crate) fn print(&self, line: &str) -> Result<(), crate::out::Unprinted> {
         if self.quiet { Ok(()) } else { self.bar.suspend(|| crate::out::tell!("{line}")) }
     }
@@ -55,7 +55,7 @@ impl Live {
     }
 }
 
-/// Where a run on the LAN stands, in a line.
+/// The progress of a run on the LAN, in one line.
 pub(crate) fn describe(progress: &Progress) -> String {
     let leader = progress.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
     let cut = if progress.cut { ", network cut" } else { "" };
@@ -71,7 +71,7 @@ pub(crate) fn describe(progress: &Progress) -> String {
     )
 }
 
-/// A moment of a run.
+/// A time in a run, formatted.
 pub(crate) fn at(time: Duration) -> String {
     format!("{:>8.3} s", time.as_secs_f64())
 }

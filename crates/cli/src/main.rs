@@ -1,4 +1,4 @@
-//! `bowline`: the one binary.
+//! The program `bowline`: its command line.
 
 use std::process::ExitCode;
 
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => error.exit(),
-        // Help and version are results like others.
+        // Help and version are results, so they go the way of results.
         Err(error) => {
             let printed = out::print(error.render().ansi());
             return exit::code_of(printed.map(|()| exit::Exit::Passed).map_err(Into::into));

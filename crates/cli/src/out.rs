@@ -1,7 +1,7 @@
-//! What the program says: results on standard output, remarks on standard error.
+//! Output: results on standard output, remarks on standard error.
 //!
-//! A result that can't be printed is an error of its own kind, [`Unprinted`], so that the exit code can tell it from
-//! bad input. A remark that can't be printed is no reason to stop.
+//! A result that can't be printed is an [`Unprinted`] error, which the exit code distinguishes from bad input. A remark
+//! that can't be printed is ignored.
 
 use std::fmt;
 use std::io::{self, StdoutLock, Write};
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// A result could not be printed.
 #[derive(Debug)]
 pub(crate) struct Unprinted {
-    /// Something was changed before: the command must not look as if nothing had happened.
+    /// Whether something was changed before: then the error must say so.
     done: bool,
     why: io::Error,
 }
@@ -26,12 +26,12 @@ impl fmt::Display for Unprinted {
 impl std::error::Error for Unprinted {}
 
 impl Unprinted {
-    /// Nobody reads the output any more, and nothing was changed that somebody would have to hear of.
+    /// Whether the output has no reader any more and nothing was changed, so that there is nothing to report.
     pub(crate) fn ends_silently(&self) -> bool {
         !self.done && self.why.kind() == io::ErrorKind::BrokenPipe
     }
 
-    /// What an error says of this, if it says anything of it.
+    /// The [`Unprinted`] among the causes of an error.
     pub(crate) fn of(error: &anyhow::Error) -> Option<&Unprinted> {
         error.chain().find_map(|cause| {
             let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -40,7 +40,7 @@ impl Unprinted {
     }
 }
 
-/// Standard output, byte for byte, as requests write to it.
+/// Standard output for requests, byte for byte.
 pub(crate) struct Out {
     stdout: StdoutLock<'static>,
     done: bool,
@@ -51,7 +51,7 @@ impl Out {
         Out { stdout: io::stdout().lock(), done: false }
     }
 
-    /// From here on something is changed, whether that can be printed or not.
+    /// Records that something was changed, whether or not the result can be printed.
     pub(crate) fn done(&mut self) {
         self.done = true;
     }
@@ -71,14 +71,14 @@ impl Write for Out {
     }
 }
 
-/// Prints a line of a result; the value is whether it could be printed.
+/// Prints a line of a result. Returns whether it could be printed.
 macro_rules! tell {
     ($($words:tt)*) => {
         $crate::out::print(format_args!("{}\n", format_args!($($words)*)))
     };
 }
 
-/// Makes a remark on standard error.
+/// Prints a line on standard error.
 macro_rules! remark {
     ($($words:tt)*) => {
         $crate::out::whisper(format_args!("{}\n", format_args!($($words)*)))
@@ -87,7 +87,7 @@ macro_rules! remark {
 
 pub(crate) use {remark, tell};
 
-/// Prints a result, in colour where a terminal reads it.
+/// Prints a result, in colour on a terminal.
 ///
 /// # Errors
 /// It could not be printed.
@@ -96,27 +96,26 @@ pub(crate) fn print(words: impl fmt::Display) -> Result<(), Unprinted> {
     write!(stdout, "{words}").and_then(|()| stdout.flush()).map_err(|why| Unprinted { done: false, why })
 }
 
-/// What follows something that was done: the same error, which says so.
+/// Makes the error say that something was changed.
 pub(crate) fn after_it_was_done(printed: Result<(), Unprinted>) -> Result<(), Unprinted> {
     printed.map_err(|error| Unprinted { done: true, ..error })
 }
 
-/// Writes to standard error. Where that fails, there is nobody to tell.
+/// Writes to standard error, and ignores failures, which can't be reported.
 pub(crate) fn whisper(words: impl fmt::Display) {
     let mut stderr = anstream::stderr();
     let _ = write!(stderr, "{words}").and_then(|()| stderr.flush());
 }
 
-/// Fails if standard output is a pipe or a socket that nobody reads any more, so that nothing is done whose answer
-/// nobody can see.
+/// Checks that standard output still has a reader, so that no request is sent whose answer nobody can see.
 ///
 /// # Errors
-/// Nobody reads it.
+/// It is a pipe or a socket whose reader is gone.
 pub(crate) fn is_read() -> Result<(), Unprinted> {
     let stdout = io::stdout();
     let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // A system that can't tell does so when something is printed.
+    // If the system can't tell now, printing will fail later.
     let told = poll(&mut asked, Some(&at_once)).is_ok_and(|ready| ready > 0);
     let gone = told && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
     if gone { Err(Unprinted { done: false, why: io::ErrorKind::BrokenPipe.into() }) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Finding a scenario: a file, or one of those that are built in.
+//! Finds a scenario: a file, or a built-in one.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use bowline_emulator::scenario::{MAX_SCENARIO_BYTES, Scenario};
 /// The main job, run when no scenario is named.
 pub(crate) const MAIN_JOB: &str = "simple-2";
 
-/// The scenario that a user named.
+/// The scenario of this name.
 pub(crate) fn find(name: &str) -> anyhow::Result<Scenario> {
     let path = Path::new(name);
     if !path.exists()
@@ -29,7 +29,7 @@ pub(crate) fn find(name: &str) -> anyhow::Result<Scenario> {
     Scenario::from_json(&stem, &bytes).with_context(|| name.to_owned())
 }
 
-/// Every built-in scenario, in the order in which they are run.
+/// Every built-in scenario, in the order of running.
 pub(crate) fn all() -> Vec<Scenario> {
     Scenario::builtin().iter().filter_map(|(name, _)| Scenario::builtin_named(name)).collect()
 }

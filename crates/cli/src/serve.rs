@@ -1,4 +1,4 @@
-//! `bowline serve`: one member of a cluster.
+//! `bowline serve` runs one member of a cluster.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::exit::{Exit, NotDone};
 
 mod log;
 
-/// How often to look whether to stop.
+/// Interval between checks of the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "Examples:
@@ -84,7 +84,7 @@ impl ServeCommand {
         let listeners = Listeners::bind(&config)?;
         let disk = folder::open(&config)?;
         let failed = |why: String| {
-            // What waits for this can't be kept: nobody may hear of it, so everything ends here.
+            // Nothing that is not durable may be acknowledged, so the process ends here.
             error!(%why, "stopping at once");
             std::process::exit(1);
         };
@@ -102,7 +102,7 @@ impl ServeCommand {
         }
         let mut ready = false;
         while !stop.load(Ordering::Relaxed) {
-            // Scripts wait for this line, and then ask: before there is a leader they would be refused.
+            // Scripts wait for this line before they send requests, which would be refused without a leader.
             if !ready && server.replica().status().leader.is_some() {
                 ready = true;
                 info!("ready to serve client requests at http://{client_address}");
@@ -132,7 +132,7 @@ impl ServeCommand {
     }
 }
 
-/// Stops when whoever started this process is gone.
+/// Stops when the process that started this one is gone.
 fn stop_at_eof(stop: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 64];

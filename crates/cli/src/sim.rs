@@ -139,7 +139,7 @@ impl RunCommand {
     }
 }
 
-/// Prints a run's report, and returns whether it passed.
+/// Prints a run's report. Returns whether the run passed.
 fn tell(outcome: VirtualOutcome, took: Duration, as_json: bool, html: Option<&PathBuf>) -> anyhow::Result<bool> {
     let VirtualOutcome { record, trace_hash, .. } = outcome;
     let virtual_time = record.ended_at;

@@ -1,4 +1,4 @@
-//! `bowline up` and `bowline down`: a cluster on this machine.
+//! `bowline up` and `bowline down` run a cluster on this machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -18,13 +18,13 @@ mod probe;
 mod supervisor;
 mod topology;
 
-/// Where a cluster's data is if nobody says where.
+/// The default data folder.
 const DATA_DIR: &str = "bowline-data";
 
-/// How long members may take to be ready, or to stop.
+/// Time limit for members to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often to look after the members.
+/// Interval between checks of the members.
 const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
@@ -97,7 +97,7 @@ impl UpCommand {
             return Ok(told.map(|()| Exit::Passed)?);
         }
         if let Err(error) = told {
-            // Members in the foreground are of use without it.
+            // Members in the foreground are useful even if this can't be printed.
             remark!("{error}");
         }
         supervisor.listen_to_keys();
@@ -152,7 +152,7 @@ impl DownCommand {
             tell!("no member is running in {}", self.data_dir.display())?;
             return Ok(Exit::Passed);
         }
-        // One who looks after the members stops them himself.
+        // A supervisor stops its members itself.
         let told = topology.supervisor.filter(|pid| running.contains(pid)).map_or(running.clone(), |pid| vec![pid]);
         for pid in &told {
             topology::tell_to_stop(*pid);

@@ -8,7 +8,7 @@ use tonic::{Response, Status};
 use super::{Client, ClientError, MAX_RESPONSE};
 
 impl Client {
-    /// Makes a lease that lives so many seconds, at least; the answer tells how many. `id` 0 lets the server pick one.
+    /// Grants a lease of at least `ttl` seconds; the response tells how many. With `id` 0, the server chooses the id.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -17,7 +17,7 @@ impl Client {
         self.write_at(|channel| async move { LeaseClient::new(channel).lease_grant(request).await }).await
     }
 
-    /// Ends a lease, and deletes its keys.
+    /// Revokes a lease and deletes its keys.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -26,8 +26,8 @@ impl Client {
         self.write_at(|channel| async move { LeaseClient::new(channel).lease_revoke(request).await }).await
     }
 
-    /// Gives a lease its whole time to live from now on, and tells how many seconds that is; 0 if there is no such
-    /// lease. Harmless twice, so it is tried at other endpoints as a read is.
+    /// Renews a lease and returns its time to live in seconds; 0 if there is no such lease. It is harmless to do twice,
+    /// so it is repeated at other endpoints, as a read.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -35,7 +35,7 @@ impl Client {
         self.read_at(|channel| keep_alive_once(channel, id)).await.map(|answer| answer.ttl)
     }
 
-    /// How long a lease still lives, in seconds; -1 if there is none. With `keys`, names what is attached to it.
+    /// The remaining time to live of a lease in seconds; -1 if there is no such lease. With `keys`, also its keys.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -51,7 +51,7 @@ impl Client {
         self.read_at(ask).await
     }
 
-    /// The identities of all leases.
+    /// The ids of all leases.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -65,7 +65,7 @@ impl Client {
     }
 }
 
-/// A stream of one request, and its answer.
+/// Sends one request on a stream and returns the answer.
 async fn keep_alive_once(channel: Channel, id: i64) -> Result<Response<pb::LeaseKeepAliveResponse>, Status> {
     let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
     let mut answers = LeaseClient::new(channel).lease_keep_alive(requests).await?.into_inner();

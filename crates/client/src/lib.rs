@@ -1,7 +1,7 @@
-//! A client of a cluster, or of anything else that speaks the etcd v3 API.
+//! A client of a cluster, or of any other server of the etcd v3 API.
 //!
-//! It is told some endpoints and uses the first that answers. A read that fails is tried at the others. A write
-//! that may have taken effect is never sent again: only the caller knows whether doing it twice is harmless.
+//! The client gets a list of endpoints and uses the first that answers. It repeats a failed read at other endpoints. It
+//! never repeats a write that may have taken effect: only the caller knows whether doing it twice is harmless.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use tonic::{Code, Status};
 
 mod lease;
 
-/// How long a connection may take to be made.
+/// Time limit for connecting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long to wait before everybody is asked again.
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Largest response, in bytes.
@@ -27,33 +27,33 @@ const MAX_RESPONSE: usize = 1 << 30;
 /// Why a request was not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// An endpoint is no address.
+    /// An endpoint is not an address.
     #[error("{0:?} is not an endpoint; allowed: host:port or http://host:port")]
     Endpoint(String),
     /// No endpoint was given.
     #[error("no endpoint was given")]
     NoEndpoint,
-    /// Nobody can be reached; nothing was done.
+    /// No endpoint can be reached; nothing was done.
     #[error("can't reach any endpoint ({tried}): {why}")]
     Unreachable {
-        /// Whom it tried.
+        /// The endpoints that were tried.
         tried: String,
-        /// What the last one said.
+        /// The error of the last one.
         why: String,
     },
-    /// A server says no.
+    /// A server refused the request.
     #[error("{endpoint}: {} ({:?})", status.message(), status.code())]
     Refused {
-        /// Which.
+        /// The server's endpoint.
         endpoint: String,
-        /// What it says.
+        /// Its answer.
         status: Box<Status>,
     },
-    /// The connection was lost after a write was sent, or the answer took too long: it may or may not have
-    /// taken effect.
+    /// The connection was lost after a write was sent, or the answer took too long: the write may or may not have taken
+    /// effect.
     #[error("{endpoint}: the write may or may not have taken effect: {why}")]
     Unknown {
-        /// Where it was sent.
+        /// The endpoint that it was sent to.
         endpoint: String,
         /// What went wrong.
         why: String,
@@ -65,15 +65,15 @@ pub enum ClientError {
 pub struct Client {
     endpoints: Vec<(String, Endpoint)>,
     patience: Duration,
-    /// The one that answered last, and its place.
+    /// The connection in use, and the place of its endpoint.
     connected: Option<(usize, Channel)>,
 }
 
 impl Client {
-    /// A client of these endpoints. Connects when it is first asked. `patience` bounds a whole request.
+    /// A client of these endpoints. It connects at the first request. `patience` is the time limit of a whole request.
     ///
     /// # Errors
-    /// There is none, or one is no address.
+    /// There is no endpoint, or one is not an address.
     pub fn new<S: AsRef<str>>(endpoints: &[S], patience: Duration) -> Result<Client, ClientError> {
         let parse = |text: &S| {
             let text = text.as_ref().trim();
@@ -91,13 +91,12 @@ impl Client {
         Ok(Client { endpoints, patience, connected: None })
     }
 
-    /// The endpoints, the one that is asked next first.
+    /// The endpoints, beginning with the one that is used next.
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
         self.endpoints.iter().map(|(url, _)| url.as_str())
     }
 
-    /// Reads a range: `request` as the API has it. An endpoint that is silent is given up before the whole
-    /// patience is used, if there are others.
+    /// Reads a range. If there are other endpoints, the client gives up on a silent one before its patience ends.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -128,7 +127,7 @@ impl Client {
         Ok(response.header.map_or(0, |header| header.revision))
     }
 
-    /// Sets a key, as the API has it.
+    /// Sends a put request of the API.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -140,7 +139,7 @@ impl Client {
         .await
     }
 
-    /// Deletes a key, or the keys from it to `range_end`. Returns how many there were.
+    /// Deletes a key, or the keys from it to before `range_end`. Returns the number of deleted keys.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -153,7 +152,7 @@ impl Client {
         Ok(self.delete_request(request).await?.deleted)
     }
 
-    /// Deletes a range, as the API has it.
+    /// Sends a delete request of the API.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -168,7 +167,7 @@ impl Client {
         .await
     }
 
-    /// Compares, and then does one list of operations or the other, all at once.
+    /// Runs a transaction: compares keys and runs one of two lists of operations, atomically.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -180,7 +179,7 @@ impl Client {
         .await
     }
 
-    /// Gives up what was overwritten or deleted before a revision. With `physical`, waits until it is removed.
+    /// Removes the history before a revision. With `physical`, waits until it is removed from the store.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -189,21 +188,21 @@ impl Client {
         self.write(|mut kv| async move { kv.compact(request).await }).await
     }
 
-    /// How each endpoint is.
+    /// The status of each endpoint.
     pub async fn status(&self) -> Vec<(String, Result<pb::StatusResponse, String>)> {
         let ask = |channel| async move { MaintenanceClient::new(channel).status(pb::StatusRequest {}).await };
         self.each(CONNECT_PATIENCE, ask).await
     }
 
-    /// Each endpoint's checksum of its own state at a revision; 0 is its latest.
+    /// Each endpoint's checksum of its own state at a revision; 0 means its latest.
     pub async fn hash_kv(&self, revision: i64) -> Vec<(String, Result<pb::HashKvResponse, String>)> {
         let request = pb::HashKvRequest { revision };
-        // It reads the whole state, which may take a while.
+        // The member reads its whole state, which may take a while.
         let ask = move |channel| async move { MaintenanceClient::new(channel).hash_kv(request).await };
         self.each(self.patience, ask).await
     }
 
-    /// Hands leadership to a member. Only the leader can: the endpoint in use is asked, and no other.
+    /// Transfers the leadership to a member. Only the leader can do this, so only the endpoint in use is asked.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -216,7 +215,7 @@ impl Client {
         moved.map(|_| ()).map_err(|status| ClientError::Refused { endpoint, status: Box::new(status) })
     }
 
-    /// Asks every endpoint at the same time, and waits so long for each.
+    /// Asks all endpoints at the same time. `patience` is the time limit of each answer.
     async fn each<T, F, A>(&self, patience: Duration, ask: F) -> Vec<(String, Result<T, String>)>
     where
         T: Send + 'static,
@@ -225,7 +224,7 @@ impl Client {
     {
         let mut asked = Vec::new();
         for (url, endpoint) in &self.endpoints {
-            // Connects when it is used, so within the time that an answer may take.
+            // This connects on use, so the time limit covers connecting, too.
             let answer = ask(endpoint.connect_lazy());
             let task = async move {
                 match tokio::time::timeout(patience, answer).await {
@@ -243,7 +242,7 @@ impl Client {
         all
     }
 
-    /// Asks one endpoint after the other, as nothing is changed by that.
+    /// Tries one endpoint after the other: a read may be repeated.
     async fn read_at<T, A>(&mut self, mut ask: impl FnMut(Channel) -> A) -> Result<T, ClientError>
     where
         A: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -267,7 +266,7 @@ impl Client {
         }
     }
 
-    /// Sends a write once, and again only where it surely was not done.
+    /// Sends a write once, and again only if it was certainly not done.
     async fn write<T, A>(&mut self, mut send: impl FnMut(KvClient<Channel>) -> A) -> Result<T, ClientError>
     where
         A: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -275,7 +274,7 @@ impl Client {
         self.write_at(|channel| send(kv(channel))).await
     }
 
-    /// The same, of another service.
+    /// The same for any service.
     async fn write_at<T, A>(&mut self, mut send: impl FnMut(Channel) -> A) -> Result<T, ClientError>
     where
         A: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -285,7 +284,7 @@ impl Client {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
             let Ok(answer) = tokio::time::timeout(left, send(channel)).await else {
-                // Whoever is silent now may be silent for long: the next request goes elsewhere.
+                // A silent endpoint may stay silent: the next request goes to another one.
                 self.try_next();
                 return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });
             };
@@ -308,7 +307,7 @@ impl Client {
         }
     }
 
-    /// The connection in use, or the first that can be made.
+    /// The connection in use, or a new one to the first endpoint that can be reached.
     async fn channel(&mut self) -> Result<(String, Channel), ClientError> {
         if let Some((place, channel)) = &self.connected {
             let url = &self.endpoints[place % self.endpoints.len()].0;
@@ -317,7 +316,7 @@ impl Client {
         self.connect(0).await
     }
 
-    /// Uses another endpoint from now on, if this one is not to be relied on.
+    /// Uses another endpoint from now on if this status tells that this one has a problem.
     fn try_next_after(&mut self, status: &Status) {
         if is_worth_another_read(status.code()) {
             self.try_next();
@@ -340,7 +339,7 @@ impl Client {
         Err(ClientError::Unreachable { tried: tried.join(", "), why })
     }
 
-    /// Forgets the connection; the next one is made elsewhere, if there is an elsewhere.
+    /// Drops the connection; the next one is made to another endpoint, if there is one.
     fn try_next(&mut self) {
         if let Some((place, _)) = self.connected.take() {
             let next = (place + 1) % self.endpoints.len();
@@ -353,12 +352,12 @@ fn kv(channel: Channel) -> KvClient<Channel> {
     KvClient::new(channel).max_decoding_message_size(MAX_RESPONSE)
 }
 
-/// Whether a read that ended like this may go better elsewhere.
+/// Whether a read that ended with this code may succeed at another endpoint.
 fn is_worth_another_read(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded)
 }
 
-/// Whether a server that answers like this has done nothing. With every other code a write may have been done.
+/// Whether this code means that the server did nothing. With every other code, a write may have been done.
 fn is_refusal(code: Code) -> bool {
     matches!(
         code,
@@ -374,12 +373,12 @@ fn is_refusal(code: Code) -> bool {
     )
 }
 
-/// What a status says, or what is at its bottom where it is about the connection.
+/// The message of a status, or the root cause of a failed connection.
 fn reason(status: &Status) -> String {
     std::error::Error::source(status).map_or_else(|| status.message().to_owned(), cause)
 }
 
-/// What is at the bottom of an error: the rest says only that something went wrong.
+/// The root cause of an error: the other levels only tell that something went wrong.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
 }

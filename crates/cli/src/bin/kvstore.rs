@@ -1,11 +1,11 @@
-//! `kvstore`: the LAN replica as a program of its own, for harnesses that start a fixed name in their
-//! own folder with positional arguments only. `bowline lan replica` is the same with options.
+//! The program `kvstore`: the LAN replica for harnesses that start a program of this name, in their own folder, with
+//! positional arguments only. `bowline lan replica` is the same with options.
 
 use std::process::ExitCode;
 
 #[path = "../complaint.rs"]
 mod complaint;
-// Some of what these two offer is for the commands of `bowline` only.
+// Only the commands of `bowline` use all of these two modules.
 #[allow(dead_code)]
 #[path = "../exit.rs"]
 mod exit;

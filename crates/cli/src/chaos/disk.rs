@@ -1,4 +1,4 @@
-//! What can be done to a member's disk: a small one that is filled, and bits that are flipped.
+//! Faults of a member's disk: a small disk that is filled, and flipped bits.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -11,13 +11,13 @@ use bowline_emulator::random::Random;
 use bowline_storage::SECTOR;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// A disk in memory with little room.
+/// A small disk in memory.
 pub(super) struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    /// Puts one of so many bytes at `folder`. Needs rights that not everybody has.
+    /// Mounts a disk of `bytes` at `folder`. Needs the right to mount.
     pub(super) fn mount(folder: &Path, bytes: u64) -> anyhow::Result<SmallDisk> {
         fs::create_dir_all(folder)?;
         let options = CString::new(format!("size={bytes}")).expect("it holds no zero byte");
@@ -29,7 +29,7 @@ impl SmallDisk {
         self.folder.join("filler")
     }
 
-    /// Takes all room that is left.
+    /// Fills the disk to the last byte.
     pub(super) fn fill(&self) -> anyhow::Result<()> {
         let mut file = File::create(self.filler()).context("can't fill the small disk")?;
         let mut piece = 1 << 20;
@@ -42,7 +42,7 @@ impl SmallDisk {
     }
 
     pub(super) fn clear(&self) {
-        // It isn't there unless the disk was filled.
+        // There is no file unless the disk was filled.
         let _ = fs::remove_file(self.filler());
     }
 }
@@ -55,11 +55,10 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Flips bits in what is written of the log of a member that doesn't run. Says where.
+/// Flips bits in the written part of the log of a stopped member. Returns where.
 ///
-/// Of the two checkpoints that a segment begins with (of so few members each is one sector) only the one in sector
-/// `checkpoint`, 0 or 1, is ever hit: a log whose last segment has lost both is refused, and its member must be
-/// replaced by hand.
+/// A segment begins with two checkpoints, of one sector each with so few members. Only the one in sector `checkpoint`,
+/// 0 or 1, is ever damaged: a log whose last segment has lost both is refused, and its member must be replaced by hand.
 pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut Random) -> anyhow::Result<String> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder.join("log")).context("the member has no log")? {
@@ -69,7 +68,7 @@ pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut 
         }
     }
     segments.sort();
-    // A young log has written less than a hundredth of its first segment: drawing from the whole of it would miss.
+    // A young log has written less than a hundredth of its first segment: drawing from all sectors would miss that.
     let mut written = Vec::new();
     for path in &segments {
         let sectors = written_sectors(path).with_context(|| format!("can't read {}", path.display()))?;
@@ -144,7 +143,7 @@ mod tests {
         assert!(bytes[..1024].iter().chain(&bytes[1536..]).all(|byte| *byte == 0));
     }
 
-    /// The log of one of nine members, as many as a run has at most, in which nothing is written but its beginning.
+    /// A new log of one of nine members, the most that a run can have.
     fn newborn(folder: &Path) -> (RealDisk, Options) {
         let (disk, options) = (RealDisk::new(folder), Options::new(64 << 10, 4 << 10, 2));
         let founders = Membership::simple(Group::of_voters((1..=9).map(NodeId)));
@@ -163,7 +162,7 @@ mod tests {
             let opened = open(&disk, ClusterId(7), NodeId(1), &options).unwrap();
             assert!(!opened.recovery.findings.is_empty(), "damage is told: {told}");
         }
-        // With both of them it would be refused.
+        // A log that has lost both is refused.
         let folder = tempfile::tempdir().unwrap();
         let (disk, options) = newborn(folder.path());
         for checkpoint in [0, 1] {

@@ -1,4 +1,4 @@
-//! The members: processes of this very program.
+//! The members: processes of this program.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A snapshot is made each time the log has grown by this: often.
+/// Log size at which members make a snapshot; small, so that they make many.
 const SNAPSHOT_BYTES: &str = "512KiB";
 
 /// A member.
@@ -31,12 +31,12 @@ impl Member {
     fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
         if let Some(pid) = pid {
-            // One that has ended already needs none.
+            // The process may have ended already.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// kill -9. Returns whether it ran.
+    /// Kills the process. Returns whether it was running.
     pub(super) fn kill(&mut self) -> bool {
         self.signal(Signal::KILL);
         self.paused = false;
@@ -46,7 +46,7 @@ impl Member {
         }
     }
 
-    /// SIGSTOP. Returns whether it ran.
+    /// Stops the process with SIGSTOP. Returns whether it was running.
     pub(super) fn pause(&mut self) -> bool {
         let runs = self.is_running() && !self.paused;
         if runs {
@@ -63,7 +63,7 @@ impl Member {
         }
     }
 
-    /// The last lines that it said.
+    /// The last lines of its log.
     fn last_words(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -72,21 +72,21 @@ impl Member {
     }
 }
 
-/// All of them.
+/// All members.
 pub(super) struct Members {
     pub(super) all: Vec<Member>,
-    /// Where each is reached by the others, as `--initial-cluster` has it.
+    /// The value of `--initial-cluster`: the addresses of the proxy.
     cluster: String,
     token: String,
     founded: bool,
 }
 
 impl Members {
-    /// Members with ports of their own, not started yet, and the listeners at which the others reach them.
+    /// Makes members with their own ports, not started yet, and the proxy's listeners, one for each member.
     pub(super) fn new(count: u64, folder: &Path, token: String) -> anyhow::Result<(Members, Vec<TcpListener>)> {
         let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free");
         let port = |listener: &TcpListener| Ok::<u16, anyhow::Error>(listener.local_addr()?.port());
-        // All are held until all are chosen, so that none is chosen twice.
+        // The listeners stay open until all ports are chosen, so that no port is chosen twice.
         let (mut entries, mut held, mut all, mut cluster) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for id in 1..=count {
             let (entry, client, peer) = (listen()?, listen()?, listen()?);
@@ -110,12 +110,12 @@ impl Members {
         self.all.iter().map(|member| format!("127.0.0.1:{}", member.client_port)).collect()
     }
 
-    /// All folders are there: one that is missing later is lost, not new.
+    /// Records that all folders exist: one that is missing later is lost, not new.
     pub(super) fn founded(&mut self) {
         self.founded = true;
     }
 
-    /// Starts a member, if it doesn't run.
+    /// Starts a member unless it is running.
     pub(super) fn start(&mut self, place: usize) -> anyhow::Result<()> {
         let member = &mut self.all[place];
         if member.is_running() {
@@ -133,9 +133,9 @@ impl Members {
             .args(["--snapshot-bytes", SNAPSHOT_BYTES])
             .arg("--data-dir")
             .arg(&member.folder)
-            // If this process is killed, the pipe ends, and the members stop.
+            // If this process is killed, the pipe closes and the members stop.
             .arg("--stop-at-eof")
-            // Ctrl-C is for us: we stop them.
+            // Ctrl-C must reach only this process, which stops the members.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -147,8 +147,8 @@ impl Members {
         Ok(())
     }
 
-    /// Complains if a member has ended that nobody has killed. One whose disk is full may stop: that breaks no
-    /// promise, but is counted. Returns the last words of those that have.
+    /// Fails if a member ended that was not killed. The member `full`, whose disk is full, may stop, which is no
+    /// violation. Returns the last lines of each member that did.
     pub(super) fn check(&mut self, full: Option<usize>) -> anyhow::Result<Vec<String>> {
         let mut stopped = Vec::new();
         for (place, member) in self.all.iter_mut().enumerate() {

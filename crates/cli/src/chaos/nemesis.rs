@@ -1,4 +1,4 @@
-//! Does what the plan says, and heals it again.
+//! Carries out the faults of the plan, and heals them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,19 +17,19 @@ use super::watcher::Watcher;
 use super::workload::Record;
 use crate::live::Live;
 
-/// How long a cluster that is whole may take to serve.
+/// Time limit for a healed cluster to serve.
 const RECOVERY: Duration = Duration::from_secs(30);
 
-/// How long a leader may take to hand over.
+/// Time limit of a leadership transfer.
 const MOVE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Room on the small disk: the log's segments, those in reserve, and snapshots.
+/// Size of the small disk: room for the log's segments, those in reserve, and snapshots.
 const SMALL_DISK: u64 = 128 << 20;
 
-/// How often to look whether the cluster serves again.
+/// Interval between checks whether the cluster serves again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How much of the time after a leader's death belongs to it.
+/// A write gap that begins this long after a leader's death still counts as its consequence.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
 pub(super) struct Nemesis<'a> {
@@ -40,26 +40,26 @@ pub(super) struct Nemesis<'a> {
     live: &'a Live,
     verbose: bool,
     random: Random,
-    /// The last member's, and whether it was filled since that member was last whole.
+    /// The disk of the last member.
     small_disk: Option<SmallDisk>,
+    /// Whether it was filled since the last healing.
     is_full: bool,
-    /// How often that member has stopped because of it.
+    /// How often that member stopped because of a full disk.
     pub(super) stopped_when_full: u64,
-    /// Members whose logs were damaged, and the index that they must have again to be whole; `None` until they
-    /// are started again.
+    /// Members with damaged logs, and the index that they must have again to be whole; `None` until they are restarted.
     damaged: BTreeMap<usize, Option<u64>>,
-    /// Which of the two checkpoints of a segment may be hit, 0 or 1: always the same one.
+    /// Which of the two checkpoints of a segment may be damaged, 0 or 1: always the same one.
     checkpoint: u64,
-    /// When leaders were killed while nothing else was wrong, and how long what followed belongs to that.
+    /// For each leader that was killed while nothing else was wrong, the period to search for write gaps.
     leader_deaths: Vec<(Duration, Duration)>,
-    /// How often several kinds struck at once.
+    /// Number of strikes with several faults.
     pub(super) combined: u64,
     pub(super) slowest_recovery: Duration,
-    /// The cluster was whole, and served, before this strike.
+    /// Whether the cluster was whole and served before this strike.
     was_well: bool,
 }
 
-/// The disk of the last member, made small where that is allowed.
+/// Gives the last member a small disk, if the system allows it.
 pub(super) fn small_disk(folder: &Path, count: u64, live: &Live) -> Option<SmallDisk> {
     match SmallDisk::mount(&folder.join(format!("member-{count}")), SMALL_DISK) {
         Ok(disk) => Some(disk),
@@ -133,7 +133,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// Strikes. Returns the name of the fault, and whom it met; `None` if it could not be done.
+    /// Begins a fault. Returns its name and a description; `None` if it could not be done.
     async fn begin(&mut self, fault: Fault) -> anyhow::Result<Option<(&'static str, String)>> {
         let count = self.members.all.len();
         let kind = fault.kind();
@@ -220,7 +220,7 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Damages the log of a member, if less than a half of all would be damaged then; else it is only killed.
+    /// Damages the log of a member if the damaged members stay a minority; else only kills the member.
     fn damage(&mut self, place: usize, bits: u64, draw: u64) -> anyhow::Result<Option<(&'static str, String)>> {
         let count = self.members.all.len();
         self.forget_repaired();
@@ -237,7 +237,7 @@ impl<'a> Nemesis<'a> {
         Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
     }
 
-    /// Whoever has everything again that was agreed when it came back is whole.
+    /// A damaged member is whole when it has applied everything that was committed when it was restarted.
     fn forget_repaired(&mut self) {
         let seen = self.watcher.all();
         let committed = seen.iter().flatten().map(|seen| seen.committed).max().unwrap_or(0);
@@ -271,7 +271,7 @@ impl<'a> Nemesis<'a> {
         self.leader_deaths.iter().map(|(from, until)| self.record.gap(*from, *until)).collect()
     }
 
-    /// Makes everything whole.
+    /// Heals everything.
     pub(super) fn heal(&mut self) -> anyhow::Result<()> {
         self.network.heal();
         if let Some(disk) = &self.small_disk {
@@ -286,7 +286,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// Waits until a write is acknowledged that was asked for after now.
+    /// Waits until a write is acknowledged.
     pub(super) async fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
         let (from, until) = (self.record.now(), Instant::now() + RECOVERY);
         while self.record.tally().last_write <= from {
@@ -303,7 +303,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    /// Waits until all members have the same state, which is told as revision and checksum.
+    /// Waits until all members have the same state. Returns its revision and checksum.
     pub(super) async fn wait_until_equal(&mut self) -> anyhow::Result<(i64, u32)> {
         let endpoints = self.members.endpoints();
         let client = Client::new(&endpoints, RECOVERY)?;

@@ -1,8 +1,8 @@
-//! The links between members, as a proxy: every byte between two of them goes through it.
+//! A proxy that carries all traffic between members.
 //!
-//! A member knows another one by an address of the proxy's. Who connects there tells its name in the first bytes
-//! (the handshake of `bowline_server::peer`), so each link is known in both directions, and each of them can be
-//! cut, slowed down, or made to corrupt what it carries.
+//! Members know only the proxy's addresses. A member that connects names itself in the handshake (see
+//! `bowline_server::peer`), so the proxy knows both ends of each connection. Each direction of a link can be cut,
+//! slowed down, or made to corrupt bytes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use tokio::sync::{mpsc, watch};
 
 use super::plan::Cut;
 
-/// The longest first frame that is looked at, in bytes.
+/// Longest first frame, in bytes.
 const MAX_HELLO: u32 = 4096;
 
-/// How long the first frame may take to come.
+/// Time limit for the first frame.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes that are moved at a time, and how many such pieces may be under way.
+/// Bytes that are moved at a time, and how many such pieces may be in transit.
 const PIECE: usize = 16 << 10;
 const PIECES: usize = 64;
 
-/// How likely it is that a piece is damaged on a link that corrupts.
+/// Probability that a corrupting link damages a piece.
 const CORRUPTION: f64 = 0.02;
 
 /// One direction between two members.
@@ -37,7 +37,7 @@ pub(super) struct Link {
     pub(super) corrupts: bool,
 }
 
-/// All links, by who sends and who receives; members are counted from 0.
+/// All links, by sender and receiver, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Links(Vec<Vec<Link>>);
 
@@ -58,7 +58,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// A whole network. `entries[i]` is where others reach member `i`, and `targets[i]` where it listens.
+    /// Starts a network without faults. Others reach member `i` at `entries[i]`; it listens at `targets[i]`.
     pub(super) fn start(entries: Vec<std::net::TcpListener>, targets: &[u16], seed: u64) -> std::io::Result<Network> {
         let (links, view) = watch::channel(Links::all_well(targets.len()));
         for (to, (entry, port)) in entries.into_iter().zip(targets).enumerate() {
@@ -94,7 +94,7 @@ async fn accept(entry: TcpListener, to: usize, target: SocketAddr, view: watch::
         };
         let (view, seed) = (view.clone(), random.next_u64());
         tokio::spawn(async move {
-            // A connection that ends is what happens to connections.
+            // An error only ends the connection, which the members handle.
             let _ = carry(stream, to, target, view, seed).await;
         });
     }
@@ -112,7 +112,7 @@ async fn carry(
     let hello = tokio::time::timeout(PATIENCE, read_frame(&mut near, MAX_HELLO)).await;
     let hello = hello.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?.unwrap_or_default();
     let members = view.borrow().0.len();
-    // Which link it is depends on who connects.
+    // The member that connects decides which link this is.
     let id = sender(&hello).and_then(|id| usize::try_from(id.0).ok());
     let from = id.and_then(|id| id.checked_sub(1)).filter(|from| *from < members);
     let from = from.ok_or_else(|| std::io::Error::other("no member"))?;
@@ -144,7 +144,7 @@ async fn carry(
     }
 }
 
-/// Waits while a link is cut so that bytes stand still.
+/// Waits while the link is stalled.
 async fn wait_while_cut(view: &mut watch::Receiver<Links>, from: usize, to: usize) -> std::io::Result<()> {
     view.wait_for(|links| links.get(from, to).cut != Some(Cut::Stall)).await.map_err(std::io::Error::other)?;
     Ok(())

@@ -1,40 +1,40 @@
-//! What the nemesis does, drawn from a seed: the same seed, the same faults in the same order. When they strike
-//! is real time.
+//! The plan of the nemesis, drawn from a seed. The same seed gives the same faults in the same order, but not at the
+//! same moments.
 
 use std::time::Duration;
 
 use bowline_emulator::random::Random;
 
-/// Whom a fault strikes; who that is turns out when it does.
+/// The target of a fault, resolved when it strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
-    /// Who leads then; anybody if nobody is known to.
+    /// The leader; the first member if no leader is known.
     Leader,
-    /// One of the others: this number, divided by how many there are.
+    /// One of the others: this number modulo their count.
     Follower(u64),
 }
 
-/// What a cut does to a link's bytes.
+/// What a cut does to a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// They stand still, and arrive late, when the link is whole again.
+    /// Bytes wait until the link is healed.
     Stall,
-    /// Connections break, and can't be made.
+    /// Connections break, and new ones are refused.
     Refuse,
 }
 
-/// Which way a member is cut off.
+/// The direction in which a member is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It neither hears nor is heard.
+    /// It neither receives nor sends.
     Both,
-    /// It hears nothing.
+    /// It receives nothing.
     In,
-    /// It is not heard.
+    /// Nothing that it sends arrives.
     Out,
 }
 
-/// Something bad.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// kill -9.
@@ -43,25 +43,25 @@ pub(super) enum Fault {
     KillAll,
     /// SIGSTOP, and SIGCONT when it is over.
     Pause(Whom),
-    /// kill -9, then so many bits of its log are flipped.
+    /// kill -9, then `bits` of its log are flipped.
     Damage { whom: Whom, bits: u64, draw: u64 },
-    /// One member cut off from all others.
+    /// One member is cut off from all others.
     Isolate { whom: Whom, way: Way, cut: Cut },
-    /// Two sides that don't hear each other; the draw's bits say who is on which.
+    /// The members are split into two sides; the bits of `draw` assign them.
     Split { draw: u64, cut: Cut },
-    /// Two members that don't hear each other, and all others hear both.
+    /// The link between two members is cut.
     CutPair { draw: u64, cut: Cut },
-    /// All of a member's links are slow by so many milliseconds.
+    /// All links of a member are slowed down by `millis`.
     Slow { whom: Whom, millis: u64 },
-    /// Bits of what a member sends are flipped now and then.
+    /// Some bits that a member sends are flipped.
     Corrupt { whom: Whom },
-    /// A small disk is filled to the last byte.
+    /// The small disk is filled to the last byte.
     FillDisk,
-    /// Leadership is handed over in good order.
+    /// The leadership is transferred.
     MoveLeader(u64),
 }
 
-/// Faults by name, in the order in which they are told.
+/// The names of the faults, in the order of the report.
 pub(super) const KINDS: [&str; 12] = [
     "kill leader",
     "kill",
@@ -77,7 +77,7 @@ pub(super) const KINDS: [&str; 12] = [
     "full disk",
 ];
 
-/// The name of the graceful one.
+/// The name of the graceful fault.
 pub(super) const MOVE: &str = "leader moved";
 
 impl Fault {
@@ -100,19 +100,19 @@ impl Fault {
     }
 }
 
-/// Faults that go on at the same time.
+/// Faults that last at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Strike {
     pub(super) faults: Vec<Fault>,
-    /// How long until they are healed.
+    /// Time until they are healed.
     pub(super) hold: Duration,
-    /// How long the cluster is left alone then.
+    /// Time without faults after that.
     pub(super) calm: Duration,
-    /// Not to wait until the cluster serves again: the next strike meets it while it recovers.
+    /// Don't wait until the cluster serves again, so that the next strike hits it while it recovers.
     pub(super) hurry: bool,
 }
 
-/// The strikes of a seed, without an end.
+/// The endless sequence of strikes of a seed.
 pub(super) struct Plan {
     random: Random,
 }
@@ -165,7 +165,7 @@ impl Iterator for Plan {
         let mut faults: Vec<Fault> = Vec::new();
         while faults.len() < count {
             let fault = self.fault();
-            // Two kinds at a time, not one twice.
+            // No kind twice in one strike.
             if faults.iter().all(|other| other.kind() != fault.kind()) {
                 faults.push(fault);
             }

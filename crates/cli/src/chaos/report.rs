@@ -1,4 +1,4 @@
-//! What came of a run, told.
+//! The report of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,18 +17,18 @@ pub(super) struct Report {
     pub(super) took: Duration,
     pub(super) tally: Tally,
     pub(super) keys: usize,
-    /// How often several kinds of faults struck at once.
+    /// Number of strikes with several faults.
     pub(super) combined: u64,
-    /// How often a member has stopped because its disk was full; then it was started again.
+    /// How often a member stopped because its disk was full; each time, it was restarted.
     pub(super) stopped_when_full: u64,
-    /// The longest times without a write after a leader was killed while nothing else was wrong, ascending.
+    /// The longest write gap after each leader that was killed while nothing else was wrong, ascending.
     pub(super) leader_gaps: Vec<Duration>,
     pub(super) slowest_recovery: Duration,
     /// Revision and checksum of all members.
     pub(super) equal: Option<(i64, u32)>,
-    /// What was broken.
+    /// The violations.
     pub(super) failures: Vec<String>,
-    /// Where folder and history are kept.
+    /// The folder with data, logs and history, if it is kept.
     pub(super) kept: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ impl Report {
     }
 }
 
-/// Faults by kind, in a line.
+/// The counts of the faults, in one line.
 pub(super) fn kinds(faults: &BTreeMap<&'static str, u64>) -> String {
     let told = KINDS.iter().chain([&MOVE]).filter_map(|kind| Some(format!("{kind} {}", faults.get(kind)?)));
     told.collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! Asks every member how it is, again and again.
+//! Polls the status of every member.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,11 +7,11 @@ use bowline_api::etcdserverpb as pb;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::Endpoint;
 
-/// How often, and how long an answer may take.
+/// The polling interval, and the time limit of an answer.
 const EVERY: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// What a member last said.
+/// The last status of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) leads: bool,
@@ -21,7 +21,7 @@ pub(super) struct Seen {
     pub(super) revision: i64,
 }
 
-/// What is known of all members; `None` for one that does not answer.
+/// The last status of all members; `None` for one that does not answer.
 #[derive(Clone)]
 pub(super) struct Watcher(Arc<Mutex<Vec<Option<Seen>>>>);
 
@@ -48,7 +48,7 @@ impl Watcher {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who leads, by place: of those who say so the one of the highest term.
+    /// The place of the leader: of the members that claim to lead, the one with the highest term.
     pub(super) fn leader(&self) -> Option<usize> {
         let all = self.all().into_iter().enumerate();
         let leaders = all.filter_map(|(place, seen)| seen.filter(|seen| seen.leads).map(|seen| (seen.term, place)));

@@ -1,5 +1,5 @@
-//! Clients that put, delete, swap and read, through the real client and against all members, and write down what
-//! they were asked and told.
+//! Clients that put, delete, swap and read on all members, through the real client library, and record their
+//! operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,30 +13,30 @@ use bowline_client::{Client, ClientError};
 use bowline_emulator::random::Random;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 
-/// Clients that share keys: so many operations may be open on a key, which the checker can well do with.
+/// Clients that share keys. It bounds the concurrent operations on a key, and with it the checker's work.
 const CLIENTS: u64 = 8;
 
-/// Groups of them, each with its own keys.
+/// Groups of clients, each with its own keys.
 const GROUPS: u64 = 2;
 
 /// Keys of a group at a time.
 const KEYS: u64 = 3;
 
-/// How long they are used, before others take their place.
+/// How long keys are used before new ones replace them.
 const GENERATION: Duration = Duration::from_secs(12);
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
-/// Bytes that go with each value, so that the log grows: with most a few, with some many.
+/// Bytes that are added to most values, and to some, so that the log grows.
 const PADDING: usize = 200;
 const LONG_PADDING: usize = 12_000;
 
-/// How often history is given up, and how many revisions are kept.
+/// Interval of compaction, and the number of revisions that it keeps.
 const COMPACT_EVERY: Duration = Duration::from_secs(5);
 const KEPT_REVISIONS: i64 = 1_000;
 
-/// What all clients write down.
+/// The record of all clients.
 pub(super) struct Record {
     start: Instant,
     inner: Mutex<Inner>,
@@ -45,7 +45,7 @@ pub(super) struct Record {
 #[derive(Default)]
 struct Inner {
     history: Vec<Operation>,
-    /// When writes were acknowledged, in nanoseconds.
+    /// The times at which writes were acknowledged, in nanoseconds.
     writes: Vec<u64>,
     longest_gap: u64,
     unknown: u64,
@@ -53,12 +53,12 @@ struct Inner {
     faults: BTreeMap<&'static str, u64>,
 }
 
-/// Where the run stands.
+/// The counters of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) operations: u64,
     pub(super) unknown: u64,
-    /// Surely not done, and not part of the history.
+    /// Certainly not done, and not part of the history.
     pub(super) refused: u64,
     pub(super) longest_gap: Duration,
     /// When the last write was acknowledged.
@@ -124,7 +124,7 @@ impl Record {
         self.lock().history.iter().map(|operation| operation.key.clone()).collect()
     }
 
-    /// The longest time without an acknowledged write that begins before `until` and ends after `from`.
+    /// The longest write gap that begins before `until` and ends after `from`.
     pub(super) fn gap(&self, from: Duration, until: Duration) -> Duration {
         let (from, until) = (from.as_nanos() as u64, until.as_nanos() as u64);
         let inner = self.lock();
@@ -133,7 +133,7 @@ impl Record {
     }
 }
 
-/// All clients, at work until `stop`.
+/// Starts all clients, which work until `stop` is set.
 pub(super) fn start(
     endpoints: &[String],
     seed: u64,
@@ -145,7 +145,7 @@ pub(super) fn start(
         let mut worker = Worker {
             number,
             name: number,
-            // Each begins at another member.
+            // The clients begin at different members.
             client: client(endpoints, number)?,
             random: Random::stream(seed, 1_000 + number),
             record: Arc::clone(record),
@@ -170,7 +170,7 @@ fn client(endpoints: &[String], number: u64) -> Result<Client, ClientError> {
     Client::new(&endpoints, PATIENCE)
 }
 
-/// Gives up old history now and then.
+/// Compacts the store regularly.
 async fn compact(mut client: Client, stop: Arc<AtomicBool>) {
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -183,7 +183,7 @@ async fn compact(mut client: Client, stop: Arc<AtomicBool>) {
         let Ok(found) = client.range(request).await else { continue };
         let revision = found.header.map_or(0, |header| header.revision) - KEPT_REVISIONS;
         if revision > 0 {
-            // It fails while there is no leader, and if another one was first; the next one will do.
+            // This fails without a leader, or if another compaction came first; the next one will do.
             let _ = client.compact(revision, false).await;
         }
     }
@@ -191,13 +191,13 @@ async fn compact(mut client: Client, stop: Arc<AtomicBool>) {
 
 struct Worker {
     number: u64,
-    /// Who it is in the history: another one after each operation without an answer.
+    /// Its id in the history; a new one after each operation without an answer.
     name: u64,
     client: Client,
     random: Random,
     record: Arc<Record>,
     written: u64,
-    /// What it last saw of each key.
+    /// The last value that it saw of each key.
     seen: BTreeMap<String, Option<String>>,
 }
 
@@ -235,7 +235,7 @@ impl Worker {
                 operation.mod_revision = told.mod_revision;
                 (operation.answer, operation.ret) = (told.answer, Some(ret));
             }
-            // A read that failed says nothing. A write that may have been done is never forgotten.
+            // A failed read tells nothing, but a write that may have been done must be in the history.
             Err(ClientError::Unknown { .. }) if operation.request != Request::Get => self.name += CLIENTS * GROUPS,
             Err(_) => {
                 self.record.lock().refused += 1;
@@ -245,7 +245,7 @@ impl Worker {
         self.record.add(operation);
     }
 
-    /// What to ask next.
+    /// Draws the next request.
     fn draw(&mut self, key: &str) -> Request {
         match self.random.below(100) {
             0..35 => Request::Get,
@@ -258,7 +258,7 @@ impl Worker {
         }
     }
 
-    /// A value that nobody else ever writes.
+    /// A value that is never written again.
     fn value(&mut self) -> String {
         self.written += 1;
         format!("{}.{}", self.number, self.written)
@@ -272,7 +272,7 @@ impl Worker {
             (_, Answer::Done | Answer::Unknown) => return,
         };
         self.seen.insert(key, now);
-        // Of keys that are no longer used nothing needs to be known.
+        // Forget keys that are no longer used.
         while self.seen.len() > 2 * KEYS as usize {
             self.seen.pop_first();
         }
@@ -280,7 +280,7 @@ impl Worker {
 
     async fn ask(&mut self, key: &str, request: &Request) -> Result<Told, ClientError> {
         let key = key.to_owned();
-        // Half of the writes say what was there before: that pins their place down.
+        // Half of the writes return the previous value, which tells the checker their place in the order.
         let prev_kv = self.random.chance(0.5);
         let before = |kv: Option<&KeyValue>| if prev_kv { Answer::Found(kv.map(unpad)) } else { Answer::Done };
         match request {
@@ -322,7 +322,7 @@ async fn read(client: &mut Client, key: String) -> Result<Told, ClientError> {
     Ok(Told { answer: Answer::Found(kv.map(unpad)), header: found.header, mod_revision: kv.map(|kv| kv.mod_revision) })
 }
 
-/// Reads every key once more, each through the next member: what was acknowledged must be there.
+/// Reads every key once more, on alternating members: every acknowledged write must be there.
 pub(super) async fn read_all(endpoints: &[String], record: &Record) -> anyhow::Result<()> {
     for (number, key) in (0..).zip(record.keys()) {
         let mut client = client(endpoints, number)?;
@@ -343,7 +343,7 @@ pub(super) async fn read_all(endpoints: &[String], record: &Record) -> anyhow::R
     Ok(())
 }
 
-/// If the key has this value it gets another one, else it is read.
+/// Sets the key to `value` if it has the value `expect`, else reads it.
 fn swap(key: String, expect: Option<&str>, value: &str) -> pb::TxnRequest {
     let (target, operand) = match expect {
         Some(expect) => (CompareTarget::Value, TargetUnion::Value(pad(expect).into())),
@@ -374,7 +374,7 @@ fn padding(value: &str) -> usize {
     if value.ends_with('7') { LONG_PADDING } else { PADDING }
 }
 
-/// The value alone, if the rest is as it was written: what is damaged stays as it is, and matches no write.
+/// Removes the padding. If it is damaged, returns a text that matches no write.
 fn unpad(kv: &KeyValue) -> String {
     let text = String::from_utf8_lossy(&kv.value);
     match text.split_once(' ') {

@@ -1,4 +1,4 @@
-//! What Tab completes: commands, their flags, and keys as the server has them.
+//! Tab completion of commands, their flags, and keys of the server.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,10 +16,10 @@ use rustyline::validate::Validator;
 use super::shell::{self, Session};
 use super::{notation, words};
 
-/// How many keys are offered at most.
+/// Maximum number of keys that are offered.
 const MAX_KEYS: i64 = 100;
 
-/// How long the server may take to tell them: whoever types waits.
+/// Time limit of the server's answer, because the user waits for it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Completes lines of the shell.
@@ -32,7 +32,7 @@ impl Helper {
         Helper { session }
     }
 
-    /// Keys that begin like this, as one member has them. None if it does not say so in time.
+    /// Keys that begin with `start`, as one member has them; none if it does not answer in time.
     fn keys(&self, start: &[u8]) -> Vec<Bytes> {
         let Ok(mut session) = self.session.try_borrow_mut() else { return Vec::new() };
         let Session { runtime, client, .. } = &mut *session;
@@ -53,13 +53,13 @@ impl Helper {
         found.kvs.into_iter().map(|kv| kv.key).collect()
     }
 
-    /// The same in hexadecimal digits; the last one that was typed may be half a byte.
+    /// The same in hexadecimal; the last digit typed may be half a byte.
     fn keys_in_hex(&self, typed: &[u8]) -> Vec<String> {
         let Ok(start) = notation::from_hex(&typed[..typed.len() / 2 * 2]) else { return Vec::new() };
         self.keys(&start).iter().map(|key| notation::to_hex(key)).collect()
     }
 
-    /// Where the word begins that is being typed, and what it may become.
+    /// Where the word being typed begins, and its possible completions.
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let (start, word) = words::last(line.as_bytes());
         let mut before = line[..start].split_whitespace();

@@ -1,4 +1,4 @@
-//! `del`.
+//! The command `del`.
 
 use std::io::{IsTerminal, Write};
 
@@ -31,7 +31,7 @@ pub(crate) struct DelArgs {
 }
 
 impl DelArgs {
-    /// As the API has it.
+    /// The request of the API.
     pub(crate) fn request(&self, default: Notation) -> anyhow::Result<DeleteRangeRequest> {
         let (key, range_end) = self.range.bounds(default)?;
         Ok(DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv })
@@ -43,7 +43,7 @@ impl DelArgs {
         Ok(client.range(request).await?.count)
     }
 
-    /// Asks whoever sits there. Where nobody sits, the command was meant as it was written.
+    /// Asks for confirmation, on a terminal only.
     async fn is_meant(&self, client: &mut Client) -> anyhow::Result<bool> {
         if self.yes || !self.range.is_many() || !std::io::stdin().is_terminal() {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! `get`.
+//! The command `get`.
 
 use std::io::Write;
 
@@ -39,9 +39,9 @@ enum SortBy {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Consistency {
-    /// The latest.
+    /// Linearizable.
     L,
-    /// What one member has.
+    /// Serializable.
     S,
 }
 
@@ -85,13 +85,13 @@ pub(crate) struct GetArgs {
     /// Read the state of one member, which may be behind.
     #[arg(long, alias = "local")]
     serializable: bool,
-    /// As etcdctl has it: `s` is --serializable.
+    /// The option of etcdctl: `s` means --serializable.
     #[arg(long, value_enum, hide = true)]
     consistency: Option<Consistency>,
 }
 
 impl GetArgs {
-    /// As the API has it.
+    /// The request of the API.
     pub(crate) fn request(&self, default: Notation) -> anyhow::Result<RangeRequest> {
         let (key, range_end) = self.range.bounds(default)?;
         let sort_order = match self.order {

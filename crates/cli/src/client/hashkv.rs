@@ -1,4 +1,4 @@
-//! `hashkv`: compares the states of all members.
+//! The command `hashkv`: compares the states of all members.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::{Request, Table};
 use crate::exit::Exit;
 use crate::out::{Out, remark};
 
-/// How long a member may take to get what another one has: writes go on while they are asked.
+/// Time limit for a member to catch up with another one: the cluster may be taking writes meanwhile.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// How long to wait before they are asked again.
+/// Pause before the members are asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Args, Clone, Debug)]
@@ -30,10 +30,10 @@ pub(crate) struct HashKvArgs {
     rev: i64,
 }
 
-/// What one member said.
+/// The answer of one member.
 enum Member {
     Hash(HashKvResponse),
-    /// It has not reached the revision: which one it has, and who it is.
+    /// It has not reached the revision; this is the one that it has, and its id.
     Behind {
         revision: i64,
         id: u64,
@@ -58,7 +58,7 @@ impl Request for HashKvArgs {
             })
             .collect();
         let hashes = members.iter().filter_map(|(_, member)| match member {
-            // Of states that are compacted differently the checksums differ too.
+            // The checksum depends on the compaction, too.
             Member::Hash(hash) => Some((hash.hash, hash.compact_revision, hash.hash_revision)),
             _ => None,
         });
@@ -121,8 +121,8 @@ impl Member {
     }
 }
 
-/// Waits until all that answer have reached `revision`; 0 means the highest that one of them has now. Returns the
-/// revision, and for each endpoint that is behind its own revision and who it is.
+/// Waits until all members that answer have reached `revision`; 0 means the highest that any of them has now. Returns
+/// that revision, and for each endpoint that is behind its own revision and its member id.
 async fn wait_for(client: &Client, revision: i64) -> (i64, BTreeMap<String, (i64, u64)>) {
     let (mut wanted, mut until) = (revision, None);
     loop {
@@ -134,11 +134,11 @@ async fn wait_for(client: &Client, revision: i64) -> (i64, BTreeMap<String, (i64
         }
         let late = headers.into_iter().filter(|(_, header)| header.revision < wanted);
         let late: BTreeMap<_, _> = late.map(|(at, header)| (at, (header.revision, header.member_id))).collect();
-        // For a revision that nobody has, nobody is waited for: that is for the members to say.
+        // If no member has the revision, don't wait: the members' answers report that.
         if highest < wanted {
             return (wanted, BTreeMap::new());
         }
-        // From the first answers on, so that everybody is asked twice at least.
+        // The time runs from the first answers on, so that every member is asked at least twice.
         if late.is_empty() || Instant::now() >= *until.get_or_insert_with(|| Instant::now() + CATCH_UP) {
             return (wanted, late);
         }

@@ -1,4 +1,4 @@
-//! `lease`: keys that live as long as somebody keeps them alive.
+//! The commands `lease ...`.
 
 use std::io::Write;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const EXAMPLES: &str = "Examples:
 
 Lease IDs are hexadecimal.";
 
-/// The commands for leases, each a command of its own.
+/// The commands for leases.
 #[derive(Subcommand, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum LeaseCommand {
@@ -49,7 +49,7 @@ impl LeaseCommand {
     }
 }
 
-/// A lease's identity as etcdctl writes it, and so everybody.
+/// Parses the id of a lease, as etcdctl writes it.
 pub(crate) fn parse_id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let number = u64::from_str_radix(digits, 16).ok().filter(|number| *number != 0 && !digits.starts_with('+'));
@@ -127,7 +127,7 @@ impl Request for KeepAliveArgs {
                 (_, 1..) => writeln!(out, "lease {id} keepalived with TTL({ttl})")?,
                 _ => writeln!(out, "lease {id} expired or revoked.")?,
             }
-            // Whoever reads along must not wait until a buffer is full.
+            // A reader of the output must see each line at once.
             out.flush()?;
             if ttl <= 0 || self.once {
                 return Ok(Exit::of(ttl > 0));

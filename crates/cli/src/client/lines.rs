@@ -1,5 +1,5 @@
-//! The lines of the shell and of transactions, wherever they come from. Quotes are understood before lines are: a
-//! text in quotes may have line breaks in it, and what is in it is never a line of its own.
+//! Reads the lines of the shell and of transactions. Quotes are parsed before line breaks: text in quotes may contain
+//! line breaks, and no part of it is ever taken for a line.
 
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Read};
@@ -10,30 +10,30 @@ use anyhow::{Context, bail};
 use super::words::{self, Within};
 use crate::out::{self, remark};
 
-/// The longest line in bytes, with the line breaks in its quotes: more than a server takes.
+/// Longest line in bytes, including line breaks in quotes. A server does not accept as much.
 const MAX_LINE: usize = 16 << 20;
 
-/// What is read next, for those who are to be told.
+/// What is read next, for the prompt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted<'a> {
     /// A command.
     Command,
-    /// A line of a part of a transaction; the first one has a title.
+    /// A line of a part of a transaction; the first line of a part has a title.
     Part(&'a str),
-    /// What a line lacks whose quote is still open.
+    /// The rest of a line with an open quote.
     Rest,
 }
 
-/// Where lines come from.
+/// A source of lines.
 pub(super) trait Source {
-    /// Whether its lines have numbers that tell a user which is meant.
+    /// Whether errors name the numbers of its lines.
     const NUMBERED: bool;
 
-    /// One line or several, each with its line break but the last one of all; `None` at the end.
+    /// One or more lines, with their line breaks (the very last one may have none); `None` at the end.
     fn read(&mut self, wanted: Wanted<'_>) -> anyhow::Result<Option<Vec<u8>>>;
 }
 
-/// A line, without the line break at its end.
+/// A line, without its final line break.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) text: Vec<u8>,
@@ -41,12 +41,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// What was given on the command line.
+    /// A line that was given on the command line.
     pub(super) fn of(text: &OsString) -> Line {
         Line { text: text.as_bytes().to_vec(), number: None }
     }
 
-    /// Says in an error which line it is about, where lines have numbers.
+    /// Adds the line's number to an error, if lines have numbers.
     pub(super) fn locate<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
         match self.number {
             Some(number) => result.with_context(|| format!("line {number}")),
@@ -58,13 +58,13 @@ impl Line {
 /// Lines from a source.
 pub(super) struct Lines<S> {
     pub(super) source: S,
-    /// Read, but not yet used.
+    /// Bytes that were read but not used yet.
     rest: Vec<u8>,
-    /// The number of the line that comes next, from 1.
+    /// The number of the next line, from 1.
     number: u64,
-    /// The end was seen.
+    /// Whether the end was reached.
     ended: bool,
-    /// What comes next is in the middle of a line.
+    /// Whether the next bytes are in the middle of a line that was too long.
     lost: bool,
 }
 
@@ -73,7 +73,7 @@ impl<S: Source> Lines<S> {
         Lines { source, rest: Vec::new(), number: 1, ended: false, lost: false }
     }
 
-    /// The next line that is no remark; `None` at the end, and after a line that was too long.
+    /// The next line that is not a comment; `None` at the end, and after a line that was too long.
     ///
     /// # Errors
     /// It can't be read, is longer than 16 MiB, or ends within quotes.
@@ -86,7 +86,7 @@ impl<S: Source> Lines<S> {
         }
     }
 
-    /// Whether the last line was followed by the end.
+    /// Whether the end was reached after the last line.
     pub(super) fn have_ended(&self) -> bool {
         self.ended
     }
@@ -146,13 +146,13 @@ impl<S: Source> Lines<S> {
     }
 }
 
-/// How far a line has been understood.
+/// The state of parsing a line.
 #[derive(Default)]
 struct Scan {
     within: Within,
-    /// Something but blanks was there.
+    /// Whether anything but whitespace was read.
     begun: bool,
-    /// Quotes in it mean nothing.
+    /// Whether the line is a comment, in which quotes mean nothing.
     remark: bool,
 }
 
@@ -173,12 +173,12 @@ impl Scan {
 
 /// Standard input.
 pub(super) struct Stdin {
-    /// Say on standard error what is expected.
+    /// Whether to print prompts to standard error.
     pub(super) prompts: bool,
 }
 
 impl Stdin {
-    /// With prompts where a person types.
+    /// Prints prompts if `interactive`, or on a terminal.
     pub(super) fn new(interactive: bool) -> Stdin {
         Stdin { prompts: interactive || std::io::stdin().is_terminal() }
     }
@@ -201,14 +201,14 @@ impl Source for Stdin {
     }
 }
 
-/// The prompt where a line goes on.
+/// The prompt for the rest of a line.
 pub(super) const CONTINUED: &str = "... ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is read at a time.
+    /// Returns one portion per read.
     struct Portions(Vec<&'static [u8]>);
 
     impl Source for Portions {

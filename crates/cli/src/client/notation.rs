@@ -1,4 +1,4 @@
-//! How keys and values are written: as they are, in hexadecimal digits, or in base64.
+//! The notation of keys and values: as they are, in hexadecimal, or in base64.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::words;
 
-/// The notation that was asked for. Without one, keys and values are written as they are.
+/// The chosen notation. Without one, keys and values are written as they are.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Notation {
     /// Read and print keys and values in hexadecimal.
@@ -23,12 +23,12 @@ pub(crate) struct Notation {
 }
 
 impl Notation {
-    /// This one, or `other` if nothing was asked for.
+    /// This notation, or `other` if none was chosen.
     pub(crate) fn or(self, other: Notation) -> Notation {
         if self.hex || self.base64 { self } else { other }
     }
 
-    /// The bytes that a word stands for; `name` is what it is.
+    /// The bytes that a word stands for; `name` is for the error.
     ///
     /// # Errors
     /// It is not in this notation.
@@ -61,7 +61,7 @@ impl Notation {
         }
     }
 
-    /// Its name, as JSON has it.
+    /// Its name in JSON.
     pub(crate) fn name(self) -> Option<&'static str> {
         match (self.hex, self.base64) {
             (true, _) => Some("hex"),

@@ -1,4 +1,4 @@
-//! How answers are written: for people, for programs, or byte for byte.
+//! Writes answers: for people, for programs, or byte for byte.
 
 use std::io::{IsTerminal, Write};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Notation, Table, words};
 
-/// The form of an answer.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Text, for people and for scripts.
@@ -44,7 +44,7 @@ impl OutputArgs {
     }
 }
 
-/// What is shown of a pair.
+/// Which part of a key-value pair is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
     Keys,
@@ -52,7 +52,7 @@ pub(crate) enum Shown {
     Both,
 }
 
-/// Writes pairs, a line for each key and each value; byte for byte, unless a terminal would suffer.
+/// Writes each key and each value on a line; byte for byte, except on a terminal.
 pub(crate) fn write_plain(
     kvs: &[KeyValue],
     shown: Shown,
@@ -71,7 +71,7 @@ pub(crate) fn write_plain(
     Ok(())
 }
 
-/// Writes bytes and a line break. Without a notation they are as they are, or as `shown` has them.
+/// Writes bytes and a line break: in a notation, else as `shown` formats them, else as they are.
 fn write_line(
     bytes: &[u8],
     notation: Notation,
@@ -85,8 +85,8 @@ fn write_line(
     }
 }
 
-/// Text as it is. What would confuse a terminal, or be taken for this, in double quotes with escapes, as the shell
-/// reads it.
+/// Text as it is. Bytes that would confuse a terminal, and text that looks like their quoted form, in double quotes
+/// with escapes, which the shell can read.
 fn legible(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t') && !seems_quoted(text) => {
@@ -96,12 +96,12 @@ fn legible(bytes: &[u8]) -> String {
     }
 }
 
-/// The same, and never more than one line.
+/// The same, but always on one line.
 fn one_line(bytes: &[u8]) -> String {
     if bytes.contains(&b'\n') || bytes.contains(&b'\t') { words::quoted(bytes) } else { legible(bytes) }
 }
 
-/// Whether it could be what [`words::quoted`] makes of other bytes.
+/// Whether the text could be mistaken for the output of [`words::quoted`].
 fn seems_quoted(text: &str) -> bool {
     text.starts_with('"') && text.contains('\\')
 }
@@ -141,7 +141,7 @@ pub(crate) fn pair(kv: &KeyValue, notation: Notation) -> Value {
     Value::Object(object)
 }
 
-/// Keys as JSON, each as in a pair.
+/// Keys as JSON, in the form of a pair's key.
 pub(crate) fn keys(keys: &[bytes::Bytes], notation: Notation) -> Value {
     let key = |key: &bytes::Bytes| {
         let mut object = Map::new();
@@ -167,7 +167,7 @@ pub(crate) fn write_json(value: &Value, out: &mut dyn Write) -> std::io::Result<
     writeln!(out, "{value}")
 }
 
-/// Bytes as people write them: `1.5 MiB`.
+/// A size for people, such as `1.5 MiB`.
 pub(crate) fn human_size(bytes: i64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (bytes.max(0) as f64, 0);

@@ -1,4 +1,4 @@
-//! `put`.
+//! The command `put`.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -17,7 +17,7 @@ use super::{Notation, Request};
 use crate::exit::Exit;
 use crate::out::{Out, remark};
 
-/// The most that is read from standard input, in bytes: more than a server takes.
+/// Most bytes that are read from standard input. A server does not accept as much.
 const MAX_INPUT: u64 = 64 << 20;
 
 #[derive(Args, Clone, Debug)]
@@ -52,10 +52,10 @@ pub(crate) struct PutArgs {
 }
 
 impl PutArgs {
-    /// What is asked by a line of the shell or of a transaction, where there is no other input.
+    /// The put of a line of the shell or of a transaction, which has no standard input.
     ///
     /// # Errors
-    /// The value is missing, or something is not in its notation, which is `default` if none was asked for.
+    /// The value is missing, or an argument is not in its notation, which is `default` if none was chosen.
     pub(crate) fn on_a_line(&self, default: Notation) -> anyhow::Result<Put> {
         let value = self.value.as_ref().context("VALUE is missing; allowed: put KEY VALUE, where VALUE may be \"\"")?;
         let notation = self.notation.or(default);
@@ -75,7 +75,7 @@ impl Request for PutArgs {
         let put = match &self.value {
             Some(_) if !explicit => self.on_a_line(self.notation)?,
             _ => {
-                // What is wrong with the key is said before a value is asked for.
+                // Check the key before reading the value.
                 let mut put = self.with(Bytes::new(), self.notation)?;
                 put.request.value = input(explicit)?;
                 put
@@ -85,7 +85,7 @@ impl Request for PutArgs {
     }
 }
 
-/// A value from standard input. One that is empty may come from nowhere, as under cron: then it must be asked for.
+/// Reads a value from standard input. Empty input may be a mistake, as under cron, so it must be allowed explicitly.
 fn input(may_be_empty: bool) -> anyhow::Result<Bytes> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
@@ -102,7 +102,7 @@ fn input(may_be_empty: bool) -> anyhow::Result<Bytes> {
     Ok(value.into())
 }
 
-/// A put with all that belongs to it.
+/// A put that is ready to be sent.
 pub(crate) struct Put {
     pub(crate) request: PutRequest,
     notation: Notation,

@@ -1,4 +1,4 @@
-//! Which keys are meant.
+//! The arguments that select keys.
 
 use std::ffi::OsString;
 
@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Notation, words};
 
-/// A key, or a range of them.
+/// A key or a range of keys.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RangeArgs {
     /// The key, or the first key of a range.
@@ -28,15 +28,15 @@ pub(crate) struct RangeArgs {
 }
 
 impl RangeArgs {
-    /// Whether more than one key may be meant.
+    /// Whether a range is selected.
     pub(crate) fn is_many(&self) -> bool {
         self.prefix || self.from_key || self.range_end.is_some()
     }
 
-    /// First key, and the end of the range as the API has it: empty for a single key.
+    /// The first key and the end of the range, as in the API: empty for a single key.
     ///
     /// # Errors
-    /// They are not in their notation, which is `default` if none was asked for; or the key is empty.
+    /// They are not in their notation, which is `default` if none was chosen; or the key is empty.
     pub(crate) fn bounds(&self, default: Notation) -> anyhow::Result<(Bytes, Bytes)> {
         let (key, end) = self.given(default)?;
         let first = Bytes::from_static(&[0]);
@@ -56,7 +56,7 @@ impl RangeArgs {
         })
     }
 
-    /// What is meant, for a question.
+    /// The selected keys, for a question to the user.
     pub(crate) fn describe(&self) -> anyhow::Result<String> {
         let (key, end) = self.given(Notation::default())?;
         let name = words::quoted(&key);
@@ -69,7 +69,7 @@ impl RangeArgs {
         })
     }
 
-    /// The key, and the end of the range, as they were given.
+    /// The key and the end of the range as given.
     fn given(&self, default: Notation) -> anyhow::Result<(Bytes, Option<Bytes>)> {
         let notation = self.notation.or(default);
         let end = self.range_end.as_ref().map(|end| notation.read("RANGE_END", end)).transpose()?;

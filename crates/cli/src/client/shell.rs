@@ -1,4 +1,4 @@
-//! `shell`: the commands of a client, one a line.
+//! The command `shell`: runs client commands line by line.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
@@ -23,7 +23,7 @@ use crate::out::{self, Out, Unprinted, remark, tell};
 
 const PROMPT: &str = "bowline> ";
 
-/// How many lines are remembered.
+/// Number of lines in the history.
 const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
@@ -69,7 +69,7 @@ enum Command {
     Txn(TxnArgs),
 }
 
-/// What is on one line.
+/// The commands that take one line.
 #[derive(Subcommand)]
 enum Simple {
     /// Prints the value of a key, or the keys and values of a range.
@@ -99,7 +99,7 @@ enum Simple {
     Exit,
 }
 
-/// What a line says of leases.
+/// The commands for leases.
 #[derive(Subcommand)]
 enum Lease {
     /// Grants a lease.
@@ -114,7 +114,7 @@ enum Lease {
     List(ListArgs),
 }
 
-/// What the lines of a shell share.
+/// The state that the lines of a shell share.
 pub(super) struct Session {
     pub(super) runtime: Runtime,
     pub(super) client: Client,
@@ -138,7 +138,7 @@ impl ShellCommand {
         self.carry_out_all(&session)
     }
 
-    /// Carries out the lines of a pipe.
+    /// Runs the lines of a pipe.
     fn carry_out_all(&self, session: &RefCell<Session>) -> anyhow::Result<Exit> {
         let mut lines = Lines::of(Stdin { prompts: false });
         let (mut failed, mut bad) = (false, false);
@@ -151,7 +151,7 @@ impl ShellCommand {
                 Err(error) if exit::is_bad_input(&error) => {
                     exit::complain(&error);
                     bad = true;
-                    // The lines that belong to a transaction must never be taken for commands.
+                    // The lines of a transaction must never be taken for commands.
                     if error.is::<Unread>() {
                         remark!("  the lines after it were not run, because they may belong to the transaction");
                         break;
@@ -192,14 +192,14 @@ impl Source for Person {
     }
 }
 
-/// Reads and carries out lines until the end.
+/// Reads and runs lines until the end.
 fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
     let config = Config::builder().max_history_size(HISTORY)?.completion_type(CompletionType::List).build();
     let mut editor = Editor::with_history(config, FileHistory::new())?;
     editor.set_helper(Some(Helper::new(Rc::clone(session))));
     let file = history_file();
     if let Some(file) = &file {
-        // The first time there is none.
+        // The first time, there is no history.
         let _ = editor.load_history(file);
     }
     remark!("help lists the commands, Tab completes commands and keys, Ctrl-D exits");
@@ -229,17 +229,18 @@ fn converse(session: &Rc<RefCell<Session>>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether somebody has pressed Ctrl-C: what was typed so far is thrown away.
+/// Whether the user pressed Ctrl-C, which discards what was typed so far.
 fn is_interrupt(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ReadlineError::Interrupted))
 }
 
-/// A transaction is announced by words that make no sense.
+/// A line that may begin a transaction can't be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("the transaction can't be parsed")]
 struct Unread;
 
-/// Carries out a line. A transaction's own lines are read from `lines`; while they are, keys can be completed.
+/// Runs a line. The lines of a transaction come from `lines`. The session is not borrowed meanwhile, so that keys can
+/// be completed.
 fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lines<S>) -> anyhow::Result<Ended> {
     let command = match line.locate(parse(&line.text)) {
         Ok(Some(command)) => command,
@@ -248,7 +249,7 @@ fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lin
         Err(error) => return Err(error),
     };
     line.locate(match command {
-        // An error in its own lines says itself which one is meant.
+        // Errors in the transaction's own lines name their line themselves.
         Command::Txn(args) => {
             let txn = args.read(lines)?;
             session.borrow_mut().ask(&txn)
@@ -257,12 +258,12 @@ fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lin
     })
 }
 
-/// Whether the first word is `txn`, or can't be read.
+/// Whether the first word is `txn` or can't be parsed.
 fn may_begin_a_transaction(line: &[u8]) -> bool {
     words::word(line.trim_ascii_start(), b"").map_or(true, |(word, _)| word == b"txn")
 }
 
-/// The command of a line; `None` if there is none, or it only asked for help, which it got.
+/// Parses the command of a line; `None` if the line is empty or asked for help, which is printed.
 fn parse(line: &[u8]) -> anyhow::Result<Option<Command>> {
     let words = words::split(line)?;
     if words.is_empty() {
@@ -303,7 +304,7 @@ impl Session {
     fn ask(&mut self, request: &impl Request) -> anyhow::Result<Ended> {
         let mut out = Out::lock();
         let verdict = self.runtime.block_on(request.run(&mut self.client, self.output, &mut out))?;
-        // Values byte for byte have no end of line of their own; the prompt comes on the next one.
+        // Raw values end without a line break; the prompt needs one.
         if self.output.format() == Format::Raw && std::io::stdin().is_terminal() {
             writeln!(out)?;
         }

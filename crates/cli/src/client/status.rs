@@ -1,4 +1,4 @@
-//! `status`: how each member is.
+//! The command `status`: shows the state of each member.
 
 use bowline_api::etcdserverpb::StatusResponse;
 use bowline_client::Client;

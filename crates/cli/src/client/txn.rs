@@ -1,4 +1,4 @@
-//! `txn`: compare, then do one list of operations or the other, all at once.
+//! The command `txn`: compares keys and runs one of two lists of operations, atomically.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -16,7 +16,7 @@ use super::{Notation, Request, txn_text};
 use crate::exit::Exit;
 use crate::out::Out;
 
-/// What is read first, next and last.
+/// The titles of the three parts, in order.
 const PARTS: [&str; 3] = ["compares:", "success requests (get, put, del):", "failure requests (get, put, del):"];
 
 #[derive(Args, Clone, Debug)]
@@ -53,10 +53,11 @@ impl TxnArgs {
         !(self.compares.is_empty() && self.success.is_empty() && self.failure.is_empty())
     }
 
-    /// The transaction, from the flags or else from lines.
+    /// Reads the transaction from the flags, or else from lines.
     ///
     /// # Errors
-    /// There is none, or part of it is none. All its lines are read nevertheless, unless one has an open quote.
+    /// There is no transaction, or a part of it can't be parsed. All its lines are consumed nevertheless, unless a
+    /// quote is open.
     pub(super) fn read<S: Source>(&self, lines: &mut Lines<S>) -> anyhow::Result<Txn> {
         let [compares, success, failure] = if self.is_on_the_line() {
             [&self.compares, &self.success, &self.failure].map(|given| given.iter().map(Line::of).collect())
@@ -98,7 +99,7 @@ impl Request for TxnArgs {
     }
 }
 
-/// A transaction with all that belongs to it.
+/// A transaction that is ready to be sent.
 pub(super) struct Txn {
     request: pb::TxnRequest,
     notation: Notation,
@@ -155,7 +156,7 @@ fn write_response(response: &Response, notation: Notation, out: &mut dyn Write) 
     }
 }
 
-/// Whether the operation that was answered like this has changed something.
+/// Whether the operation with this response changed something.
 fn changes(response: &Response) -> bool {
     match response {
         Response::ResponsePut(_) => true,

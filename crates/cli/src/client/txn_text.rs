@@ -1,5 +1,5 @@
-//! A transaction as text, as etcdctl has it: compares, a blank line, what to do if they hold, a blank line, what
-//! to do if not.
+//! Parses a transaction in etcdctl's format: comparisons, a blank line, the operations to run if they hold, a blank
+//! line, the operations to run otherwise.
 //!
 //! ```text
 //! mod("k") > "0"
@@ -22,7 +22,7 @@ use pb::request_op::Request;
 use super::words::{self, shortened};
 use super::{DelArgs, GetArgs, Notation, PutArgs};
 
-/// An operation of a transaction, in the words of the command line.
+/// An operation of a transaction, with the arguments of the command line.
 #[derive(Parser)]
 #[command(no_binary_name = true, disable_help_subcommand = true, disable_help_flag = true)]
 struct Line {
@@ -37,10 +37,10 @@ enum Operation {
     Del(DelArgs),
 }
 
-/// `put k v`, `get k --prefix`, `del k`. Keys and values are in the notation `default`, if the line names none.
+/// Parses `put k v`, `get k --prefix` or `del k`. Keys and values are in the notation `default` if the line names none.
 ///
 /// # Errors
-/// It is none of them.
+/// The line is not an operation.
 pub(super) fn operation(line: &[u8], default: Notation) -> anyhow::Result<pb::RequestOp> {
     let wrong =
         || format!("{} is not an operation; allowed: get, put and del, as on the command line", shortened(line));
@@ -54,10 +54,10 @@ pub(super) fn operation(line: &[u8], default: Notation) -> anyhow::Result<pb::Re
     Ok(pb::RequestOp { request: Some(request) })
 }
 
-/// `mod("k") > "0"`; the quotes may be missing where there are no blanks. Key and value are in `notation`.
+/// Parses `mod("k") > "0"`. Words without whitespace need no quotes. Key and value are in `notation`.
 ///
 /// # Errors
-/// It is none.
+/// The line is not a comparison.
 pub(super) fn compare(line: &[u8], notation: Notation) -> anyhow::Result<pb::Compare> {
     let wrong = || {
         format!(
@@ -88,7 +88,7 @@ pub(super) fn compare(line: &[u8], notation: Notation) -> anyhow::Result<pb::Com
     Ok(pb::Compare { result, target, key, target_union: Some(union), ..pb::Compare::default() })
 }
 
-/// What is compared, and with what.
+/// The target and the operand of a comparison.
 fn target(name: &[u8], operand: &OsStr, notation: Notation) -> anyhow::Result<(CompareTarget, TargetUnion)> {
     let shown = || shortened(operand.as_bytes());
     let number = || {
@@ -109,7 +109,7 @@ fn target(name: &[u8], operand: &OsStr, notation: Notation) -> anyhow::Result<(C
     })
 }
 
-/// A word, in quotes or up to a blank or one of `ends`, and what follows it.
+/// The first word, in quotes or up to whitespace or one of `ends`, and the rest.
 fn one_word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(OsString, &'a [u8])> {
     let text = text.trim_ascii_start();
     let (word, rest) = words::word(text, ends)?;

@@ -1,5 +1,5 @@
-//! A line as words: quotes keep blanks and line breaks together, and double quotes know escapes. And the way back:
-//! bytes as a word that is read as the same bytes.
+//! Splits a line into words: quotes keep whitespace in a word, and double quotes know escapes. The other way, turns
+//! bytes into a word that is read as the same bytes.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -7,25 +7,25 @@ use std::os::unix::ffi::OsStringExt;
 
 use anyhow::{Context, bail};
 
-/// How much of a text an error shows, in bytes.
+/// Bytes of a text that an error shows.
 const SHOWN: usize = 60;
 
-/// What a byte of a line belongs to.
+/// Where in a line a byte is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Within {
-    /// A bare word, or blanks.
+    /// In a bare word or whitespace.
     #[default]
     Nothing,
     /// `'...'`
     Single,
     /// `"..."`
     Double,
-    /// A backslash in `"..."`: the next byte does not end it.
+    /// After a backslash in `"..."`: the next byte does not end the quote.
     Escape,
 }
 
 impl Within {
-    /// What the byte after this one belongs to.
+    /// Where the next byte is.
     pub(super) fn after(self, byte: u8) -> Within {
         match (self, byte) {
             (Within::Nothing, b'\'') => Within::Single,
@@ -37,11 +37,11 @@ impl Within {
     }
 }
 
-/// Splits a line. `"..."` may hold `\n`, `\r`, `\t`, `\0`, `\\`, `\"` and `\xNN`; `'...'` is as it is written. Words
-/// are bytes: they need not be UTF-8.
+/// Splits a line. `"..."` may contain the escapes `\n`, `\r`, `\t`, `\0`, `\\`, `\"` and `\xNN`; `'...'` has none.
+/// Words are bytes and need not be UTF-8.
 ///
 /// # Errors
-/// A quote has no end, or an escape is none.
+/// A quote is not closed, or an escape is invalid.
 pub(super) fn split(line: &[u8]) -> anyhow::Result<Vec<OsString>> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii_start();
@@ -53,7 +53,7 @@ pub(super) fn split(line: &[u8]) -> anyhow::Result<Vec<OsString>> {
     Ok(words)
 }
 
-/// The first word, and what follows it. Outside quotes it ends before whitespace, and before one of `ends`.
+/// The first word and the rest. Outside quotes, a word ends before whitespace or one of `ends`.
 ///
 /// # Errors
 /// As for [`split`].
@@ -71,7 +71,7 @@ pub(super) fn word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(Vec<u8>, 
                 rest = left;
                 continue;
             }
-            // What begins or ends a quote, and a backslash in it, are no part of the word.
+            // Quotes, and the backslash of an escape, are not part of the word.
             (before, within) if before != within => {}
             _ => word.push(byte),
         }
@@ -83,7 +83,7 @@ pub(super) fn word<'a>(text: &'a [u8], ends: &[u8]) -> anyhow::Result<(Vec<u8>, 
     Ok((word, rest))
 }
 
-/// What stands after a backslash, as a byte, and what follows it.
+/// The byte that an escape stands for, and the rest. `text` begins after the backslash.
 fn escape(text: &[u8]) -> anyhow::Result<(u8, &[u8])> {
     let (&letter, rest) = text.split_first().context("nothing follows the backslash")?;
     let byte = match letter {
@@ -133,7 +133,7 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Bytes as one word: as they are if that is read as the same bytes, else in double quotes.
+/// Bytes as one word, in double quotes only where necessary.
 pub(super) fn as_word(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && !text.starts_with('#') && !text.contains(needs_quotes) => text.to_owned(),
@@ -150,13 +150,13 @@ pub(super) fn shortened(text: &[u8]) -> String {
     if text.len() <= SHOWN {
         return quoted(text);
     }
-    // Not in the middle of a character.
+    // Don't cut a character in two.
     let end = (SHOWN - 3..=SHOWN).rfind(|end| text[*end] & 0xc0 != 0x80).unwrap_or(SHOWN);
     format!("{}...", quoted(&text[..end]))
 }
 
-/// The last word of a line that is still being typed: where it begins, and its bytes so far. A quote may be open, and
-/// an escape be incomplete: that one is left out.
+/// The last word of a line that is being typed: where it begins, and its bytes so far. A quote may be open; an
+/// incomplete escape is left out.
 pub(super) fn last(line: &[u8]) -> (usize, Vec<u8>) {
     let (mut within, mut start) = (Within::Nothing, 0);
     for (at, byte) in line.iter().enumerate() {
@@ -173,7 +173,7 @@ pub(super) fn last(line: &[u8]) -> (usize, Vec<u8>) {
     (start, words.into_iter().next().unwrap_or_default())
 }
 
-/// The command line's own error about the words of a line, and its tips, in one line.
+/// An error of clap about a line, with its tips, in one line.
 pub(super) fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));

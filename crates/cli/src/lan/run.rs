@@ -106,7 +106,7 @@ impl RunCommand {
                 .map(|_| {
                     scope.spawn(|| -> anyhow::Result<()> {
                         loop {
-                            // A statement of its own: the queue is free again while the scenario runs.
+                            // A separate statement, so that the lock is released before the scenario runs.
                             let next = lock(&queue).pop_front();
                             let Some((place, scenario)) = next else { return Ok(()) };
                             let hidden = Live::new(1_000, true);
@@ -142,7 +142,7 @@ impl RunCommand {
         Ok(Exit::of(lines.iter().all(|line| line.passed)))
     }
 
-    /// Runs a scenario, with the floor of the machine measured before.
+    /// Measures the latency floor of the machine, then runs a scenario.
     fn measure(
         &self,
         scenario: Scenario,
@@ -154,7 +154,7 @@ impl RunCommand {
             Some(path) => (Program::new(path), path.display().to_string()),
             None => (self.own_replica(&own), format!("bowline, profile {}", self.profile)),
         };
-        // A program's own random numbers are not the network's: they need no seed.
+        // The seed is the network's; the program draws its own random numbers.
         let seed = self.seed.or(scenario.seed).map_or_else(random_seed, Ok)?;
         live.title(&scenario.name);
         let mut options = RunOptions::new(scenario.clone(), seed, program);
@@ -188,7 +188,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("the workers don't panic")
 }
 
-/// Shows what happens while it happens.
+/// Shows the progress.
 fn watch(event: &Event<'_>, live: &Live) {
     match event {
         Event::Starting(kind) => live.step(0, format!("starting the replicas ({kind})")),
@@ -202,7 +202,7 @@ fn watch(event: &Event<'_>, live: &Live) {
     }
 }
 
-/// What the report itself does not tell.
+/// Notes that are not in the report.
 fn notes_on(outcome: &RunOutcome) -> Vec<String> {
     let mut notes = Vec::new();
     if !outcome.silent.is_empty() {
@@ -223,6 +223,6 @@ fn notes_on(outcome: &RunOutcome) -> Vec<String> {
 }
 
 fn random_seed() -> anyhow::Result<u64> {
-    // Short enough to be typed again.
+    // Short enough to type.
     Ok(getrandom::u64()? % 1_000_000)
 }

@@ -1,4 +1,4 @@
-//! The log of a member: the events of its server, as lines on standard error.
+//! The log of a member: writes the events of its server to standard error.
 
 use std::io::stderr;
 
@@ -10,10 +10,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// Writes every event of this project from now on, down to `least`, and warnings of libraries.
+/// Starts to write all events of this project down to level `least`, and the warnings of libraries.
 pub(super) fn start(format: LogFormat, least: Level) {
     let wanted = Targets::new().with_default(least.min(Level::WARN)).with_target("bowline", least);
-    // If standard error can't be written, there is nobody to tell.
+    // If standard error can't be written, the failure can't be reported either.
     let layer = fmt::layer().with_writer(stderr).log_internal_errors(false);
     let layer = match format {
         LogFormat::Text => {

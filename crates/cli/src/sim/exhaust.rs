@@ -1,4 +1,4 @@
-//! `bowline sim exhaust`: every order of events, within bounds.
+//! `bowline sim exhaust`: searches every order of events, within bounds.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -161,7 +161,7 @@ fn as_json(reports: &[Search], all_took: Duration) -> Value {
     json!({ "states": states, "took": all_took.as_secs_f64(), "peak_memory": peak_memory(), "searches": searches })
 }
 
-/// The most memory that this process had, in bytes, where the system tells.
+/// The peak memory of this process in bytes, if the system tells it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! `bowline sim explore` and `speed`: simulated clusters, seed after seed.
+//! `bowline sim explore` and `speed`: run simulated clusters, seed after seed.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -18,18 +18,18 @@ use crate::exit::Exit;
 use crate::live::Live;
 use crate::out::{self, tell};
 
-/// Every so many seeds one is run twice.
+/// One of this many seeds is run twice.
 const TWICE_EVERY: u64 = 20;
-/// Longest time that is spent to make one failing cluster smaller.
+/// Time limit for making one failing cluster smaller.
 const SHRINK_AT_MOST: Duration = Duration::from_secs(60);
-/// Most failures that are shrunk; after that the search goes on without.
+/// Maximum number of failures that are made smaller.
 const SHRUNK: usize = 3;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   bowline sim explore --seeds 2000
   bowline sim explore --minutes 30 --from 1000000
-  bowline sim explore --html failure.html  draw a failure, made as small as possible
+  bowline sim explore --html failure.html  draw a failure as a web page
 
 Exit codes: 0 no violation; 1 a violation, or a rare path that was never taken in 2,000 seeds or \
 more; 2 bad input.")]
@@ -83,7 +83,7 @@ fn job_count(jobs: Option<u64>) -> u64 {
     jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64))
 }
 
-/// A violated assertion is reported with its seed; the panic's own words would only disturb.
+/// Silences the messages of panics: a violated assertion is reported with its seed.
 pub(crate) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
@@ -115,7 +115,7 @@ impl ExploreCommand {
         let took = search.started.elapsed();
         let mut totals = search.totals.into_inner().expect("no thread panicked");
         totals.failures.sort_by_key(|failure| failure.seed);
-        // A cluster that was made smaller, if there is one: it is easier to read.
+        // Prefer a cluster that was made smaller: it is easier to read.
         let smaller = totals.failures.iter().find(|failure| !failure.reduction.is_empty());
         if let (Some(file), Some(failure)) = (&self.html, smaller.or(totals.failures.first())) {
             let mut plan = Plan::drawn(failure.seed);
@@ -132,7 +132,7 @@ impl ExploreCommand {
     }
 }
 
-/// A search under way.
+/// A running search.
 struct Search {
     from: u64,
     seeds: u64,
@@ -143,7 +143,7 @@ struct Search {
     live: Live,
     started: Instant,
     next: AtomicU64,
-    /// Enough failures were found.
+    /// Whether enough failures were found.
     full: AtomicBool,
     totals: Mutex<Totals>,
 }
@@ -210,7 +210,7 @@ impl Search {
     }
 }
 
-/// The two runs of a seed must be the same in everything.
+/// A violation if two runs of a seed differ in anything.
 fn differs(first: &Summary, second: &Summary) -> Option<Violation> {
     (first != second).then(|| Violation {
         rule: Rule::Deterministic,

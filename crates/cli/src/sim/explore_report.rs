@@ -1,4 +1,4 @@
-//! What an exploration has found, and what it has exercised.
+//! What a search found, and what it exercised.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use bowline_sim::cluster::{Coverage, Probe, Reduction, Summary, Violation};
 use bowline_sim::mutation;
 use serde_json::{Value, json};
 
-/// From so many seeds on, a rare path that was never taken is a failure.
+/// From this many seeds on, a rare path that was never taken is a failure.
 const ENOUGH_SEEDS: u64 = 2_000;
 
-/// A cluster in which a promise was broken.
+/// A cluster with a violation.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) seed: u64,
@@ -56,7 +56,7 @@ impl Totals {
         self.simulated as f64 / 3.6e12
     }
 
-    /// Where the search stands.
+    /// The progress, in one line.
     pub(crate) fn line(&self, elapsed: Duration) -> String {
         let rate = self.seeds as f64 / elapsed.as_secs_f64();
         let failed = self.failures.len();

@@ -1,4 +1,4 @@
-//! `bowline sim mutants`: which layer of tests notices which mutant.
+//! `bowline sim mutants`: shows which layer of tests notices which mutant.
 
 use std::ffi::OsString;
 
@@ -68,7 +68,7 @@ pub(crate) struct MutantsCommand {
     json: bool,
 }
 
-/// The mutant that an option names.
+/// Parses the name of a mutant.
 pub(crate) fn mutant_named(name: &str) -> Result<&'static Mutant, String> {
     Mutant::named(name).ok_or_else(|| {
         let names: Vec<_> = mutation::mutants().iter().map(|mutant| mutant.name).collect();
@@ -76,8 +76,8 @@ pub(crate) fn mutant_named(name: &str) -> Result<&'static Mutant, String> {
     })
 }
 
-/// Lets all replicas carry a mutant that was named, from now on. A program without mutants builds one with them, and
-/// becomes that, with the same arguments.
+/// Puts a mutant into all replicas from now on. A program without mutants builds one with mutants, and executes it with
+/// the same arguments.
 pub(crate) fn carry(mutant: Option<&'static Mutant>) -> anyhow::Result<()> {
     if mutant.is_some() && !BUILT_IN {
         return Err(copied::become_it(std::env::args_os().skip(1).collect()));

@@ -1,4 +1,4 @@
-//! `bowline sim replay`: one simulated cluster again, line by line and as a page.
+//! `bowline sim replay`: runs one simulated cluster again, and shows it line by line or as a page.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(crate) struct ReplayCommand {
     html: Option<PathBuf>,
 }
 
-/// What is left of a cluster.
+/// The options that reduce a cluster.
 #[derive(Args)]
 pub(crate) struct Left {
     /// Kinds of fault to leave out.
@@ -108,7 +108,7 @@ impl ReplayCommand {
         let mut told = if self.quiet { Ok(()) } else { tell!("{}", plan.header()) };
         let mut tell = |line: Line| {
             let wanted = self.grep.as_ref().is_none_or(|text| line.text.contains(text.as_str()));
-            // The run goes on to its end even if it can't be printed: the page is still to be written.
+            // The run goes on even if it can't be printed, because the page is still to be written.
             if told.is_ok() && wanted && line.at as f64 >= self.since * 1e9 {
                 told = tell!("{line}");
             }

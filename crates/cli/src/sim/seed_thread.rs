@@ -1,14 +1,14 @@
-//! A thread for each seed: should the process die in it, of a stack that overflows or of a panic that
-//! nobody catches, the last words on standard error name the seed.
+//! Runs each seed on its own thread, so that a stack overflow or an uncaught panic, which ends the process, names the
+//! seed on standard error.
 
 use crate::out::remark;
 use std::thread;
 
-/// Bytes of stack: far more than any replica should need. What overflows this goes round in circles.
+/// Bytes of stack: far more than any replica needs, so that only endless recursion overflows it.
 const STACK: usize = 64 << 20;
 
-/// Runs `work` on a thread named after the seed, and after what may tell it apart from another of that
-/// number, and waits for it. The runtime prints the name of a thread whose stack overflows.
+/// Runs `work` on a thread named after the seed and `what`, and waits for it. The runtime prints the name of a thread
+/// whose stack overflows.
 pub(crate) fn on_its_own<T: Send>(seed: u64, what: &str, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let name = format!("seed {seed}{what}");
@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(name.as_deref(), Some("seed 17, again"));
     }
 
-    /// Dies: for the test below, in a process of its own.
+    /// Ends the process, for the test below.
     #[test]
     #[ignore = "it ends the process"]
     fn overflows() {

@@ -1,4 +1,4 @@
-//! Asks a member over plain HTTP how it is.
+//! Asks a member for its state over plain HTTP.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::topology::{Member, Topology};
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Whether a member serves reads of the latest state.
@@ -14,7 +14,7 @@ pub(super) fn is_ready(member: &Member) -> bool {
     fetch(member, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// Which member leads, if one says so.
+/// The member that says that it leads.
 pub(super) fn leader(topology: &Topology) -> Option<u64> {
     let leads = |member: &&Member| {
         fetch(member, "/metrics").is_some_and(|answer| answer.contains("\netcd_server_is_leader 1\n"))

@@ -1,4 +1,4 @@
-//! Looks after the members' processes.
+//! Supervises the members' processes.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ use super::{LOOK, probe};
 use crate::exit::NotDone;
 use crate::out::remark;
 
-/// How long to wait before a member that ended by itself is started again.
+/// Pause before a member that ended by itself is restarted.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 const COLOURS: [AnsiColors; 6] =
@@ -34,7 +34,7 @@ struct Process {
     member: Member,
     child: Option<Child>,
     paused: bool,
-    /// When to start it again; `None`: only when told to.
+    /// When to restart it; `None`: not before the user says so.
     again_at: Option<Instant>,
 }
 
@@ -66,7 +66,7 @@ impl Supervisor {
             .args(["--initial-cluster", &self.topology.initial_cluster(), "--cluster-token", &self.topology.token])
             .arg("--data-dir")
             .arg(&folder)
-            // Ctrl-C on the terminal is for us: we stop the members, in order.
+            // Ctrl-C must reach only the supervisor, which stops the members in order.
             .process_group(0)
             .stdout(Stdio::null());
         if self.topology.founded {
@@ -78,7 +78,7 @@ impl Supervisor {
             let log = log.with_context(|| format!("can't write {}", path.display()))?;
             command.stdin(Stdio::null()).stderr(log);
         } else {
-            // If this process is killed, the pipe ends, and the members stop.
+            // If the supervisor is killed, the pipe closes and the members stop.
             command.arg("--stop-at-eof").stdin(Stdio::piped()).stderr(Stdio::piped());
         }
         let mut child = command.spawn().with_context(|| format!("can't start member {}", member.id))?;
@@ -88,12 +88,12 @@ impl Supervisor {
         Ok(child)
     }
 
-    /// Every member has its data folder now.
+    /// Records that every member has its data folder.
     pub(super) fn founded(&mut self) {
         self.topology.founded = true;
     }
 
-    /// The numbers of the processes that run.
+    /// The ids of the running processes.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.processes.iter().filter_map(|process| process.child.as_ref().map(Child::id)).collect()
     }
@@ -128,7 +128,7 @@ impl Supervisor {
         if self.detached { format!("see {folder}/member-*.log") } else { "see its log above".to_owned() }
     }
 
-    /// Starts again what has ended by itself, and does what keys say. Returns whether processes have changed.
+    /// Restarts members that ended and obeys the user's commands. Returns whether the processes changed.
     pub(super) fn look_after(&mut self) -> bool {
         let mut changed = false;
         while let Some(line) = self.keys.as_ref().and_then(|keys| keys.try_recv().ok()) {
@@ -138,7 +138,7 @@ impl Supervisor {
             let process = &mut self.processes[place];
             let id = process.member.id;
             if let Some(status) = process.ended() {
-                // What is wrong with its input would be wrong again.
+                // Bad input would be bad again.
                 let hopeless = status.code() == Some(2);
                 let what = if hopeless { format!("r {id} starts it again") } else { "restarting it".to_owned() };
                 remark!("member {id} ended ({status}); {what}");
@@ -164,7 +164,7 @@ impl Supervisor {
         }
     }
 
-    /// Lets lines of the terminal act on members.
+    /// Reads commands from the terminal, if there is one.
     pub(super) fn listen_to_keys(&mut self) {
         if !std::io::stdin().is_terminal() {
             return;
@@ -196,7 +196,7 @@ impl Supervisor {
             ("k", true) => {
                 process.signal(Signal::KILL);
                 if let Some(mut child) = process.child.take() {
-                    // It has been killed: it ends.
+                    // It was killed, so it ends.
                     let _ = child.wait();
                 }
                 process.again_at = None;
@@ -219,12 +219,11 @@ impl Supervisor {
 
     /// Leaves the members running.
     pub(super) fn let_go(self) {
-        // A child that is dropped goes on.
+        // Dropping a child does not stop it.
         drop(self.processes);
     }
 
-    /// Stops every member in good order; kills what takes too long. Returns whether all
-    /// have stopped well.
+    /// Stops every member, and kills those that take too long. Returns whether all stopped cleanly.
     pub(super) fn stop(&mut self, patience: Duration) -> bool {
         for process in &mut self.processes {
             process.signal(Signal::CONT);
@@ -252,7 +251,7 @@ impl Supervisor {
 }
 
 impl Process {
-    /// How it ended, if it has since this was last asked.
+    /// Its exit status, once, after it has ended.
     fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
@@ -261,13 +260,13 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.as_ref().and_then(|child| as_pid(child.id())) {
-            // One that is gone already needs no signal.
+            // The process may have ended already.
             let _ = kill_process(pid, signal);
         }
     }
 }
 
-/// Shows a member's lines among those of the others.
+/// Prints a member's log lines, prefixed with its number.
 fn show(id: u64, stderr: ChildStderr) {
     let colour = COLOURS[usize::try_from(id - 1).unwrap_or(0) % COLOURS.len()];
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Who the members of a local cluster are: kept in its data folder, so that a later start is the same cluster.
+//! The members of a local cluster. A file in its data folder lists them, so that a later start runs the same cluster.
 
 use std::fs;
 use std::io::Write;
@@ -33,21 +33,21 @@ impl Member {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Topology {
     pub(super) folder: PathBuf,
-    /// Tells it from every other one.
+    /// Distinguishes this cluster from all others.
     pub(super) token: String,
     pub(super) members: Vec<Member>,
-    /// The members' processes, when it was last started.
+    /// The members' processes at the last start.
     pub(super) pids: Vec<u32>,
-    /// Who looks after them.
+    /// The process that supervises them.
     pub(super) supervisor: Option<u32>,
-    /// Every member has a data folder: one that is missing is lost, not new.
+    /// Whether every member has had a data folder: one that is missing is lost, not new.
     pub(super) founded: bool,
-    /// It was never saved before.
+    /// Whether the cluster was never saved.
     new: bool,
 }
 
 impl Topology {
-    /// The cluster of a folder, or a new one, whose members take two ports each from `first_port` on.
+    /// Loads the cluster of a folder, or makes a new one whose members take two ports each, from `first_port` on.
     pub(super) fn load_or_found(folder: &Path, members: u64, first_port: u16) -> anyhow::Result<Topology> {
         if let Some(topology) = Topology::load(folder)? {
             return Ok(topology);
@@ -61,7 +61,7 @@ impl Topology {
         Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, new: true })
     }
 
-    /// The cluster of a folder, if there is one.
+    /// Loads the cluster of a folder, if there is one.
     pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Topology>> {
         let path = folder.join(FILE);
         let text = match fs::read_to_string(&path) {
@@ -100,7 +100,7 @@ impl Topology {
             "token": self.token, "founded": self.founded, "members": members, "pids": self.pids,
             "supervisor": self.supervisor,
         });
-        // Under another name first: half a file would be worse than the old one.
+        // Renaming a complete file leaves no half-written one after a crash.
         let temporary = path.with_extension("tmp");
         let written = private_options().write(true).create(true).truncate(true).open(&temporary);
         written
@@ -115,16 +115,16 @@ impl Topology {
         self.save()
     }
 
-    /// Which of its processes run.
+    /// Its processes that are running.
     pub(super) fn running(&self) -> Vec<u32> {
         self.pids.iter().chain(&self.supervisor).copied().filter(|pid| is_running(*pid)).collect()
     }
 
-    /// Makes sure that the ports can be had. A new cluster takes others for those that are taken, and says
-    /// so; an old one is known under its ports.
+    /// Checks that the ports are free. A new cluster replaces those in use and returns a note on each; clients know an
+    /// old cluster by its ports, so it keeps them.
     pub(super) fn check_ports(&mut self) -> anyhow::Result<Vec<String>> {
         let mut notes = Vec::new();
-        // Held until all are chosen, so that none is chosen twice.
+        // The listeners stay open until all ports are chosen, so that no port is chosen twice.
         let mut held = Vec::new();
         for member in &mut self.members {
             let id = member.id;
@@ -148,7 +148,7 @@ impl Topology {
         Ok(notes)
     }
 
-    /// Every member's place among the others, as `--initial-cluster` wants it.
+    /// The value of `--initial-cluster`.
     pub(super) fn initial_cluster(&self) -> String {
         let members = self.members.iter().map(|member| format!("{}=http://127.0.0.1:{}", member.id, member.peer_port));
         members.collect::<Vec<_>>().join(",")
@@ -159,19 +159,19 @@ impl Topology {
     }
 }
 
-/// Whether a process of ours has this number: numbers are used again.
+/// Whether a process of this program has this id. The system reuses ids, so the name is checked, too.
 pub(super) fn is_running(pid: u32) -> bool {
     let alive = as_pid(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
     let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // One that has ended and was not asked how yet is no longer running.
+    // A zombie is not running.
     let ended = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     alive && program.trim().starts_with("bowline") && !ended
 }
 
 pub(super) fn tell_to_stop(pid: u32) {
     if let Some(pid) = as_pid(pid) {
-        // One that is gone already is what was wanted.
+        // The process may have ended already.
         let _ = kill_process(pid, Signal::TERM);
     }
 }

@@ -59,7 +59,7 @@ pub const SETTINGS: [Setting; 19] = [
     Setting {
         key: "initial_cluster_state",
         flag: "initial-cluster-state",
-        help: "new, or existing, which refuses an empty data folder [default: new]",
+        help: "Whether the cluster is new or existing; existing refuses an empty data folder [default: new]",
     },
     Setting {
         key: "cluster_token",

@@ -1,4 +1,4 @@
-//! The copy of the sources with all mutants in it: written, built, and executed in this process's place.
+//! Writes a copy of the sources with all mutants, builds it, and executes it in this process's place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,13 +15,13 @@ use crate::out::remark;
 
 /// The workspace that this program was built from.
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// What the copy consists of: all that a build needs.
+/// The files and folders that a build needs.
 const COPIED: [&str; 6] = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", ".cargo", "crates", "scenarios"];
-/// The copy's program: of another name, so that it can be built into the same folder, where all that it depends on
-/// is built already.
+/// The copy's program. It has another name, so that it can be built into the same folder, where its dependencies are
+/// built already.
 const PROGRAM: &str = "bowline-mutants";
 
-/// Builds the program with mutants, and executes it in this one's place. Returns only why it can't.
+/// Builds the program with mutants and executes it in this process's place. Returns only if that fails.
 pub(super) fn become_it(arguments: Vec<OsString>) -> anyhow::Error {
     match build() {
         Ok(program) => {
@@ -32,7 +32,7 @@ pub(super) fn become_it(arguments: Vec<OsString>) -> anyhow::Error {
     }
 }
 
-/// Writes the copy as far as it has changed, and builds it. Returns the program's path.
+/// Writes the changes to the copy, and builds it. Returns the program's path.
 fn build() -> anyhow::Result<PathBuf> {
     let workspace = fs::canonicalize(WORKSPACE).ok().filter(|folder| folder.join("crates").is_dir());
     let workspace = workspace.with_context(|| {
@@ -42,7 +42,7 @@ fn build() -> anyhow::Result<PathBuf> {
     let target = std::path::absolute(&target).with_context(|| format!("CARGO_TARGET_DIR {}", target.display()))?;
     let copy = target.join("mutants");
     write_copy(&workspace, &copy)?;
-    // As this program was built: then what both depend on is there.
+    // The profile of this program, so that the dependencies are built already.
     let release = !cfg!(debug_assertions);
     remark!("building {PROGRAM} from a copy of the sources in {}", copy.display());
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -55,7 +55,7 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(target.join(if release { "release" } else { "debug" }).join(PROGRAM))
 }
 
-/// A file that is where it was is not written again, so that cargo builds what has changed and nothing else.
+/// Writes the copy. Unchanged files are not written again, so that cargo builds only what has changed.
 fn write_copy(workspace: &Path, copy: &Path) -> anyhow::Result<()> {
     let mut files = BTreeMap::new();
     for name in COPIED {
@@ -84,7 +84,7 @@ fn write_copy(workspace: &Path, copy: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a file, or all files of a folder, if it is there.
+/// Reads a file or all files of a folder, if it exists.
 fn read_all(root: &Path, name: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<()> {
     let path = root.join(name);
     let reading = || format!("can't read {}", path.display());
@@ -98,7 +98,7 @@ fn read_all(root: &Path, name: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) -> 
     Ok(())
 }
 
-/// The files that differ in the copy: those with mutants, the switches, and what names the program.
+/// The files that differ in the copy: those with mutants, the switches, and the manifests.
 fn changed(files: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let read = |file: &str| {
         let bytes = files.get(Path::new(file)).ok_or_else(|| "the file is gone".to_owned())?;
@@ -127,7 +127,7 @@ fn changed(files: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<BTreeMap<PathBu
         ],
     )?;
     change("crates/sim/Cargo.toml", &[("[dependencies]\n", "[dependencies]\ngoldenscript.workspace = true\n")])?;
-    // A text that some mutant never reaches is no fault there.
+    // Code that a mutant makes unreachable is no error in the copy.
     change("Cargo.toml", &[("[workspace.lints.rust]\n", "[workspace.lints.rust]\nwarnings = \"allow\"\n")])?;
     changed.insert("crates/raft/src/switch.rs".into(), CORE_SWITCH.to_owned());
     changed.insert("crates/sim/src/mutation/switch.rs".into(), SIM_SWITCH.to_owned());

@@ -1,4 +1,4 @@
-//! What the layers have found: a table for eyes, the same as JSON for programs.
+//! What the layers found: a table for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) struct Timed {
     pub(super) took: Duration,
 }
 
-/// What the layers have found of a mutant; without one, if there is none.
+/// What the layers found with a mutant, or without one in the control run.
 #[derive(Clone, Debug)]
 pub(super) struct Searched {
     pub(super) mutant: Option<&'static Mutant>,
@@ -33,7 +33,7 @@ impl Searched {
     }
 }
 
-/// Everything that was looked for.
+/// The results of all mutants and of the control run.
 #[derive(Clone, Debug)]
 pub(super) struct Results {
     pub(super) searched: Vec<Searched>,
@@ -59,7 +59,7 @@ impl Results {
         self.control.as_ref().is_none_or(|control| !control.killed())
     }
 
-    /// The part of the core mutants that a layer killed, from 0 to 1.
+    /// The fraction of the core mutants that a layer killed.
     pub(super) fn share_of_core(&self, layer: &str) -> f64 {
         let score = self.score(layer, true);
         if score.of == 0 { 1.0 } else { score.killed as f64 / score.of as f64 }
@@ -79,7 +79,7 @@ impl Results {
         first.map_or(Vec::new(), |searched| searched.findings.iter().map(|timed| (timed.layer, timed.unit)).collect())
     }
 
-    /// What follows the rows of the table.
+    /// The text after the table.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         let layers = self.layers();

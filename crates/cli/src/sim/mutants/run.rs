@@ -1,4 +1,4 @@
-//! Each mutant is handed to each layer, the pieces of a layer's work to as many threads as there are.
+//! Runs each layer on each mutant; threads share the pieces of a layer's work.
 
 use std::fs;
 use std::sync::Mutex;
@@ -13,15 +13,15 @@ use super::report::{Results, Searched, Timed, header, row};
 use crate::live::Live;
 use crate::sim::seed_thread::on_its_own;
 
-/// Where the golden scripts are: in the sources that the program was built from.
+/// The folder of the golden scripts, in the sources that the program was built from.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../raft/tests/scripts");
-/// The first part of each layer's budget, with `--quick`.
+/// With `--quick`, the divisor of each layer's budget in the first round.
 const QUICK_PART: u64 = 20;
 
 type Layers = Vec<Box<dyn Layer>>;
 
 impl MutantsCommand {
-    /// The layers that are wanted, with one part of so many of their budgets.
+    /// The chosen layers, with their budgets divided by `parts`.
     fn layers(&self, parts: u64) -> anyhow::Result<Layers> {
         let budget = Budget { seeds: self.seeds.div_ceil(parts), from: self.from, states: self.states.div_ceil(parts) };
         let mut layers = mutation::layers(scripts().with_context(|| format!("can't read {SCRIPTS}"))?, &budget);
@@ -29,7 +29,7 @@ impl MutantsCommand {
         Ok(layers)
     }
 
-    /// Looks for each mutant in the order of the catalogue, then for anything where there is none.
+    /// Looks for each mutant in the order of the catalogue, then runs the control run without one.
     pub(super) fn look_for_all(&self, mutants: &[&'static Mutant]) -> anyhow::Result<Results> {
         let began = Instant::now();
         let (small, layers) = (self.layers(QUICK_PART)?, self.layers(1)?);
@@ -55,7 +55,7 @@ impl MutantsCommand {
         Ok(Results { searched, control, took: began.elapsed() })
     }
 
-    /// Looks for a mutant in the layers of each round in turn: with `--quick`, until one notices.
+    /// Looks for a mutant with the layers of each round in turn; with `--quick`, until one notices it.
     fn look_everywhere(
         &self,
         mutant: Option<&'static Mutant>,
@@ -80,7 +80,7 @@ impl MutantsCommand {
         Searched { mutant, findings }
     }
 
-    /// What a layer finds: its pieces are looked at in order, several at once.
+    /// Looks for a mutant with one layer. Threads take its pieces in order.
     fn look_for(&self, layer: &dyn Layer, times: u64, watch: &(dyn Fn(u64) + Sync)) -> Finding {
         let pieces = layer.pieces(times);
         let available = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
