@@ -1,4 +1,4 @@
-//! Accepts connections, as many as there is room for.
+//! Accepts connections, up to a limit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,34 +13,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
-/// How long to wait after the system has refused a connection: out of descriptors, mostly.
+/// Pause after the system refused a connection, mostly for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often to say, at most, that accepting pauses.
+/// Shortest interval between warnings.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long a connection may be silent at its beginning: it takes the place of another one.
+/// How long a new connection may be silent: it takes the place of another one.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A listener with room for so many connections.
+/// A listener with a limit of connections.
 pub(crate) struct Acceptor {
     listener: TcpListener,
     room: Arc<Semaphore>,
     most: usize,
-    /// Whose connections they are, and what sets the bound.
+    /// For the warning: whose connections they are, and where the limit comes from.
     whose: &'static str,
     bound: String,
     said: Option<Instant>,
 }
 
 impl Acceptor {
-    /// Accepts `most` connections at a time. `whose` they are and what the `bound` is, is told when there are more.
+    /// Accepts `most` connections at a time. If there are more, a warning names `whose` they are and the `bound`.
     pub(crate) fn new(listener: TcpListener, most: usize, whose: &'static str, bound: String) -> Acceptor {
         let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         Acceptor { listener, room, most, whose, bound, said: None }
     }
 
-    /// The next connection. While there is no room, those that come wait in the system's queue.
+    /// Waits for the next connection. At the limit, new connections wait in the system's queue.
     pub(crate) async fn accept(&mut self) -> Accepted {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
@@ -55,7 +55,7 @@ impl Acceptor {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    // Without it each answer may wait 40 ms for an acknowledgement. One that is gone is noticed later.
+                    // Without it, each answer may wait 40 ms for an acknowledgement. A failure shows up later.
                     let _ = stream.set_nodelay(true);
                     return Accepted { stream, address, place: permit };
                 }
@@ -84,14 +84,14 @@ impl Acceptor {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) address: SocketAddr,
-    /// Another connection gets it when this is dropped.
+    /// Dropping it makes room for another connection.
     pub(crate) place: OwnedSemaphorePermit,
 }
 
-/// A client's connection. One from which nothing has come for some time after it was made ends.
+/// A client's connection. It ends if the client sends nothing for some time after connecting.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Until something comes.
+    /// The time limit, until the client sends something.
     silence: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }

@@ -1,7 +1,7 @@
 //! The connections of clients: HTTP/1 and HTTP/2 on one port, until the server stops.
 //!
-//! hyper serves them, and not tonic's own server: that one answers a deadline that has passed with CANCELLED, from
-//! outside of every layer that could say it in the words that clients know (see [`crate::grpc::attend`]).
+//! hyper serves them instead of tonic's own server. That one answers an expired deadline with CANCELLED, outside of all
+//! layers that could answer as etcd does (see [`crate::grpc::attend`]).
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use tokio::sync::watch;
 
 use crate::accept::{Acceptor, Connection};
 
-/// Most requests at once on one connection.
+/// Maximum number of concurrent requests on one connection.
 const MAX_STREAMS: u32 = 10_000;
 
-/// What a client may send of one request before anybody reads it, in bytes.
+/// Bytes that a client may send of one request before the server reads them.
 const STREAM_WINDOW: u32 = 4 << 20;
 
 /// The same for all requests of a connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to answer.
+/// Interval of pings to a silent HTTP/2 client, and the time limit of the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// Serves connections until the server stops; then until the last of their requests is answered.
+/// Serves connections until the server stops and their last requests are answered.
 pub(crate) async fn serve(router: Router, mut clients: Acceptor, mut stopped: watch::Receiver<bool>) {
     let (builder, service, graceful) = (builder(), TowerToHyperService::new(router), GracefulShutdown::new());
     loop {
@@ -37,18 +37,18 @@ pub(crate) async fn serve(router: Router, mut clients: Acceptor, mut stopped: wa
         let stream = TokioIo::new(Connection::from(accepted));
         let connection = graceful.watch(builder.serve_connection(stream, service.clone()).into_owned());
         tokio::spawn(async move {
-            // A client that goes, or speaks something else, is nothing to tell of.
+            // A client that disconnects, or speaks another protocol, is not worth logging.
             let _ = connection.await;
         });
     }
-    // Nobody is accepted while the others end.
+    // Accept no connection while the others end.
     drop(clients);
     graceful.shutdown().await;
 }
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // Headers that never end are given up in time.
+    // The timer ends requests whose headers never end.
     builder.http1().timer(TokioTimer::new());
     builder
         .http2()

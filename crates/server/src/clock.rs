@@ -1,10 +1,10 @@
-//! The host's monotonic clock, in the core's terms.
+//! The host's monotonic clock, as the core's time.
 
 use std::time::{Duration, Instant};
 
 use bowline_node::raft::Time;
 
-/// Counts from its own start. Copies of it agree.
+/// A clock that counts from its own start. Copies agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -23,13 +23,13 @@ impl Clock {
         Time::ZERO.after(self.start.elapsed() + Duration::from_secs(1))
     }
 
-    /// How long it is until then; `None` if it never comes.
+    /// The time until a deadline; `None` if it never comes.
     #[must_use]
     pub fn until(self, deadline: Time) -> Option<Duration> {
         (deadline != Time::NEVER).then(|| deadline.since(self.now()))
     }
 
-    /// The core's time of a moment that is now or later.
+    /// The core's time of a moment; now if the moment is past.
     #[must_use]
     pub fn at(self, moment: Instant) -> Time {
         self.now().after(moment.saturating_duration_since(Instant::now()))

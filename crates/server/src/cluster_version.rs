@@ -1,4 +1,4 @@
-//! Gives the cluster the latest version that all of its members speak: see [`crate::peer::Protocol`].
+//! Raises the version of the cluster to the latest that all members speak: see [`crate::peer::Protocol`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use bowline_kv::store::{ClusterVersionRequest, Command};
 use crate::peer::{Directory, Outbox, raised};
 use crate::replica::{Replica, Status};
 
-/// How long a leader waits until it looks again whether all members speak a later version.
+/// Interval of the leader's checks whether all members speak a later version.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Starts the task that keeps the version: a leader raises it; every member logs it, and from then on
-/// refuses peers that are too old.
+/// Starts the task for the version: a leader raises it; every member logs it, and from then on refuses peers that are
+/// too old.
 pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) {
     tokio::spawn(async move {
         let mut status = replica.watch_status();
@@ -28,10 +28,10 @@ pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) 
             let later = if may_raise { next(&status.borrow(), &directory, &outbox) } else { None };
             if let Some(version) = later {
                 let raise = Command::ClusterVersion(ClusterVersionRequest { version });
-                // If it came to nothing, or nobody knows, it is tried again.
+                // If this fails, or its outcome is unknown, the next round tries again.
                 let _ = replica.write(raise.to_bytes()).await;
             }
-            // What members speak changes when they connect, and nothing tells of that.
+            // A member that connects may speak another version, and there is no event for that.
             let changed = status.changed();
             let changed = match may_raise {
                 true => tokio::time::timeout(PAUSE, changed).await.unwrap_or(Ok(())),
@@ -44,12 +44,12 @@ pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) 
     });
 }
 
-/// The version to which the leader, this member, can raise the cluster.
+/// The version to which this member, as the leader, can raise the cluster.
 fn next(status: &Status, directory: &Directory, outbox: &Outbox) -> Option<u32> {
     let own = directory.own().replica;
     let speaks = |id| match id == own {
         true => Some(directory.protocol().version),
-        // What was heard over a connection that is lost may be true no more.
+        // What a member told over a lost connection may be outdated.
         false => outbox.reaches(id).then(|| directory.introduction(id).version),
     };
     raised(status.facts.cluster_version, status.membership.members().into_iter().map(speaks))

@@ -1,4 +1,4 @@
-//! What a server is told, checked once: flags over the environment over a file.
+//! The configuration of a server, from flags, the environment and a file, checked once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ mod values;
 pub use layers::{Layers, SETTINGS, Setting};
 pub use values::{Url, parse_duration, parse_size};
 
-/// A value that can't be.
+/// An error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A value is not allowed.
     #[error("{field} is {value:?}; allowed: {allowed}")]
     Value {
-        /// The setting, as it was given: the flag, the variable, or the key in the file.
+        /// The setting as the user wrote it: the flag, the variable, or the key in the file.
         field: String,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// The allowed values.
         allowed: String,
     },
     /// A value is missing.
@@ -33,10 +33,10 @@ pub enum ConfigError {
     Missing {
         /// The flag.
         field: String,
-        /// What it is needed for.
+        /// Why it is needed.
         needed: &'static str,
     },
-    /// Two values contradict each other, or the core's own bounds.
+    /// Two values contradict each other or the core's bounds.
     #[error("{0}")]
     Together(String),
     /// The file can't be read.
@@ -49,64 +49,63 @@ pub enum ConfigError {
     },
 }
 
-/// How a log is written. The server only emits events: the program that it runs in writes them.
+/// The format of the log. The server only emits events; the program around it writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// A line for people.
+    /// Lines for people.
     #[default]
     Text,
-    /// An object on one line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
 /// A server's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// Who this member is.
+    /// The id of this member.
     pub id: NodeId,
-    /// How it is called.
+    /// Its name.
     pub name: String,
-    /// Where its data is.
+    /// Its data folder.
     pub data_dir: PathBuf,
-    /// Where it listens for clients: host and port.
+    /// Host and port to listen on for clients.
     pub listen_client: String,
-    /// Where clients find it; with port 0, at the port that it gets.
+    /// The address that clients are told. With port 0, it gets the port of the listener.
     pub advertise_client: Url,
-    /// Where it listens for other members: host and port.
+    /// Host and port to listen on for other members.
     pub listen_peer: String,
-    /// The founding members, this one among them, and where their peer sides are.
+    /// The founding members, including this one, with the addresses of their peer ports.
     pub initial_cluster: BTreeMap<NodeId, Url>,
-    /// Whether an empty data folder is a new member's: if not, it is one that was lost.
+    /// Whether an empty data folder means a new member. If not, it means that the data was lost.
     pub may_found: bool,
-    /// Tells clusters apart that have the same members.
+    /// Distinguishes clusters that have the same members.
     pub cluster_token: String,
-    /// Shortest time without a leader before a member stands for election.
+    /// Shortest election timeout.
     pub election_min: Duration,
-    /// Longest one.
+    /// Longest election timeout.
     pub election_max: Duration,
-    /// How often a leader lets itself be heard.
+    /// Interval of a leader's heartbeats.
     pub heartbeat: Duration,
-    /// The state is made durable by itself, and the log before it cut, when the log's tail exceeds this many
-    /// bytes.
+    /// Size of the log, in bytes, at which the state is made durable and the log before it is removed.
     pub snapshot_bytes: usize,
-    /// The file of the state is written anew when it has so many bytes and less than half of them are in use.
+    /// Size of the state's file, in bytes, from which it is rewritten if less than half of it is in use.
     pub shrink_bytes: usize,
-    /// Most connections of clients at a time; if not given, as many as the limit of open files allows.
+    /// Maximum number of client connections; `None`: as many as the limit of open files allows.
     pub max_connections: Option<usize>,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
-    /// How a read is made linearizable.
+    /// How reads are made linearizable.
     pub read_kind: ReadKind,
-    /// How the program writes its log.
+    /// The format of the log.
     pub log_format: LogFormat,
-    /// The least important events that the program logs.
+    /// The lowest level that is logged.
     pub log_level: tracing::Level,
-    /// How it speaks with other members. No setting: it is the program's.
+    /// The peer protocol. It is not a setting, but a property of the program.
     pub protocol: Protocol,
 }
 
 impl ServerConfig {
-    /// The cluster's identity: the same for all members that were told the same token and founders.
+    /// The id of the cluster: the same for all members with the same token and founders.
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
         let mut text = format!("{}\n", self.cluster_token);
@@ -116,41 +115,41 @@ impl ServerConfig {
         fnv1a(text.as_bytes()).max(1)
     }
 
-    /// The replica's part. `seed` must differ between members and between starts.
+    /// The configuration of the replica. `seed` must differ between members and between starts.
     #[must_use]
     pub fn node(&self, seed: u64) -> NodeConfig {
         let mut raft = Config::new(self.id, seed);
         raft.election_timeout_min = self.election_min;
         raft.election_timeout_max = self.election_max;
         raft.heartbeat_interval = self.heartbeat;
-        // TCP loses nothing but with a connection, and the next heartbeat notices that: what is merely slow, as
-        // a disk may be, is better not sent twice.
+        // TCP loses data only with its connection, and the next heartbeat notices that. So don't send twice what is
+        // merely slow, as a disk may be.
         raft.retry_after = self.heartbeat * 3;
         raft.max_retained_bytes = self.snapshot_bytes / 2;
         raft.lease_reads = self.read_kind == ReadKind::Lease;
-        // A follower's clients wait until it has applied what they wrote: it must not hear of the commit
-        // only with the next heartbeat.
+        // A follower's clients wait until it has applied their writes, so it must learn of a commit before the next
+        // heartbeat.
         raft.eager_commit = true;
-        // Its folder may have been brought back from a backup.
+        // Its folder may have been restored from a backup.
         raft.return_check = true;
         NodeConfig { snapshot_at_bytes: self.snapshot_bytes, ..NodeConfig::new(raft) }
     }
 
-    /// How long a request may take: as etcd, 5 s and two elections.
+    /// Time limit of a request: as in etcd, 5 s and two election timeouts.
     #[must_use]
     pub fn patience(&self) -> Duration {
         Duration::from_secs(5) + self.election_max * 2
     }
 
-    /// The shortest time to live that a lease is granted, in seconds: as etcd, one and a half of the longest time
-    /// without a leader, and not less than etcd's 2, so that a lease outlives an election.
+    /// The shortest time to live of a lease, in seconds: as in etcd, one and a half election timeouts, and at least 2,
+    /// so that a lease outlives an election.
     #[must_use]
     pub fn min_lease_ttl(&self) -> i64 {
         let seconds = (self.election_max * 3).as_nanos().div_ceil(2_000_000_000);
         i64::try_from(seconds).unwrap_or(i64::MAX).max(2)
     }
 
-    /// Checks what the values are together.
+    /// Checks the values against each other.
     fn check(self) -> Result<ServerConfig, ConfigError> {
         let members = self.initial_cluster.len();
         if members > MAX_MEMBERS {

@@ -1,33 +1,33 @@
-//! Who may have how many of the process's file descriptors.
+//! Divides the process's file descriptors.
 //!
-//! A member that finds none for the next segment of its log, or for a connection to its leader, takes a part of the
-//! cluster with it. So its own files and its peers come first, and clients share what is left (etcd keeps 150).
+//! A member without a descriptor for the next segment of its log, or for a connection to its leader, harms the cluster.
+//! So its own files and its peers come first, and clients share the rest (etcd reserves 150).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a member's own files take at most: the log (its tail, the segment in the making, both copies of the vote), the
-/// state with its reserve and a rewrite of it, snapshots that arrive and leave, the runtime, the listeners, folders
-/// that are synced, standard streams, names that are looked up.
+/// Descriptors for a member's own files: the log (its tail, the segment being prepared, both copies of the vote), the
+/// state with its reserve and a rewrite, snapshots that are received and sent, the runtime, the listeners, folders that
+/// are synced, the standard streams, and name lookups.
 const OWN_FILES: u64 = 32;
 
-/// For each peer: four connections to it and four from it, twice, as old ones end in their own time.
+/// Descriptors for each peer: four connections to it and four from it, twice, because old ones may still be ending.
 const EACH_PEER: u64 = 16;
 
-/// Connections to the peers' port that have not said who they are yet, where there are peers.
+/// Connections to the peer port before their handshake, in a cluster with peers.
 const STRANGERS: u64 = 24;
 
-/// What is set aside where there are plenty, in descriptors; as etcd.
+/// Descriptors that are reserved if there are plenty, as in etcd.
 const COMFORTABLE: u64 = 150;
 
-/// The least that clients must be left with, in connections.
+/// Connections that must at least remain for clients.
 const FEW: u64 = 8;
 
-/// How the descriptors are shared.
+/// The division of the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// Connections of clients.
     pub(crate) clients: usize,
-    /// Connections from peers, and from strangers at their port.
+    /// Connections to the peer port.
     pub(crate) peers: usize,
 }
 
@@ -38,17 +38,17 @@ pub(crate) struct Shares {
      systemd"
 )]
 pub struct TooFew {
-    /// What is allowed.
+    /// The limit.
     limit: u64,
-    /// What is needed, with a few clients.
+    /// The number needed, with a few clients.
     needed: u64,
 }
 
-/// Raises this process's soft limit of open files to the hard one. Returns the soft limit as it is then.
+/// Raises this process's soft limit of open files to the hard limit. Returns the new soft limit.
 pub fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Where it can't be raised, what there is has to do.
+    // If this fails, the present limit has to do.
     let _ = setrlimit(Resource::Nofile, raised);
     current_limit()
 }
@@ -58,10 +58,10 @@ pub(crate) fn current_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Shares `limit` descriptors. Clients get at most `wanted` connections, if that is given.
+/// Divides `limit` descriptors. Clients get at most `wanted` connections, if given.
 ///
 /// # Errors
-/// There are too few for any client.
+/// Too few descriptors remain for clients.
 pub(crate) fn share(limit: u64, peers: usize, wanted: Option<usize>) -> Result<Shares, TooFew> {
     let peers = peers as u64;
     let strangers = if peers > 0 { STRANGERS } else { 1 };
@@ -71,7 +71,7 @@ pub(crate) fn share(limit: u64, peers: usize, wanted: Option<usize>) -> Result<S
     }
     let aside = own.max(COMFORTABLE.min(limit / 2));
     let clients = usize::try_from(limit - aside).unwrap_or(usize::MAX).min(wanted.unwrap_or(usize::MAX));
-    // Half of what peers take are connections to them.
+    // Half of the peers' descriptors are for connections to them.
     let from_peers = usize::try_from(EACH_PEER / 2 * peers + strangers).unwrap_or(usize::MAX);
     Ok(Shares { clients, peers: from_peers })
 }

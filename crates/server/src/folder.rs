@@ -1,4 +1,4 @@
-//! A member's data folder: made at its first start, opened at every other.
+//! A member's data folder, which is created at the first start and opened at every later one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -21,36 +21,36 @@ use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
 use crate::state_files::StateFiles;
 
-/// Bytes of a segment of the log. Two are written in full when a member is founded.
+/// Bytes of a segment of the log. Two are written in full when the folder is created.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// How long to wait, each time, for a full disk to have room again, or for whatever else the system lacks.
+/// Pause before trying again while the disk is full or the system lacks something else.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Why a folder can't be used.
+/// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// It can't be opened or made.
+    /// It can't be opened or created.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Its snapshot can't be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// The state can't be made of its snapshot.
+    /// The state can't be restored from the snapshot.
     #[error("can't restore the state: {0}")]
     Restore(#[from] RestoreError),
-    /// The file of the state can't be made.
+    /// The file of the state can't be created.
     #[error(transparent)]
     State(#[from] EngineError),
-    /// The system refuses.
+    /// The system refused a call.
     #[error("{folder}: {why}")]
     Refused {
         /// The folder.
         folder: String,
-        /// In its words.
+        /// Its error.
         why: std::io::Error,
     },
-    /// What was acknowledged may be missing from it, and there is nobody who could bring it back.
+    /// Acknowledged writes may be missing, and no other member has them.
     #[error(
         "the data in {folder} is damaged or missing after index {}: acknowledged writes may be lost, and no other \
          member has them; restore the folder from a copy",
@@ -59,10 +59,10 @@ pub enum FolderError {
     Suspect {
         /// The folder.
         folder: String,
-        /// What may be missing.
+        /// Which entries may be missing.
         suspicion: Suspicion,
     },
-    /// The cluster has a version that this program does not know.
+    /// The cluster has a version that this program does not speak.
     #[error("{folder}: {why}")]
     TooOld {
         /// The folder.
@@ -72,8 +72,7 @@ pub enum FolderError {
     },
 }
 
-/// Opens the folder of a configuration, or makes it if there is nothing in it and the cluster is new. What is
-/// unusual is logged.
+/// Opens the data folder, or creates it if it is empty and the cluster is new. Logs unusual findings.
 ///
 /// # Errors
 /// See [`FolderError`].
@@ -121,7 +120,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
     };
     let too_old = |why| FolderError::TooOld { folder: config.data_dir.display().to_string(), why };
     machine.check_version(config.protocol.version).map_err(too_old)?;
-    // What was written for followers of an earlier life; one that the state was made of is in it now.
+    // Snapshots that an earlier run wrote for followers are of no use, nor is one that the state was restored from.
     for position in snapshots.list().map_err(SnapshotError::from)? {
         snapshots.remove(position).map_err(SnapshotError::from)?;
     }
@@ -134,7 +133,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
     })
 }
 
-/// The state of a member of whose state there is no file that fits its log.
+/// Makes the state of a member without a file of the state that fits its log.
 fn make_state(
     files: &mut StateFiles,
     snapshots: &Snapshots<RealDisk>,
@@ -148,12 +147,12 @@ fn make_state(
     Ok(state.install().map_err(RestoreError::Read)?)
 }
 
-/// Whether a folder is not there, or has nothing in it.
+/// Whether a folder does not exist or is empty.
 fn is_empty(folder: &Path) -> bool {
     folder.read_dir().map_or(!folder.exists(), |mut entries| entries.next().is_none())
 }
 
-/// Warns if other users of the machine may look into a folder that was there before.
+/// Warns if other users of the machine may read the folder.
 fn warn_of_readers(folder: &Path) {
     let Ok(metadata) = folder.metadata() else { return };
     let mode = metadata.permissions().mode() & 0o777;
@@ -168,9 +167,9 @@ fn warn_of_readers(folder: &Path) {
 /// The log in a folder.
 pub struct FolderLog {
     log: Log<RealDisk>,
-    /// Who makes the next segment, if anyone.
+    /// The thread that prepares the next segment, if there is one.
     spare: Option<JoinHandle<Result<(), DiskError>>>,
-    /// It can't be made for now: the disk is full, or the system lacks descriptors, memory or threads.
+    /// Whether that fails for now: the disk is full, or the system lacks descriptors, memory or threads.
     refused: bool,
 }
 
@@ -181,8 +180,8 @@ impl std::fmt::Debug for FolderLog {
 }
 
 impl FolderLog {
-    /// Does something until the system lets it. Nothing is lost meanwhile; the replica goes on without what waits
-    /// here, and no acknowledgement leaves.
+    /// Repeats an operation until the system allows it. Nothing is lost meanwhile: the replica goes on, but sends no
+    /// acknowledgement that waits for this.
     fn insist(&mut self, mut what: impl FnMut(&mut Log<RealDisk>) -> Result<(), LogError>) -> Result<(), StoreError> {
         let mut told = false;
         loop {
@@ -205,12 +204,12 @@ impl FolderLog {
         }
     }
 
-    /// What became of the segment that was being made; whether none is being made now.
+    /// Handles the end of the thread that prepares a segment. Returns whether none is being prepared now.
     fn spare_is_made(&mut self) -> bool {
         let Some(spare) = self.spare.take_if(|spare| spare.is_finished()) else { return self.spare.is_none() };
         match spare.join() {
             Ok(Ok(())) => self.tell_room(true, ""),
-            // Until it can be made, no entry is taken: what is left is for votes.
+            // Until a segment can be prepared, no entry is accepted: the rest of the log is for votes.
             Ok(Err(error)) if error.is_passing() => self.tell_room(false, &error.to_string()),
             Ok(Err(error)) => warn!(%error, "can't prepare a segment of the log"),
             Err(_) => warn!("can't prepare a segment of the log: the thread panicked"),
@@ -226,7 +225,7 @@ impl FolderLog {
         }
     }
 
-    /// Makes a segment in the background.
+    /// Prepares a segment in the background.
     fn start(&mut self, job: SpareJob<RealDisk>) {
         let started = std::thread::Builder::new().name("segment".to_owned()).spawn(move || job.run());
         match started {
@@ -245,14 +244,14 @@ impl LogStore for FolderLog {
         self.insist(Log::sync)
     }
 
-    /// Lets the next segment be made in the background as soon as the one in reserve is in use.
+    /// Prepares the next segment in the background as soon as the one in reserve is in use.
     fn tend(&mut self) -> Result<(), StoreError> {
         if !self.spare_is_made() || self.log.stats().spares > 0 {
             return Ok(());
         }
         match self.log.spare_job() {
             Ok(Some(job)) => self.start(job),
-            // Compaction has left one, or the last one that was made is there.
+            // There is a segment in reserve: compaction has freed one, or it was prepared.
             Ok(None) => self.tell_room(true, ""),
             Err(LogError::Passing(error)) => self.tell_room(false, &error.to_string()),
             Err(error) => return Err(StoreError::Fatal(error.to_string())),
@@ -264,7 +263,7 @@ impl LogStore for FolderLog {
         self.insist(|log| log.compact(snapshot))
     }
 
-    /// A segment that is not there yet is made when it is needed, unless that was refused just now.
+    /// A missing segment is created when it is needed, unless that failed just now.
     fn admits(&self, bytes: u64) -> bool {
         !self.refused || self.log.admits(bytes)
     }

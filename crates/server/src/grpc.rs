@@ -1,6 +1,6 @@
 //! The etcd v3 API over gRPC.
 //!
-//! Services that are not there yet (Watch, Auth, Lock, Election) are answered `Unimplemented`.
+//! Requests to services that do not exist yet (Watch, Auth, Lock, Election) are answered with `Unimplemented`.
 
 mod call;
 mod cluster;
@@ -39,12 +39,12 @@ use tonic::metadata::MetadataMap;
 use crate::peer::Protocol;
 use crate::replica::Replica;
 
-/// An answer of so many bytes is compressed for those who ask for that. A smaller one gets hardly smaller, but a
-/// client of gRPC's C core asks for it with every call; to compress a larger one would hold up all the others that
-/// share a thread with it. (Who wants much reads it in pieces.)
+/// Size in bytes of answers that are compressed if the client accepts that. Compression gains little on smaller
+/// answers, but clients of gRPC's C core accept it with every call. On larger ones, it would delay all other calls of
+/// the same thread. (RangeStream is for large answers.)
 const WORTH_COMPRESSING: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 20;
 
-/// An answer to a call that is no stream.
+/// The answer of a unary call.
 fn answer<T: Message>(message: T) -> tonic::Response<T> {
     let worth = WORTH_COMPRESSING.contains(&message.encoded_len());
     let mut response = tonic::Response::new(message);
@@ -54,7 +54,7 @@ fn answer<T: Message>(message: T) -> tonic::Response<T> {
     response
 }
 
-/// What every service needs.
+/// The context that all services share.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) replica: Replica,
@@ -62,18 +62,18 @@ pub(crate) struct Context {
     pub(crate) protocol: Protocol,
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
-    /// Whether the server is about to stop: streams end then.
+    /// Whether the server is stopping, which ends streams.
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 impl Context {
-    /// A response's header. `revision` is 0 where the store has no part in the answer.
+    /// The header of a response. `revision` is 0 if the answer does not come from the store.
     fn header(&self, revision: i64) -> ResponseHeader {
         let raft_term = self.replica.status().term;
         ResponseHeader { cluster_id: self.cluster_id, member_id: self.replica.id().0, revision, raft_term }
     }
 
-    /// Whoever insists on a leader is told at once that there is none, instead of waiting for one.
+    /// Refuses a request with the metadata `hasleader` at once if no leader is known.
     fn require_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
         if self.insists_on_leader(metadata) && self.replica.status().leader.is_none() {
             return Err(errors::of_request(Failure::not_leader(None)));
@@ -85,7 +85,7 @@ impl Context {
         metadata.get("hasleader").is_some_and(|value| value == "true")
     }
 
-    /// Waits until no leader was known for so long; says what that means to a stream.
+    /// Waits until no leader was known for `patience`. Returns the status that ends a stream then.
     async fn lost_leader(&self, patience: Duration) -> Status {
         let mut status = self.replica.watch_status();
         loop {
@@ -99,15 +99,15 @@ impl Context {
         }
     }
 
-    /// Waits until the server is about to stop; says what that means to a stream.
+    /// Waits until the server is stopping. Returns the status that ends a stream then.
     async fn stopped(&self) -> Status {
-        // It is never told otherwise before it is gone.
+        // The sender sets it before it is dropped.
         let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
         errors::of_request(Unknown::Stopped.into())
     }
 
-    /// Lets a change through the log. When it is answered, this member's own state contains it too,
-    /// wherever the leader is: what the client asks here next must not be older.
+    /// Writes a change through the log, then waits until this member's own state contains it, so that the client's next
+    /// read here does not see an older state.
     async fn write<C: Change>(&self, change: C) -> Result<C::Response, Status> {
         let Context { replica, limits, .. } = self;
         let command: Command = change.into();
@@ -127,7 +127,7 @@ impl Context {
         Ok(response)
     }
 
-    /// A command with what this program adds to it: see [`Protocol::extension`].
+    /// Adds the extension of this program to a command: see [`Protocol::extension`].
     fn extended(&self, command: Bytes) -> Bytes {
         let Protocol { version, extension, .. } = self.protocol;
         if extension.is_empty() || self.replica.status().facts.cluster_version < version {
@@ -136,13 +136,13 @@ impl Context {
         [&command, extension].concat().into()
     }
 
-    /// Whether a question may be asked, and waits until this member's state is recent enough to answer it.
+    /// Checks a query, and waits until this member's state is recent enough to answer it.
     async fn admit(&self, query: &impl Query, serializable: bool) -> Result<(), Status> {
         query.check(&self.limits).map_err(errors::of_store)?;
         if serializable { Ok(()) } else { self.replica.confirm().await.map_err(errors::of_request) }
     }
 
-    /// Puts a question: to the latest state, or to this member's own (`serializable`).
+    /// Reads from the latest state, or from this member's own (`serializable`).
     async fn read<Q>(&self, query: Q, serializable: bool) -> Result<Q::Answer, Status>
     where
         Q: Query + Send + 'static,
@@ -152,7 +152,7 @@ impl Context {
         self.replica.look(query).await.map_err(errors::of_request)?.map_err(errors::of_store)
     }
 
-    /// Reads a range. Counts how long looking at the state takes.
+    /// Reads a range, and measures how long reading the state takes.
     async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
         self.admit(&range, serializable).await?;
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What the client port answers to plain HTTP: health, version, metrics.
+//! Plain HTTP on the client port: health, version, metrics.
 
 mod checks;
 mod metrics;
@@ -19,10 +19,10 @@ use crate::peer::{Directory, Outbox};
 
 const PLAIN: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
-/// A browser is not to take a text for a page.
+/// Keeps browsers from taking text for HTML.
 const NO_SNIFF: [(header::HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
-/// What the pages show.
+/// The sources of the pages.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
     context: Context,
@@ -32,7 +32,7 @@ pub(crate) struct Pages {
     registry: Arc<Registry>,
 }
 
-/// The pages. As on etcd, nothing but GET is allowed, and the metrics may be asked for by any method.
+/// The routes. As in etcd, only GET is allowed, except that any method gets the metrics.
 pub(crate) fn router(context: Context, directory: Directory, outbox: Arc<Outbox>) -> Router {
     let mut registry = Registry::default();
     context.replica.metrics().register(&mut registry);
@@ -54,7 +54,7 @@ pub(crate) fn router(context: Context, directory: Directory, outbox: Arc<Outbox>
         .with_state(Pages { context, directory, outbox, tallies, registry })
 }
 
-/// A page that refuses HEAD, too, which [`get`] alone would answer.
+/// A page that also refuses HEAD, which [`get`] alone would answer.
 fn only_get<H: Handler<T, Pages>, T: 'static>(page: H) -> MethodRouter<Pages> {
     get(page).head(not_allowed).fallback(not_allowed)
 }
@@ -64,12 +64,11 @@ async fn not_allowed() -> Response {
     (allowed, refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")).into_response()
 }
 
-/// There is no such page.
 pub(crate) fn not_found() -> Response {
     refusal(StatusCode::NOT_FOUND, "404 page not found")
 }
 
-/// A text that says why not, on a line of its own.
+/// An error page with a line of text.
 fn refusal(status: StatusCode, text: &str) -> Response {
     (status, PLAIN, NO_SNIFF, format!("{text}\n")).into_response()
 }
@@ -78,7 +77,7 @@ fn version() -> String {
     format!(r#"{{"etcdserver":"{API_VERSION}","etcdcluster":"{API_VERSION}","storage":"{API_VERSION}"}}"#)
 }
 
-/// The variables that tools for etcd look at, as JSON. Ids are hexadecimal, as there.
+/// The variables that tools for etcd read, as JSON. As in etcd, ids are hexadecimal.
 async fn variables(State(pages): State<Pages>) -> Response {
     let replica = &pages.context.replica;
     let status = replica.status();

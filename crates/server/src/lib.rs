@@ -1,7 +1,7 @@
 //! A member of a cluster as a process: its threads, its connections, and the etcd v3 API on its client port.
 //!
-//! Everything that decides is in the pure crates; here are the threads ([`replica`]), the wires between members
-//! ([`peer`]), and what clients see.
+//! The pure crates make all decisions. This crate has the threads ([`replica`]), the connections between members
+//! ([`peer`]), and the API for clients.
 
 mod accept;
 mod client_connection;

@@ -1,4 +1,4 @@
-//! The multi-version store as the state machine of a server, in a file.
+//! The state machine of a server: the multi-version store, in a file.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,20 +16,20 @@ use bytes::Bytes;
 use crate::peer::check_version;
 use crate::replica::{Facts, Metrics};
 
-/// Records that a step of removing old revisions looks at.
+/// Records that one step of removing old revisions visits.
 const SCRUB_BUDGET: usize = 1_024;
 
-/// Most bytes of the file that are kept in memory; what was never read or written takes none.
+/// Maximum size of the file's cache in memory, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
 
-/// What came of entries.
+/// The results of applying entries.
 #[derive(Default)]
 pub(crate) struct Applied {
-    /// What the clients of those that are commands are told.
+    /// The responses to the commands among them.
     pub(crate) responses: Vec<(Index, Bytes)>,
-    /// What changed of the leases.
+    /// The changes of leases.
     pub(crate) leases: Vec<LeaseChange>,
-    /// What was done with keys.
+    /// The operations on keys.
     pub(crate) operations: Operations,
 }
 
@@ -41,21 +41,21 @@ pub struct KvMachine {
 }
 
 impl KvMachine {
-    /// An empty store in a new file, which belongs to this folder.
+    /// Makes an empty store in a new file that belongs to this member.
     ///
     /// # Errors
-    /// The file can't be made.
+    /// The file can't be created.
     pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
         let mut store = Store::open(KvMachine::make_engine(path)?)?;
         store.checkpoint_with(Some(&label(identity, None)))?;
         Ok(KvMachine { store, identity })
     }
 
-    /// The store that a file holds, and what it says of itself as of its last checkpoint, if it has had one
-    /// since it was made.
+    /// Opens the store in a file. Also returns the header of its last checkpoint, if it has had one since it was
+    /// created.
     ///
     /// # Errors
-    /// The file is damaged, or belongs to another folder.
+    /// The file is damaged, or belongs to another member or folder.
     pub fn open(path: &Path, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
         let store = Store::open(KvMachine::make_engine(path)?)?;
         let label = Label::decode(&store.engine().label()?).map_err(|error| EngineError::new("be used", error))?;
@@ -65,10 +65,10 @@ impl KvMachine {
         }
     }
 
-    /// The store that a snapshot holds, durably in a new file.
+    /// Restores a store from a snapshot, durably in a new file.
     ///
     /// # Errors
-    /// It is no snapshot, or a damaged one, or not what its header says; or the file can't be written.
+    /// The snapshot is damaged or does not fit its header, or the file can't be written.
     pub fn restore(
         path: &Path,
         identity: Identity,
@@ -88,21 +88,21 @@ impl KvMachine {
         Ok(machine)
     }
 
-    /// Everything up to here was applied.
+    /// The index of the last applied entry.
     #[must_use]
     pub fn applied(&self) -> Index {
         self.store.applied()
     }
 
-    /// Whether a program of this version can hold the state: the cluster's may be later.
+    /// Checks that a program of this version can use the state: the cluster may have a later version.
     ///
     /// # Errors
-    /// It can't; the text says what to do.
+    /// It can't; the text tells what to do.
     pub(crate) fn check_version(&self, program: u32) -> Result<(), String> {
         check_version(self.store.cluster_version(), self.identity.replica, program)
     }
 
-    /// Applies entries, but none behind one for which a program of this version is too old: see
+    /// Applies entries, but none after one for which a program of this version is too old: see
     /// [`KvMachine::check_version`].
     pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
         let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
@@ -129,83 +129,83 @@ impl KvMachine {
         applied
     }
 
-    /// The leases that there are.
+    /// All leases.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.store.leases().copied().collect()
     }
 
-    /// Answers a query, and says what it did for that.
+    /// Answers a query, and returns the operations that it took.
     pub(crate) fn ask<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
         self.store.ask_counting(query)
     }
 
-    /// What became of a command that the core lost sight of: the store does not know which wrote what.
+    /// What became of a command that the core lost track of: the store does not record which command wrote what.
     pub(crate) fn recall(&self) -> Recall {
         Recall::Forgotten
     }
 
-    /// Makes the state durable, which this header describes.
+    /// Makes the state durable; `header` describes it.
     pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
         let label = label(self.identity, Some(header));
         self.store.checkpoint_with(Some(&label)).map(|_| ())
     }
 
-    /// Whether something waits for the file that has no room for it.
+    /// Whether writes wait for room on the disk.
     pub(crate) fn waits_for_room(&self) -> bool {
         self.store.is_flush_due()
     }
 
-    /// Whether the file's disk has room for what waits for it.
+    /// Whether the disk has room for the waiting writes.
     pub(crate) fn has_room(&self) -> bool {
         self.store.has_room()
     }
 
-    /// Hands the file what waits for it.
+    /// Writes what waits to the file.
     pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
         self.store.flush()
     }
 
-    /// The state as it is now, to be written elsewhere without delay.
+    /// The present state, to be written elsewhere soon.
     pub(crate) fn dump(&self) -> Result<Dump<RedbRecords>, EngineError> {
         self.store.dump()
     }
 
-    /// Why it can't go on, if it can't.
+    /// The error after which it can't go on, if there was one.
     pub(crate) fn fault(&self) -> Option<&EngineError> {
         self.store.fault()
     }
 
-    /// An engine in a file, a new one if there is none.
+    /// Opens the engine in a file, or creates it.
     pub(crate) fn make_engine(path: &Path) -> Result<RedbEngine, EngineError> {
         RedbEngine::open(path, CACHE_BYTES)
     }
 
-    /// Begins to write it to another file. What waits for that may take `bound` bytes.
+    /// Begins a rewrite to another file. Changes that wait for the rewrite may take `bound` bytes.
     pub(crate) fn begin_rewrite(&self, engine: RedbEngine, bound: usize) -> Result<Rewrite<RedbEngine>, EngineError> {
         self.store.begin_rewrite(engine, bound)
     }
 
-    /// What the next step of that needs.
+    /// The data for the next step of the rewrite.
     pub(crate) fn rewrite_part(&self) -> Result<Part<RedbRecords>, RewriteError> {
         self.store.rewrite_part()
     }
 
-    /// It comes to nothing.
+    /// Gives the rewrite up.
     pub(crate) fn forget_rewrite(&self) {
         self.store.forget_rewrite();
     }
 
-    /// Does what is left of it: the other file holds all that this one does, durably.
+    /// Finishes the rewrite: the other file then contains the whole state, durably.
     pub(crate) fn finish_rewrite(&self, rewrite: Rewrite<RedbEngine>) -> Result<Rewritten<RedbEngine>, RewriteError> {
         self.store.finish_rewrite(rewrite)
     }
 
-    /// Goes on in that file, and gives the one before back.
+    /// Uses the rewritten file from now on. Returns the old one.
     pub(crate) fn move_to(&mut self, rewritten: Rewritten<RedbEngine>) -> RedbEngine {
         self.store.move_to(rewritten)
     }
 
-    /// A few numbers about it, at next to no cost.
+    /// A few numbers about the store, which are cheap to get.
     pub(crate) fn facts(&self) -> Facts {
         let (status, size) = (self.store.status(), self.store.size());
         Facts {
@@ -219,12 +219,12 @@ impl KvMachine {
         }
     }
 
-    /// Whether it has put something off.
+    /// Whether compacted revisions are still to be removed.
     pub(crate) fn is_untidy(&self) -> bool {
         !self.store.is_scrubbed(self.store.compacted_revision())
     }
 
-    /// Does a small part of what it has put off. Nothing that it answers depends on it.
+    /// Removes a few compacted revisions. No answer depends on this.
     pub(crate) fn tidy(&mut self, metrics: &Metrics) -> Result<(), EngineError> {
         let began = Instant::now();
         let progress = self.store.scrub(SCRUB_BUDGET)?;
@@ -234,7 +234,7 @@ impl KvMachine {
     }
 }
 
-/// What the file says of itself.
+/// The label of a file.
 fn label(identity: Identity, header: Option<&SnapshotHeader>) -> Vec<u8> {
     Label { identity, header: header.cloned(), note: Vec::new() }.encode()
 }

@@ -1,13 +1,13 @@
-//! Commands that are printed to be pasted into a shell.
+//! Quotes words of commands that users paste into a shell.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// A word as any POSIX shell reads it back: as it is if nothing in it means anything to a shell, else quoted.
+/// Quotes a word for any POSIX shell, if necessary.
 ///
-/// Text goes between single quotes. What is no text, or has control characters in it, would not survive a terminal:
-/// `printf` makes it, in octal escapes. (`$'...'` is in POSIX only since 2024.)
+/// Text goes between single quotes. Bytes that are not text, and control characters, would not survive a terminal, so
+/// `printf` prints them from octal escapes. (`$'...'` is in POSIX only since 2024.)
 #[must_use]
 pub fn quote(word: &OsStr) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);
@@ -18,19 +18,19 @@ pub fn quote(word: &OsStr) -> String {
     }
 }
 
-/// A command that prints these bytes, as a word.
+/// A command substitution that prints these bytes.
 fn printed(bytes: &[u8]) -> String {
-    // A shell takes line breaks off the end of what a command prints.
+    // A shell removes line breaks at the end of a command's output.
     let end = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
     let (bytes, line_breaks) = bytes.split_at(end);
     let mut format = String::new();
     for byte in bytes {
         match byte {
             b'%' => format.push_str("%%"),
-            // At the beginning it would be an option.
+            // A hyphen at the beginning would be an option.
             b' '..=b'~' if !b"'\\-".contains(byte) => format.push(char::from(*byte)),
             _ => {
-                // A string takes everything.
+                // Writing to a string can't fail.
                 let _ = write!(format, r"\{byte:03o}");
             }
         }

@@ -1,9 +1,8 @@
-//! The transport between replicas: frames on TCP, with a checksum each, over connections that belong to one
-//! kind of traffic.
+//! The transport between replicas: frames with checksums over TCP, with a connection for each kind of traffic.
 //!
-//! Each replica connects to each other one, four times: see [`Channel`]. So votes never wait for entries, nor
-//! entries for a snapshot, and each can be bounded by itself. A connection carries messages one way, except for
-//! requests, whose answers come back on it. Nothing is promised: what is lost, the core sends again.
+//! Each replica makes four connections to each other replica: see [`Channel`]. So votes never wait for entries, nor
+//! entries for a snapshot, and each kind has its own bounds. A connection carries messages in one direction; only
+//! requests are answered on it. Delivery is not guaranteed: the core repeats what is lost.
 
 mod coalesce;
 mod directory;
@@ -30,8 +29,7 @@ pub use traffic::Traffic;
 pub use version::Protocol;
 pub(crate) use version::{check as check_version, raised};
 
-/// Longest frame between replicas, in bytes: an entry with the largest command has room in it, and so has
-/// a portion of smaller ones.
+/// Longest frame between replicas, in bytes. It has room for an entry with the largest command, or for many small ones.
 pub const MAX_FRAME: u32 = 16 << 20;
 
 /// Longest frame of small messages, in bytes.

@@ -1,14 +1,14 @@
-//! A running replica: its threads, and how to speak to it.
+//! A running replica: its threads, and the handle for it.
 //!
 //! ```text
 //!  clients ──▶ Inbox ──▶ raft thread (owns the Conductor) ──▶ log thread ──▶ disk
 //!  peers   ──▶   ▲            │ Outbox (no wait)      │           │ Outbox (what waited for the disk)
 //!                │            ▼                       ▼           │
-//!                │       apply thread (the state)  snapshots' thread (files) ──▶ Outbox (pieces)
-//!                └────────────┴── what became of it ──┴───────────┘
+//!                │       apply thread (the state)  snapshot thread (files) ──▶ Outbox (pieces)
+//!                └────────────┴────── reports ────────┴───────────┘
 //! ```
 //!
-//! A read waits here for the state to be recent enough, and then looks at it by itself.
+//! A read waits until the state is recent enough, then reads it without these threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,19 +58,19 @@ pub use metrics::Metrics;
 pub use status::{Facts, Status};
 pub use store::{LogStore, MemoryStore, StoreError, StoredWrites};
 
-/// Jobs that may wait for the log's thread; then the replica's waits too.
+/// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.
 const LOG_QUEUE: usize = 64;
 
-/// How long a rewrite of the state's file may take before nobody waits for it any more.
+/// How long a request waits for a rewrite of the state's file.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// How long to wait before trying again where nothing tells when it is worth it.
+/// Pause before an attempt is repeated, if there is no event to wait for.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a replica ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// It was told to.
+    /// It was told to stop.
     Told,
     /// It could not go on.
     Failed(String),
@@ -79,31 +79,31 @@ pub enum StopReason {
 /// What a replica starts with.
 #[derive(Debug)]
 pub struct Start<L> {
-    /// How it is tuned.
+    /// The configuration of the node.
     pub config: NodeConfig,
-    /// How its reads are made linearizable.
+    /// How reads are made linearizable.
     pub read_kind: ReadKind,
-    /// A state's file of so many bytes, less than half of which are in use, is written anew.
+    /// Size of the state's file, in bytes, from which it is rewritten if less than half of it is in use.
     pub shrink_bytes: u64,
     /// The version of the peer protocol that this program speaks.
     pub version: u32,
-    /// What was found of the log.
+    /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
     pub log: L,
-    /// The state machine, and all about it.
+    /// The state machine and its files.
     pub state: State,
 }
 
 /// The state machine of a member, in its folder.
 pub struct State {
-    /// What it contains, `recovered` says.
+    /// The state, as [`Start::recovered`] describes it.
     pub machine: KvMachine,
-    /// Where others are made.
+    /// The files of states.
     pub files: StateFiles,
-    /// Where snapshots are written for followers.
+    /// The files of snapshots for followers.
     pub snapshots: Snapshots<RealDisk>,
-    /// A snapshot that was arriving when the life before ended.
+    /// A snapshot that an earlier run had received in part.
     pub arriving: Option<Arriving<RealDisk>>,
 }
 
@@ -113,7 +113,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Speaks to a running replica; copies speak to the same.
+/// A handle for a running replica. Copies refer to the same one.
 #[derive(Clone, Debug)]
 pub struct Replica {
     own: NodeId,
@@ -138,11 +138,11 @@ pub struct Threads {
 }
 
 impl Replica {
-    /// Starts a replica's threads. `patience` bounds how long a request may take. `ended` is told when
-    /// they have stopped by themselves.
+    /// Starts a replica's threads. `patience` is the time limit of a request. `on_failure` is called if they stop by
+    /// themselves.
     ///
     /// # Errors
-    /// The configuration is out of range, or what was recovered contradicts itself.
+    /// The configuration is out of range, or the recovered data contradicts itself.
     pub fn start<L: LogStore>(
         start: Start<L>,
         clock: Clock,
@@ -231,25 +231,25 @@ impl Replica {
         Ok((Replica { own, clock, inbox, status: status_seen, shared, forwarder, metrics, patience }, threads))
     }
 
-    /// Who it is.
+    /// Its id.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.own
     }
 
-    /// How it is now.
+    /// Its present status.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// Tells of every change of its status.
+    /// A receiver of all changes of its status.
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
 
-    /// What it counts.
+    /// Its metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -259,13 +259,13 @@ impl Replica {
         &self.inbox
     }
 
-    /// How long a request may take.
+    /// The time limit of a request.
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Writes, here or at the leader. What may have taken effect is never tried again.
+    /// Writes a command, here or at the leader. A write that may have taken effect is never repeated.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -273,18 +273,18 @@ impl Replica {
         self.run(LeaderRequest::Write(command)).await
     }
 
-    /// Asks the leader how long a lease still lives, or gives the lease its whole time anew. `None` if there is no such
-    /// lease. Safe to do twice, so it is tried again where a write would not be.
+    /// Asks the leader for the remaining time of a lease, or renews the lease. `None` if there is no such lease. This
+    /// is safe to do twice, so it is repeated where a write would not be.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, Failure> {
         let told = self.run(LeaderRequest::Lease { id, renew }).await?;
-        // Members of another version are not spoken to: whoever answers like this is not to be believed.
+        // All members that can connect use this format, so an answer that can't be decoded is not valid.
         LeaseTime::decode(told).map_err(Failure::refused)
     }
 
-    /// Has a request done, here or at the leader.
+    /// Runs a request, here or at the leader.
     async fn run(&self, request: LeaderRequest) -> Response {
         let deadline = Instant::now() + self.patience;
         loop {
@@ -305,11 +305,11 @@ impl Replica {
         }
     }
 
-    /// Waits until this replica's state contains everything that was acknowledged before: then [`Replica::look`] reads
-    /// the latest state.
+    /// Waits until this replica's state contains everything that was acknowledged before, so that [`Replica::look`]
+    /// reads the latest state.
     ///
     /// # Errors
-    /// See [`Failure`]; nothing is ever changed by a read.
+    /// See [`Failure`].
     pub async fn confirm(&self) -> Result<(), Failure> {
         self.try_confirm().await.inspect_err(|error| {
             let late = *error == Failure::Unknown(Unknown::Expired);
@@ -331,7 +331,7 @@ impl Replica {
         }
     }
 
-    /// Puts a question to this replica's own state, which may be behind. Holds up nobody but those who change it.
+    /// Queries this replica's own state, which may be behind. Only changes of the state have to wait for this.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -343,7 +343,7 @@ impl Replica {
         if self.inbox.is_closed() {
             return Err(Unknown::Stopped.into());
         }
-        // Where a long read or a change has the state, a quick one must not hold up the tasks of the network.
+        // If a long read or a change has locked the state, a quick read must not block the tasks of the network.
         let at_once = if query.is_quick() { self.shared.try_read().map(|machine| machine.ask(&query)) } else { None };
         let (answer, operations) = match at_once {
             Some(found) => found,
@@ -357,10 +357,10 @@ impl Replica {
         Ok(answer)
     }
 
-    /// Hands the leadership over, if this replica has it.
+    /// Transfers the leadership, if this replica leads.
     ///
     /// # Errors
-    /// It has not, or nobody takes it.
+    /// It does not lead, or no member takes the leadership.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
         match self.ask(RequestBody::TransferLeadership(to), deadline).await {
@@ -370,17 +370,17 @@ impl Replica {
         }
     }
 
-    /// Has the file of this replica's state written anew, without what is free in it, while all goes on; waits for
-    /// the end of that.
+    /// Rewrites the file of this replica's state without its free space, and waits for the end. The replica serves
+    /// meanwhile.
     ///
     /// # Errors
-    /// It was given up: the disk has no room, say. Everything is as it was.
+    /// The rewrite was given up, for example because the disk is full. Nothing has changed then.
     pub async fn shrink(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + SHRINK_PATIENCE;
         self.ask(RequestBody::Shrink, deadline).await.map(|_| ())
     }
 
-    /// Waits until something is true of this replica's state. Returns whether it was in time.
+    /// Waits until a condition on this replica's state is true. Returns whether it became true in time.
     pub async fn reaches(&self, state: impl Fn(&Facts) -> bool) -> bool {
         let mut status = self.status.clone();
         let reached = status.wait_for(|status| state(&status.facts));
@@ -390,7 +390,7 @@ impl Replica {
     async fn ask(&self, body: RequestBody, deadline: Instant) -> Response {
         let (reply, answer) = oneshot::channel();
         self.inbox.push_request(Request { body, deadline: self.clock.at(deadline), reply });
-        // The node gives up at the deadline itself; a little later, nobody is there to do so.
+        // The node gives up at the deadline itself. If it has not a little later, its thread is gone.
         let patience = deadline.saturating_duration_since(Instant::now()) + PAUSE * 10;
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answer)) => answer,
@@ -409,7 +409,7 @@ impl Replica {
         status.mark_unchanged();
         let leader = status.borrow().leader;
         let changed = status.wait_for(|status| status.leader != leader);
-        // A leader that is known but refuses is tried again soon: it may not know yet that it leads.
+        // A leader that refuses is asked again soon: it may not know yet that it leads.
         let at_most = if leader.is_some() { PAUSE.min(left) } else { left };
         let _ = tokio::time::timeout(at_most, changed).await;
         Instant::now() < deadline
@@ -417,12 +417,12 @@ impl Replica {
 }
 
 impl Threads {
-    /// Ends the threads: what was handed to the log is durable then. Blocks until they have.
+    /// Stops the threads and waits for their end. Everything that the log thread had received is durable then.
     #[must_use]
     pub fn stop(self) -> StopReason {
         self.ending.store(true, Ordering::Relaxed);
         self.inbox.close();
-        // In this order: each lets go of the queue of the next.
+        // The raft thread holds the queues of the others, so it must end first.
         let ending = self.raft.join();
         let others = [self.log.join(), self.apply.join(), self.snapshots.join()];
         let mut failed = None;
@@ -442,7 +442,7 @@ impl Threads {
     }
 }
 
-/// How far a snapshot had come that was arriving in an earlier life.
+/// The state of a snapshot that an earlier run had received in part.
 fn incoming(arriving: &Arriving<RealDisk>) -> Incoming {
     let Arrival { from, term, session, header, total } = arriving.arrival().clone();
     Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())

@@ -1,4 +1,4 @@
-//! A member as a whole: its threads, its listeners, and how it starts and stops.
+//! A whole member: starts and stops its threads and listeners.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,44 +34,44 @@ use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
 use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
-/// What a message may take beyond the largest request, in bytes; as etcd.
+/// Bytes that a message may have beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
 
-/// How long a server that stops waits for its clients.
+/// How long a stopping server waits for its clients.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why a server can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port can't be had.
+    /// It can't listen on a port.
     #[error("can't listen on {address}: {why}")]
     Listen {
         /// Host and port.
         address: String,
-        /// What the system says.
+        /// The system's error.
         why: io::Error,
     },
-    /// The system has no room for its threads.
+    /// The system refused threads or sockets.
     #[error("can't start threads: {0}")]
     Threads(io::Error),
     /// The limit of open files is too low.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
-    /// What was found on the disk, or the configuration, contradicts itself.
+    /// The configuration, or the data on the disk, contradicts itself.
     #[error(transparent)]
     Replica(#[from] bowline_node::raft::ConfigError),
 }
 
-/// What a member found on its disk, and where it goes on writing.
+/// The opened data of a member.
 #[derive(Debug)]
 pub struct Disk<L> {
-    /// The life of the folder.
+    /// The random number that the data folder got when it was created.
     pub incarnation: u64,
-    /// What was found of the log.
+    /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
     pub log: L,
-    /// The state machine, and all about it.
+    /// The state machine and its files.
     pub state: State,
 }
 
@@ -85,10 +85,10 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// The ports of a configuration.
+    /// Listens on the ports of a configuration.
     ///
     /// # Errors
-    /// One of them can't be had.
+    /// See [`StartError::Listen`].
     pub fn bind(config: &ServerConfig) -> Result<Listeners, StartError> {
         let bind = |address: &str| {
             TcpListener::bind(address).map_err(|why| StartError::Listen { address: address.to_owned(), why })
@@ -109,8 +109,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a member. `on_failure` is told, once, if it can't go on: it must end then, and nothing that it
-    /// has not answered may count as done.
+    /// Starts a member. If it can't go on, it calls `on_failure` once. The process must end then, and no request
+    /// without an answer counts as done.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -177,31 +177,31 @@ impl Server {
         &self.replica
     }
 
-    /// Where it listens for clients.
+    /// The address on which it listens for clients.
     #[must_use]
     pub fn client_address(&self) -> SocketAddr {
         self.client_address
     }
 
-    /// Stops in good order: hands the leadership over, ends what clients wait for, and makes the log durable.
+    /// Stops cleanly: transfers the leadership, finishes open requests, and makes the log durable.
     #[must_use]
     pub fn stop(self) -> StopReason {
         let Server { runtime, replica, threads, stop_serving, served, .. } = self;
         runtime.block_on(async {
             if replica.status().is_leader {
-                // Nobody to hand it to is no reason to stay.
+                // Stop even if no other member can take it.
                 let _ = tokio::time::timeout(GOODBYE, replica.transfer(None)).await;
             }
             let _ = stop_serving.send(true);
             let _ = tokio::time::timeout(GOODBYE, served).await;
         });
         let reason = threads.stop();
-        // What still waits holds the state: its file is free, for the next start perhaps, when that is gone.
+        // Tasks that still wait hold the state: its file can be opened again when they are gone.
         runtime.shutdown_timeout(GOODBYE);
         reason
     }
 
-    /// Stops at once, as if the process had been killed: nobody is told, nothing is handed over.
+    /// Stops at once, as if the process were killed.
     pub fn kill(self) {
         let Server { runtime, threads, .. } = self;
         runtime.shutdown_timeout(GOODBYE);
@@ -215,12 +215,12 @@ fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartErro
 }
 
 fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> Router {
-    // Of a message that came compressed, what it is then.
+    // The limit applies to the decompressed message.
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
-    // As etcd: three elections.
+    // As in etcd: three election timeouts.
     let leaderless = config.election_max * 3;
     let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
-    /// What all services have in common.
+    /// Settings that all services share.
     macro_rules! service {
         ($server:ident, $service:expr) => {
             $server::new($service).max_decoding_message_size(limit).accept_compressed(Gzip).send_compressed(Gzip)
@@ -230,7 +230,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         .add_service(service!(LeaseServer, lease))
         .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory: directory.clone() }))
         .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
-        // Its answers are two bytes.
+        // Not compressed: its answers have two bytes.
         .add_service(
             HealthServer::new(HealthService { context: context.clone() })
                 .max_decoding_message_size(limit)
@@ -241,7 +241,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     grpc.into_axum_router().merge(http::router(context, directory, outbox)).fallback(unknown).layer(attended)
 }
 
-/// A method that is not there is `Unimplemented` to a gRPC client, and a page that is not there 404.
+/// Answers `Unimplemented` to a gRPC client, and 404 to others.
 async fn unknown(request: axum::extract::Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
@@ -251,7 +251,7 @@ async fn unknown(request: axum::extract::Request) -> Response {
     http::not_found()
 }
 
-/// Logs who leads, whenever that changes.
+/// Logs every change of the leader.
 fn log_leaders(replica: &Replica) {
     let (mut status, own) = (replica.watch_status(), replica.id());
     tokio::spawn(async move {

@@ -1,10 +1,10 @@
-//! The files that hold the state: the one in use, and those that are to take its place.
+//! The files of the state: the one in use, and new ones that are to replace it.
 //!
-//! `state.redb` is in use. A leader's snapshot is restored into `state-<number>.new`, which gets that name
-//! once the log begins after the snapshot; and where much of the file in use is free, what it holds is written to
-//! such a new one, which gets the name as soon as it holds all. A crash before that leaves both: the one that fits
-//! the log is taken (that in use, if both do), the other is removed; one that is not complete does not say whose
-//! it is, and fits nothing. One that can't be read is set aside as `state.damaged`, for people.
+//! `state.redb` is in use. A leader's snapshot is restored into `state-<number>.new`, which is renamed to `state.redb`
+//! once the log begins after the snapshot. If much of the file in use is free, its contents are rewritten to such a new
+//! file, which is renamed as soon as it is complete. A crash before that leaves both files: the next start takes the
+//! one that fits the log (if both do, the one in use) and removes the other. An incomplete file has no label, so it
+//! never fits. A file in use that can't be read is kept as `state.damaged`, for people to look at.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,16 +20,16 @@ use crate::machine::KvMachine;
 const IN_USE: &str = "state.redb";
 const DAMAGED: &str = "state.damaged";
 
-/// Where the states of a member are.
+/// The files of a member's state.
 #[derive(Debug)]
 pub struct StateFiles {
     folder: PathBuf,
     identity: Identity,
-    /// How many new ones were made.
+    /// The number of new files so far.
     made: u64,
 }
 
-/// A file beside the one in use. It goes unless it takes the place of that.
+/// A new file beside the one in use. It is removed on drop unless it has replaced that.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,
@@ -39,7 +39,7 @@ pub(crate) struct NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.stays {
-            // If this fails, the next start does it.
+            // If this fails, the next start removes it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -50,14 +50,14 @@ impl NewFile {
         &self.path
     }
 
-    /// Gives it the name of the one in use, which is gone then. A crash may still undo this.
+    /// Replaces the file in use with this one. A crash may still undo this.
     pub(crate) fn take_name(&mut self) -> io::Result<()> {
         wait_out(|| fs::rename(&self.path, self.folder().join(IN_USE)))?;
         self.stays = true;
         Ok(())
     }
 
-    /// From here on a crash can't undo it.
+    /// Makes the replacement durable.
     pub(crate) fn sync_name(&self) -> io::Result<()> {
         sync_folder(self.folder())
     }
@@ -67,7 +67,7 @@ impl NewFile {
     }
 }
 
-/// A state in a file of its own, which goes with it unless it is taken in use.
+/// A state in a new file, which is removed on drop unless the state is installed.
 #[derive(Debug)]
 pub(crate) struct NewState {
     machine: KvMachine,
@@ -75,10 +75,10 @@ pub(crate) struct NewState {
 }
 
 impl NewState {
-    /// Takes it in use, durably: its file gets the name of the one before, which is gone.
+    /// Replaces the state in use with this one, durably.
     pub(crate) fn install(self) -> io::Result<KvMachine> {
         let NewState { machine, mut file } = self;
-        // The log begins after it: whatever happens now, it is the only one that fits.
+        // The log begins after this state: whatever happens now, only this file fits.
         file.stays = true;
         file.take_name()?;
         file.sync_name()?;
@@ -86,7 +86,7 @@ impl NewState {
     }
 }
 
-/// A state that was found.
+/// A state that was found in the folder.
 pub(crate) struct Found {
     path: PathBuf,
     machine: KvMachine,
@@ -100,16 +100,16 @@ impl Found {
 }
 
 impl StateFiles {
-    /// The folder of this member, which is open.
+    /// The files in the opened folder of this member.
     #[must_use]
     pub fn new(folder: &Path, identity: Identity) -> StateFiles {
         StateFiles { folder: folder.to_owned(), identity, made: 0 }
     }
 
-    /// The states that are there and whole: the one in use first.
+    /// Finds the complete states, the one in use first.
     ///
     /// # Errors
-    /// The system refuses to let one be read now: that says nothing of what is in it.
+    /// The system refuses to read a file now, which tells nothing about its contents.
     pub(crate) fn find(&self) -> Result<Vec<Found>, EngineError> {
         let mut paths = self.new_ones();
         paths.insert(0, self.folder.join(IN_USE));
@@ -124,10 +124,10 @@ impl StateFiles {
         Ok(found)
     }
 
-    /// Takes one of them in use, and removes the others.
+    /// Uses one of the states, and removes the others.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The system refuses a call.
     pub(crate) fn choose(&self, mut found: Vec<Found>, chosen: usize) -> io::Result<KvMachine> {
         let Found { path, machine, .. } = found.swap_remove(chosen);
         drop(found);
@@ -138,10 +138,10 @@ impl StateFiles {
         Ok(machine)
     }
 
-    /// A state in use without anything in it, in place of all that were there.
+    /// Replaces all states with an empty one.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The system refuses a call.
     pub(crate) fn found_anew(&self) -> Result<KvMachine, EngineError> {
         let refused = |error: io::Error| EngineError::new("create its file", error);
         let path = self.folder.join(IN_USE);
@@ -154,10 +154,10 @@ impl StateFiles {
         Ok(machine)
     }
 
-    /// The state that a snapshot holds, durably in a file of its own.
+    /// Restores a state from a snapshot, durably in a new file.
     ///
     /// # Errors
-    /// It is none, or the disk refuses; nothing of it is left.
+    /// The snapshot is invalid, or the system refuses a call; no file is left.
     pub(crate) fn restore(
         &mut self,
         header: &SnapshotHeader,
@@ -165,15 +165,15 @@ impl StateFiles {
     ) -> Result<NewState, RestoreError> {
         let file = self.new_file()?;
         let machine = KvMachine::restore(file.path(), self.identity, header, snapshot)?;
-        // Its name too must be there after a crash.
+        // The name must survive a crash, too.
         file.sync_name()?;
         Ok(NewState { machine, file })
     }
 
-    /// A file in which nothing is yet.
+    /// Chooses the name of a new file.
     ///
     /// # Errors
-    /// What was left under its name can't be removed.
+    /// A left-over file of this name can't be removed.
     pub(crate) fn new_file(&mut self) -> io::Result<NewFile> {
         self.made += 1;
         let path = self.folder.join(format!("state-{}.new", self.made));
@@ -201,7 +201,7 @@ impl StateFiles {
     fn set_aside(&self, path: &Path, error: &EngineError) {
         let file = path.display();
         if is_new(path) {
-            // A restore that did not end.
+            // A restore or a rewrite that did not finish.
             info!(%file, %error, "removing an incomplete file of the state");
             let _ = fs::remove_file(path);
             return;
@@ -214,7 +214,7 @@ impl StateFiles {
     }
 }
 
-/// Makes the names in a folder durable. Only opening it may have to wait: a sync that failed is not tried again.
+/// Makes the names in a folder durable. Only opening it is repeated; a failed sync is not.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     wait_out(|| File::open(folder))?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! Where values come from: flags, then the environment, then a file, then what we think is best.
+//! The sources of values: flags, then the environment, then a file, then defaults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,19 +11,19 @@ use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, LogFormat, ServerConfig};
 use crate::peer::Protocol;
 
-/// A setting: one name in three spellings.
+/// A setting, which is a flag, a variable, and a key in the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// The key in the file; the variable is made from it.
+    /// The key in the file, from which the variable is derived.
     pub key: &'static str,
     /// The flag, without its dashes.
     pub flag: &'static str,
-    /// What it is for.
+    /// The help text.
     pub help: &'static str,
 }
 
 impl Setting {
-    /// `BOWLINE_DATA_DIR`.
+    /// The name of the variable, such as `BOWLINE_DATA_DIR`.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("BOWLINE_{}", self.key.to_ascii_uppercase())
@@ -110,7 +110,7 @@ pub struct Layers {
 
 #[derive(Debug, Clone)]
 struct Raw {
-    /// How the user knows it.
+    /// The setting as the user wrote it, for errors.
     name: String,
     text: String,
 }
@@ -122,10 +122,10 @@ impl Layers {
         Layers::default()
     }
 
-    /// Lays the values of a TOML file over what is there.
+    /// Adds the values of a TOML file, which replace earlier ones.
     ///
     /// # Errors
-    /// It can't be read, or holds a key that is no setting.
+    /// The file can't be read, or has a key that is not a setting.
     pub fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |why: String| ConfigError::File { path: path.display().to_string(), why };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -145,7 +145,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Lays the environment's values over what is there.
+    /// Adds the values of the environment, which replace earlier ones.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
         for setting in &SETTINGS {
             if let Some(text) = variable(&setting.variable()) {
@@ -154,7 +154,7 @@ impl Layers {
         }
     }
 
-    /// Lays a flag's value over what is there. A key that is no setting is ignored.
+    /// Adds the value of a flag, which replaces an earlier one. A key that is not a setting is ignored.
     pub fn add_flag(&mut self, key: &str, text: String) {
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
             self.set(setting, format!("--{}", setting.flag), text);
@@ -173,7 +173,7 @@ impl Layers {
     /// Checks every value.
     ///
     /// # Errors
-    /// Names the first that can't be, where it comes from, and what is allowed.
+    /// The first value that is not allowed, where it comes from, and what is allowed.
     pub fn check(&self) -> Result<ServerConfig, ConfigError> {
         let number = |text: &str| text.parse().ok().filter(|id| *id > 0).map(NodeId);
         let id = self.parse("id", "a whole number from 1", number)?;
@@ -271,7 +271,7 @@ impl Layers {
     }
 }
 
-/// What an address that is told to others must be.
+/// What is allowed for an address that others use.
 const REACHABLE: &str = "host:port or http://host:port that others can reach: neither a wildcard address (0.0.0.0, \
                          [::]) nor port 0";
 
@@ -279,7 +279,7 @@ fn reachable(text: &str) -> Option<Url> {
     Url::parse(text).filter(Url::can_be_reached)
 }
 
-/// Where clients find a member that was not told. The port is 0 if the system is to choose one.
+/// The default of --advertise-client. The port is 0 if the system chooses one.
 fn advertised(listen_client: &Url, own_peer: &Url) -> Result<Url, ConfigError> {
     if !listen_client.is_any_host() {
         return Ok(listen_client.clone());
@@ -297,7 +297,7 @@ fn missing(key: &str, needed: &'static str) -> ConfigError {
     ConfigError::Missing { field: format!("--{}", key.replace('_', "-")), needed }
 }
 
-/// `1=http://host:port,2=...`: no member twice, no address twice.
+/// Parses `1=http://host:port,2=...`: no member and no address may occur twice.
 fn members(text: &str) -> Option<BTreeMap<NodeId, Url>> {
     let mut members: BTreeMap<NodeId, Url> = BTreeMap::new();
     for part in text.split(',') {

@@ -1,9 +1,9 @@
-//! Values as people write them: times, sizes, addresses.
+//! Parses values as people write them: times, sizes, addresses.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// A time such as `300ms`, `1.5s`, `5m` or `1h`.
+/// Parses a time such as `300ms`, `1.5s`, `5m` or `1h`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
@@ -12,24 +12,24 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * unit).ok()
 }
 
-/// A size such as `4096`, `64KiB`, `1.5MiB` or `2GiB`, in bytes.
+/// Parses a size such as `4096`, `64KiB`, `1.5MiB` or `2GiB`, in bytes.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
     let (number, shift) =
         units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
     let bytes = parse_number(number.trim_end())? * f64::from(1 << (shift / 2)) * f64::from(1 << (shift - shift / 2));
-    // Beyond it not every number of bytes is a number.
+    // Above it, an f64 can't represent every whole number.
     (bytes <= 9e15).then_some(bytes as u64)
 }
 
-/// A number as people write it: digits, perhaps with a point.
+/// Parses digits with an optional decimal point.
 fn parse_number(text: &str) -> Option<f64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     plain.then(|| text.parse().ok())?
 }
 
-/// Where something is: `http://host:port`, or `host:port`.
+/// An address: `http://host:port` or `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     authority: String,
@@ -39,7 +39,7 @@ impl Url {
     /// Longest address, in bytes.
     pub const MAX_BYTES: usize = 270;
 
-    /// The address that a text names. There is no way to speak TLS yet, so `https` is refused.
+    /// Parses an address. TLS is not supported, so `https` is refused.
     #[must_use]
     pub fn parse(text: &str) -> Option<Url> {
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
@@ -59,13 +59,13 @@ impl Url {
         &self.authority
     }
 
-    /// The host: a name, or an address, one of IPv6 in brackets.
+    /// The host: a name or an IP address (IPv6 in brackets).
     #[must_use]
     pub fn host(&self) -> &str {
         self.authority.rsplit_once(':').map_or("", |(host, _)| host)
     }
 
-    /// The address that the host is, if it is no name.
+    /// The host as an IP address, if it is not a name.
     fn ip(&self) -> Option<IpAddr> {
         self.host().trim_start_matches('[').trim_end_matches(']').parse().ok().map(|ip: IpAddr| ip.to_canonical())
     }
@@ -76,10 +76,10 @@ impl Url {
         Url { authority: format!("{}:{port}", self.host()) }
     }
 
-    /// Whether this stands for all addresses of a machine: `0.0.0.0`, `[::]`, or a number that systems take for one.
+    /// Whether the host is a wildcard address: `0.0.0.0`, `[::]`, or a number that some resolvers take for an address.
     #[must_use]
     pub fn is_any_host(&self) -> bool {
-        // "0", "127.1" and "0x7f000001" are addresses to the resolver of most systems, and names to nobody.
+        // Most resolvers take "0", "127.1" and "0x7f000001" for addresses, and none for names.
         let last = self.host().trim_end_matches('.').rsplit('.').next().unwrap_or("");
         let numeric = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
         self.ip().map_or(numeric && !self.host().starts_with('['), |ip| ip.is_unspecified())
@@ -91,7 +91,7 @@ impl Url {
         self.host() == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
 
-    /// Whether others can be sent there: it is one host, and has a port.
+    /// Whether others can connect to it: it is one host and has a port.
     #[must_use]
     pub fn can_be_reached(&self) -> bool {
         self.port() != 0 && !self.is_any_host() && !self.ip().is_some_and(|ip| ip.is_multicast())

@@ -1,4 +1,4 @@
-//! What all calls have in common: a deadline, what is counted of them, and etcd's words for how they end.
+//! The common part of all calls: deadlines, counters, and etcd's status texts.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use tonic::{Code, Status};
 use super::counts::Counts;
 use super::errors::in_etcds_words;
 
-/// Bytes before each message: whether it is compressed, and its length.
+/// Bytes before each message: the compression flag and the length.
 const PREFIX: usize = 5;
 
-/// Attends to a call from its beginning to its end. What is no call passes.
+/// Handles a call from beginning to end. Other requests pass unchanged.
 ///
-/// A call whose deadline passes ends with DEADLINE_EXCEEDED, wherever it is: before its request is whole, before the
-/// first answer, or in the middle of a stream. Nobody else looks at `grpc-timeout`.
+/// A call whose deadline expires ends with DEADLINE_EXCEEDED at any point: before its request is complete, before the
+/// first answer, or in the middle of a stream. No other layer reads `grpc-timeout`.
 pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let kind = request.headers().get(header::CONTENT_TYPE);
@@ -37,14 +37,14 @@ pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Reque
         Err(status) => return call.refuse(&status),
     };
     if call.is_chatty() {
-        // Each answer would cost many times what it saves, and tonic takes no exception from within a stream.
+        // Compressing each small answer costs far more than it saves, and a stream can't disable it in tonic.
         request.headers_mut().remove("grpc-accept-encoding");
     }
     let heard = Arc::clone(&call);
     let request = request.map(|body| Body::new(Heard { body, messages: Messages::default(), call: heard }));
     let answered = match deadline {
         None => Some(next.run(request).await),
-        // Nothing is begun that nobody waits for.
+        // Don't begin a call that has expired.
         Some(deadline) if deadline <= began => None,
         Some(deadline) => timeout_at(deadline, next.run(request)).await.ok(),
     };
@@ -53,21 +53,21 @@ pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Reque
         call.end(code);
         return response;
     }
-    // What is no stream is complete by now.
+    // The answer of a unary call is complete by now.
     let expiry = deadline.filter(|_| call.is_stream()).map(|deadline| Box::pin(sleep_until(deadline)));
     response.map(|body| Body::new(Said { body, messages: Messages::default(), call, expiry }))
 }
 
-/// As etcd's clients know it.
+/// The status that etcd's clients expect.
 fn expired() -> Status {
     Status::deadline_exceeded("context deadline exceeded")
 }
 
-/// A call under way. It is counted when it begins, and once when it ends, however that happens.
+/// A running call. It is counted once when it begins and once when it ends, however it ends.
 #[derive(Debug)]
 struct Call {
     counts: Arc<Counts>,
-    /// Its method's place in the counts; none if there is no such method.
+    /// Its method's place in the counts; `None` if there is no such method.
     place: Option<usize>,
     ended: AtomicBool,
 }
@@ -85,12 +85,12 @@ impl Call {
         self.place.is_some_and(Counts::is_stream)
     }
 
-    /// Whether it is a stream of small answers.
+    /// Whether it is a stream of many small answers.
     fn is_chatty(&self) -> bool {
         self.place.is_some_and(Counts::is_chatty)
     }
 
-    /// Checks what every call may say of itself, and tells its deadline, if it has one.
+    /// Checks the headers that every call may have. Returns its deadline, if it has one.
     fn admit(&self, headers: &HeaderMap, began: Instant) -> Result<Option<Instant>, Status> {
         let version = headers.get("client-api-version").map_or(Ok("unknown"), |value| str::from_utf8(value.as_bytes()));
         let version = version.map_err(|_| Status::invalid_argument("etcdserver: invalid client api version"))?;
@@ -104,11 +104,11 @@ impl Call {
                 String::from_utf8_lossy(value.as_bytes())
             ))
         })?;
-        // One beyond all time is none.
+        // A deadline that is too far away to be represented is none.
         Ok(began.checked_add(timeout))
     }
 
-    /// Answers that it ends like this, before it has said anything.
+    /// Ends the call with this status, as its only answer.
     fn refuse(&self, status: &Status) -> Response {
         self.end(status.code());
         status.clone().into_http()
@@ -125,13 +125,13 @@ impl Call {
 }
 
 impl Drop for Call {
-    /// The client is gone, or does not want to know any more.
+    /// The client is gone, or has cancelled the call.
     fn drop(&mut self) {
         self.end(Code::Cancelled);
     }
 }
 
-/// The time that a client gives a call: digits and a unit, as the protocol has it.
+/// Parses `grpc-timeout`: digits and a unit.
 fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
@@ -149,7 +149,7 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// A request's body, on its way in.
+/// The body of a request, which counts messages and bytes.
 struct Heard {
     body: Body,
     messages: Messages,
@@ -171,7 +171,7 @@ impl HttpBody for Heard {
                     call.counts.received[place].inc_by(begun);
                 }
             }
-            // Whatever is answered to that, nobody hears it.
+            // The client is gone.
             Some(Err(_)) => call.end(Code::Cancelled),
             None => {}
         }
@@ -187,12 +187,12 @@ impl HttpBody for Heard {
     }
 }
 
-/// An answer's body, on its way out.
+/// The body of an answer, which counts messages and bytes and ends a stream at its deadline.
 struct Said {
     body: Body,
     messages: Messages,
     call: Arc<Call>,
-    /// When a stream ends at the latest.
+    /// The deadline of a stream.
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
@@ -204,7 +204,7 @@ impl HttpBody for Said {
         let Said { body, messages, call, expiry } = &mut *self;
         if expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
             *expiry = None;
-            // Whoever speaks into it notices that nobody hears it any more.
+            // Dropping the body tells the stream's sender to end.
             *body = Body::empty();
             call.end(Code::DeadlineExceeded);
             let mut trailers = HeaderMap::new();
@@ -235,18 +235,18 @@ impl HttpBody for Said {
     }
 }
 
-/// Finds the messages in a body that comes in pieces of any length.
+/// Finds the messages in a body that arrives in pieces of any length.
 #[derive(Debug, Default)]
 struct Messages {
     prefix: [u8; PREFIX],
-    /// How much of the prefix has been seen.
+    /// Bytes of the prefix so far.
     seen: usize,
-    /// What is still to come of the message after it, in bytes.
+    /// Remaining bytes of the message after it.
     left: usize,
 }
 
 impl Messages {
-    /// How many messages begin in this piece, and how many bytes of it are theirs.
+    /// Takes a piece. Returns the number of messages whose prefix ends in it, and its number of message bytes.
     fn pass(&mut self, mut piece: &[u8]) -> (u64, u64) {
         let (mut begun, mut bytes) = (0, 0);
         while !piece.is_empty() {

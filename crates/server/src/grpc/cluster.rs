@@ -1,4 +1,4 @@
-//! The Cluster service: who belongs to it. Changing that comes later.
+//! The Cluster service: lists the members. Changing them is not supported yet.
 
 use bowline_api::etcdserverpb as pb;
 use pb::cluster_server::Cluster;
@@ -23,7 +23,7 @@ impl ClusterService {
                 id: id.0,
                 name: introduction.name,
                 peer_ur_ls: vec![format!("http://{address}")],
-                // Not known until the member was heard; and what it says of itself may lead nowhere.
+                // It is unknown before the member's introduction, and may not be a reachable address.
                 client_ur_ls: Some(introduction.client_url).filter(|url| can_be_reached(url)).into_iter().collect(),
                 is_learner: !membership.is_voter(id),
             }
@@ -47,7 +47,7 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         if request.into_inner().linearizable {
-            // The configuration is as fresh as the read.
+            // After a linearizable read, the membership is recent, too.
             self.context.replica.confirm().await.map_err(errors::of_request)?;
         }
         let header = Some(self.context.header(0));

@@ -1,4 +1,4 @@
-//! Between the wire's messages and the store's values.
+//! Converts between the messages of the API and the values of the store.
 
 use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb;
@@ -41,7 +41,7 @@ pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> kv::DeleteRangeRe
     kv::DeleteRangeRequest { key: request.key, range_end: request.range_end, prev_kv: request.prev_kv }
 }
 
-/// The wire's decoder has bounded how deep transactions lie in each other.
+/// The decoder has bounded the depth of nested transactions.
 pub(super) fn txn(request: pb::TxnRequest) -> Result<kv::TxnRequest, Status> {
     let operations = |ops: Vec<pb::RequestOp>| ops.into_iter().map(operation).collect::<Result<_, _>>();
     Ok(kv::TxnRequest {
@@ -62,7 +62,7 @@ fn operation(op: pb::RequestOp) -> Result<kv::RequestOp, Status> {
     Ok(operation.into())
 }
 
-/// An operand that is missing, or of another kind than the target, is 0 or empty.
+/// An operand that is missing or does not fit the target counts as 0 or empty.
 fn compare(compare: pb::Compare) -> Result<kv::Compare, Status> {
     let unknown = || Status::invalid_argument("etcdserver: unknown comparison in txn request");
     let operand = compare.target_union;
@@ -134,7 +134,7 @@ pub(super) fn txn_response(header: pb::ResponseHeader, response: kv::TxnResponse
     }
 }
 
-/// Within a transaction headers carry nothing but the revision; that of a transaction within is empty.
+/// Within a transaction, headers contain only the revision; the header of a nested transaction is empty.
 fn operation_response(op: kv::ResponseOp) -> pb::ResponseOp {
     let header = |revision| pb::ResponseHeader { revision, ..pb::ResponseHeader::default() };
     use kv::OperationResponse::{DeleteRange, Put, Range, Txn};

@@ -1,11 +1,11 @@
-//! Errors in etcd's words: clients match on codes and texts.
+//! Errors with etcd's codes and texts, which clients compare.
 
 use axum::http::HeaderMap;
 use bowline_kv::store::{Code as StoreCode, KvError};
 use bowline_node::{Failure, NotDone, Unknown};
 use tonic::{Code, Status};
 
-/// What the store refused.
+/// The status for an error of the store.
 pub(super) fn of_store(error: KvError) -> Status {
     let code = match error.code() {
         StoreCode::InvalidArgument => Code::InvalidArgument,
@@ -17,13 +17,13 @@ pub(super) fn of_store(error: KvError) -> Status {
     Status::new(code, error.to_string())
 }
 
-/// What the replica could not do.
+/// The status for a failed request to the replica.
 pub(crate) fn of_request(failure: Failure) -> Status {
     match failure {
         Failure::NotDone(NotDone::Overloaded { .. }) => Status::resource_exhausted("etcdserver: too many requests"),
         Failure::NotDone(NotDone::NoSpace) => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
         Failure::NotDone(NotDone::Refused { reason }) => Status::failed_precondition(format!("etcdserver: {reason}")),
-        // Nobody has done it in time.
+        // No leader has done it in time.
         Failure::NotDone(
             NotDone::NotLeader { .. } | NotDone::Superseded | NotDone::TryAgain | NotDone::Unreachable,
         ) => Status::unavailable("etcdserver: no leader"),
@@ -35,8 +35,8 @@ pub(crate) fn of_request(failure: Failure) -> Status {
     }
 }
 
-/// Puts etcd's codes and texts in place of those of the gRPC library, in the headers or trailers that end a call.
-/// Says with which code it ends; nothing, if it does not end with these.
+/// Replaces codes and texts of the gRPC library by etcd's, in the headers or trailers that end a call. Returns the code
+/// with which it ends; `None` if it does not end with these.
 pub(super) fn in_etcds_words(headers: &mut HeaderMap) -> Option<Code> {
     if headers.get("grpc-status")?.as_bytes() == b"0" {
         return Some(Code::Ok);
@@ -45,12 +45,12 @@ pub(super) fn in_etcds_words(headers: &mut HeaderMap) -> Option<Code> {
     let Some(better) = translated(status.message()) else { return Some(status.code()) };
     match better.add_header(headers) {
         Ok(()) => Some(better.code()),
-        // It can't be written as a header; what is there can.
+        // It can't be encoded as a header, so the original stays.
         Err(_) => Some(status.code()),
     }
 }
 
-/// What etcd would say. A client that meets `Internal` would think that the server is broken.
+/// The status that etcd gives instead. A client that gets `Internal` would think that the server is broken.
 fn translated(message: &str) -> Option<Status> {
     let numbers = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(str::to_owned).collect()

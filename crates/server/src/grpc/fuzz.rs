@@ -1,4 +1,4 @@
-//! Entry for a fuzzer: hostile bytes where a client's request should be.
+//! Entry for a fuzzer: hostile bytes in place of a client's request.
 
 use bowline_api::{Message, etcdserverpb as pb};
 use bowline_kv::store::{
@@ -11,9 +11,9 @@ use tonic::Status;
 
 use super::convert;
 
-/// Takes requests on the way that they go in a server, without its sockets and threads: decoded, converted, checked,
-/// encoded as a command, applied, and the answer back to the wire's bytes. Each piece of `data` is one: a byte for
-/// the method, two for the length, and the message. Must never panic.
+/// Processes requests as a server does, without sockets and threads: decodes, converts and checks them, encodes and
+/// applies commands, and encodes the answers. Each piece of `data` is a request: a byte for the method, two for the
+/// length, and the message. This must never panic.
 pub fn fuzz_requests(data: &[u8]) {
     let mut store = Store::open(MemoryEngine::default()).expect("an empty memory can be read");
     let (mut rest, mut index) = (data, 0);
@@ -22,12 +22,12 @@ pub fn fuzz_requests(data: &[u8]) {
         let (message, tail) = tail.split_at(length);
         rest = tail;
         index += 1;
-        // A refusal is an answer, too.
+        // A refusal is a valid answer.
         let _ = serve(&mut store, index, *method, message);
     }
 }
 
-/// Serves one request, and says what the answer is on the wire.
+/// Serves one request. Returns the encoded answer.
 fn serve(store: &mut Store<MemoryEngine>, index: u64, method: u8, message: &[u8]) -> Result<Vec<u8>, Status> {
     let unreadable = |error: bowline_api::DecodeError| Status::invalid_argument(error.to_string());
     let header = pb::ResponseHeader::default();

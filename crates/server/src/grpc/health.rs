@@ -1,6 +1,6 @@
-//! gRPC's own service for health: what Kubernetes and load balancers ask.
+//! gRPC's health service, for Kubernetes and load balancers.
 //!
-//! There is one name, the empty one: the member as a whole. It serves where it knows a leader.
+//! There is one service name, the empty one, which stands for the member. It is serving while it knows a leader.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct HealthService {
     pub(crate) context: Context,
 }
 
-/// Whether a member in this state serves. (An alarm will count here, too, when there are any.)
+/// Whether a member in this state is serving. (Alarms will count, too, when they exist.)
 fn serving(status: &replica::Status) -> ServingStatus {
     if status.leader.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
@@ -33,14 +33,14 @@ impl HealthService {
         serving(&self.context.replica.status())
     }
 
-    /// Tells the state, and each change of it, until nobody hears it any more.
+    /// Sends the state and each change of it, until the receiver is gone.
     async fn tell(&self, changes: &mpsc::Sender<Result<pb::HealthCheckResponse, Status>>) {
         let mut status = self.context.replica.watch_status();
         let mut told = None;
         loop {
             let Ok(now) = status.wait_for(|status| Some(serving(status)) != told).await.map(|status| serving(&status))
             else {
-                // The replica has ended, and the server is about to: that is what ends the stream.
+                // The replica has ended. The server is about to end, and that ends the stream.
                 return std::future::pending().await;
             };
             if changes.send(Ok(response(now))).await.is_err() {
@@ -79,7 +79,7 @@ impl Health for HealthService {
                 if known {
                     return service.tell(&changes).await;
                 }
-                // None comes into being later, but the protocol has the stream stay open.
+                // No other name will ever exist, but the protocol requires that the stream stays open.
                 let _ = changes.send(Ok(response(ServingStatus::ServiceUnknown))).await;
                 std::future::pending().await
             };
@@ -88,7 +88,7 @@ impl Health for HealthService {
                 () = changes.closed() => return,
                 ended = service.context.stopped() => ended,
             };
-            // A client that is gone needs no reason.
+            // The client may be gone.
             let _ = changes.send(Err(ended)).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -68,7 +68,7 @@ impl Kv for KvService {
         self.context.require_leader(request.metadata())?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let response = self.context.write(CompactionRequest { revision, physical }).await?;
-        // It takes no revision by which its effect here could be waited for.
+        // A compaction has no revision of its own to wait for, so wait for its effect on this member.
         let compacted = |facts: &Facts| facts.compact_revision >= revision;
         let removed = |facts: &Facts| !physical || facts.scrubbed_revision >= revision;
         if !self.context.replica.reaches(|facts| compacted(facts) && removed(facts)).await {

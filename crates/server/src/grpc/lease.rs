@@ -1,7 +1,7 @@
 //! The Lease service.
 //!
-//! Grants and revocations go through the log, as writes do. How long a lease still lives only the leader knows:
-//! any member asks it.
+//! Grants and revocations go through the log, like writes. Only the leader knows a lease's remaining time, so every
+//! member asks it.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use crate::random::random;
 
 type KeepAlives = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
 
-/// Answers of a stream that may wait for a slow client.
+/// Number of answers that may wait for a slow client of a stream.
 const AHEAD: usize = 16;
 
-/// Leases that are listed at once.
+/// Number of leases in a page of the list.
 const PAGE: u32 = 10_000;
 
-/// How often another identity is picked for a lease, where the one before was taken.
+/// Number of attempts to choose an unused id for a lease.
 const PICKS: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseService {
     pub(crate) context: Context,
-    /// The shortest time to live that is granted, in seconds.
+    /// The shortest time to live, in seconds.
     pub(crate) min_ttl: i64,
-    /// How long whoever insists on a leader bears that there is none.
+    /// How long a stream that requires a leader lasts without one.
     pub(crate) leaderless: Duration,
 }
 
@@ -50,14 +50,14 @@ impl LeaseService {
 
     async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let replica = &self.context.replica;
-        // The revision of before: nobody may take the lease to be alive at one at which it is gone.
+        // The revision from before the renewal: at a later one, the lease may be gone.
         let header = Some(self.context.header(replica.status().facts.revision));
         let renewed = replica.lease_time(id, true).await.map_err(errors::of_request)?;
-        // That it is gone is no error: the stream serves others, too.
+        // A missing lease is not an error: the stream may serve other leases, too.
         Ok(pb::LeaseKeepAliveResponse { header, id, ttl: renewed.map_or(0, |lease| lease.granted) })
     }
 
-    /// Answers one request after the other, until the client or the server has enough.
+    /// Answers the requests of a stream one by one, until the client or the server ends it.
     async fn keep_alives(
         &self,
         mut requests: Streaming<pb::LeaseKeepAliveRequest>,
@@ -130,7 +130,7 @@ impl LeaseApi for LeaseService {
                 () = answers.closed() => Ok(()),
             };
             if let Err(status) = ended {
-                // A client that is gone needs no reason.
+                // The client may be gone.
                 let _ = answers.try_send(Err(status));
             }
         });
@@ -148,7 +148,7 @@ impl LeaseApi for LeaseService {
         let (mut revision, mut named) = (replica.status().facts.revision, Vec::new());
         if keys && found.is_some() {
             let attached = self.context.read(LeaseTimeToLiveRequest { id, keys: true }, false).await?;
-            // It may have ended meanwhile.
+            // The lease may have ended meanwhile.
             found = found.filter(|_| attached.lease.is_some());
             (revision, named) = (attached.revision, attached.keys);
         }
@@ -167,11 +167,11 @@ impl LeaseApi for LeaseService {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.context.require_leader(request.metadata())?;
-        // As etcd: a member lists what it knows of, with a quorum or without.
+        // As in etcd, a member lists the leases that it knows, even without a quorum.
         let mut list = LeaseListRequest { from: i64::MIN, limit: PAGE };
         let mut leases: Vec<pb::LeaseStatus> = Vec::new();
         loop {
-            // Each page is of its own moment: a lease that is there all the time is on one of them.
+            // Pages may differ in time, but a lease that exists throughout is on one of them.
             let page = self.context.read(list, true).await?;
             leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
             match page.leases.last() {
@@ -185,7 +185,7 @@ impl LeaseApi for LeaseService {
     }
 }
 
-/// An identity for a lease that nobody has named: positive, and hardly ever one that is taken.
+/// A random id for a lease: positive, and very probably unused.
 fn random_id() -> i64 {
     (random() >> 1).cast_signed().max(1)
 }

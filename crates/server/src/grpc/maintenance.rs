@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, answer, errors};
 
-/// The version of etcd's API that is spoken. Clients parse it as three numbers, and some want at least 3.5.13.
+/// The version of etcd's API. Clients parse it as three numbers, and some require at least 3.5.13.
 pub(crate) const API_VERSION: &str = "3.6.0";
 
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// No alarm is ever raised yet, so asking finds none, and there is none to put down. As on etcd, where this goes
-    /// through the log, the answer waits for a quorum.
+    /// There are no alarms yet, so none is listed or cleared. As in etcd, where this goes through the log, the answer
+    /// waits for a quorum.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         let request = request.into_inner();
         let none = request.alarm == pb::AlarmType::None as i32;
@@ -69,7 +69,7 @@ impl Maintenance for MaintenanceService {
         Ok(answer(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }
 
-    /// Has this member's file written anew, and waits for the end; unlike etcd's, the member serves meanwhile.
+    /// Rewrites this member's file and waits for the end. Unlike in etcd, the member serves meanwhile.
     async fn defragment(
         &self,
         _request: Request<pb::DefragmentRequest>,

@@ -1,7 +1,7 @@
-//! A range in pieces.
+//! Streams a range in pieces.
 //!
-//! All pieces are of one revision: that of the first, which is read as any range. Each next one goes on behind
-//! the last key. Merged, they are the answer to the same Range.
+//! All pieces have the revision of the first, which is read like any range. Each next one begins after the last key.
+//! Merged, they are the answer to the same Range.
 
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Query, RangeRequest, RangeResponse};
@@ -14,16 +14,16 @@ use super::{Context, convert, errors};
 
 pub(super) type RangeChunks = ReceiverStream<Result<pb::RangeStreamResponse, Status>>;
 
-/// Bytes that a piece aims at.
+/// Target size of a piece, in bytes.
 const AIM: usize = 512 << 10;
 
-/// Keys of the first piece, when nothing is known of their size.
+/// Number of keys in the first piece, when their size is unknown.
 const FIRST_KEYS: i64 = 64;
 
-/// Most keys of a piece.
+/// Maximum number of keys in a piece.
 const MAX_KEYS: i64 = 8_192;
 
-/// Pieces that may wait for a slow client.
+/// Number of pieces that may wait for a slow client.
 const AHEAD: usize = 2;
 
 /// Starts the stream.
@@ -42,7 +42,7 @@ pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Resul
     let (pieces, stream) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         if let Err(status) = send_pieces(&context, range, &pieces).await {
-            // A client that is gone needs no reason.
+            // The client may be gone.
             let _ = pieces.send(Err(status)).await;
         }
     });
@@ -59,9 +59,9 @@ async fn send_pieces(
     let mut count = None;
     loop {
         range.limit = if range.count_only { 0 } else { keys.min(left) };
-        // Only the first piece has to be the latest state: the others are of its revision, which this member has.
+        // Only the first piece must read the latest state. The others have its revision, which this member has.
         let found = context.range(range.clone(), range.serializable || count.is_some()).await?;
-        // The first piece counts the whole range; the others begin later, and see less of it.
+        // Only the first piece covers, and so counts, the whole range.
         let count = *count.get_or_insert(found.count);
         left -= i64::try_from(found.kvs.len()).unwrap_or(i64::MAX);
         let last = !found.more || left <= 0;
@@ -87,14 +87,14 @@ async fn send_pieces(
     }
 }
 
-/// How many keys make a piece of the right size, if those to come are like those that came.
+/// The number of keys for a piece of the target size, if the next keys have the size of the last ones.
 fn next_keys(found: &RangeResponse) -> i64 {
     let bytes: usize = found.kvs.iter().map(|kv| kv.key.len() + kv.value.len() + 32).sum();
     let each = (bytes / found.kvs.len().max(1)).max(1);
     i64::try_from(AIM / each).unwrap_or(MAX_KEYS).clamp(1, MAX_KEYS)
 }
 
-/// The first key that comes after this one.
+/// The first key after this one.
 fn behind(key: &[u8]) -> Bytes {
     let mut next = BytesMut::with_capacity(key.len() + 1);
     next.put_slice(key);

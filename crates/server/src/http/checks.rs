@@ -1,4 +1,4 @@
-//! Whether a member is well: one question (`/health`), or one check each (`/livez`, `/readyz`).
+//! Health checks: a single one (`/health`), or several (`/livez`, `/readyz`).
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,26 +17,26 @@ use crate::grpc::{Context, of_request};
 use crate::instruments::{Fixed, Labels, register};
 use crate::replica::Status;
 
-/// How long a check waits: who asks for health asks again.
+/// Time limit of a check: health is asked for again and again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One thing that can be wrong.
+/// A check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// Members have noticed that their states differ. There is no such alarm yet, so nobody has.
+    /// No alarm tells that members' states differ. There are no alarms yet.
     DataCorruption,
-    /// This member's own state can be read: its threads run.
+    /// This member's own state can be read, so its threads run.
     SerializableRead,
-    /// The latest state can be read: there is a quorum, and this member reaches it.
+    /// The latest state can be read, so there is a quorum, which this member reaches.
     LinearizableRead,
-    /// It has a vote: learners serve next to nothing.
+    /// The member is not a learner, which serves almost nothing.
     NonLearner,
 }
 
 /// A check of one of the pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
-    /// `livez`: whether the process is worth keeping. `readyz`: whether it should get requests.
+    /// `livez`: whether the process should be kept. `readyz`: whether it should get requests.
     page: &'static str,
     check: Check,
 }
@@ -51,10 +51,10 @@ const PROBES: [Probe; PROBE_COUNT] = [
     Probe { page: "readyz", check: Check::NonLearner },
 ];
 
-/// What came of the probes.
+/// The results of the probes.
 #[derive(Debug)]
 pub(super) struct Tallies {
-    /// Nobody has asked yet: 0; the last answer was bad: 1, good: 2.
+    /// The last result of each probe: 0 none yet, 1 bad, 2 good.
     last: [AtomicU8; PROBE_COUNT],
     /// Of each probe the good answers, then the bad ones.
     answers: Fixed<Labels<3>, Counter>,
@@ -105,7 +105,7 @@ impl Check {
         }
     }
 
-    /// Why it fails, if it does, in etcd's words.
+    /// Runs the check. Returns etcd's text for the failure, if it fails.
     async fn failure(self, context: &Context) -> Option<String> {
         match self {
             Check::DataCorruption => None,
@@ -128,7 +128,7 @@ impl Check {
     }
 }
 
-/// Whether this member can answer a read of the latest state; of its own with `?serializable=true`.
+/// Checks whether this member can read the latest state, or its own with `?serializable=true`.
 pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let context = &pages.context;
     let serializable = values(query.as_deref(), "serializable").next().is_some_and(|value| value == "true");
@@ -149,7 +149,7 @@ pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery
     }
 }
 
-/// Runs the checks of a page, but for those that are excluded.
+/// Runs the checks of a page, except those that are excluded.
 pub(super) async fn page(page: &'static str, State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let excluded: Vec<String> = values(query.as_deref(), "exclude").collect();
     let wanted = |probe: &Probe| probe.page == page && !excluded.iter().any(|name| name == probe.check.name());
@@ -170,7 +170,7 @@ pub(super) async fn one(
     run(&pages, wanted, query.as_deref()).await
 }
 
-/// Runs checks. Each one is told if one of them fails, or to whoever wants to know (`?verbose`, whatever its value).
+/// Runs checks. The answer lists them if one fails, or with `?verbose` (of any value).
 async fn run(pages: &Pages, wanted: impl Fn(&Probe) -> bool, query: Option<&str>) -> Response {
     let (mut text, mut failed) = (String::new(), false);
     for (place, probe) in PROBES.iter().enumerate().filter(|(_, probe)| wanted(probe)) {
@@ -195,7 +195,7 @@ async fn run(pages: &Pages, wanted: impl Fn(&Probe) -> bool, query: Option<&str>
     (PLAIN, NO_SNIFF, text).into_response()
 }
 
-/// The values that a query has for a key, in order; one without a value is empty.
+/// The values of a key in a query, in order; a key without a value gives an empty one.
 fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = String> + 'a {
     let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let parts = query.unwrap_or_default().split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
@@ -206,7 +206,7 @@ async fn read_local(context: &Context) -> Result<(), String> {
     context.replica.look(StoreStatusRequest).await.map(|_| ()).map_err(told)
 }
 
-/// Reads the latest state. Where the leader is lost meanwhile, nobody waits for the next one.
+/// Reads the latest state. Fails at once if the leader is lost meanwhile.
 async fn read_latest(context: &Context) -> Result<(), String> {
     let mut status = context.replica.watch_status();
     let led = status.borrow().leader.is_some();

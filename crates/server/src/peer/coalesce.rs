@@ -1,16 +1,16 @@
-//! Messages that wait for the same wire become fewer.
+//! Joins messages that wait for the same connection.
 //!
-//! A leader speaks for each proposal at once, so under load a queue holds many AppendEntries that each go
-//! on where the one before ends. Together they are one message that the leader could have sent as well: the
-//! follower writes once and answers once. The core needs no word of it: one answer acknowledges all.
+//! A leader sends an AppendEntries for each proposal at once, so under load a queue holds many that each begin where
+//! the one before ends. They are joined into one message, which the leader could have sent as well: the follower writes
+//! once and answers once. The core need not know, because one answer acknowledges all.
 
 use bowline_node::NodeMessage;
 use bowline_node::raft::{AppendEntries, Body, Entry, Message, Position};
 
-/// Most bytes of entries in a message that was put together.
+/// Maximum bytes of entries in a joined message.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
 
-/// Puts together what can be, in order.
+/// Joins messages where possible, and keeps their order.
 pub(crate) fn coalesce(messages: Vec<NodeMessage>) -> Vec<NodeMessage> {
     let mut fewer: Vec<NodeMessage> = Vec::with_capacity(messages.len().min(16));
     let mut bytes = 0;
@@ -39,7 +39,7 @@ pub(crate) fn entries_bytes(message: &NodeMessage) -> usize {
     }
 }
 
-/// Appends `second` to `first` if it goes on where that ends. Returns whether it did.
+/// Appends `second` to `first` if it begins where that ends. Returns whether it did.
 fn join(first: &mut NodeMessage, second: &mut NodeMessage) -> bool {
     let (
         NodeMessage::Raft(Message { term: first_term, body: Body::AppendEntries(first) }),
@@ -52,15 +52,15 @@ fn join(first: &mut NodeMessage, second: &mut NodeMessage) -> bool {
         return false;
     }
     first.entries.append(&mut second.entries);
-    // A round may be named by every message that leaves after it began. The time stays the earlier one:
-    // leases and check-quorum count from it, and too early is safe.
+    // Every message that is sent after a round began may name the round. The time stays the earlier one, because leases
+    // and check-quorum count from it, and too early is safe.
     first.round = first.round.max(second.round);
     first.commit_index = first.commit_index.max(second.commit_index);
     first.durable_index = first.durable_index.max(second.durable_index);
     true
 }
 
-/// The last entry that a message speaks of.
+/// The position of the last entry of a message, or of the one before it.
 fn end(append: &AppendEntries) -> Position {
     append.entries.last().map_or(append.prev, Entry::position)
 }

@@ -1,4 +1,4 @@
-//! Who the members are, where they are, and what they say of themselves.
+//! The members, their addresses, and their introductions.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,16 +11,16 @@ use super::handshake::{Hello, Identity, Introduction};
 use super::traffic::Traffic;
 use super::version::{self, Protocol};
 
-/// The members of the cluster, as one of them knows them; copies know the same.
+/// The members of the cluster, as one of them knows them. Copies share their contents.
 #[derive(Clone, Debug)]
 pub struct Directory {
     own: Identity,
     protocol: Protocol,
     introduction: Introduction,
-    /// Host and port of each member's peer side.
+    /// Host and port of each member's peer port.
     addresses: Arc<BTreeMap<NodeId, String>>,
     heard: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
-    /// For each member, who waits for it to be there again.
+    /// For each member, wakes the tasks that wait for it to connect.
     knocks: Arc<BTreeMap<NodeId, Notify>>,
     traffic: Arc<BTreeMap<NodeId, Arc<Traffic>>>,
     cluster_version: Arc<AtomicU32>,
@@ -28,13 +28,13 @@ pub struct Directory {
 
 #[derive(Clone, Debug)]
 struct Heard {
-    /// The life of its data folder.
+    /// The incarnation of its data folder.
     incarnation: u64,
     introduction: Introduction,
 }
 
 impl Directory {
-    /// A directory of these members, this one among them, which has this name and this address for clients.
+    /// A directory of these members, including this one, with this member's name and its address for clients.
     #[must_use]
     pub fn new(
         own: Identity,
@@ -50,25 +50,25 @@ impl Directory {
         Directory { own, protocol, introduction, addresses, heard, knocks, traffic, cluster_version }
     }
 
-    /// Who this member is.
+    /// The identity of this member.
     #[must_use]
     pub fn own(&self) -> Identity {
         self.own
     }
 
-    /// How this member speaks with others.
+    /// The peer protocol of this member.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// What this member says of itself.
+    /// The introduction of this member.
     #[must_use]
     pub fn own_introduction(&self) -> &Introduction {
         &self.introduction
     }
 
-    /// All members, with host and port of their peer side.
+    /// All members, with host and port of their peer port.
     pub fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
         self.addresses.iter().map(|(id, address)| (*id, address.as_str()))
     }
@@ -81,11 +81,11 @@ impl Directory {
     /// The traffic with a member.
     #[must_use]
     pub fn traffic(&self, id: NodeId) -> Arc<Traffic> {
-        // Nobody speaks with one that is no member.
+        // There is no traffic with anybody else.
         self.traffic.get(&id).cloned().unwrap_or_default()
     }
 
-    /// What a member says of itself; empty until it was heard.
+    /// The introduction of a member; empty before it was received.
     #[must_use]
     pub fn introduction(&self, id: NodeId) -> Introduction {
         if id == self.own.replica {
@@ -94,11 +94,11 @@ impl Directory {
         self.lock().get(&id).map(|heard| heard.introduction.clone()).unwrap_or_default()
     }
 
-    /// Remembers what a member says of itself.
+    /// Stores the introduction of a member.
     ///
     /// # Errors
-    /// It is no other member, comes with another folder than before, or its program is too old for the cluster; the
-    /// text says which.
+    /// It is not another member, it has a different data folder than before, or its program is too old for the cluster;
+    /// the text tells which.
     pub fn hear(&self, id: NodeId, incarnation: u64, introduction: &Introduction) -> Result<(), String> {
         if id == self.own.replica || !self.addresses.contains_key(&id) {
             return Err(format!("member {} is not another member of this cluster: check --initial-cluster", id.0));
@@ -106,7 +106,7 @@ impl Directory {
         version::check(self.cluster_version.load(Relaxed), id, introduction.version)?;
         let mut all = self.lock();
         if all.get(&id).is_some_and(|heard| heard.incarnation != incarnation) {
-            // It may have voted and acknowledged in its other life, and knows nothing of that in this one.
+            // It may have voted and acknowledged entries with the other folder, and has forgotten that now.
             return Err(format!(
                 "member {} has a different data folder than before: remove a member whose folder was lost or \
                  replaced, and add it again under a new id",
@@ -117,15 +117,15 @@ impl Directory {
         Ok(())
     }
 
-    /// The cluster has this version now: members with an older program are not heard any more.
+    /// Sets the version of the cluster, from which on members with older programs are refused.
     pub fn set_cluster_version(&self, version: u32) {
         self.cluster_version.fetch_max(version, Relaxed);
     }
 
-    /// As [`Directory::hear`], of one who connects.
+    /// Like [`Directory::hear`], for a member that connects; also wakes the tasks that wait for it.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Directory::hear`].
     pub fn judge(&self, hello: &Hello) -> Result<(), String> {
         let from = hello.from.replica;
         self.hear(from, hello.from.incarnation, &hello.introduction)?;
@@ -135,7 +135,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Waits until a member connects: then it can be reached, too, most likely.
+    /// Waits until a member connects: then it can probably be reached, too.
     pub async fn knocked(&self, id: NodeId) {
         match self.knocks.get(&id) {
             Some(knock) => knock.notified().await,
@@ -144,7 +144,7 @@ impl Directory {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
-        // Every change is complete before the lock is given back, panic or not.
+        // Every change is complete before the lock is released, even after a panic.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

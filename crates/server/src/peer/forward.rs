@@ -1,8 +1,8 @@
-//! What a follower's clients want of the leader, on its way there and back.
+//! Forwards requests of a follower's clients to the leader, and answers back.
 //!
-//! Requests and answers are protobuf messages, whose numbers are kept for ever. Answers come in any order, each with
-//! the number of its request. Each is sent once. If the connection is lost after that, nobody knows what became of it,
-//! and whoever asked is told so.
+//! Requests and answers are protobuf messages, whose field numbers never change. Answers come in any order, each with
+//! the number of its request. Each request is sent once. If the connection is lost after that, the client is told that
+//! the outcome is unknown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,37 +27,37 @@ use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
 use crate::replica::{Inbox, InboxRequest, RequestBody};
 
-/// Most requests that wait for a connection's writer.
+/// Maximum number of requests that wait for a connection's writer.
 const QUEUE: usize = 1_024;
 
-/// Most requests of one follower that are being served at once.
+/// Maximum number of requests of one follower that are served at once.
 const MAX_OPEN: usize = 8_192;
 
-/// Longest patience that a follower may ask for.
+/// Longest time limit that a follower may ask for.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends requests to other replicas; copies send over the same connections.
+/// Sends requests to other replicas. Copies share the connections.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarder {
     links: Arc<BTreeMap<NodeId, mpsc::Sender<Sent>>>,
 }
 
-/// What only the leader can do.
+/// A request that only the leader can serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LeaderRequest {
     /// A command for the state machine.
     Write(Bytes),
-    /// How long a lease still lives.
+    /// The remaining time to live of a lease.
     Lease {
-        /// Its identity.
+        /// The id of the lease.
         id: i64,
-        /// Whether it is to be given its whole time anew.
+        /// Whether to renew it.
         renew: bool,
     },
 }
 
 impl LeaderRequest {
-    /// Whether it may be sent again when nobody knows what became of it.
+    /// Whether it may be repeated when its outcome is unknown.
     pub(crate) fn is_harmless_twice(&self) -> bool {
         matches!(self, LeaderRequest::Lease { .. })
     }
@@ -72,7 +72,7 @@ impl From<LeaderRequest> for RequestBody {
     }
 }
 
-/// A request under way, and who waits for it.
+/// A request, and the channel for its answer.
 #[derive(Debug)]
 struct Sent {
     request: LeaderRequest,
@@ -118,17 +118,17 @@ async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
             tokio::select! {
                 stream = &mut connected => break stream,
                 request = requests.recv() => match request {
-                    // Nothing was sent: whoever asked may try elsewhere.
+                    // Nothing was sent, so the request may be tried elsewhere.
                     Some(request) => drop(request.reply.send(Err(NotDone::Unreachable.into()))),
                     None => return,
                 },
             }
         };
         let mut open = BTreeMap::new();
-        // How it ended is told by the line of the small traffic.
+        // The control connection logs why the connection was lost.
         let _ = run(stream, &mut requests, &mut open, &traffic).await;
         for (_, reply) in open {
-            // Who has given up needs no answer.
+            // The receiver may have given up.
             let _ = oneshot::Sender::<Response>::send(reply, Err(Unknown::ConnectionLost.into()));
         }
     }
@@ -143,7 +143,7 @@ async fn run(
 ) -> Result<(), FrameError> {
     let (reader, mut writer) = stream.split();
     let (answers, mut answered) = mpsc::channel(QUEUE);
-    // Reading a frame can't be given up halfway, so it is a future of its own.
+    // Reading a frame must not be cancelled halfway, so it is a separate future.
     let read = async move {
         let mut reader = BufReader::new(reader);
         while let Some(frame) = read_frame(&mut reader, MAX_FRAME).await? {
@@ -186,7 +186,7 @@ async fn run(
     }
 }
 
-/// Serves what a follower sends, until the connection ends.
+/// Serves the requests of a follower until the connection ends.
 pub(super) async fn serve_requests(
     stream: TcpStream,
     inbox: &Arc<Inbox>,
@@ -233,7 +233,7 @@ async fn take_requests(
         };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
         let Some(request) = request else {
-            // Only a newer member knows what it wants: that is not done here.
+            // A kind of request that only newer members know is not done.
             let _ = answers.send((id, Err(NotDone::TryAgain.into()))).await;
             continue;
         };
@@ -243,7 +243,7 @@ async fn take_requests(
         let answers = answers.clone();
         tokio::spawn(async move {
             let answer = answer.await.unwrap_or(Err(Unknown::Stopped.into()));
-            // If the follower is gone, it knows no more than that already.
+            // If this fails, the follower sees the lost connection.
             let _ = answers.send((id, answer)).await;
             drop(permit);
         });
@@ -251,13 +251,13 @@ async fn take_requests(
     Ok(())
 }
 
-/// A request, on its way to the leader.
+/// A request to the leader.
 #[derive(Clone, PartialEq, prost::Message)]
 struct RequestMessage {
-    /// Names it on this connection.
+    /// Its number on this connection.
     #[prost(uint64, tag = "1")]
     id: u64,
-    /// How long the answer is waited for, in milliseconds.
+    /// Its time limit, in milliseconds.
     #[prost(uint64, tag = "2")]
     patience: u64,
     #[prost(oneof = "RequestKind", tags = "3, 4")]
@@ -266,7 +266,7 @@ struct RequestMessage {
 
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum RequestKind {
-    /// A command. What it means is for the state machine to say: it is passed on as it is.
+    /// A command for the state machine, passed on unchanged.
     #[prost(bytes = "bytes", tag = "3")]
     Write(Bytes),
     #[prost(message, tag = "4")]
@@ -281,10 +281,10 @@ struct LeaseQuestion {
     renew: bool,
 }
 
-/// How a request ended.
+/// The answer to a request.
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMessage {
-    /// Of the request.
+    /// The number of the request.
     #[prost(uint64, tag = "1")]
     id: u64,
     #[prost(oneof = "Ending", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
@@ -316,7 +316,7 @@ enum Ending {
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct NotLeader {
-    /// Who leads, if that is known.
+    /// The leader, if known.
     #[prost(fixed64, optional, tag = "1")]
     leader: Option<u64>,
 }
@@ -337,7 +337,8 @@ fn put(message: &impl Message, out: &mut BytesMut) {
     message.encode(out).expect("memory grows with what is written to it");
 }
 
-/// A request; with `None` for its body if it is of a kind that only newer members know.
+/// Decodes a request: its number, its time limit, and its body, which is `None` for a kind that only newer members
+/// know.
 fn decode_request(frame: Bytes) -> Result<(u64, Duration, Option<LeaderRequest>), DecodeError> {
     let RequestMessage { id, patience, kind } = RequestMessage::decode(frame)?;
     let request = kind.map(|kind| match kind {
@@ -351,7 +352,7 @@ fn encode_answer(id: u64, answer: &Response, out: &mut BytesMut) {
     let ending = match answer {
         Ok(bytes) => Ending::Done(bytes.clone()),
         Err(Failure::Unknown(Unknown::Expired)) => Ending::Expired(Empty {}),
-        // The leader itself never sends a write on.
+        // The leader itself never forwards a write.
         Err(Failure::Unknown(Unknown::ConnectionLost | Unknown::Stopped)) => Ending::Unknown(Empty {}),
         Err(Failure::NotDone(why)) => match why {
             NotDone::NotLeader { leader } => Ending::NotLeader(NotLeader { leader: leader.map(|leader| leader.0) }),
@@ -376,14 +377,14 @@ fn decode_answer(frame: Bytes) -> Result<(u64, Response), DecodeError> {
         Some(Ending::TryAgain(_)) => Err(NotDone::TryAgain.into()),
         Some(Ending::Refused(reason)) => Err(Failure::refused(reason)),
         Some(Ending::NoSpace(_)) => Err(NotDone::NoSpace.into()),
-        // Whether it took effect is not known, and the connection is as good as lost. An ending that only newer
-        // members know may be anything.
+        // Whether the request took effect is unknown, as after a lost connection. The same holds for an ending that
+        // only newer members know.
         Some(Ending::Unknown(_)) | None => Err(Unknown::ConnectionLost.into()),
     };
     Ok((id, answer))
 }
 
-/// Reads a request and an answer, for a fuzzer: what is read is written and read back the same.
+/// For a fuzzer: decodes a request and an answer, and checks that encoding and decoding them again gives the same.
 pub(super) fn fuzz(body: &Bytes) {
     if let Ok((id, patience, Some(request))) = decode_request(body.clone()) {
         let mut out = BytesMut::new();

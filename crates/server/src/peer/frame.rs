@@ -1,7 +1,7 @@
-//! Frames: a length, a checksum of all the rest, and a body.
+//! Frames: a length, a checksum, and a body.
 //!
-//! `length: u32 LE` (of the body), `crc: u32 LE` (CRC32C of the length and the body), body. A stream in
-//! which a frame is damaged has lost its rhythm: it is closed.
+//! `length: u32 LE` (of the body), `crc: u32 LE` (CRC32C of the length and the body), body. After a damaged frame, the
+//! start of the next one is unknown, so the stream is closed.
 
 use std::io;
 
@@ -11,34 +11,34 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Bytes before a frame's body.
 pub const HEADER_BYTES: usize = 8;
 
-/// What a body's memory grows by: it follows what has arrived, not what was announced.
+/// Step in bytes by which a body's buffer grows, so that it follows the bytes received, not the announced length.
 const STEP: usize = 256 << 10;
 
 /// Why a frame can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The stream is broken, or has ended within a frame.
+    /// The stream failed, or ended within a frame.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is too long.
+    /// The frame is too long.
     #[error("the frame has {length} bytes; allowed: at most {limit}")]
     TooLong {
-        /// Its length, as announced.
+        /// Its announced length.
         length: u32,
-        /// The greatest length of this connection, in bytes.
+        /// The longest allowed length on this connection, in bytes.
         limit: u32,
     },
-    /// It is damaged.
+    /// The frame is damaged.
     #[error("the frame is damaged: its checksum is {found:08x}, expected {expected:08x}")]
     Checksum {
-        /// What the sender says.
+        /// The checksum in the frame.
         expected: u32,
-        /// What the bytes say.
+        /// The checksum of the received bytes.
         found: u32,
     },
 }
 
-/// Appends a frame whose body is what `write` appends.
+/// Appends a frame, whose body `write` appends.
 pub fn put_frame(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
@@ -49,10 +49,10 @@ pub fn put_frame(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     out[start + 4..start + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The next frame's body; `None` where the stream ends between two frames.
+/// Reads the body of the next frame; `None` if the stream ends between two frames.
 ///
 /// # Errors
-/// The stream breaks, or brings no frame of at most `limit` bytes.
+/// The stream fails, or the frame is damaged or longer than `limit` bytes.
 pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin), limit: u32) -> Result<Option<Bytes>, FrameError> {
     let mut header = [0; HEADER_BYTES];
     if stream.read(&mut header[..1]).await? == 0 {

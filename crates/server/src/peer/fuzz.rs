@@ -1,4 +1,4 @@
-//! Entry for a fuzzer: hostile bytes where another member's should be.
+//! Entry for a fuzzer: hostile bytes in place of another member's.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -10,20 +10,20 @@ use bowline_node::wire;
 
 use super::{MAX_CONTROL_FRAME, MAX_FRAME, forward, handshake, read_frame};
 
-/// Reads what a connection brings: after a first byte that chooses, a handshake, requests, answers or messages, each
-/// in frames as they are, or with right lengths and checksums. What is read must be written and read back the same.
-/// Must never panic, nor take more memory than has arrived.
+/// Decodes bytes as a connection does. The first byte chooses what they are (a handshake, requests, answers or
+/// messages) and whether they include the frames or get correct ones. Everything decoded must be the same after
+/// encoding and decoding again. This must neither panic nor take more memory than bytes were received.
 pub fn fuzz_frames(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     if choice % 2 == 0 {
         let mut stream = data;
         let limit = if choice % 4 == 0 { MAX_FRAME } else { MAX_CONTROL_FRAME };
-        // What is there is there at once: nothing is waited for.
+        // All bytes are there, so reading never waits.
         while let Some(Ok(Some(body))) = at_once(pin!(read_frame(&mut stream, limit))) {
             read(choice / 4, body);
         }
     } else {
-        // In pieces of up to 256 bytes, or all in one.
+        // In bodies of up to 256 bytes, or all in one.
         for body in data.chunks(if choice % 4 == 1 { data.len().max(1) } else { 256 }) {
             read(choice / 4, Bytes::copy_from_slice(body));
         }
@@ -51,7 +51,7 @@ fn read(kind: u8, body: Bytes) {
     }
 }
 
-/// A frame around a body, for seeds.
+/// A frame around a body, for a fuzzer's seeds.
 #[must_use]
 pub fn framed(body: &[u8]) -> Bytes {
     let mut out = BytesMut::new();

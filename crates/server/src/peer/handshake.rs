@@ -1,10 +1,10 @@
-//! Who speaks to whom: the first frame of each connection, and its answer.
+//! The handshake: the first frame of each connection, and its answer.
 //!
-//! The one that connects says which versions of the protocol it speaks, who it is, whom it means, and what the
-//! connection is for. The other says "welcome", or why not; both then know. Nothing else is read before.
+//! The connecting member sends its versions of the protocol, its identity, the id of the member that it wants, and the
+//! channel. The other one accepts, or refuses with a reason. Nothing else is read before.
 //!
-//! The first frame begins with six bytes that never change: "BWLN", and the sender's version as a `u16` in
-//! little-endian order. Behind them, and in the answer, are protobuf messages, whose numbers are kept for ever.
+//! The first frame begins with six bytes whose format never changes: "BWLN", and the sender's version as a `u16` in
+//! little-endian order. A protobuf message follows, and the answer is one, too; field numbers never change.
 
 use std::time::Duration;
 
@@ -17,68 +17,68 @@ use tokio::time::timeout;
 use super::frame::{FrameError, put_frame, read_frame};
 use super::version::Protocol;
 
-/// Says that this is the protocol at all.
+/// The first bytes of the protocol.
 const MAGIC: [u8; 4] = *b"BWLN";
 
-/// How long either end waits for the other's part.
+/// Time limit of each end for the other's part.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest frame of a handshake, in bytes.
 const MAX_BYTES: u32 = 4096;
 
-/// Longest reason for a refusal, and longest text of an introduction, in bytes.
+/// Longest reason for a refusal, in characters, and longest text of an introduction, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// What a connection is for. Each has its own, so that none waits behind another.
+/// A kind of traffic. Each has its own connection, so that none waits behind another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum Channel {
-    /// Votes, answers, questions: small and urgent.
+    /// Votes and answers, which are small and urgent.
     Control = 1,
-    /// AppendEntries, with entries or without. A heartbeat names the last entry that was sent before it, so
-    /// it must not overtake that one; and entries are as good as a heartbeat to whoever gets them.
+    /// AppendEntries, with or without entries. A heartbeat names the last entry that was sent before it, so it must not
+    /// overtake that entry. To the receiver, entries count as a heartbeat, too.
     Entries = 2,
     /// Pieces of snapshots.
     Snapshot = 3,
-    /// Requests of clients, on their way to the leader; answers come back on the same connection.
+    /// Requests of clients that are forwarded to the leader, and their answers.
     Requests = 4,
 }
 
 impl Channel {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Channel; 4] = [Channel::Control, Channel::Entries, Channel::Snapshot, Channel::Requests];
 }
 
-/// The own part of every handshake.
+/// The identity of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster.
     pub cluster: u64,
     /// The replica.
     pub replica: NodeId,
-    /// Which life of the replica: drawn when its folder was made.
+    /// A random number that the data folder got when it was created.
     pub incarnation: u64,
 }
 
-/// What members tell each other of themselves, for those who ask who belongs to the cluster.
+/// What members tell each other about themselves, for clients that list the members.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Introduction {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Where it serves clients.
+    /// Its address for clients.
     #[prost(string, tag = "2")]
     pub client_url: String,
     /// The version of the peer protocol that its program speaks.
     #[prost(uint32, tag = "3")]
     pub version: u32,
-    /// The oldest version that it speaks, too.
+    /// The oldest version that it also speaks.
     #[prost(uint32, tag = "4")]
     pub oldest_version: u32,
 }
 
 impl Introduction {
-    /// The introduction of a member whose program speaks so. Longer texts than 512 bytes are cut.
+    /// The introduction of a member. Texts are cut to 512 bytes.
     #[must_use]
     pub fn new(name: &str, client_url: &str, protocol: Protocol) -> Introduction {
         let cut = |text: &str| text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
@@ -87,58 +87,58 @@ impl Introduction {
     }
 }
 
-/// What the one that connects says.
+/// The message of the connecting member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Who connects.
+    /// The connecting member.
     pub from: Identity,
-    /// Whom it means.
+    /// The member that it wants.
     pub to: NodeId,
-    /// What for.
+    /// The kind of traffic.
     pub channel: Channel,
-    /// Itself.
+    /// Its introduction.
     pub introduction: Introduction,
 }
 
-/// What the one that is connected to answers.
+/// The answer that accepts a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// Its life.
+    /// The incarnation of the answering member.
     pub incarnation: u64,
-    /// Itself.
+    /// Its introduction.
     pub introduction: Introduction,
 }
 
-/// Why there is no connection.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The other end says no.
+    /// The other end refused.
     #[error("refused by the other end: {0}")]
     Refused(String),
-    /// This end says no.
+    /// This end refused.
     #[error("{0}")]
     Unwelcome(String),
-    /// The other end is silent.
+    /// The other end did not answer.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silent,
-    /// The other end has hung up.
+    /// The other end closed the connection.
     #[error("the other end closed the connection")]
     HungUp,
-    /// The stream brings no frame.
+    /// The frame can't be read.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The frame is no part of a handshake.
+    /// The message can't be decoded.
     #[error("not a handshake: {0}")]
     Message(#[from] prost::DecodeError),
-    /// The frame is no part of this protocol.
+    /// The frame does not belong to this protocol.
     #[error("not a handshake of this protocol")]
     Foreign,
 }
 
-/// What follows the first six bytes.
+/// The message after the first six bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct HelloMessage {
-    /// The number of a [`Channel`]; no enumeration, whose first value would stand for one that is not there.
+    /// The number of a [`Channel`]. Not an enumeration, because the default of a missing one would be its first value.
     #[prost(int32, tag = "1")]
     channel: i32,
     #[prost(fixed64, tag = "2")]
@@ -163,7 +163,7 @@ struct AnswerMessage {
 enum Answer {
     #[prost(message, tag = "1")]
     Welcome(WelcomeMessage),
-    /// Why not.
+    /// The reason.
     #[prost(string, tag = "2")]
     Refused(String),
 }
@@ -176,10 +176,10 @@ struct WelcomeMessage {
     introduction: Introduction,
 }
 
-/// The part of the one that connects.
+/// Does the handshake at the connecting end.
 ///
 /// # Errors
-/// There is no agreement, or nobody there.
+/// The other end refuses or does not answer.
 pub async fn connect<S>(stream: &mut S, hello: &Hello) -> Result<Welcome, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -205,16 +205,16 @@ where
     }
 }
 
-/// The part of a text that can be put into a log.
+/// Removes from a text what must not get into a log.
 fn readable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
-/// The part of the one that is connected to. `judge` says why somebody who speaks the protocol and means
-/// this replica is not welcome all the same.
+/// Does the handshake at the accepting end. `judge` may refuse a member that speaks the protocol and wants this
+/// replica.
 ///
 /// # Errors
-/// There is no agreement; the other end has been told why.
+/// This end refuses, and has told the other end why; or the handshake can't be read.
 pub async fn accept<S>(
     stream: &mut S,
     own: Identity,
@@ -277,14 +277,14 @@ fn put_hello(hello: &Hello, out: &mut BytesMut) {
     message.encode(out).expect("memory grows with what is written to it");
 }
 
-/// The version that the first bytes name, and the message behind them.
+/// The version in the first bytes, and the message after them.
 fn split(bytes: &[u8]) -> Result<(u32, &[u8]), HandshakeError> {
     let rest = bytes.strip_prefix(&MAGIC).ok_or(HandshakeError::Foreign)?;
     let (version, message) = rest.split_first_chunk().ok_or(HandshakeError::Foreign)?;
     Ok((u16::from_le_bytes(*version).into(), message))
 }
 
-/// What was said, or why it can't be agreed to. Another version is told so before its fields are read.
+/// Decodes the first frame, or gives the reason for a refusal. The version is checked before the fields are decoded.
 fn hello(bytes: &[u8], own: &Introduction) -> Result<Result<Hello, String>, HandshakeError> {
     let (version, message) = split(bytes)?;
     if version < own.oldest_version {
@@ -302,7 +302,7 @@ fn hello(bytes: &[u8], own: &Introduction) -> Result<Result<Hello, String>, Hand
     Ok(Ok(Hello { from, to: NodeId(to), channel, introduction }))
 }
 
-/// Who connects, of a first frame: for whoever stands between members, as tests do.
+/// The connecting member, from a first frame: for proxies in tests.
 #[must_use]
 pub fn sender(hello: &[u8]) -> Option<NodeId> {
     let (_, message) = split(hello).ok()?;
@@ -317,10 +317,10 @@ fn too_far_apart(theirs: &str, own: &Introduction) -> String {
     )
 }
 
-/// Reads a first frame, for a fuzzer: what is read is written and read back the same.
+/// For a fuzzer: decodes a first frame, and checks that encoding and decoding it again gives the same.
 pub(super) fn fuzz(body: &Bytes) {
     let own = Introduction::new("", "", Protocol::CURRENT);
-    // Of a version that does not fit into its place there is nothing to write.
+    // A version that does not fit into a `u16` can't be encoded.
     if let Ok(Ok(read)) = hello(body, &own)
         && (own.oldest_version..=u16::MAX.into()).contains(&read.introduction.version)
     {

@@ -1,4 +1,4 @@
-//! The receiving side: who connects, is asked who it is, and is then read.
+//! The receiving side: accepts connections, does the handshake, and reads messages.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,10 +22,10 @@ use crate::accept::{Accepted, Acceptor};
 use crate::clock::Clock;
 use crate::replica::Inbox;
 
-/// How long to wait for the replica to take what was sent before.
+/// Pause while the replica's inbox is full.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Receives for a replica.
+/// Receives messages for a replica.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) directory: Directory,
@@ -34,7 +34,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// Takes connections for ever.
+    /// Accepts connections forever.
     pub(crate) async fn listen(self: Arc<Inbound>, mut acceptor: Acceptor) {
         loop {
             let Accepted { stream, address, place } = acceptor.accept().await;
@@ -63,10 +63,10 @@ impl Inbound {
         served
     }
 
-    /// Takes what a peer sends, until it hangs up.
+    /// Receives from a peer until it closes the connection.
     ///
     /// # Errors
-    /// Something can't be read, or must not be sent here.
+    /// A frame or a message can't be decoded.
     async fn take(
         &self,
         stream: TcpStream,
@@ -81,12 +81,12 @@ impl Inbound {
         loop {
             let frame = match read_frame(&mut reader, max_frame(channel)).await {
                 Ok(Some(frame)) => frame,
-                // A peer that stops or loses its connection is nothing to tell of: it comes back.
+                // A lost connection is not worth logging: the peer connects again.
                 Ok(None) | Err(FrameError::Io(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             traffic.received(&frame);
-            // A kind of message that only newer members know is lost, as on any network.
+            // A kind of message that only newer members know is dropped, as if the network had lost it.
             let Some(mut message) = decode(frame)? else { continue };
             while let Some(refused) = self.inbox.push_peer(from, message) {
                 message = refused;

@@ -1,6 +1,6 @@
-//! What waits for one connection: a queue with a bound in messages and in bytes.
+//! The queue of one connection, bounded in messages and in bytes.
 //!
-//! What finds no room, or no connection, is lost, as on any network: the core sends again what matters.
+//! Messages are dropped if there is no room or no connection. The core repeats what matters.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ impl Lane {
         Lane { queue: Mutex::default(), ready: Notify::new(), max_messages, max_bytes }
     }
 
-    /// Adds a message, if there is a connection and room. One message alone may be larger than the bound.
+    /// Adds a message if there is a connection and room. A single message may be larger than the bound.
     pub(crate) fn push(&self, message: NodeMessage) {
         let weight = weight(&message);
         let mut queue = self.lock();
@@ -48,8 +48,8 @@ impl Lane {
         self.ready.notify_one();
     }
 
-    /// Takes what waits, up to `max_bytes`, as soon as something does. Nothing is lost if the future is
-    /// dropped before it is ready.
+    /// Waits for messages, and takes up to `max_bytes` of them. Nothing is lost if the future is dropped before it is
+    /// ready.
     pub(crate) async fn take(&self, max_bytes: usize) -> Vec<NodeMessage> {
         loop {
             let ready = self.ready.notified();
@@ -61,12 +61,12 @@ impl Lane {
         }
     }
 
-    /// A connection is there: messages are taken from now on.
+    /// Records that there is a connection: messages are accepted from now on.
     pub(crate) fn connected(&self) {
         self.lock().connected = true;
     }
 
-    /// The connection is gone, and what waited for it is of no use to the next one.
+    /// Records that the connection is lost. Drops the waiting messages, which are of no use to the next one.
     pub(crate) fn disconnected(&self) {
         let mut queue = self.lock();
         queue.lost += queue.messages.len() as u64;
@@ -79,13 +79,13 @@ impl Lane {
         self.lock().connected
     }
 
-    /// How many messages were lost for want of room or of a connection.
+    /// The number of dropped messages.
     pub(crate) fn lost(&self) -> u64 {
         self.lock().lost
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every change of the queue is complete before the lock is given back, panic or not.
+        // Every change of the queue is complete before the lock is released, even after a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,7 +107,7 @@ impl Queue {
     }
 }
 
-/// What a message is counted with, in bytes.
+/// The size of a message for the bounds, in bytes.
 pub(crate) fn weight(message: &NodeMessage) -> usize {
     let data = match message {
         NodeMessage::Chunk(chunk) => chunk.data.len(),

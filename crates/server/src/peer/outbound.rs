@@ -1,4 +1,4 @@
-//! The sending side: for each peer and kind of traffic a queue, and a task that keeps its connection.
+//! The sending side: a queue for each peer and kind of traffic, and a task that maintains its connection.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,19 +23,19 @@ use super::lane::Lane;
 use super::traffic::Traffic;
 use crate::random::random;
 
-/// Most bytes of messages that one write takes.
+/// Maximum bytes of messages in one write.
 const PORTION: usize = 1 << 20;
 
-/// How long a write may be stuck before the connection is given up.
+/// Time limit of a write, after which the connection is dropped.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a connection may take to be made.
+/// Time limit for connecting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 
-/// Where messages for other replicas are put. Never waits.
+/// The queues for messages to other replicas. Sending never waits.
 #[derive(Debug, Default)]
 pub struct Outbox {
     lanes: BTreeMap<(NodeId, Channel), Arc<Lane>>,
@@ -53,7 +53,7 @@ impl Outbox {
         Outbox { lanes: lanes.collect() }
     }
 
-    /// Puts a message where it belongs. It may be lost.
+    /// Puts a message into its queue. It may be lost.
     pub fn send(&self, to: NodeId, message: NodeMessage) {
         let channel = match &message {
             NodeMessage::Chunk(_) => Channel::Snapshot,
@@ -65,25 +65,25 @@ impl Outbox {
         }
     }
 
-    /// How many messages were lost, for want of room or of a connection.
+    /// The number of messages that were dropped, for lack of room or of a connection.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lanes.values().map(|lane| lane.lost()).sum()
     }
 
-    /// How many messages to this replica were.
+    /// The number of dropped messages to this replica.
     #[must_use]
     pub fn lost_to(&self, to: NodeId) -> u64 {
         self.lanes.iter().filter(|((peer, _), _)| *peer == to).map(|(_, lane)| lane.lost()).sum()
     }
 
-    /// Whether there is a connection to this replica for the small traffic.
+    /// Whether there is a control connection to this replica.
     #[must_use]
     pub fn reaches(&self, to: NodeId) -> bool {
         self.lanes.get(&(to, Channel::Control)).is_some_and(|lane| lane.is_connected())
     }
 
-    /// Starts the tasks that keep the connections.
+    /// Starts the tasks that maintain the connections.
     pub(crate) fn start(&self, directory: &Directory) {
         for (peer, address) in directory.peers() {
             for channel in [Channel::Control, Channel::Entries, Channel::Snapshot] {
@@ -95,7 +95,7 @@ impl Outbox {
     }
 }
 
-/// One connection to one peer, to be made again and again.
+/// A connection to a peer, which is made again whenever it is lost.
 #[derive(Debug)]
 pub(super) struct Line {
     hello: Hello,
@@ -110,12 +110,12 @@ impl Line {
         Line { hello, address: address.to_owned(), directory: directory.clone() }
     }
 
-    /// What goes over this line, and its like to the same peer, is counted here.
+    /// The traffic counters of the peer.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         self.directory.traffic(self.hello.to)
     }
 
-    /// Connects, as often as it takes. Logs when that begins to fail, and when it works again.
+    /// Tries to connect until it succeeds. Logs when connecting begins to fail, and when it succeeds again.
     pub(super) async fn connected(&self) -> TcpStream {
         let mut delay = FIRST_DELAY;
         let mut told = None;
@@ -137,7 +137,7 @@ impl Line {
             }
             tokio::select! {
                 () = sleep(jittered(delay)) => delay = (delay * 2).min(LAST_DELAY),
-                // It has come back, and waits for an answer.
+                // The peer has connected, so it can probably be reached again.
                 () = self.directory.knocked(self.hello.to) => delay = FIRST_DELAY,
             }
         }
@@ -147,7 +147,7 @@ impl Line {
         let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(&self.address));
         let stream = stream.await.map_err(|_| HandshakeError::Silent)?;
         let mut stream = stream.map_err(super::FrameError::from)?;
-        // A message that waits for the next one to fill a packet waits for an acknowledgement too.
+        // Otherwise a message may wait for the acknowledgement of the one before.
         stream.set_nodelay(true).map_err(super::FrameError::from)?;
         let welcome = connect(&mut stream, &self.hello).await?;
         let heard = self.directory.hear(self.hello.to, welcome.incarnation, &welcome.introduction);
@@ -155,7 +155,7 @@ impl Line {
         Ok(stream)
     }
 
-    /// Of the lines to a member only one logs: the others fail with it.
+    /// Only the control connection logs, because the others fail with it.
     fn logs(&self) -> bool {
         self.hello.channel == Channel::Control
     }
@@ -167,7 +167,7 @@ impl Line {
     }
 }
 
-/// Somewhere in the upper half of `delay`, so that replicas that lost each other don't all come back at once.
+/// A random time in the upper half of `delay`, so that replicas don't all reconnect at the same time.
 fn jittered(delay: Duration) -> Duration {
     let thousandths = u32::try_from(random() % 1_000).unwrap_or(0);
     delay / 2 + delay / 2 * thousandths / 1_000
@@ -189,14 +189,14 @@ async fn keep(line: Line, lane: Arc<Lane>) {
     }
 }
 
-/// Writes what waits until the connection ends.
+/// Writes messages from the queue until the connection ends.
 async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic, extension: &[u8]) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut out = BytesMut::new();
     let mut nothing = [0; 16];
     loop {
         let messages = tokio::select! {
-            // The other end has nothing to say here: if it does, or hangs up, that is the end.
+            // The other end sends nothing on this connection. If it does, or closes it, this is the end.
             _ = reader.read(&mut nothing) => return Ok(()),
             messages = lane.take(PORTION) => messages,
         };

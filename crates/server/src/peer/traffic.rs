@@ -1,4 +1,4 @@
-//! What went to another member and what came from it, in numbers.
+//! Counters of the traffic with another member.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,13 +7,13 @@ use super::frame::HEADER_BYTES;
 /// The traffic with one other member, since the start.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Bytes that were written to its connections, handshakes not counted.
+    /// Bytes sent to it, without handshakes.
     pub sent_bytes: AtomicU64,
-    /// Bytes that came from it, handshakes not counted.
+    /// Bytes received from it, without handshakes.
     pub received_bytes: AtomicU64,
     /// Frames from it that could not be read.
     pub received_failures: AtomicU64,
-    /// How often the connection for the small traffic to it was lost.
+    /// How often the control connection to it was lost.
     pub disconnections: AtomicU64,
 }
 
@@ -22,7 +22,7 @@ impl Traffic {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// A frame with this body has come.
+    /// Counts a received frame with this body.
     pub(super) fn received(&self, body: &[u8]) {
         self.received_bytes.fetch_add((HEADER_BYTES + body.len()) as u64, Relaxed);
     }

@@ -1,41 +1,41 @@
-//! The version of what members say to each other, and how a cluster gets to the next one.
+//! The version of the peer protocol, and how a cluster gets to the next one.
 //!
-//! A program speaks its own version and the one before it, so members can be upgraded one after the other, and rolled
-//! back as long as one of them has the old version. The version of the *cluster* is agreed on through the log. The
-//! leader raises it once every member speaks it, and only then may members use what it brings: a command or a field
-//! that an older member would not understand. From then on older programs can't take part.
+//! A program speaks its own version and the one before it, so members can be upgraded one by one, and rolled back as
+//! long as one of them has the old version. The members agree on the version of the *cluster* through the log. The
+//! leader raises it once every member speaks it. Only then may members use new commands and fields, which an older
+//! member would not understand. From then on, older programs can't take part.
 
 use bowline_node::raft::NodeId;
 
-/// How a program speaks with other members.
+/// The peer protocol of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol {
     /// Its version.
     pub version: u32,
-    /// The oldest version that it speaks, too.
+    /// The oldest version that it also speaks.
     pub oldest_version: u32,
-    /// Protobuf fields, as bytes, that it adds to each message, and to each command once the cluster has its version.
-    /// No version adds any in this way: this is for tests of upgrades, which need a program that says more.
+    /// Encoded protobuf fields that the program adds to each message, and to each command once the cluster has its
+    /// version. Empty, except in tests of upgrades, which need a program with unknown fields.
     pub extension: &'static [u8],
 }
 
 impl Protocol {
-    /// That of this program. Version 4 was the first one in protobuf.
+    /// The protocol of this program. Version 4 was the first one in protobuf.
     pub const CURRENT: Protocol = Protocol { version: 4, oldest_version: 4, extension: &[] };
 }
 
-/// The version that the leader of a cluster can raise it to. `members`: what each member speaks, as far as it is known
-/// and can be reached. `None` if there is nothing to raise.
+/// The version to which the leader can raise the cluster; `None` if it can't. `members`: the version of each member;
+/// `None` for one that is unknown or can't be reached.
 pub(crate) fn raised(cluster: u32, members: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
-    // A member of which nothing is known may have the oldest program of all.
+    // An unknown member may have the oldest program.
     let all = members.into_iter().map(|version| version.unwrap_or(0)).min()?;
     (all > cluster).then_some(all)
 }
 
-/// Whether a member's program can take part in a cluster.
+/// Checks whether a member's program can take part in a cluster.
 ///
 /// # Errors
-/// It knows less than the cluster's version; the text says what to do.
+/// Its version is older than the cluster's; the text tells what to do.
 pub(crate) fn check(cluster: u32, member: NodeId, program: u32) -> Result<(), String> {
     if program >= cluster {
         return Ok(());

@@ -1,6 +1,6 @@
-//! The apply thread: all that ever changes the state machine, in the order of the log.
+//! The apply thread: the only one that changes the state machine, in the order of the log.
 //!
-//! It may be as late as it will: the core hands it a bounded number of bytes that it has not applied yet.
+//! It may lag behind: the core bounds the bytes of entries that are not applied yet.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -19,20 +19,20 @@ use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
 use crate::machine::{Applied, KvMachine};
 
-/// How long to leave others the machine between two steps of tidying up.
+/// Pause between two steps of removing compacted revisions, so that others can use the state machine.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
 
-/// How often to look whether a full disk has room again.
+/// Interval between checks whether a full disk has room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(250);
 
-/// As good as for ever.
+/// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What the thread is to do.
+/// A job for the thread.
 pub(crate) enum ApplyJob {
-    /// What the core wants.
+    /// A job of the core.
     Of(Job),
-    /// Write the state's file anew, and say when it is done.
+    /// Rewrite the state's file, and answer when it is done.
     Shrink(oneshot::Sender<Response>),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct ApplyThread {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshots: Sender<SnapshotJob>,
-    /// What is to be made durable as soon as the disk has room for it.
+    /// A checkpoint to make as soon as the disk has room for it.
     pub(crate) owed: Option<SnapshotHeader>,
     pub(crate) shrink: Shrink,
     /// The version of the peer protocol that this program speaks.
@@ -49,10 +49,10 @@ pub(crate) struct ApplyThread {
 }
 
 impl ApplyThread {
-    /// Works until nobody wants anything any more.
+    /// Works until the queue is closed.
     ///
     /// # Errors
-    /// The state can't be read or written any more. Nobody was told anything that depends on it.
+    /// The state can't be read or written any more. No answer that depends on it was given.
     pub(crate) fn run(mut self, jobs: &Receiver<ApplyJob>) -> Result<(), StoreError> {
         let mut untidy = self.shared.read().is_untidy();
         let mut tidied = Instant::now();
@@ -69,7 +69,7 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            // Also without room: this is what may give some back.
+            // Also on a full disk, because a rewrite may free space.
             self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.metrics)?;
             if !self.catch_up()? {
                 continue;
@@ -91,15 +91,15 @@ impl ApplyThread {
                 let recall = self.shared.read().recall();
                 self.inbox.push_event(Event::Answered(token, recalled(recall, proposed_at, contains)));
             }
-            // See below: when there is room for it.
+            // `catch_up` does this when there is room.
             Job::StoreState { header } => self.owed = Some(header),
             Job::Dump { header } => {
                 let dump = self.shared.read().dump().map_err(broken)?;
-                // It ends only after this thread.
+                // The snapshot thread ends only after this one.
                 let _ = self.snapshots.send(SnapshotJob::Dump(header, Box::new(dump)));
             }
             Job::Install { header } => {
-                // What it says of itself is durable already.
+                // The snapshot is durable already.
                 self.owed = None;
                 self.install(&header)?;
             }
@@ -108,8 +108,8 @@ impl ApplyThread {
         Ok(())
     }
 
-    /// Makes durable what is to be, if the disk has room. A full one is waited for: what is applied stays in memory
-    /// meanwhile, and no more is taken, so reads and votes go on. Returns whether there is room.
+    /// Makes pending changes and checkpoints durable, if the disk has room. Returns whether it has. On a full disk,
+    /// applied changes stay in memory, and no more writes are accepted, so reads and votes go on.
     fn catch_up(&mut self) -> Result<bool, StoreError> {
         let machine = self.shared.read();
         let (waits, wanted) = (machine.waits_for_room(), self.owed.is_some());
@@ -132,7 +132,7 @@ impl ApplyThread {
         Ok(room)
     }
 
-    /// Has the state's file written, and counts how long that takes.
+    /// Writes the state's file, and measures how long that takes.
     fn commit(&self, commit: impl FnOnce(&mut KvMachine) -> Result<(), EngineError>) -> Result<(), StoreError> {
         let mut machine = self.shared.write();
         let began = Instant::now();
@@ -153,7 +153,7 @@ impl ApplyThread {
         drop(machine);
         self.shared.set_facts(facts);
         self.metrics.did(&operations);
-        // Before the report: whoever is told that these entries are applied must see what they did to the leases.
+        // Before the report, so that the raft thread knows the changes of leases when it hears of the entries.
         if !leases.is_empty() {
             self.inbox.push_event(Event::Leases(leases));
         }
@@ -167,7 +167,7 @@ impl ApplyThread {
         let machine = machine.map_err(|error| StoreError::Fatal(format!("can't install a snapshot: {error}")))?;
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let (facts, leases) = (machine.facts(), machine.leases());
-        // The old file is gone from the folder already; its memory goes after the lock.
+        // The old file is removed already. Free its memory after the lock is released.
         let old = std::mem::replace(&mut *self.shared.write(), machine);
         drop(old);
         self.shared.set_facts(facts);
@@ -177,14 +177,14 @@ impl ApplyThread {
         Ok(())
     }
 
-    /// Tidies up a little of what has been untidy since then. Returns whether there is more.
+    /// Removes some compacted revisions. Returns whether there are more. `since`: when the removal began.
     fn tidy(&self, since: Instant) -> Result<bool, StoreError> {
         let mut machine = self.shared.write();
         machine.tidy(&self.metrics).map_err(broken)?;
         let (facts, untidy) = (machine.facts(), machine.is_untidy());
         drop(machine);
         if !untidy {
-            // Before whoever waits for it hears of it.
+            // Before the waiting requests are told.
             self.metrics.compacted(since.elapsed());
         }
         if self.shared.facts() != facts {

@@ -1,8 +1,8 @@
-//! What waits for the replica's thread: three queues with bounds, in the order of their urgency.
+//! The input of the raft thread: three queues, the most urgent first.
 //!
-//! First what the replica's other threads say (never many, never refused: they must not wait for the
-//! replica's, which may be waiting for one of them), then what peers say, then what clients want. The thread takes a
-//! portion of all that waits, so that under load one round of it serves many.
+//! First, events of the replica's other threads. They are few and never refused, because those threads must not wait
+//! for the raft thread, which may be waiting for one of them. Then messages of peers, then requests of clients, both
+//! bounded. The thread takes a portion of each queue, so that under load one round serves many.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,38 +16,38 @@ use tokio::sync::oneshot;
 
 use crate::peer::weight;
 
-/// Most messages of peers that wait.
+/// Maximum number of waiting messages of peers.
 const MAX_PEER_MESSAGES: usize = 16_384;
 
-/// Most bytes of those.
+/// Maximum bytes of those.
 const MAX_PEER_BYTES: usize = 64 << 20;
 
-/// Most requests that wait. One more is refused.
+/// Maximum number of waiting requests; further ones are refused.
 pub const MAX_REQUESTS: usize = 8_192;
 
-/// Most bytes of those.
+/// Maximum bytes of those.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
-/// Most of each kind that are taken at once: between two portions the others get their turn.
+/// Maximum number of peers' messages and of requests in a portion, so that each kind gets its turn.
 const PORTION: usize = 512;
 
-/// What a client or an operator wants.
+/// The body of a request of a client or an operator.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// A command for the state machine.
     Write(Bytes),
-    /// A question to the state machine, which whoever asked puts by itself, as soon as it may.
+    /// Tell when the state may be read; the caller then reads it itself.
     Read,
-    /// How long a lease still lives. Only the leader knows.
+    /// The remaining time of a lease, which only the leader knows.
     Lease {
-        /// Its identity.
+        /// The id of the lease.
         id: i64,
-        /// Whether it is to be given its whole time anew.
+        /// Whether to renew it.
         renew: bool,
     },
-    /// Another leader; whoever is best if none is named.
+    /// Transfer the leadership, to the most suitable member if none is named.
     TransferLeadership(Option<NodeId>),
-    /// The state's file written anew.
+    /// Rewrite the state's file.
     Shrink,
 }
 
@@ -63,7 +63,7 @@ impl RequestBody {
     }
 }
 
-/// A request, and who waits for its answer.
+/// A request, and the channel for its answer.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) body: RequestBody,
@@ -71,34 +71,34 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Response>,
 }
 
-/// What the replica's other threads say.
+/// An event of the replica's other threads.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Everything up to here is durable.
+    /// All writes up to this one are durable.
     Persisted(PersistId),
-    /// The state that this describes is durable: the log before it may go.
+    /// The state that this header describes is durable, so the log before it may be removed.
     StateStored(SnapshotHeader),
-    /// What became of a job.
+    /// The report on a job.
     Report(Report),
-    /// What was applied has changed these leases. Told before the report that it is applied.
+    /// Applied entries have changed these leases. Sent before the report on the entries.
     Leases(Vec<LeaseChange>),
-    /// A snapshot has taken the state's place, with these leases. Told likewise.
+    /// A snapshot has replaced the state and has these leases. Sent before the report on the snapshot.
     LeasesReset(Vec<Lease>),
     /// A request is answered.
     Answered(Token, Response),
-    /// Something changed that only the facts tell.
+    /// The facts have changed.
     Facts,
-    /// What the core knows nothing of is done, or is not.
+    /// The answer to a request that the core does not handle.
     Done(oneshot::Sender<Response>, Response),
 }
 
-/// A portion of what waited.
+/// A portion of the queues.
 #[derive(Debug, Default)]
 pub(crate) struct Portion {
     pub(crate) events: VecDeque<Event>,
     pub(crate) peers: Vec<(NodeId, NodeMessage)>,
     pub(crate) requests: Vec<Request>,
-    /// Nothing comes any more: the replica is to stop.
+    /// Whether the inbox is closed and empty: the replica is to stop.
     pub(crate) closed: bool,
 }
 
@@ -120,13 +120,13 @@ struct State {
 }
 
 impl Inbox {
-    /// Tells what happened elsewhere in the replica.
+    /// Adds an event of another thread of the replica.
     pub(crate) fn push_event(&self, event: Event) {
         self.lock().events.push_back(event);
         self.ready.notify_one();
     }
 
-    /// Takes a peer's message; gives it back if there is no room now.
+    /// Adds a peer's message, or returns it if there is no room now.
     pub(crate) fn push_peer(&self, from: NodeId, message: NodeMessage) -> Option<NodeMessage> {
         let weight = weight(&message);
         let mut state = self.lock();
@@ -142,7 +142,7 @@ impl Inbox {
         None
     }
 
-    /// Takes a request, or answers it at once if there is no room or the replica has stopped.
+    /// Adds a request, or refuses it if there is no room or the replica has stopped.
     pub(crate) fn push_request(&self, request: Request) {
         let weight = request.body.weight();
         let mut state = self.lock();
@@ -151,7 +151,7 @@ impl Inbox {
         if full || state.closed {
             let why = if state.closed { Unknown::Stopped.into() } else { Failure::overloaded("waiting requests") };
             drop(state);
-            // Who no longer waits needs no answer.
+            // The receiver may have given up.
             let _ = request.reply.send(Err(why));
             return;
         }
@@ -161,18 +161,18 @@ impl Inbox {
         self.ready.notify_one();
     }
 
-    /// Ends the replica's thread when it has taken what is there.
+    /// Closes the inbox. The raft thread ends when it has taken everything.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_one();
     }
 
-    /// Whether the replica's thread has ended, or is about to.
+    /// Whether the inbox is closed: the raft thread has ended or is about to.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Waits until something is there, at most so long, and takes a portion of it.
+    /// Waits for input, with a time limit, and takes a portion of it.
     pub(crate) fn wait(&self, at_most: Option<Duration>) -> Portion {
         let mut state = self.lock();
         if state.is_empty() {
@@ -185,7 +185,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the queues is complete before the lock is given back, panic or not.
+        // Every change of the queues is complete before the lock is released, even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

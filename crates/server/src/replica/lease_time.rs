@@ -1,22 +1,22 @@
-//! What a leader says of a lease's time, on its way to whoever asked: a protobuf message.
+//! The leader's answer about a lease's time, as a protobuf message.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 
-/// The time of a lease that is there.
+/// The time of an existing lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTime {
-    /// For how long it was granted, in seconds.
+    /// The granted time to live, in seconds.
     pub granted: i64,
-    /// For how long it still lives if nobody renews it, to the millisecond. Nothing if it is about to end.
+    /// The remaining time, to the millisecond; zero if the lease is about to end.
     pub left: Duration,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LeaseTimeMessage {
-    /// Not there if there is no such lease.
+    /// `None` if there is no such lease.
     #[prost(int64, optional, tag = "1")]
     granted: Option<i64>,
     /// In milliseconds.
@@ -32,7 +32,7 @@ impl LeaseTime {
     }
 
     /// # Errors
-    /// The bytes are something else.
+    /// The bytes can't be decoded.
     pub(crate) fn decode(bytes: Bytes) -> Result<Option<LeaseTime>, DecodeError> {
         let LeaseTimeMessage { granted, left } = LeaseTimeMessage::decode(bytes)?;
         Ok(granted.map(|granted| LeaseTime { granted, left: Duration::from_millis(left) }))

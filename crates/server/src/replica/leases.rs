@@ -1,8 +1,7 @@
-//! The leases' part of the replica's thread: what it is asked about their times, and the ends that it proposes.
+//! The raft thread's part in leases: answers questions about their time, and proposes their end.
 //!
-//! See [`Lessor`] for what makes that safe; here is the host's half of it. A question is answered when a
-//! linearizable read that was begun after it is done, also where no such lease is known: who has just begun to lead
-//! may not have applied yet what grants it.
+//! [`Lessor`] explains why this is safe; this is the host's half. A question is answered after a linearizable read that
+//! began after it. This holds for unknown leases, too: a new leader may not have applied their grants yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,33 +14,33 @@ use bowline_node::{Failure, NotDone, Response};
 use super::lease_time::LeaseTime;
 use super::metrics::Metrics;
 
-/// When to propose again what came to nothing.
+/// Pause before a refused proposal is repeated.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// When to look again where nothing can be proposed now.
+/// Pause after which to try again if nothing can be proposed now.
 const BLOCKED: Duration = Duration::from_millis(250);
 
-/// What was asked about a lease, until the read that confirms the answer is done.
+/// A question about a lease that waits for its read.
 #[derive(Debug)]
 struct Asked {
     id: i64,
     renewal: Option<Renewal>,
 }
 
-/// The leases' times, and who waits for what about them.
+/// The times of the leases, and the pending questions and proposals.
 #[derive(Debug)]
 pub(crate) struct Leases {
     lessor: Lessor,
-    /// What was proposed, in which term, and is not answered.
+    /// Proposals without an answer, with their terms.
     expiring: BTreeMap<Token, (u64, LeaseExpireRequest)>,
     asked: BTreeMap<Token, Asked>,
-    /// What is due can't be proposed before then.
+    /// Nothing is proposed before this time.
     not_before: Time,
     metrics: Arc<Metrics>,
 }
 
 impl Leases {
-    /// At the start: these are the state machine's.
+    /// Begins with the leases of the state machine.
     pub(crate) fn new(now: Time, leases: impl IntoIterator<Item = Lease>, metrics: Arc<Metrics>) -> Leases {
         let mut all = Leases {
             lessor: Lessor::default(),
@@ -54,13 +53,13 @@ impl Leases {
         all
     }
 
-    /// The state machine is another one, which holds these.
+    /// Replaces the leases: the state machine was replaced.
     pub(crate) fn reset(&mut self, now: Time, leases: impl IntoIterator<Item = Lease>) {
         self.lessor.reset(now, leases);
         self.count();
     }
 
-    /// What the state machine has applied.
+    /// Takes the changes that the state machine has applied.
     pub(crate) fn note(&mut self, now: Time, changes: Vec<LeaseChange>) {
         for change in changes {
             let counter = match &change {
@@ -80,13 +79,14 @@ impl Leases {
         self.metrics.leases.set(self.lessor.len() as u64);
     }
 
-    /// In which term this replica leads, if it does. To be called after steps of its core, before anything else here.
+    /// Tells in which term this replica leads, if it does. To be called after each step of the core, before any other
+    /// method.
     pub(crate) fn follow(&mut self, now: Time, leads: Option<u64>) {
         self.lessor.follow(now, leads);
     }
 
-    /// Takes a question; a linearizable read under this token must follow. Returns whether this replica leads: if not,
-    /// it can't tell.
+    /// Takes a question; a linearizable read with this token must follow. Returns `false` if this replica does not
+    /// lead, so that it can't answer.
     pub(crate) fn ask(&mut self, now: Time, token: Token, id: i64, renew: bool) -> bool {
         if self.lessor.leads().is_none() {
             return false;
@@ -96,7 +96,7 @@ impl Leases {
         true
     }
 
-    /// The read under this token is done: the answer to the question, if there was one.
+    /// The read with this token is done. Returns the answer to the question, if there was one.
     pub(crate) fn confirmed(&mut self, now: Time, token: Token) -> Option<Response> {
         let Asked { id, renewal } = self.asked.remove(&token)?;
         if self.lessor.leads().is_none() {
@@ -108,7 +108,7 @@ impl Leases {
                 Some(LeaseTime { granted: lease.ttl, left: Duration::from_secs(lease.ttl.unsigned_abs()) })
             }
             Some(Renewed::Gone) => None,
-            // Whoever asked does so again, and that is confirmed by a read of its own.
+            // The caller asks again, and gets a new read.
             Some(Renewed::Again(_)) => return Some(Err(NotDone::TryAgain.into())),
             Some(Renewed::NotLeading) => return Some(Err(Failure::not_leader(None))),
             None => self.lessor.remaining(now, id).map(|(lease, left)| LeaseTime { granted: lease.ttl, left }),
@@ -116,7 +116,7 @@ impl Leases {
         Some(Ok(LeaseTime::encode(found)))
     }
 
-    /// The core has answered this token by itself.
+    /// The core has answered the request with this token.
     pub(crate) fn settled(&mut self, now: Time, token: Token, response: &Response) {
         self.asked.remove(&token);
         let Some((term, request)) = self.expiring.remove(&token) else { return };
@@ -126,14 +126,14 @@ impl Leases {
                     self.metrics.leases_expired.inc_by(ended.expired);
                 }
             }
-            // It may be in the log, and a leader that finds it there ends them.
+            // The proposal may be in the log, and then takes effect when it is committed.
             Err(Failure::Unknown(_)) => {}
             Err(Failure::NotDone(_)) => self.lessor.retry(now.after(RETRY), term, &request),
         }
     }
 
-    /// What is to be proposed at once, in the term that was told last, and under this token. None where nothing can be
-    /// proposed now.
+    /// The proposal to make at once, with this token, in the term of the last [`Leases::follow`]; `None` if nothing is
+    /// due, or nothing can be proposed now (`blocked`).
     pub(crate) fn expired(&mut self, now: Time, token: Token, blocked: bool) -> Option<LeaseExpireRequest> {
         if self.lessor.next_deadline() > now {
             return None;
@@ -147,7 +147,7 @@ impl Leases {
         Some(request)
     }
 
-    /// When to call [`Leases::expired`] at the latest.
+    /// The latest time for the next call of [`Leases::expired`].
     pub(crate) fn next_deadline(&self) -> Time {
         self.lessor.next_deadline().max(self.not_before)
     }

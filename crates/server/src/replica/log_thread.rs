@@ -1,6 +1,6 @@
-//! The log's thread: writes all that waits, syncs once, then lets go what had to wait for it.
+//! The log thread: writes everything that waits, syncs once, then sends the messages that had to wait for that.
 //!
-//! While a sync is under way, writes gather: the next one takes them all. Group commit is a queue, not a timer.
+//! During a sync, writes gather in the queue, and the next sync covers them all: group commit without a timer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,32 +15,32 @@ use super::metrics::Metrics;
 use super::store::{LogStore, StoreError};
 use crate::peer::Outbox;
 
-/// Most jobs under one sync: their messages wait for all of it.
+/// Maximum number of jobs for one sync, because their messages wait for the whole sync.
 const MAX_JOBS: usize = 256;
 
-/// Room that must be left on a full disk for entries to be taken, in bytes.
+/// Bytes of room that the log needs to accept entries.
 const LARGEST_PORTION: u64 = 1 << 20;
 
-/// As good as for ever.
+/// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// How often to look whether a full disk has room again.
+/// Interval between checks whether a full disk has room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
-/// A step of the log's work, in order.
+/// A step of the log thread's work, in order.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A write of the one stream.
+    /// A write of the stream.
     Write(PersistId, Write),
-    /// The state that this describes is durable.
+    /// Remove the log before this state, which is durable.
     Compact(SnapshotHeader),
 }
 
-/// What a round of the replica's thread wants of the log's.
+/// The work of one round of the raft thread for the log thread.
 #[derive(Debug, Default)]
 pub(crate) struct LogJob {
     pub(crate) steps: Vec<Step>,
-    /// What may leave when the steps of this job and of all before it are durable.
+    /// Messages to send when the steps of this and all earlier jobs are durable.
     pub(crate) messages: Vec<(NodeId, NodeMessage)>,
 }
 
@@ -60,10 +60,10 @@ pub(crate) struct LogThread<L> {
 }
 
 impl<L: LogStore> LogThread<L> {
-    /// Works until nobody wants anything any more.
+    /// Works until the queue is closed.
     ///
     /// # Errors
-    /// Something can't be made durable. Nothing that waited for it has left.
+    /// Something can't be made durable. No message that waited for it was sent.
     pub(crate) fn run(mut self, jobs: &Receiver<LogJob>) -> Result<(), StoreError> {
         loop {
             let pause = if self.room.load(Ordering::Relaxed) { LONG } else { ROOM_PAUSE };
@@ -115,7 +115,7 @@ impl<L: LogStore> LogThread<L> {
             self.metrics.fsync.observe(started.elapsed().as_secs_f64());
             self.metrics.log_bytes.set(self.log.bytes_written());
         }
-        // The followers' answers first: somebody else waits for them.
+        // Messages first, because other members wait for them.
         for (to, message) in messages {
             self.outbox.send(to, message);
         }

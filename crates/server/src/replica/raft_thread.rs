@@ -1,8 +1,7 @@
-//! The replica's thread: owns the [`Conductor`], and is all that ever touches it.
+//! The raft thread: owns the [`Conductor`].
 //!
-//! Each round takes a portion of what waits, hands it to the conductor, and carries out what that says. It
-//! does no I/O and applies nothing: the log, the state machine and the snapshots have threads, the network
-//! has tasks.
+//! Each round takes a portion of the inbox, hands it to the conductor, and carries out its effects. The thread does no
+//! I/O and applies nothing: the log, the state machine and the snapshots have threads, the network has tasks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use super::status::{Facts, Status};
 use crate::clock::Clock;
 use crate::peer::Outbox;
 
-/// Most entries that are committed and not applied yet; beyond it, writes are refused. As etcd.
+/// Maximum number of committed entries that are not applied yet; above it, writes are refused, as in etcd.
 const MAX_UNAPPLIED: u64 = 5_000;
 
 pub(crate) struct RaftThread {
@@ -35,9 +34,9 @@ pub(crate) struct RaftThread {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) log: SyncSender<LogJob>,
-    /// What the state machine's thread is to do. The core bounds what waits there.
+    /// Jobs for the apply thread. The core bounds this queue.
     pub(crate) apply: Sender<ApplyJob>,
-    /// What the snapshots' thread is to do: at most a piece for each peer waits there.
+    /// Jobs for the snapshot thread. At most one piece for each peer waits there.
     pub(crate) snapshots: Sender<SnapshotJob>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) status: watch::Sender<Status>,
@@ -53,14 +52,14 @@ pub(crate) struct RaftThread {
 
 type Answers = Vec<(oneshot::Sender<Response>, Response)>;
 
-/// Why the thread has ended.
+/// Why the thread ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It was told to.
+    /// The inbox was closed.
     Closed,
-    /// The core has seen what must not happen.
+    /// The core has seen something that must never happen.
     Faulty(Fault),
-    /// Another of the replica's threads is gone, and has said why.
+    /// Another thread of the replica is gone, and has reported why.
     Deserted,
 }
 
@@ -99,9 +98,9 @@ impl RaftThread {
                 return self.end(Ending::Deserted);
             }
             self.publish(fault.as_ref());
-            // After that: who hears that a write is done finds it in the status too.
+            // Answer after publishing, so that a client whose write is done finds it in the status.
             for (reply, answer) in answers.drain(..) {
-                // Who has given up needs no answer.
+                // The receiver may have given up.
                 let _ = reply.send(answer);
             }
             if let Some(fault) = fault {
@@ -113,7 +112,7 @@ impl RaftThread {
         }
     }
 
-    /// Counts it if a leader comes to what is due later than it should: its followers may take it for dead.
+    /// Counts when a leader is so late with its heartbeats that its followers may give it up.
     fn note_lateness(&self, due: Time) {
         let raft = self.conductor.raft();
         if raft.is_leader() && self.clock.now().since(due) > raft.config().heartbeat_interval {
@@ -121,7 +120,7 @@ impl RaftThread {
         }
     }
 
-    /// Everyone who still waits is told that nothing more will come.
+    /// Answers all waiting requests: the replica has stopped.
     fn end(self, ending: Ending) -> Ending {
         self.inbox.close();
         for (_, reply) in self.waiting {
@@ -145,7 +144,7 @@ impl RaftThread {
             Event::Persisted(up_to) => self.conductor.handle(now, NodeInput::Persisted { up_to }, effects),
             Event::StateStored(header) => {
                 let index = header.position.index;
-                // The log ignores what it has forgotten already, for a later snapshot perhaps.
+                // The log ignores this if it has already removed more, for a later snapshot.
                 job.steps.push(Step::Compact(header));
                 self.conductor.handle(now, NodeInput::SnapshotStored { index }, effects);
             }
@@ -169,13 +168,13 @@ impl RaftThread {
         answers.extend(self.waiting.remove(&token).map(|reply| (reply, response)));
     }
 
-    /// Tells the leases who leads.
+    /// Tells the leases whether this replica leads.
     fn follow(&mut self, now: Time) {
         let raft = self.conductor.raft();
         self.leases.follow(now, raft.is_leader().then(|| raft.term().0));
     }
 
-    /// Proposes the end of what has expired: here and now, so that it is proposed in the term in which that was seen.
+    /// Proposes the end of expired leases, in the term in which they were found expired.
     fn end_leases(&mut self, now: Time, effects: &mut Vec<ConductorEffect>) {
         self.follow(now);
         let (token, blocked) = (Token(self.next_token + 1), self.write_refusal().is_some());
@@ -189,7 +188,7 @@ impl RaftThread {
     fn take_request(&mut self, request: Request, effects: &mut Vec<ConductorEffect>) {
         let Request { body, deadline, reply } = request;
         if reply.is_closed() {
-            // Nobody waits any more, and nothing was done yet.
+            // The receiver has given up, and nothing was done yet.
             return;
         }
         if let Some(refusal) = self.refusal(&body) {
@@ -207,12 +206,13 @@ impl RaftThread {
                     let _ = reply.send(Err(Failure::not_leader(self.conductor.raft().leader())));
                     return;
                 }
-                // Begun after that: it confirms that nobody else leads, and that the state was not behind.
+                // This read begins after the question. It confirms that no other member leads, and that the state was
+                // recent.
                 NodeInput::Read { token, kind: self.read_kind, deadline }
             }
             RequestBody::TransferLeadership(to) => NodeInput::TransferLeadership { token, to },
             RequestBody::Shrink => {
-                // If that thread is gone, the reply is too, and that tells it.
+                // If the thread is gone, the reply is dropped, which tells the receiver.
                 let _ = self.apply.send(ApplyJob::Shrink(reply));
                 return;
             }
@@ -222,12 +222,12 @@ impl RaftThread {
         self.conductor.handle(now, input, effects);
     }
 
-    /// Whether the disk has room for entries, and for what becomes of them.
+    /// Whether the disks of the log and of the state have room.
     fn has_room(&self) -> bool {
         self.room.load(Ordering::Relaxed) && self.shared.has_room()
     }
 
-    /// Why this can't be taken now, if it can't.
+    /// Why a request is refused now, if it is.
     fn refusal(&self, body: &RequestBody) -> Option<Failure> {
         if let RequestBody::Write(_) = body { self.write_refusal() } else { None }
     }
@@ -241,10 +241,10 @@ impl RaftThread {
         (unapplied > MAX_UNAPPLIED).then(|| Failure::overloaded("entries that are not applied yet"))
     }
 
-    /// Says what must not happen, if that was seen.
+    /// Carries out the effects of the conductor. Returns the fault that the core has seen, if any.
     ///
     /// # Errors
-    /// One of the threads is gone.
+    /// Another thread is gone.
     fn carry_out(
         &mut self,
         effects: &mut Vec<ConductorEffect>,
@@ -262,7 +262,7 @@ impl RaftThread {
                 ConductorEffect::Send { to, message, after: Some(_) } => job.messages.push((to, message)),
                 ConductorEffect::Respond { token, response } => self.answer(token, response, answers),
                 ConductorEffect::Do(Job::Accept { header }) => {
-                    // It was durable before the core was told of it.
+                    // The restored state was durable before the core heard of it.
                     self.shared.accept(&header);
                     self.inbox.push_event(Event::StateStored(header));
                 }
@@ -283,7 +283,7 @@ impl RaftThread {
         Ok(fault)
     }
 
-    /// Tells people what they must know of a write.
+    /// Logs writes that operators must know of.
     fn note(&self, write: &Write) {
         match write {
             Write::Suspect { .. } => {
@@ -329,8 +329,8 @@ impl RaftThread {
     }
 }
 
-/// The disk is full: the leader is heard, but its entries have no place here. It sends them again.
-/// Returns whether there were some.
+/// On a full disk, removes the entries from a leader's message, so that it counts as a heartbeat only. The leader sends
+/// the entries again. Returns whether there were some.
 fn leave_entries(message: &mut NodeMessage) -> bool {
     match message {
         NodeMessage::Raft(Message { body: Body::AppendEntries(append), .. }) => {
@@ -340,8 +340,8 @@ fn leave_entries(message: &mut NodeMessage) -> bool {
     }
 }
 
-/// Takes the answers to a leader out of what came since: that nothing of its entries arrived would bring them
-/// again at once, with all that follows them, in a storm that nothing ends but room. Heartbeats are answered.
+/// Removes the answers to AppendEntries from the effects after `since`. An answer that entries are missing would make
+/// the leader send them again at once, over and over, until the disk has room. Heartbeats are answered.
 fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
     let mut at = 0;
     effects.retain(|effect| {
@@ -352,10 +352,10 @@ fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
     });
 }
 
-/// One of the replica's threads is gone.
+/// Another thread of the replica is gone.
 struct Deserted;
 
-/// The first status, before the first round.
+/// The status before the first round.
 pub(crate) fn first_status(conductor: &Conductor, facts: Facts) -> Status {
     let raft = conductor.raft();
     Status {

@@ -1,4 +1,4 @@
-//! Writing the state to a file of its own, in steps: the part of the snapshots' thread in giving space back.
+//! The snapshot thread's part of a rewrite: copies the state to a new file, in steps.
 
 use std::fmt;
 use std::io;
@@ -10,33 +10,33 @@ use super::shared::Shared;
 use crate::machine::KvMachine;
 use crate::state_files::{NewFile, StateFiles};
 
-/// Bytes of records that a step copies.
+/// Bytes of records that one step copies.
 const STEP_BYTES: usize = 512 << 10;
 
-/// What is written is synced when it is so much: a sync of much more would hold up that of the log.
+/// Bytes after which the file is synced. A larger sync would delay those of the log.
 const SYNC_BYTES: usize = 8 << 20;
 
-/// What the state's file gets meanwhile may wait up to here, in bytes. It is asked for in every step.
+/// Maximum bytes of changes of the state that may wait for the rewrite, which takes them in every step.
 const WAITING_BYTES: usize = 64 << 20;
 
-/// If no more than this is left, the apply thread does it, in bytes.
+/// Remaining bytes at which the apply thread finishes the rewrite.
 const REST_BYTES: usize = 256 << 10;
 
-/// How often the rest is written here at most, while it doesn't get small.
+/// Maximum number of rounds over the rest, if it does not get small.
 const MOST_ROUNDS: u32 = 16;
 
-/// What is to be left for others on the disk, the log before all, in bytes; twice of it must be free.
+/// Bytes to leave on the disk for others, especially for the log; twice as many must be free.
 const SPARED_BYTES: usize = 8 << 20;
 
 /// Longest pause between two steps.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why a rewrite came to nothing. Its file is gone.
+/// Why a rewrite was given up. Its file is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GivenUp {
-    /// The disk has no room for another file.
+    /// The disk has no room for a second file.
     NoRoom,
-    /// Anything else, in words.
+    /// Any other reason.
     Because(String),
 }
 
@@ -67,14 +67,14 @@ impl From<io::Error> for GivenUp {
     }
 }
 
-/// The state, on its way to another file.
+/// A rewrite of the state to a new file.
 #[derive(Debug)]
 pub(crate) struct Rewriting {
     rewrite: Rewrite<RedbEngine>,
-    /// After the engine in it.
+    /// Declared after the rewrite, so that the engine is dropped before its file.
     file: NewFile,
     unsynced: usize,
-    /// How often all was written.
+    /// How often the copying was complete.
     rounds: u32,
     /// How long the last step took.
     took: Duration,
@@ -84,7 +84,7 @@ impl Rewriting {
     pub(crate) fn begin(files: &mut StateFiles, shared: &Shared) -> Result<Rewriting, GivenUp> {
         let file = files.new_file()?;
         let engine = KvMachine::make_engine(file.path())?;
-        // Twice of what is asked for must be there.
+        // `has_room` wants twice the bytes to be free.
         if !engine.has_room(shared.facts().db_size_in_use / 2 + SPARED_BYTES as u64) {
             return Err(GivenUp::NoRoom);
         }
@@ -92,12 +92,12 @@ impl Rewriting {
         Ok(Rewriting { rewrite, file, unsynced: 0, rounds: 0, took: Duration::ZERO })
     }
 
-    /// How long to leave others the disk before the next step.
+    /// Pause before the next step, so that others can use the disk.
     pub(crate) fn pause(&self) -> Duration {
         self.took.min(MAX_PAUSE)
     }
 
-    /// Does a little. Says whether the apply thread may do the rest.
+    /// Does one step. Returns whether the apply thread may do the rest.
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<bool, GivenUp> {
         let begun = Instant::now();
         let done = self.try_step(shared);
@@ -119,7 +119,7 @@ impl Rewriting {
             self.unsynced = 0;
         }
         self.rounds += u32::from(copied);
-        // The first time, much may have come while much was synced.
+        // In the first round, many changes may have come during a long sync.
         Ok(self.rounds > 1 && waited <= REST_BYTES || self.rounds >= MOST_ROUNDS)
     }
 

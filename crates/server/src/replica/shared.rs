@@ -1,5 +1,4 @@
-//! What the threads of a replica share: the state machine, numbers about it, and what is to take
-//! its place.
+//! What the threads of a replica share: the state machine, numbers about it, and new states that are to replace it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -12,7 +11,7 @@ use super::status::Facts;
 use crate::machine::KvMachine;
 use crate::state_files::NewState;
 
-/// A state machine that was made of a leader's snapshot, durably, in a file beside the one in use.
+/// A state machine that was restored from a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) transfer: SnapshotTransfer,
@@ -20,18 +19,18 @@ pub(crate) struct Restored {
     pub(crate) state: NewState,
 }
 
-/// The state machine: one thread changes it, many read it.
+/// The shared data of a replica. One thread changes the state machine, many read it.
 #[derive(Debug)]
 pub(crate) struct Shared {
     machine: RwLock<KvMachine>,
     facts: Mutex<Facts>,
     /// Whether the state machine's disk has room.
     room: AtomicBool,
-    /// Until the core decides.
+    /// A restored state, until the core accepts or discards it.
     restored: Mutex<Option<Restored>>,
-    /// Until the log says so, durably.
+    /// An accepted state, until it is installed.
     accepted: Mutex<Option<Restored>>,
-    /// A rewrite of the state's file that has ended, until the apply thread looks.
+    /// A rewrite that has ended, until the apply thread takes it.
     rewritten: Mutex<Option<Result<Rewriting, GivenUp>>>,
 }
 
@@ -48,22 +47,22 @@ impl Shared {
         }
     }
 
-    /// Whether the disk has room for what the state machine gets. If not, it should get no more.
+    /// Whether the state's disk has room. If not, no more should be written.
     pub(crate) fn has_room(&self) -> bool {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// For the apply thread. Returns what was true before.
+    /// For the apply thread. Returns the previous value.
     pub(crate) fn set_room(&self, room: bool) -> bool {
         self.room.swap(room, Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
-        // A panic within a change ends the thread that makes them, and with it the replica.
+        // A panic during a change ends the apply thread, and with it the replica.
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` where one would have to wait.
+    /// Like [`Shared::read`]; `None` if it would have to wait.
     pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, KvMachine>> {
         match self.machine.try_read() {
             Ok(machine) => Some(machine),
@@ -91,7 +90,7 @@ impl Shared {
 
     pub(crate) fn put_rewritten(&self, rewritten: Option<Result<Rewriting, GivenUp>>) {
         let before = std::mem::replace(&mut *locked(&self.rewritten), rewritten);
-        // Its file goes with it, after the lock.
+        // This removes its file, after the lock is released.
         drop(before);
     }
 
@@ -101,7 +100,7 @@ impl Shared {
 
     pub(crate) fn discard(&self, transfer: SnapshotTransfer) {
         let of_it = locked(&self.restored).take_if(|restored| restored.transfer == transfer);
-        // Its file goes with it, after the lock.
+        // This removes its file, after the lock is released.
         drop(of_it);
     }
 
@@ -117,6 +116,6 @@ impl Shared {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is complete before the lock is given back, panic or not.
+    // Every change is complete before the lock is released, even after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

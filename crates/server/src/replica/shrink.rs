@@ -1,8 +1,8 @@
-//! When the state's file is written anew, and what the apply thread does for that.
+//! The apply thread's part of a rewrite: decides when the state's file is rewritten, and finishes that.
 //!
-//! A file of a B-tree keeps the space that it once needed. Where less than half of it is in use, the state is written
-//! to another file, by the snapshots' thread and in steps, while all goes on; this thread does only the rest, and
-//! takes the new file in use.
+//! A B-tree file keeps the space that it once needed. If less than half of it is in use, the snapshot thread copies the
+//! state to another file, in steps, while the replica serves. The apply thread does only the rest, and switches to the
+//! new file.
 
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -20,25 +20,25 @@ use super::snapshot_thread::SnapshotJob;
 use super::status::Facts;
 use super::store::StoreError;
 
-/// How often to look whether the snapshots' thread is ready.
+/// Interval between checks whether the snapshot thread is ready.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
-/// Shortest time from the end of a rewrite to the next one that nobody asked for: where a file grows again at once,
-/// as it needs the space while much is written, the work is at least bounded.
+/// Shortest time from the end of a rewrite to the next automatic one. It bounds the work if the file grows again at
+/// once, because many writes need the space.
 const REST: Duration = Duration::from_secs(300);
 
-/// Shortest time until one that was given up is tried again.
+/// Shortest time until a rewrite that was given up is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// As good as for ever.
+/// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// When a file is too large for what is in it.
+/// Decides whether a file is too large for its contents.
 #[derive(Debug)]
 struct Rule {
-    /// It has at least so many bytes.
+    /// Smallest size of a file that is rewritten, in bytes.
     at_bytes: u64,
-    /// What the last rewrite ended with: what the tree takes beyond its records does not count as free.
+    /// The sizes after the last rewrite. They tell how much the tree takes beyond its records, which is not free space.
     last: Option<Facts>,
     not_before: Option<Instant>,
 }
@@ -50,26 +50,26 @@ impl Rule {
             && self.expected(facts) < facts.db_size / 2
     }
 
-    /// How large a new file would be.
+    /// The expected size of a new file.
     fn expected(&self, facts: &Facts) -> u64 {
         let in_use = facts.db_size_in_use;
-        // A file smaller than that may be mostly empty, and says nothing.
+        // A smaller file may be mostly empty, so its sizes tell nothing.
         let Some(last) = self.last.filter(|last| last.db_size >= self.at_bytes) else { return in_use };
         let expected = u128::from(in_use) * u128::from(last.db_size) / u128::from(last.db_size_in_use.max(1));
         u64::try_from(expected).unwrap_or(u64::MAX)
     }
 }
 
-/// A rewrite that is under way.
+/// A running rewrite.
 #[derive(Debug)]
 struct Run {
     began: Instant,
     before: Facts,
-    /// Who waits for its end.
+    /// The channels of requests that wait for its end.
     replies: Vec<oneshot::Sender<Response>>,
 }
 
-/// The part of the apply thread.
+/// The state of the apply thread's part.
 #[derive(Debug)]
 pub(crate) struct Shrink {
     rule: Rule,
@@ -82,7 +82,7 @@ impl Shrink {
         Shrink { rule: Rule { at_bytes, last: None, not_before: None }, requests: Vec::new(), run: None }
     }
 
-    /// Somebody wants it, whatever the rule.
+    /// Takes a request for a rewrite, whatever the rule says.
     pub(crate) fn request(&mut self, reply: oneshot::Sender<Response>) {
         match &mut self.run {
             Some(run) => run.replies.push(reply),
@@ -90,22 +90,22 @@ impl Shrink {
         }
     }
 
-    /// When to call [`Shrink::tend`] again, at the latest.
+    /// Longest pause until the next call of [`Shrink::tend`].
     pub(crate) fn pause(&self) -> Duration {
         match (&self.run, self.rule.not_before) {
             (Some(_), _) => LOOK_PAUSE,
-            // What is still to be removed goes first, and nobody says when that is done.
+            // Compacted revisions are removed first, and there is no event for the end of that.
             (None, _) if !self.requests.is_empty() => LOOK_PAUSE,
-            // What was put off may be due, though nothing happens.
+            // A rewrite may become due without any event.
             (None, Some(_)) => RETRY,
             (None, None) => LONG,
         }
     }
 
-    /// Begins a rewrite if there should be one, and ends one that is ready.
+    /// Begins a rewrite if one is due, and finishes one that is ready.
     ///
     /// # Errors
-    /// The disk no longer says which file is there after a crash.
+    /// The switch to the new file failed halfway: after a crash, either file may be there.
     pub(crate) fn tend(
         &mut self,
         shared: &Shared,
@@ -161,29 +161,29 @@ impl Shrink {
         if self.requests.is_empty() && !self.rule.applies(&before, began) {
             return;
         }
-        // What is still to be removed had to be copied first.
+        // Otherwise compacted revisions would be copied, too.
         if shared.read().is_untidy() {
             return;
         }
         let (mib, mib_in_use) = (mib(before.db_size), mib(before.db_size_in_use));
         info!(mib, mib_in_use, "rewriting the state's file");
         self.run = Some(Run { began, before, replies: std::mem::take(&mut self.requests) });
-        // It ends only after this thread.
+        // The snapshot thread ends only after this one.
         let _ = snapshots.send(SnapshotJob::Rewrite);
     }
 }
 
-/// Does the rest of a rewrite, and goes on in the new file.
+/// Does the rest of a rewrite, and switches to the new file.
 ///
 /// # Errors
-/// After a crash either file may be there, and what is written from now on must not be lost with one of them.
+/// After a crash, either file may be there, so nothing more may be written.
 fn take_in_use(
     rewriting: Rewriting,
     shared: &Shared,
     snapshots: &Sender<SnapshotJob>,
 ) -> Result<Result<(), GivenUp>, StoreError> {
     let (rewrite, mut file) = rewriting.into_parts();
-    // Nobody but this thread changes the state: readers are not held up, and nothing comes between.
+    // Only this thread changes the state, so a read lock is enough, and readers need not wait.
     let finished = shared.read().finish_rewrite(rewrite);
     let rewritten = match finished {
         Ok(rewritten) => rewritten,
@@ -202,7 +202,7 @@ fn take_in_use(
     let facts = machine.facts();
     drop(machine);
     shared.set_facts(facts);
-    // To let go of a large file takes its time.
+    // Dropping a large file takes time, so another thread does it.
     let _ = snapshots.send(SnapshotJob::Drop(Box::new(old)));
     Ok(Ok(()))
 }

@@ -1,6 +1,6 @@
-//! The snapshots' thread: writes them to files, sends pieces of those files, makes a state of the pieces that
-//! arrive, and writes the state's own file anew. Never is a whole one in memory, nor is a state kept from going on for a
-//! slow follower.
+//! The snapshot thread: writes snapshots to files, sends pieces of them, restores states from received pieces, and
+//! rewrites the state's file. It never holds a whole snapshot in memory, and a slow follower never delays the state
+//! machine.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -26,18 +26,18 @@ use super::store::StoreError;
 use crate::peer::Outbox;
 use crate::state_files::StateFiles;
 
-/// As good as for ever.
+/// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What the thread is to do.
+/// A job for the thread.
 pub(crate) enum SnapshotJob {
-    /// Write this to a file, and hold that ready.
+    /// Write this dump to a file, and keep the file ready for sending.
     Dump(SnapshotHeader, Box<Dump<RedbRecords>>),
-    /// Anything of what arrives or is sent.
+    /// A job of the core about sending or receiving.
     Other(Job),
-    /// Write the state to a file of its own, in steps between other work.
+    /// Rewrite the state's file, in steps between other work.
     Rewrite,
-    /// Let go of what was the state's file.
+    /// Drop the old file of the state.
     Drop(Box<RedbEngine>),
 }
 
@@ -48,23 +48,23 @@ pub(crate) struct SnapshotThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
-    /// Those that are held ready.
+    /// The snapshots that are ready for sending.
     pub(crate) ready: BTreeMap<Index, SnapshotReader<RealFile>>,
-    /// The rewrite that is under way, if there is one.
+    /// The running rewrite, if there is one.
     pub(crate) rewriting: Option<Rewriting>,
-    /// The replica ends: what takes long is given up.
+    /// Whether the replica is stopping, so that long work is given up.
     pub(crate) ending: Arc<AtomicBool>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl SnapshotThread {
-    /// Works until nobody wants anything any more.
+    /// Works until the queue is closed.
     ///
     /// # Errors
-    /// The disk is broken.
+    /// The disk failed.
     pub(crate) fn run(mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
         let outcome = self.work(jobs);
-        // Nobody takes it any more: its file goes.
+        // Nobody will take a finished rewrite, so remove its file.
         self.shared.put_rewritten(None);
         outcome
     }
@@ -109,14 +109,14 @@ impl SnapshotThread {
         })
     }
 
-    /// Does a step of the rewrite that is under way.
+    /// Does a step of the running rewrite.
     fn rewrite(&mut self) {
         let Some(mut rewriting) = self.rewriting.take() else { return };
         match rewriting.step(&self.shared) {
             Ok(false) => self.rewriting = Some(rewriting),
             Ok(true) => self.shared.put_rewritten(Some(Ok(rewriting))),
             Err(given_up) => {
-                // Its file is gone before anybody hears of it.
+                // Remove its file before the failure is reported.
                 drop(rewriting);
                 self.shared.put_rewritten(Some(Err(given_up)));
             }
@@ -150,7 +150,7 @@ impl SnapshotThread {
         }
     }
 
-    /// Sends a piece, straight from the file.
+    /// Sends a piece from the file.
     fn send(&self, to: NodeId, piece: Piece) -> Option<Report> {
         let index = piece.header.position.index;
         let read = self.ready.get(&index).map(|reader| reader.read_at(piece.offset, piece.length));
@@ -160,7 +160,7 @@ impl SnapshotThread {
                 return None;
             }
             Some(Err(error)) => error!(snapshot = %piece.header.position, %error, "can't send a snapshot"),
-            // One that was received is not held: a new one is made when it is needed.
+            // A received snapshot is not kept ready. The core asks for a new one.
             None => {}
         }
         Some(Report::Unreadable { index })
@@ -227,7 +227,7 @@ impl SnapshotThread {
                 info!(%from, snapshot = %header.position, "received a snapshot");
                 self.shared.put_restored(Some(Restored { transfer, header, state }));
             }
-            // It is asked for again, from its start.
+            // The core asks for it again, from its start.
             Err(error @ (RestoreError::Invalid(_) | RestoreError::Read(_) | RestoreError::Engine(_))) => {
                 error!(%from, %error, "can't use the snapshot from the leader");
             }
@@ -237,7 +237,7 @@ impl SnapshotThread {
     }
 }
 
-/// Writes a dump to a snapshot's file, as long as the replica goes on.
+/// Writes a dump to a snapshot's file, until the replica stops.
 struct Out<'a, D: Disk> {
     writer: SnapshotWriter<D>,
     failed: Option<SnapshotError>,
@@ -268,7 +268,7 @@ fn is_passing(error: &SnapshotError) -> bool {
     matches!(error, SnapshotError::Disk(error) if error.is_passing())
 }
 
-/// The state itself could not be read.
+/// The error if the state itself can't be read.
 fn unreadable(position: Position, error: &io::Error) -> SnapshotError {
     SnapshotError::Source { position, reason: error.to_string() }
 }

@@ -1,4 +1,4 @@
-//! What a replica tells of itself, after each round of its thread.
+//! The status of a replica, published after each round of the raft thread.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ pub struct Facts {
     pub revision: i64,
     /// The oldest readable revision; -1 if there never was a compaction.
     pub compact_revision: i64,
-    /// Everything that compactions up to this revision gave up is removed.
+    /// The compaction up to which all old revisions are removed from the file.
     pub scrubbed_revision: i64,
-    /// Keys that are there.
+    /// Number of keys.
     pub keys: u64,
-    /// Bytes that the state takes on its disk.
+    /// Size of the state's file, in bytes.
     pub db_size: u64,
-    /// Bytes of it that are records, the others being free or what holds them together.
+    /// Bytes of it that are records; the rest is free space or structure of the file.
     pub db_size_in_use: u64,
-    /// The version of the peer protocol that every member speaks; 0 before they first agreed on one.
+    /// The version of the cluster; 0 before the members first agreed on one.
     pub cluster_version: u32,
 }
 
-/// How a replica is.
+/// The status of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Its term.
     pub term: u64,
-    /// Who leads, as far as it knows.
+    /// The leader, if it knows one.
     pub leader: Option<NodeId>,
-    /// Whether it leads itself.
+    /// Whether it is the leader.
     pub is_leader: bool,
-    /// The last committed entry that it knows of.
+    /// The last entry that it knows to be committed.
     pub commit_index: u64,
     /// The last entry that its state machine contains.
     pub applied_index: u64,
     /// The last entry of its log.
     pub last_index: u64,
-    /// When it last heard a leader.
+    /// When it last heard from a leader.
     pub leader_contact: Option<Time>,
-    /// The configuration in force.
+    /// The current membership.
     pub membership: Arc<Membership>,
-    /// Requests that wait for their answer.
+    /// Number of requests that wait for an answer.
     pub waiting: usize,
-    /// Its state machine.
+    /// Numbers about its state machine.
     pub facts: Facts,
-    /// Why it has stopped, if it has.
+    /// The fault that stopped it, if there was one.
     pub fault: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Where a replica keeps its log.
+//! The interface of a replica's log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,52 +7,53 @@ use bowline_node::raft::{SnapshotHeader, Write};
 /// Why something can't be made durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// What was promised can't be kept, and what the disk holds is no longer known: the process must stop,
-    /// and find out when it starts again.
+    /// Writes may be lost, and the contents of the disk are no longer known. The process must stop, and read the disk
+    /// when it starts again.
     #[error("{0}")]
     Fatal(String),
 }
 
-/// The log: one ordered stream of writes.
+/// A log: an ordered stream of writes.
 pub trait LogStore: Send + 'static {
     /// Adds a write to the stream. It is durable after the next [`LogStore::sync`].
     ///
     /// # Errors
-    /// It can't be kept.
+    /// The write failed.
     fn append(&mut self, write: &Write) -> Result<(), StoreError>;
 
-    /// Makes all that was added durable.
+    /// Makes all earlier writes durable.
     ///
     /// # Errors
-    /// It can't be kept.
+    /// A write failed.
     fn sync(&mut self) -> Result<(), StoreError>;
 
-    /// The state that this describes is durable: entries up to it may go, after the next [`LogStore::sync`].
+    /// The state that this header describes is durable: entries up to it may be removed after the next
+    /// [`LogStore::sync`].
     ///
     /// # Errors
     /// The log can't be used any more.
     fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), StoreError>;
 
-    /// Looks after what will be needed. Called after each sync, and now and then while there is no room.
+    /// Prepares for later writes. Called after each sync, and regularly while there is no room.
     ///
     /// # Errors
     /// The log can't be used any more.
     fn tend(&mut self) -> Result<(), StoreError>;
 
-    /// Whether there is room for entries of so many bytes. If not, they must not be appended; votes may.
+    /// Whether there is room for `bytes` of entries. If not, no entries may be appended; votes may.
     fn admits(&self, bytes: u64) -> bool;
 
-    /// Bytes written since the start, with all overhead.
+    /// Bytes written since the start, including overhead.
     fn bytes_written(&self) -> u64;
 }
 
-/// Keeps nothing beyond the process: for tests.
+/// A log in memory, for tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     kept: Arc<Mutex<StoredWrites>>,
 }
 
-/// What a [`MemoryStore`] was told to keep.
+/// The contents of a [`MemoryStore`].
 #[derive(Clone, Debug, Default)]
 pub struct StoredWrites {
     /// The writes that were made durable.
@@ -61,7 +62,7 @@ pub struct StoredWrites {
 }
 
 impl MemoryStore {
-    /// What was made durable so far.
+    /// The writes that were synced so far.
     #[must_use]
     pub fn kept(&self) -> StoredWrites {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -98,7 +99,6 @@ impl LogStore for MemoryStore {
         true
     }
 
-    /// None: it is memory.
     fn bytes_written(&self) -> u64 {
         0
     }
