@@ -176,7 +176,7 @@ fn nobody_there_is_told_at_once_with_what_to_do() {
     let said = run(command.args(["get", "k"]).env_remove("BOWLINE_ENDPOINTS").env("ETCDCTL_ENDPOINTS", &endpoint), b"");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!((said.code, said.text()), (Some(1), ""));
-    for part in [&*endpoint, "refused", "bowline up starts one"] {
+    for part in [&*endpoint, "refused", "`bowline up` starts one"] {
         assert!(said.err.contains(part), "{part:?} is not in {}", said.err);
     }
 }

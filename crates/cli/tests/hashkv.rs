@@ -106,7 +106,8 @@ async fn a_member_that_is_behind_is_named_and_the_exit_code_says_so() {
         tokio::join!(hashkv(members(), &[]), hashkv(members(), &["-o", "json"]), hashkv(members(), &["--rev", "2000"]));
     let (said, endpoints) = plain;
     assert_eq!(said.code, Some(1), "{said:?}");
-    let expected = format!("member 3 at http://{} is behind: it has revision 1, another one has 3501\n", endpoints[2]);
+    let expected =
+        format!("member 3 at http://{} is behind: it has revision 1, another member has 3501\n", endpoints[2]);
     assert_eq!(said.err, expected);
     let rows: Vec<Vec<&str>> = said.text().lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[1][1..], ["1", "3501", "-", "00000007"], "{said:?}");
