@@ -3,9 +3,8 @@
 //! A read may be served from the state machine once three things hold: the leader has committed an
 //! entry of its own term (else it may not know what is committed); the leader was still the leader
 //! after the read had arrived; and the state machine contains what was committed by then. The
-//! second is proved by a quorum that answers a *round* begun after the read arrived, or by a lease.
-//! A round's number is the leader's own: no name that a client chose can be answered by a late
-//! message (S64).
+//! second is proved by a quorum that answers a *round* begun after the read arrived, or by a lease. The leader itself
+//! numbers the rounds, so that a late message can't answer a round of the same name that a client chose (S64).
 
 use std::collections::VecDeque;
 
@@ -16,19 +15,19 @@ use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::types::{Index, NodeId, Round, Time, Token};
 
-/// A follower's read waits for a new leader for so many times the longest election timeout.
+/// How long a follower's read waits for a new leader, in multiples of the longest election timeout.
 const RELAY_PATIENCE: u32 = 4;
 
 /// The reads that wait at a leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct LeaderReads {
-    /// The latest round that was begun; each message to a follower carries it.
+    /// The latest round that was begun; every AppendEntries carries it.
     round: Round,
     /// The latest round that a quorum has answered.
     confirmed: Round,
     /// Reads that wait for a round, in the order of their rounds.
     waiting: VecDeque<WaitingRead>,
-    /// Reads that came before the first commit of the term.
+    /// Reads that arrived before the first commit of the term.
     early: Vec<(Reader, ReadKind)>,
 }
 
@@ -100,7 +99,7 @@ impl Raft {
             leader.reads.early.push((reader, kind));
             return;
         }
-        // While a round is on its way, all that arrive wait for the next one and share it.
+        // Reads that arrive while a round is on its way share the next one.
         let round = Round(leader.reads.round.0 + 1);
         leader.reads.waiting.push_back(WaitingRead { reader, index, round });
         if leader.reads.confirmed == leader.reads.round {
@@ -141,7 +140,7 @@ impl Raft {
         }
     }
 
-    /// The first entry of the term is committed: the reads that waited for it start (S63).
+    /// Starts the reads that waited for the first commit of the term, if that has happened (S63).
     pub(crate) fn release_early_reads(&mut self, out: &mut Effects) {
         let commit_index = self.commit_index;
         let Some(leader) = self.leader_mut() else { return };
@@ -153,10 +152,10 @@ impl Raft {
         }
     }
 
-    /// Whether no other leader can have been elected yet: a quorum has answered messages that were
-    /// *sent* less than the shortest election timeout ago, and refuses votes for that long (thesis
-    /// 6.4.1). Clocks may drift by the bound. Void in a term in which a transfer told a peer to stand
-    /// for election, since such an election waits for nobody (S66).
+    /// Whether no other leader can have been elected yet: a quorum has answered messages that were *sent* less than
+    /// the shortest election timeout ago, and refuses votes for that long (thesis 6.4.1). The lease is shortened by
+    /// the bound on clock drift. Once a transfer has told a peer to stand for election, no lease is valid in this
+    /// term, since the voters don't refuse that peer's request (S66).
     pub(crate) fn lease_is_valid(&self, leader: &Leader, now: Time) -> bool {
         let answered = |id: NodeId| match leader.progress.get(&id) {
             Some(progress) => progress.contact,
@@ -185,7 +184,7 @@ impl Raft {
         }
     }
 
-    /// The leadership is lost: reads that are not confirmed yet never will be.
+    /// This replica no longer leads, so the reads that wait here can't be confirmed.
     pub(crate) fn refuse_waiting_reads(&mut self, leader: Leader, out: &mut Effects) {
         let readers = leader.reads.waiting.into_iter().map(|read| read.reader);
         for reader in readers.chain(leader.reads.early.into_iter().map(|(reader, _)| reader)) {
@@ -194,7 +193,7 @@ impl Raft {
         }
     }
 
-    /// Takes a read of a follower's client.
+    /// Takes a read that a follower relays for its client.
     pub(crate) fn handle_read_index(&mut self, from: NodeId, context: u64, kind: ReadKind, out: &mut Effects) {
         let reader = Reader::Remote { from, context };
         match &self.role {
@@ -210,8 +209,7 @@ impl Raft {
         if self.relays.len() >= self.config.max_waiting_reads {
             return self.requests.answer(token, Outcome::Overloaded { limit: "max_waiting_reads" }, out);
         }
-        // Random, so that no answer to a question from before a restart of this replica can be taken
-        // for an answer to this one.
+        // The context is random, so that a late answer to a question from before a restart can't match it.
         probe!(ReadRelayed);
         let context = self.random.next_u64();
         self.relays.insert(context, Relay { token, kind, since: self.now, asked_at: self.now });
@@ -227,7 +225,7 @@ impl Raft {
     pub(crate) fn handle_read_index_reply(&mut self, context: u64, index: Option<Index>, out: &mut Effects) {
         let Some(index) = index else { return };
         let Some(relay) = self.relays.remove(&context) else { return };
-        // The index is committed, and so is this log up to it, as far as it is known to equal the leader's.
+        // The index is committed, so this log is too, as far as it is known to equal the leader's.
         self.advance_follower_commit(index, out);
         self.requests.readable(relay.token, index, self.applying.applied(), out);
     }
@@ -236,7 +234,7 @@ impl Raft {
         self.relays.values().map(|relay| relay.asked_at.after(self.config.retry_after)).min()
     }
 
-    /// Asks again for what got no answer; whoever leads now is as good as the one asked before.
+    /// Repeats questions that got no answer in time, to the current leader, which need not be the one asked before.
     pub(crate) fn retry_relays(&mut self, out: &mut Effects) {
         let (now, retry_after) = (self.now, self.config.retry_after);
         if self.leader().is_none() {
@@ -256,8 +254,8 @@ impl Raft {
         }
     }
 
-    /// Nobody leads, as far as this replica knows: a read waits for the next leader as long as a
-    /// few elections may take, and no longer: a removed replica will never hear of one (law 5).
+    /// Refuses reads that have waited for a leader for as long as a few elections may take: a removed replica never
+    /// hears of a leader, and its clients must still get an answer (law 5).
     fn refuse_old_relays(&mut self, out: &mut Effects) {
         let (now, patience) = (self.now, self.config.election_timeout_max * RELAY_PATIENCE);
         let old: Vec<_> = self.relays.extract_if(.., |_, relay| relay.since.after(patience) <= now).collect();
@@ -266,7 +264,7 @@ impl Raft {
         }
     }
 
-    /// This replica leads now: its own relayed reads are its own to confirm.
+    /// This replica leads now, so it confirms the reads itself that it had relayed.
     pub(crate) fn adopt_relays(&mut self, out: &mut Effects) {
         for (_, relay) in std::mem::take(&mut self.relays) {
             probe!(RelayAdopted);

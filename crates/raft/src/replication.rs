@@ -1,4 +1,4 @@
-//! Log replication (5.3): what a leader sends to whom and when, and how a follower takes it.
+//! Log replication (5.3): what a leader sends to which follower and when, and what the follower does with it.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use crate::types::{Index, NodeId, Position, Round, Session, Time, Token};
 
 /// The leader's part.
 impl Raft {
-    /// "If command received from client: append entry to local log" (Figure 2). The leader's disk and
-    /// the followers work at the same time; the entry counts for a replica once it is durable there.
+    /// "If command received from client: append entry to local log" (Figure 2). The leader writes to its disk and
+    /// sends to the followers at the same time; a replica counts towards the quorum once the entry is durable there.
     pub(crate) fn propose(&mut self, token: Token, command: bytes::Bytes, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return self.refuse_as_follower(token, out) };
         if leader.transfer.is_some() {
             return self.requests.answer(token, Outcome::Refused(Refusal::TransferUnderWay), out);
         }
-        // One entry is always let in, however large: the host bounds the size of requests.
+        // One entry is always accepted, however large: the host bounds the size of requests.
         let uncommitted = self.uncommitted_bytes();
         let full = uncommitted > 0 && uncommitted + command.len() > self.config.max_uncommitted_bytes;
         if full {
@@ -33,12 +33,12 @@ impl Raft {
         self.broadcast_entries(out);
     }
 
-    /// Bytes of the entries that are not committed yet, those of earlier leaders included (S37).
+    /// Bytes of the entries that are not committed yet, including those of earlier leaders (S37).
     fn uncommitted_bytes(&self) -> usize {
         self.log.bytes_after(self.commit_index)
     }
 
-    /// Sends what is new: to everyone, or in thrifty mode to a bare majority.
+    /// Sends new entries to everyone, or in thrifty mode to a bare majority.
     pub(crate) fn broadcast_entries(&mut self, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return };
         let targets: Vec<NodeId> = match self.config.thrifty {
@@ -50,8 +50,8 @@ impl Raft {
         }
     }
 
-    /// The voters that complete a quorum with this leader: first those who have the last entry or
-    /// are being sent it, then those who answer, then the fast ones.
+    /// Voters that form a quorum together with this leader. It prefers those that have the last entry or are being
+    /// sent it, then those that answer, then the fast ones.
     fn bare_majority(&self, leader: &Leader) -> Vec<NodeId> {
         let last = self.log.last().index;
         let membership = self.membership.current();
@@ -79,16 +79,16 @@ impl Raft {
         while self.send_append(to, false, out) {}
     }
 
-    /// Sends an AppendEntries whether or not there are entries for it: "repeat during idle periods to
-    /// prevent election timeouts" (5.2). It names the last entry that was sent, so that a lost one
-    /// is noticed (S34).
+    /// Sends an AppendEntries whether or not there are entries for it: "repeat during idle periods to prevent
+    /// election timeouts" (5.2). Its `prev` is the last entry that was sent, so that the loss of that entry is
+    /// noticed (S34).
     pub(crate) fn heartbeat(&mut self, to: NodeId, out: &mut Effects) {
         if self.send_append(to, true, out) {
             self.send_entries(to, out);
         }
     }
 
-    /// Sends every peer a heartbeat, with the entries that it lacks.
+    /// Sends every peer a heartbeat, with the entries that the peer lacks.
     pub(crate) fn heartbeat_all(&mut self, out: &mut Effects) {
         let peers: Vec<NodeId> =
             self.leader_ref().map(|leader| leader.progress.keys().copied().collect()).unwrap_or_default();
@@ -104,7 +104,7 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
         let prev = match progress.next_index() {
             Some(next_index) => self.log.position_at(next_index.previous()),
-            // The follower will refuse it, but it will not stand for election.
+            // The follower refuses this message, but it hears its leader and does not stand for election.
             None => Some(self.log.base()),
         };
         let Some(prev) = prev else {
@@ -147,7 +147,7 @@ impl Raft {
         }
         let (sent_at, round) = (reply.sent_at, reply.round);
         match reply.outcome {
-            // A peer can't hold what this leader never had: such an answer is worth nothing.
+            // A peer can't have an entry that this leader doesn't have: the answer is wrong, and is ignored.
             AppendOutcome::Accepted { match_index } if match_index > last => return,
             AppendOutcome::Accepted { match_index } => {
                 progress.answered(now, sent_at, round);
@@ -165,8 +165,8 @@ impl Raft {
                 progress.answered(now, sent_at, round);
                 if progress.refusal_is_news(prev_index) {
                     probe!(ProbeRefused);
-                    // The follower's hint skips its own terms, this search the leader's: together
-                    // they take at most one probe for each term in which the logs differ.
+                    // The follower's hint skips whole terms of its log, and this search skips whole terms of the
+                    // leader's log: together they need at most one probe for each term in which the logs differ.
                     let agreed = self.log.last_at_most(hint.index.min(prev_index.previous()), hint.term);
                     let next_index = agreed.map_or(Index(1), |position| position.index.next());
                     progress.probe(next_index);
@@ -180,12 +180,12 @@ impl Raft {
         self.advance_transfer(out);
     }
 
-    /// Sends a peer what it still lacks after an answer. In thrifty mode only one that is catching
-    /// up needs it: the others wait for their heartbeat.
+    /// Sends a peer the entries that it still lacks after its answer. In thrifty mode only a peer that is catching
+    /// up, or the target of a transfer, gets them now: the others wait for their heartbeat.
     fn go_on_with(&mut self, id: NodeId, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return };
         let Some(progress) = leader.progress.get(&id) else { return };
-        // A leader that has just begun may not know yet how much of what came before it is committed.
+        // A new leader may not know yet which entries of earlier terms are committed.
         let catching_up = progress.match_index < self.commit_index.max(leader.term_start);
         let transfer_target = self.is_transfer_target(id);
         if self.config.thrifty.is_none() || catching_up || transfer_target {
@@ -193,7 +193,7 @@ impl Raft {
         }
     }
 
-    /// The next moment at which a leader has something to do by itself.
+    /// When the leader must act next, if no input comes before.
     pub(crate) fn leader_deadline(&self, leader: &Leader) -> Time {
         let mut deadline = Time::NEVER;
         let mut oldest_contact = Time::NEVER;
@@ -202,8 +202,8 @@ impl Raft {
             deadline = deadline.min(progress.retry_due(&self.config).unwrap_or(Time::NEVER));
             oldest_contact = oldest_contact.min(progress.contact.unwrap_or(leader.since).max(leader.since));
         }
-        // No quorum is older than its oldest member: while all have been heard of late, which is almost
-        // always, the arithmetic of quorums can't make the deadline any earlier.
+        // The contact of a quorum is never older than the oldest contact of all. While even that is recent, which is
+        // almost always so, the check-quorum deadline can't be the earliest, and need not be computed.
         if oldest_contact.after(self.config.election_timeout_max) < deadline {
             deadline = deadline.min(self.check_quorum_deadline(leader));
         }
@@ -256,8 +256,9 @@ impl Raft {
         }
     }
 
-    /// A leader that has heard no quorum for a whole election timeout gives up its term, so that
-    /// nobody waits for it in vain (thesis 6.2). Measured from the *sending* of what was answered.
+    /// When this leader steps down if no quorum answers before: a leader that has not heard from a quorum for a whole
+    /// election timeout gives up its term, so that clients don't wait for it in vain (thesis 6.2). The time counts
+    /// from when the answered messages were *sent*.
     pub(crate) fn check_quorum_deadline(&self, leader: &Leader) -> Time {
         let contact = |id: NodeId| match leader.progress.get(&id) {
             Some(progress) => Some(progress.contact.unwrap_or(leader.since).max(leader.since)),
@@ -289,8 +290,9 @@ impl Raft {
         self.send_durably(from, Body::AppendEntriesReply(reply), out);
     }
 
-    /// Recognises the sender as the leader of this term and resets the election timeout, whatever
-    /// becomes of its message (S10). Returns whether it can be followed.
+    /// Recognises the sender as the leader of this term and resets the election timeout, whether or not the message
+    /// is accepted later (S10). Returns false if this replica has stopped, because it knows another leader of this
+    /// term.
     pub(crate) fn follow(&mut self, from: NodeId, out: &mut Effects) -> bool {
         match &self.role {
             Role::Leader(_) => {
@@ -315,16 +317,16 @@ impl Raft {
         true
     }
 
-    /// Whether this log equals the leader's up to `prev`. What is committed always does, even if
-    /// its entry is gone from the log (S23).
+    /// Whether this log equals the leader's up to `prev`. Up to the commit index it always does, even where the
+    /// entries are gone from the log (S23).
     fn is_known_to_match(&self, prev: Position) -> bool {
         prev.index <= self.commit_index || self.log.contains(prev)
     }
 
     /// "If an existing entry conflicts with a new one (same index but different terms), delete the
-    /// existing entry and all that follow it. Append any new entries not already in the log" (5.3).
-    /// Entries that match are left alone, with all that follow them (S21). Returns the index up to
-    /// which the logs are now known to match.
+    /// existing entry and all that follow it. Append any new entries not already in the log" (5.3). Entries that
+    /// match stay, and so do all that follow them (S21). Returns the index up to which the logs are now known to
+    /// match.
     fn take_entries(
         &mut self,
         from: NodeId,
@@ -348,7 +350,8 @@ impl Raft {
             self.halt(Fault::LeaderContradictsItself { from, term: self.term, index: first }, out);
             return None;
         }
-        // Only what is committed counts as known whatever the sender says of its term: here it says another one.
+        // `prev` is accepted without a look at its term if it is committed here. Then the sender may have claimed a
+        // smaller term for it.
         let before = first.previous();
         if self.log.term_at(before).is_some_and(|term| term > entries[new_from].term) {
             self.halt(Fault::CommittedConflict { from, index: before }, out);
@@ -371,15 +374,15 @@ impl Raft {
         self.membership.truncate_from(from);
     }
 
-    /// Says where the logs may still agree: the last own entry at or before `prev` of a term not
-    /// later than `prev`'s.
+    /// The refusal, with a hint where the logs may still agree: this log's last entry before `prev` whose term is at
+    /// most that of `prev`.
     fn refuse_at(&self, prev: Position) -> AppendOutcome {
         let limit = prev.index.previous().min(self.log.last().index);
         let hint = self.log.last_at_most(limit, prev.term).unwrap_or(self.log.base());
         AppendOutcome::Rejected { prev_index: prev.index, hint }
     }
 
-    /// The log is known to equal that of this term's leader up to here.
+    /// Up to where the log is known to equal that of this term's leader.
     pub(crate) fn verified(&self) -> Index {
         match &self.role {
             Role::Follower(follower) => follower.verified,
@@ -393,14 +396,14 @@ impl Raft {
         }
     }
 
-    /// "Reply false if term < currentTerm" (5.1): a sender of an earlier term learns of this one,
-    /// which also frees a replica that is stuck with a higher term than everyone else's.
+    /// "Reply false if term < currentTerm" (5.1): a sender with an earlier term learns of this one. That also frees a
+    /// replica whose term is higher than everyone else's: the leader adopts that term, and the next election follows.
     pub(crate) fn answer_stale(&self, from: NodeId, body: &Body, out: &mut Effects) {
         let (session, prev_index) = match body {
             Body::AppendEntries(append) => (append.session, append.prev.index),
             Body::InstallSnapshot(install) => (install.session, install.snapshot.position.index),
             Body::ReadIndex { context, .. } => {
-                // A removed replica hears of new terms in no other way, and its clients wait.
+                // A removed replica learns of new terms in no other way, and its clients wait.
                 return self.send_durably(from, Body::ReadIndexReply { context: *context, index: None }, out);
             }
             _ => return,
@@ -412,7 +415,7 @@ impl Raft {
     }
 }
 
-/// Whether the entries of a message follow each other and its `prev`, with terms that a leader of
+/// Whether the entries of a message follow `prev` and each other without a gap, with terms that a leader of
 /// `term` can have.
 fn is_well_formed(append: &AppendEntries, term: crate::types::Term) -> bool {
     let mut last = append.prev;
