@@ -1,4 +1,4 @@
-//! Leadership transfer (thesis 3.10), with an answer for whoever asked.
+//! Leadership transfer (thesis 3.10), with an answer to the one who asked for it.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::requests::PendingTransfer;
 use crate::role::Role;
 use crate::types::{NodeId, Time, Token};
 
-/// A transfer that a leader is carrying out. It takes no new entries meanwhile, and gives up after
-/// an election timeout (S60, S62).
+/// A transfer that a leader is carrying out. Meanwhile the leader takes no new entries; it gives up after an election
+/// timeout (S60, S62).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LeadershipTransfer {
     to: NodeId,
@@ -22,7 +22,7 @@ pub(crate) struct LeadershipTransfer {
 }
 
 impl LeadershipTransfer {
-    /// The next moment at which there is something to do about it.
+    /// When the leader must act on the transfer next.
     pub(crate) fn due(&self) -> Time {
         let again = self.told_at.map_or(Time::NEVER, |told_at| told_at.after(self.retry_after));
         self.deadline.min(again)
@@ -72,7 +72,7 @@ impl Raft {
         let Some(transfer) = &mut leader.transfer else { return };
         let caught_up = leader.progress.get(&transfer.to).is_some_and(|progress| progress.match_index == last);
         if !caught_up {
-            // A target that was told may have lost entries since: it is told again when it has them.
+            // A target that was already told may have lost entries since then: it is told again once it has them.
             transfer.told_at = None;
             return;
         }
@@ -96,13 +96,13 @@ impl Raft {
         let given_up =
             self.leader_mut().and_then(|leader| leader.transfer.take_if(|transfer| transfer.deadline <= now));
         if given_up.is_some() {
-            // A joint configuration that was committed meanwhile waited to be left.
+            // A joint configuration that was committed during the transfer has not been left yet.
             self.advance_membership(out);
         }
         self.advance_transfer(out);
     }
 
-    /// The target's part: it stands for election without waiting, if it has a right to (S61).
+    /// The target stands for election without waiting, if it may stand at all (S61).
     pub(crate) fn handle_timeout_now(&mut self, out: &mut Effects) {
         let follows = matches!(self.role, Role::Follower(_));
         if follows && self.may_stand() {
@@ -110,7 +110,7 @@ impl Raft {
         }
     }
 
-    /// A leader of a new term is known: the transfer that this replica began has ended.
+    /// Answers the transfer that this replica began, once the leader of a new term is known.
     pub(crate) fn settle_transfer(&mut self, out: &mut Effects) {
         let Some(leader) = self.leader() else { return };
         if let Some(PendingTransfer { token, to, .. }) = self.requests.transfer.take() {

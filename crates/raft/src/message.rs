@@ -19,7 +19,7 @@ pub struct Message {
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
-    /// "Would you vote for me in the term after mine?" Changes nothing (thesis 9.6).
+    /// "Would you vote for me in the term after mine?" It changes nothing (thesis 9.6).
     PreVote {
         /// Last entry of the sender's log.
         last: Position,
@@ -33,8 +33,8 @@ pub enum Body {
     RequestVote {
         /// Last entry of the candidate's log (5.4.1).
         last: Position,
-        /// Whether the leader itself asked for this election, so that its followers need not wait
-        /// until they have not heard of it for a while (thesis 3.10, 4.2.3).
+        /// Whether the leader itself asked for this election, so that its followers may vote although they have heard
+        /// from it recently (thesis 3.10, 4.2.3).
         transfer: bool,
     },
     /// Answer to a [`Body::RequestVote`].
@@ -42,7 +42,7 @@ pub enum Body {
         /// Whether the vote is granted.
         granted: bool,
     },
-    /// Entries from the leader; without any it is a heartbeat (5.3).
+    /// Entries from the leader; a heartbeat if it has none (5.3).
     AppendEntries(AppendEntries),
     /// Answer to an [`AppendEntries`] or an [`InstallSnapshot`].
     AppendEntriesReply(AppendEntriesReply),
@@ -52,33 +52,34 @@ pub enum Body {
     TimeoutNow,
     /// A follower asks for the index from which a read would be linearizable (thesis 6.4).
     ReadIndex {
-        /// The follower's name for the read; random, so that no other answer can be taken for its.
+        /// The follower's name for the read. It is random, so that the follower can't take the answer to another read
+        /// for this one's.
         context: u64,
-        /// How sure the read must be.
+        /// How the leader makes sure that it still leads.
         kind: ReadKind,
     },
     /// Answer to a [`Body::ReadIndex`].
     ReadIndexReply {
         /// The name that the follower gave.
         context: u64,
-        /// The index to wait for; `None` if the sender can't tell (it isn't the leader).
+        /// The index to wait for; `None` if the sender doesn't lead or refuses the read.
         index: Option<Index>,
     },
-    /// "I have started, and found this: do you remember more of me?" Says nothing else before the answer.
+    /// "I have started, and found this: do you remember more of me?" The sender says nothing else before the answer.
     Returned {
-        /// Tells this start from others.
+        /// A number for this start of the sender, to tell it from others.
         start_id: u64,
         /// What was on the sender's disk.
         found: Found,
     },
     /// Answer to a [`Body::Returned`].
     Remembered {
-        /// The start that is meant.
+        /// The start that the question named.
         start_id: u64,
-        /// If promises of the receiver are remembered that are not on its disk: the latest term of which there may
-        /// be any.
+        /// The latest term of the receiver's promises, if the sender remembers any that are not on the receiver's
+        /// disk.
         missing: Option<Term>,
-        /// If the sender leads: the last entry of its log.
+        /// The last entry of the sender's log, if the sender leads.
         leads: Option<Position>,
     },
 }
@@ -95,21 +96,21 @@ pub struct Found {
 /// The leader's part of log replication (5.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendEntries {
-    /// The relation that an answer must name.
+    /// The session that an answer must name.
     pub session: Session,
     /// The latest confirmation round; an answer to this message confirms it.
     pub round: Round,
-    /// When the leader sent this, on the leader's clock. Means nothing to the follower, which
-    /// sends it back: leases and check-quorum count from here.
+    /// When the leader sent this, on the leader's clock. The follower only sends it back: leases and check-quorum
+    /// count from here.
     pub sent_at: Time,
     /// The entry just before the new ones: `prevLogIndex` and `prevLogTerm`.
     pub prev: Position,
-    /// The new entries, following each other without a gap.
+    /// The new entries, without a gap.
     pub entries: Vec<Entry>,
     /// The leader's commit index.
     pub commit_index: Index,
-    /// The leader's own log is on its disk up to here: what it acknowledges to itself. Only told where peers shall
-    /// remember it, see [`crate::Config::return_check`].
+    /// Up to where the leader's own log is on its disk; 0 unless peers are to remember it, see
+    /// [`crate::Config::return_check`].
     pub durable_index: Index,
 }
 
@@ -138,18 +139,17 @@ pub enum AppendOutcome {
     Rejected {
         /// Index of the `prev` that was refused.
         prev_index: Index,
-        /// Where the logs may still agree: the follower's last entry at or before `prev` whose
-        /// term is not greater than `prev`'s.
+        /// Where the logs may still agree: the follower's last entry before `prev` whose term is at most that of
+        /// `prev`.
         hint: Position,
     },
-    /// The same, from a follower whose disk has lost entries: what it acknowledged before, beyond
-    /// `hint`, is void.
+    /// A rejection by a follower whose disk has lost entries: what it acknowledged before, beyond `hint`, is void.
     Damaged {
         /// Index of the `prev` that was refused.
         prev_index: Index,
         /// Where the logs may still agree.
         hint: Position,
-        /// A number that the follower drew at its start: the same loss is reported more than once.
+        /// A number for this loss, which the follower drew at its start: the same loss is reported more than once.
         loss_id: u64,
     },
 }
@@ -157,7 +157,7 @@ pub enum AppendOutcome {
 /// Announces a snapshot that the host has received in full (section 7).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstallSnapshot {
-    /// The relation that an answer must name.
+    /// The session that an answer must name.
     pub session: Session,
     /// What the snapshot holds.
     pub snapshot: SnapshotHeader,

@@ -1,4 +1,4 @@
-//! Arithmetic on majorities, the only place that knows what a quorum is.
+//! Arithmetic on majorities. Only this module knows what a quorum is.
 //!
 //! One rule serves votes, commit, check-quorum, reads and leases: a majority of the voters, and in
 //! a joint configuration a majority of each half (section 6). An empty half agrees with everything,
@@ -13,7 +13,7 @@ use crate::types::NodeId;
 pub enum VoteResult {
     /// A quorum has granted its vote.
     Won,
-    /// So many have refused that no quorum can be reached any more.
+    /// So many have refused that no quorum can be reached.
     Lost,
     /// Neither yet.
     Pending,
@@ -32,7 +32,7 @@ pub fn majority(voters: usize) -> usize {
 }
 
 impl<'a> Quorum<'a> {
-    /// The quorum system of these voters; `outgoing` is empty unless the configuration is joint.
+    /// The quorums of these voters; `outgoing` is empty unless the configuration is joint.
     #[must_use]
     pub fn new(incoming: &'a BTreeSet<NodeId>, outgoing: &'a BTreeSet<NodeId>) -> Quorum<'a> {
         Quorum { halves: [incoming, outgoing] }
@@ -43,7 +43,7 @@ impl<'a> Quorum<'a> {
         self.halves.into_iter().filter(|half| !half.is_empty())
     }
 
-    /// The state of a vote, where `vote` tells what each voter said, if anything.
+    /// The result of a vote so far; `vote` returns each voter's answer, if there is one.
     pub fn vote_result(&self, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
         let mut result = VoteResult::Won;
         for half in self.halves() {
@@ -65,8 +65,8 @@ impl<'a> Quorum<'a> {
         self.vote_result(|id| member(id).then_some(true)) == VoteResult::Won
     }
 
-    /// The greatest value that a quorum has reached, where `value` tells how far each voter is
-    /// (`None`: nowhere). `None` if no quorum has reached any value, or if there are no voters.
+    /// The greatest value that a quorum has reached; `value` returns each voter's value, `None` if it has none.
+    /// `None` if no quorum has reached any value, or if there are no voters.
     pub fn reached<T: Ord + Copy>(&self, value: impl Fn(NodeId) -> Option<T>) -> Option<T> {
         let mut lowest: Option<T> = None;
         for half in self.halves() {
@@ -87,7 +87,7 @@ mod tests {
         (0..5).filter(|bit| bits & (1 << bit) != 0).map(NodeId).collect()
     }
 
-    /// The definition, spelled out: more than half of each half that has members.
+    /// The definition: more than half of each half that has members.
     fn brute_force(halves: [u32; 2], members: u32) -> bool {
         halves.iter().all(|half| *half == 0 || (half & members).count_ones() * 2 > half.count_ones())
     }

@@ -1,11 +1,9 @@
-//! For exhaustive search: a replica from which everything that is only time is taken out, and a replica
-//! under another name.
+//! For exhaustive search: removes everything from a replica that depends only on time, and renames a replica.
 //!
-//! Two replicas that differ only in when things happened are the same place in a search in which
-//! anything may happen at any time. [`Raft::rest`] makes them equal: every clock stands at one moment,
-//! nothing is due, and the numbers of the writes start anew. No leader was heard lately, so that votes
-//! are given whenever the log and the term allow it: what is found safe in this way is safe with
-//! every timing, except for leases, which are made of time.
+//! Two replicas that differ only in when things happened are the same state in a search where anything may happen at
+//! any time. [`Raft::rest`] makes them equal: all clocks show one moment, nothing is due, and the writes are numbered
+//! anew. No leader was heard recently, so votes are granted whenever the log and the term allow it. What the search
+//! finds safe is therefore safe with every timing, except for leases, which depend on time.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +18,11 @@ use crate::types::{NodeId, PersistId, Session, Time};
 const MOMENT: Time = Raft::MOMENT_OF_REST;
 
 impl Raft {
-    /// The moment at which all clocks of a search stand.
+    /// The moment that all clocks show in a search.
     pub const MOMENT_OF_REST: Time = Time(1 << 40);
 
-    /// Takes time out of this replica, and returns by how much the ids of its writes went down. It
-    /// must have no reads and no transfer under way.
+    /// Removes time from this replica, and returns by how much the ids of its writes went down. No read and no
+    /// transfer may be under way.
     pub fn rest(&mut self) -> u64 {
         self.now = MOMENT;
         self.random = Random::new(0);
@@ -46,8 +44,7 @@ impl Raft {
         shift
     }
 
-    /// The same replica of a cluster in which the first replica is called `names[0]`, the second
-    /// `names[1]`, and so on.
+    /// The same replica in a cluster where the first replica is called `names[0]`, the second `names[1]`, and so on.
     #[must_use]
     pub fn renamed(&self, names: &[NodeId]) -> Raft {
         let mut raft = self.clone();
@@ -76,7 +73,7 @@ impl Raft {
 }
 
 impl Message {
-    /// Takes time out of this message.
+    /// Removes time from this message.
     pub fn rest(&mut self) {
         match &mut self.body {
             Body::AppendEntries(append) => append.sent_at = MOMENT,
@@ -85,8 +82,8 @@ impl Message {
         }
     }
 
-    /// The same message, from `from` to `to` under their own names, in a cluster with other names:
-    /// see [`Raft::renamed`].
+    /// The same message in a cluster with other names, see [`Raft::renamed`]. `from` and `to` are the names before
+    /// the renaming.
     #[must_use]
     pub fn renamed(&self, from: NodeId, to: NodeId, names: &[NodeId]) -> Message {
         let mut message = self.clone();

@@ -1,5 +1,4 @@
-//! The roles of a replica (5.1), each owning only its own state: a follower has no `next_index`
-//! to misuse.
+//! The roles of a replica (5.1). Each owns only its own state: a follower has no `next_index` to misuse.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +23,9 @@ pub(crate) enum Role {
 /// A follower's own state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Follower {
-    /// The leader of this term, once it was heard.
+    /// The leader of this term, once this replica has heard from it.
     pub(crate) leader: Option<NodeId>,
-    /// The log is known to equal this leader's up to here; a commit index counts no further.
+    /// The log is known to equal this leader's up to here; the commit index does not pass it.
     pub(crate) verified: Index,
 }
 
@@ -35,7 +34,7 @@ pub(crate) struct Follower {
 pub(crate) struct PreCandidate {
     /// Who would vote for it.
     pub(crate) votes: Votes,
-    /// When the silent ones were last asked.
+    /// When the voters that have not answered were last asked.
     pub(crate) asked_at: Time,
 }
 
@@ -44,20 +43,20 @@ pub(crate) struct PreCandidate {
 pub(crate) struct Candidate {
     /// Who voted for it.
     pub(crate) votes: Votes,
-    /// The write of its own vote, which counts when it is durable.
+    /// The write of its own vote, which counts once it is durable.
     pub(crate) own_vote: PersistId,
     /// Whether the leader itself asked for this election.
     pub(crate) transfer: bool,
-    /// When the silent ones were last asked.
+    /// When the voters that have not answered were last asked.
     pub(crate) asked_at: Time,
 }
 
 /// A leader's own state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leader {
-    /// Every other member.
+    /// The progress of every other member.
     pub(crate) progress: BTreeMap<NodeId, Progress>,
-    /// The blank entry of this term: once it is committed, so is everything before (5.4.2).
+    /// The blank entry of this term: once it is committed, everything before it is too (5.4.2).
     pub(crate) term_start: Index,
     /// When the term began.
     pub(crate) since: Time,
@@ -67,8 +66,8 @@ pub(crate) struct Leader {
     pub(crate) reads: LeaderReads,
     /// The transfer of leadership under way.
     pub(crate) transfer: Option<LeadershipTransfer>,
-    /// Whether a peer was told to start an election at once. From then on no lease of this term
-    /// is worth anything, since that message may arrive at any later time.
+    /// Whether a peer was told to start an election at once. From then on no lease of this term is valid, since that
+    /// message may arrive at any later time.
     pub(crate) lease_void: bool,
 }
 
@@ -80,7 +79,7 @@ impl Leader {
     }
 }
 
-/// Who granted and who refused. A voter's first answer counts, however often it arrives.
+/// Who granted and who refused. Only a voter's first answer counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Votes {
     answers: BTreeMap<NodeId, bool>,
