@@ -1,4 +1,4 @@
-//! Durability as data: the one ordered stream of writes, and how far it is on disk.
+//! The one ordered stream of durable writes, and how much of it is on disk.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ pub(crate) struct Persistence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     id: PersistId,
-    /// The log is durable up to here once this write is.
+    /// Up to where the log is durable once this write is.
     log_through: Option<Index>,
 }
 
@@ -47,7 +47,7 @@ impl Persistence {
         self.last
     }
 
-    /// What a message that promises everything so far must wait for.
+    /// The write that must be durable before a message may promise everything written so far.
     pub(crate) fn barrier(&self) -> Option<PersistId> {
         self.pending.back().map(|pending| pending.id)
     }
@@ -63,7 +63,7 @@ impl Persistence {
         }
     }
 
-    /// Numbers the writes anew, from the first that is not durable. Returns by how much they went down.
+    /// Renumbers the writes, from the first that is not durable. Returns by how much the numbers went down.
     pub(crate) fn start_anew(&mut self) -> u64 {
         let shift = self.pending.front().map_or(self.last.0, |pending| pending.id.0 - 1);
         self.last.0 -= shift;
@@ -78,14 +78,14 @@ impl Persistence {
         self.pending.front().is_none_or(|pending| pending.id > id)
     }
 
-    /// The own log is durable up to here, whatever is still on its way to the disk.
+    /// Up to where this replica's log is durable.
     pub(crate) fn durable_index(&self) -> Index {
         self.durable_index
     }
 
-    /// Entries from `from` on are about to be replaced. The writes that brought them must not count
-    /// for their successors: the same index may be written again before the first write is
-    /// confirmed, with another term (S31).
+    /// Forgets the entries from `from` on, which are about to be replaced. The writes that brought them must not
+    /// count for their successors: the same index may be written again, with another term, before the first write is
+    /// confirmed (S31).
     fn forget_from(&mut self, from: Index) {
         let keep = from.previous();
         self.durable_index = self.durable_index.min(keep);

@@ -1,9 +1,8 @@
-//! What a leader knows of one peer, and what it may send to it next (5.3).
+//! What a leader knows about one peer, and what it may send to that peer next (5.3).
 //!
-//! Three states, each owning only what it needs: *probe* looks for the point up to which the logs
-//! agree, one message at a time; *replicate* keeps a pipeline full; *snapshot* waits until the host
-//! has brought the peer a snapshot. `match_index` never decreases within a session, and is always
-//! below the next index to send.
+//! There are three states, each with only the data that it needs: *probe* looks for the point up to which the logs
+//! agree, one message at a time; *replicate* keeps a pipeline full; *snapshot* waits until the host has brought the
+//! peer a snapshot. `match_index` never decreases within a session, and is always below the next index to send.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,23 +10,23 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{Index, Round, Session, Time};
 
-/// Messages that a peer may leave unanswered in a row before it is asked less often: on a network that
-/// loses a third of them, that is everyday.
+/// How many messages in a row a peer may leave unanswered before it is asked less often. A network that loses a third
+/// of the messages causes such misses all the time.
 const PATIENT_MISSES: u32 = 2;
 
-/// How often a silent peer's retry delay doubles, at most.
+/// How often a silent peer's retry delay doubles at most.
 const MAX_BACKOFF_SHIFT: u32 = 4;
 
 /// A leader's view of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
-    /// The last loss of the peer's of which this leader has heard.
+    /// The `loss_id` of the last loss that the peer has reported to this leader.
     pub(crate) voided: Option<u64>,
-    /// Names this relation; answers to any other are ignored.
+    /// The session with this peer; answers of any other session are ignored.
     pub(crate) session: Session,
-    /// The peer's log equals the leader's up to here, on the peer's disk.
+    /// Up to where the peer's log equals the leader's, on the peer's disk.
     pub(crate) match_index: Index,
-    /// When the newest message that the peer has answered was sent.
+    /// When the leader sent the newest message that the peer has answered.
     pub(crate) contact: Option<Time>,
     /// The newest round that the peer has confirmed.
     pub(crate) round: Round,
@@ -37,7 +36,7 @@ pub(crate) struct Progress {
     pub(crate) round_trip: Option<Duration>,
     /// Messages with entries that got no answer in time since the last answer.
     pub(crate) misses: u32,
-    /// What is being done about it.
+    /// What the leader is doing for the peer.
     pub(crate) state: State,
 }
 
@@ -71,7 +70,7 @@ pub(crate) struct InFlight {
 }
 
 impl Progress {
-    /// A peer of whom nothing is known; the search starts at `next_index`.
+    /// A peer about which nothing is known; the search starts at `next_index`.
     pub(crate) fn new(session: Session, next_index: Index) -> Progress {
         Progress {
             session,
@@ -94,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// Why no entries may be sent now, if so.
+    /// Why no entries may be sent now; `None` if they may.
     pub(crate) fn paused(&self, config: &Config) -> Option<Pause> {
         match &self.state {
             State::Probe { sent_at: Some(_), .. } => Some(Pause::Probing),
@@ -136,7 +135,7 @@ impl Progress {
     pub(crate) fn answered(&mut self, now: Time, sent_at: Time, round: Round) {
         self.misses = 0;
         self.round = self.round.max(round);
-        // A time that this leader can't have sent is no evidence of anything.
+        // A time that this leader can't have sent proves nothing.
         if sent_at > Time::ZERO && sent_at <= now {
             self.contact = self.contact.max(Some(sent_at));
             let sample = now.since(sent_at);
@@ -163,8 +162,8 @@ impl Progress {
         news
     }
 
-    /// Whether a refusal of `prev_index` is news. A late one, about a place that is known to match
-    /// or that is no longer being asked about, must not move anything back.
+    /// Whether a refusal of `prev_index` is news. A late refusal, at an index that is known to match or is no longer
+    /// asked about, must not move the search back.
     pub(crate) fn refusal_is_news(&self, prev_index: Index) -> bool {
         match &self.state {
             State::Probe { next_index, .. } => prev_index > self.match_index && prev_index == next_index.previous(),
@@ -173,21 +172,22 @@ impl Progress {
         }
     }
 
-    /// The peer has lost what it had after `index`, which the logs may still share.
+    /// The peer has lost its log after `index`; up to there the logs may still agree.
     pub(crate) fn lost_after(&mut self, index: Index) {
         self.match_index = self.match_index.min(index);
-        // A transfer that is under way belongs to the session before: it would never end in this one.
+        // This also ends a snapshot transfer: it belongs to the session before, and its end would not be noticed in
+        // this one.
         self.probe(index.next());
     }
 
-    /// Starts over with a search from `next_index`, which is kept above what is known to match.
+    /// Starts the search again from `next_index`, or from just above what is known to match if that is higher.
     pub(crate) fn probe(&mut self, next_index: Index) {
         let next_index = next_index.max(self.match_index.next());
         self.state = State::Probe { next_index, sent_at: None };
     }
 
-    /// When the oldest unanswered entries are overdue, if any are on their way. A peer that stays
-    /// silent is asked less and less often; its heartbeats go on.
+    /// When the oldest unanswered entries are overdue, if any are unanswered. A peer that stays silent is sent
+    /// entries less and less often; its heartbeats go on.
     pub(crate) fn retry_due(&self, config: &Config) -> Option<Time> {
         let sent_at = match &self.state {
             State::Probe { sent_at, .. } => (*sent_at)?,
@@ -198,12 +198,12 @@ impl Progress {
         Some(sent_at.after(base * (1 << self.misses.saturating_sub(PATIENT_MISSES).min(MAX_BACKOFF_SHIFT))))
     }
 
-    /// When the peer must hear of the leader next.
+    /// When the peer must hear from the leader next.
     pub(crate) fn heartbeat_due(&self, config: &Config) -> Time {
         self.last_sent.map_or(Time::ZERO, |sent| sent.after(config.heartbeat_interval))
     }
 
-    /// Gives up on what is overdue: it is to be sent again from what is known to match.
+    /// Gives up waiting for overdue entries, so that they can be sent again.
     pub(crate) fn missed(&mut self) {
         self.misses = self.misses.saturating_add(1);
         match &mut self.state {
@@ -213,7 +213,7 @@ impl Progress {
         }
     }
 
-    /// Takes time out: everything was sent just now, and nothing was measured yet.
+    /// Removes time: everything was sent just now, and nothing has been measured yet.
     pub(crate) fn rest(&mut self, now: Time) {
         self.contact = None;
         self.last_sent = Some(now);
@@ -226,8 +226,8 @@ impl Progress {
         }
     }
 
-    /// Round trips in powers of two: peers that are about as fast as each other are equal, so
-    /// that the choice between them does not flicker.
+    /// The round trip in powers of two. Peers of about the same speed are equal, so that the choice between them is
+    /// stable.
     pub(crate) fn slowness(&self) -> u32 {
         let nanos = self.round_trip.map_or(u64::MAX, |span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
         u64::BITS - nanos.leading_zeros()
@@ -237,7 +237,7 @@ impl Progress {
 /// Why a leader sends no entries to a peer at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
-    /// One probe at a time: its answer is awaited.
+    /// Probes are sent one at a time, and the last one has no answer yet.
     Probing,
     /// As many messages or bytes as allowed are unanswered.
     WindowFull,

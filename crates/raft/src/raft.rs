@@ -1,4 +1,4 @@
-//! The owner of a replica's consensus state: takes inputs, hands each to the room that decides it.
+//! The owner of a replica's consensus state. It hands each input to the module that handles it.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +23,16 @@ use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The snapshot under the log. At a cluster's first start: the origin, and the configuration
-    /// that all founding members agree on.
+    /// The snapshot under the log. At a cluster's first start it is at the origin, with the configuration that all founding
+    /// members agree on.
     pub snapshot: Option<SnapshotHeader>,
     /// The log after the snapshot.
     pub entries: Vec<Entry>,
-    /// How far the state machine has come; entries up to here are known to be committed.
+    /// The last entry that the state machine contains; entries up to here are known to be committed.
     pub applied: Index,
-    /// If a part of the log was lost that this replica may have acknowledged: an upper bound, in the
-    /// order of 5.4.1, of where its log ever ended. With no better knowledge, the greatest index in
-    /// the term of `hard_state`. `entries` then hold what is left before the loss.
+    /// Set if a part of the log was lost that this replica may have acknowledged: an upper bound, in the order of
+    /// 5.4.1, of where its log ever ended. If nothing better is known, it is the greatest index in the term of
+    /// `hard_state`. `entries` then hold the log before the loss.
     pub suspect: Option<Position>,
 }
 
@@ -46,9 +46,8 @@ impl Recovered {
 
 /// One replica's consensus (Figure 2 of the paper), sans I/O.
 ///
-/// It is driven through [`Raft::handle`] by one owner, and says what to do in [`Effects`]. It reads
-/// no clock and draws no randomness that the host didn't give it: the same inputs always give the
-/// same effects.
+/// Its one owner drives it through [`Raft::handle`], and it says what to do in [`Effects`]. It reads no clock and
+/// draws no randomness that the host didn't give it: the same inputs always give the same effects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     pub(crate) config: Config,
@@ -61,44 +60,44 @@ pub struct Raft {
     pub(crate) log: Log,
     pub(crate) membership: MembershipHistory,
     pub(crate) persistence: Persistence,
-    /// The log up to here is in a snapshot of the host's.
+    /// The host has a snapshot of the log up to here.
     pub(crate) snapshot_index: Index,
 
     // Volatile state (5.1).
     pub(crate) commit_index: Index,
     pub(crate) applying: Applying,
     pub(crate) role: Role,
-    /// When a leader was last heard: votes are refused for a while after that (4.2.3).
+    /// When this replica last heard from a leader: it refuses votes for a while after that (4.2.3).
     pub(crate) leader_contact: Option<Time>,
     pub(crate) election_deadline: Time,
 
     // Requests.
     pub(crate) requests: Requests,
-    /// Reads of this follower's clients, by the name that was given to the leader.
+    /// Reads of this follower's clients, by the context that was sent to the leader.
     pub(crate) relays: BTreeMap<u64, Relay>,
     pub(crate) fault: Option<Fault>,
     /// Where the log may have ended before a part of it was lost, see `damage.rs`.
     pub(crate) suspect: Option<Suspect>,
-    /// How far the questions of `returning.rs` have come, if any are asked.
+    /// How far the return check of `returning.rs` has come, if there is one.
     pub(crate) returning: Option<Returning>,
-    /// What the peers have promised, for the day that they return.
+    /// What the peers have promised this replica, to tell them when they come back.
     pub(crate) memories: BTreeMap<NodeId, Memory>,
 }
 
 impl Raft {
-    /// A replica that starts, for the first time or again.
+    /// A replica that starts, for the first time or after a stop.
     ///
     /// # Errors
     /// A value of `config` is out of range, or `recovered` contradicts itself.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Result<Raft, ConfigError> {
         config.validate()?;
         let (log, membership) = restore_log(&recovered)?;
-        // The id goes through the mixer before it meets the seed: however a host derives its seeds, two
-        // replicas must not draw the same timeouts (S12).
+        // The id is mixed before it is combined with the seed: however a host derives its seeds, two replicas must
+        // not draw the same timeouts (S12).
         let mut random = Random::new(config.seed ^ Random::new(config.id.0).next_u64());
         let timeout = random.span(config.election_timeout_min, config.election_timeout_max);
-        // Before it stopped, this replica may have acknowledged a leader that reads under a lease:
-        // it keeps that promise as if it had heard of the leader just now.
+        // Before it stopped, this replica may have acknowledged a leader that reads under a lease: it keeps that
+        // promise as if it had just heard from the leader.
         let leader_contact = (recovered.hard_state.term > Term(0)).then_some(now);
         let mut raft = Raft {
             random,
@@ -132,8 +131,7 @@ impl Raft {
         Ok(raft)
     }
 
-    /// Takes one input and appends what is to be done to `out`. `now` must not go back; if it
-    /// does, the latest time counts.
+    /// Takes one input and appends the effects to `out`. `now` must not go back; if it does, the latest time counts.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Effects) {
         if self.fault.is_some() {
             return;
@@ -171,7 +169,7 @@ impl Raft {
     }
 
     /// When to call [`Raft::handle`] with [`Input::Wake`] at the latest, if nothing else happens
-    /// before. [`Time::NEVER`] if only another input can lead to anything.
+    /// before. [`Time::NEVER`] if it waits only for other inputs.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         if self.fault.is_some() {
@@ -199,7 +197,7 @@ impl Raft {
     /// The rules for all servers (Figure 2), then the rule of the message.
     fn receive(&mut self, from: NodeId, message: Message, out: &mut Effects) {
         let Message { term, body } = message;
-        // Adopting it would leave no terms to count on with.
+        // If this replica adopted such a term, it could soon run out of terms.
         if term > Term::GREATEST {
             return;
         }
@@ -212,7 +210,7 @@ impl Raft {
             _ => self.remember(from, term, &body),
         }
         match body {
-            // Requests for votes come first: they may be ignored without adopting their term.
+            // Requests for votes come first: a replica may ignore them without adopting their term.
             Body::PreVote { last } => return self.handle_pre_vote(from, term, last, out),
             Body::RequestVote { last, transfer } => return self.handle_request_vote(from, term, last, transfer, out),
             _ if term > self.term => self.step_down(term, out),
@@ -245,7 +243,7 @@ impl Raft {
         self.become_follower(None, out);
     }
 
-    /// Becomes a follower in the current term. The vote stays: it is the term's, not the role's (S2).
+    /// Becomes a follower in the current term. It keeps its vote, which is for the term, whatever its role (S2).
     pub(crate) fn become_follower(&mut self, leader: Option<NodeId>, out: &mut Effects) {
         let role = Role::Follower(Follower { leader, verified: Index(0) });
         if let Role::Leader(leader) = std::mem::replace(&mut self.role, role) {
@@ -265,7 +263,7 @@ impl Raft {
         self.advance_leader_commit(out);
     }
 
-    /// Sends a message that promises nothing but what has long been durable.
+    /// Sends a message that promises only what is durable already.
     pub(crate) fn send_now(&self, to: NodeId, body: Body, out: &mut Effects) {
         self.send(to, body, None, out);
     }
@@ -275,7 +273,8 @@ impl Raft {
         self.send(to, body, self.persistence.barrier(), out);
     }
 
-    /// Nothing is said to a peer before it has told what it remembers; the core takes that for a lost message.
+    /// Sends nothing but introductions to a peer that has not said yet what it remembers; to the core, the rest is
+    /// lost on the network.
     fn send(&self, to: NodeId, body: Body, after: Option<PersistId>, out: &mut Effects) {
         let introduction = matches!(body, Body::Returned { .. } | Body::Remembered { .. });
         if introduction || self.has_met(to) {
@@ -283,14 +282,14 @@ impl Raft {
         }
     }
 
-    /// Stops for good, and leaves no request without an answer: see [`Effect::Halt`].
+    /// Stops for good, and answers every open request: see [`Effect::Halt`].
     pub(crate) fn halt(&mut self, fault: Fault, out: &mut Effects) {
         self.fault = Some(fault.clone());
         self.requests.give_up_all(out);
         out.push(Effect::Halt { fault });
     }
 
-    /// Appends an entry of the own term, and lets its configuration take force if it is one.
+    /// Appends an entry of the current term. If it holds a configuration, that is in force from now on.
     pub(crate) fn append_own(&mut self, payload: Payload, out: &mut Effects) -> Position {
         let entry = Entry { index: self.log.last().index.next(), term: self.term, payload };
         let position = entry.position();
@@ -351,15 +350,15 @@ impl Raft {
     }
 }
 
-/// What a host or a test may ask.
+/// Questions of hosts and tests.
 impl Raft {
-    /// Identity of this replica.
+    /// The identity of this replica.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.config.id
     }
 
-    /// The latest term that it has seen.
+    /// The latest term that this replica has seen.
     #[must_use]
     pub fn term(&self) -> Term {
         self.term
@@ -394,7 +393,7 @@ impl Raft {
         leader.is_some_and(|leader| self.lease_is_valid(leader, self.now.max(now)))
     }
 
-    /// When it last heard of a leader, on this replica's clock.
+    /// When this replica last heard from a leader, on its own clock.
     #[must_use]
     pub fn leader_contact(&self) -> Option<Time> {
         self.leader_contact
@@ -424,10 +423,9 @@ impl Raft {
         self.membership.current()
     }
 
-    /// What a snapshot of the state machine as of `index` must say of itself; `None` if the log no
-    /// longer knows that entry, or if this replica doesn't know the configuration as of it: one that
-    /// was added to a cluster and got its log from the start learns of no configuration before the
-    /// first entry that holds one.
+    /// The header of a snapshot of the state machine as of `index`. `None` if the log no longer knows that entry's
+    /// term, or if this replica doesn't know the configuration at that index: a replica that was added to a cluster
+    /// and got its log from the start knows no configuration before the first entry that holds one.
     #[must_use]
     pub fn snapshot_header(&self, index: Index) -> Option<SnapshotHeader> {
         let position = self.log.position_at(index)?;
@@ -441,8 +439,8 @@ impl Raft {
         self.fault.as_ref()
     }
 
-    /// Up to where the log of `peer` is known to match, if this replica leads and knows the peer: for
-    /// the judges of a simulation.
+    /// Up to where the log of `peer` is known to match, if this replica leads and `peer` is a member. For the checks
+    /// of the simulator.
     #[must_use]
     pub fn match_index(&self, peer: NodeId) -> Option<Index> {
         self.leader_ref()?.progress.get(&peer).map(|progress| progress.match_index)
@@ -455,7 +453,7 @@ impl Raft {
     }
 }
 
-/// Puts the log and its configurations together, and refuses what can't have been written.
+/// Restores the log and its configurations, and refuses what no replica can have written.
 fn restore_log(recovered: &Recovered) -> Result<(Log, MembershipHistory), ConfigError> {
     let contradiction = |what: String| Err(ConfigError::Recovered(what));
     let (base, membership) = match &recovered.snapshot {

@@ -1,4 +1,4 @@
-//! Who waits for what, so that every request ends, and ends once.
+//! The open requests: each must be answered, and only once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use crate::types::{Index, NodeId, Position, Term, Time, Token};
 /// The requests that have not been answered yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
-    /// Every unanswered token, with the time at which it is given up.
+    /// Every unanswered token, with the time at which this replica gives it up.
     open: BTreeMap<Token, Option<Time>>,
     deadlines: BTreeSet<(Time, Token)>,
-    /// Proposals by the index and term of the entry that carries them, also after the leadership was
-    /// lost, and also when the entry was truncated here: another replica may still have it, lead, and
-    /// commit it (Figure 8). Only what is committed at its index decides its fate.
+    /// Proposals by the index and term of their entries. They stay here when the leadership is lost, and even when
+    /// the entry is truncated here: another replica may still have the entry, lead, and commit it (Figure 8). Only
+    /// the entry that is committed at that index decides what became of the proposal.
     proposals: BTreeMap<(Index, Term), Token>,
-    /// No proposal of an earlier term waits any more.
+    /// All proposals of earlier terms have been answered.
     buried_before: Term,
     /// Confirmed reads that wait for the state machine.
     reads: BTreeMap<Index, Vec<Token>>,
@@ -34,7 +34,7 @@ pub(crate) struct PendingChange {
     pub(crate) token: Token,
     /// The first entry of the change.
     pub(crate) position: Position,
-    /// What the membership shall be.
+    /// The group that the change leads to.
     pub(crate) goal: Group,
 }
 
@@ -65,7 +65,7 @@ impl Requests {
         out.push(Effect::Answer { token, outcome });
     }
 
-    /// This replica stops: nothing that is still open will ever be known here.
+    /// This replica stops, and will not learn how the open requests end.
     pub(crate) fn give_up_all(&mut self, out: &mut Effects) {
         while let Some((token, _)) = self.open.first_key_value() {
             self.answer(*token, Outcome::Expired, out);
@@ -77,7 +77,7 @@ impl Requests {
         self.open.contains_key(&token)
     }
 
-    /// When the next request is to be given up.
+    /// When this replica gives up the next request.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let transfer = self.transfer.map(|transfer| transfer.deadline);
         self.deadlines.first().map(|(deadline, _)| *deadline).into_iter().chain(transfer).min()
@@ -103,8 +103,8 @@ impl Requests {
         self.proposals.insert((position.index, position.term), token);
     }
 
-    /// A snapshot replaced the log up to `through`: whether it holds the proposals of that part,
-    /// this replica can't tell any more.
+    /// A snapshot replaced the log up to `through`. This replica can no longer tell whether the snapshot contains the
+    /// proposals of that part.
     pub(crate) fn covered_by_snapshot(&mut self, through: Index, out: &mut Effects) {
         let later = self.proposals.split_off(&(through.next(), Term(0)));
         for token in std::mem::replace(&mut self.proposals, later).into_values() {
@@ -122,8 +122,8 @@ impl Requests {
         }
     }
 
-    /// An entry of an earlier term than that of a committed one before it can't be in any future
-    /// leader's log: terms never decrease along a log, and every leader has what is committed (5.4).
+    /// Answers the proposals whose term is earlier than that of the `committed` entry. Their entries can't be in any
+    /// future leader's log: terms never decrease along a log, and every leader has every committed entry (5.4).
     fn bury(&mut self, committed: Index, log: &Log, out: &mut Effects) {
         let term = log.term_at(committed).unwrap_or_default();
         if term > self.buried_before {
