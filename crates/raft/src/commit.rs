@@ -1,4 +1,4 @@
-//! Commitment (5.3, 5.4.2), and the way of committed entries to the state machine.
+//! Commitment (5.3, 5.4.2), and how committed entries get to the state machine.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(crate) struct Applying {
     /// Last index and bytes of each batch that is not applied yet.
     batches: VecDeque<(Index, usize)>,
     bytes: usize,
-    /// A snapshot that is to replace the state machine, once this write of it is durable.
+    /// A snapshot that is to replace the state machine, once the write of its header is durable.
     installing: Option<(PersistId, SnapshotHeader)>,
 }
 
@@ -46,7 +46,7 @@ impl Applying {
         }
     }
 
-    /// A snapshot takes the place of everything up to its index, once `written` is durable.
+    /// The state machine continues from a snapshot, once `written` is durable.
     pub(crate) fn skip_to(&mut self, snapshot: SnapshotHeader, written: PersistId) {
         self.handed_over = snapshot.position.index;
         self.installing = Some((written, snapshot));
@@ -63,8 +63,8 @@ impl Applying {
 
 impl Raft {
     /// "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and
-    /// log[N].term == currentTerm: set commitIndex = N" (5.3, 5.4.2). The leader counts itself only
-    /// for what is on its disk.
+    /// log[N].term == currentTerm: set commitIndex = N" (5.3, 5.4.2). The leader counts itself only for entries on
+    /// its own disk.
     pub(crate) fn advance_leader_commit(&mut self, out: &mut Effects) {
         let Role::Leader(leader) = &self.role else { return };
         let match_index = |id| match leader.progress.get(&id) {
@@ -94,7 +94,7 @@ impl Raft {
     }
 
     /// "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)"
-    /// (Figure 2): an entry counts only where it is known to be the leader's (S22).
+    /// (Figure 2): only entries count that are known to be the leader's (S22).
     pub(crate) fn advance_follower_commit(&mut self, leader_commit: Index, out: &mut Effects) {
         let Role::Follower(follower) = &self.role else { return };
         let index = leader_commit.min(follower.verified);
@@ -104,8 +104,8 @@ impl Raft {
         }
     }
 
-    /// Hands committed entries to the state machine, in order, each once; no more at a time than
-    /// the limit, and none that this replica could still forget in a crash (S71).
+    /// Hands committed entries to the state machine, in order and each once. It hands over no more at a time than the
+    /// limit, and no entry that this replica could still lose in a crash (S71).
     pub(crate) fn emit_apply(&mut self, out: &mut Effects) {
         if self.fault.is_some() {
             return;
@@ -113,7 +113,7 @@ impl Raft {
         if let Some((_, snapshot)) = self.applying.installing.take_if(|(id, _)| self.persistence.is_durable(*id)) {
             let index = snapshot.position.index;
             out.push(Effect::InstallSnapshot { snapshot });
-            // After it: the new state may tell the host what became of the requests.
+            // This comes after the effect, because the new state may tell the host what became of the requests.
             self.requests.covered_by_snapshot(index, out);
         }
         let limit = self.commit_index.min(self.persistence.durable_index());
@@ -121,7 +121,7 @@ impl Raft {
             let room = self.config.max_applying_bytes - self.applying.bytes;
             let entries = self.log.slice(self.applying.handed_over.next(), limit, usize::MAX, room);
             assert!(!entries.is_empty(), "what is not applied yet is still in the log");
-            // One entry alone may be larger than the limit, but only by itself.
+            // An entry larger than the limit is handed over by itself.
             let bytes: usize = entries.iter().map(Entry::size).sum();
             if self.applying.bytes > 0 && bytes > room {
                 probe!(ApplyLimited);

@@ -1,7 +1,7 @@
-//! The replicated log (5.3): the tail that is in memory, and the position of what went before it.
+//! The replicated log (5.3): its tail in memory, and the position of the entry before it.
 //!
-//! Entries up to `base` are in a snapshot and gone from here (section 7). The tail is bounded in
-//! bytes by the owner, who compacts it; the log itself only counts.
+//! Entries up to `base` are in a snapshot and gone from here (section 7). The log counts the bytes of its tail; its
+//! owner bounds them by compaction.
 
 use std::collections::VecDeque;
 
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use crate::membership::Membership;
 use crate::types::{Index, Position, Term};
 
-/// Bytes that an entry is counted with beside its payload: what its place in memory costs.
+/// Bytes that an entry counts for besides its payload: what it needs in memory.
 pub const ENTRY_OVERHEAD: usize = 64;
 
 /// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
-    /// Nothing: the entry with which a leader starts its term, so that it may commit (5.4.2, 8).
+    /// Nothing: a leader starts its term with such an entry, so that it may commit (5.4.2, 8).
     Blank,
     /// A command for the state machine, opaque to the core.
     Command(Bytes),
@@ -42,7 +42,7 @@ impl Entry {
         Position::new(self.index, self.term)
     }
 
-    /// What the entry is counted with against every limit in bytes.
+    /// How many bytes the entry counts for in every limit.
     #[must_use]
     pub fn size(&self) -> usize {
         let payload = match &self.payload {
@@ -59,8 +59,8 @@ impl Entry {
 pub struct Log {
     base: Position,
     slots: VecDeque<Slot>,
-    /// Sizes of all entries ever appended and not truncated, so that the bytes between any two
-    /// places are a subtraction.
+    /// Sizes of all entries ever appended and not truncated. The bytes between two places are then a difference of
+    /// two totals.
     total: u64,
     /// `total` as of the base.
     base_total: u64,
@@ -109,13 +109,13 @@ impl Log {
         }
     }
 
-    /// Term of the entry at `index`; `None` where the log does not reach or no longer knows.
+    /// Term of the entry at `index`; `None` where the log doesn't reach, or no longer knows the term.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.base.index { Some(self.base.term) } else { self.entry(index).map(|entry| entry.term) }
     }
 
-    /// Whether the log holds, or held, exactly this position and still knows it.
+    /// Whether the entry at this position is in the log, or is the last one before its tail.
     #[must_use]
     pub fn contains(&self, position: Position) -> bool {
         self.term_at(position.index) == Some(position.term)
@@ -138,9 +138,8 @@ impl Log {
         self.slots.get(usize::try_from(offset).ok()?)
     }
 
-    /// The entries from `from` on, up to and including `to`, at most `max_entries` and
-    /// `max_bytes` of them, but at least one if there is any: a single entry larger than the limit
-    /// must still get through.
+    /// The entries from `from` on, up to and including `to`, limited to `max_entries` and `max_bytes`. At least one
+    /// if there is any: an entry larger than the limit must still get through.
     #[must_use]
     pub fn slice(&self, from: Index, to: Index, max_entries: usize, max_bytes: usize) -> Vec<Entry> {
         let mut picked = Vec::new();
@@ -175,7 +174,7 @@ impl Log {
         self.total = self.slots.back().map_or(self.base_total, |slot| slot.total);
     }
 
-    /// Forgets the entries up to and including `through`, which must be in the log.
+    /// Removes the entries up to and including `through`, which must be in the log.
     pub fn compact_through(&mut self, through: Index) {
         while self.slots.front().is_some_and(|slot| slot.entry.index <= through) {
             let slot = self.slots.pop_front().expect("there is a front entry");
@@ -189,9 +188,9 @@ impl Log {
         *self = Log::new(base);
     }
 
-    /// The greatest position at or before `index` whose term is at most `term`: where a search for
-    /// the point at which two logs part may continue. Skips a whole term at each step, so that the
-    /// number of probes is bounded by the number of terms and not of entries (5.3).
+    /// The greatest position at or before `index` whose term is at most `term`. A search for the point where two logs
+    /// part can continue there. It skips a whole term at each step, so that it needs one probe for each term, not for
+    /// each entry (5.3).
     #[must_use]
     pub fn last_at_most(&self, index: Index, term: Term) -> Option<Position> {
         if index < self.base.index {

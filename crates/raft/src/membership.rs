@@ -1,9 +1,9 @@
 //! Cluster membership (section 6; thesis 4): joint consensus, learners, and where a replica's
 //! configuration comes from.
 //!
-//! A configuration is in force from the moment its entry is *appended*, committed or not. So it is
-//! never stored beside the log but derived from it: the last membership entry in the log, else the
-//! snapshot's. Truncating the log takes the configuration back with it.
+//! A configuration is in force from the moment its entry is *appended*, committed or not. So it is not stored beside
+//! the log but derived from it: it is that of the last membership entry in the log, or else that of the snapshot.
+//! Truncating the log also takes back the configurations in it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::types::{Index, NodeId};
 /// Upper bound on the members of one configuration.
 pub const MAX_MEMBERS: usize = 64;
 
-/// Voters and learners that belong together: a simple configuration.
+/// Voters and learners: a simple configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group {
     /// Members whose votes and acknowledgements count.
     pub voters: BTreeSet<NodeId>,
-    /// Members that receive the log and count for nothing (thesis 4.2.1).
+    /// Members that receive the log but don't count for any quorum (thesis 4.2.1).
     pub learners: BTreeSet<NodeId>,
 }
 
@@ -29,7 +29,7 @@ impl Group {
         Group { voters: voters.into_iter().collect(), learners: BTreeSet::new() }
     }
 
-    /// Why this can't be a configuration, if it can't.
+    /// Checks whether this can be a configuration.
     ///
     /// # Errors
     /// No voters, a member that is voter and learner at once, or more than [`MAX_MEMBERS`].
@@ -49,7 +49,7 @@ impl Group {
     }
 }
 
-/// A configuration of the cluster: a group, or two of them while one is exchanged for the other.
+/// A configuration of the cluster: a group, or two groups while one replaces the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Membership {
     incoming: Group,
@@ -63,26 +63,26 @@ impl Membership {
         Membership { incoming: group, outgoing: None }
     }
 
-    /// The joint configuration on the way from `outgoing` to `incoming`: decisions need a majority
+    /// The joint configuration between `outgoing` and `incoming`: decisions need a majority
     /// of each (section 6).
     #[must_use]
     pub fn joint(outgoing: Group, incoming: Group) -> Membership {
         Membership { incoming, outgoing: Some(outgoing) }
     }
 
-    /// The group of a simple configuration; the one that is on its way in of a joint one.
+    /// The group of a simple configuration; in a joint one the group that replaces the other.
     #[must_use]
     pub fn incoming(&self) -> &Group {
         &self.incoming
     }
 
-    /// The group that is on its way out; `None` unless the configuration is joint.
+    /// The group that is being replaced; `None` unless the configuration is joint.
     #[must_use]
     pub fn outgoing(&self) -> Option<&Group> {
         self.outgoing.as_ref()
     }
 
-    /// Whether two groups decide together.
+    /// Whether decisions need two groups.
     #[must_use]
     pub fn is_joint(&self) -> bool {
         self.outgoing.is_some()
@@ -119,26 +119,26 @@ impl Membership {
         Quorum::new(&self.incoming.voters, self.outgoing.as_ref().map_or(&NOBODY, |group| &group.voters))
     }
 
-    /// The configuration that leaves a joint one forward, for the incoming group.
+    /// The configuration that follows a joint one: the incoming group.
     #[must_use]
     pub fn left(&self) -> Membership {
         Membership::simple(self.incoming.clone())
     }
 
-    /// The configuration that takes a joint one back, for the outgoing group; the same one if it
-    /// isn't joint.
+    /// The configuration that undoes a joint one: the outgoing group. The same group if the configuration isn't
+    /// joint.
     #[must_use]
     pub fn reverted(&self) -> Membership {
         Membership::simple(self.outgoing.clone().unwrap_or_else(|| self.incoming.clone()))
     }
 
-    /// Bytes that it is counted with in limits.
+    /// How many bytes it counts for in limits.
     #[must_use]
     pub fn size(&self) -> usize {
         self.groups().map(|group| (group.voters.len() + group.learners.len()) * size_of::<NodeId>()).sum()
     }
 
-    /// Whether each group can be one: see [`Group::validate`].
+    /// Whether each group is valid, see [`Group::validate`].
     pub(crate) fn is_valid(&self) -> bool {
         self.groups().all(|group| group.validate().is_ok())
     }
@@ -165,18 +165,18 @@ impl fmt::Display for Membership {
 /// A change that a client may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// Adds a learner, which receives the log without counting.
+    /// Adds a learner, which receives the log but counts for no quorum.
     AddLearner(NodeId),
-    /// Makes a learner that has caught up a voter.
+    /// Turns a learner that has caught up into a voter.
     Promote(NodeId),
-    /// Makes a voter a learner.
+    /// Turns a voter into a learner.
     Demote(NodeId),
     /// Removes a voter or a learner.
     Remove(NodeId),
     /// Replaces the whole group at once; every new voter must be a learner that has caught up.
     Replace(Group),
-    /// Takes a joint configuration back to the group that it came from: the way out when the
-    /// incoming group has no majority that answers.
+    /// Undoes a joint configuration: its outgoing group stays. This helps when no majority of the incoming group
+    /// answers.
     Revert,
 }
 
@@ -186,16 +186,16 @@ pub enum MembershipError {
     /// A group needs at least one voter.
     #[error("a configuration needs at least one voter")]
     NoVoters,
-    /// A member can't be both.
+    /// A member can't be both a voter and a learner.
     #[error("{0} can't be voter and learner at once")]
     VoterAndLearner(NodeId),
     /// More members than [`MAX_MEMBERS`].
     #[error("{0} members are more than the {MAX_MEMBERS} allowed")]
     TooManyMembers(usize),
-    /// The member to add is there already.
+    /// The member to add is a member already.
     #[error("{0} is a member already")]
     AlreadyMember(NodeId),
-    /// The member to change isn't there.
+    /// The member to change is not a member.
     #[error("{0} is not a member")]
     NotMember(NodeId),
     /// A voter must first be a learner, so that it can catch up without weakening the cluster.
@@ -207,7 +207,7 @@ pub enum MembershipError {
     /// One change at a time: the last one isn't committed yet, or the configuration is joint.
     #[error("another change of the membership is under way")]
     ChangeUnderWay,
-    /// There is no joint configuration to take back.
+    /// There is no joint configuration to undo.
     #[error("the configuration is not joint: there is nothing to take back")]
     NothingToRevert,
     /// The leader must first commit an entry of its own term (the single-server bug of 2015).
@@ -215,11 +215,10 @@ pub enum MembershipError {
     TermNotCommitted,
 }
 
-/// The group that `change` asks for, given the `current` one. [`MembershipChange::Revert`] has
-/// none of its own and is refused here.
+/// The group that `change` makes of the `current` one. [`MembershipChange::Revert`] makes none and is refused here.
 ///
 /// # Errors
-/// The change names a member that is missing or there already, or its result isn't a valid group.
+/// The member to add is a member already, the member to change is none, or the resulting group isn't valid.
 pub(crate) fn target_of(current: &Group, change: &MembershipChange) -> Result<Group, MembershipError> {
     let mut target = current.clone();
     match change {
@@ -250,7 +249,7 @@ pub(crate) fn target_of(current: &Group, change: &MembershipChange) -> Result<Gr
     }
 }
 
-/// The configurations that the log and the snapshot under it hold, in order.
+/// The configurations in the snapshot and in the log after it, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MembershipHistory {
     /// The configuration as of the log's base.
@@ -277,7 +276,7 @@ impl MembershipHistory {
         self.changes.back().map(|(index, _)| *index)
     }
 
-    /// The configuration as of `index`: what a snapshot that ends there must carry.
+    /// The configuration as of `index`, for a snapshot that ends there.
     #[must_use]
     pub fn at(&self, index: Index) -> &Membership {
         self.changes.iter().rev().find(|(at, _)| *at <= index).map_or(&self.base, |(_, membership)| membership)
@@ -301,7 +300,7 @@ impl MembershipHistory {
         self.changes.push_back((index, membership));
     }
 
-    /// Takes back the configurations of the entries from `from` on.
+    /// Removes the configurations of the entries from `from` on.
     pub fn truncate_from(&mut self, from: Index) {
         while self.changes.back().is_some_and(|(index, _)| *index >= from) {
             self.changes.pop_back();
@@ -316,7 +315,7 @@ impl MembershipHistory {
         }
     }
 
-    /// Changes every configuration into another.
+    /// Replaces every configuration by what `change` makes of it.
     pub(crate) fn change_all(&mut self, change: impl Fn(&Membership) -> Membership) {
         self.base = change(&self.base);
         for (_, membership) in &mut self.changes {
@@ -324,7 +323,7 @@ impl MembershipHistory {
         }
     }
 
-    /// Replaces everything by a snapshot's configuration: nothing older may survive it.
+    /// Replaces everything by a snapshot's configuration: no older one may remain.
     pub fn reset(&mut self, base: Membership) {
         *self = MembershipHistory::new(base);
     }

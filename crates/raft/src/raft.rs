@@ -23,8 +23,8 @@ use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The snapshot under the log. At a cluster's first start it is at the origin, with the configuration that all founding
-    /// members agree on.
+    /// The snapshot under the log. At a cluster's first start it is at the origin, with the configuration that all
+    /// founding members agree on.
     pub snapshot: Option<SnapshotHeader>,
     /// The log after the snapshot.
     pub entries: Vec<Entry>,

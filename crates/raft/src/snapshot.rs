@@ -1,5 +1,5 @@
-//! Snapshots and log compaction (section 7). The host makes them, stores them and moves them; the
-//! core decides when one is needed, whether to take one, and what may go from the log.
+//! Snapshots and log compaction (section 7). The host makes, stores and moves snapshots. The core decides when a peer
+//! needs one, whether to install one, and which entries to remove from the log.
 
 use crate::effect::{Effect, Effects, Fault, Write};
 use crate::message::{AppendEntriesReply, AppendOutcome, Body, InstallSnapshot, SnapshotHeader};
@@ -10,8 +10,8 @@ use crate::role::Role;
 use crate::types::{Index, NodeId, Round, Session, Term, Time};
 
 impl Raft {
-    /// A peer needs entries that are gone: the host brings it a snapshot, in a session of its own,
-    /// so that no answer to an earlier message can end it.
+    /// A peer needs entries that are gone from the log: the host brings it a snapshot. The transfer gets a new
+    /// session, so that no answer to an earlier message can end it.
     pub(crate) fn start_snapshot(&mut self, to: NodeId, out: &mut Effects) {
         let Some(leader) = self.leader_mut() else { return };
         let session = leader.new_session();
@@ -23,8 +23,8 @@ impl Raft {
         }
     }
 
-    /// The transfer has ended. Its receiver answers by itself; if that answer is lost, or if the
-    /// transfer failed, the next heartbeat finds out what the peer has now (S39).
+    /// The transfer has ended. Its receiver sends its own answer; if that is lost, or if the transfer failed, the
+    /// next heartbeat finds out what the peer has now (S39).
     pub(crate) fn snapshot_sent(&mut self, to: NodeId, session: Session, delivered: bool) {
         let last = self.log.last().index;
         let Role::Leader(leader) = &mut self.role else { return };
@@ -34,13 +34,13 @@ impl Raft {
         }
         progress.probe(last.next());
         if delivered {
-            // It can go on at once; after a failure the heartbeat's time is soon enough.
+            // Replication can continue at once; after a failure it waits for the next heartbeat.
             progress.last_sent = None;
         }
     }
 
-    /// The host has stored a snapshot up to `index`: what is before it may go, except for a
-    /// bounded rest that spares slow followers a snapshot.
+    /// The host has stored a snapshot up to `index`: the log up to there may go, except for a bounded part that saves
+    /// slow followers from needing a snapshot.
     pub(crate) fn snapshot_stored(&mut self, index: Index) {
         assert!(index <= self.applying.applied(), "a snapshot holds what is applied, not more");
         self.snapshot_index = self.snapshot_index.max(index);
@@ -58,17 +58,18 @@ impl Raft {
         }
         let position = snapshot.position;
         let match_index = if position.index <= self.commit_index {
-            // Older than what is committed here: it has nothing to tell.
+            // The snapshot is older than what is committed here: it contains nothing new.
             probe!(SnapshotOld);
             self.commit_index
         } else if self.log.contains(position) {
             // "If existing log entry has same index and term as snapshot's last included entry,
-            // retain log entries following it": the log has it all, and now knows it is committed.
+            // retain log entries following it": the log contains all of the snapshot, and the snapshot proves that
+            // this is committed.
             probe!(SnapshotRetained);
             self.verify_and_commit(position.index, out);
             position.index
         } else if position.index <= self.verified() {
-            // What it has sent or confirmed in this term has another term there.
+            // In this term the leader has sent or confirmed an entry of another term at that index.
             let fault = Fault::LeaderContradictsItself { from, term: self.term, index: position.index };
             return self.halt(fault, out);
         } else {
@@ -90,7 +91,7 @@ impl Raft {
     }
 
     /// "Discard the entire log; reset state machine using snapshot contents, and load snapshot's
-    /// cluster configuration" (Figure 13). Nothing of the old configuration survives (S41).
+    /// cluster configuration" (Figure 13). No older configuration remains (S41).
     fn replace_by(&mut self, snapshot: SnapshotHeader, out: &mut Effects) {
         let index = snapshot.position.index;
         self.log.reset(snapshot.position);

@@ -1,7 +1,7 @@
-//! The small words of the protocol: identities, terms, indexes, time.
+//! The basic types of the protocol: identities, terms, indexes, time.
 //!
-//! Each is its own type, so that the compiler refuses a term where an index is meant. There is no
-//! "zero means none": absence is an `Option`.
+//! Each is its own type, so that the compiler refuses a term where an index is meant. Absence is an `Option`, not a
+//! zero.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,13 +16,13 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// A term: Raft's logical clock, with at most one leader each (5.1).
+/// A term: Raft's logical clock. Each has at most one leader (5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
 impl Term {
-    /// The greatest term that is believed. At a million elections a second, a cluster needs more than
-    /// a hundred thousand years to get here: a message from beyond it is no replica's.
+    /// The greatest term that a replica accepts. At a million elections a second, a cluster would take more than a
+    /// hundred thousand years to get here: no replica sends a message of a later term.
     pub const GREATEST: Term = Term(1 << 62);
 
     /// The term after this one.
@@ -43,8 +43,8 @@ impl fmt::Display for Term {
 pub struct Index(pub u64);
 
 impl Index {
-    /// The greatest index that is believed where no entry vouches for it. As with terms, nobody gets here, and
-    /// there is room to count on.
+    /// The greatest index that a replica accepts where no entry proves it. As with terms, no cluster gets here, and
+    /// sums with it don't overflow.
     pub const GREATEST: Index = Index(1 << 62);
 
     /// The index after this one.
@@ -53,7 +53,7 @@ impl Index {
         Index(self.0.checked_add(1).expect("2^64 entries outlive the universe"))
     }
 
-    /// The index before this one; the place before the first entry stays where it is.
+    /// The index before this one; 0 for 0.
     #[must_use]
     pub fn previous(self) -> Index {
         Index(self.0.saturating_sub(1))
@@ -105,15 +105,15 @@ impl fmt::Display for Position {
     }
 }
 
-/// A moment: nanoseconds on the host's monotonic clock, from any fixed start. The core never reads
-/// a clock; every input brings its time.
+/// A moment: nanoseconds on the host's monotonic clock, from any fixed start. The core never reads a clock: the time
+/// comes with every input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
 impl Time {
     /// The start of the clock.
     pub const ZERO: Time = Time(0);
-    /// Later than anything: "never" for a deadline.
+    /// Later than any moment: a deadline that never comes.
     pub const NEVER: Time = Time(u64::MAX);
 
     /// How long after `earlier` this moment is; zero if it is not after it.
@@ -138,9 +138,8 @@ pub struct Token(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersistId(pub u64);
 
-/// Names one uninterrupted relation between a leader (of one term) and a peer. An acknowledgement
-/// counts only in the session that it answers, so an answer from before a peer was removed and
-/// added again can never count for its successor.
+/// Names one period of replication from a leader (of one term) to a peer. An acknowledgement counts only in the
+/// session that it answers: if a peer is removed and added again, an answer from before its removal doesn't count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session(pub u64);
 
