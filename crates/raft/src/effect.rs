@@ -1,4 +1,4 @@
-//! What goes into the core, and what comes out: plain values.
+//! The inputs and effects of the core, as plain values.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use crate::membership::{MembershipChange, MembershipError};
 use crate::message::{Message, SnapshotHeader};
 use crate::types::{Index, NodeId, PersistId, Position, Session, Term, Time, Token};
 
-/// Something that happened, told to the core by its host.
+/// Something that happened, as the host tells the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The time of [`crate::Raft::next_deadline`] has come; harmless at any other time.
+    /// The time of [`crate::Raft::next_deadline`] has come. Harmless at any other time.
     Wake,
-    /// A message arrived. It may be late, doubled, or from a replica that is no member.
+    /// A message arrived. It may be late, duplicated, or from a replica that is not a member.
     Receive {
-        /// Who sent it; vouched for by the host.
+        /// Who sent it; the host is sure of that.
         from: NodeId,
         /// What it says.
         message: Message,
@@ -34,7 +34,7 @@ pub enum Input {
     Read {
         /// The host's name for the request.
         token: Token,
-        /// How sure the read must be.
+        /// How the leader makes sure that it still leads.
         kind: ReadKind,
         /// When to give up waiting, if ever.
         deadline: Option<Time>,
@@ -63,7 +63,7 @@ pub enum Input {
         /// The last applied entry.
         index: Index,
     },
-    /// The host has stored a snapshot of its own state machine: the log before it may go.
+    /// The host has stored a snapshot of its own state machine: the log up to there may go.
     SnapshotStored {
         /// The last entry that it contains; at most the last applied one.
         index: Index,
@@ -79,7 +79,7 @@ pub enum Input {
     },
 }
 
-/// How a read is made linearizable.
+/// How the leader makes sure that it still leads, so that a read is linearizable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadKind {
     /// Under the leader's lease if it is valid, else by a quorum.
@@ -88,12 +88,12 @@ pub enum ReadKind {
     Quorum,
 }
 
-/// Something that the host must do. Effects are to be carried out in their order.
+/// Something that the host must do. It must carry out effects in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Make this durable, in the order of the ids: term, vote and entries are one stream.
     Persist {
-        /// Its place in the stream.
+        /// Its place in the stream of writes.
         id: PersistId,
         /// What to write.
         write: Write,
@@ -104,10 +104,10 @@ pub enum Effect {
         to: NodeId,
         /// What to say.
         message: Message,
-        /// What must be durable first; `None`: nothing.
+        /// What must be durable first; `None` if nothing.
         after: Option<PersistId>,
     },
-    /// Apply these committed entries to the state machine, then say [`Input::Applied`].
+    /// Apply these committed entries to the state machine, then report [`Input::Applied`].
     Apply {
         /// The entries, in order, each exactly once.
         entries: Vec<Entry>,
@@ -119,24 +119,24 @@ pub enum Effect {
         /// How it ended.
         outcome: Outcome,
     },
-    /// Bring the latest snapshot to a follower that needs entries which are gone from the log,
-    /// then say [`Input::SnapshotSent`].
+    /// Bring the latest snapshot to a follower that needs entries which are gone from the log, then report
+    /// [`Input::SnapshotSent`].
     FetchSnapshot {
         /// The follower.
         to: NodeId,
         /// The session to name.
         session: Session,
     },
-    /// Replace the state machine by this snapshot, which the host has received, then say
-    /// [`Input::Applied`] with its index. Comes when the [`Write::Snapshot`] of it is durable: after
-    /// a crash between the two, a state machine that is ahead of the log would vouch, by
-    /// [`crate::Recovered::applied`], for entries of the log that the snapshot replaces.
+    /// Replace the state machine by this snapshot, which the host has received, then report [`Input::Applied`] with
+    /// its index. This effect comes after the snapshot's [`Write::Snapshot`] is durable. Otherwise, after a crash
+    /// between the two, the state machine would be ahead of the log, and its [`crate::Recovered::applied`] would make
+    /// entries of the log count as committed that the snapshot replaces.
     InstallSnapshot {
         /// Which snapshot.
         snapshot: SnapshotHeader,
     },
-    /// This replica must stop: a broken promise, its own or a peer's, was seen. Every open request
-    /// has been answered before; from here on every input is ignored.
+    /// This replica must stop: it has seen a fault of its own or of a peer. Every open request has been answered
+    /// already, and every input from here on is ignored.
     Halt {
         /// What was seen.
         fault: Fault,
@@ -155,19 +155,19 @@ pub enum Write {
     },
     /// Add entries at the end of the log.
     Append(Vec<Entry>),
-    /// The log now starts after this snapshot; all entries go.
+    /// The log now starts after this snapshot; all its entries go.
     Snapshot(SnapshotHeader),
-    /// Something that was acknowledged is missing, as the peers remember: the replica is suspect, as by
-    /// [`crate::Recovered::suspect`], with this position instead of any earlier one.
+    /// The peers remember an acknowledgement of something that is missing here: the replica is suspect, as with
+    /// [`crate::Recovered::suspect`], up to this position, which replaces any earlier one.
     Suspect {
-        /// Where the log may have ended. With the greatest index: not known.
+        /// Where the log may have ended; its index is the greatest one if that is not known.
         last_possible: Position,
     },
-    /// Nothing that was acknowledged is missing any more: see [`crate::Recovered::suspect`].
+    /// The replica is no longer suspect: see [`crate::Recovered::suspect`].
     Repaired,
 }
 
-/// What a replica must remember of elections (5.1, 5.2): written as one.
+/// What a replica must remember of elections (5.1, 5.2), in one write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The latest term that it has seen.
@@ -194,14 +194,14 @@ pub enum Outcome {
         /// Who leads, as far as this replica knows.
         leader: Option<NodeId>,
     },
-    /// A bound is reached; nothing was done. Try again later.
+    /// A limit is reached; nothing was done. Try again later.
     Overloaded {
-        /// Which bound.
+        /// Which limit.
         limit: &'static str,
     },
-    /// The entry was replaced by another leader's; it did not and will not take effect.
+    /// Another leader's entry took its place; it did not and will not take effect.
     Superseded,
-    /// This replica stopped waiting, or can no longer tell: it may or may not have taken effect.
+    /// This replica stopped waiting, or can no longer tell: the request may or may not take effect.
     Expired,
     /// The request can't be granted; nothing was done.
     Refused(Refusal),
@@ -224,7 +224,7 @@ pub enum Refusal {
     NoOtherVoter,
 }
 
-/// What must not happen, seen by a replica that therefore stops (law 9).
+/// Something that must not happen: a replica that sees it stops (law 9).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
     /// A leader contradicts an entry that this replica knows to be committed.
@@ -235,7 +235,7 @@ pub enum Fault {
         /// The entry.
         index: Index,
     },
-    /// A leader contradicts what it said itself in the same term: it only ever appends (5.3).
+    /// A leader contradicts what it sent in the same term: it only ever appends (5.3).
     #[error("{from} leads in {term} and contradicts its own entry at index {index}")]
     LeaderContradictsItself {
         /// The sender.

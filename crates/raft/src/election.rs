@@ -1,5 +1,5 @@
 //! Leader election (5.2), with the election restriction (5.4.1), pre-vote (thesis 9.6) and leader
-//! stickiness (6; thesis 4.2.3). All of it always on.
+//! stickiness (6; thesis 4.2.3). All of these are always on.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,7 @@ use crate::role::{Candidate, Leader, PreCandidate, Role, Votes};
 use crate::types::{Index, NodeId, Position, Session, Term, Time};
 
 impl Raft {
-    /// Draws the next election timeout anew (5.2): a fixed one would let a split vote repeat for
-    /// ever (S12).
+    /// Draws a new election timeout (5.2): with a fixed one, a split vote could repeat for ever (S12).
     pub(crate) fn reset_election_deadline(&mut self) {
         let timeout = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
         self.election_deadline = self.now.after(timeout);
@@ -40,7 +39,7 @@ impl Raft {
     }
 
     /// "Increment currentTerm; vote for self; reset election timer; send RequestVote RPCs to all
-    /// other servers" (Figure 2). The own vote counts when it is durable, like anyone's.
+    /// other servers" (Figure 2). Its own vote counts once it is durable, like any other.
     pub(crate) fn start_election(&mut self, transfer: bool, out: &mut Effects) {
         self.term = self.term.next();
         self.voted_for = Some(self.config.id);
@@ -51,11 +50,11 @@ impl Raft {
         self.ask_silent_voters(out);
     }
 
-    /// A learner, or a member that was removed, has no right to stand (S17, S54), nor has one whose log
-    /// has lost something, or that has just come back and has not asked enough peers. But a removal that
-    /// isn't known to be committed may need this replica: "a server that is not part of its own
-    /// latest configuration should still start new elections, as it might still be needed until the
-    /// C_new entry is committed" (thesis 4.2.2). Its own vote then counts for nothing.
+    /// Whether this replica may stand for election. A learner or a removed member may not (S17, S54), nor may a
+    /// replica whose log has lost something, or one that has just come back and has not heard from enough peers. But
+    /// a removal that isn't known to be committed may need this replica: "a server that is not part of its own latest
+    /// configuration should still start new elections, as it might still be needed until the C_new entry is
+    /// committed" (thesis 4.2.2). Its own vote then doesn't count.
     pub(crate) fn may_stand(&self) -> bool {
         if !self.may_vote() {
             return false;
@@ -86,8 +85,8 @@ impl Raft {
         }
     }
 
-    /// When this replica's election needs it next: it stands, or it asks again. "Servers retry RPCs
-    /// if they do not receive a response in a timely manner" (5.1).
+    /// When this replica stands for election, or asks for votes again: "Servers retry RPCs if they do not receive a
+    /// response in a timely manner" (5.1).
     pub(crate) fn next_election_deadline(&self) -> Time {
         let asked_at = match &self.role {
             Role::PreCandidate(candidate) => Some(candidate.asked_at),
@@ -106,11 +105,11 @@ impl Raft {
         }
     }
 
-    /// Grants a pre-vote to whom it would vote for now, and changes nothing by it.
+    /// Grants a pre-vote if it would grant its vote now. The grant itself changes nothing.
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position, out: &mut Effects) {
         if self.hears_leader() {
             probe!(PreVoteIgnored);
-            // A follower that stands for election has missed its heartbeats: it gets one at once.
+            // A follower that stands for election has missed its heartbeats: the leader sends one at once.
             if self.is_leader() {
                 self.heartbeat(from, out);
             } else if term <= self.term {
@@ -138,8 +137,8 @@ impl Raft {
     ) {
         // "If a server receives a RequestVote request within the minimum election timeout of hearing
         // from a current leader, it does not update its term or grant its vote" (6): unless that
-        // leader itself asked for the election (thesis 4.2.3). That holds for the vote even if this
-        // replica learned of the candidate's term by another way: the old leader's lease counts on it.
+        // leader itself asked for the election (thesis 4.2.3). The vote is refused even if this replica has learned
+        // of the candidate's term in another way: the old leader's lease depends on it.
         let promised = !transfer && self.hears_leader();
         if promised {
             probe!(VoteWithheld);
@@ -153,7 +152,7 @@ impl Raft {
         let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
-        // It may have acknowledged what this candidate lacks.
+        // A suspect replica may have acknowledged what this candidate lacks.
         granted &= self.may_vote();
         if term == self.term && !promised {
             mark_vote(granted, self.voted_for, from, last >= self.log.last());
@@ -163,20 +162,20 @@ impl Raft {
                 self.voted_for = Some(from);
                 self.persist_hard_state(out);
             }
-            // "Or granting vote to candidate" (Figure 2): whoever was about to stand waits anew.
+            // "Or granting vote to candidate" (Figure 2): the election timeout starts again.
             self.become_follower(None, out);
         }
         self.send_durably(from, Body::RequestVoteReply { granted }, out);
     }
 
-    /// Whether a log that ends at `last` is at least as up-to-date as this one: the later term of the
-    /// last entry wins, and of equal terms the longer log (5.4.1).
+    /// Whether a log that ends at `last` is at least as up-to-date as this one: its last entry has a later term, or
+    /// the same term and the log is not shorter (5.4.1).
     fn is_up_to_date(&self, last: Position) -> bool {
         last >= self.log.last()
     }
 
-    /// Whether a leader was heard within the minimum election timeout. A leader hears itself: if
-    /// it has lost its quorum, check-quorum ends its term soon.
+    /// Whether this replica has heard from a leader within the minimum election timeout. A leader counts as heard: if
+    /// it has lost its quorum, check-quorum soon ends its term.
     fn hears_leader(&self) -> bool {
         let promised_until = |contact: Time| contact.after(self.config.election_timeout_min);
         self.is_leader() || self.leader_contact.is_some_and(|contact| self.now < promised_until(contact))
@@ -193,7 +192,7 @@ impl Raft {
         let Role::PreCandidate(candidate) = &self.role else { return };
         match self.quorum().vote_result(|id| candidate.votes.of(id)) {
             VoteResult::Won => self.start_election(false, out),
-            // It could not win now: it waits for a leader, or for its next timeout.
+            // It could not win now: it waits for a leader, or for its next election timeout.
             VoteResult::Lost => {
                 probe!(PreVoteLost);
                 self.become_follower(None, out);
@@ -209,7 +208,7 @@ impl Raft {
         }
     }
 
-    /// The own vote joins the others once it is on disk (S3).
+    /// Counts this replica's own vote once it is on disk (S3).
     pub(crate) fn count_own_vote(&mut self, out: &mut Effects) {
         if let Role::Candidate(candidate) = &mut self.role
             && self.persistence.is_durable(candidate.own_vote)
@@ -247,14 +246,14 @@ impl Raft {
         self.leader_contact = None;
         self.track_members(next_index);
         self.append_own(Payload::Blank, out);
-        // To everyone, also in thrifty mode: each must know at once that the election is over.
+        // Thrifty mode makes no exception: everyone must learn at once that the election is over.
         self.heartbeat_all(out);
         self.adopt_relays(out);
         self.settle_transfer(out);
     }
 
-    /// Gives every other member a progress, and forgets who is no member any more. A member that
-    /// comes back starts a new session (S28).
+    /// Tracks the progress of every other member, and forgets those that are no longer members. A member that comes
+    /// back starts a new session (S28).
     pub(crate) fn track_members(&mut self, next_index: Index) {
         let mut members = self.membership.current().members();
         members.remove(&self.config.id);
@@ -269,7 +268,7 @@ impl Raft {
     }
 }
 
-/// Marks why a vote was granted or refused.
+/// Hits the probe for the reason why a vote was granted or refused.
 fn mark_vote(granted: bool, voted_for: Option<NodeId>, from: NodeId, up_to_date: bool) {
     match (granted, voted_for) {
         (true, Some(_)) => probe!(VoteRepeated),

@@ -1,8 +1,8 @@
 //! Bowline's consensus core: Raft (Ongaro and Ousterhout, 2014; Ongaro's thesis, 2014) as a pure
 //! state machine.
 //!
-//! It decides and does nothing: no clock, socket, file, thread or random source is inside. A host
-//! hands it one [`Input`] at a time, with the time, and carries out the [`Effects`] in their order:
+//! It only decides: it has no clock, socket, file, thread or source of randomness. A host
+//! hands it one [`Input`] at a time, with the current time, and carries out the [`Effects`] in their order:
 //!
 //! ```
 //! use bowline_raft::{Config, Effect, Effects, Group, Input, Membership, NodeId, Raft, Recovered, Time};
@@ -11,7 +11,7 @@
 //! let founders = Membership::simple(Group::of_voters([me]));
 //! let mut raft = Raft::new(Config::new(me, 42), Recovered::founding(founders), Time::ZERO)?;
 //!
-//! // Nothing happens by itself until the deadline: then this single voter stands for election.
+//! Nothing happens before the deadline: then this single voter stands for election.
 //! let mut effects = Effects::new();
 //! raft.handle(raft.next_deadline(), Input::Wake, &mut effects);
 //! let Some(Effect::Persist { id, .. }) = effects.drain().next() else { panic!("its vote is written first") };
@@ -24,9 +24,8 @@
 //! Where to find what the paper says: elections in `election.rs` (5.2, 5.4.1), log replication in
 //! `replication.rs` (5.3) with a peer's state in `progress.rs`, commitment in `commit.rs` (5.4.2),
 //! membership in `membership.rs` and `reconfigure.rs` (6), snapshots in `snapshot.rs` (7), reads in
-//! `read.rs` (8), leadership transfer in `leadership_transfer.rs` (thesis 3.10). What the paper doesn't tell, a
-//! disk that loses what was persisted, is in `damage.rs`. What a majority is, only
-//! `quorum.rs` knows.
+//! `read.rs` (8), leadership transfer in `leadership_transfer.rs` (thesis 3.10). The paper doesn't treat a disk that
+//! loses what was persisted: that is in `damage.rs` and `returning.rs`. Only `quorum.rs` knows what a majority is.
 
 mod commit;
 mod config;
