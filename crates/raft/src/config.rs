@@ -1,12 +1,12 @@
-//! What a host may choose, checked once at the start. Safety is not among it: pre-vote,
-//! check-quorum, leader stickiness and both restrictions are always on.
+//! What a host may choose. The values are checked once, at the start. Nothing that safety depends on can be switched
+//! off: pre-vote, check-quorum, leader stickiness and both restrictions are always on.
 
 use std::time::Duration;
 
 use crate::types::NodeId;
 
-/// Bound on how far the clocks of two replicas may drift apart, in parts per million of the time
-/// that passes. Leases are shortened by it; beyond it they would be unsafe.
+/// Bound on how far the clocks of two replicas may drift apart, in parts per million of the elapsed time. Leases are
+/// shortened by this bound; with a greater drift they would be unsafe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DriftBound {
     parts_per_million: u32,
@@ -16,7 +16,7 @@ impl DriftBound {
     /// A bound of this many parts per million, at most 200,000 (a fifth).
     ///
     /// # Errors
-    /// Above that.
+    /// The value is greater than that.
     pub fn new(parts_per_million: u32) -> Result<DriftBound, ConfigError> {
         if parts_per_million > 200_000 {
             return Err(ConfigError::OutOfRange {
@@ -28,8 +28,8 @@ impl DriftBound {
         Ok(DriftBound { parts_per_million })
     }
 
-    /// The longest span on the leader's clock that is surely over no later than `promise` on any
-    /// follower's clock: `promise * (1 - drift) / (1 + drift)`, rounded down.
+    /// The longest span on the leader's clock that surely ends no later than `promise` on any follower's clock:
+    /// `promise * (1 - drift) / (1 + drift)`, rounded down.
     #[must_use]
     pub fn shorten(self, promise: Duration) -> Duration {
         let million = 1_000_000_u128;
@@ -40,7 +40,7 @@ impl DriftBound {
 }
 
 impl Default for DriftBound {
-    /// 1 % (10,000 ppm): a hundred times what quartz clocks do.
+    /// 1 % (10,000 ppm): a hundred times the drift of quartz clocks.
     fn default() -> DriftBound {
         DriftBound { parts_per_million: 10_000 }
     }
@@ -49,15 +49,15 @@ impl Default for DriftBound {
 /// The tunable parts of the core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Identity of this replica.
+    /// The identity of this replica.
     pub id: NodeId,
     /// Seed of the timeouts; must differ between replicas and between starts of one replica.
     pub seed: u64,
-    /// Shortest election timeout (5.2), and how long a vote is refused after a leader was heard.
+    /// Shortest election timeout (5.2); also how long a replica refuses votes after it has heard from a leader.
     pub election_timeout_min: Duration,
     /// Longest election timeout; a leader that hears no quorum for this long steps down.
     pub election_timeout_max: Duration,
-    /// Longest silence of a leader towards each follower.
+    /// Longest time between two messages of a leader to a follower.
     pub heartbeat_interval: Duration,
     /// How long an AppendEntries may stay unanswered before it is sent again.
     pub retry_after: Duration,
@@ -69,13 +69,13 @@ pub struct Config {
     pub max_inflight_messages: usize,
     /// Most unanswered bytes of entries to one follower.
     pub max_inflight_bytes: usize,
-    /// Most bytes of entries that are not committed yet; beyond it proposals are refused.
+    /// Most bytes of entries that are not committed yet; beyond it, proposals are refused.
     pub max_uncommitted_bytes: usize,
     /// Most bytes of entries that are handed to the state machine and not applied yet.
     pub max_applying_bytes: usize,
     /// Most bytes of entries kept for followers after a snapshot holds them.
     pub max_retained_bytes: usize,
-    /// Most reads that wait at once; beyond it they are refused.
+    /// Most reads that wait at once; beyond it, reads are refused.
     pub max_waiting_reads: usize,
     /// How far behind a learner may be, in entries, to be promoted.
     pub max_promotion_lag: u64,
@@ -83,19 +83,18 @@ pub struct Config {
     pub lease_reads: bool,
     /// Bound on the drift between clocks that leases rely on.
     pub clock_drift: DriftBound,
-    /// Send new entries at once only to a bare majority, and to the others with their next
-    /// heartbeat. The value is how long a member of that majority may be silent before another
-    /// one takes its place.
+    /// Send new entries at once only to a bare majority, and to the others with their next heartbeat. The value is
+    /// how long a member of that majority may be silent before another one replaces it.
     pub thrifty: Option<Duration>,
-    /// Whether replicas come back with what is on their disks: then one that starts asks its peers first whether
-    /// they remember more of it than it has found, and has no vote before a quorum has answered, or anybody within two
-    /// election timeouts (D14: a disk that was restored from an old image). All replicas of a cluster must have the same.
+    /// Whether a replica that starts first asks its peers whether they remember more of it than its disk does, as
+    /// after a restore from an old image (D14). It has no vote before a quorum has answered, or, after two election
+    /// timeouts, any one peer. All replicas of a cluster must have the same value.
     pub return_check: bool,
-    /// Tell the followers at once that entries are committed, instead of with the next message.
+    /// Tell the followers at once that entries are committed, not only with the next message.
     pub eager_commit: bool,
 }
 
-/// A value of the configuration that can't be.
+/// Why a configuration or a recovered state is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A field is outside its range.
@@ -114,7 +113,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The paper's timing (5.6, 9.3): elections after 150 to 300 ms, a heartbeat each 50 ms.
+    /// The paper's timing (5.6, 9.3): elections after 150 to 300 ms, a heartbeat every 50 ms.
     #[must_use]
     pub fn new(id: NodeId, seed: u64) -> Config {
         Config {
@@ -150,7 +149,7 @@ impl Config {
     /// Checks every field.
     ///
     /// # Errors
-    /// Names the first field that is out of its range, its value and what is allowed.
+    /// The first field that is out of its range, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let hour = Duration::from_hours(1);
         let spans = [

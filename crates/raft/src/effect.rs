@@ -236,7 +236,7 @@ pub enum Fault {
         index: Index,
     },
     /// A leader contradicts what it sent in the same term: it only ever appends (5.3).
-    #[error("{from} leads in {term} and contradicts its own entry at index {index}")]
+    #[error("{from}, the leader of {term}, contradicts its own entry at index {index}")]
     LeaderContradictsItself {
         /// The sender.
         from: NodeId,
@@ -246,9 +246,9 @@ pub enum Fault {
         index: Index,
     },
     /// Two replicas lead in one term.
-    #[error("{other} leads in {term}, in which this replica leads")]
+    #[error("{other} leads in {term}, which already has another leader")]
     TwoLeaders {
-        /// The other one.
+        /// The leader that this replica didn't know.
         other: NodeId,
         /// The term.
         term: Term,

@@ -187,7 +187,7 @@ pub enum MembershipError {
     #[error("a configuration needs at least one voter")]
     NoVoters,
     /// A member can't be both a voter and a learner.
-    #[error("{0} can't be voter and learner at once")]
+    #[error("{0} can't be both a voter and a learner")]
     VoterAndLearner(NodeId),
     /// More members than [`MAX_MEMBERS`].
     #[error("{0} members are more than the {MAX_MEMBERS} allowed")]

@@ -474,7 +474,7 @@ fn restore_log(recovered: &Recovered) -> Result<(Log, MembershipHistory), Config
     }
     let last = log.last();
     if recovered.suspect.is_some_and(|last_possible| last_possible.term > recovered.hard_state.term) {
-        return contradiction("entries were lost of a later term than the replica knew".to_owned());
+        return contradiction("the lost entries are of a later term than the hard state".to_owned());
     }
     if last.term > recovered.hard_state.term {
         return contradiction(format!("the last entry {last} is of a later term than {}", recovered.hard_state.term));

@@ -1,21 +1,22 @@
 //! A replica that comes back asks its peers whether they remember more of it than its disk does.
 //!
-//! A disk that was restored from an old image, or that has lost its last writes without a trace, looks whole:
-//! nothing on it says that votes and acknowledgements are missing (D14 of the fault catalogue; D8 where a drive
-//! lies about what it has synced). But who was told them may still be there. So with [`crate::Config::return_check`]
-//! each replica remembers what its peers have promised it, and one that starts says to each peer what is on its
-//! disk before it says, or takes, anything else. A peer that remembers more says so, and the replica is *suspect*
-//! from then on, like one whose disk is known to have lost something (`damage.rs`): no vote before it is repaired.
-//! Nor is there a vote before a quorum has answered, or, as the configuration that it finds may be an old one of
-//! more voters than there are now, anybody within two election timeouts.
+//! A disk that was restored from an old image, or that has lost its last writes without a trace, looks whole: nothing
+//! on it shows that votes and acknowledgements are missing (D14 of the fault catalogue; D8 where a drive lies about
+//! what it has synced). But the peers that received them may still run. So with [`crate::Config::return_check`] each
+//! replica remembers what its peers have promised it, and a replica that starts tells each peer what is on its disk
+//! before any other message passes between the two. If a peer remembers more, it says so, and the replica is
+//! *suspect* from then on, like one whose disk is known to have lost something (`damage.rs`): it has no vote until it
+//! is repaired. It also has no vote until a quorum has answered. The configuration that it finds may be an old one
+//! with more voters than there are now, so after two election timeouts any one answer is enough.
 //!
-//! What this can't do: peers remember in memory only, and none knows what was promised to another one. An old image
-//! is noticed if one who was promised the difference still runs and is heard; the leader, as long as it leads, was
-//! promised all that matters in its term. A vote that was given before such a peer is heard can't be taken back. And
-//! whoever finds itself to be the only voter has nobody to ask.
+//! The check has limits. Peers remember in memory only, and none knows what was promised to another. An old image is
+//! noticed only if a peer that was promised the difference still runs and answers; as long as a leader leads, it was
+//! promised everything that matters in its term. A vote that was given before such a peer answers can't be taken
+//! back. And a replica that finds itself to be the only voter has nobody to ask.
 //!
-//! Why nothing is taken from a peer before its answer: it would remember what this replica has promised since its start,
-//! and the question, which may be late, would contradict that.
+//! Messages of a peer are ignored before its answer. Otherwise this replica would respond to them, the peer would
+//! remember those promises, and a late copy of the question, which names an older state, would seem to contradict
+//! them.
 
 use std::collections::BTreeSet;
 
@@ -28,24 +29,23 @@ use crate::raft::Raft;
 use crate::role::Role;
 use crate::types::{Index, NodeId, Position, Term, Time};
 
-/// How far a replica's own return has come.
+/// The state of this replica's own return check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Returning {
-    /// Tells this start from others: an answer must name it.
+    /// A number for this start, to tell it from others; an answer must name it.
     start_id: u64,
     found: Found,
-    /// Who has answered.
+    /// The peers that have answered.
     answered: BTreeSet<NodeId>,
-    /// Whether enough have.
+    /// Whether enough peers have answered.
     confirmed: bool,
-    /// Until then they are a quorum.
+    /// Until then, enough means a quorum; after it, one peer.
     patient_until: Time,
-    /// When the others are asked again.
+    /// When the peers that have not answered are asked again.
     ask_at: Time,
-    /// Who led when it answered, in which term, and where its log ended.
+    /// The last peer that answered as leader, with its term and the end of its log.
     leader: Option<(NodeId, Term, Position)>,
-    /// Its own disk has said that it has lost something, and how far that reaches at most: the peers have nothing to
-    /// add.
+    /// Its own disk has reported a loss, and a bound on it: the peers' answers can add nothing.
     knows: bool,
 }
 
@@ -64,22 +64,22 @@ impl Returning {
     }
 }
 
-/// How many strangers that have answered are remembered, at most.
+/// How many answers of peers that are not members are remembered at most.
 const MAX_STRANGERS: usize = 64;
 
-/// What a peer has promised this replica. A promise of a later term outdoes those of earlier ones.
+/// What a peer has promised this replica. A promise of a later term replaces earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Memory {
-    /// The latest term that it was in, durably.
+    /// The latest term that the peer was in, durably.
     term: Term,
-    /// Its latest vote that this replica was told of.
+    /// The peer's latest vote that it told this replica.
     vote: Option<(Term, NodeId)>,
-    /// Its disk had the leader's log of this term up to here.
+    /// The peer's disk had the log of this term's leader up to here.
     kept: (Term, Index),
 }
 
 impl Memory {
-    /// Whether a disk that holds this has held more.
+    /// Whether a disk that holds only this has lost something that the peer promised.
     fn contradicts(&self, found: &Found) -> bool {
         let HardState { term, voted_for } = found.hard_state;
         let votes_otherwise = |(voted_in, candidate)| voted_in == term && voted_for != Some(candidate);
@@ -89,23 +89,23 @@ impl Memory {
     }
 }
 
-/// The one that returns.
+/// The replica that comes back.
 impl Raft {
-    /// Whether this peer has said what it remembers, since this replica started: nothing else is said to it, or taken from it,
-    /// before that.
+    /// Whether this peer has said what it remembers, since this replica started. Before that, no other message is
+    /// sent to it or taken from it.
     #[must_use]
     pub fn has_met(&self, peer: NodeId) -> bool {
         self.returning.as_ref().is_none_or(|returning| returning.answered.contains(&peer))
     }
 
-    /// Whether this replica's votes can be relied on: nothing that it promised is known to be missing, and enough
-    /// peers have been asked.
+    /// Whether this replica may vote: nothing that it promised is known to be missing, and enough peers have
+    /// answered.
     pub(crate) fn may_vote(&self) -> bool {
         let confirmed = self.returning.as_ref().is_none_or(|returning| returning.confirmed);
         confirmed && self.suspect.is_none()
     }
 
-    /// Which voters have not answered, if any of them are waited for before anything is voted for.
+    /// The voters that have not answered yet; `None` unless this replica waits for answers before it votes.
     pub(crate) fn awaited_answers(&self) -> Option<Vec<NodeId>> {
         self.returning.as_ref().filter(|returning| !returning.confirmed)?;
         let voters = self.membership.current().voters().into_iter();
@@ -113,19 +113,19 @@ impl Raft {
         (!silent.is_empty()).then_some(silent)
     }
 
-    /// When the peers are asked again.
+    /// When this replica asks its peers again.
     pub(crate) fn next_return_deadline(&self) -> Time {
         self.returning.as_ref().map_or(Time::NEVER, |returning| returning.ask_at)
     }
 
-    /// There may be members now that have never been asked.
+    /// The configuration has changed, and may have members that were never asked.
     pub(crate) fn ask_new_members(&mut self) {
         if let Some(returning) = &mut self.returning {
             returning.ask_at = self.now;
         }
     }
 
-    /// Asks all members that have not answered, if it is time to.
+    /// Asks all members that have not answered, if their time has come.
     pub(crate) fn on_return_deadline(&mut self, out: &mut Effects) {
         if self.next_return_deadline() > self.now {
             return;
@@ -140,12 +140,12 @@ impl Raft {
         returning.ask_at = match returning.confirmed {
             _ if silent.is_empty() => Time::NEVER,
             false => self.now.after(self.config.retry_after),
-            // It may be down for long.
+            // A peer that is still silent may be down for long.
             true => self.now.after(self.config.election_timeout_min),
         };
     }
 
-    /// "This is what I have found: do you remember more?"
+    /// Asks a peer whether it remembers more than this replica has found.
     pub(crate) fn ask(&self, peer: NodeId, out: &mut Effects) {
         if let Some(Returning { start_id, found, .. }) = &self.returning {
             self.send_durably(peer, Body::Returned { start_id: *start_id, found: *found }, out);
@@ -155,7 +155,8 @@ impl Raft {
     fn confirm(&mut self) {
         let Some(returning) = &mut self.returning else { return };
         let membership = self.membership.current();
-        // A promoted learner that knows no configuration yet may be needed: it asks whoever speaks to it.
+        // A promoted learner that knows no configuration yet may be needed: it asks every peer that sends it a
+        // message.
         let knows_voters = !membership.voters().is_empty();
         let answered = |id| id == self.config.id || returning.answered.contains(&id);
         let by_quorum = knows_voters && membership.quorum().is_reached_by(answered);
@@ -163,7 +164,7 @@ impl Raft {
         returning.confirmed |= by_quorum || (!is_patient && !returning.answered.is_empty());
     }
 
-    /// A peer, whose term is `term`, says what it remembers.
+    /// Takes a peer's answer. `term` is that peer's term.
     pub(crate) fn handle_remembered(
         &mut self,
         from: NodeId,
@@ -200,7 +201,8 @@ impl Raft {
         }
     }
 
-    /// Answers of strangers count as well, but only a bounded number is remembered. Who is forgotten is asked again.
+    /// Answers of peers that are not members count as well, but only a bounded number is remembered. A peer that is
+    /// forgotten is asked again.
     fn bound_strangers(&mut self) {
         let membership = self.membership.current();
         let Some(returning) = &mut self.returning else { return };
@@ -209,10 +211,10 @@ impl Raft {
         }
     }
 
-    /// A peer remembers promises of terms up to `term` that are not on this replica's disk.
+    /// A peer remembers promises, of terms up to `term`, that are not on this replica's disk.
     fn lacks_promises(&mut self, term: Term, out: &mut Effects) {
         let Some(returning) = self.returning.as_ref().filter(|returning| !returning.knows) else { return };
-        // Since it started, a leader of a later term may have brought all of it.
+        // Since the start, a leader of a later term may have brought everything that was missing.
         if self.log.term_at(self.commit_index).is_some_and(|committed| committed > term) {
             return;
         }
@@ -225,16 +227,16 @@ impl Raft {
                 self.suspect = Some(Suspect { last_possible, loss_id: returning.start_id });
             }
         }
-        // Before it asks for a vote again, or leads on without what it had.
+        // It must not stand for election or lead without what it has lost.
         if !matches!(self.role, Role::Follower(_)) {
             self.become_follower(None, out);
         }
         self.write_suspicion(out);
     }
 
-    /// The leader of the term in which the last promise was made, or of a later one, has every entry that was
-    /// committed with this replica's help: so it needs no more than that leader's log. And its vote in this term,
-    /// whatever it was, does no harm as one for the leader.
+    /// Limits what this suspect replica must get back. The leader of the last promise's term, or of a later one, has
+    /// every entry that was committed with this replica's help, so that leader's log is enough. And since that leader
+    /// is elected, a vote for it in this term does no harm, whatever the lost vote was.
     fn bound_by_leader(&mut self, out: &mut Effects) {
         let told = self.returning.as_ref().filter(|returning| !returning.knows);
         let leader = told.and_then(|returning| returning.leader);
@@ -257,9 +259,9 @@ impl Raft {
     }
 }
 
-/// The ones that are asked.
+/// The peers that are asked.
 impl Raft {
-    /// A peer has come back, and says what it found.
+    /// Answers a peer that has come back and says what it found.
     pub(crate) fn handle_returned(&self, from: NodeId, start_id: u64, found: &Found, out: &mut Effects) {
         let memory = self.memories.get(&from).filter(|memory| memory.contradicts(found));
         let missing = memory.map(|memory| memory.term);
@@ -272,13 +274,13 @@ impl Raft {
 
     /// Notes what a message from a member promises.
     pub(crate) fn remember(&mut self, from: NodeId, term: Term, body: &Body) {
-        // A question promises nothing; and a snapshot came over a way of the hosts' own, also from a leader that has
-        // not been answered.
+        // A question promises nothing. A snapshot comes by way of the hosts, perhaps from a leader whose own question
+        // this replica has not answered yet.
         let other = matches!(body, Body::ReadIndex { .. } | Body::ReadIndexReply { .. } | Body::InstallSnapshot(_));
         if !self.config.return_check || other {
             return;
         }
-        // Nobody can have acknowledged more than there is.
+        // Nobody can have acknowledged more than this log holds.
         let acknowledgeable = self.log.last().index;
         let leads = self.is_leader() && term == self.term;
         let me = self.config.id;
@@ -304,7 +306,7 @@ impl Raft {
     }
 }
 
-/// How far back this replica's log is on its own disk, for those who shall remember it.
+/// Up to where this replica tells its peers that its log is on its own disk.
 pub(crate) fn told_durable(config: &Config, durable: Index) -> Index {
     if config.return_check { durable } else { Index(0) }
 }

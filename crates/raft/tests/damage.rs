@@ -145,7 +145,7 @@ fn a_loss_in_a_later_term_than_the_replicas_is_a_contradiction() {
     let setup = one_of_three().log(&[1]).suspect(position(3, 2));
     let error = bowline_raft::Raft::new(setup.config, setup.recovered, bowline_raft::Time::ZERO);
     let error = error.expect_err("its term is 1");
-    assert!(error.to_string().contains("entries were lost of a later term"), "{error}");
+    assert!(error.to_string().contains("the lost entries are of a later term"), "{error}");
 }
 
 #[test]
