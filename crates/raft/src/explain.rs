@@ -1,5 +1,5 @@
-//! Structured answers to an operator's questions: why is there no leader, why is this entry not
-//! committed, why does that peer receive nothing. Made from the state, not from logs.
+//! Structured answers to an operator's questions: why there is no leader, why an entry is not committed, why a peer
+//! receives nothing. They are made from the state, not from logs.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use crate::raft::Raft;
 use crate::role::{Role, Votes};
 use crate::types::{Index, NodeId, Position, Term};
 
-/// What a replica can say about itself.
+/// What a replica says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Who speaks.
+    /// The replica.
     pub id: NodeId,
     /// Its term.
     pub term: Term,
     /// What it is, and what it waits for.
     pub role: RoleExplanation,
-    /// The configuration in force, and whether it is committed.
+    /// The configuration in force.
     pub membership: Membership,
     /// Whether that configuration is committed.
     pub membership_committed: bool,
     /// The last entry of its log.
     pub last: Position,
-    /// What is on its own disk.
+    /// The last entry that is on its own disk.
     pub durable: Index,
-    /// What is committed, as far as it knows.
+    /// The last entry that it knows to be committed.
     pub commit_index: Index,
-    /// What the state machine contains.
+    /// The last entry that the state machine contains.
     pub last_applied: Index,
     /// Why the next entry is not committed, if there is one.
     pub uncommitted: Option<Uncommitted>,
@@ -47,30 +47,31 @@ pub enum RoleExplanation {
     Following {
         /// The leader.
         leader: NodeId,
-        /// When it was last heard.
+        /// How long ago it was last heard.
         heard_ago: Duration,
     },
-    /// It knows no leader, and stands for election in this time if it hears of none.
+    /// It knows no leader, and stands for election soon if it doesn't hear from one.
     Waiting {
-        /// Until then.
+        /// The time until then.
         stands_in: Duration,
     },
-    /// It knows no leader and may not stand: it is no voter of any configuration that may be in force.
+    /// It knows no leader and may not stand for election: it is not a voter of any configuration that may be in
+    /// force.
     NotAVoter,
-    /// It knows no leader and may not stand: its disk has lost entries that it may have acknowledged.
+    /// It knows no leader and may not stand for election: its disk has lost entries that it may have acknowledged.
     Suspect {
         /// Where its log may have ended.
         last_possible: Position,
     },
-    /// It has started, knows no leader, and has no vote before enough of its peers have said whether they remember
+    /// It has started and knows no leader. It may not vote before enough of its peers have said whether they remember
     /// more of it than its disk does.
     Returning {
-        /// Which voters have not answered.
+        /// The voters that have not answered.
         silent: Vec<NodeId>,
     },
-    /// It asks who would vote for it, or for votes.
+    /// It asks voters whether they would vote for it, or for their votes.
     Standing {
-        /// Whether this is only the pre-vote.
+        /// Whether this is the pre-vote.
         pre_vote: bool,
         /// Who granted.
         granted: Vec<NodeId>,
@@ -81,13 +82,13 @@ pub enum RoleExplanation {
     },
     /// It leads.
     Leading {
-        /// Whether it may answer reads without asking anyone.
+        /// Whether it may answer reads under its lease.
         lease: bool,
         /// How many reads wait for a confirmation.
         waiting_reads: usize,
-        /// In what time it steps down if no quorum answers.
+        /// How soon it steps down if no quorum answers.
         steps_down_in: Duration,
-        /// To whom it is handing over, if to anyone.
+        /// Whether it is handing over its leadership.
         transferring: bool,
     },
 }
@@ -95,14 +96,13 @@ pub enum RoleExplanation {
 /// Why an entry is not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uncommitted {
-    /// The first entry that is not.
+    /// The first entry that is not committed.
     pub index: Index,
     /// Voters that have it on disk.
     pub held_by: Vec<NodeId>,
-    /// Voters that don't, as far as this replica knows.
+    /// Voters that don't have it on disk, as far as this replica knows.
     pub missing_at: Vec<NodeId>,
-    /// Whether it is of an earlier term, so that an entry of this term must be committed first
-    /// (5.4.2).
+    /// Whether it is of an earlier term, so that an entry of this term must be committed first (5.4.2).
     pub needs_entry_of_own_term: bool,
     /// Whether only a leader can tell more.
     pub ask_leader: bool,
@@ -115,20 +115,20 @@ pub struct PeerExplanation {
     pub id: NodeId,
     /// Whether it votes.
     pub voter: bool,
-    /// Up to where its log is known to match.
+    /// Up to where its log is known to match the leader's.
     pub match_index: Index,
     /// How many entries it lacks.
     pub lag: u64,
-    /// When it last answered, counted from the sending of the question.
+    /// How long ago it answered, counted from when the leader sent the question.
     pub answered_ago: Option<Duration>,
-    /// Why it is sent no entries now.
+    /// Why it is sent no entries now, if so.
     pub paused: Option<Pause>,
-    /// Messages without an answer in time, in a row.
+    /// How many messages in a row had no answer in time.
     pub misses: u32,
 }
 
 impl Raft {
-    /// What is going on, and what is being waited for.
+    /// What this replica is doing, and what it waits for.
     #[must_use]
     pub fn explain(&self) -> Explanation {
         let membership = self.membership.current().clone();
@@ -248,7 +248,11 @@ impl fmt::Display for RoleExplanation {
                 write!(f, "knows no leader, and has lost entries up to {last_possible}: it waits to be repaired")
             }
             RoleExplanation::Returning { silent } => {
-                write!(f, "has come back, and waits for what its peers remember: no answer from {}", names(silent))
+                write!(
+                    f,
+                    "has started, and waits until its peers say what they remember: no answer from {}",
+                    names(silent)
+                )
             }
             RoleExplanation::NotAVoter => write!(f, "knows no leader, and is no voter: it waits to be found"),
             RoleExplanation::Standing { pre_vote, granted, refused, silent } => {

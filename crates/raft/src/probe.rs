@@ -1,7 +1,7 @@
-//! Named probes on rare paths: proof that a test, above all the simulator, went there.
+//! Named probes on rare paths. They prove that a test, above all the simulator, took them.
 //!
-//! A probe only counts. Nothing in the core or its host can see whether one was hit, so results
-//! never depend on it; while nobody records, one costs the load of a flag and a branch.
+//! A probe only counts. Nothing in the core or its host can see whether one was hit, so results never depend on it.
+//! While nobody records, a probe costs the load of a flag and a branch.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ macro_rules! probes {
             /// How many there are.
             pub const COUNT: usize = Probe::ALL.len();
 
-            /// What happens there, in words.
+            /// What happens on this path, in words.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Probe::$name => $title,)* }
@@ -38,17 +38,17 @@ macro_rules! probes {
 probes! {
     VoteSplit: "an election was lost",
     PreVoteLost: "a pre-vote was lost",
-    PreVoteIgnored: "a pre-vote was ignored, a leader being there",
-    VoteWithheld: "a vote was withheld, a leader having been heard",
+    PreVoteIgnored: "a pre-vote was ignored, because there is a leader",
+    VoteWithheld: "a vote was withheld, because a leader was heard recently",
     VoteSecondCandidate: "a second candidate of a term was refused",
     VoteShortLog: "a candidate with a shorter log was refused",
     VoteRepeated: "a vote was granted again to the same candidate",
-    StoodThoughRemoved: "a replica stood that its uncommitted configuration removes",
+    StoodThoughRemoved: "a replica stood for election although an uncommitted configuration removes it",
     CandidateFollows: "a candidate found a leader of its term",
     CheckQuorum: "a leader without a quorum stepped down",
     StaleAnswered: "a message of an earlier term was answered",
     LogConflict: "a follower truncated a conflicting suffix",
-    AppendMatched: "a follower had some of the new entries already",
+    AppendMatched: "a follower already had some of the new entries",
     ProbeRefused: "a refusal moved a search back",
     LateRefusal: "a late refusal was ignored",
     WrongSession: "an answer of another session was ignored",
@@ -71,30 +71,30 @@ probes! {
     SnapshotNeeded: "a follower needed a snapshot",
     SnapshotInstalled: "a snapshot replaced the log",
     SnapshotOld: "a snapshot was older than what is committed",
-    SnapshotRetained: "a snapshot was in the log already",
-    ChunkRepeated: "a piece of a snapshot came twice or out of place",
-    ChunkRestarted: "a receiver started a transfer over",
+    SnapshotRetained: "the log already had all that a snapshot holds",
+    ChunkRepeated: "a piece of a snapshot came twice or out of order",
+    ChunkRestarted: "a receiver restarted a transfer",
     JointEntered: "a joint configuration was entered",
     JointLeft: "a joint configuration was left",
-    JointReverted: "a joint configuration was taken back",
+    JointReverted: "a joint configuration was reverted",
     ChangeRefused: "a change of the membership was refused: another one is under way",
     PromotionRefused: "a learner was too far behind to be promoted",
     ConfigurationTruncated: "an uncommitted configuration was truncated",
-    LeaderRemovedItself: "a leader left office, being no voter any more",
-    TransferTold: "a transfer's target was told to stand",
+    LeaderRemovedItself: "a leader that was no longer a voter stepped down",
+    TransferTold: "the target of a transfer was told to stand for election",
     TransferFailed: "a transfer of the leadership was given up",
     AcknowledgementsVoided: "a leader heard that a peer's disk has lost entries",
     OldImageNoticed: "a replica heard that its peers remember more than its disk",
-    Repaired: "a replica was repaired whose disk had lost entries",
-    Recalled: "the state itself knew what became of a write",
-    StateBehindLog: "a state was found in its file, behind the end of its log",
+    Repaired: "a replica whose disk had lost entries was repaired",
+    Recalled: "the state machine knew what became of a write",
+    StateBehindLog: "a state was found in its file, older than the end of its log",
     StateCheckpointed: "a state was made durable in its file, and the log before it could go",
     StateDamaged: "a state's file was found damaged",
     StateFetched: "a state came from a leader in place of one that was damaged or gone",
-    LeaseExpired: "the end of leases that nobody kept alive was proposed",
+    LeaseExpired: "the end of leases that nobody renewed was proposed",
     LeaseEndRefused: "the end of a lease was refused, and is proposed again",
     LeaseFoundLate: "a lease was found by the read that confirms a renewal",
-    LeaseGoneMeanwhile: "a lease was gone when its renewal was confirmed",
+    LeaseGoneMeanwhile: "a lease had ended when its renewal was confirmed",
 }
 
 /// Turns counting on or off, for all threads.

@@ -1,9 +1,8 @@
-//! The core's own random numbers: seeded by the host, so that a run can be repeated bit for bit.
+//! The core's own random numbers. The host seeds them, so that a run can be repeated bit for bit.
 
 use std::time::Duration;
 
-/// A small generator (SplitMix64: Steele, Lea and Flood, 2014). It draws timeouts; it is no
-/// source of secrets.
+/// A small generator (SplitMix64: Steele, Lea and Flood, 2014). It draws timeouts, and is not fit for secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Random {
     state: u64,
@@ -30,8 +29,8 @@ impl Random {
         let low = u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX);
         let high = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         let width = u128::from(high.saturating_sub(low)) + 1;
-        // A multiply and a shift maps 64 random bits to the width; the bias is below 2^-20 for
-        // spans of hours, which no election can notice.
+        // A multiplication and a shift map 64 random bits to the width. The bias is below 2^-20 for spans of hours,
+        // too small to matter for elections.
         let offset = (u128::from(self.next_u64()) * width) >> 64;
         Duration::from_nanos(low + u64::try_from(offset).expect("the offset is below the width"))
     }

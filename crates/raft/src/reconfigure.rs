@@ -1,9 +1,9 @@
-//! Changing the membership (section 6; thesis 4): what a leader does step by step.
+//! Changing the membership (section 6; thesis 4): the steps that a leader takes.
 //!
-//! A change of the voters goes through a joint configuration, in which both groups must agree. A
-//! change of learners alone needs none, since it changes no quorum. One change at a time, and only
-//! after the leader has committed an entry of its own term: without that, two leaders could each
-//! start from a configuration that the other doesn't know (S49).
+//! A change of the voters goes through a joint configuration, in which both groups must agree. A change of learners
+//! alone needs none, since it changes no quorum. Only one change is made at a time, and only after the leader has
+//! committed an entry of its own term: otherwise two leaders could each start from a configuration that the other
+//! doesn't know (S49).
 
 use crate::effect::{Effects, Outcome, Refusal};
 use crate::log::Payload;
@@ -46,8 +46,8 @@ impl Raft {
             return Err(MembershipError::TermNotCommitted);
         }
         if *change == MembershipChange::Revert {
-            // Allowed even while the joint configuration is not committed: the group that is taken
-            // back decides in both (S52).
+            // Allowed even while the joint configuration is not committed: the outgoing group is needed for decisions
+            // in both configurations (S52).
             let reverted = current.reverted();
             let goal = reverted.incoming().clone();
             return if current.is_joint() { Ok((reverted, goal)) } else { Err(MembershipError::NothingToRevert) };
@@ -75,7 +75,7 @@ impl Raft {
         self.membership.current_index().is_none_or(|index| index <= self.commit_index)
     }
 
-    /// Whether a learner lacks so little that it can vote without holding up the cluster.
+    /// Whether a learner lacks so few entries that it would not hold up the cluster as a voter.
     fn has_caught_up(&self, id: crate::types::NodeId) -> bool {
         let match_index = self.leader_ref().and_then(|leader| leader.progress.get(&id)).map(|peer| peer.match_index);
         let lag = match_index.map(|index| self.log.last().index.distance_from(index));
@@ -87,15 +87,15 @@ impl Raft {
         let next_index = self.log.last().index.next();
         let position = self.append_own(Payload::Membership(membership), out);
         self.track_members(next_index);
-        // To everyone at once, also in thrifty mode: the quorum itself may have changed.
+        // Thrifty mode makes no exception: the quorum itself may have changed.
         self.heartbeat_all(out);
-        // And who is left in it may have confirmed the waiting reads already.
+        // The members that stay may have confirmed the waiting reads already.
         self.confirm_reads(out);
         position
     }
 
-    /// What a leader does about its configuration after each commit: leave a joint one, whoever
-    /// began it (S51), and step down when it has committed one that it isn't part of (section 6).
+    /// What a leader does about its configuration after each commit: it leaves a joint one, no matter which leader
+    /// began it (S51), and steps down when the committed one doesn't have it as a voter (section 6).
     pub(crate) fn advance_membership(&mut self, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return };
         if self.commit_index < leader.term_start || !self.membership_is_committed() {
@@ -115,8 +115,8 @@ impl Raft {
         }
     }
 
-    /// A leader that is no voter any more tells everyone what is committed, asks the most
-    /// up-to-date voter to take over, and steps down (S53).
+    /// A leader that is no longer a voter tells everyone what is committed, asks the most up-to-date voter to take
+    /// over, and steps down (S53).
     fn leave_office(&mut self, out: &mut Effects) {
         probe!(LeaderRemovedItself);
         self.heartbeat_all(out);
@@ -134,8 +134,8 @@ impl Raft {
         self.become_follower(None, out);
     }
 
-    /// Answers the changes whose end is committed. An entry that was truncated here may still come
-    /// back with another leader, so only what is committed at its place decides.
+    /// Answers the changes whose last entry is committed. An entry that was truncated here may still come back with
+    /// another leader, so only the entry that is committed at its index decides.
     pub(crate) fn settle_changes(&mut self, out: &mut Effects) {
         for change in std::mem::take(&mut self.requests.changes) {
             match self.end_of(&change) {
@@ -145,13 +145,13 @@ impl Raft {
         }
     }
 
-    /// How a change ended, once it has: with the first simple configuration that was committed at or
-    /// after its entry.
+    /// How a change ended, if it has. It ends with the first simple configuration that is committed at or after its
+    /// entry.
     fn end_of(&self, change: &PendingChange) -> Option<Outcome> {
         let (begun, base) = (change.position, self.log.base());
         let covered = begun.index <= base.index;
         if begun.index > self.commit_index {
-            // After a committed entry of a later term it can't be in any future leader's log (5.4).
+            // It follows a committed entry of a later term, so it can't be in any future leader's log (5.4).
             let dead = self.log.term_at(self.commit_index).is_some_and(|term| term > begun.term);
             return dead.then_some(Outcome::Superseded);
         }
@@ -166,7 +166,7 @@ impl Raft {
         let position = self.log.position_at(index).filter(|_| index <= self.commit_index)?;
         Some(match reached.incoming() == &change.goal {
             true => Outcome::Done { position },
-            // A snapshot covers its entry: it may have led to its goal, and something later away again.
+            // A snapshot covers its entry: the change may have reached its goal before a later change left it again.
             false if covered => Outcome::Expired,
             false => Outcome::Superseded,
         })
