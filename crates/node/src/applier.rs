@@ -1,4 +1,4 @@
-//! Does what the [`Conductor`](crate::Conductor) wants of a state machine that is all in memory.
+//! Does the [`Conductor`](crate::Conductor)'s jobs for a state machine that is all in memory.
 
 use std::collections::VecDeque;
 
@@ -13,20 +13,20 @@ use crate::job::{Job, Report};
 use crate::machine::{Recall, StateMachine};
 use crate::message::{NodeMessage, SnapshotTransfer};
 
-/// A state machine, its snapshots, and the one that arrives. Each job is done before the next.
+/// A state machine, its snapshots, and the snapshot that arrives. Each job is done before the next one starts.
 #[derive(Debug)]
 pub struct Applier<S> {
     machine: S,
     held: HeldSnapshots,
     unrestored: u64,
-    /// A snapshot that arrived in full, with the machine restored from it, until the core decides.
+    /// A snapshot that arrived in full, with the machine that was restored from it, until the core decides about it.
     restored: Option<(SnapshotTransfer, StoredSnapshot, S)>,
-    /// The same, once the core has decided for it, until its mark in the log is durable.
+    /// The same after the core has accepted it, until its record in the log is durable.
     accepted: Option<(StoredSnapshot, S)>,
 }
 
 impl<S: StateMachine> Applier<S> {
-    /// With a state machine, and the snapshot that it was restored from, if there is one.
+    /// An applier of a state machine, with the snapshot that the machine was restored from, if there is one.
     pub fn new(machine: S, snapshot: Option<&StoredSnapshot>) -> Applier<S> {
         let mut held = HeldSnapshots::default();
         if let Some(StoredSnapshot { header, data }) = snapshot {
@@ -41,14 +41,13 @@ impl<S: StateMachine> Applier<S> {
         &self.machine
     }
 
-    /// How many snapshots have arrived in full, and no state machine could be made of them.
+    /// How many snapshots arrived in full but could not be restored.
     #[must_use]
     pub fn unrestored(&self) -> u64 {
         self.unrestored
     }
 
-    /// Does a job. What leaves the replica is appended to `out`, what the conductor is to be told to
-    /// `reports`.
+    /// Does a job. Effects are appended to `out`, reports for the conductor to `reports`.
     pub fn run(&mut self, job: Job, out: &mut Vec<NodeEffect>, reports: &mut VecDeque<Report>) {
         match job {
             Job::Apply { entries } => reports.extend(self.apply(&entries)),
@@ -102,7 +101,7 @@ impl<S: StateMachine> Applier<S> {
     }
 
     fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Report {
-        // What can't be restored is no snapshot.
+        // Bytes that can't be restored are not a snapshot.
         let restored = self.held.take(transfer).and_then(|data| Some((S::restore(&data).ok()?, data)));
         let whole = restored.is_some();
         self.unrestored += u64::from(!whole);
@@ -120,15 +119,15 @@ impl<S: StateMachine> Applier<S> {
     }
 }
 
-/// The answer to a write that the core lost sight of, mostly because a snapshot took its entry's
-/// place: `recall` is what the state machine, which contains everything up to `contains`, knows of it.
+/// The answer to a write whose end the core can't tell, mostly because a snapshot replaced its entry. `recall` is
+/// what the state machine, which contains everything up to `contains`, remembers of the write.
 pub fn recalled(recall: Recall, proposed_at: Index, contains: Index) -> Response {
     match recall {
         Recall::Applied(response) => {
             hit(Probe::Recalled);
             Ok(response)
         }
-        // Its place in the log is behind, and another entry had it.
+        // The log is past its index, so another entry was committed there.
         Recall::NotApplied if proposed_at <= contains => Err(NotDone::Superseded.into()),
         Recall::NotApplied | Recall::Forgotten => Err(Unknown::Expired.into()),
     }

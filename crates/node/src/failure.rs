@@ -1,12 +1,12 @@
-//! Why a request was not done (law 5: each ends exactly once, and says what is known of it).
+//! Why a request was not done (law 5: each request ends exactly once, and the client is told what is known about it).
 
 use std::borrow::Cow;
 
 use bowline_raft::{NodeId, Outcome, Refusal};
 use bytes::Bytes;
 
-/// How a request ended. What was done says what the state machine says; a read says nothing: the state contains all
-/// that it must see, and may be looked at, now or at any later time.
+/// How a request ended. A write returns the response of the state machine. A read returns nothing: the state contains
+/// everything that the read must see, and may be read now or at any later time.
 pub type Response = Result<Bytes, Failure>;
 
 /// Why a request was not done.
@@ -15,7 +15,7 @@ pub enum Failure {
     /// Nothing was done, and nothing will be.
     #[error("{0}")]
     NotDone(NotDone),
-    /// It may or may not have taken effect, and may yet.
+    /// It may have taken effect, may still take effect, or never will.
     #[error("{0}")]
     Unknown(Unknown),
 }
@@ -29,7 +29,7 @@ pub enum NotDone {
         /// Who leads, as far as it knows.
         leader: Option<NodeId>,
     },
-    /// Another leader's entry took the place of the request's.
+    /// Another leader's entry took its place in the log.
     #[error("another leader's entry took its place")]
     Superseded,
     /// It can't be granted at this moment.
@@ -88,7 +88,7 @@ impl Failure {
         Failure::NotDone(NotDone::Refused { reason: reason.to_string() })
     }
 
-    /// Whether nothing was done, and another try, here or elsewhere, may do it.
+    /// Whether nothing was done, and trying again, here or elsewhere, may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(
@@ -99,7 +99,7 @@ impl Failure {
         )
     }
 
-    /// What the core says; `None` if the request was done.
+    /// The failure that the core reports; `None` if the request was done.
     pub(crate) fn of(outcome: &Outcome) -> Option<Failure> {
         Some(match outcome {
             Outcome::Done { .. } | Outcome::Readable { .. } => return None,

@@ -1,4 +1,4 @@
-//! Snapshots in memory: those that are held ready for followers, and the one that arrives in pieces.
+//! Snapshots in memory: those that are kept ready for followers, and the one that arrives in pieces.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use bytes::{Bytes, BytesMut};
 use crate::job::Report;
 use crate::message::{Piece, SnapshotChunk, SnapshotTransfer};
 
-/// What a host that has no files for snapshots keeps of them.
+/// The snapshots of a host that keeps them in memory.
 #[derive(Debug, Default)]
 pub struct HeldSnapshots {
-    /// By their last index.
+    /// Snapshots to send, by their last index.
     ready: BTreeMap<Index, Bytes>,
     arriving: BytesMut,
-    /// Whose pieces those are.
+    /// The transfer that these pieces belong to.
     arriving_in: Option<SnapshotTransfer>,
 }
 
 impl HeldSnapshots {
-    /// Holds one ready.
+    /// Keeps a snapshot ready to be sent.
     pub fn hold(&mut self, index: Index, data: Bytes) {
         self.ready.insert(index, data);
     }
 
-    /// Nobody needs it any more.
+    /// Drops a snapshot that nobody needs any more.
     pub fn release(&mut self, index: Index) {
         self.ready.remove(&index);
     }
 
-    /// The bytes of a piece; `None` if the snapshot is not held, or is another one.
+    /// The bytes of a piece; `None` if its snapshot is not held.
     #[must_use]
     pub fn bytes_of(&self, piece: &Piece) -> Option<Bytes> {
         let data = self.ready.get(&piece.header.position.index)?;
@@ -38,7 +38,7 @@ impl HeldSnapshots {
         (data.len() as u64 == piece.total).then(|| data.slice(start..end))
     }
 
-    /// Adds a piece that has arrived, and says what is there.
+    /// Adds a piece that has arrived if it is the next one, and reports how much has arrived.
     pub fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Report {
         let transfer = chunk.transfer(from);
         if chunk.offset == 0 || self.arriving_in != Some(transfer) {
@@ -52,7 +52,7 @@ impl HeldSnapshots {
         Report::Added { transfer, received: self.arriving.len() as u64 }
     }
 
-    /// All that has arrived, if it is of this transfer. Nothing of it stays here.
+    /// Removes what has arrived, and returns it if it belongs to this transfer.
     pub fn take(&mut self, transfer: SnapshotTransfer) -> Option<Bytes> {
         let data = std::mem::take(&mut self.arriving).freeze();
         (self.arriving_in.take() == Some(transfer)).then_some(data)

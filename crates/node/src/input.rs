@@ -1,4 +1,4 @@
-//! What goes into a replica, and what comes out: plain values.
+//! The inputs and effects of a replica, as plain values.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::message::NodeMessage;
 pub struct NodeConfig {
     /// The consensus core's part.
     pub raft: Config,
-    /// A snapshot is made when the log's tail exceeds this many bytes; should be well above the
-    /// core's `max_retained_bytes`, or each entry would bring one.
+    /// A snapshot is made when the log's tail exceeds this many bytes. It should be well above the core's
+    /// `max_retained_bytes`, or each entry would cause a snapshot.
     pub snapshot_at_bytes: usize,
     /// Most bytes of a snapshot in one message.
     pub chunk_bytes: usize,
@@ -44,28 +44,28 @@ impl NodeConfig {
 /// What a replica finds on its disk when it starts.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveredNode {
-    /// The core's part. Its `applied` is taken from the snapshot: the state machine starts there.
+    /// The core's part. [`Node::new`](crate::Node::new) sets its `applied` to the snapshot's index, where the state
+    /// machine starts.
     pub raft: Recovered,
-    /// The data of the snapshot that `raft` names; `None` if that is the empty state of a founding
-    /// member.
+    /// The data of the snapshot that `raft` names; `None` for the empty state of a founding member.
     pub snapshot: Option<Bytes>,
 }
 
 /// A snapshot with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSnapshot {
-    /// What it says of itself.
+    /// Its index, term and configuration.
     pub header: SnapshotHeader,
     /// The state machine's bytes.
     pub data: Bytes,
 }
 
-/// Something that happened, told to the replica by its host.
+/// Something that happened, as the host tells the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeInput {
     /// The time of [`Node::next_deadline`] has come.
     Wake,
-    /// A message from another replica arrived; the host vouches for the sender.
+    /// A message from another replica arrived; the host is sure of the sender.
     Receive {
         /// Who sent it.
         from: NodeId,
@@ -81,8 +81,8 @@ pub enum NodeInput {
         /// When to give up waiting, if ever.
         deadline: Option<Time>,
     },
-    /// A client wants to see every write that was acknowledged before: see [`Response`]. Whoever is content
-    /// with an earlier state may look at the state machine without asking.
+    /// A client wants to see every write that was acknowledged before: see [`Response`]. A client that accepts an
+    /// earlier state may read the state machine without this input.
     Read {
         /// The host's name for the request.
         token: Token,
@@ -127,7 +127,7 @@ pub enum NodeEffect {
         /// What to write.
         write: Write,
     },
-    /// Store a snapshot, then say [`NodeInput::SnapshotStored`]. One that precedes the
+    /// Store a snapshot, then report [`NodeInput::SnapshotStored`]. One that precedes the
     /// [`Write::Snapshot`] of the same position must be durable before that write.
     StoreSnapshot {
         /// The snapshot.
@@ -139,18 +139,18 @@ pub enum NodeEffect {
         to: NodeId,
         /// What to say.
         message: NodeMessage,
-        /// What must be durable first; `None`: nothing.
+        /// What must be durable first; `None` if nothing.
         after: Option<PersistId>,
     },
-    /// Answer a request; each exactly once.
+    /// Answer a request. Each is answered exactly once.
     Respond {
         /// The request.
         token: Token,
         /// The answer.
         response: Response,
     },
-    /// This replica must stop for good. Every request that was open has been answered; a later one
-    /// is answered [`NotDone::NotLeader`](crate::NotDone::NotLeader) at once, and nothing else is taken.
+    /// This replica must stop for good. Every open request has been answered. Later requests are answered
+    /// [`NotDone::NotLeader`](crate::NotDone::NotLeader) at once, and all other inputs are ignored.
     Halt {
         /// Why.
         fault: Fault,

@@ -3,16 +3,16 @@
 use bowline_raft::Index;
 use bytes::Bytes;
 
-/// A deterministic state machine: the same commands in the same order give the same state and the
-/// same responses on every replica. It knows no clock, no random source and no randomly seeded map.
+/// A deterministic state machine: the same commands in the same order give the same state and the same responses on
+/// every replica. It uses no clock, no random source and no randomly seeded map.
 pub trait StateMachine: Sized {
-    /// Applies the command of the entry at `index`, and returns what its client is told. Called once
-    /// for each committed command, in log order. A command that makes no sense must be answered,
-    /// not panic: all replicas would.
+    /// Applies the command of the entry at `index`, and returns the response for its client. It is called once for
+    /// each committed command, in log order. It must answer an invalid command and not panic: all replicas would
+    /// panic.
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 
-    /// Whether this very command was applied, as far as the state tells. `proposed_at` is the index
-    /// of the entry that carried it: a state that remembers everything from there on can be sure.
+    /// Whether this command was applied, as far as the state can tell. `proposed_at` is the index of the entry that
+    /// carried it: a state that remembers everything since then can be sure.
     fn recall(&self, command: &[u8], proposed_at: Index) -> Recall;
 
     /// The whole state, for a replica that lacks it.
@@ -36,7 +36,7 @@ pub enum Recall {
     Forgotten,
 }
 
-/// Bytes that are no snapshot of the state machine.
+/// Bytes that are not a snapshot of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a snapshot of this state machine: {0}")]
 pub struct InvalidSnapshot(pub String);

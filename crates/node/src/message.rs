@@ -6,11 +6,11 @@ use bytes::Bytes;
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeMessage {
-    /// The core's.
+    /// A message of the core.
     Raft(Message),
     /// A piece of a snapshot.
     Chunk(SnapshotChunk),
-    /// The answer to one.
+    /// The answer to a piece.
     ChunkReply(SnapshotChunkReply),
 }
 
@@ -32,14 +32,14 @@ pub struct SnapshotChunk {
 }
 
 impl SnapshotChunk {
-    /// The transfer that it belongs to, if this peer sent it.
+    /// The transfer that it belongs to if `from` sent it.
     #[must_use]
     pub fn transfer(&self, from: NodeId) -> SnapshotTransfer {
         SnapshotTransfer { from, term: self.term, session: self.session }
     }
 }
 
-/// How far a receiver is.
+/// How much of a snapshot a receiver has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotChunkReply {
     /// The term of the piece that this answers.
@@ -50,7 +50,7 @@ pub struct SnapshotChunkReply {
     pub received: u64,
 }
 
-/// Which part of a snapshot is to be sent: a [`SnapshotChunk`] without its bytes.
+/// The part of a snapshot to send: a [`SnapshotChunk`] without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// As in the chunk.
@@ -61,14 +61,14 @@ pub struct Piece {
     pub header: SnapshotHeader,
     /// As in the chunk.
     pub total: u64,
-    /// Where it begins.
+    /// Where the piece begins.
     pub offset: u64,
-    /// How many bytes it has.
+    /// How many bytes the piece has.
     pub length: usize,
 }
 
 impl Piece {
-    /// The chunk with these bytes, which must be those of the piece.
+    /// The chunk with these bytes, which must be the bytes of this piece.
     #[must_use]
     pub fn filled(self, data: Bytes) -> SnapshotChunk {
         let Piece { term, session, header, total, offset, length } = self;

@@ -1,4 +1,4 @@
-//! A replica as a whole: the conductor and a state machine, in which every job is done at once.
+//! A whole replica: the conductor and a state machine, with every job done at once.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::input::{NodeConfig, NodeEffect, NodeInput, RecoveredNode, StoredSnaps
 use crate::job::{ConductorEffect, Report};
 use crate::machine::StateMachine;
 
-/// One replica: a [`Conductor`] and its state machine, in which every job is done at once.
+/// One replica: a [`Conductor`] and its state machine, with every job done at once.
 pub struct Node<S> {
     conductor: Conductor,
     applier: Applier<S>,
-    /// What the conductor wants done, and what it is to be told next; both are empty between inputs, and
-    /// kept for their memory.
+    /// The conductor's effects to carry out, and the reports to it. Both are empty between inputs, and kept for their
+    /// memory.
     work: Vec<ConductorEffect>,
     reports: VecDeque<Report>,
 }
@@ -28,7 +28,7 @@ impl<S: std::fmt::Debug + StateMachine> std::fmt::Debug for Node<S> {
 }
 
 impl<S: StateMachine> Node<S> {
-    /// A replica that starts, with the state machine that belongs to `recovered`.
+    /// A replica that starts. Its state machine is that of the snapshot in `recovered`, or else `empty`.
     ///
     /// # Errors
     /// The configuration is out of range, or what was recovered contradicts itself.
@@ -50,7 +50,7 @@ impl<S: StateMachine> Node<S> {
         Ok(Node { conductor, applier, work: Vec::new(), reports: VecDeque::new() })
     }
 
-    /// Takes one input and appends what is to be done to `out`.
+    /// Takes one input and appends the effects to `out`.
     pub fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
         self.conductor.handle(now, input, &mut self.work);
         self.settle(now, out);
@@ -58,9 +58,8 @@ impl<S: StateMachine> Node<S> {
         self.settle(now, out);
     }
 
-    /// Does the jobs and tells the conductor what became of them, until nothing is left to do. It is told
-    /// by way of a queue: with small batches and a long backlog, doing so from within would nest without
-    /// a bound.
+    /// Does the jobs and gives the conductor their reports, until nothing is left to do. The reports wait in a queue:
+    /// with small batches and a long backlog, nested calls would have no bound.
     fn settle(&mut self, now: Time, out: &mut Vec<NodeEffect>) {
         loop {
             for effect in self.work.drain(..) {
@@ -83,8 +82,8 @@ impl<S: StateMachine> Node<S> {
         self.conductor.next_deadline()
     }
 
-    /// Lets `witness` see each step of the core from now on: for the judges of a simulation. It
-    /// changes nothing; without one a step costs what it did.
+    /// Lets `witness` see each step of the core from now on, for the checks of the simulator. It changes no result,
+    /// and without a witness a step costs nothing more.
     pub fn set_witness(&mut self, witness: Witness) {
         self.conductor.set_witness(witness);
     }
@@ -113,8 +112,8 @@ impl<S: StateMachine> Node<S> {
         usize::try_from(self.conductor.snapshot_bytes()).unwrap_or(usize::MAX)
     }
 
-    /// How many snapshots have arrived in full since the start, and no state machine could be made of them: none, as
-    /// long as every sender sends what it has made, and pieces of two are never mixed.
+    /// How many snapshots have arrived in full since the start but could not be restored. There is none as long as
+    /// every sender sends valid snapshots and pieces of two snapshots are never mixed.
     #[must_use]
     pub fn unrestored_snapshots(&self) -> u64 {
         self.applier.unrestored()
