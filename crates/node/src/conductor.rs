@@ -1,4 +1,4 @@
-//! Consensus, who waits for what, and which piece of which snapshot is where.
+//! Drives the core, tracks the open requests, and tracks the snapshots on their way.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,38 +17,38 @@ use crate::snapshot_transfer::{Incoming, Outgoing, Stage, Taken};
 /// What a client waits for.
 #[derive(Clone, Debug)]
 enum Waiting {
-    /// `proposed_at` is the index of the entry that carries the command.
+    /// A write; `proposed_at` is the index of the entry that carries the command.
     Write { command: Bytes, proposed_at: Index },
-    /// It needs nothing to be kept of it.
+    /// Any other request, of which nothing must be kept.
     Other,
 }
 
-/// One replica without its state machine: it knows how far that is, never what is in it, and holds no
-/// byte of a snapshot. What is to be done with them it says as [`Job`]s; what became of them it is told
-/// by [`Report`]s, at once or much later, while other inputs go on.
+/// One replica without its state machine. It knows up to which index that has applied the log, but not what it
+/// contains, and it holds no bytes of snapshots. Work on these it emits as [`Job`]s; their results come back as
+/// [`Report`]s, at once or much later, while other inputs go on.
 ///
-/// A host calls [`Conductor::handle`] and [`Conductor::report`] as things happen, and
-/// [`Conductor::tend`] when it has told everything that it has at hand.
+/// A host calls [`Conductor::handle`] and [`Conductor::report`] as things happen, and [`Conductor::tend`] after all
+/// inputs and reports at hand.
 pub struct Conductor {
     config: NodeConfig,
     raft: Raft,
     waiting: BTreeMap<Token, Waiting>,
-    /// What the machine has been given to do, and no more, brings it to here.
+    /// The index that the state machine reaches with the jobs given so far.
     given: Index,
-    /// The latest state that was made durable by itself, or dumped.
+    /// The index of the latest state that was to be stored or dumped.
     dumped: Index,
-    /// The host is making one durable: it is given no other meanwhile.
+    /// The host is storing a state or a snapshot: it is not asked for another one meanwhile.
     keeping: bool,
     outgoing: Outgoing,
     incoming: Option<Incoming>,
-    /// What was restored in full, while the core decides about it.
+    /// The snapshot that was restored in full, with its size, while the core decides about it.
     restored: Option<(SnapshotHeader, u64)>,
-    /// The same, once the core has decided for it, until its mark in the log is durable.
+    /// The same after the core has accepted it, until its record in the log is durable.
     accepted: Option<(SnapshotHeader, u64)>,
-    /// What the machine said to commands that the core doesn't know to be applied yet.
+    /// Responses of the machine to commands that the core doesn't know to be applied yet.
     responses: BTreeMap<Index, Bytes>,
     effects: Effects,
-    /// What the core is to be told next; empty between inputs, kept for its memory.
+    /// Inputs for the core, handled next; empty between inputs, and kept for its memory.
     queue: VecDeque<Input>,
     witness: Option<Witness>,
 }
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Conductor {
 }
 
 impl Conductor {
-    /// A replica that starts, whose state machine contains everything up to `recovered.applied`.
+    /// A replica that starts, with a state machine that contains everything up to `recovered.applied`.
     ///
     /// # Errors
     /// The configuration is out of range, or what was recovered contradicts itself.
@@ -85,19 +85,19 @@ impl Conductor {
         })
     }
 
-    /// At its start: the host holds a snapshot ready to be sent, of so many bytes.
+    /// Called at the start if the host has a snapshot, of `bytes` bytes, ready to be sent.
     pub fn holds(&mut self, header: SnapshotHeader, bytes: u64) {
         let wanted = self.outgoing.ready(header, bytes, Index(0));
         assert!(wanted.is_empty(), "nobody waits at the start");
     }
 
-    /// At its start: the host has kept a part of a snapshot that was arriving. If its sender still
-    /// sends it, it goes on from there.
+    /// Called at the start if the host has kept a part of a snapshot that was arriving. If its sender still sends it,
+    /// the transfer continues from there.
     pub fn resume(&mut self, incoming: Incoming) {
         self.incoming = Some(incoming);
     }
 
-    /// Takes one input and appends what is to be done to `out`.
+    /// Takes one input and appends the effects to `out`.
     pub fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<ConductorEffect>) {
         if self.raft.fault().is_some() {
             return refuse_after_halt(&input, out);
@@ -107,8 +107,7 @@ impl Conductor {
             NodeInput::Receive {
                 message: NodeMessage::Raft(Message { body: Body::InstallSnapshot(_), .. }), ..
             } => {
-                // Only a snapshot whose pieces have all arrived is announced to the core, by this
-                // replica itself.
+                // Ignored: this replica itself announces a snapshot to the core, when all its pieces have arrived.
             }
             NodeInput::Receive { from, message: NodeMessage::Raft(message) } => {
                 self.tell_core(now, Input::Receive { from, message }, out);
@@ -120,7 +119,7 @@ impl Conductor {
                 }
             }
             NodeInput::Write { token, command, deadline } => {
-                // If the core takes it, it is the next entry.
+                // If the core accepts the command, it becomes the next entry.
                 let proposed_at = self.raft.log().last().index.next();
                 self.waiting.insert(token, Waiting::Write { command: command.clone(), proposed_at });
                 self.tell_core(now, Input::Propose { token, command, deadline }, out);
@@ -140,8 +139,8 @@ impl Conductor {
             NodeInput::Persisted { up_to } => self.tell_core(now, Input::Persisted { up_to }, out),
             NodeInput::SnapshotStored { index } => {
                 self.keeping = false;
-                // A leader's snapshot can be stored before it is installed: then the log is reset
-                // already, and there is nothing to compact.
+                // A leader's snapshot may be stored before it is installed. The log is reset already then, and needs
+                // no compaction.
                 if index <= self.raft.last_applied() {
                     self.tell_core(now, Input::SnapshotStored { index }, out);
                 }
@@ -149,7 +148,7 @@ impl Conductor {
         }
     }
 
-    /// Takes what became of a job.
+    /// Takes the report of a job.
     pub fn report(&mut self, now: Time, report: Report, out: &mut Vec<ConductorEffect>) {
         if self.raft.fault().is_some() {
             return;
@@ -158,7 +157,7 @@ impl Conductor {
             Report::Applied { index, responses } => {
                 self.responses.extend(responses);
                 self.tell_core(now, Input::Applied { index }, out);
-                // Whoever waited for these has been answered.
+                // The requests that waited for these have been answered.
                 self.responses = self.responses.split_off(&index.next());
             }
             Report::Ready { header, bytes } => {
@@ -178,8 +177,8 @@ impl Conductor {
         }
     }
 
-    /// Sends what is due, and has the state made durable if the log has grown enough. To be called when
-    /// all inputs and reports at hand have been taken, and at [`Conductor::next_deadline`].
+    /// Sends what is due, and has the state stored if the log has grown enough. To be called after all inputs and
+    /// reports at hand, and at [`Conductor::next_deadline`].
     pub fn tend(&mut self, now: Time, out: &mut Vec<ConductorEffect>) {
         let halted = self.raft.fault().is_some();
         if !halted {
@@ -210,7 +209,7 @@ impl Conductor {
         &self.raft
     }
 
-    /// What the state machine contains once it has done what it was given to do.
+    /// The last index that the state machine contains once it has done all jobs given so far.
     #[must_use]
     pub fn given(&self) -> Index {
         self.given
@@ -238,7 +237,7 @@ impl Conductor {
         inputs.into_iter().for_each(|input| self.tell_core(now, input, out));
     }
 
-    /// Hands the core an input and passes on what it says.
+    /// Hands the core an input and passes on its effects.
     fn tell_core(&mut self, now: Time, input: Input, out: &mut Vec<ConductorEffect>) {
         let mut queue = std::mem::take(&mut self.queue);
         queue.push_back(input);
@@ -297,13 +296,13 @@ impl Conductor {
         }
     }
 
-    /// Gives a client its answer, or has it given.
+    /// Answers a client, or has the state machine answer it.
     fn answer(&mut self, token: Token, outcome: Outcome) -> ConductorEffect {
         let waiting = self.waiting.remove(&token).expect("the core answers each request once");
         let response = match (outcome, waiting) {
             (Outcome::Done { position }, _) => Ok(self.responses.remove(&position.index).unwrap_or_default()),
             (Outcome::Expired, Waiting::Write { command, proposed_at }) => {
-                // The state itself may know what became of it.
+                // The state machine may know what became of the write.
                 let contains = self.dumped.max(self.raft.last_applied());
                 return ConductorEffect::Do(Job::Recall { token, command, proposed_at, contains });
             }
@@ -315,12 +314,12 @@ impl Conductor {
 
 /// Snapshots: made, received and installed.
 impl Conductor {
-    /// Has the state made durable when the log has grown enough since the last time (section 7).
+    /// Has the state stored when the log has grown enough since the last time (section 7).
     fn keep_if_due(&mut self, out: &mut Vec<ConductorEffect>) {
         if self.keeping || self.given <= self.dumped || self.raft.log().bytes() <= self.config.snapshot_at_bytes {
             return;
         }
-        // None while a leader's snapshot has taken the log's place, but not yet the state machine's.
+        // There is no header while a leader's snapshot has replaced the log, but not yet the state machine.
         let Some(header) = self.raft.snapshot_header(self.given) else { return };
         self.dumped = header.position.index;
         self.keeping = true;
@@ -363,12 +362,12 @@ impl Conductor {
     fn take_restored(&mut self, now: Time, transfer: SnapshotTransfer, whole: bool, out: &mut Vec<ConductorEffect>) {
         let awaited = |incoming: &&mut Incoming| incoming.transfer == transfer && incoming.stage == Stage::Restoring;
         let Some(incoming) = self.incoming.as_mut().filter(awaited) else {
-            // Another transfer has taken its place meanwhile.
+            // Another transfer has replaced this one meanwhile.
             out.push(ConductorEffect::Do(Job::Discard { transfer }));
             return;
         };
         if !whole {
-            // What can't be restored is no snapshot: it is asked for again, from the start.
+            // Bytes that can't be restored are not a snapshot: the next piece starts the transfer again.
             self.incoming = None;
             return;
         }
@@ -379,7 +378,7 @@ impl Conductor {
         let message = Message { term: transfer.term, body };
         self.tell_core(now, Input::Receive { from: transfer.from, message }, out);
         if self.restored.take().is_some() {
-            // The core had it all, or knows better by now.
+            // The core has not accepted it, mostly because its log already has all of it.
             out.push(ConductorEffect::Do(Job::Discard { transfer }));
         }
         self.reply(out);
@@ -392,19 +391,19 @@ impl Conductor {
         }
     }
 
-    /// The mark of a snapshot that the core has decided for is durable: it takes the machine's place.
+    /// The record in the log of an accepted snapshot is durable: the snapshot replaces the state machine.
     fn install(&mut self, snapshot: SnapshotHeader, out: &mut Vec<ConductorEffect>) {
         let accepted = self.accepted.take().filter(|(header, _)| *header == snapshot);
         let (header, bytes) = accepted.expect("the core installs what it has decided for");
         let index = header.position.index;
         (self.given, self.dumped) = (index, index);
         out.push(ConductorEffect::Do(Job::Install { header: header.clone() }));
-        // To a follower nobody is sent anything, so nobody can have waited for it.
+        // A follower sends no snapshots, so no peer can have waited for this one.
         self.outgoing.ready(header, bytes, index);
     }
 }
 
-/// A replica that has stopped ignores everything, but leaves no client without an answer (law 5).
+/// A stopped replica ignores everything else, but leaves no client without an answer (law 5).
 fn refuse_after_halt(input: &NodeInput, out: &mut Vec<ConductorEffect>) {
     if let NodeInput::Write { token, .. }
     | NodeInput::Read { token, .. }

@@ -38,10 +38,10 @@ pub enum NotDone {
     /// There is no connection to the leader.
     #[error("the leader can't be reached")]
     Unreachable,
-    /// A bound is reached.
-    #[error("a bound is reached: {limit}")]
+    /// A limit is reached.
+    #[error("a limit is reached: {limit}")]
     Overloaded {
-        /// Which bound.
+        /// Which limit.
         limit: Cow<'static, str>,
     },
     /// The disk of the replica that was asked is full.
@@ -76,7 +76,7 @@ impl Failure {
         Failure::NotDone(NotDone::NotLeader { leader })
     }
 
-    /// A bound is reached.
+    /// A limit is reached.
     #[must_use]
     pub fn overloaded(limit: impl Into<Cow<'static, str>>) -> Failure {
         Failure::NotDone(NotDone::Overloaded { limit: limit.into() })

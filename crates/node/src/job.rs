@@ -1,5 +1,5 @@
-//! What is to be done with the state machine and its snapshots, and what became of it: plain values
-//! between the [`Conductor`](crate::Conductor), which decides, and whoever does it.
+//! Work on the state machine and its snapshots, and its results, as plain values between the
+//! [`Conductor`](crate::Conductor), which decides, and the host, which does the work.
 
 use bowline_raft::{Entry, Fault, Index, NodeId, PersistId, SnapshotHeader, Token, Write};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::failure::Response;
 use crate::message::{NodeMessage, Piece, SnapshotChunk, SnapshotTransfer};
 
-/// Something that the host of a [`Conductor`](crate::Conductor) must do, in order.
+/// Something that the host of a [`Conductor`](crate::Conductor) must do. It must carry out effects in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConductorEffect {
     /// Make this durable, in the order of the ids.
@@ -23,7 +23,7 @@ pub enum ConductorEffect {
         to: NodeId,
         /// What to say.
         message: NodeMessage,
-        /// What must be durable first; `None`: nothing.
+        /// What must be durable first; `None` if nothing.
         after: Option<PersistId>,
     },
     /// Answer a request.
@@ -42,17 +42,17 @@ pub enum ConductorEffect {
     },
 }
 
-/// Work on the state machine and its snapshots. To be done in the order in which it was given: but what
-/// concerns only the snapshots that are sent, or only the one that arrives, may be done beside the rest. The reports
-/// may come as late as they will.
+/// Work on the state machine and its snapshots. Jobs must be done in their order, except that those which concern
+/// only the snapshots to send, or only the arriving snapshot, may be done beside the rest. The reports may come at
+/// any later time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Apply these entries, each exactly once, then say [`Report::Applied`].
+    /// Apply these entries, each exactly once, then report [`Report::Applied`].
     Apply {
         /// The entries, in order.
         entries: Vec<Entry>,
     },
-    /// Answer a write that the core lost sight of with what the state machine remembers of it: see
+    /// Answer a write whose end the core can't tell with what the state machine remembers of it: see
     /// [`recalled`](crate::recalled).
     Recall {
         /// The request.
@@ -64,62 +64,62 @@ pub enum Job {
         /// The state machine contains at least everything up to here.
         contains: Index,
     },
-    /// Make the state as it is now, which this header describes, durable by itself, so that the log
-    /// before it may go; then say [`NodeInput::SnapshotStored`](crate::NodeInput::SnapshotStored).
+    /// Store the current state, which this header describes, so that the log up to there may go; then report
+    /// [`NodeInput::SnapshotStored`](crate::NodeInput::SnapshotStored).
     StoreState {
-        /// What a snapshot of it has to say of itself.
+        /// The header of the state.
         header: SnapshotHeader,
     },
-    /// Make a snapshot of the state as it is now, and hold it ready for [`Job::Send`] until
-    /// [`Job::Release`]; then say [`Report::Ready`], or [`Report::NotReady`].
+    /// Make a snapshot of the current state, and keep it ready for [`Job::Send`] until [`Job::Release`]; then report
+    /// [`Report::Ready`] or [`Report::NotReady`].
     Dump {
-        /// What it says of itself.
+        /// Its header.
         header: SnapshotHeader,
     },
-    /// Send a piece of a snapshot that is held ready. If it can't be read, say [`Report::Unreadable`].
+    /// Send a piece of a snapshot that is kept ready. If it can't be read, report [`Report::Unreadable`].
     Send {
         /// The receiver.
         to: NodeId,
         /// Which piece.
         piece: Piece,
     },
-    /// This snapshot is not needed any more.
+    /// This snapshot is no longer needed.
     Release {
         /// Its last index.
         index: Index,
     },
-    /// Add a piece to the snapshot that arrives, if it is the next one of its transfer, and say
-    /// [`Report::Added`] in any case. One at offset 0 begins a new one, in place of what was there.
+    /// Add a piece to the arriving snapshot if it is the next one of its transfer, and report [`Report::Added`] in
+    /// any case. A piece at offset 0 starts a new snapshot in place of the old one.
     Add {
         /// Who sent it.
         from: NodeId,
         /// The piece.
         chunk: SnapshotChunk,
     },
-    /// All pieces are there: make a state machine of them, beside the one in use, and say
+    /// All pieces have arrived: restore a state machine from them, beside the one in use, and report
     /// [`Report::Restored`].
     Restore {
         /// In which transfer they came.
         transfer: SnapshotTransfer,
-        /// What the snapshot says of itself.
+        /// The header of the snapshot.
         header: SnapshotHeader,
     },
-    /// What was restored of this transfer is of no use.
+    /// Drop what was restored from this transfer.
     Discard {
         /// As in [`Report::Restored`].
         transfer: SnapshotTransfer,
     },
-    /// What was restored is to be installed, if nothing better comes before that. It must be durable
-    /// before the [`Write::Snapshot`] that follows is; then say
+    /// The core has accepted the restored snapshot: keep it for [`Job::Install`], unless a later one is accepted first.
+    /// It must be durable before the [`Write::Snapshot`] that follows; then report
     /// [`NodeInput::SnapshotStored`](crate::NodeInput::SnapshotStored).
     Accept {
-        /// What it says of itself.
+        /// Its header.
         header: SnapshotHeader,
     },
-    /// What was accepted takes the state machine's place: say [`Report::Applied`] with its index. From
-    /// now on it is also held ready for [`Job::Send`].
+    /// Replace the state machine by the accepted one, and report [`Report::Applied`] with its index. From now on its
+    /// snapshot is also kept ready for [`Job::Send`].
     Install {
-        /// What it says of itself.
+        /// Its header.
         header: SnapshotHeader,
     },
 }
@@ -127,24 +127,23 @@ pub enum Job {
 /// What became of a [`Job`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The state machine contains everything up to here. Reports of this kind come in the order of the
-    /// jobs.
+    /// The state machine contains everything up to here. These reports come in the order of their jobs.
     Applied {
         /// The last entry.
         index: Index,
-        /// What the clients of the commands are told, by their index, in order.
+        /// The responses to the commands, with their indexes, in order.
         responses: Vec<(Index, Bytes)>,
     },
-    /// A snapshot is held ready.
+    /// A snapshot is kept ready.
     Ready {
-        /// What it says of itself.
+        /// Its header.
         header: SnapshotHeader,
         /// Its size.
         bytes: u64,
     },
     /// The snapshot of the last [`Job::Dump`] can't be made.
     NotReady,
-    /// A snapshot that was held ready can't be read.
+    /// A snapshot that was kept ready can't be read.
     Unreadable {
         /// Its last index.
         index: Index,
@@ -153,14 +152,14 @@ pub enum Report {
     Added {
         /// In which transfer it came.
         transfer: SnapshotTransfer,
-        /// Bytes that are there now, without a gap.
+        /// How many bytes have arrived, without a gap.
         received: u64,
     },
-    /// A state machine was made of the pieces, or could not be.
+    /// A state machine was restored from the pieces, or could not be.
     Restored {
         /// In which transfer they came.
         transfer: SnapshotTransfer,
-        /// Whether they are a snapshot.
+        /// Whether they are a valid snapshot.
         whole: bool,
     },
 }

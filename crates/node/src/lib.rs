@@ -1,11 +1,10 @@
-//! One replica, pure: the consensus core, the state machine that it feeds, and who waits for what.
+//! One replica without I/O: the consensus core, its state machine, and the requests that wait for answers.
 //!
-//! A [`Node`] joins [`bowline_raft::Raft`] to a [`StateMachine`]. It applies what is committed, gives
-//! each client its answer, makes snapshots when the log grows, and brings them in pieces to
-//! followers that need one. It consists of a [`Conductor`], which decides all of this and knows no state
-//! machine, and an [`Applier`], which does what the conductor wants of one. The LAN replica and the
-//! simulator run the node; the server runs the same conductor, and does its [`Job`]s on other threads and
-//! in files. What is decided is the same code.
+//! A [`Node`] joins [`bowline_raft::Raft`] to a [`StateMachine`]. It applies committed entries, answers each client,
+//! makes snapshots when the log grows, and brings them in pieces to followers that need one. It consists of a
+//! [`Conductor`], which decides all of this and knows no state machine, and an [`Applier`], which does the
+//! conductor's [`Job`]s. The LAN replica and the simulator run the node. The server runs the same conductor, but does
+//! the jobs on other threads and in files: the code that decides is the same.
 
 mod applier;
 mod conductor;

@@ -1,11 +1,10 @@
 //! Bringing a snapshot to a follower in pieces, over a network that loses and doubles messages.
 //!
-//! One piece at a time: the receiver answers with how far it is, and the sender goes on from there,
-//! so a lost, doubled or late message changes nothing. Each transfer is named by the leader's term
-//! and a session: pieces of two snapshots are never mixed.
+//! One piece is sent at a time. The receiver answers with how many bytes it has, and the sender continues from there,
+//! so a lost, duplicated or late message changes nothing. The leader's term and a session name each transfer: pieces
+//! of two snapshots are never mixed.
 //!
-//! Here is only the bookkeeping; the bytes are with the host, on a disk perhaps, and what it was told
-//! to do with them may be done much later.
+//! This module only keeps the books. The host has the bytes, perhaps on a disk, and may do its jobs much later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,10 +15,10 @@ use bowline_raft::{Index, Input, NodeId, Session, SnapshotHeader, Term, Time};
 use crate::job::{ConductorEffect, Job};
 use crate::message::{Piece, SnapshotChunk, SnapshotChunkReply, SnapshotTransfer};
 
-/// How often a silent receiver's retry delay doubles, at most.
+/// How often a silent receiver's retry delay doubles at most.
 const MAX_BACKOFF_SHIFT: u32 = 5;
 
-/// A snapshot that the host holds ready to be sent.
+/// A snapshot that the host keeps ready to be sent.
 #[derive(Clone, Debug)]
 struct Ready {
     header: SnapshotHeader,
@@ -32,11 +31,11 @@ pub(crate) struct Outgoing {
     chunk_bytes: usize,
     retry_after: Duration,
     senders: BTreeMap<NodeId, Sender>,
-    /// Who waits for the snapshot that the host is making.
+    /// The followers that wait for the snapshot that the host is making.
     wanted: BTreeMap<NodeId, Session>,
     making: bool,
     latest: Option<Ready>,
-    /// What the host holds until it is told that it is of no more use.
+    /// The snapshots that the host keeps until it is told to release them.
     held: BTreeSet<Index>,
 }
 
@@ -63,11 +62,11 @@ impl Outgoing {
         }
     }
 
-    /// A follower needs a snapshot that reaches up to the log's `base`. Returns what the snapshot that
-    /// the host must make for it, if it must, has to say of itself.
+    /// A follower needs a snapshot that reaches up to the log's `base`. Returns the header of the snapshot that the
+    /// host must make for it; `None` if one is ready or being made.
     ///
     /// # Errors
-    /// There is none, and `header` says that none can be made now.
+    /// None is ready, and `header` says that none can be made now.
     pub(crate) fn fetch(
         &mut self,
         to: NodeId,
@@ -95,7 +94,7 @@ impl Outgoing {
         self.wanted.remove(&to);
     }
 
-    /// The host holds this snapshot ready from now on: whoever waits for one gets it.
+    /// The host keeps this snapshot ready from now on: every follower that waits for one gets it.
     pub(crate) fn ready(&mut self, header: SnapshotHeader, total: u64, base: Index) -> Vec<Input> {
         self.held.insert(header.position.index);
         let snapshot = Ready { header, total };
@@ -104,7 +103,7 @@ impl Outgoing {
             self.latest = Some(snapshot.clone());
         }
         if !reaches {
-            // The log went on for too long meanwhile.
+            // The log was compacted beyond it meanwhile.
             return self.not_made();
         }
         self.making = false;
@@ -114,21 +113,21 @@ impl Outgoing {
         Vec::new()
     }
 
-    /// None could be made: who waits for it has waited in vain.
+    /// No snapshot could be made: the transfers that wait for it have failed.
     pub(crate) fn not_made(&mut self) -> Vec<Input> {
         self.making = false;
         let wanted = std::mem::take(&mut self.wanted).into_iter();
         wanted.map(|(to, session)| Input::SnapshotSent { to, session, delivered: false }).collect()
     }
 
-    /// One that the host holds can't be read.
+    /// A snapshot that the host keeps can't be read: its transfers have failed.
     pub(crate) fn unreadable(&mut self, index: Index) -> Vec<Input> {
         self.latest.take_if(|latest| latest.header.position.index == index);
         let broken = self.senders.extract_if(.., |_, sender| sender.snapshot.header.position.index == index);
         broken.map(|(to, sender)| Input::SnapshotSent { to, session: sender.session, delivered: false }).collect()
     }
 
-    /// Nobody is sent anything any more.
+    /// Ends all transfers.
     pub(crate) fn clear(&mut self) {
         self.senders.clear();
         self.wanted.clear();
@@ -166,8 +165,8 @@ impl Outgoing {
         }
     }
 
-    /// Lets the host forget what nobody needs: no transfer, and none that is still to come, as the log
-    /// starts after `base`.
+    /// Lets the host release the snapshots that no transfer needs, now or later. A later one needs a snapshot that
+    /// reaches the log's `base`.
     pub(crate) fn release(&mut self, base: Index, out: &mut Vec<ConductorEffect>) {
         if self.held.is_empty() {
             return;
@@ -202,8 +201,8 @@ impl Outgoing {
             hit(Probe::ChunkRestarted);
         }
         if received != sender.offset {
-            // It went on, or has started over: the next piece at once. A doubled answer to the
-            // current piece changes nothing.
+            // The receiver has more bytes, or has restarted: the next piece is sent at once. A duplicate answer to
+            // the current piece changes nothing.
             sender.offset = received;
             sender.due = now;
             sender.tries = 0;
@@ -215,27 +214,27 @@ impl Outgoing {
 /// A snapshot that is arriving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// Who sends it, and in which transfer.
+    /// The transfer in which it arrives.
     pub transfer: SnapshotTransfer,
-    /// What it says of itself.
+    /// Its header.
     pub header: SnapshotHeader,
-    /// Bytes of the whole.
+    /// Bytes of the whole snapshot.
     pub total: u64,
     /// Bytes that the host has, without a gap.
     pub received: u64,
     pub(crate) stage: Stage,
 }
 
-/// What the host is doing with a snapshot that arrives.
+/// What the host is doing with an arriving snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Nothing: the next piece may come.
+    /// Nothing: it waits for the next piece.
     Open,
     /// It is adding a piece.
     Adding,
-    /// All pieces are there: it is making a state machine of them.
+    /// All pieces have arrived: it is restoring a state machine from them.
     Restoring,
-    /// That was done, and the core was told.
+    /// The state machine was restored, and the core was told.
     Finished,
 }
 
@@ -243,14 +242,14 @@ pub(crate) enum Stage {
 pub(crate) enum Taken {
     /// The host is to add it.
     Add(SnapshotChunk),
-    /// It is not the next one: the sender is told so.
+    /// It is not the next one: this reply tells the sender.
     Reply(SnapshotChunkReply),
-    /// The answer to the one before is still to come.
+    /// Nothing: the answer to the piece before is still to come.
     Nothing,
 }
 
 impl Incoming {
-    /// A transfer of which the host has kept so many bytes from before a restart.
+    /// A transfer of which the host has kept `received` bytes from before a restart.
     #[must_use]
     pub fn kept(transfer: SnapshotTransfer, header: SnapshotHeader, total: u64, received: u64) -> Incoming {
         Incoming { transfer, header, total, received, stage: Stage::Open }
@@ -282,7 +281,7 @@ impl Incoming {
         }
     }
 
-    /// What the sender is told.
+    /// The reply to the sender.
     pub(crate) fn reply(&self) -> SnapshotChunkReply {
         let SnapshotTransfer { term, session, .. } = self.transfer;
         SnapshotChunkReply { term, session, received: self.received }

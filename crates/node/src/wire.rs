@@ -1,9 +1,9 @@
-//! Messages between members as bytes: one protobuf message with its length in front, and behind it, each likewise, the
-//! entries of an AppendEntries.
+//! Messages between members as bytes: one protobuf message with its length in front. The entries of an AppendEntries
+//! follow it, each likewise with its length in front.
 //!
-//! Members of neighbouring versions read each other: a field that a member does not know is passed over, and a message
-//! of an unknown kind is lost, as on any network. A payload of an unknown kind is an error: it must not be taken for
-//! another. Commands are bytes here, so a member passes all of them on, whatever it knows of them.
+//! Members of neighbouring versions read each other's messages. A member skips a field that it doesn't know, and
+//! treats a message of an unknown kind like one that the network has lost. A payload of an unknown kind is an error:
+//! it must not be taken for another. Commands are bytes here, so a member passes on even those that it doesn't know.
 
 mod messages;
 
@@ -21,30 +21,30 @@ use self::messages as pb;
 use self::messages::{PeerBody, PeerMessage};
 use crate::message::{NodeMessage, SnapshotChunk, SnapshotChunkReply};
 
-/// Most entries of one message. A leader sends far fewer: each is counted with
-/// [`ENTRY_OVERHEAD`](bowline_raft::ENTRY_OVERHEAD) against the bytes of a message.
+/// Most entries of one message. A leader sends far fewer, since each counts for at least
+/// [`ENTRY_OVERHEAD`](bowline_raft::ENTRY_OVERHEAD) bytes in the limit of a message.
 const MAX_ENTRIES: u32 = 1 << 16;
 
-/// Bytes that are no message between members.
+/// Why bytes are not a message between members.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// They are no protobuf message of this kind.
+    /// They are not a protobuf message of this kind.
     #[error(transparent)]
     Message(#[from] prost::DecodeError),
-    /// There is more than the message.
+    /// More bytes follow the message.
     #[error("{0} bytes follow the message")]
     Trailing(usize),
-    /// More than is ever sent.
+    /// The message contains more than any member sends.
     #[error("{found} {what} in a message; allowed: at most {allowed}")]
     TooMany {
-        /// Of what.
+        /// What there is too much of.
         what: &'static str,
         /// How many.
         found: usize,
         /// How many are allowed.
         allowed: usize,
     },
-    /// Something of no kind that this program knows, which must not be passed over.
+    /// Something is of a kind that this program doesn't know, and must not be skipped.
     #[error("{0} is of an unknown kind: a newer member has sent it too early")]
     Unknown(&'static str),
 }
@@ -54,8 +54,8 @@ pub fn encode(message: &NodeMessage, out: &mut BytesMut) {
     encode_extended(message, &[], out);
 }
 
-/// Appends a message to `out` as a member of a later version may write it: with more fields, as bytes, in the message
-/// and in each of its entries.
+/// Appends a message to `out` as a member of a later version may write it: with more fields, given as bytes, in the
+/// message and in each of its entries.
 pub fn encode_extended(message: &NodeMessage, extension: &[u8], out: &mut BytesMut) {
     let (term, body) = match message {
         NodeMessage::Raft(Message { term, body }) => (*term, PeerBody::from(body)),
@@ -78,11 +78,11 @@ fn put(message: &impl prost::Message, extension: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(extension);
 }
 
-/// The message that these bytes are; `None` if it is of a kind that only newer members know. Commands and pieces of
-/// snapshots stay parts of `bytes`.
+/// The message in these bytes; `None` if only newer members know its kind. Commands and pieces of snapshots share the
+/// memory of `bytes`.
 ///
 /// # Errors
-/// They are none.
+/// The bytes are not a message.
 pub fn decode(mut bytes: Bytes) -> Result<Option<NodeMessage>, WireError> {
     let PeerMessage { term, body } = PeerMessage::decode_length_delimited(&mut bytes)?;
     let term = Term(term);
@@ -186,7 +186,7 @@ impl From<&AppendEntries> for pb::AppendEntries {
     }
 }
 
-/// An AppendEntries, with the entries from the front of `bytes`.
+/// An AppendEntries, with its entries taken from the front of `bytes`.
 fn with_entries(append: &pb::AppendEntries, bytes: &mut Bytes) -> Result<AppendEntries, WireError> {
     if append.entries > MAX_ENTRIES {
         let (found, allowed) = (append.entries as usize, MAX_ENTRIES as usize);

@@ -1,14 +1,14 @@
 //! The protobuf messages between members.
 //!
-//! A field's number is never changed, and never used again for something else. What is random or an identity has a
-//! fixed length; what counts up is a varint.
+//! The number of a field is never changed or reused. Random values and identities have a fixed length; counters are
+//! varints.
 
 use bytes::Bytes;
 
-/// What a member says to another. The entries of an AppendEntries are not in it: they follow it.
+/// A message from one member to another. The entries of an AppendEntries are not in it, but follow it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PeerMessage {
-    /// The term of the sender, or for snapshots that of the leader.
+    /// The term of the sender, or for pieces of snapshots and their answers that of the leader.
     #[prost(uint64, tag = "1")]
     pub(super) term: u64,
     #[prost(oneof = "PeerBody", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
@@ -115,7 +115,7 @@ pub(super) enum Payload {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Blank {}
 
-/// A configuration; with an outgoing group it is a joint one.
+/// A configuration; a joint one if it has an outgoing group.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Membership {
     #[prost(message, required, tag = "1")]
@@ -173,7 +173,7 @@ pub(super) struct Damaged {
     pub(super) loss_id: u64,
 }
 
-/// What a snapshot says of itself.
+/// The header of a snapshot.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct SnapshotHeader {
     #[prost(message, required, tag = "1")]
@@ -197,7 +197,7 @@ pub(super) struct TimeoutNow {}
 pub(super) struct ReadIndex {
     #[prost(fixed64, tag = "1")]
     pub(super) context: u64,
-    /// Whether a lease is enough. A sender that says nothing gets the surer read.
+    /// Whether a lease is enough. Without this field, a quorum confirms the read.
     #[prost(bool, tag = "2")]
     pub(super) lease: bool,
 }

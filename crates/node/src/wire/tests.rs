@@ -155,7 +155,7 @@ proptest! {
         let _ = decode(Bytes::from(bytes));
     }
 
-    /// What a later version adds to a message, and to an entry.
+    /// A later version may add fields to a message and to an entry.
     #[test]
     fn a_field_that_is_not_known_is_passed_over(message in any_message()) {
         let mut newer = BytesMut::new();
@@ -184,7 +184,7 @@ fn append_of(entries: Vec<raft::Entry>) -> NodeMessage {
     NodeMessage::Raft(Message { term: Term(6), body: Body::AppendEntries(append) })
 }
 
-/// The message of an AppendEntries, and what follows it.
+/// The message of an AppendEntries, and the bytes that follow it.
 fn header_and_rest(mut bytes: Bytes) -> (PeerMessage, Bytes) {
     let header = PeerMessage::decode_length_delimited(&mut bytes).expect("it was written so");
     (header, bytes)
@@ -219,7 +219,7 @@ fn a_message_of_an_unknown_kind_is_lost_and_an_entry_of_one_is_an_error() {
     assert_eq!(decode(bytes.into()), Err(WireError::Unknown("the payload of an entry")));
 }
 
-/// A member passes on what it does not know: the field of a command that only newer members read.
+/// A member passes on fields that it does not know, here one of a command that only newer members read.
 #[test]
 fn a_command_arrives_byte_for_byte_in_the_memory_of_its_message() {
     let command = Bytes::from([&[7; 100][..], UNKNOWN_FIELD].concat());
@@ -232,8 +232,8 @@ fn a_command_arrives_byte_for_byte_in_the_memory_of_its_message() {
     assert!(bytes.as_ptr_range().contains(&arrived.as_ptr()), "it was not copied");
 }
 
-/// What members of other versions send and read. Numbers of fields and kinds are kept for ever: a line here may be
-/// added, but never changed.
+/// These are the bytes that members of other versions send and read. The numbers of fields and kinds never change: a
+/// line here may be added, but never changed.
 #[test]
 fn messages_keep_their_bytes() {
     let position = raft::Position::new(Index(2), Term(1));
