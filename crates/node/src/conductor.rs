@@ -23,9 +23,9 @@ enum Waiting {
     Other,
 }
 
-/// One replica without its state machine. It knows up to which index that has applied the log, but not what it
-/// contains, and it holds no bytes of snapshots. Work on these it emits as [`Job`]s; their results come back as
-/// [`Report`]s, at once or much later, while other inputs go on.
+/// One replica without its state machine. It knows up to which index the state machine has applied the log, but
+/// nothing of its contents, and it holds no bytes of snapshots. It emits the work on both as [`Job`]s. The results
+/// come back as [`Report`]s, at once or much later, while other inputs go on.
 ///
 /// A host calls [`Conductor::handle`] and [`Conductor::report`] as things happen, and [`Conductor::tend`] after all
 /// inputs and reports at hand.

@@ -1,4 +1,4 @@
-//! What replicas say to each other, and the names of snapshots on their way.
+//! The messages between replicas, and the names of snapshot transfers.
 
 use bowline_raft::{Message, NodeId, Session, SnapshotHeader, Term};
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 //! so a lost, duplicated or late message changes nothing. The leader's term and a session name each transfer: pieces
 //! of two snapshots are never mixed.
 //!
-//! This module only keeps the books. The host has the bytes, perhaps on a disk, and may do its jobs much later.
+//! This module only tracks the transfers. The host has the bytes, perhaps on a disk, and may do its jobs much later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -180,8 +180,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes a receiver's answer; returns what to tell the core if the transfer is complete. An
-    /// answer to an earlier term names a session of that term, which may have the same number.
+    /// Takes a receiver's answer. Returns an input for the core if the transfer is complete. An answer from an
+    /// earlier term names a session of that term, which may have the same number.
     pub(crate) fn answered(
         &mut self,
         now: Time,

@@ -86,7 +86,7 @@ pub struct Config {
     /// Send new entries at once only to a bare majority, and to the others with their next heartbeat. The value is
     /// how long a member of that majority may be silent before another one replaces it.
     pub thrifty: Option<Duration>,
-    /// Whether a replica that starts first asks its peers whether they remember more of it than its disk does, as
+    /// Whether a starting replica first asks its peers whether they remember more of it than its disk does, as
     /// after a restore from an old image (D14). It has no vote before a quorum has answered, or, after two election
     /// timeouts, any one peer. All replicas of a cluster must have the same value.
     pub return_check: bool,

@@ -157,8 +157,8 @@ pub enum Write {
     Append(Vec<Entry>),
     /// The log now starts after this snapshot; all its entries go.
     Snapshot(SnapshotHeader),
-    /// The peers remember an acknowledgement of something that is missing here: the replica is suspect, as with
-    /// [`crate::Recovered::suspect`], up to this position, which replaces any earlier one.
+    /// The peers remember that this replica acknowledged something that is missing here: the replica is suspect, and
+    /// this position replaces any earlier one of [`crate::Recovered::suspect`].
     Suspect {
         /// Where the log may have ended; its index is the greatest one if that is not known.
         last_possible: Position,

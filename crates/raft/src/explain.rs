@@ -248,11 +248,7 @@ impl fmt::Display for RoleExplanation {
                 write!(f, "knows no leader, and has lost entries up to {last_possible}: it waits to be repaired")
             }
             RoleExplanation::Returning { silent } => {
-                write!(
-                    f,
-                    "has started, and waits until its peers say what they remember: no answer from {}",
-                    names(silent)
-                )
+                write!(f, "has started, and asks its peers what they remember: no answer from {}", names(silent))
             }
             RoleExplanation::NotAVoter => write!(f, "knows no leader, and is no voter: it waits to be found"),
             RoleExplanation::Standing { pre_vote, granted, refused, silent } => {

@@ -1,8 +1,8 @@
 //! Bowline's consensus core: Raft (Ongaro and Ousterhout, 2014; Ongaro's thesis, 2014) as a pure
 //! state machine.
 //!
-//! It only decides: it has no clock, socket, file, thread or source of randomness. A host
-//! hands it one [`Input`] at a time, with the current time, and carries out the [`Effects`] in their order:
+//! It only decides: it has no clock, socket, file, thread or source of randomness. A host hands it one [`Input`] at a
+//! time, with the current time, and carries out the [`Effects`] in their order:
 //!
 //! ```
 //! use bowline_raft::{Config, Effect, Effects, Group, Input, Membership, NodeId, Raft, Recovered, Time};
@@ -11,7 +11,7 @@
 //! let founders = Membership::simple(Group::of_voters([me]));
 //! let mut raft = Raft::new(Config::new(me, 42), Recovered::founding(founders), Time::ZERO)?;
 //!
-//! Nothing happens before the deadline: then this single voter stands for election.
+//! // Nothing happens before the deadline: then this single voter stands for election.
 //! let mut effects = Effects::new();
 //! raft.handle(raft.next_deadline(), Input::Wake, &mut effects);
 //! let Some(Effect::Persist { id, .. }) = effects.drain().next() else { panic!("its vote is written first") };

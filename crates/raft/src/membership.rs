@@ -32,7 +32,7 @@ impl Group {
     /// Checks whether this can be a configuration.
     ///
     /// # Errors
-    /// No voters, a member that is voter and learner at once, or more than [`MAX_MEMBERS`].
+    /// No voters, a member that is both a voter and a learner, or more than [`MAX_MEMBERS`].
     pub fn validate(&self) -> Result<(), MembershipError> {
         if self.voters.is_empty() {
             return Err(MembershipError::NoVoters);
@@ -63,8 +63,7 @@ impl Membership {
         Membership { incoming: group, outgoing: None }
     }
 
-    /// The joint configuration between `outgoing` and `incoming`: decisions need a majority
-    /// of each (section 6).
+    /// The joint configuration between `outgoing` and `incoming`: decisions need a majority of each (section 6).
     #[must_use]
     pub fn joint(outgoing: Group, incoming: Group) -> Membership {
         Membership { incoming, outgoing: Some(outgoing) }

@@ -1,4 +1,4 @@
-//! What replicas say to each other: one variant for each meaning.
+//! The messages between replicas, one variant for each kind.
 
 use std::fmt;
 

@@ -168,8 +168,8 @@ impl Raft {
         self.assert_invariants();
     }
 
-    /// When to call [`Raft::handle`] with [`Input::Wake`] at the latest, if nothing else happens
-    /// before. [`Time::NEVER`] if it waits only for other inputs.
+    /// When to call [`Raft::handle`] with [`Input::Wake`] at the latest, if nothing else happens before.
+    /// [`Time::NEVER`] if it waits only for other inputs.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         if self.fault.is_some() {
@@ -273,8 +273,8 @@ impl Raft {
         self.send(to, body, self.persistence.barrier(), out);
     }
 
-    /// Sends nothing but introductions to a peer that has not said yet what it remembers; to the core, the rest is
-    /// lost on the network.
+    /// Sends nothing but introductions to a peer that has not said yet what it remembers. The core treats other
+    /// messages to it as lost on the network.
     fn send(&self, to: NodeId, body: Body, after: Option<PersistId>, out: &mut Effects) {
         let introduction = matches!(body, Body::Returned { .. } | Body::Remembered { .. });
         if introduction || self.has_met(to) {

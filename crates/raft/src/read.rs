@@ -1,10 +1,10 @@
 //! Linearizable reads without a log entry (section 8; thesis 6.4).
 //!
-//! A read may be served from the state machine once three things hold: the leader has committed an
-//! entry of its own term (else it may not know what is committed); the leader was still the leader
-//! after the read had arrived; and the state machine contains what was committed by then. The
-//! second is proved by a quorum that answers a *round* begun after the read arrived, or by a lease. The leader itself
-//! numbers the rounds, so that a late message can't answer a round of the same name that a client chose (S64).
+//! A read may be served from the state machine once three things hold: the leader has committed an entry of its own
+//! term (else it may not know what is committed); the leader was still the leader after the read had arrived; and the
+//! state machine contains what was committed by then. The second is proved by a quorum that answers a *round* begun
+//! after the read arrived, or by a lease. The leader itself numbers the rounds, so a late message can't answer a
+//! later round, as it could if clients named them (S64).
 
 use std::collections::VecDeque;
 
@@ -52,7 +52,7 @@ struct WaitingRead {
     round: Round,
 }
 
-/// Who reads.
+/// The client whose read it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     /// A client of this replica.

@@ -350,8 +350,8 @@ impl Raft {
             self.halt(Fault::LeaderContradictsItself { from, term: self.term, index: first }, out);
             return None;
         }
-        // `prev` is accepted without a look at its term if it is committed here. Then the sender may have claimed a
-        // smaller term for it.
+        // If `prev` is committed here, it was accepted without a look at its term, and the sender may have claimed a
+        // smaller one.
         let before = first.previous();
         if self.log.term_at(before).is_some_and(|term| term > entries[new_from].term) {
             self.halt(Fault::CommittedConflict { from, index: before }, out);

@@ -67,7 +67,7 @@ impl Returning {
 /// How many answers of peers that are not members are remembered at most.
 const MAX_STRANGERS: usize = 64;
 
-/// What a peer has promised this replica. A promise of a later term replaces earlier ones.
+/// What a peer has promised this replica. A promise of a later term supersedes earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Memory {
     /// The latest term that the peer was in, durably.
@@ -274,7 +274,7 @@ impl Raft {
 
     /// Notes what a message from a member promises.
     pub(crate) fn remember(&mut self, from: NodeId, term: Term, body: &Body) {
-        // A question promises nothing. A snapshot comes by way of the hosts, perhaps from a leader whose own question
+        // A question promises nothing. A snapshot arrives through the hosts, perhaps from a leader whose own question
         // this replica has not answered yet.
         let other = matches!(body, Body::ReadIndex { .. } | Body::ReadIndexReply { .. } | Body::InstallSnapshot(_));
         if !self.config.return_check || other {

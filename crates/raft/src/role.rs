@@ -25,7 +25,7 @@ pub(crate) enum Role {
 pub(crate) struct Follower {
     /// The leader of this term, once this replica has heard from it.
     pub(crate) leader: Option<NodeId>,
-    /// The log is known to equal this leader's up to here; the commit index does not pass it.
+    /// The log is known to equal this leader's up to here; its commit index counts no further.
     pub(crate) verified: Index,
 }
 
