@@ -1,9 +1,9 @@
-//! Whether a run passed, and how good it was.
+//! Decides whether a run passed, and rates its benchmarks.
 //!
-//! A run passes if no get was wrong as the LAN protocol has it, the history is linearizable, no
-//! replica died by itself, at least half of the gets and half of the puts were answered, replicas
-//! exchanged as many messages as agreement needs, and neither a message storm nor a flood ended it.
-//! The benchmarks' tiers say how good it was; they do not decide whether it passed.
+//! A run passes if every get is right, the history is linearizable, no replica died by itself, at
+//! least half of the gets and half of the puts were answered, replicas exchanged as many messages as
+//! agreement needs, few `MID`s were answered twice, and neither a message storm nor a flood ended the
+//! run. The tiers of the benchmarks say how good the run was; they do not decide whether it passed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,16 +22,16 @@ pub struct Judgement {
     pub passed: bool,
     /// One verdict for each [`Check`], in the order of [`Check::ALL`].
     pub verdicts: Vec<CheckResult>,
-    /// How the benchmarks came out; those that the scenario does not have are missing.
+    /// The results of the benchmarks that the scenario has thresholds for.
     pub benchmarks: Vec<Measured>,
-    /// What the checker of linearizability said, in full.
+    /// The full result of the linearizability checker.
     pub linearizability: Linearizability,
-    /// Every wrong get, in order of time.
+    /// Every wrong get, ordered by time.
     pub wrong_gets: Vec<WrongGet>,
 }
 
 impl Judgement {
-    /// The operations that show that the history is not linearizable, one a line; empty if it is.
+    /// The operations that prove that the history is not linearizable, one per line; otherwise empty.
     pub fn proof(&self) -> impl Iterator<Item = &str> {
         let explanation = match &self.linearizability {
             Linearizability::Violated { explanation } => explanation.as_str(),
@@ -51,12 +51,12 @@ impl Judgement {
     }
 }
 
-/// What is looked at.
+/// A condition that the judge checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// No get differs from what its client last had acknowledged; only noted where linearizability
-    /// explains it.
+    /// Every get returned the value of the last put that its client saw acknowledged. A deviation is
+    /// only noted if the history is linearizable.
     RightGets,
     /// The history of all clients is linearizable.
     Linearizable,
@@ -70,16 +70,16 @@ pub enum Check {
     EnoughMessages,
     /// Replicas exchanged no more messages than the scenario allows.
     NoMessageStorm,
-    /// Replicas did not send masses of messages that nobody can use.
+    /// Replicas did not send masses of useless messages.
     NoFlood,
-    /// No `MID` was answered twice; a few are only noted.
+    /// No `MID` was answered twice. A few duplicates are only noted.
     NoDuplicates,
-    /// Replicas kept to the protocol otherwise. Only noted.
+    /// Replicas broke no other rule of the protocol. Violations are only noted.
     GoodManners,
 }
 
 impl Check {
-    /// Every check, the most important first.
+    /// All checks, the most important first.
     pub const ALL: [Check; 10] = [
         Check::RightGets,
         Check::Linearizable,
@@ -93,7 +93,7 @@ impl Check {
         Check::GoodManners,
     ];
 
-    /// Its name in reports.
+    /// The check's name in reports.
     pub fn title(self) -> &'static str {
         match self {
             Check::RightGets => "right gets",
@@ -113,27 +113,27 @@ impl Check {
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckResult {
-    /// What was looked at.
+    /// The check.
     pub check: Check,
-    /// How it came out.
+    /// Its result.
     pub status: Status,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// As it should be.
+    /// The condition holds.
     Passed,
-    /// Not as it should be, or not known, but nothing that fails a run.
+    /// The condition does not hold, but that does not fail the run.
     Noted,
-    /// The run failed.
+    /// The condition does not hold, or could not be verified: the run fails.
     Failed,
 }
 
-/// One of the four measures of a run.
+/// One of the four quantities that a run is rated by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Benchmark {
@@ -141,7 +141,7 @@ pub enum Benchmark {
     TotalMsgs,
     /// `fail` answers and unanswered requests.
     Failures,
-    /// Second answers to one `MID`.
+    /// Further answers to a `MID` that was already answered.
     Duplicates,
     /// The median latency, in seconds.
     MedianLatency,
@@ -152,7 +152,7 @@ impl Benchmark {
     pub const ALL: [Benchmark; 4] =
         [Benchmark::TotalMsgs, Benchmark::Failures, Benchmark::Duplicates, Benchmark::MedianLatency];
 
-    /// Its name in reports.
+    /// The benchmark's name in reports.
     pub fn title(self) -> &'static str {
         match self {
             Benchmark::TotalMsgs => "messages",
@@ -175,23 +175,23 @@ impl Benchmark {
 /// The result of one benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measured {
-    /// Which one.
+    /// The benchmark.
     pub benchmark: Benchmark,
-    /// What was measured, latencies in seconds; `None` if there is no latency, as nothing was answered.
+    /// The measured value, latencies in seconds; `None` for the latency if nothing was answered.
     pub value: Option<f64>,
-    /// What it was held against.
+    /// The thresholds of the scenario.
     pub thresholds: Thresholds,
-    /// What it reached.
+    /// The tier that the value reached.
     pub tier: Tier,
 }
 
-/// A get that differs from the value that the same client last had acknowledged.
+/// A get that did not return the value of the last put that the same client saw acknowledged.
 ///
-/// Other harnesses judge gets by this rule. It is stricter than linearizability where a put that was
-/// not answered before the get took effect all the same.
+/// Other harnesses judge gets by this rule. It is stricter than linearizability: a put may take
+/// effect before its answer arrives, or without any answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WrongGet {
-    /// When it was answered.
+    /// When the get was answered.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// The `MID`.
@@ -202,37 +202,37 @@ pub struct WrongGet {
     pub replica: usize,
     /// The key.
     pub key: String,
-    /// The value that the client last had acknowledged.
+    /// The value of the last put that the client saw acknowledged.
     pub expected: String,
-    /// The value that it got; `None` if the answer has none.
+    /// The returned value; `None` if the answer has none.
     pub got: Option<String>,
-    /// Whether a put of this client to this key was under way while the get was: then the answer may
-    /// be right by linearizability.
+    /// Whether a put by this client to this key overlapped the get. If so, the answer may be
+    /// linearizable.
     pub put_under_way: bool,
 }
 
-/// How many duplicates a run may have where the scenario has no threshold for them.
+/// How many duplicates a run may have if the scenario has no threshold for them.
 const DUPLICATES_ALLOWED: f64 = 10.0;
 
-/// What the checker of linearizability says about a history.
+/// The result of the linearizability checker for a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub enum Linearizability {
-    /// There is an order that explains every answer.
+    /// One order of the operations explains every answer.
     Linearizable,
-    /// There is none.
+    /// No order of the operations explains every answer.
     Violated {
-        /// In the first line what is wrong, in any further ones the operations.
+        /// The first line says what is wrong; the other lines list the operations.
         explanation: String,
     },
-    /// The checker gave up; that fails a run, too.
+    /// The checker gave up. This fails the run, too.
     Undecided {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Judges a run, given what the checker of linearizability says about it.
+/// Judges a run, given the result of the linearizability checker.
 pub fn judge(record: &Record, statistics: &Statistics, linearizability: &Linearizability) -> Judgement {
     let wrong_gets = wrong_gets(record);
     let verdicts: Vec<CheckResult> = Check::ALL
@@ -276,7 +276,7 @@ fn measure(record: &Record, statistics: &Statistics) -> Vec<Measured> {
     measured.collect()
 }
 
-/// Every get that is wrong by the naive rule, see [`WrongGet`].
+/// Every get that breaks the rule of [`WrongGet`].
 pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
     let puts = puts_by_key(record);
     let mut wrong: Vec<WrongGet> = record
@@ -307,7 +307,7 @@ pub fn wrong_gets(record: &Record) -> Vec<WrongGet> {
     wrong
 }
 
-/// Every put, by its client and key. A get that expects a value has a put before it.
+/// All puts, by client and key. There is an entry for every get that expects a value.
 fn puts_by_key(record: &Record) -> BTreeMap<(usize, &str), Vec<&Request>> {
     let mut puts: BTreeMap<(usize, &str), Vec<&Request>> = BTreeMap::new();
     for request in &record.requests {
@@ -319,14 +319,14 @@ fn puts_by_key(record: &Record) -> BTreeMap<(usize, &str), Vec<&Request>> {
     puts
 }
 
-/// Whether a put was under way at some time while a get was.
+/// Whether a put and a get overlap in time.
 fn overlaps(put: &Request, get: &Request, get_done: Duration) -> bool {
     put.created <= get_done && put.done.is_none_or(|done| done >= get.created)
 }
 
-/// The naive rule. A get that it calls wrong may still be right: where a put took effect long before
-/// its answer came, or none ever did. Then the run passes, and is told what other harnesses would
-/// have said.
+/// Applies the rule of [`WrongGet`]. A get that breaks it is still linearizable if a put took effect
+/// long before its answer arrived, or was never answered. The run then passes with a note that other
+/// harnesses would have failed it.
 fn right_gets(wrong: &[WrongGet], statistics: &Statistics, word: &Linearizability) -> (Status, String) {
     let answered = statistics.gets.answered;
     let Some(first) = wrong.first() else {
@@ -338,15 +338,18 @@ fn right_gets(wrong: &[WrongGet], statistics: &Statistics, word: &Linearizabilit
         None => "no value".to_owned(),
     };
     let reason = format!(
-        "{} of {answered} gets are wrong; the first, at {:.3} s: key {} is {:?}, got {got}",
+        "{} of {answered} gets are wrong; the first, at {:.3} s: key {}, expected {:?}, got {got}",
         wrong.len(),
         first.at.as_secs_f64(),
         first.key,
         first.expected,
     );
-    // A get without any value is wrong by every rule.
+    // The history omits a get that was answered without a value, so linearizability doesn't excuse it.
     if *word == Linearizability::Linearizable && wrong.iter().all(|get| get.got.is_some()) {
-        return (Status::Noted, format!("by the naive rule {reason}; yet one order explains them all"));
+        return (
+            Status::Noted,
+            format!("by the rule of other harnesses, {reason}; but one order explains every answer"),
+        );
     }
     (Status::Failed, reason)
 }
@@ -361,7 +364,7 @@ fn linearizable(linearizability: &Linearizability) -> (Status, String) {
             let summary = explanation.lines().next().unwrap_or_default();
             (Status::Failed, summary.to_owned())
         }
-        // What nobody could verify does not pass.
+        // An unverified history must not pass.
         Linearizability::Undecided { reason } => (Status::Failed, reason.clone()),
     }
 }
@@ -411,7 +414,7 @@ fn no_message_storm(record: &Record, statistics: &Statistics) -> (Status, String
     let most = record.scenario.max_packets;
     if record.end == Some(End::MessageStorm) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!("more than {} messages between replicas after {at:.3} s", grouped(most));
+        let reason = format!("more than {} messages between replicas within {at:.3} s", grouped(most));
         (Status::Failed, reason)
     } else {
         let reason = format!("{} messages; at most {} are allowed", grouped(statistics.messages), grouped(most));
@@ -424,21 +427,20 @@ fn no_flood(record: &Record) -> (Status, String) {
     let most = record.scenario.max_packets;
     if record.end == Some(End::Flood) {
         let at = record.ended_at.as_secs_f64();
-        let reason = format!("more than {} messages that nobody can use after {at:.3} s", grouped(most));
+        let reason = format!("more than {} useless messages within {at:.3} s", grouped(most));
         (Status::Failed, reason)
     } else {
-        (Status::Passed, format!("{} messages that nobody can use", grouped(useless)))
+        (Status::Passed, format!("{} useless messages", grouped(useless)))
     }
 }
 
-/// A few duplicates cost a tier; more than the last threshold allows make a program that can't be
-/// relied on.
+/// A few duplicates only cost a tier. A program that sends more than the last threshold is unreliable.
 fn no_duplicates(record: &Record, statistics: &Statistics) -> (Status, String) {
     let most = record.scenario.benchmarks.duplicates.map_or(DUPLICATES_ALLOWED, |thresholds| thresholds.partial);
     let answers = match statistics.duplicates {
         0 => return (Status::Passed, "no MID was answered twice".to_owned()),
-        1 => "1 answer to a MID that had one".to_owned(),
-        n => format!("{n} answers to MIDs that had one"),
+        1 => "1 duplicate answer".to_owned(),
+        n => format!("{n} duplicate answers"),
     };
     if (statistics.duplicates as f64) <= most {
         (Status::Noted, answers)
@@ -456,7 +458,7 @@ fn good_manners(record: &Record) -> (Status, String) {
         .map(|(bad, count)| format!("{count} {}", bad.describe()))
         .collect();
     if seen.is_empty() {
-        (Status::Passed, "every message kept to the protocol".to_owned())
+        (Status::Passed, "every message followed the protocol".to_owned())
     } else {
         (Status::Noted, seen.join(", "))
     }

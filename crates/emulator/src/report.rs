@@ -1,5 +1,5 @@
-//! What a run is told as: text for a terminal, JSON for programs, a page for a browser, and one
-//! line of a table for each of several runs.
+//! Reports of runs: text for a terminal, JSON for programs, a page for a browser, and a table with
+//! one line for each of several runs.
 
 use std::time::Duration;
 
@@ -17,54 +17,54 @@ mod text;
 
 pub use table::{Line, table_json, table_text};
 
-/// Everything there is to tell about a run.
+/// Everything that is reported about a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// What happened.
     pub record: Record,
-    /// Its numbers.
+    /// The statistics of the run.
     pub statistics: Statistics,
-    /// How it was judged.
+    /// The judgement.
     pub judgement: Judgement,
-    /// The program that was run, as the user named it; filled in by the driver.
+    /// The program that was run, as the user named it; set by the driver.
     pub program: Option<String>,
-    /// Which kind of socket it was run on; filled in by the driver.
+    /// The form of socket; set by the driver.
     pub socket: Option<String>,
-    /// How fast this machine can be at all; filled in by the driver.
+    /// The least latency that this machine allows; set by the driver.
     pub floor: Option<Floor>,
 }
 
-/// How long a put takes with replicas that exchange the messages of an agreement and do nothing
-/// else: what the machine, the sockets and the network cost by themselves.
+/// How long a put takes if the replicas only exchange the messages that agreement needs: the cost
+/// of the machine, the sockets and the network alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Floor {
     /// The median latency of such a put.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub median: Duration,
-    /// How many were measured.
+    /// How many puts were measured.
     pub samples: usize,
 }
 
 impl Report {
-    /// Counts and judges a run, given what the checker of linearizability says about it.
+    /// Counts and judges a run, given the result of the linearizability checker.
     pub fn new(record: Record, linearizability: &Linearizability) -> Report {
         let statistics = Statistics::of(&record);
         let judgement = judge(&record, &statistics, linearizability);
         Report { record, statistics, judgement, program: None, socket: None, floor: None }
     }
 
-    /// Counts, checks for linearizability and judges a run.
+    /// Counts, checks and judges a run.
     pub fn judged(record: Record) -> Report {
         let word = crate::history::check(&record);
         Report::new(record, &word)
     }
 
-    /// For a terminal, several lines; `colour` adds ANSI escapes.
+    /// The report as text for a terminal; `colour` adds ANSI escapes.
     pub fn text(&self, colour: bool) -> String {
         text::report(self, colour)
     }
 
-    /// For programs. Times are in seconds. The single requests are not in it.
+    /// The report as JSON, with times in seconds and without the individual requests.
     pub fn json(&self) -> Value {
         let record = &self.record;
         json!({
@@ -89,7 +89,7 @@ impl Report {
         })
     }
 
-    /// A page that needs nothing but a browser.
+    /// The report as a self-contained HTML page.
     pub fn html(&self) -> String {
         html::page(self)
     }

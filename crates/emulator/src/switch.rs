@@ -104,11 +104,11 @@ impl SwitchCounters {
 impl fmt::Display for SwitchCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
-            (self.foreign, "from a port of no replica, or unreadable before its replica was known"),
+            (self.foreign, "from a port that belongs to no known replica"),
             (self.oversized, "too long to be received"),
             (self.unconnected, "to a replica without a socket"),
             (self.undelivered, "to a replica that did not read them"),
-            (self.overrun, "thrown away by the system, as they came too fast"),
+            (self.overrun, "dropped by the system because they came too fast"),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         let told: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();

@@ -82,7 +82,7 @@ pub enum VirtualError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The run did not come to its end.
-    #[error("the run made {MAX_STEPS} steps without coming to its end: something goes round in circles")]
+    #[error("the run did not end within {MAX_STEPS} steps: it probably loops")]
     TooManySteps,
 }
 

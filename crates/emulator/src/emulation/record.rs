@@ -233,11 +233,11 @@ impl Bad {
             Bad::Oversized => "oversized messages",
             Bad::WrongSource => "messages with a wrong src",
             Bad::UnknownDestination => "messages to an unknown dst",
-            Bad::ToItself => "messages of a replica to itself",
-            Bad::NoReply => "messages to clients that are no replies",
+            Bad::ToItself => "messages from a replica to itself",
+            Bad::NoReply => "messages to clients that are not replies",
             Bad::UnknownMid => "answers to an unknown MID",
             Bad::WrongClient => "answers sent to the wrong client",
-            Bad::ForeignMid => "answers by another replica than was asked",
+            Bad::ForeignMid => "answers by a replica that was not asked",
             Bad::Duplicate => "duplicate answers",
             Bad::MissingValue => "gets answered without a value",
         }
@@ -399,7 +399,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::FirstLeader { leader } => write!(f, "{leader} is the first leader"),
-            Note::LeaderChanged { from, to } => write!(f, "{to} leads now, after {from}"),
+            Note::LeaderChanged { from, to } => write!(f, "{to} replaces {from} as leader"),
             Note::Cut { event, majority, rest } => write!(f, "{}: {} | {}", event.name(), list(majority), list(rest)),
             Note::Healed => f.write_str("the network is whole again"),
             Note::LinksCut { index, links } => {
@@ -411,7 +411,9 @@ impl fmt::Display for Note {
                 write!(f, "{replica}{role} is killed")
             }
             Note::Died { replica, why } => write!(f, "{replica} died by itself: {why}"),
-            Note::Misbehaved { replica, bad, detail } => write!(f, "{replica}: first of {}: {detail}", bad.describe()),
+            Note::Misbehaved { replica, bad, detail } => {
+                write!(f, "{replica} misbehaved, first of {}: {detail}", bad.describe())
+            }
             Note::Ended { end } => f.write_str(match end {
                 End::Completed => "the run is complete",
                 End::MessageStorm => "the run ends: message storm",

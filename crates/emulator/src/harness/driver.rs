@@ -257,7 +257,7 @@ impl Session {
             let overdue = self.closed[replica].is_some_and(|since| since.elapsed() > GRACE);
             if overdue && self.emulation.is_alive(replica) {
                 self.children.kill(replica);
-                dead.push((replica, "it closed its socket and lived on".to_owned()));
+                dead.push((replica, "it closed its socket but did not exit".to_owned()));
             }
         }
         for (replica, why) in dead {

@@ -37,7 +37,7 @@ impl fmt::Display for SocketChoice {
 
 /// Text that names no form of socket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is no form of socket; allowed are udp, packets, stream and auto")]
+#[error("{value:?} is not a form of socket; allowed: udp, packets, stream, auto")]
 pub struct SocketChoiceError {
     /// What was given, shortened.
     pub value: String,

@@ -1,5 +1,6 @@
-//! The timeline of a run as one SVG drawing: who followed whom, how long each request took, how
-//! many messages were sent, all over the same axis of time, with cuts shaded and deaths marked.
+//! The timeline of a run as one SVG drawing: which leader each replica followed, how long each
+//! request took and how many messages were sent, over a common time axis, with cuts shaded and
+//! deaths marked.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const STRIP: f64 = 22.0;
 const LATENCY: f64 = 250.0;
 const RATE: f64 = 90.0;
 
-/// More points than this are thinned out: a browser has to draw them.
+/// About how many points are drawn at most, so that a browser can draw them quickly.
 const MAX_POINTS: usize = 15_000;
 
 /// A coordinate or a length.
@@ -28,7 +29,7 @@ fn px(value: f64) -> String {
     format!("{value:.1}")
 }
 
-/// Where things are.
+/// The positions of the parts of the drawing.
 struct Layout {
     seconds: f64,
     replicas: usize,
@@ -48,7 +49,7 @@ impl Layout {
         self.lane(self.replicas)
     }
 
-    /// The strip of requests that were never answered.
+    /// The top of the strip of requests that were never answered.
     fn strip(&self) -> f64 {
         self.lanes_end() + GAP
     }
@@ -85,7 +86,8 @@ pub(super) fn timeline(report: &Report) -> Markup {
 
 /// The colour that stands for a replica.
 fn colour(replica: usize, replicas: usize) -> String {
-    // Evenly spread hues, neighbours far apart: a step that has no common divisor with the number.
+    // Hues are evenly spread. A step that is coprime to the number of replicas gives neighbours
+    // distant hues and uses each hue once.
     let step = (1..=replicas)
         .rev()
         .filter(|step| step * 5 <= replicas * 2)
@@ -99,7 +101,7 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// A time in which the network was cut.
+/// A period in which the network was cut.
 struct Cut<'a> {
     from: Duration,
     until: Duration,
@@ -111,7 +113,7 @@ struct Cut<'a> {
 
 fn cuts(record: &Record) -> Vec<Cut<'_>> {
     let mut cuts: Vec<Cut<'_>> = Vec::new();
-    // The index in `cuts` of what is still open: the split, and each fault's.
+    // The index in `cuts` of each open cut: that of an event, and those of extra faults.
     let mut split: Option<usize> = None;
     let mut links: Vec<(usize, usize)> = Vec::new();
     for moment in &record.timeline {
@@ -152,7 +154,7 @@ fn shade_cuts(record: &Record, layout: &Layout) -> Markup {
             text class="cutname" x=(px(from + 3.0)) y=(px(TOP - 11.0)) { (cut.label) }
             @for (replica, id) in record.replica_ids.iter().enumerate().filter(|(_, id)| cut.rest.contains(id)) {
                 rect class="minority" x=(px(from)) y=(px(layout.lane(replica))) width=(width) height=(LANE) {
-                    title { (display(id)) " is with the minority; " (title) }
+                    title { (display(id)) " is on the side of the minority; " (title) }
                 }
             }
         }
@@ -178,12 +180,12 @@ fn title(y: f64, text: &str) -> Markup {
     html! { text class="panel" x=(LEFT) y=(px(y)) { (text) } }
 }
 
-/// A name at the left of the axis of time.
+/// A label that ends at `x`.
 fn name(class: &str, x: f64, y: f64, name: &str) -> Markup {
     html! { text class=(class) x=(px(x)) y=(px(y)) text-anchor="end" { (name) } }
 }
 
-/// A line across the whole time.
+/// A line across the whole time axis.
 fn across(class: &str, y: f64) -> Markup {
     html! { line class=(class) x1=(LEFT) x2=(WIDTH - RIGHT) y1=(px(y)) y2=(px(y)) {} }
 }
@@ -289,8 +291,8 @@ fn latencies(report: &Report, layout: &Layout) -> Markup {
     }
 }
 
-/// The median and the floor, above the points. They lie close together in a good run: the lower one is named
-/// below its line.
+/// The median and the floor, drawn above the points. They lie close together in a good run, so the label of the
+/// lower one is below its line.
 fn marks(report: &Report, decades: &Decades) -> Markup {
     let median = report.statistics.latency.map(|latency| latency.median);
     let floor = report.floor.map(|floor| floor.median);
@@ -309,7 +311,7 @@ fn marks(report: &Report, decades: &Decades) -> Markup {
 
 fn points(record: &Record, layout: &Layout, decades: &Decades) -> Markup {
     let step = record.attempts.len().div_ceil(MAX_POINTS).max(1);
-    // What is rare is never thinned out, and is drawn last, above the rest.
+    // Attempts without an answer are rare: all of them are drawn, last, above the others.
     let (rare, usual): (Vec<&Attempt>, Vec<&Attempt>) =
         (record.attempts.iter()).partition(|attempt| attempt.answer.is_none());
     html! {

@@ -1,4 +1,4 @@
-//! A run as a page: one file that needs no network, readable in the dark and in the light.
+//! The report of a run as an HTML page: one file, without network access, in light or dark colours.
 
 use bowline_page::{badge, document, lines};
 use maud::{Markup, display, html};
@@ -63,7 +63,7 @@ fn verdicts(report: &Report) -> Markup {
                 }
             }
             @if proof.peek().is_some() {
-                p class="caption" { "These operations have no order that explains them:" }
+                p class="caption" { "No order of these operations explains their results:" }
                 pre { (lines(proof)) }
             }
         }
@@ -96,9 +96,9 @@ fn drawing(report: &Report) -> Markup {
         section {
             h2 { "Timeline" }
             p class="caption" {
-                "Each lane is a replica, coloured by the leader that its messages name: a thick bar says “I lead”, \
-                 a thin one “I follow”, a hair “I know no leader”. Shaded: the network is cut, darker lanes are with \
-                 the minority. Hover for details."
+                "Each lane is a replica, in the colour of the leader that its messages name. A thick bar means that it \
+                 leads, a thin bar that it follows, a hairline that it knows no leader. The network is cut in shaded \
+                 times; darker lanes are on the side of the minority. Hover for details."
             }
             p class="legend" {
                 @for (class, name) in
@@ -121,7 +121,7 @@ fn drawing(report: &Report) -> Markup {
     }
 }
 
-/// The head of a table.
+/// The header row of a table.
 fn columns(names: &[&str]) -> Markup {
     html! { thead { tr { @for name in names { th { (name) } } } } }
 }
@@ -134,7 +134,7 @@ fn numbers(report: &Report) -> Markup {
         ("gets until done", s.get_completion),
         ("puts until done", s.put_completion),
     ];
-    // Latencies have a table of their own.
+    // Latencies have their own table.
     let facts = text::facts(report);
     let facts = facts.iter().filter(|(name, _)| !matches!(*name, "latency" | "until done" | "gets" | "puts"));
     html! {
@@ -198,8 +198,8 @@ fn wrong_gets(report: &Report) -> Markup {
             section {
                 h2 { "Wrong gets" }
                 p class="caption" {
-                    "They differ from what the same client last had acknowledged. While a put is under way, that may \
-                     be right all the same: see the verdict on linearizability."
+                    "These gets did not return the value of the last put that the same client saw acknowledged. If a \
+                     put was under way, the value may still be right: see the verdict on linearizability."
                 }
                 table {
                     (columns(&["time", "client", "replica", "key", "expected", "got", "put under way"]))

@@ -1,4 +1,4 @@
-//! Several runs: one line each.
+//! A table of several runs, with one line for each.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,28 +15,28 @@ pub struct Line {
     pub scenario: String,
     /// Whether the run passed.
     pub passed: bool,
-    /// What decided everything random.
+    /// The seed of everything random.
     pub seed: u64,
     /// Requests that were answered with `ok`.
     pub answered: u64,
     /// Requests that were created.
     pub created: u64,
-    /// The four benchmarks.
+    /// The four benchmarks, in the order of [`Benchmark::ALL`].
     pub benchmarks: Vec<Cell>,
-    /// The median latency as a multiple of the floor, where that was measured.
+    /// The median latency as a multiple of the floor, if the floor was measured.
     pub times_floor: Option<f64>,
-    /// Why it failed, if it did: the first verdict against it.
+    /// Why the run failed, if it did: the first failed check.
     pub reason: Option<String>,
 }
 
 /// One benchmark of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cell {
-    /// Which one.
+    /// The benchmark.
     pub benchmark: Benchmark,
-    /// What was measured, latencies in seconds; `None` if nothing was answered.
+    /// The measured value, latencies in seconds; `None` for the latency if nothing was answered.
     pub value: Option<f64>,
-    /// The tier, where the scenario has thresholds.
+    /// The tier, if the scenario has thresholds.
     pub tier: Option<Tier>,
 }
 
@@ -74,7 +74,7 @@ impl Line {
     }
 }
 
-/// The table as JSON: how many runs passed, and every line.
+/// The table as JSON: the number of runs, how many passed, and every line.
 pub fn table_json(lines: &[Line]) -> Value {
     serde_json::json!({
         "runs": lines.len(),

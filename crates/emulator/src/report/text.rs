@@ -1,4 +1,4 @@
-//! A run as text for a terminal.
+//! The report of a run as text for a terminal.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::scenario::Tier;
 use crate::seconds::show;
 use crate::statistics::{Latency, Statistics};
 
-/// How many wrong gets and how many moments of the timeline are listed.
+/// How many wrong gets and how many moments of the timeline are shown.
 const LISTED: usize = 20;
 
-/// Adds ANSI escapes, or does not.
+/// Adds ANSI escapes if `colour` is set.
 #[derive(Clone, Copy)]
 pub(super) struct Paint {
     pub(super) colour: bool,
@@ -71,7 +71,7 @@ pub(super) fn report(report: &Report, colour: bool) -> String {
     text
 }
 
-/// One line. Writing into a `String` cannot fail.
+/// Appends one line. Writing into a `String` cannot fail.
 macro_rules! line {
     ($text:expr, $($what:tt)*) => {
         let _ = writeln!($text, $($what)*);
@@ -165,7 +165,7 @@ pub(super) fn distribution(latency: Option<Latency>) -> String {
     }
 }
 
-/// The numbers worth telling, as pairs of a name and a line.
+/// The statistics of the report, each with its name.
 pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let s = &report.statistics;
     let mut facts = client_facts(s);
@@ -192,7 +192,7 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
 fn client_facts(s: &Statistics) -> Vec<(&'static str, String)> {
     let n = grouped;
     let requests = format!(
-        "{} created of {}: {} of {} gets and {} of {} puts answered",
+        "{} of {} created; {} of {} gets and {} of {} puts answered",
         n(s.created),
         n(s.requests),
         n(s.gets.answered),
@@ -201,14 +201,14 @@ fn client_facts(s: &Statistics) -> Vec<(&'static str, String)> {
         n(s.puts.created)
     );
     let bounces = format!(
-        "{} redirects and {} fails in {} attempts; at most {} of them for one request",
+        "{} redirects and {} fails in {} attempts; at most {} for one request",
         n(s.redirects),
         n(s.fails),
         n(s.attempts),
         n(u64::from(s.most_bounces))
     );
     let unanswered = format!(
-        "{}: {} at replicas that were lost, {} elsewhere",
+        "{}: {} sent to replicas that were killed or died, {} others",
         n(s.unanswered),
         n(s.unanswered_at_lost_replicas),
         n(s.unanswered_elsewhere)
@@ -264,7 +264,7 @@ fn wrong_gets(report: &Report, paint: Paint, text: &mut String) {
             None => "no value".to_owned(),
         };
         let excuse = match get.put_under_way {
-            true => " (a put of this key was under way)",
+            true => " (a put to this key was under way)",
             false => "",
         };
         line!(

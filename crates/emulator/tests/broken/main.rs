@@ -313,7 +313,7 @@ fn hang_up() {
     let (outcome, report) = judged(&options);
     assert_eq!(report.judgement.verdict(Check::ReplicasLived).status, Status::Failed);
     let why = outcome.record.losses[0].died_by_itself.as_deref();
-    assert_eq!(why, Some("it closed its socket and lived on"));
+    assert_eq!(why, Some("it closed its socket but did not exit"));
 }
 
 fn error(options: &RunOptions) -> HarnessError {
