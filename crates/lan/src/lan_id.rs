@@ -1,4 +1,4 @@
-//! What names a participant of the LAN: four hexadecimal digits.
+//! The id of a participant of the LAN: four hexadecimal digits.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,20 +7,20 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// The name of a replica or a client: four hexadecimal digits, such as `00A1`.
+/// The id of a replica or a client: four hexadecimal digits, such as `00A1`.
 ///
-/// It keeps the spelling that it was read with, for printing, but compares, orders and hashes by
-/// its numeric value: `00a1` and `00A1` are the same participant.
+/// It is printed as it was spelled, but compared, ordered and hashed by its numeric value: `00a1`
+/// and `00A1` are the same participant.
 #[derive(Clone, Copy)]
 pub struct LanId {
     digits: [u8; 4],
 }
 
 impl LanId {
-    /// `FFFF`: as a destination every other replica, as a leader "I know none".
+    /// `FFFF`: as a destination, every other replica; as a leader, "I know no leader".
     pub const BROADCAST: LanId = LanId { digits: *b"FFFF" };
 
-    /// The id with this value, spelled in capital letters.
+    /// The id with this value, in capital letters.
     pub fn from_value(value: u16) -> LanId {
         let mut digits = [0; 4];
         for (place, digit) in digits.iter_mut().enumerate() {
@@ -30,13 +30,13 @@ impl LanId {
         LanId { digits }
     }
 
-    /// The number that the digits stand for.
+    /// The numeric value of the digits.
     pub fn value(self) -> u16 {
         self.digits.iter().fold(0, |value, &digit| {
             let nibble = match digit {
                 b'0'..=b'9' => digit - b'0',
                 b'a'..=b'f' => digit - b'a' + 10,
-                // The only other spelling that a constructor lets in: A to F.
+                // The constructors accept no other digits than A to F here.
                 _ => digit - b'A' + 10,
             };
             (value << 4) | u16::from(nibble)
@@ -48,7 +48,7 @@ impl LanId {
         std::str::from_utf8(&self.digits).expect("an id holds ASCII digits only")
     }
 
-    /// Whether this is `FFFF`, which names nobody in particular.
+    /// Whether this is `FFFF`, which names no single participant.
     pub fn is_broadcast(self) -> bool {
         self.value() == u16::MAX
     }

@@ -1,9 +1,9 @@
 //! The LAN protocol of Bowline, in JSON, and the replica that speaks it.
 //!
-//! What decides is pure. The protocol: [`message`] is the codec, [`wire`] the replicas' own messages. The replica:
-//! [`replica`], tuned by a [`profile`].
+//! These modules make the decisions and are pure: [`message`] is the codec of the protocol, [`wire`] encodes the
+//! messages between replicas, [`replica`] is the replica, and a [`profile`] sets its timing.
 //!
-//! What touches the operating system is in two places: [`socket`] has the three forms of socket, and [`replica_program`] gives a
+//! Two modules use the operating system: [`socket`] has the three forms of socket, and [`replica_program`] gives a
 //! replica its socket and its clock.
 
 mod lan_id;

@@ -1,7 +1,7 @@
-//! The codec of the LAN protocol: one JSON object a message.
+//! The codec of the LAN protocol: each message is one JSON object.
 //!
-//! Everything that arrives here was written by a stranger: sizes are bounded before anything is
-//! kept, and what does not fit gets an error that names the field, its value and what is allowed.
+//! Input is not trusted: sizes are checked before anything is kept, and an invalid message gets an
+//! error that names the field, its value and what is allowed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,31 +15,31 @@ use serde_json::{Map, Value};
 
 pub use crate::lan_id::{LanId, LanIdError};
 
-/// The longest message, in bytes: what fits into one UDP datagram.
+/// The longest message, in bytes: the most that fits into one UDP datagram.
 pub const MAX_MESSAGE_BYTES: usize = 65_507;
 
 /// The longest `MID`, in bytes. Known harnesses use 16 to 40.
 pub const MAX_MID_BYTES: usize = 1_024;
 
-/// The longest `type`, in bytes: it is used as a name in counters and reports.
+/// The longest `type`, in bytes. It is bounded because counters and reports use it as a name.
 pub const MAX_KIND_BYTES: usize = 256;
 
 /// One message, with the fields that every message has and its [`Content`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
-    /// Who sent it.
+    /// The sender.
     pub src: LanId,
-    /// Who shall receive it; [`LanId::BROADCAST`] means every other replica.
+    /// The receiver; [`LanId::BROADCAST`] means every other replica.
     pub dst: LanId,
     /// The leader, as far as the sender knows; [`LanId::BROADCAST`] if it knows none.
     pub leader: LanId,
-    /// What it says.
+    /// The content.
     pub content: Content,
     /// Whether the destination is spelled `dest` on the wire instead of `dst`.
     pub spelled_dest: bool,
 }
 
-/// What a message says, by its `type`.
+/// The content of a message, by its `type`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// A client reads a key.
@@ -62,24 +62,24 @@ pub enum Content {
     Ok {
         /// The request that this answers.
         mid: String,
-        /// What was read: the empty string for an absent key, `None` in the reply to a put.
+        /// The value: the empty string for an absent key, `None` in the reply to a put.
         value: Option<String>,
     },
-    /// A request was not done: ask the replica in [`Envelope::leader`].
+    /// A request was not done: the client should ask the replica in [`Envelope::leader`].
     Redirect {
         /// The request that this answers.
         mid: String,
     },
-    /// A request was not done, or it is unknown whether it was: try again.
+    /// A request was not done, or it is unknown whether it was: the client should try again.
     Fail {
         /// The request that this answers.
         mid: String,
-        /// Why, for a human; an addition that readers may ignore.
+        /// The reason, for people. This is an extension that readers may ignore.
         error: Option<String>,
     },
-    /// A replica on UDP makes its port known to the harness.
+    /// A replica on UDP tells the harness its port.
     Hello,
-    /// Anything else is a message of the replicas' own.
+    /// Any other message: replicas define their own.
     Other {
         /// The field `type`.
         kind: String,
@@ -88,15 +88,15 @@ pub enum Content {
     },
 }
 
-/// The fields of a message of the replicas' own: one JSON object, kept as it is written, since a
-/// network only passes it on.
+/// The fields of a message between replicas: one JSON object, kept as text because a network only
+/// forwards it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
     json: Vec<u8>,
 }
 
 impl Fields {
-    /// The fields of a struct, none of which may be named like one of the envelope's.
+    /// The fields of a struct. None of them may have the name of an envelope field.
     pub(crate) fn of(message: &impl Serialize) -> Fields {
         let mut json = Vec::with_capacity(TYPICAL_BYTES);
         write_json(&mut json, message);
@@ -115,7 +115,7 @@ impl Fields {
     }
 }
 
-/// Names that belong to the envelope are left out: an object must not hold a field twice.
+/// Omits envelope fields, because a message must not contain a field twice.
 impl From<Map<String, Value>> for Fields {
     fn from(mut fields: Map<String, Value>) -> Fields {
         fields.retain(|name, _| !is_envelope_field(name));
@@ -155,24 +155,24 @@ impl Content {
     }
 }
 
-/// The fields that a network looks at to route a message, see [`Envelope::peek`].
+/// The fields that a network needs to route a message, see [`Envelope::peek`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// Who sent it.
+    /// The sender.
     pub src: LanId,
-    /// Who shall receive it.
+    /// The receiver.
     pub dst: LanId,
     /// The leader, as far as the sender knows.
     pub leader: LanId,
     /// The `type`.
     pub kind: Cow<'a, str>,
-    /// The `MID`, if there is one that is a string.
+    /// The `MID`, if the message has one and it is a string.
     pub mid: Option<Cow<'a, str>>,
     /// Whether the destination is spelled `dest` instead of `dst`.
     pub spelled_dest: bool,
 }
 
-/// Why bytes are not a message of the LAN protocol. One line each.
+/// Why bytes are not a message of the LAN protocol. Each error is displayed as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// It is longer than [`MAX_MESSAGE_BYTES`].
@@ -218,7 +218,7 @@ pub enum MessageError {
 }
 
 impl MessageError {
-    /// Whether the message was refused for its size alone.
+    /// Whether the message was refused because of its size alone.
     pub fn is_too_long(&self) -> bool {
         matches!(self, MessageError::TooLong { .. })
     }
@@ -236,9 +236,8 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// More than [`MAX_MESSAGE_BYTES`], anything but exactly one JSON object, a field of the protocol
-    /// given twice, fields that are missing or not as the protocol has them, and fields of the
-    /// replicas' own that are nested more than 127 deep.
+    /// The input is longer than [`MAX_MESSAGE_BYTES`] or not exactly one JSON object, a field of the
+    /// protocol is missing, invalid or given twice, or another field is nested more than 127 deep.
     pub fn parse(bytes: &[u8]) -> Result<Envelope, MessageError> {
         let raw = Raw::parse(bytes)?;
         let header = raw.header()?;
@@ -247,7 +246,7 @@ impl Envelope {
             "put" => Content::Put { mid: raw.mid()?, key: raw.required("key")?, value: raw.required("value")? },
             "ok" => Content::Ok { mid: raw.mid()?, value: raw.optional("value")? },
             "redirect" => Content::Redirect { mid: raw.mid()? },
-            // The reason is a courtesy to humans: one that is not a string is not worth an error.
+            // The reason is only for people, so a wrong type is ignored.
             "fail" => Content::Fail { mid: raw.mid()?, error: raw.optional("error").ok().flatten() },
             "hello" => Content::Hello,
             kind => Content::Other { kind: kind.to_owned(), fields: other_fields(bytes)? },
@@ -261,21 +260,21 @@ impl Envelope {
         })
     }
 
-    /// Reads only what a network needs for routing; every other field is checked to be JSON and
-    /// skipped without being kept.
+    /// Reads only the fields that a network needs for routing. Other fields must be valid JSON, but
+    /// are skipped.
     ///
     /// # Errors
     ///
-    /// As [`Envelope::parse`], but only for the fields in [`Header`].
+    /// The same as for [`Envelope::parse`], but only for the fields in [`Header`].
     pub fn peek(bytes: &[u8]) -> Result<Header<'_>, MessageError> {
         Raw::parse(bytes)?.header()
     }
 
-    /// What [`Envelope::peek`] reads from this message when it is encoded.
+    /// The header that [`Envelope::peek`] reads from the encoded form of this message.
     ///
     /// # Errors
     ///
-    /// As [`Envelope::peek`], for its length.
+    /// The encoded form is too long.
     pub fn header(&self, encoded: &[u8]) -> Result<Header<'_>, MessageError> {
         if encoded.len() > MAX_MESSAGE_BYTES {
             return Err(MessageError::TooLong { length: encoded.len() });
@@ -290,9 +289,9 @@ impl Envelope {
         })
     }
 
-    /// The message as one line of ASCII, with a newline at its end.
+    /// The message as one line of ASCII that ends with a newline.
     ///
-    /// It may be longer than [`MAX_MESSAGE_BYTES`] if its fields are: the sender checks.
+    /// It may be longer than [`MAX_MESSAGE_BYTES`]: the sender must check that.
     pub fn encode(&self) -> Vec<u8> {
         let mut line = Line::new();
         line.field("src", self.src.as_str());
@@ -334,9 +333,9 @@ fn other_fields(bytes: &[u8]) -> Result<Fields, MessageError> {
     Ok(fields.into())
 }
 
-/// Reads a struct from the further fields of a message; those of the envelope are passed over.
+/// Reads a struct from the fields of a message, without the envelope fields.
 pub(crate) fn read_fields<T: DeserializeOwned>(message: &[u8]) -> serde_json::Result<T> {
-    // Checked once and as a whole, which is faster than each string on its own.
+    // Checking the whole text for UTF-8 once is faster than checking each string.
     let text = std::str::from_utf8(message).map_err(serde::de::Error::custom)?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let fields = T::deserialize(own_fields::OwnFields(&mut reader))?;
@@ -344,7 +343,7 @@ pub(crate) fn read_fields<T: DeserializeOwned>(message: &[u8]) -> serde_json::Re
     Ok(fields)
 }
 
-/// What a message takes at most, mostly: room for it is made at once.
+/// The initial capacity for a message, which is enough for most.
 const TYPICAL_BYTES: usize = 256;
 
 fn write_json(bytes: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
@@ -369,7 +368,7 @@ impl Line {
         write_json(&mut self.bytes, value);
     }
 
-    /// The members of an object, after fields that are there already.
+    /// Appends all fields of an object. At least one field must already be there.
     fn fields(&mut self, fields: &Fields) {
         let inside = &fields.json[1..fields.json.len() - 1];
         if !inside.is_empty() {
@@ -384,7 +383,7 @@ impl Line {
     }
 }
 
-/// Compact JSON with everything beyond ASCII escaped.
+/// Formats compact JSON and escapes all characters beyond ASCII.
 struct Ascii;
 
 impl Formatter for Ascii {
@@ -406,12 +405,12 @@ impl Formatter for Ascii {
     }
 }
 
-/// The fields that have a meaning in the protocol, as they are written: whoever needs one reads it.
+/// The fields of the protocol as raw JSON; each is parsed only when needed.
 #[derive(Default)]
 struct Raw<'a> {
     /// In the order of [`NAMES`].
     fields: [Option<&'a RawValue>; NAMES.len()],
-    /// Those that are there more than once.
+    /// The names of fields that were given more than once.
     twice: Vec<&'static str>,
 }
 
@@ -431,7 +430,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Takes the fields of an object, those before an error too.
+    /// Reads the fields of an object. After an error, it has the fields before the error.
     fn read(&mut self, text: &'a str) -> serde_json::Result<()> {
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.deserialize_map(&mut *self)?;
@@ -452,13 +451,13 @@ impl<'a> Raw<'a> {
         let mid = match self.get("MID") {
             Some(Field::Text(mid)) if mid.len() <= MAX_MID_BYTES => Some(mid),
             Some(long @ Field::Text(_)) => return Err(wrong("MID", &long, A_MID)),
-            // Replicas may use the name for something else in messages of their own.
+            // Messages between replicas may use the name for something else.
             Some(Field::Other(_)) | None => None,
         };
         Ok(Header { src: self.id("src")?, dst, leader: self.id("leader")?, kind, mid, spelled_dest })
     }
 
-    /// Who shall receive it, and whether the field is spelled `dest`.
+    /// The receiver, and whether the field is spelled `dest`.
     fn destination(&self) -> Result<(LanId, bool), MessageError> {
         let [dst, dest] = ["dst", "dest"].map(|name| self.get(name).map(|field| id(&field, name)).transpose());
         match (dst?, dest?) {
@@ -502,7 +501,7 @@ impl<'a> Visitor<'a> for &mut Raw<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut fields: A) -> Result<(), A::Error> {
-        // The name as it is written, too: one that can't be read is no name of the protocol's.
+        // Names are taken raw as well, because a name that isn't Unicode is no error: it is skipped.
         while let Some((name, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
             let Field::Text(name) = Field::of(name) else { continue };
             let Some(place) = NAMES.iter().position(|known| *known == name) else { continue };
@@ -514,35 +513,35 @@ impl<'a> Visitor<'a> for &mut Raw<'a> {
     }
 }
 
-/// Who asks, of a request that may be unreadable in other parts: enough to answer it.
+/// The parts of a request that are needed to answer it, even if the rest is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asker {
-    /// Who sent the request.
+    /// The sender of the request.
     pub(crate) src: LanId,
-    /// Who shall answer it.
+    /// The receiver, which must answer.
     pub(crate) dst: LanId,
-    /// Whether the destination is spelled `dest`, there and in the answer.
+    /// Whether the destination is spelled `dest` in the request, and so in the answer.
     pub(crate) spelled_dest: bool,
     /// The request's name; the reply copies it.
     pub(crate) mid: String,
 }
 
 impl Asker {
-    /// Looks for a `get` or a `put`, and for who sent it, in what is no message as a whole: where text is not Unicode,
-    /// a field has a wrong value or is missing, the end is cut off, or something follows it.
+    /// Looks for a `get` or a `put` and its sender in bytes that are not a valid message: text is not Unicode, a field
+    /// is invalid or missing, the end is cut off, or something follows the object.
     pub(crate) fn of(bytes: &[u8]) -> Option<Asker> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return None;
         }
         let text = legible(bytes);
         let mut raw = Raw::default();
-        // What comes before an error was read.
+        // The fields before an error were read.
         let _ = raw.read(&text);
         if raw.twice.iter().any(|name| is_envelope_field(name) || *name == "MID") {
             return None;
         }
         let Some(Field::Text(kind)) = raw.get("type") else { return None };
-        // What can't be copied as it is would name another request.
+        // A `MID` that can't be copied exactly would name another request.
         let mid = raw.mid().ok().filter(|mid| mid.len() <= MAX_MID_BYTES && !mid.contains(ILLEGIBLE))?;
         let (dst, spelled_dest) = raw.destination().ok()?;
         let src = raw.id("src").ok()?;
@@ -550,7 +549,7 @@ impl Asker {
     }
 }
 
-/// Stands for what is not Unicode, and for control characters where JSON allows none.
+/// Replaces text that is not Unicode, and control characters that JSON does not allow.
 const ILLEGIBLE: char = char::REPLACEMENT_CHARACTER;
 
 fn legible(bytes: &[u8]) -> String {
@@ -563,7 +562,7 @@ fn legible(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().map(legible).collect()
 }
 
-/// The value of a field: text, or something else that is only worth an error message.
+/// The value of a field: text, or the description of another value for an error message.
 enum Field<'a> {
     Text(Cow<'a, str>),
     Other(String),
@@ -607,8 +606,8 @@ fn id(field: &Field<'_>, name: &'static str) -> Result<LanId, MessageError> {
     }
 }
 
-/// The first 60 characters of a text, with an ellipsis if there are more: strangers' values go
-/// into error messages no longer than that.
+/// The first 60 characters of a text, followed by an ellipsis if there are more. It bounds untrusted
+/// values in error messages.
 pub fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(SHOWN) {

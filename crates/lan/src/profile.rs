@@ -1,22 +1,22 @@
-//! How a LAN replica is tuned.
+//! The timing of a LAN replica.
 
 use std::time::Duration;
 
 use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, NodeId};
 
-/// Most bytes of entries or of a snapshot in one message: with its framing, and grown by a third in
-/// base 64, it stays under the 16,000 bytes that every harness can take.
+/// The most bytes of entries or of a snapshot in one message. With framing, and a third more in base
+/// 64, such a message stays below the 16,000 bytes that every harness accepts.
 const MAX_MESSAGE_PAYLOAD: usize = 9_000;
 
-/// A choice of timings.
+/// A set of timing parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// Few messages: entries go to a bare majority at once and to the others with the next of rare
-    /// heartbeats. A dead leader is replaced after two seconds or so.
+    /// Few messages: entries go to a bare majority at once, and to the others with the next heartbeat.
+    /// Heartbeats are rare, so a dead leader is replaced only after about two seconds.
     #[default]
     Frugal,
-    /// The paper's timing: elections after 150 to 300 ms, a heartbeat to everyone each 50 ms.
+    /// The paper's timing: election timeouts of 150 to 300 ms, and a heartbeat every 50 ms.
     Paper,
 }
 
@@ -24,13 +24,13 @@ impl Profile {
     /// Every profile, with its name on the command line.
     pub const ALL: [(&'static str, Profile); 2] = [("frugal", Profile::Frugal), ("paper", Profile::Paper)];
 
-    /// The profile of this name.
+    /// The profile with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Profile> {
         Profile::ALL.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile)
     }
 
-    /// The configuration of replica `id`; `seed` must differ between replicas and starts.
+    /// The configuration of replica `id`. Each replica needs a different `seed` at each start.
     #[must_use]
     pub fn config(self, id: NodeId, seed: u64) -> NodeConfig {
         let mut raft = Config::new(id, seed);

@@ -1,9 +1,9 @@
 //! The LAN replica, pure: a [`Node`] that speaks the JSON protocol.
 //!
-//! It never answers one `MID` twice, and answers every request that it has heard of as soon as it
-//! can tell: `fail`, where it can read who asks but not what for. What it can't tell yet, it holds: while no
-//! leader is known, and when a client that it sent to the leader comes back before it has heard the leader again,
-//! which mostly means that the leader is dead. Sending such a client away again would only make it run in circles.
+//! It never answers a `MID` twice, and answers every request as soon as it can. If it can read only who sent a request,
+//! it answers `fail`. It holds a request while it knows no leader. It also holds the request of a client that it
+//! redirected to the leader if it has not heard from the leader since then: the leader is probably dead, and another
+//! redirect would only send the client round again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,30 +15,30 @@ use crate::lan_id::LanId;
 use crate::message::{Asker, Content, Envelope, Header, MessageError};
 use crate::wire;
 
-/// Most requests that are held at once; one more is answered `fail`.
+/// The most requests that are held at once; a further one is answered `fail`.
 pub const MAX_HELD: usize = 4_096;
 
-/// Most requests that wait for the replica's log at once; one more is answered `fail`.
+/// The most requests that wait for the replica's log at once; a further one is answered `fail`.
 pub const MAX_WAITING: usize = 16_384;
 
-/// How many of the latest answered requests are remembered, so that none is answered twice. One
-/// that has no answer yet is never forgotten.
+/// How many of the latest answered requests are remembered, so that none is answered twice. A
+/// request without an answer is never forgotten.
 pub const MAX_REMEMBERED: usize = 16_384;
 
-/// Longest key and value together, in bytes as they are written in messages, escapes included: a
-/// put must fit into one message between replicas, and its value into the answer to a get.
+/// The longest key and value together, in bytes as messages have them, with escapes. A put must fit
+/// into one message between replicas, and its value into the answer to a get.
 pub const MAX_PUT_BYTES: usize = 40_000;
 
-/// What a replica has ignored, by reason.
+/// The messages that a replica ignored, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Not a message of the protocol, nor a request that could be answered `fail`.
+    /// Neither a message of the protocol nor a request that could be answered `fail`.
     pub unreadable: u64,
-    /// From or to someone who has no place here.
+    /// From or to a wrong id, or of a `type` that the sender must not send to a replica.
     pub foreign: u64,
-    /// A replica's message that makes no sense.
+    /// From a replica, but not a valid message between replicas.
     pub malformed: u64,
-    /// A request that was heard before.
+    /// A request that was received before.
     pub repeated: u64,
 }
 
@@ -64,20 +64,20 @@ pub struct LanReplica {
     next_token: u64,
     waiting: BTreeMap<Token, Request>,
     held: VecDeque<(Time, Request)>,
-    /// When each client was last sent to the leader.
+    /// When each client was last redirected.
     redirected: BTreeMap<LanId, Time>,
-    /// Every request that waits for its answer, and the latest that had it.
+    /// Every request without an answer, and the latest answered ones.
     heard: BTreeSet<(LanId, String)>,
-    /// Those that had their answer, oldest first.
+    /// The answered requests in `heard`, oldest first.
     answered: VecDeque<(LanId, String)>,
     ignored: Ignored,
-    /// What was wrong with the first message that was unreadable.
+    /// The error of the first unreadable message.
     first_unreadable: Option<MessageError>,
     effects: Vec<NodeEffect>,
 }
 
 impl LanReplica {
-    /// A replica that starts with an empty memory.
+    /// A replica without any state.
     ///
     /// # Errors
     /// The configuration is out of range.
@@ -107,13 +107,13 @@ impl LanReplica {
         })
     }
 
-    /// What a replica on UDP says first, so that the network learns its port.
+    /// The first message of a replica on UDP, which tells the network its port.
     #[must_use]
     pub fn hello(&self) -> Envelope {
         self.envelope(LanId::BROADCAST, false, Content::Hello)
     }
 
-    /// Takes a message, and appends what it has to say to `out`. What makes no sense is ignored and
+    /// Handles a message and appends the messages to send to `out`. Invalid messages are ignored and
     /// counted.
     pub fn receive(&mut self, now: Time, bytes: &[u8], out: &mut Vec<Envelope>) {
         if self.fault().is_some() {
@@ -142,26 +142,26 @@ impl LanReplica {
         self.node.next_deadline()
     }
 
-    /// Why it has stopped, if it has: a broken promise, its own or a peer's, was seen. It is silent from
-    /// then on, and its host should end it.
+    /// Why the replica stopped, if it did: it saw that it or a peer broke a promise. It sends nothing
+    /// from then on, and its host should end it.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         self.node.raft().fault()
     }
 
-    /// What it has ignored.
+    /// How many messages the replica ignored.
     #[must_use]
     pub fn ignored(&self) -> Ignored {
         self.ignored
     }
 
-    /// What was wrong with the first of the messages that were unreadable.
+    /// The error of the first unreadable message.
     #[must_use]
     pub fn first_unreadable(&self) -> Option<&MessageError> {
         self.first_unreadable.as_ref()
     }
 
-    /// The replica inside.
+    /// The Raft replica inside.
     #[must_use]
     pub fn node(&self) -> &Node<Map> {
         &self.node
@@ -173,7 +173,7 @@ impl LanReplica {
         self.waiting.len() + self.held.len()
     }
 
-    /// Another replica's message, of which the envelope was read.
+    /// Handles a message from a peer whose header was read.
     fn hear_peer(&mut self, now: Time, header: &Header<'_>, bytes: &[u8], out: &mut Vec<Envelope>) {
         if !self.is_mine(header.dst) || Content::is_of_the_protocol(&header.kind) {
             self.ignored.foreign += 1;
@@ -196,7 +196,7 @@ impl LanReplica {
         }
     }
 
-    /// What can't be read as a message. If it is a client's request, its client is told.
+    /// Handles bytes that are not a message. If they contain a client's request, answers it with `fail`.
     fn hear_badly(&mut self, bytes: &[u8], error: MessageError, out: &mut Vec<Envelope>) {
         match Asker::of(bytes).filter(|asker| self.is_mine(asker.dst) && self.is_client(asker.src)) {
             Some(asker) if self.is_new(&asker) => self.fail(&asker, error.to_string(), out),
@@ -220,14 +220,14 @@ impl LanReplica {
         !self.is_peer(src) && src != self.id && !src.is_broadcast()
     }
 
-    /// Remembers a request. One that was heard before has its answer, or will have it.
+    /// Remembers a request. Returns `false` if it was received before: then it has an answer or will get one.
     fn is_new(&mut self, asker: &Asker) -> bool {
         let new = self.heard.insert((asker.src, asker.mid.clone()));
         self.ignored.repeated += u64::from(!new);
         new
     }
 
-    /// A client's request arrives.
+    /// Handles a client's request.
     fn hear(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
         if !self.is_new(&request.asker) {
             return;
@@ -242,7 +242,7 @@ impl LanReplica {
         self.serve(now, request, out);
     }
 
-    /// Leads, redirects or holds.
+    /// Submits the request as the leader, redirects it or holds it.
     fn serve(&mut self, now: Time, request: Request, out: &mut Vec<Envelope>) {
         if self.node.raft().is_leader() {
             return self.submit(now, request, out);
@@ -291,7 +291,7 @@ impl LanReplica {
         self.reply(asker, Content::Fail { mid: asker.mid.clone(), error: Some(error) }, out);
     }
 
-    /// Serves what was held, as soon as this replica leads or has heard of a leader since.
+    /// Serves held requests as soon as this replica leads, or has heard from a leader since it held them.
     fn release_held(&mut self, now: Time, out: &mut Vec<Envelope>) {
         if self.fault().is_some() {
             for (_, request) in std::mem::take(&mut self.held) {
@@ -316,8 +316,8 @@ impl LanReplica {
         }
     }
 
-    /// Hands the replica an input and carries out what it says. Its memory is durable at once: that
-    /// it may lose everything with its process is what the LAN protocol says of it.
+    /// Gives the Raft replica an input and carries out its effects. State in memory counts as durable
+    /// at once, because the LAN protocol lets a replica lose its state with its process.
     fn run(&mut self, now: Time, input: NodeInput, out: &mut Vec<Envelope>) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -332,7 +332,7 @@ impl LanReplica {
                     }
                     NodeEffect::Send { to, message, .. } => self.send(to, &message, out),
                     NodeEffect::Respond { token, response } => self.respond(now, token, response, out),
-                    // See `fault`: the replica falls silent.
+                    // The replica sends nothing from now on, see `fault`.
                     NodeEffect::Halt { .. } => {}
                 }
             }
@@ -359,7 +359,7 @@ impl LanReplica {
                 };
                 self.reply(&request.asker, Content::Ok { mid, value }, out);
             }
-            // Nothing was done and nothing will be: whoever leads now may be asked again.
+            // The request has had no effect and will have none, so it can be served again.
             Err(failure) if failure.is_passing() => self.serve(now, request, out),
             Err(Failure::NotDone(why)) => self.fail(&request.asker, why.to_string(), out),
             Err(Failure::Unknown(_)) => {
@@ -368,7 +368,7 @@ impl LanReplica {
         }
     }
 
-    /// Answers a request, which from now on may be forgotten.
+    /// Answers a request. From now on it may be forgotten.
     fn reply(&mut self, asker: &Asker, content: Content, out: &mut Vec<Envelope>) {
         out.push(self.envelope(asker.src, asker.spelled_dest, content));
         self.answered.push_back((asker.src, asker.mid.clone()));

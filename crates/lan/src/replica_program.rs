@@ -1,4 +1,4 @@
-//! The replica as a program: its socket, its clock, and nothing that decides.
+//! Runs a replica as a program: gives it a socket and a clock. All decisions are in [`crate::replica`].
 
 use std::fmt;
 use std::path::Path;
@@ -15,46 +15,46 @@ use crate::socket::{Received, ReplicaCounters, ReplicaSocket, SocketError, Socke
 /// How to run a replica.
 #[derive(Debug, Clone)]
 pub struct ReplicaOptions {
-    /// Who it is, who the others are, and where its socket is.
+    /// The replica's id, the ids of its peers, and its port or socket file.
     pub arguments: Arguments,
-    /// The form of a local socket; `None` finds out by trying.
+    /// The form of a local socket; `None` tries the possible ones.
     pub socket: Option<SocketKind>,
-    /// How it is tuned.
+    /// The replica's timing.
     pub profile: Profile,
-    /// Seed of its timeouts; `None` draws one from the system.
+    /// Seed of the timeouts; `None` draws a seed from the system.
     pub seed: Option<u64>,
 }
 
 /// Why a replica could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
-    /// Its socket can't be had or used.
+    /// The socket can't be opened or used.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Its configuration is out of range.
+    /// The configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The system has none to draw its seed from.
+    /// The system can't provide a random seed.
     #[error("the system has no random numbers: {0}")]
     NoRandomNumbers(getrandom::Error),
-    /// It has seen what must not happen, and goes no further.
+    /// The replica stopped because it saw a violation of the protocol's rules.
     #[error("stopped: {0}")]
     Stopped(Fault),
 }
 
-/// What a replica has ignored or lost in its life. It is displayed as one line.
+/// The messages that a replica ignored or lost. It is displayed as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Messages that made no sense to the replica.
+    /// Messages that the replica ignored.
     pub ignored: Ignored,
-    /// What was wrong with the first unreadable one.
+    /// The error of the first unreadable message.
     pub first_unreadable: Option<MessageError>,
     /// Messages that were lost at its socket.
     pub socket: ReplicaCounters,
 }
 
 impl Summary {
-    /// Whether somebody said what could not be understood, or was too long: else all went as it does in any run.
+    /// Whether a message was unreadable, malformed or too long. The other counts are above zero in normal runs, too.
     #[must_use]
     pub fn is_notable(&self) -> bool {
         let Summary { ignored, socket, .. } = self;
@@ -68,9 +68,9 @@ impl fmt::Display for Summary {
         let first = first_unreadable.as_ref().map(|error| format!(" (the first: {error})")).unwrap_or_default();
         let counts = [
             (ignored.unreadable, format!("unreadable{first}")),
-            (ignored.malformed, "from a replica, which can't have meant it".to_owned()),
-            (ignored.foreign, "from or to somebody who has no place here".to_owned()),
-            (ignored.repeated, "a request that had come before".to_owned()),
+            (ignored.malformed, "malformed, from a replica".to_owned()),
+            (ignored.foreign, "unexpected: from or to a wrong id, or of a wrong type".to_owned()),
+            (ignored.repeated, "a repeated request".to_owned()),
             (socket.oversized, "too long to be received".to_owned()),
             (socket.empty, "empty".to_owned()),
             (socket.too_long, "too long to be sent".to_owned()),
@@ -85,7 +85,7 @@ impl fmt::Display for Summary {
 /// Runs a replica until its socket closes.
 ///
 /// # Errors
-/// When the socket can't be had or used, or the replica has stopped by itself.
+/// The socket can't be opened or used, or the replica stopped because of a fault.
 pub fn run_replica(options: &ReplicaOptions) -> Result<Summary, ReplicaError> {
     let Arguments { port, own, peers } = &options.arguments;
     let mut socket = match port {
@@ -135,7 +135,7 @@ fn send_all(socket: &mut ReplicaSocket, said: &mut Vec<Envelope>) -> Result<(), 
     Ok(())
 }
 
-/// The replica's monotonic clock, from its own start.
+/// A monotonic clock that counts from the start of the program.
 #[derive(Clone, Copy)]
 struct Clock {
     start: Instant,
@@ -146,7 +146,7 @@ impl Clock {
         Clock { start: Instant::now() }
     }
 
-    /// Starts at one second: a time of zero means "no time" on the wire.
+    /// The clock starts at one second, because a time of zero means "no time" on the wire.
     fn now(self) -> Time {
         Time::ZERO.after(self.start.elapsed() + Duration::from_secs(1))
     }

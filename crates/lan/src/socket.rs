@@ -1,5 +1,5 @@
-//! The three socket forms of the LAN protocol, and a replica's end of each: [`ReplicaSocket`]. What the network's end
-//! needs too, such as [`framing`] and [`outbox`], is public.
+//! The three forms of socket of the LAN protocol. [`ReplicaSocket`] is a replica's end of each. [`framing`] and
+//! [`outbox`] are public because the network's end needs them, too.
 //!
 //! | form | socket | a message is |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | `packets` | Unix, `SOCK_SEQPACKET` | a packet |
 //! | `stream` | Unix, `SOCK_STREAM` | a line |
 //!
-//! Nothing here blocks but [`ReplicaSocket::receive`], and nothing grows without a bound.
+//! Only [`ReplicaSocket::receive`] blocks, and the size of all buffers is bounded.
 
 use std::fmt;
 use std::io;
@@ -20,11 +20,11 @@ mod replica;
 
 pub use replica::{Received, ReplicaCounters, ReplicaSocket};
 
-/// What a receive buffer must hold: the longest message, its newline, and room to notice that a
-/// packet is longer.
+/// The size of a receive buffer: enough for the longest message with its newline, and for detecting
+/// that a packet is longer.
 pub const BUFFER_BYTES: usize = 65_536;
 
-/// What is asked of the system for its own buffers; it may give less.
+/// The requested size of the system's own buffers; the system may provide less.
 pub const SYSTEM_BUFFER_BYTES: usize = 4 << 20;
 
 /// A form of socket between the network and its replicas.
@@ -39,10 +39,10 @@ pub enum SocketKind {
 }
 
 impl SocketKind {
-    /// Every kind, in the order in which `auto` tries them.
+    /// All forms, in the order in which `auto` tries them.
     pub const ALL: [SocketKind; 3] = [SocketKind::Udp, SocketKind::Packets, SocketKind::Stream];
 
-    /// Its name on a command line.
+    /// The form's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             SocketKind::Udp => "udp",
@@ -58,13 +58,13 @@ impl fmt::Display for SocketKind {
     }
 }
 
-/// Why a socket could not be had or used. One line each.
+/// Why a socket could not be opened or used. Each error is displayed as one line.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The harness's port could not be used.
     #[error("can't use UDP port {port} of the loopback interface: {source}")]
     Udp {
-        /// The port; 0 for one of the system's choice.
+        /// The port; 0 if the system should choose one.
         port: u16,
         /// What the system says.
         source: io::Error,
@@ -77,7 +77,7 @@ pub enum SocketError {
         /// What the system says.
         source: io::Error,
     },
-    /// Receiving failed for another reason than that the other side is gone.
+    /// Receiving failed, but not because the other side is gone.
     #[error("can't receive from the {kind} socket: {source}")]
     Receive {
         /// The socket's form.
@@ -85,7 +85,7 @@ pub enum SocketError {
         /// What the system says.
         source: io::Error,
     },
-    /// Sending failed for another reason than that the other side is gone or slow.
+    /// Sending failed, but not because the other side is gone or slow.
     #[error("can't send to the {kind} socket: {source}")]
     Send {
         /// The socket's form.

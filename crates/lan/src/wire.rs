@@ -1,7 +1,7 @@
-//! How the replicas' own messages look on the LAN: one JSON `type` for each meaning.
+//! The JSON encoding of messages between replicas, with one `type` for each kind of message.
 //!
-//! Ids of replicas are numbers here, and the payload of an entry is plain text where it is text, so
-//! that a put takes about as many bytes on its way to a follower as it took from its client.
+//! Ids of replicas are numbers here. The payload of an entry is plain text if it is text, so that a
+//! put takes about as many bytes on its way to a follower as from its client.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,7 +19,7 @@ use crate::message::{Fields, read_fields};
 /// Why a message between replicas can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Its type is none of the replicas' own.
+    /// The type is unknown.
     #[error("type {0:?} is not one of this program's messages")]
     UnknownType(String),
     /// A field is missing, unknown, or out of its range.
@@ -32,8 +32,8 @@ pub enum WireError {
     },
 }
 
-/// The greatest term or index that a message may name. Replicas count on from what they hear: this
-/// leaves them room for as long as anything lasts.
+/// The greatest term or index that a message may contain. Replicas count upwards from the values that
+/// they receive; this bound leaves them enough room to do so.
 const MAX_ORDINAL: u64 = 1 << 62;
 
 /// An index and a term.
@@ -70,7 +70,7 @@ struct Append {
     term: u64,
 }
 
-/// An entry; its index follows from its place in the message. No payload: a blank entry.
+/// An entry. Its index follows from its place in the message. An entry without payload is blank.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireEntry {
@@ -83,7 +83,7 @@ struct WireEntry {
     text: Option<String>,
 }
 
-/// Bytes, as text where that is shorter, else in base 64.
+/// Bytes, as text (first) unless base 64 (second) is shorter or needed.
 type WireBytes = (Option<String>, Option<String>);
 
 #[derive(Serialize, Deserialize)]
@@ -197,7 +197,7 @@ struct ChunkReply {
     term: u64,
 }
 
-/// The `type` and the further fields of a message.
+/// The `type` and the other fields of a message.
 #[must_use]
 pub fn encode(message: &NodeMessage) -> (&'static str, Fields) {
     match message {
@@ -258,10 +258,10 @@ fn encode_raft(term: u64, body: &Body) -> (&'static str, Fields) {
     }
 }
 
-/// Reads a message whose further fields [`encode`] wrote; those of its envelope are passed over.
+/// Reads a message whose fields [`encode`] wrote, and skips the envelope fields.
 ///
 /// # Errors
-/// The type is none of this program's, or a field is missing, unknown or impossible.
+/// The type is unknown, or a field is missing, unknown or invalid.
 pub fn decode(kind: &str, message: &[u8]) -> Result<NodeMessage, WireError> {
     let message = decode_fields(kind, message)?;
     let (term, place) = match &message {
@@ -447,15 +447,15 @@ fn decode_chunk(chunk: Chunk) -> Result<NodeMessage, WireError> {
 
 fn wire_bytes(bytes: &Bytes) -> WireBytes {
     match std::str::from_utf8(bytes) {
-        // Text that needs many escapes is longer than its base 64, which bounds the growth to a third.
+        // Base 64 bounds the growth to a third where text would need many escapes.
         Ok(text) if escaped_length(text) <= bytes.len().div_ceil(3) * 4 => (Some(text.to_owned()), None),
         _ => (None, Some(BASE64.encode(bytes))),
     }
 }
 
-/// Bytes that text takes inside a JSON string of ASCII.
+/// How many bytes a text takes in a JSON string that is written in ASCII.
 pub(crate) fn escaped_length(text: &str) -> usize {
-    // Nearly all text is plain, and bytes are faster to look at than characters.
+    // A fast path over bytes, because nearly all text is plain ASCII.
     if text.bytes().all(|byte| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')) {
         return text.len();
     }

@@ -1,4 +1,4 @@
-//! Reads the further fields of a message without keeping those of its envelope.
+//! Reads the fields of a message and skips those of its envelope.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::forward_to_deserialize_any;
 
 use super::{Deserialize, is_envelope_field};
 
-/// An object whose fields of the envelope are passed over.
+/// Deserializes an object without its envelope fields.
 pub(super) struct OwnFields<D>(pub(super) D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for OwnFields<D> {
@@ -25,7 +25,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for OwnFields<D> {
     }
 }
 
-/// Hands the fields that are left to another visitor, or another reader of maps.
+/// Passes the other fields to the wrapped visitor, as the map that this visitor reads.
 struct Passing<T>(T);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Passing<V> {

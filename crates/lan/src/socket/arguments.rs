@@ -1,9 +1,11 @@
-//! Which of the two command lines a replica was started with.
+//! Reads the command line of a replica, which has one of two forms:
 //!
-//! `PROGRAM <port> <own id> <peer id>...` or `PROGRAM <own id> <peer id>...`: both begin with what
-//! may be digits only. The first argument is the port if it is all decimal digits, can be a port
-//! (no leading zero, as ids usually have), and at least two arguments follow it, the first of which
-//! is four hexadecimal digits. Else it is the replica's own id. An explicit [`Form`] settles it.
+//! `PROGRAM <port> <own id> <peer id>...` or `PROGRAM <own id> <peer id>...`.
+//!
+//! The first argument of both may consist of decimal digits. If it does, and does not have four of
+//! them, it is a port, as an id has four digits. Four decimal digits are a port if they have no
+//! leading zero (ids usually have one), and at least two arguments follow, the first of which is an
+//! id. Otherwise the first argument is the replica's own id. An explicit [`Form`] overrides this.
 
 use crate::lan_id::{LanId, LanIdError};
 use crate::message::shorten;
@@ -18,7 +20,7 @@ pub struct Arguments {
     pub port: Option<u16>,
     /// The replica's own id.
     pub own: LanId,
-    /// All other replicas, 1 to [`MAX_PEERS`], as they were given.
+    /// The ids of all other replicas, 1 to [`MAX_PEERS`], in the order given.
     pub peers: Vec<LanId>,
 }
 
@@ -31,49 +33,49 @@ pub enum Form {
     Local,
 }
 
-/// Why arguments are not those of a replica. One line each.
+/// Why the arguments are invalid. Each error is displayed as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentsError {
-    /// There are none, or just a port.
+    /// There are no arguments, or just a port.
     #[error("the replica's own id is missing; usage: [<port>] <own id> <peer id>...")]
     NoOwnId,
-    /// There is an own id only.
+    /// There is no peer id.
     #[error("no peer ids are given; a replica has 1 to {MAX_PEERS} peers")]
     NoPeers,
-    /// There are too many ids.
+    /// There are too many peer ids.
     #[error("{count} peer ids are given; a replica has 1 to {MAX_PEERS} peers")]
     TooManyPeers {
-        /// How many.
+        /// The number of peer ids.
         count: usize,
     },
-    /// The port is none.
-    #[error("port {value:?} is none; it must be a number from 1 to 65535")]
+    /// The port is invalid.
+    #[error("port {value:?} is invalid; it must be a number from 1 to 65535")]
     Port {
         /// What was given, shortened.
         value: String,
     },
-    /// An id is none.
+    /// An id is invalid.
     #[error("argument {position}: {source}")]
     Id {
-        /// Counted from 1.
+        /// The argument's position, counted from 1.
         position: usize,
         /// What is wrong.
         source: LanIdError,
     },
     /// An id is `FFFF`.
-    #[error("argument {position}: {value} is no replica's id: it means every replica, or none")]
+    #[error("argument {position}: {value} can't be the id of a replica: it means every replica, or none")]
     Broadcast {
-        /// Counted from 1.
+        /// The argument's position, counted from 1.
         position: usize,
-        /// As it was spelled.
+        /// The id as it was spelled.
         value: LanId,
     },
     /// An id is given twice.
-    #[error("argument {position}: {value} is given before already; ids must differ")]
+    #[error("argument {position}: {value} was already given; ids must differ")]
     Twice {
-        /// Of the second one, counted from 1.
+        /// The position of the second occurrence, counted from 1.
         position: usize,
-        /// As it was spelled the second time.
+        /// The second occurrence as it was spelled.
         value: LanId,
     },
 }
@@ -120,7 +122,7 @@ fn form_of(texts: &[&str]) -> Form {
     };
     let decimal = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
     if decimal && first.len() != 4 {
-        // Never an id: if it is a bad port, the error shall say so.
+        // It can't be an id. If it is an invalid port, the error should say so.
         return Form::Udp;
     }
     let can_be_port = decimal && !first.starts_with('0');
@@ -192,8 +194,8 @@ mod tests {
         assert!(message("65536 0000 0001").contains("port \"65536\""));
         assert!(message("99999999999999999999 0000 0001").contains("from 1 to 65535"));
         assert!(message("0000 0001 1").contains("argument 3: \"1\" is not an id"));
-        assert!(message("00A1 0001 00a1").contains("argument 3: 00a1 is given before"));
-        assert!(message("0000 FFFF").contains("argument 2: FFFF is no replica's id"));
+        assert!(message("00A1 0001 00a1").contains("argument 3: 00a1 was already given"));
+        assert!(message("0000 FFFF").contains("argument 2: FFFF can't be the id of a replica"));
         assert!(message("+123 0000 0001").contains("argument 1: \"+123\" is not an id"));
         assert!(message("hello 0000 0001").contains("argument 1"));
         let many: Vec<String> = (0..22).map(|n| format!("{n:04X}")).collect();
