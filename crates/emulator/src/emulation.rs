@@ -1,23 +1,25 @@
-//! The emulated LAN, pure: eight clients, a hostile network, and a record of everything.
+//! The emulated LAN as a pure component: eight clients, a hostile network, and a record of
+//! everything that happens.
 //!
-//! An [`Emulation`] neither opens sockets nor looks at a clock. A driver tells it the time and what
-//! the replicas send, and does what its [`Action`]s say; so the same rules hold for real programs
-//! in real time and for simulated ones in virtual time.
+//! An [`Emulation`] neither opens sockets nor reads a clock. A driver tells it the time and the
+//! messages of the replicas, and performs its [`Action`]s. So the same rules apply to real programs
+//! in real time and to simulated ones in virtual time.
 //!
-//! **Time.** The run is `start_wait`, then `lifetime`, then `end_wait`. An event's `time` counts
-//! from the start of the lifetime; all other times, here and in the [`Record`], from the start of
-//! the run. Request number *i* of *n* is created at `start_wait + lifetime * i / n`. Events
+//! **Time.** A run consists of `start_wait`, `lifetime` and `end_wait`. An event's `time` counts
+//! from the start of the lifetime; all other times, here and in the [`Record`], count from the start
+//! of the run. Request number *i* of *n* is created at `start_wait + lifetime * i / n`. Events
 //! happen before a request that is due at the same time.
 //!
-//! **The leader** that `kill_leader`, `kill_non_leader` and `part_easy` aim at is the living replica
-//! that the last messages of more than half of the living replicas name, else the one that the last
-//! `ok` named, if it lives. If there is none, a random living replica takes its part.
+//! **The leader** for `kill_leader`, `kill_non_leader` and `part_easy` is the living replica that is
+//! named as leader by the last messages of more than half of the living replicas. If there is none, it
+//! is the replica that the last `ok` named, if that lives. If there is no leader, the three events
+//! choose among all living replicas at random.
 //!
-//! **A cut** puts a random `n / 2 + 1` of the `n` replicas on one side, the living before the dead, so
-//! that a majority can go on deciding where enough are left; a new cut replaces the one before.
+//! **A cut** puts a random `n / 2 + 1` of the `n` replicas on one side, living ones first, so that
+//! this side can still decide if enough replicas live. A new cut replaces the previous one.
 //!
-//! **A request that is bounced** (`redirect`, `fail`) is sent again at once; after
-//! [`FREE_BOUNCES`] bounces the client pauses 10 ms, after 256 bounces 100 ms, before each attempt.
+//! **A bounced request** (`redirect`, `fail`) is sent again at once. After [`FREE_BOUNCES`] bounces,
+//! the client pauses for 10 ms before each attempt; after 256 bounces, for 100 ms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -56,14 +58,14 @@ pub struct Emulation {
     network: Network,
     leadership: Leadership,
     random: Random,
-    /// Which attempt has which `MID`.
+    /// The index of the attempt with each `MID`.
     by_mid: BTreeMap<String, usize>,
     extra: ExtraFaults,
     now: Duration,
     counters: Counters,
 }
 
-/// Something that will happen at a known time.
+/// Something that is scheduled for a certain time.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Event(EventKind),
@@ -82,10 +84,10 @@ struct Counters {
     redirects: u64,
 }
 
-/// What a driver has to do.
+/// What a driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Hand these bytes to a replica's socket, as one message.
+    /// Send these bytes to a replica as one message.
     Deliver {
         /// The replica.
         to: usize,
@@ -94,16 +96,16 @@ pub enum Action {
         /// Whether a client sent it.
         from_client: bool,
     },
-    /// End a replica's process at once and for good; its death need not be reported.
+    /// Kill a replica's process. The driver need not report its death.
     Kill {
         /// The replica.
         replica: usize,
     },
-    /// Nothing to do: something happened that a human may want to see now.
+    /// Something happened that a user may want to see now; nothing else to do.
     Note(Note),
 }
 
-/// Where a run stands, for a live line.
+/// The progress of a run, for a live display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// The time of the last input.
@@ -112,7 +114,7 @@ pub struct Progress {
     pub duration: Duration,
     /// Requests created so far.
     pub created: u64,
-    /// Requests that the scenario has altogether.
+    /// All requests of the scenario.
     pub requests: u64,
     /// Requests that are done.
     pub answered: u64,
@@ -124,21 +126,21 @@ pub struct Progress {
     pub redirects: u64,
     /// Messages between replicas.
     pub messages: u64,
-    /// Bad behaviour of all kinds.
+    /// Cases of misbehaviour of any kind.
     pub misbehaviour: u64,
     /// The leader, see the [module](self).
     pub leader: Option<LanId>,
     /// Whether the network is cut anywhere.
     pub cut: bool,
-    /// Replicas that live.
+    /// The number of living replicas.
     pub alive: usize,
 }
 
 impl Emulation {
-    /// A run that has not begun. `seed` decides everything random; the scenario's own `seed` is not
-    /// looked at, choosing is the driver's business.
+    /// A run that has not begun. `seed` decides everything random. The scenario's own `seed` is
+    /// ignored: the driver chooses.
     ///
-    /// The replicas' ids are `0000`, `0001` and so on, the clients' ids follow on them.
+    /// The replicas' ids are `0000`, `0001` and so on; the clients' ids follow.
     pub fn new(scenario: Scenario, seed: u64, extra: ExtraFaults) -> Emulation {
         let replicas = scenario.replicas;
         let ids = |range: std::ops::Range<usize>| -> Vec<LanId> {
@@ -195,17 +197,17 @@ impl Emulation {
         self.schedule(self.record.scenario.duration(), Task::End);
     }
 
-    /// The replicas' ids; a replica's index in this list names it everywhere else.
+    /// The replicas' ids. Everywhere else, a replica is an index into this list.
     pub fn replica_ids(&self) -> &[LanId] {
         &self.record.replica_ids
     }
 
-    /// Whether a replica neither was killed nor died.
+    /// Whether a replica was neither killed nor died by itself.
     pub fn is_alive(&self, replica: usize) -> bool {
         self.alive.get(replica).is_some_and(|alive| *alive)
     }
 
-    /// When [`Emulation::wake`] must be called next, at the latest; `None` when the run is finished.
+    /// The latest time for the next call of [`Emulation::wake`]; `None` when the run is finished.
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.finished() {
             return None;
@@ -213,9 +215,9 @@ impl Emulation {
         self.agenda.keys().next().map(|(at, _)| *at)
     }
 
-    /// Lets time pass: everything that is due by `now` happens.
+    /// Performs everything that is due by `now`.
     ///
-    /// Time never runs backwards: an earlier `now` than before counts as the one before.
+    /// Time never runs backwards: if `now` is earlier than before, the earlier call's time counts.
     pub fn wake(&mut self, now: Duration, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
         while !self.finished() {
@@ -245,13 +247,14 @@ impl Emulation {
         }
     }
 
-    /// A raw message that a replica put on its socket. What is for other replicas is forwarded as
-    /// it is, byte for byte. Everything that is due by `now` happens first.
+    /// Handles a raw message that a replica sent. Messages to other replicas are forwarded byte for
+    /// byte. Everything that is due by `now` happens first.
     pub fn receive(&mut self, now: Duration, from: usize, raw: &[u8], out: &mut Vec<Action>) {
         self.receive_read(now, from, raw, Envelope::peek(raw), out);
     }
 
-    /// The same for a message that the driver has read already, as [`Envelope::peek`] does.
+    /// Like [`Emulation::receive`], but for a message whose header the driver has already read with
+    /// [`Envelope::peek`].
     pub fn receive_read(
         &mut self,
         now: Duration,
@@ -306,7 +309,7 @@ impl Emulation {
         }
     }
 
-    /// One copy of a message from one replica to another one.
+    /// Forwards one copy of a message from one replica to another.
     fn forward(&mut self, from: usize, to: usize, kind: &str, raw: &Bytes, out: &mut Vec<Action>) {
         self.count(from, kind, raw.len() as u64);
         let fate = self.network.fate(self.now, from, to);
@@ -342,7 +345,7 @@ impl Emulation {
         traffic.per_second[second] += 1;
     }
 
-    /// A message from a replica to a client.
+    /// Handles a message from a replica to a client.
     fn reply(&mut self, from: usize, client: usize, raw: &[u8], out: &mut Vec<Action>) {
         let envelope = match Envelope::parse(raw) {
             Ok(envelope) => envelope,
@@ -377,7 +380,7 @@ impl Emulation {
         self.answer(from, attempt, envelope.leader, outcome, out);
     }
 
-    /// The first answer to an attempt.
+    /// Handles the first answer to an attempt.
     fn answer(&mut self, from: usize, attempt: usize, leader: LanId, outcome: AnswerKind, out: &mut Vec<Action>) {
         let leader = index_of(&self.record.replica_ids, leader);
         self.record.attempts[attempt].answer =
@@ -427,9 +430,9 @@ impl Emulation {
         }
     }
 
-    /// The replica's process ended, or closed its socket, without being told to. It counts as dead
-    /// from now on, and clients forget their leader as they do after a kill. `why` is for people; it
-    /// is shortened to one line. Everything that is due by `now` happens first.
+    /// Handles that a replica's process ended, or closed its socket, by itself. The replica counts as
+    /// dead from now on, and clients forget their leader, as after a kill. `why` is for people and is
+    /// shortened to one line. Everything that is due by `now` happens first.
     pub fn replica_died(&mut self, now: Duration, replica: usize, why: String, out: &mut Vec<Action>) {
         self.wake(now, out);
         if self.finished() || !self.is_alive(replica) {
@@ -445,12 +448,12 @@ impl Emulation {
         }
     }
 
-    /// Whether the run is over; from then on every input is ignored.
+    /// Whether the run is over. Then every input is ignored.
     pub fn finished(&self) -> bool {
         self.record.end.is_some()
     }
 
-    /// Where the run stands.
+    /// The progress of the run.
     pub fn progress(&self) -> Progress {
         let created = self.record.requests.len() as u64;
         let leader = self.leadership.leader(&self.alive);
@@ -583,7 +586,7 @@ impl Emulation {
         self.record.losses.push(Loss { replica, at: self.now, died_by_itself });
     }
 
-    /// A replica's message names a leader.
+    /// Handles the leader that a replica's message names.
     fn believe(&mut self, replica: usize, leader: LanId, out: &mut Vec<Action>) {
         let leader = index_of(&self.record.replica_ids, leader);
         if !self.leadership.names(replica, leader) {
@@ -648,8 +651,8 @@ impl Emulation {
     }
 }
 
-/// A stranger's text as one line of at most 200 characters, without control characters, which
-/// could do harm in a terminal.
+/// Untrusted text as one line of at most 200 characters, without control characters, which could
+/// confuse a terminal.
 fn one_line(text: &str) -> String {
     let printable = |character: char| match character.is_control() {
         true => ' ',

@@ -1,11 +1,11 @@
-//! An emulated, hostile LAN that runs any replica program of the protocol, judges it, and reports.
+//! An emulated, hostile LAN that runs any replica program of the LAN protocol, judges it, and reports the result.
 //!
-//! What decides is pure: [`scenario`] reads what shall happen, [`emulation`] makes it happen and records it,
-//! [`history`] is the record as the checker of linearizability wants it, [`statistics`] counts, [`judge`] judges,
-//! [`report`] tells. [`virtual_run`] joins the emulation and our own replicas in virtual time, and [`mixture`] draws
-//! what to run there. All chance comes from [`random`].
+//! Most modules are pure: [`scenario`] reads scenario files, [`emulation`] carries a scenario out and records what
+//! happens, [`history`] converts the record for the linearizability checker, [`statistics`] counts, [`judge`] judges
+//! and [`report`] reports. [`virtual_run`] runs Bowline's own replicas on the emulation in virtual time, and
+//! [`mixture`] draws random runs for it. All random numbers come from [`random`].
 //!
-//! What touches the operating system is in two places: [`harness`] starts programs and gives the emulation the real time, and
+//! Two modules use the operating system: [`harness`] starts programs and gives the emulation the real time, and
 //! [`switch`] is the network's end of their sockets.
 
 pub mod emulation;

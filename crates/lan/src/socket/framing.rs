@@ -1,25 +1,25 @@
-//! Cuts a stream of bytes into messages, one a line.
+//! Splits a stream of bytes into messages, one per line.
 
 use crate::message::MAX_MESSAGE_BYTES;
 
-/// Bytes that have arrived on a stream, of which whole lines are taken.
+/// Bytes that have arrived on a stream and are taken line by line.
 ///
-/// It holds at most one incomplete line of [`MAX_MESSAGE_BYTES`] and what one read adds to it. A
-/// longer line is left out and counted; what follows it is read as if it had not been there.
+/// It holds at most one incomplete line of [`MAX_MESSAGE_BYTES`] and the bytes of one read. A longer
+/// line is skipped and counted; the lines after it are read as usual.
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: Vec<u8>,
-    /// Where the first line that was not taken begins.
+    /// The start of the first line that was not taken.
     start: usize,
-    /// Up to where no newline was found.
+    /// The end of the part that was searched for a newline.
     searched: usize,
-    /// Whether the line that the bytes begin with is being left out.
+    /// Whether the line at the start of the bytes is being skipped.
     discarding: bool,
     discarded: u64,
 }
 
 impl Lines {
-    /// Adds what was read.
+    /// Appends bytes that were read.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
@@ -29,7 +29,7 @@ impl Lines {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next line that is complete and not empty, without its newline.
+    /// The next complete line that is not blank, without its newline.
     pub fn next_line(&mut self) -> Option<&[u8]> {
         loop {
             let unseen = &self.bytes[self.searched..];
@@ -52,7 +52,7 @@ impl Lines {
         }
     }
 
-    /// Lines that were too long.
+    /// How many lines were too long.
     pub fn discarded(&self) -> u64 {
         self.discarded
     }

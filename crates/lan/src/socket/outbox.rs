@@ -1,4 +1,4 @@
-//! What the other side of a local socket has not taken yet.
+//! Messages that wait to be sent on a local socket.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -9,7 +9,7 @@ use rustix::net::{SendFlags, send};
 
 use super::SocketKind;
 
-/// How many bytes may wait; what is sent beyond that is lost, as on a full network.
+/// How many bytes may wait. Messages beyond that are dropped, as on a congested network.
 const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// How many messages may wait.
@@ -21,22 +21,22 @@ pub struct Outbox {
     kind: SocketKind,
     waiting: VecDeque<Bytes>,
     bytes: usize,
-    /// How much of the first message is sent already; only streams take parts.
+    /// How many bytes of the first message are sent; above zero only on streams.
     sent: usize,
     dropped: u64,
 }
 
-/// What became of an attempt to send.
+/// The result of an attempt to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// Sent, or waiting, or dropped for its size or for want of room.
+    /// The message was sent, is waiting, or was dropped for lack of room.
     Yes,
     /// The other side is gone.
     Closed,
 }
 
 impl Outbox {
-    /// One in which nothing waits.
+    /// An empty outbox.
     pub fn new(kind: SocketKind) -> Outbox {
         Outbox { kind, waiting: VecDeque::new(), bytes: 0, sent: 0, dropped: 0 }
     }
@@ -46,16 +46,16 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    /// Messages that found no room.
+    /// How many messages were dropped for lack of room.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Sends a message at once if the socket takes it, else keeps it.
+    /// Sends a message at once if the socket accepts it, else keeps it.
     ///
     /// # Errors
     ///
-    /// What is no lack of room and no end of the other side.
+    /// Sending failed, but not for lack of room or because the other side is gone.
     pub fn send(&mut self, socket: BorrowedFd<'_>, message: &[u8]) -> Result<Sent, Errno> {
         let needs_newline = self.kind == SocketKind::Stream && !message.ends_with(b"\n");
         if self.is_empty() && !needs_newline {
@@ -77,11 +77,11 @@ impl Outbox {
         self.flush(socket)
     }
 
-    /// Sends what the socket takes now.
+    /// Sends as many waiting messages as the socket accepts now.
     ///
     /// # Errors
     ///
-    /// As [`Outbox::send`].
+    /// The same as for [`Outbox::send`].
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<Sent, Errno> {
         while let Some(first) = self.waiting.front() {
             let length = first.len();
@@ -109,8 +109,8 @@ impl Outbox {
         }
     }
 
-    /// How many bytes the socket took; a packet is taken whole or not at all. `None` if the other
-    /// side is gone.
+    /// The number of bytes that the socket accepted, which is all or none for a packet. `None` if the
+    /// other side is gone.
     fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         loop {
             match send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {

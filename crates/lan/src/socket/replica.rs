@@ -17,7 +17,7 @@ use super::outbox::{Outbox, Sent};
 use super::{BUFFER_BYTES, SYSTEM_BUFFER_BYTES, SocketError, SocketKind};
 use crate::message::MAX_MESSAGE_BYTES;
 
-/// A replica's connection to the network, in any of the three forms.
+/// A replica's connection to the network, on any of the three forms of socket.
 #[derive(Debug)]
 pub struct ReplicaSocket {
     kind: SocketKind,
@@ -25,20 +25,20 @@ pub struct ReplicaSocket {
     lines: Lines,
     outbox: Outbox,
     closed: bool,
-    /// Whether the last look at the socket found it empty: then it is not looked at again before
-    /// the system says that something came.
+    /// Whether the last read found nothing. Then the socket is not read again before the system
+    /// reports that something arrived.
     empty: bool,
     counters: ReplicaCounters,
 }
 
-/// What came of [`ReplicaSocket::receive`].
+/// The result of [`ReplicaSocket::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
-    /// A message, as it was sent; a line of a stream comes without its newline.
+    /// A message as it was sent; a line of a stream has no newline.
     Message(&'a [u8]),
-    /// The time is up and nothing came.
+    /// Nothing arrived in time.
     Timeout,
-    /// The network is gone; it will not come back.
+    /// The network closed the connection for good.
     Closed,
 }
 
@@ -49,19 +49,19 @@ pub struct ReplicaCounters {
     pub oversized: u64,
     /// Received, but empty.
     pub empty: u64,
-    /// Not sent, because the socket and the room behind it were full.
+    /// Not sent because the socket and the outbox were full.
     pub dropped: u64,
-    /// Not sent, because they were longer than [`MAX_MESSAGE_BYTES`] or than the system allows.
+    /// Not sent because they were longer than [`MAX_MESSAGE_BYTES`] or than the system allows.
     pub too_long: u64,
 }
 
 impl ReplicaSocket {
-    /// A UDP socket on a free loopback port, to and from `127.0.0.1:port` only: the system lets
-    /// nothing else through.
+    /// A UDP socket on a free loopback port. It is connected to `127.0.0.1:port`, so the system
+    /// rejects datagrams from any other address.
     ///
     /// # Errors
     ///
-    /// When the system has no such socket, or `port` is 0.
+    /// The system can't provide such a socket, or `port` is 0.
     pub fn udp(port: u16) -> Result<ReplicaSocket, SocketError> {
         let open = || -> std::io::Result<OwnedFd> {
             let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
@@ -78,11 +78,11 @@ impl ReplicaSocket {
         }
     }
 
-    /// Connects to a Unix socket file. Of which type it is, unless given, is found by trying.
+    /// Connects to a Unix socket file. Without `kind`, tries the two local forms.
     ///
     /// # Errors
     ///
-    /// When there is no such file, or nobody listens to it, or it has another type.
+    /// There is no such file, nobody listens on it, or it has another form.
     pub fn local(path: &Path, kind: Option<SocketKind>) -> Result<ReplicaSocket, SocketError> {
         let fault = |source: Errno| SocketError::File { path: path.to_owned(), source: source.into() };
         let address = SocketAddrUnix::new(path).map_err(fault)?;
@@ -108,7 +108,7 @@ impl ReplicaSocket {
     }
 
     fn new(kind: SocketKind, socket: OwnedFd) -> ReplicaSocket {
-        // More than the system's default is a help in a burst, and not needed otherwise.
+        // A larger buffer loses less in a burst, but the socket works without it.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, SYSTEM_BUFFER_BYTES);
         ReplicaSocket {
             kind,
@@ -121,12 +121,12 @@ impl ReplicaSocket {
         }
     }
 
-    /// Which form it has.
+    /// The form of the socket.
     pub fn kind(&self) -> SocketKind {
         self.kind
     }
 
-    /// What was lost here so far.
+    /// The messages lost so far.
     pub fn counters(&self) -> ReplicaCounters {
         ReplicaCounters {
             oversized: self.counters.oversized + self.lines.discarded(),
@@ -135,12 +135,12 @@ impl ReplicaSocket {
         }
     }
 
-    /// Sends one message, without waiting: what does not fit is dropped and counted, and that the
-    /// network is gone is told by the next [`ReplicaSocket::receive`].
+    /// Sends one message without waiting. A message that does not fit is dropped and counted. If the
+    /// network is gone, the next [`ReplicaSocket::receive`] says so.
     ///
     /// # Errors
     ///
-    /// Only what can't be explained by the other side or by a lack of room.
+    /// Sending failed, but not for lack of room or because the other side is gone.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SocketError> {
         if message.len() > MAX_MESSAGE_BYTES {
             self.counters.too_long += 1;
@@ -183,14 +183,14 @@ impl ReplicaSocket {
         }
     }
 
-    /// The next message, waiting for it for at most `timeout`, or for ever if that is `None`.
+    /// Waits for the next message for at most `timeout`, or without limit if it is `None`.
     ///
-    /// A `timeout` of zero never waits and asks the system as little as possible: to handle all
-    /// that has come, call again with zero until it returns [`Received::Timeout`].
+    /// With a `timeout` of zero, it never waits and makes few system calls. To handle all messages
+    /// that have arrived, call it with zero until it returns [`Received::Timeout`].
     ///
     /// # Errors
     ///
-    /// What the system says, if it is not that the other side is gone.
+    /// Receiving failed, but not because the other side is gone.
     pub fn receive<'b>(
         &mut self,
         timeout: Option<Duration>,
@@ -218,7 +218,7 @@ impl ReplicaSocket {
         }
     }
 
-    /// Waits until there is something to receive, or the time is up; and sends what waits.
+    /// Waits until a message can be received or the time is up, and sends waiting messages.
     fn wait(&mut self, left: Option<Duration>) -> Result<(), SocketError> {
         let mut flags = PollFlags::IN;
         if !self.outbox.is_empty() {
@@ -252,14 +252,14 @@ impl ReplicaSocket {
                 return Ok(Taken::Message(line.len()));
             }
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-            // On a stream, the flag means something else: that the bytes are thrown away.
+            // On a stream, `TRUNC` would discard the bytes.
             let flags = match self.kind {
                 SocketKind::Stream => RecvFlags::DONTWAIT,
                 _ => flags,
             };
             let length = match recv(&self.socket, &mut buffer[..], flags) {
                 Ok((_, length)) => length,
-                // A reset is told once, before what was sent earlier and the end.
+                // A reset is reported once, before the messages sent earlier and the end of the stream.
                 Err(Errno::INTR | Errno::CONNRESET) => continue,
                 Err(Errno::AGAIN) => return Ok(Taken::Nothing),
                 Err(Errno::CONNREFUSED) => {
