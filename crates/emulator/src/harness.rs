@@ -1,17 +1,17 @@
 //! The emulated LAN in real time: starts any replica program, connects its sockets to an
 //! [`Emulation`](crate::emulation::Emulation), and gives it the time.
 //!
-//! This is the only part of the LAN with a clock. One thread waits for all sockets and processes at
-//! once, and hands on every message as soon as it is read.
+//! This is the only part of the emulator with a clock. One thread waits for all sockets and processes,
+//! and forwards every message as soon as it is read.
 //!
-//! **The start.** All replicas are started, then the harness waits until each has connected; on UDP
-//! that means until it was heard of. Only then the run's time begins; what was said before is
-//! delivered first. With [`SocketChoice::Auto`] the program is started with UDP arguments, and if
-//! no replica is heard of within [`RunOptions::patience`], or one ends before, it is started again
-//! with a local packet socket, then with a local stream socket.
+//! **The start.** The harness starts all replicas and waits until each has connected; on UDP, until
+//! each has sent a message. Then the run's time begins, and the messages sent before are delivered
+//! first. With [`SocketChoice::Auto`], the program is started with UDP arguments. If no replica
+//! connects within [`RunOptions::patience`], or one ends before it connects, the program is started
+//! again with a local packet socket, then with a local stream socket.
 //!
-//! **The end.** All processes are killed and waited for, and the temporary folder is removed: also
-//! after errors and panics, and on Ctrl-C if the caller watches [`Interrupts`].
+//! **The end.** All processes are killed and waited for, and the temporary folder is removed. This also
+//! happens after errors and panics, and on Ctrl-C if the caller watches [`Interrupts`].
 
 use std::io;
 use std::path::PathBuf;
@@ -42,25 +42,25 @@ pub use socket_choice::{SocketChoice, SocketChoiceError};
 
 use driver::Session;
 
-/// How long replicas have to connect, unless the caller says otherwise.
+/// The default time that replicas have to connect.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What to run, and how.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// What happens.
+    /// The scenario.
     pub scenario: Scenario,
-    /// What decides everything random; the scenario's own `seed` is not looked at.
+    /// The seed of everything random. The scenario's own `seed` is ignored.
     pub seed: u64,
     /// Faults beyond those of the scenario.
     pub extra: ExtraFaults,
-    /// What each replica runs.
+    /// The program of each replica.
     pub program: Program,
-    /// Over which form of socket.
+    /// The form of socket.
     pub socket: SocketChoice,
-    /// What becomes of what replicas print.
+    /// Where the replicas' output goes.
     pub output: Output,
-    /// How long replicas have to connect, [`DEFAULT_PATIENCE`] if in doubt.
+    /// How long replicas have to connect; the default is [`DEFAULT_PATIENCE`].
     pub patience: Duration,
     /// When this becomes true, the run ends within a quarter of a second with
     /// [`HarnessError::Interrupted`].
@@ -68,7 +68,7 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Everything but the scenario, its seed and the program as it usually is.
+    /// Default options for a scenario, a seed and a program.
     pub fn new(scenario: Scenario, seed: u64, program: Program) -> RunOptions {
         RunOptions {
             scenario,
@@ -88,33 +88,33 @@ impl RunOptions {
     }
 }
 
-/// What becomes of what replicas print.
+/// Where the replicas' output goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Output {
-    /// Nothing, but the last lines of each standard error are shown if the replica dies by itself.
+    /// Output is discarded, but the last lines of standard error are shown if a replica dies by itself.
     #[default]
     Discard,
-    /// It goes to the files `<id>.stdout` and `<id>.stderr` in this folder, which is made if need
-    /// be; older files of these names are replaced.
+    /// Output goes to the files `<id>.stdout` and `<id>.stderr` in this folder. The folder is created
+    /// if it does not exist; older files with these names are replaced.
     Files(PathBuf),
 }
 
-/// What an observer is told during a run.
+/// An event that is reported to the observer during a run.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The replicas are being started with this form of socket.
     Starting(SocketKind),
-    /// With this form of socket the program does not work, for this reason; the next is tried.
+    /// The program does not work with this form of socket, for this reason. The next form is tried.
     Unsuitable(SocketKind, &'a HarnessError),
-    /// All replicas are there, and time begins.
+    /// The replicas are connected, and the run's time begins.
     Started(SocketKind),
-    /// Where the run stands; about five times a second.
+    /// The progress of the run, about five times a second.
     Progress(&'a Progress),
     /// Something happened at this time.
     Note(Duration, &'a Note),
 }
 
-/// What a run leaves.
+/// The result of a run.
 #[derive(Debug)]
 pub struct RunOutcome {
     /// Everything that happened.
@@ -125,10 +125,10 @@ pub struct RunOutcome {
     pub exits: Vec<ReplicaExit>,
     /// Replicas that had not connected when the run began.
     pub silent: Vec<LanId>,
-    /// What was lost at the harness's sockets.
+    /// Messages that were lost at the harness's sockets.
     pub counters: SwitchCounters,
-    /// The most that the harness was late for a planned moment: far above a millisecond, the machine
-    /// is too busy for the latencies to mean much.
+    /// How late the harness was at most for a scheduled time. Far above a millisecond, the machine is
+    /// too busy for reliable latencies.
     pub lateness: Duration,
 }
 
@@ -141,14 +141,16 @@ pub struct ReplicaExit {
     pub status: ExitStatus,
     /// Whether it ended without being killed by the harness.
     pub by_itself: bool,
-    /// The last lines of its standard error, for a human: escaped, and a few kilobytes at most.
+    /// The last lines of its standard error, for people: without control characters, and a few
+    /// kilobytes at most.
     pub last_words: String,
 }
 
-/// Why a run could not be done. The first line says it; lines after it are a replica's last words.
+/// Why a run could not be done. The first line is the reason; further lines are the last output of a
+/// replica, or the reasons for each form of socket.
 #[derive(Debug, thiserror::Error)]
 pub enum HarnessError {
-    /// The program is not there, or is none.
+    /// The program can't be started.
     #[error("can't start {program}: {source}")]
     CannotStart {
         /// Its command line.
@@ -165,7 +167,7 @@ pub enum HarnessError {
         kind: SocketKind,
         /// How it ended.
         status: ExitStatus,
-        /// What it wrote at last, with a newline in front of each line.
+        /// The last lines of its standard error, each after a newline.
         last_words: String,
     },
     /// No replica connected in time.
@@ -177,24 +179,24 @@ pub enum HarnessError {
         patience: Duration,
         /// The command line.
         program: String,
-        /// What the first of them wrote at last, with a newline in front of each line.
+        /// The last lines of the first replica's standard error, each after a newline.
         last_words: String,
     },
-    /// No form of socket suits the program.
+    /// The program works with no form of socket.
     #[error("{program} works with no form of socket:\n{attempts}")]
     NoFormSuits {
         /// The command line.
         program: String,
-        /// What went wrong with each.
+        /// What went wrong with each form.
         attempts: String,
     },
     /// The harness's own sockets failed.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Something else that the system refused.
+    /// Another operation of the system failed.
     #[error("can't {what}: {source}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: String,
         /// What the system says.
         source: io::Error,
@@ -218,12 +220,12 @@ impl HarnessError {
 
 /// Runs a scenario in real time and returns what happened; the judgement is the caller's.
 ///
-/// `observer` is called from the same thread, so it should be quick: a millisecond that it takes is
-/// a millisecond that no message is delivered.
+/// `observer` is called from the same thread, so it should be quick: no message is delivered
+/// while it runs.
 ///
 /// # Errors
 ///
-/// See [`HarnessError`]. That replicas fail during the run is no error but a result.
+/// See [`HarnessError`]. A replica that fails during the run is a result, not an error.
 pub fn run(options: &RunOptions, observer: &mut dyn FnMut(Event<'_>)) -> Result<RunOutcome, HarnessError> {
     let kinds = options.socket.kinds();
     let mut attempts = Vec::new();

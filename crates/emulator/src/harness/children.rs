@@ -1,4 +1,4 @@
-//! The replicas' processes: started, watched, killed, waited for.
+//! Starts, watches and kills the replicas' processes, and waits for them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,11 +13,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_proce
 use super::tail::Tail;
 use super::{HarnessError, Output, ReplicaExit};
 
-/// The most that is read of one replica's standard error at a time, so that chatter delays no
-/// message by much.
+/// The most bytes that are read from one replica's standard error at a time, so that much output
+/// hardly delays messages.
 const READ_BYTES: usize = 16_384;
 
-/// The processes of all replicas. Dropping it kills those that live and waits for all.
+/// The processes of all replicas. Dropping it kills the living ones and waits for all.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     all: Vec<Replica>,
@@ -29,12 +29,12 @@ struct Replica {
     id: LanId,
     child: Child,
     pid: Pid,
-    /// Becomes readable at the process's end; `None` on systems without.
+    /// Becomes readable when the process ends; `None` if the system has no such descriptors.
     pidfd: Option<OwnedFd>,
     words: Words,
     killed: bool,
     status: Option<ExitStatus>,
-    /// Whether [`Children::ended`] has told of its end.
+    /// Whether [`Children::ended`] has reported its end.
     told: bool,
 }
 
@@ -83,7 +83,7 @@ impl Children {
         Ok(())
     }
 
-    /// What becomes readable when there is something to do here.
+    /// The descriptors that become readable when a process ends or writes something.
     pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.all.iter().flat_map(|replica| {
             let pipe = match &replica.words {
@@ -96,7 +96,7 @@ impl Children {
         })
     }
 
-    /// Reads what replicas wrote, so that they never wait for it to be read.
+    /// Reads what replicas wrote, so that no replica blocks on a full pipe.
     pub(super) fn listen(&mut self) {
         self.scratch.resize(READ_BYTES, 0);
         for replica in &mut self.all {
@@ -125,7 +125,7 @@ impl Children {
         .collect()
     }
 
-    /// Kills a replica and all that it has started; it is waited for later, when it has ended.
+    /// Kills a replica and its process group. It is waited for later, when it has ended.
     pub(super) fn kill(&mut self, index: usize) {
         self.all[index].kill();
     }
@@ -149,7 +149,7 @@ impl Children {
         }
     }
 
-    /// Kills all that live, waits for all, and tells how each ended.
+    /// Kills all living replicas, waits for all, and returns how each ended.
     pub(super) fn finish(mut self) -> Vec<ReplicaExit> {
         self.end_all();
         let count = self.all.len();
@@ -169,7 +169,7 @@ impl Children {
     }
 
     fn end_all(&mut self) {
-        // First those that ended by themselves, so that they don't count as killed.
+        // Replicas that ended by themselves come first, so that they don't count as killed.
         self.reap();
         for replica in &mut self.all {
             replica.kill();
@@ -190,7 +190,7 @@ impl Replica {
     fn kill(&mut self) {
         if self.status.is_none() {
             self.killed = true;
-            // It may have ended in this moment: until it is waited for, its number is not reused.
+            // If it has just ended, its process id is not reused before it is waited for.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }
@@ -214,7 +214,7 @@ impl Replica {
         match pipe.read(scratch) {
             Ok(0) => self.words = Words::Ended(std::mem::take(tail)),
             Ok(length) => tail.push(&scratch[..length]),
-            // Nothing there now; a broken pipe ends with the process.
+            // There is nothing to read now. The end of the process also ends a broken pipe.
             Err(_) => {}
         }
     }
@@ -228,7 +228,7 @@ fn files(folder: &Path, id: LanId) -> Result<(File, File), std::io::Error> {
     Ok((file("stdout")?, file("stderr")?))
 }
 
-/// A problem with starting a replica, told apart: the program, or the files for its output.
+/// The error if a replica can't be started: because of the folder for its output, or its program.
 pub(super) fn cannot_start(program: String, output: &Output, source: std::io::Error) -> HarnessError {
     match output {
         Output::Files(folder) if !folder.is_dir() => {

@@ -1,4 +1,4 @@
-//! One run: the start of the replicas, and the loop that drives the emulation with the real time.
+//! One run: starts the replicas and drives the emulation in real time.
 
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -15,28 +15,29 @@ use super::{Event, HarnessError, RunOptions, RunOutcome};
 use crate::emulation::{Action, Emulation, Note};
 use crate::switch::{Incoming, Switch};
 
-/// How often an observer is told of the progress; also the longest sleep, so that nothing that no
-/// socket tells of is seen later than this.
+/// The interval of progress reports. It is also the longest sleep, and so bounds the delay of changes
+/// that wake no socket.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How long a replica may live after it closed its socket, so that the reason can be its exit.
+/// How long a replica may live after it closed its socket, so that its exit can be reported as the
+/// reason.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How many messages are handled before processes and the observer have their turn.
+/// How many messages are handled before processes are checked and the observer is called.
 const BATCH: usize = 256;
 
-/// What is kept of what replicas say before the run begins.
+/// The most messages that are kept from before the run begins.
 const MAX_EARLY_MESSAGES: usize = 10_000;
 
-/// Started and connected replicas. Dropping it ends them first, then closes the sockets, then
-/// removes the folder: in the order of the fields.
+/// Started and connected replicas. Dropping it ends the replicas, closes the sockets and removes the
+/// folder, in the order of the fields.
 pub(super) struct Session {
     children: Children,
     switch: Switch,
     folder: Option<TempDir>,
     emulation: Emulation,
     early: Vec<(usize, Vec<u8>)>,
-    /// Replicas whose socket closed while the process seemed to live: since when.
+    /// When each replica closed its socket, if it did.
     closed: Vec<Option<Instant>>,
     silent: Vec<LanId>,
 }
@@ -85,12 +86,13 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until every replica has connected, or patience ends and some have.
+    /// Waits until every replica has connected, or until the time is up if at least one has.
     fn connect_all(&mut self, options: &RunOptions, ids: &[LanId]) -> Result<(), HarnessError> {
         let until = Instant::now() + options.patience;
         let mut buffer = Vec::new();
         loop {
-            // Before the sockets are read: what it said before its end is there then.
+            // Processes are checked before sockets are read, so that the last messages of an ended
+            // replica have arrived.
             self.children.reap();
             while let Some(incoming) = self.switch.receive(&mut buffer) {
                 match incoming {
@@ -183,7 +185,7 @@ impl Session {
             }
         }
         observer(Event::Progress(&self.emulation.progress()));
-        // Before the children end: the system forgets a closed socket's losses.
+        // Counters are read before the children end and sockets close, as the system then forgets them.
         let counters = self.switch.counters();
         Ok(RunOutcome {
             socket: self.switch.kind(),
@@ -202,7 +204,7 @@ impl Session {
         }
     }
 
-    /// Hands on what has come. Returns whether that was all.
+    /// Handles messages that have arrived. Returns whether none is left.
     fn receive_batch(
         &mut self,
         start: Instant,
@@ -224,7 +226,7 @@ impl Session {
         false
     }
 
-    /// Messages first: an observer may take its time.
+    /// Performs actions. Messages go first, because the observer may be slow.
     fn perform(&mut self, now: Duration, actions: &mut Vec<Action>, observer: &mut dyn FnMut(Event<'_>)) {
         let mut notes: Vec<Note> = Vec::new();
         for action in actions.drain(..) {
@@ -242,7 +244,7 @@ impl Session {
         }
     }
 
-    /// Finds replicas that ended, or closed their socket, without being told to.
+    /// Finds replicas that ended, or closed their socket, by themselves.
     fn look_after_children(&mut self, start: Instant, actions: &mut Vec<Action>, observer: &mut dyn FnMut(Event<'_>)) {
         self.children.listen();
         let mut dead: Vec<(usize, String)> = Vec::new();
@@ -268,7 +270,7 @@ impl Session {
         }
     }
 
-    /// Sleeps until something happens, for at most this long. Returns whether a process ended, or
+    /// Sleeps until something happens, but at most for `most`. Returns whether a process ended or
     /// wrote something.
     fn wait(&self, most: Duration) -> Result<bool, HarnessError> {
         let sockets = self.switch.sockets();
@@ -277,7 +279,7 @@ impl Session {
         let of_children = polled.len();
         let children = self.children.watched();
         polled.extend(children.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        // At most 200 ms, which always fits.
+        // At most 200 ms, so the conversion can't fail.
         let most = Timespec::try_from(most).unwrap_or_default();
         match poll(&mut polled, Some(&most)) {
             Ok(_) | Err(Errno::INTR) => Ok(polled[of_children..].iter().any(|fd| !fd.revents().is_empty())),

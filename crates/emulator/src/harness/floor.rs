@@ -1,11 +1,11 @@
-//! The floor under every latency: what a put costs on this machine, with these sockets, when the
+//! Measures the latency floor: how long a put takes on this machine, with these sockets, if the
 //! replicas do no work.
 //!
-//! The replica that gets a client's put sends a small message through the emulated LAN to as many
-//! others as a majority needs; these echo it at once; on the last echo the put is answered. For five
-//! replicas that is the four messages that any replicated put costs, without any consensus, log or
-//! state. The same loop carries them as in a real run, in the same rhythm: an idle processor sleeps,
-//! and takes time to wake, so a measurement at full speed would say too little.
+//! The replica that receives a client's put sends a small message through the emulated LAN to as many
+//! others as a majority needs. These echo it at once, and the last echo lets the replica answer the
+//! put. With five replicas, these are the four messages that any replicated put costs, without
+//! consensus, log or state. They pass through the same loop as in a real run, and at the same rate: an
+//! idle processor sleeps and takes time to wake, so at full speed the floor would be too low.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use serde_json::{Map, Value};
 use super::{HarnessError, Program, RunOptions, SocketChoice, run};
 use crate::scenario::{Benchmarks, Scenario};
 
-/// Requests before the measurement, to warm up: each of the eight clients finds its replica.
+/// Requests before the measurement, in which the eight clients find their replicas.
 const WARM_UP: u64 = 16;
 
-/// How long the measurement may take, without the start.
+/// How long the measurement may take, not counting the start.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// The slowest rhythm: slower ones give too few samples.
+/// The longest time between requests: a longer one gives too few samples.
 const SLOWEST: Duration = Duration::from_millis(30);
 
-/// The fastest rhythm: faster, requests could overlap.
+/// The shortest time between requests: with a shorter one, requests could overlap.
 const FASTEST: Duration = Duration::from_millis(2);
 
 /// How to measure the floor.
 #[derive(Debug, Clone)]
 pub struct FloorOptions {
-    /// What runs [`run_null_replica`] with its command line.
+    /// A program that calls [`run_null_replica`] with its command line.
     pub program: Program,
     /// The form of socket that the real run uses.
     pub socket: SocketKind,
@@ -46,12 +46,12 @@ pub struct FloorOptions {
     pub spacing: Duration,
     /// How many requests are measured.
     pub samples: u64,
-    /// As [`RunOptions::stop`].
+    /// The same as [`RunOptions::stop`].
     pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl FloorOptions {
-    /// As many replicas as in a scenario, and a rhythm as near to its own as three seconds allow.
+    /// The number of replicas of a scenario, and about the same time between requests.
     pub fn like(scenario: &Scenario, program: Program, socket: SocketKind) -> FloorOptions {
         let requests = u32::try_from(scenario.requests.max(1)).unwrap_or(u32::MAX);
         let spacing = (scenario.lifetime / requests).clamp(FASTEST, SLOWEST);
@@ -61,19 +61,19 @@ impl FloorOptions {
             socket,
             replicas: scenario.replicas,
             spacing,
-            // 1,500 at most.
+            // At most 1,500 requests with those of the warm-up.
             samples: u64::try_from(most).unwrap_or(u64::MAX) - WARM_UP,
             stop: None,
         }
     }
 }
 
-/// What a put costs without any work.
+/// How long a put takes if the replicas do no work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
-    /// Half of the puts were answered in less.
+    /// The median of the latencies.
     pub median: Duration,
-    /// Nine tenths of the puts were answered in less.
+    /// The 90th percentile of the latencies.
     pub p90: Duration,
     /// How many puts were measured.
     pub samples: usize,
@@ -89,7 +89,7 @@ impl From<Floor> for crate::report::Floor {
 ///
 /// # Errors
 ///
-/// As [`run`]; and when no put was answered at all, which no working program of this crate does.
+/// The same as for [`run`]. It also fails if no put was answered.
 pub fn measure_floor(options: &FloorOptions) -> Result<Floor, HarnessError> {
     let requests = options.samples + WARM_UP;
     let scenario = Scenario {
@@ -129,7 +129,7 @@ pub fn measure_floor(options: &FloorOptions) -> Result<Floor, HarnessError> {
 ///
 /// # Errors
 ///
-/// When the socket can't be had or used.
+/// The socket can't be opened or used.
 pub fn run_null_replica(arguments: &Arguments) -> Result<(), SocketError> {
     let mut socket = match arguments.port {
         Some(port) => ReplicaSocket::udp(port)?,
@@ -158,10 +158,10 @@ const ECHO: &str = "floor-echo";
 
 struct NullReplica {
     own: LanId,
-    /// Those that make a majority together with this one.
+    /// The peers that form a majority with this replica.
     helpers: Vec<LanId>,
-    /// By the number that was asked with: the client, its `MID`, and how many echoes are missing.
-    /// Messages are not lost, so it stays small.
+    /// The client, its `MID` and the number of missing echoes, by the number of the question. It stays
+    /// small, because no messages are lost.
     asked: BTreeMap<u64, (LanId, String, usize)>,
     next: u64,
 }
@@ -206,7 +206,7 @@ impl NullReplica {
         helpers.map(|&to| self.envelope(to, content.clone())).collect()
     }
 
-    /// One more echo; the answer, if it was the last.
+    /// Counts one more echo. Returns the answer if it was the last.
     fn echoed(&mut self, number: u64) -> Option<Vec<u8>> {
         let (_, _, missing) = self.asked.get_mut(&number)?;
         *missing -= 1;

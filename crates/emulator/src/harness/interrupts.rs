@@ -1,4 +1,4 @@
-//! Turns Ctrl-C, and requests to terminate, into a flag.
+//! Turns Ctrl-C and termination signals into a flag.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// While this lives, Ctrl-C and the signals to terminate and to hang up don't end the process but
-/// set a flag, so that replicas can be killed and files removed. Afterwards they end it again.
+/// While this value exists, SIGINT (Ctrl-C), SIGTERM and SIGHUP set a flag instead of ending the
+/// process, so that replicas can be killed and files removed. Afterwards they end it again.
 #[derive(Debug)]
 pub struct Interrupts {
     watch: &'static Watch,
@@ -17,19 +17,19 @@ pub struct Interrupts {
 #[derive(Debug)]
 struct Watch {
     came: Arc<AtomicBool>,
-    /// Whether the signals shall do what they do in any other program.
+    /// Whether the signals should have their default effect.
     as_usual: Arc<AtomicBool>,
 }
 
-/// Handlers are installed once for the process and stay.
+/// Handlers are installed once per process and never removed.
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
 impl Interrupts {
-    /// Watches from now on. At any time there should be one of these only.
+    /// Watches from now on. Only one such value should exist at a time.
     ///
     /// # Errors
     ///
-    /// When the system lets no handler be installed.
+    /// The system refuses to install a handler.
     pub fn watch() -> io::Result<Interrupts> {
         if WATCH.get().is_none() {
             let watch = Watch { came: Arc::new(AtomicBool::new(false)), as_usual: Arc::new(AtomicBool::new(false)) };
@@ -37,7 +37,7 @@ impl Interrupts {
                 flag::register_conditional_default(signal, Arc::clone(&watch.as_usual))?;
                 flag::register(signal, Arc::clone(&watch.came))?;
             }
-            // Another thread may have been first: then these handlers set flags of no use.
+            // If another thread was first, these handlers set flags that nobody reads.
             let _ = WATCH.set(watch);
         }
         let watch = WATCH.get().expect("it was set above, and is never taken out");
@@ -46,7 +46,7 @@ impl Interrupts {
         Ok(Interrupts { watch })
     }
 
-    /// What becomes true at the first signal, for [`RunOptions::stop`](super::RunOptions::stop).
+    /// The flag that becomes true at the first signal, for [`RunOptions::stop`](super::RunOptions::stop).
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.watch.came)
     }

@@ -1,4 +1,4 @@
-//! Which program a replica runs, and how it is started.
+//! The program that replicas run, and how it is started.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -9,9 +9,9 @@ use std::process::Command;
 /// `<command> <prefix_arguments> [<port>] <own id> <peer id>...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// A path, or a name without a slash that is looked up in `PATH`.
+    /// A path, or a name without a slash, which is looked up in `PATH`.
     pub command: PathBuf,
-    /// What stands before the positional arguments, such as a script for an interpreter.
+    /// Arguments before the positional ones, such as a script for an interpreter.
     pub prefix_arguments: Vec<OsString>,
 }
 
@@ -28,8 +28,8 @@ impl Program {
         self
     }
 
-    /// How to start it, in another folder if one is given. Then the command, and prefix arguments
-    /// that name files which are there, still mean what they mean in the present folder.
+    /// The command that starts the program, in `folder` if given. The command and the prefix arguments
+    /// that name existing files are then made absolute, so that they keep their meaning.
     pub(super) fn to_command(&self, folder: Option<&Path>) -> Command {
         let is_bare_name = self.command.components().count() == 1 && !self.command.has_root();
         let mut command = match folder {
@@ -69,7 +69,7 @@ fn shown(word: &OsStr) -> String {
     }
 }
 
-/// Links are kept: an interpreter may find its surroundings by the name that it is called with.
+/// Does not resolve links: an interpreter may find its environment by the name it was called with.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

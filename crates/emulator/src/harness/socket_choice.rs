@@ -1,4 +1,4 @@
-//! Which forms of socket a program is tried with.
+//! The choice of the form of socket for a program.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 use bowline_lan::message::shorten;
 use bowline_lan::socket::SocketKind;
 
-/// The answer to "which form of socket?".
+/// The form of socket that the user chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum SocketChoice {
-    /// Find out by trying.
+    /// Try the forms in turn.
     #[default]
     Auto,
-    /// This one.
+    /// Use this form.
     Only(SocketKind),
 }
 
 impl SocketChoice {
-    /// The kinds to try, in this order.
+    /// The forms to try, in order.
     pub fn kinds(self) -> Vec<SocketKind> {
         match self {
             SocketChoice::Auto => SocketKind::ALL.to_vec(),

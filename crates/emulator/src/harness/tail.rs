@@ -1,16 +1,16 @@
-//! The last words of a replica.
+//! The end of a replica's output.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-/// How much of the end is kept, in bytes.
+/// How many bytes of the end are kept.
 const KEPT_BYTES: usize = 4096;
 
-/// How many lines of it are shown.
+/// How many lines of the end are shown.
 const SHOWN_LINES: usize = 12;
 
-/// The end of what was written, bounded.
+/// The last bytes of an output, at most [`KEPT_BYTES`].
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     bytes: VecDeque<u8>,
@@ -24,7 +24,7 @@ impl Tail {
         self.bytes.extend(kept);
     }
 
-    /// The end of a file. That it can't be read is no reason to fail: then nothing is shown.
+    /// The end of a file; empty if it can't be read.
     pub(super) fn of_file(file: &mut File) -> Tail {
         let mut tail = Tail::default();
         let length = file.seek(SeekFrom::End(0)).unwrap_or(0);
@@ -36,7 +36,7 @@ impl Tail {
         tail
     }
 
-    /// The last lines, without what could confuse a terminal.
+    /// The last lines that are not blank, without control characters, which could confuse a terminal.
     pub(super) fn lines(&self) -> Vec<String> {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
