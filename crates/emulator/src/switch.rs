@@ -19,10 +19,10 @@ use rustix::net::{
     sockopt,
 };
 
-/// How many messages of one local socket are taken before the others have their turn.
+/// How many messages are read from one local socket before the next socket's turn.
 const TURN: u32 = 64;
 
-/// The network's end of the sockets of all replicas, in any of the three forms. It never waits.
+/// The network's end of the sockets of all replicas, in any of the three forms. It never blocks.
 #[derive(Debug)]
 pub struct Switch {
     ids: Vec<LanId>,
@@ -35,13 +35,13 @@ enum Ends {
     Udp {
         socket: UdpSocket,
         port: u16,
-        /// By replica, as far as they are known.
+        /// The port of each replica, if known.
         ports: Vec<Option<u16>>,
     },
     Local {
         kind: SocketKind,
         ends: Vec<LocalEnd>,
-        /// Whose turn it is, and how much of it is left.
+        /// The replica whose turn it is, and how many messages are left in its turn.
         turn: (usize, u32),
     },
 }
@@ -60,14 +60,14 @@ enum State {
     Closed,
 }
 
-/// What came of [`Switch::receive`].
+/// The result of [`Switch::receive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
-    /// The first so many bytes of the buffer are a message from a replica.
+    /// The first `length` bytes of the buffer are a message from a replica.
     Message {
         /// The replica.
         from: usize,
-        /// How long the message is.
+        /// The length of the message.
         length: usize,
     },
     /// A replica closed its socket.
@@ -82,19 +82,19 @@ pub enum Incoming {
 pub struct SwitchCounters {
     /// Datagrams from a port that belongs to no replica.
     pub foreign: u64,
-    /// Lines and packets that were longer than a message may be.
+    /// Lines and packets that were too long for a message.
     pub oversized: u64,
-    /// Messages to a replica that has no socket yet, or no more.
+    /// Messages to a replica whose socket is not open yet, or closed.
     pub unconnected: u64,
-    /// Messages to a replica that were lost because it doesn't read, or the system has no room.
+    /// Messages that were lost because the replica did not read them or the system had no room.
     pub undelivered: u64,
-    /// Datagrams from replicas that the system threw away because they came faster than they were
-    /// read, as far as the system tells.
+    /// Datagrams from replicas that the system dropped because they arrived faster than they were
+    /// read, as reported by the system.
     pub overrun: u64,
 }
 
 impl SwitchCounters {
-    /// Whether a message was lost that nobody wanted to be.
+    /// Whether messages were lost that the scenario did not intend to lose.
     #[must_use]
     pub fn is_notable(&self) -> bool {
         self.foreign + self.oversized + self.undelivered + self.overrun > 0
@@ -121,7 +121,7 @@ impl Switch {
     ///
     /// # Errors
     ///
-    /// When the system has no such socket.
+    /// The system can't provide such a socket.
     pub fn udp(ids: &[LanId]) -> Result<Switch, SocketError> {
         let open = || -> io::Result<(UdpSocket, u16)> {
             let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
@@ -134,11 +134,11 @@ impl Switch {
         Ok(Switch::new(ids, Ends::Udp { socket, port, ports: vec![None; ids.len()] }))
     }
 
-    /// A listening socket for each replica, at the file in `folder` that is named by its id.
+    /// A listening socket for each replica, at the file in `folder` that has its id as name.
     ///
     /// # Errors
     ///
-    /// When a file can't be made, or its path is too long for a socket, or `kind` is not local.
+    /// A file can't be created, its path is too long for a socket, or `kind` is not local.
     pub fn local(folder: &Path, ids: &[LanId], kind: SocketKind) -> Result<Switch, SocketError> {
         let end = |id: &LanId| {
             let path = folder.join(id.as_str());
@@ -154,7 +154,7 @@ impl Switch {
         Switch { ids: ids.to_vec(), ends, counters: SwitchCounters::default() }
     }
 
-    /// Which form it has.
+    /// The form of the sockets.
     pub fn kind(&self) -> SocketKind {
         match &self.ends {
             Ends::Udp { .. } => SocketKind::Udp,
@@ -162,7 +162,7 @@ impl Switch {
         }
     }
 
-    /// The port that replicas are told, on UDP.
+    /// The port that replicas send to, on UDP.
     pub fn port(&self) -> Option<u16> {
         match &self.ends {
             Ends::Udp { port, .. } => Some(*port),
@@ -170,7 +170,7 @@ impl Switch {
         }
     }
 
-    /// Whether the replica has connected, or on UDP was heard of.
+    /// Whether the replica has connected; on UDP, whether it has sent a message.
     pub fn is_connected(&self, replica: usize) -> bool {
         match &self.ends {
             Ends::Udp { ports, .. } => ports[replica].is_some(),
@@ -178,7 +178,7 @@ impl Switch {
         }
     }
 
-    /// What was lost here so far.
+    /// The messages lost so far.
     pub fn counters(&self) -> SwitchCounters {
         let mut counters = self.counters;
         match &self.ends {
@@ -193,7 +193,7 @@ impl Switch {
         counters
     }
 
-    /// The sockets to wait for, each with what to wait for.
+    /// The sockets to wait for, each with the events to wait for.
     pub fn sockets(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let (udp, local) = match &self.ends {
             Ends::Udp { socket, .. } => (Some((socket.as_fd(), PollFlags::IN)), &[][..]),
@@ -208,7 +208,7 @@ impl Switch {
         udp.into_iter().chain(local)
     }
 
-    /// Gives a message to a replica's socket; what can't be given is counted.
+    /// Sends a message to a replica. A message that can't be sent is counted.
     pub fn send(&mut self, to: usize, message: &[u8]) {
         match &mut self.ends {
             Ends::Udp { socket, ports, .. } => match ports[to] {
@@ -225,7 +225,7 @@ impl Switch {
                 match &end.state {
                     State::Connected(socket) => {
                         if end.outbox.send(socket.as_fd(), message) != Ok(Sent::Yes) {
-                            // That it is closed is seen, and told, when it is read.
+                            // A closed socket is reported by `receive`.
                             self.counters.undelivered += 1;
                         }
                     }
@@ -235,17 +235,17 @@ impl Switch {
         }
     }
 
-    /// Forgets a replica: what it sends from now on is not received.
+    /// Closes a replica's local socket. Nothing more is received from it.
     pub fn close(&mut self, replica: usize) {
         if let Ends::Local { ends, .. } = &mut self.ends {
             ends[replica].state = State::Closed;
         }
     }
 
-    /// The next thing that has come, or `None` if there is nothing more now. Also takes new
-    /// connections, and sends what had to wait, as far as possible.
+    /// The next message or closed socket, or `None` if there is none now. Also accepts connections,
+    /// and sends waiting messages as far as possible.
     ///
-    /// `buffer` is made large enough.
+    /// `buffer` is enlarged as needed.
     pub fn receive(&mut self, buffer: &mut Vec<u8>) -> Option<Incoming> {
         buffer.resize(BUFFER_BYTES, 0);
         match &mut self.ends {
@@ -267,7 +267,7 @@ impl Switch {
     }
 }
 
-/// The next datagram of a replica. Who sends from which port is learned from its first message.
+/// The next datagram of a replica. The first message from a port tells which replica uses the port.
 fn receive_datagram(
     socket: &UdpSocket,
     ports: &mut [Option<u16>],
@@ -297,7 +297,7 @@ fn receive_datagram(
     }
 }
 
-/// The socket is bound to the loopback address, so that nobody else can reach it.
+/// The port of a loopback address. No other address can reach the socket, as it is bound to loopback.
 fn loopback_port(address: SocketAddr) -> Option<u16> {
     (address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST)).then_some(address.port())
 }
@@ -320,7 +320,7 @@ impl LocalEnd {
             return None;
         };
         if !self.outbox.is_empty() {
-            // A fault of the socket is seen below.
+            // An error of the socket is noticed below.
             let _ = self.outbox.flush(socket.as_fd());
         }
         loop {
@@ -340,7 +340,7 @@ impl LocalEnd {
                 }
                 Ok((_, length)) if length > buffer.len() => counters.oversized += 1,
                 Ok((_, length)) => return Some(Incoming::Message { from, length }),
-                // A reset is told once, before what was sent earlier and the end.
+                // A reset is reported once, before the messages sent earlier and the end of the stream.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return None,
                 Err(_) => break,
@@ -364,13 +364,13 @@ fn listener(path: &PathBuf, kind: SocketKind) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Larger system buffers lose less in a burst; it is no fault not to get them.
+/// Asks for larger system buffers, which lose less in a burst. The sockets work without them.
 fn widen(socket: BorrowedFd<'_>) {
     let _ = sockopt::set_socket_recv_buffer_size(socket, SYSTEM_BUFFER_BYTES);
     let _ = sockopt::set_socket_send_buffer_size(socket, SYSTEM_BUFFER_BYTES);
 }
 
-/// The count of datagrams that the system dropped at this port: the last column of its table.
+/// How many datagrams the system dropped at this port: the last column of its table.
 fn overrun(port: u16) -> u64 {
     let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
     let local = format!("0100007F:{port:04X}");

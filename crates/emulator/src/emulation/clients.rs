@@ -1,4 +1,4 @@
-//! What the eight clients ask for, whom they ask, and what they know.
+//! The eight clients: their requests, the replicas that they ask, and what they know.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::random::Random;
 /// How many clients there are.
 pub const CLIENTS: usize = 8;
 
-/// A request may be bounced this often at once; then the client pauses before each new attempt.
+/// How often a request may be bounced before its client pauses before each new attempt.
 pub const FREE_BOUNCES: u32 = 64;
 
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ struct Client {
     own: Vec<String>,
     /// The keys in `acknowledged`, in the order in which they came.
     readable: Vec<String>,
-    /// What it last had acknowledged.
+    /// The last acknowledged value of each key.
     acknowledged: BTreeMap<String, String>,
 }
 
@@ -39,8 +39,8 @@ impl Clients {
     /// A new request of a random client.
     pub(super) fn invent(&mut self, now: Duration) -> Request {
         let index = self.random.below(CLIENTS as u64) as usize;
-        // Every draw is made in every case, so that the replicas' answers change as little as
-        // possible of what is asked later.
+        // Every random number is drawn in every case, so that the replicas' answers change later
+        // requests as little as possible.
         let wants_get = self.random.chance(self.mix);
         let wants_new = self.random.chance(0.5);
         let fresh = [self.random.next_u64(), self.random.next_u64()];
@@ -62,17 +62,17 @@ impl Clients {
         Request { client: index, operation, key, value, created: now, bounces: 0, done: None, expected: None }
     }
 
-    /// A `MID`: 64 random bits. That it is new is for the caller to check.
+    /// A `MID` of 64 random bits. The caller must check that it is new.
     pub(super) fn new_mid(&mut self) -> String {
         format!("{:016X}", self.random.next_u64())
     }
 
-    /// The leader as this client knows it, if that replica lives.
+    /// The leader that this client knows, if that replica lives.
     pub(super) fn leader(&self, client: usize, alive: &[bool]) -> Option<usize> {
         self.clients[client].leader.filter(|&leader| alive[leader])
     }
 
-    /// Whom to send a request to: the known leader, else a random living replica.
+    /// The receiver of a request: the known leader, else a random living replica.
     pub(super) fn target(&mut self, client: usize, alive: &[bool]) -> Option<usize> {
         self.leader(client, alive).or_else(|| {
             let living: Vec<usize> = (0..alive.len()).filter(|&r| alive[r]).collect();
@@ -80,7 +80,7 @@ impl Clients {
         })
     }
 
-    /// A reply named a leader.
+    /// Remembers the leader that a reply named.
     pub(super) fn learn_leader(&mut self, client: usize, leader: Option<usize>) {
         self.clients[client].leader = leader;
     }
@@ -91,7 +91,7 @@ impl Clients {
         }
     }
 
-    /// A put was acknowledged.
+    /// Remembers that a put was acknowledged.
     pub(super) fn acknowledge(&mut self, client: usize, key: &str, value: &str) {
         let client = &mut self.clients[client];
         let before = client.acknowledged.insert(key.to_owned(), value.to_owned());
@@ -100,17 +100,17 @@ impl Clients {
         }
     }
 
-    /// The value that the client last had acknowledged.
+    /// The value of the last put to the key that the client saw acknowledged.
     pub(super) fn acknowledged(&self, client: usize, key: &str) -> Option<&str> {
         self.clients[client].acknowledged.get(key).map(String::as_str)
     }
 }
 
-/// How long a client waits before it sends a request again that was bounced so often.
+/// How long a client pauses before it resends a request that was bounced this often.
 ///
-/// The protocol says "at once", and so it is, but a leaderless cluster that redirects everything at
-/// the speed of a loopback socket would leave no processor time for its own election. No request
-/// is ever dropped.
+/// The protocol says "at once", and the first bounces follow it. But a cluster without a leader that
+/// redirects everything at the speed of a loopback socket would have no processor time left for its
+/// election. No request is ever dropped.
 pub(super) fn pause(bounces: u32) -> Duration {
     match bounces {
         0..=FREE_BOUNCES => Duration::ZERO,

@@ -1,23 +1,24 @@
-//! Who leads, as far as an onlooker of the network can tell.
+//! Determines the leader by observing the network.
 //!
 //! Every message names a leader. The leader is the living replica that the last messages of more
-//! than half of the living replicas name; if there is none, the one that the last `ok` to a client
-//! named (its sender, if it named none), if that lives; else nobody. So a leader that was cut off is
-//! replaced as soon as a majority follows another one, and a short election changes nothing.
+//! than half of the living replicas name. If there is none, it is the replica that the last `ok` to a
+//! client named (or the sender, if it named none), if that lives. Otherwise there is no leader. So a
+//! leader that was cut off is replaced as soon as a majority follows another one, and a short election
+//! changes nothing.
 
 use bowline_lan::LanId;
 
 #[derive(Debug, Clone)]
 pub(super) struct Leadership {
-    /// What each replica's last message named as leader, if that is a replica.
+    /// The leader that each replica's last message named, if it is a replica.
     named: Vec<Option<usize>>,
-    /// What the last `ok` to a client named as leader, else its sender.
+    /// The leader that the last `ok` to a client named, or its sender if it named none.
     last_ok: Option<usize>,
     /// The last leader that was known, dead or alive.
     known: Option<usize>,
 }
 
-/// What became of the question who leads.
+/// How the known leader changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Nothing,
@@ -30,7 +31,7 @@ impl Leadership {
         Leadership { named: vec![None; replicas], last_ok: None, known: None }
     }
 
-    /// A replica's message names a leader; returns whether that is another one than before.
+    /// Records the leader that a replica's message names. Returns whether it named another one before.
     pub(super) fn names(&mut self, replica: usize, leader: Option<usize>) -> bool {
         let changed = self.named[replica] != leader;
         self.named[replica] = leader;
@@ -41,7 +42,7 @@ impl Leadership {
         self.last_ok = self.named[replica].or(Some(replica));
     }
 
-    /// Whether the last known leader is another one now.
+    /// Updates the last known leader and returns how it changed.
     pub(super) fn update(&mut self, alive: &[bool]) -> Change {
         let before = self.known;
         match (before, self.leader(alive)) {

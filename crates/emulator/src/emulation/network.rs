@@ -1,4 +1,4 @@
-//! Which messages between replicas arrive: cuts and losses.
+//! Decides which messages between replicas arrive: cuts and losses.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::random::Random;
 pub struct ExtraFaults {
     /// Cuts of single links.
     pub partitions: Vec<LinkCut>,
-    /// When which replica is killed; an index that names no replica kills nobody.
+    /// The times and indexes of replicas to kill. An index that is out of range is ignored.
     pub kills: Vec<(Duration, usize)>,
-    /// From when on the network loses nothing any more, if ever.
+    /// The time from which the network loses no messages by chance, if any.
     pub lossless_from: Option<Duration>,
 }
 
-/// A cut of single, directed links for some time. When it begins, clients forget their leader, as
-/// they do at a hard partition.
+/// A cut of single, directed links for some time. When it begins, clients forget their leader, as in
+/// `part_hard`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkCut {
     /// When it begins.
     pub from: Duration,
-    /// When it is over.
+    /// When it ends.
     pub until: Duration,
-    /// Which links are cut, as pairs of sender and receiver.
+    /// The links, as pairs of sender and receiver.
     pub blocked: BTreeSet<(usize, usize)>,
 }
 
-/// What becomes of a message between two living replicas.
+/// What happens to a message between two living replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Arrives,
@@ -72,7 +72,7 @@ impl Network {
     }
 
     pub(super) fn fate(&mut self, now: Duration, from: usize, to: usize) -> Fate {
-        // Chance is asked first and always: then a cut does not change what is lost after it.
+        // A random number is drawn for every message, so that a cut does not change later losses.
         let lost = self.random.chance(self.drops) && now < self.lossless_from;
         let split = self.majority.as_ref().is_some_and(|side| side.contains(&from) != side.contains(&to));
         let blocked = || self.link_cuts.iter().any(|cut| cut.is_on(now) && cut.blocked.contains(&(from, to)));
@@ -92,8 +92,8 @@ impl LinkCut {
     }
 }
 
-/// A random majority of all replicas: the living ones first, so that it can still decide if enough
-/// of them are left, and in any case `wanted`, if given.
+/// A random majority of all replicas. It contains `wanted`, if given, and prefers living replicas, so
+/// that it can still decide if enough of them live.
 pub(super) fn random_majority(random: &mut Random, alive: &[bool], wanted: Option<usize>) -> BTreeSet<usize> {
     let mut order: Vec<usize> = (0..alive.len()).collect();
     random.shuffle(&mut order);

@@ -1,4 +1,4 @@
-//! Everything that happened in a run: what the judge and the report work from.
+//! The record of a run, from which the judge and the report work.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,17 +12,17 @@ use crate::scenario::{EventKind, Scenario};
 /// Everything that happened in a run. All times count from its start.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Record {
-    /// What was run.
+    /// The scenario of the run.
     pub scenario: Scenario,
-    /// What decided everything random.
+    /// The seed of everything random.
     pub seed: u64,
     /// The replicas' ids; everywhere else a replica is an index into this list.
     pub replica_ids: Vec<LanId>,
     /// The clients' ids; everywhere else a client is an index into this list.
     pub client_ids: Vec<LanId>,
-    /// Why the run ended; `None` if it was taken apart before its end.
+    /// Why the run ended; `None` if it was abandoned before its end.
     pub end: Option<End>,
-    /// When the run ended, or the time of the last input if it did not.
+    /// When the run ended; the time of the last input if it did not end.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub ended_at: Duration,
     /// Every request, in order of creation.
@@ -31,24 +31,24 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// The messages between replicas.
     pub traffic: Traffic,
-    /// What replicas did that they should not do.
+    /// The misbehaviour of replicas.
     pub misbehaviour: Misbehaviour,
-    /// Which replicas were killed, by whom and when.
+    /// Which replicas were killed or died by themselves, and when.
     pub losses: Vec<Loss>,
-    /// What happened, in order of time; at most [`Record::MAX_NOTES`].
+    /// What happened, ordered by time; at most [`Record::MAX_NOTES`].
     pub timeline: Vec<Moment>,
-    /// Whenever a replica named another leader than before; at most [`Record::MAX_BELIEFS`].
+    /// Each time that a replica named another leader than before; at most [`Record::MAX_BELIEFS`].
     pub beliefs: Vec<Belief>,
 }
 
 impl Record {
-    /// The longest timeline that is kept.
+    /// The most notes that are kept.
     pub const MAX_NOTES: usize = 10_000;
 
     /// The most changes of belief that are kept.
     pub const MAX_BELIEFS: usize = 50_000;
 
-    /// Whether the replica was killed or died, and when.
+    /// When the replica was killed or died; `None` if it lived.
     pub fn lost_at(&self, replica: usize) -> Option<Duration> {
         let loss = self.losses.iter().find(|loss| loss.replica == replica)?;
         Some(loss.at)
@@ -63,13 +63,13 @@ pub enum End {
     Completed,
     /// Replicas exchanged more than `max_packets` messages.
     MessageStorm,
-    /// Replicas sent more than `max_packets` messages that nobody can use.
+    /// Replicas sent more than `max_packets` useless messages.
     Flood,
-    /// No replica is left, and not all of them were killed by the scenario.
+    /// No replica is left, and the last one died by itself.
     NoReplicaLeft,
 }
 
-/// What a request wants.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
@@ -89,12 +89,12 @@ impl Operation {
     }
 }
 
-/// What a client asked for.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Request {
-    /// Who asked.
+    /// The client.
     pub client: usize,
-    /// What for.
+    /// The kind of request.
     pub operation: Operation,
     /// The key.
     pub key: String,
@@ -108,11 +108,11 @@ pub struct Request {
     /// When it was answered with `ok`.
     #[serde(serialize_with = "crate::seconds::serialize_option")]
     pub done: Option<Duration>,
-    /// For a get that is done: the value of the key that this client last had acknowledged.
+    /// For a get that is done: the value of the last put to the key that this client saw acknowledged.
     pub expected: Option<String>,
 }
 
-/// One sending of a request, under a `MID` of its own.
+/// One attempt to send a request, with its own `MID`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// The `MID`.
@@ -121,41 +121,41 @@ pub struct Attempt {
     pub request: usize,
     /// The replica that it was sent to; `None` if none was alive.
     pub to: Option<usize>,
-    /// When.
+    /// When it was sent.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub sent: Duration,
-    /// The first answer, if there was any.
+    /// The first answer, if any.
     pub answer: Option<Answer>,
 }
 
 /// The first answer to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// When it came.
+    /// When it arrived.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
     /// The replica that gave it.
     pub by: usize,
     /// The leader that it names, if that is a replica.
     pub leader: Option<usize>,
-    /// What it says.
+    /// The content.
     pub outcome: AnswerKind,
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerKind {
-    /// Done.
+    /// The request was done.
     Ok {
-        /// What was read; `None` for a put, and for a get whose answer lacks it.
+        /// The value; `None` for a put, and for a get whose answer lacks it.
         value: Option<String>,
     },
-    /// Not done: the request must have no effect.
+    /// The request was not done and must have no effect.
     Redirect,
     /// It is unknown whether the request takes effect.
     Fail {
-        /// Why, if the replica says so.
+        /// The reason, if the replica gave one.
         error: Option<String>,
     },
 }
@@ -165,13 +165,13 @@ pub enum AnswerKind {
 pub struct Traffic {
     /// All messages and their bytes.
     pub sent: Volume,
-    /// Those of them that the network lost by chance.
+    /// Messages that the network lost by chance.
     pub lost: u64,
-    /// Those of them that a cut stopped.
+    /// Messages that a cut stopped.
     pub cut: u64,
-    /// Those of them that were addressed to a dead replica.
+    /// Messages to a dead replica.
     pub to_the_dead: u64,
-    /// By `type`; from [`Traffic::MAX_KINDS`] types on, the further ones are counted as `(other)`.
+    /// Messages by `type`. After [`Traffic::MAX_KINDS`] types, further ones are counted as `(other)`.
     pub by_kind: BTreeMap<String, Volume>,
     /// Messages in each second of the run.
     pub per_second: Vec<u64>,
@@ -179,7 +179,7 @@ pub struct Traffic {
     pub by_sender: Vec<u64>,
     /// `hello` messages; they are counted nowhere else.
     pub hellos: u64,
-    /// Messages that came from replicas after their death; they are ignored.
+    /// Messages that arrived from dead replicas; they are ignored.
     pub from_the_dead: u64,
 }
 
@@ -191,9 +191,9 @@ impl Traffic {
 /// A number of messages and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Volume {
-    /// How many.
+    /// The number of messages.
     pub messages: u64,
-    /// Their bytes together.
+    /// The sum of their bytes.
     pub bytes: u64,
 }
 
@@ -201,7 +201,7 @@ pub struct Volume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bad {
-    /// Bytes that are no message of the protocol.
+    /// Bytes that are not a message of the protocol.
     Unparsable,
     /// A message longer than the protocol allows.
     Oversized,
@@ -217,16 +217,16 @@ pub enum Bad {
     UnknownMid,
     /// An answer to a client about another client's `MID`.
     WrongClient,
-    /// An answer to a `MID` that was sent to another replica. It is accepted all the same.
+    /// An answer to a `MID` that was sent to another replica. It is accepted nevertheless.
     ForeignMid,
-    /// A further answer to one `MID`.
+    /// A further answer to a `MID`.
     Duplicate,
     /// An `ok` to a get, without a `value`.
     MissingValue,
 }
 
 impl Bad {
-    /// What it is, in a few words.
+    /// A short description, in the plural.
     pub fn describe(self) -> &'static str {
         match self {
             Bad::Unparsable => "unparsable messages",
@@ -244,26 +244,26 @@ impl Bad {
     }
 }
 
-/// What replicas did that they should not do, counted, with examples.
+/// The misbehaviour of replicas: counts and examples.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Misbehaviour {
-    /// How often, by kind.
+    /// The number of cases of each kind.
     pub counts: BTreeMap<Bad, u64>,
-    /// The first few of each kind; at most [`Misbehaviour::MAX_EXAMPLES`] of one kind.
+    /// The first cases of each kind, at most [`Misbehaviour::MAX_EXAMPLES`] of one kind.
     pub examples: Vec<Example>,
 }
 
-/// A case of bad behaviour.
+/// A case of misbehaviour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Example {
-    /// When.
+    /// When it happened.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
-    /// Which replica.
+    /// The replica.
     pub replica: usize,
-    /// What kind.
+    /// The kind.
     pub bad: Bad,
-    /// More about it, in one line.
+    /// Details, in one line.
     pub detail: String,
 }
 
@@ -271,12 +271,12 @@ impl Misbehaviour {
     /// The most examples of one kind that are kept.
     pub const MAX_EXAMPLES: u64 = 3;
 
-    /// How often one kind was seen.
+    /// The number of cases of one kind.
     pub fn count(&self, bad: Bad) -> u64 {
         self.counts.get(&bad).copied().unwrap_or(0)
     }
 
-    /// How many messages nobody could use.
+    /// The number of useless messages.
     pub fn useless(&self) -> u64 {
         let useful = |bad: Bad| matches!(bad, Bad::ForeignMid | Bad::MissingValue);
         self.counts.iter().filter(|(bad, _)| !useful(**bad)).map(|(_, count)| count).sum()
@@ -294,22 +294,22 @@ impl Misbehaviour {
 /// The end of a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Loss {
-    /// Which replica.
+    /// The replica.
     pub replica: usize,
-    /// When.
+    /// When it ended.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
-    /// Why it died by itself; `None` if the emulation killed it.
+    /// The reason if it died by itself; `None` if the emulation killed it.
     pub died_by_itself: Option<String>,
 }
 
-/// A replica's view of who leads, from this moment on.
+/// The leader that a replica names, from a moment on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Belief {
-    /// When the replica first said so.
+    /// When the replica first named it.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub at: Duration,
-    /// Which replica.
+    /// The replica.
     pub replica: usize,
     /// The leader that it names, if that is a replica.
     pub leader: Option<usize>,
@@ -335,11 +335,11 @@ pub enum Note {
         /// Its id.
         leader: LanId,
     },
-    /// Another leader than before is known.
+    /// The known leader changed.
     LeaderChanged {
-        /// The id of the one before.
+        /// The id of the previous leader.
         from: LanId,
-        /// The id of the new one.
+        /// The id of the new leader.
         to: LanId,
     },
     /// An event cut the network in two.
@@ -351,7 +351,7 @@ pub enum Note {
         /// The others.
         rest: Vec<LanId>,
     },
-    /// An event made the network whole.
+    /// An event ended the cut.
     Healed,
     /// One of [`super::ExtraFaults::partitions`] began.
     LinksCut {
@@ -379,13 +379,13 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// Bad behaviour of a kind that was not seen before.
+    /// The first misbehaviour of its kind in the run.
     Misbehaved {
-        /// Who.
+        /// The replica's id.
         replica: LanId,
-        /// What kind.
+        /// The kind.
         bad: Bad,
-        /// More about it.
+        /// Details, in one line.
         detail: String,
     },
     /// The run ended.
