@@ -1,8 +1,8 @@
 //! The etcd v3 API's wire types and service traits, generated from `proto/` (see `tests/generated.rs`).
 //!
-//! Names and numbers of services, messages and fields are facts of the wire, taken from etcd's public
-//! API; the files are this project's own. What a field means is said there. Every service has a server
-//! trait and a client. gRPC's own service for health, which etcd serves too, is among them.
+//! The names and numbers of services, messages and fields are those of etcd's public API; the files
+//! are this project's own and document the fields. Every service has a server trait and a client. They
+//! include gRPC's health service, which etcd serves, too.
 
 /// Keys with their values, and events.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
@@ -22,7 +22,7 @@ pub mod etcdserverpb {
     include!("../generated/etcdserverpb.rs");
 }
 
-/// Health, as gRPC's probes ask for it.
+/// gRPC's health service.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
 pub mod healthpb {
     include!("../generated/grpc.health.v1.rs");

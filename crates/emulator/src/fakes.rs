@@ -1,4 +1,4 @@
-//! For tests: tiny scripted replicas, and virtual time to run them in.
+//! For tests: small scripted replicas, run in virtual time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 /// How long every message to a replica takes.
 pub(crate) const DELAY: Duration = Duration::from_millis(1);
 
-/// A replica's answer to a message that reached it: what it puts on its socket.
+/// Maps a message that reached a replica to the messages that the replica sends.
 pub(crate) type Behaviour<'a> = &'a mut dyn FnMut(Seen<'_>) -> Vec<Vec<u8>>;
 
 /// A message that reached a replica.
@@ -46,7 +46,7 @@ pub(crate) fn id(replica: usize) -> LanId {
     LanId::from_value(replica as u16)
 }
 
-/// A message of the replicas' own.
+/// A message between replicas.
 pub(crate) fn own(kind: &str) -> Content {
     Content::Other { kind: kind.to_owned(), fields: serde_json::Map::new().into() }
 }
@@ -56,7 +56,7 @@ pub(crate) fn own(kind: &str) -> Content {
 pub(crate) struct Registers(BTreeMap<String, String>);
 
 impl Registers {
-    /// The right answer to a request; `None` if the message is none.
+    /// The correct answer to a request; `None` if the message is not a request.
     pub(crate) fn answer(&mut self, content: &Content) -> Option<Content> {
         match content.clone() {
             Content::Get { mid, key } => {
@@ -71,8 +71,8 @@ impl Registers {
     }
 }
 
-/// Replicas that are always right, and that send every other replica a message for each put, as
-/// those do that must agree. Replica 0 leads.
+/// Replicas that always answer correctly. For each put they send every other replica a message, as
+/// if they had to agree. Replica 0 leads.
 pub(crate) fn perfect() -> impl FnMut(Seen<'_>) -> Vec<Vec<u8>> {
     let mut registers = Registers::default();
     move |seen| {
@@ -87,7 +87,7 @@ pub(crate) fn perfect() -> impl FnMut(Seen<'_>) -> Vec<Vec<u8>> {
     }
 }
 
-/// A scenario with these fields; five replicas and 100 requests in 10 s unless they say otherwise.
+/// A scenario with these fields. The default is five replicas and 100 requests in 10 s.
 pub(crate) fn scenario(fields: &str) -> Scenario {
     let mut json: serde_json::Value = serde_json::from_str(fields).unwrap();
     for (field, value) in [("lifetime", 10), ("replicas", 5), ("requests", 100)] {
@@ -102,7 +102,7 @@ pub(crate) fn run(emulation: Emulation, behaviour: Behaviour<'_>) -> Record {
     run_with(emulation, behaviour, &mut |_, _, _| {})
 }
 
-/// As [`run`]; `meddle` is called before each step.
+/// The same as [`run`], but calls `meddle` before each step.
 pub(crate) fn run_with(
     mut emulation: Emulation,
     behaviour: Behaviour<'_>,

@@ -1,7 +1,7 @@
-//! A run as a history of operations, for the checker of linearizability.
+//! Converts a run to a history of operations for the linearizability checker.
 //!
-//! Each attempt is an operation of its own, as each may take effect: a put that was bounced with
-//! `fail` twice and then done has been sent three times.
+//! Each attempt is an operation, because each may take effect: a put that was answered twice with
+//! `fail` and then with `ok` was sent three times.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bowline_checker::registers::{self, Action, Operation, Options};
 use crate::emulation::{AnswerKind, Attempt, Record};
 use crate::judge::Linearizability;
 
-/// Whether the history of all clients is linearizable, within the checker's usual bound.
+/// Checks whether the history of all clients is linearizable, within the checker's default bound.
 pub fn check(record: &Record) -> Linearizability {
     match registers::check(&operations(record), &Options::default()) {
         Verdict::Linearizable => Linearizability::Linearizable,
@@ -22,15 +22,15 @@ pub fn check(record: &Record) -> Linearizability {
 
 /// The history of all clients.
 ///
-/// A redirected attempt is not in it: it must have had no effect. A `fail`ed or unanswered put may
-/// still take effect at any time. Reads without a result tell nothing and are not in it.
+/// A redirected attempt is omitted, because it must have had no effect. A failed or unanswered put
+/// may still take effect at any time. Reads without a result are omitted, because they prove nothing.
 pub fn operations(record: &Record) -> Vec<Operation> {
     let attempts = record.attempts.iter();
     attempts.filter_map(|attempt| operation(record, attempt)).collect()
 }
 
 fn operation(record: &Record, attempt: &Attempt) -> Option<Operation> {
-    // Without a receiver, it was never sent.
+    // An attempt without a receiver was never sent.
     attempt.to?;
     let request = &record.requests[attempt.request];
     let (done, read) = match attempt.answer.as_ref().map(|a| (&a.outcome, a.at)) {

@@ -1,4 +1,4 @@
-//! Random mixtures of everything that a LAN can do to replicas, and what must hold in each of them.
+//! Random mixtures of LAN faults, and the conditions that must hold in each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::virtual_run::{Links, VirtualOptions};
 
-/// What [`mixture`] draws.
+/// A random run, drawn by [`mixture`].
 #[derive(Clone, Debug)]
 pub struct Mixture {
     /// The scenario of the mixture.
     pub scenario: Scenario,
-    /// Everything else.
+    /// The other options of the run.
     pub options: VirtualOptions,
 }
 
-/// A random mixture of everything that a LAN can do to replicas: 3 to 9 of them, losses of up to a
-/// half, doubled and overtaken messages, up to five cuts of all shapes, one-way ones included, and
-/// the death of up to a minority. The network heals before the end, and there is time left to answer.
+/// A random mixture of LAN faults: 3 to 9 replicas, losses of up to a half, duplicated and overtaken
+/// messages, up to five cuts of all shapes, including one-way cuts, and up to a minority of replicas
+/// killed. The network heals before the end, with time left to answer all requests.
 #[must_use]
 pub fn mixture(seed: u64) -> Mixture {
     let mut random = Random::stream(seed, 200);
@@ -73,8 +73,8 @@ fn draw_faults(random: &mut Random, replicas: usize, end: Duration) -> ExtraFaul
     faults
 }
 
-/// A cut of one of five shapes: two halves, one replica alone, one replica deaf or mute, a bridge
-/// between two halves, or single links at random.
+/// A cut of a random shape: two sides, one isolated replica, one replica that can't send or can't
+/// receive, two sides joined by one replica, or random links.
 fn draw_cut(random: &mut Random, replicas: usize) -> BTreeSet<(usize, usize)> {
     let mut order: Vec<usize> = (0..replicas).collect();
     random.shuffle(&mut order);
@@ -102,8 +102,8 @@ fn draw_cut(random: &mut Random, replicas: usize) -> BTreeSet<(usize, usize)> {
     blocked
 }
 
-/// What must hold in every mixture: linearizable, and everything answered that was asked of a
-/// replica which lived, once the network was whole again.
+/// Why a mixture failed, if it did. Its history must be linearizable, replicas must follow the
+/// protocol, and every request to a replica that lives to the end must be answered once, without `fail`.
 #[must_use]
 pub fn failure_of(record: &Record) -> Option<String> {
     let word = history::check(record);

@@ -1,7 +1,7 @@
-//! A small seeded generator: the only source of chance in the emulated LAN.
+//! A small seeded generator: the only source of random numbers in the emulated LAN.
 //!
-//! The algorithm is xoshiro256** 1.0 (Blackman and Vigna, 2018), its state filled by `SplitMix64`, as
-//! its authors advise. It is not for secrets. The same seed gives the same numbers on every machine.
+//! The algorithm is xoshiro256** 1.0 (Blackman and Vigna, 2018), seeded by `SplitMix64` as its authors
+//! advise. It must not be used for secrets. The same seed gives the same numbers on every machine.
 
 use bowline_node::raft::Random as SplitMix64;
 
@@ -12,14 +12,14 @@ pub struct Random {
 }
 
 impl Random {
-    /// A generator whose whole future is decided by `seed`; every seed is a good one.
+    /// A generator that is determined by `seed`. Every seed is suitable.
     pub fn new(seed: u64) -> Random {
         let mut mixer = SplitMix64::new(seed);
         Random { state: std::array::from_fn(|_| mixer.next_u64()) }
     }
 
-    /// A generator for one purpose, so that how often one purpose draws does not change what
-    /// another one draws.
+    /// A generator for one purpose. The number of draws for one purpose does not change the numbers
+    /// of another.
     pub fn stream(seed: u64, purpose: u64) -> Random {
         Random::new(seed ^ SplitMix64::new(purpose).next_u64())
     }
@@ -38,12 +38,12 @@ impl Random {
         result
     }
 
-    /// A number from 0 up to, not including, `n`, without bias; 0 if `n` is 0.
+    /// An unbiased number from 0 to `n - 1`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // Lemire's method: the high half of a product, redrawn in the sliver that would be biased.
+        // Lemire's method: the high half of a product; products that would cause a bias are redrawn.
         let sliver = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -55,17 +55,17 @@ impl Random {
 
     /// True with probability `p`; never for 0 and below, always for 1 and above.
     pub fn chance(&mut self, p: f64) -> bool {
-        // 53 bits: every such fraction is a double of its own.
+        // 53 bits, because a double represents every such fraction exactly.
         let fraction = (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         fraction < p
     }
 
-    /// One of `items`; `None` if there is none.
+    /// A random one of `items`; `None` if there are none.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len() as u64) as usize)
     }
 
-    /// Brings `items` into a random order, each order being as likely as any other.
+    /// Shuffles `items`. Every order is equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u64 + 1) as usize;

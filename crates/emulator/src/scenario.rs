@@ -1,7 +1,7 @@
-//! Scenario files: what happens to a network and its clients, and what is asked of the replicas.
+//! Scenario files: the replicas, the requests, the faults of the network, and the expected results.
 //!
-//! The format is that of the LAN protocol page and nothing more, so that other harnesses can read
-//! our files and we theirs. Times in the file are in seconds, median latencies too.
+//! The format is exactly that of the LAN protocol page, so that other harnesses can read Bowline's
+//! files and Bowline can read theirs. Times in the file, including median latencies, are in seconds.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ pub const MAX_REQUESTS: u64 = 1_000_000;
 /// The most events in one run.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Where no other bound is given, the run ends as a message storm above this many messages.
+/// The default for [`Scenario::max_packets`].
 pub const DEFAULT_MAX_PACKETS: u64 = 20_000;
 
-/// One emulated run: who takes part, what is asked, what goes wrong, what is expected.
+/// The description of one emulated run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
-    /// What it is called, such as `crash-3`; it is not in the file.
+    /// The name, such as `crash-3`. It is not in the file.
     pub name: String,
     /// For how long requests are sent.
     #[serde(serialize_with = "crate::seconds::serialize")]
@@ -48,13 +48,13 @@ pub struct Scenario {
     pub end_wait: Duration,
     /// The probability that a message between two replicas is lost, 0 to 1.
     pub drops: f64,
-    /// What decides everything random; `None` leaves it to the driver, which prints its choice.
+    /// The seed of everything random. If it is `None`, the driver chooses a seed and reports it.
     pub seed: Option<u64>,
-    /// Above this many messages between replicas the run ends as a message storm.
+    /// With more messages between replicas than this, the run ends as a message storm.
     pub max_packets: u64,
-    /// What goes wrong, in order of time.
+    /// The faults, ordered by time.
     pub events: Vec<Event>,
-    /// What the run is measured against.
+    /// The thresholds of the benchmarks.
     pub benchmarks: Benchmarks,
 }
 
@@ -101,20 +101,20 @@ impl EventKind {
     }
 }
 
-/// The four measures of a run; those that are `None` are not judged.
+/// The thresholds of the four benchmarks. A benchmark that is `None` is not rated.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Benchmarks {
     /// Messages between replicas.
     pub total_msgs: Option<Thresholds>,
     /// `fail` answers and unanswered requests.
     pub failures: Option<Thresholds>,
-    /// Second answers to one `MID`.
+    /// Further answers to a `MID` that was already answered.
     pub duplicates: Option<Thresholds>,
     /// The median latency, in seconds.
     pub median_latency: Option<Thresholds>,
 }
 
-/// Three rising bounds: below the first is the top tier, then full, then partial, then none.
+/// Three rising bounds of the tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(into = "[f64; 3]")]
 pub struct Thresholds {
@@ -147,15 +147,15 @@ impl Thresholds {
     }
 }
 
-/// How good a measured value is, best first.
+/// The rating of a measured value, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
-    /// Better than asked.
+    /// Better than required.
     Top,
-    /// As asked.
+    /// As required.
     Full,
-    /// Not quite as asked.
+    /// Slightly worse than required.
     Partial,
     /// Not good enough for any tier.
     None,
@@ -173,10 +173,10 @@ impl Tier {
     }
 }
 
-/// Why a file is not a scenario. One line each, with the scenario's name in front.
+/// Why a file is not a scenario. Each error is displayed as one line, with the scenario's name first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScenarioError {
-    /// The file is too large to be one.
+    /// The file is too large.
     #[error("scenario {name}: the file has {length} bytes; at most {MAX_SCENARIO_BYTES} are allowed")]
     TooLong {
         /// The scenario.
@@ -192,14 +192,14 @@ pub enum ScenarioError {
         /// What the JSON reader says.
         reason: String,
     },
-    /// There is a field that the format does not have.
+    /// A field is unknown.
     #[error("scenario {name}: unknown field `{field}`; allowed are {allowed}")]
     UnknownField {
         /// The scenario.
         name: String,
         /// Where it is, such as `tests.benchmarks.speed`.
         field: String,
-        /// The fields that may stand there.
+        /// The fields that are allowed there.
         allowed: String,
     },
     /// A required field is absent.
@@ -227,11 +227,11 @@ pub enum ScenarioError {
 }
 
 impl Scenario {
-    /// Reads a scenario file; `name` is what it shall be called.
+    /// Reads a scenario file and gives the scenario a name.
     ///
     /// # Errors
     ///
-    /// See [`ScenarioError`]: everything that is not exactly as the format has it.
+    /// The file breaks a rule of the format, see [`ScenarioError`].
     pub fn from_json(name: &str, bytes: &[u8]) -> Result<Scenario, ScenarioError> {
         read::scenario(&shorten(name), bytes)
     }
@@ -261,7 +261,7 @@ impl Scenario {
     /// The fewest messages with which replicas can have agreed on all puts.
     pub fn minimum_messages(&self) -> u64 {
         let puts = self.requests as f64 * (1.0 - self.mix);
-        // Rounded up, except where the doubles are a hair above a whole number.
+        // Rounded up. The subtraction keeps rounding errors from adding a message to a whole number.
         (puts * self.replicas as f64 / 2.0 - 1e-6).ceil() as u64
     }
 }

@@ -1,4 +1,4 @@
-//! Durations in JSON: a number of seconds, and in text: a number with a fitting unit.
+//! Formats durations: in JSON as a number of seconds, in text as a number with a suitable unit.
 
 use std::time::Duration;
 

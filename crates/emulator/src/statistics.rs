@@ -1,4 +1,4 @@
-//! The numbers of a run: what was asked, what was answered, what it cost.
+//! The statistics of a run: requests, answers, messages and latencies.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::emulation::{AnswerKind, Bad, Note, Operation, Record, Request, Volume};
 
-/// The numbers of a run, see [`Statistics::of`].
+/// The statistics of a run, see [`Statistics::of`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Statistics {
-    /// Requests that the scenario has.
+    /// All requests of the scenario.
     pub requests: u64,
     /// Requests that were created; fewer only if the run ended early.
     pub created: u64,
@@ -28,13 +28,13 @@ pub struct Statistics {
     pub fails: u64,
     /// Requests that never got an `ok`.
     pub unanswered: u64,
-    /// Those of them that were last sent to a replica that was then, or later, lost.
+    /// Unanswered requests that were last sent to a replica that was killed or died, before or after.
     pub unanswered_at_lost_replicas: u64,
-    /// The others.
+    /// The other unanswered requests.
     pub unanswered_elsewhere: u64,
     /// `fails` and `unanswered` together.
     pub failures: u64,
-    /// Second answers to one `MID`.
+    /// Further answers to a `MID` that was already answered.
     pub duplicates: u64,
     /// The highest number of bounces of one request.
     pub most_bounces: u32,
@@ -44,11 +44,11 @@ pub struct Statistics {
     pub bytes: u64,
     /// These messages by their `type`.
     pub by_kind: BTreeMap<String, Volume>,
-    /// Those that were lost by chance.
+    /// Messages that were lost by chance.
     pub lost: u64,
-    /// Those that a cut stopped.
+    /// Messages that a cut stopped.
     pub cut: u64,
-    /// Those that were addressed to a dead replica.
+    /// Messages to a dead replica.
     pub to_the_dead: u64,
     /// How often another leader took over.
     pub leader_changes: u64,
@@ -56,13 +56,13 @@ pub struct Statistics {
     pub killed: u64,
     /// Replicas that died by themselves.
     pub died: u64,
-    /// From creating a request to any answer, redirects included; `None` without any answer.
+    /// From the creation of a request to each of its answers, redirects included; `None` without answers.
     pub latency: Option<Latency>,
-    /// From creating a request to its `ok`.
+    /// From the creation of a request to its `ok`.
     pub completion: Option<Latency>,
-    /// As `completion`, for gets alone.
+    /// `completion` for gets only.
     pub get_completion: Option<Latency>,
-    /// As `completion`, for puts alone.
+    /// `completion` for puts only.
     pub put_completion: Option<Latency>,
 }
 
@@ -82,15 +82,15 @@ impl Share {
     }
 }
 
-/// How latencies are distributed.
+/// The distribution of latencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latency {
-    /// How many there are.
+    /// The number of samples.
     pub samples: usize,
     /// The smallest.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub min: Duration,
-    /// The middle one, or the mean of the two in the middle.
+    /// The middle sample, or the mean of the two in the middle.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub median: Duration,
     /// The arithmetic mean.
@@ -120,7 +120,7 @@ impl Latency {
             samples: count,
             min: first,
             median: (samples[(count - 1) / 2] + samples[count / 2]) / 2,
-            // A mean is not above the largest sample, which came from a run of two days at most.
+            // The mean fits, because it is at most the largest sample, and a run lasts at most two days.
             mean: Duration::from_nanos((sum / count as u128) as u64),
             p90: rank(90),
             p99: rank(99),
@@ -130,7 +130,7 @@ impl Latency {
 }
 
 impl Statistics {
-    /// Counts everything.
+    /// Computes the statistics of a run.
     pub fn of(record: &Record) -> Statistics {
         let outcomes = || record.attempts.iter().filter_map(|a| a.answer.as_ref());
         let redirects = outcomes().filter(|a| a.outcome == AnswerKind::Redirect);
@@ -182,7 +182,7 @@ fn share(record: &Record, operation: Operation) -> Share {
 }
 
 fn unanswered_at_lost_replicas(record: &Record) -> u64 {
-    // The last attempt of each request is the one that it waits for.
+    // An unanswered request waits for the answer to its last attempt.
     let mut last = vec![None; record.requests.len()];
     for attempt in &record.attempts {
         last[attempt.request] = attempt.to;

@@ -1,5 +1,5 @@
-//! A scenario in virtual time: the emulated LAN and real replicas in one thread, with a queue of
-//! what is on its way and no clock but the queue's. One seed decides everything.
+//! Runs a scenario in virtual time: the emulated LAN and real replicas in one thread, with a queue
+//! of the messages in transit and no clock but the queue's. One seed decides everything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};
 use crate::random::Random;
 use crate::scenario::Scenario;
 
-/// Most steps of one run: far beyond any real one, so that a loop without end is an error.
+/// The most steps of one run, far more than any real run has, so that an endless loop is an error.
 const MAX_STEPS: u64 = 50_000_000;
 
 /// How messages travel between a replica and the network, one way.
@@ -30,12 +30,12 @@ pub struct Links {
     pub duplicates: f64,
     /// Probability that a message between replicas is overtaken by later ones.
     pub reorders: f64,
-    /// How long an overtaken or doubled message is late, at most.
+    /// The longest extra delay of an overtaken or duplicated message.
     pub lateness: Duration,
 }
 
 impl Default for Links {
-    /// Sockets on one machine: 20 to 60 µs, in order, nothing doubled.
+    /// Like sockets on one machine: 20 to 60 µs, in order, without duplicates.
     fn default() -> Links {
         Links {
             delay_min: Duration::from_micros(20),
@@ -47,53 +47,53 @@ impl Default for Links {
     }
 }
 
-/// What a run is made of, beside its scenario.
+/// The options of a run besides its scenario.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualOptions {
-    /// Decides everything that is random.
+    /// The seed of everything random.
     pub seed: u64,
-    /// How the replicas are tuned.
+    /// The timing of the replicas.
     pub profile: Profile,
     /// How messages travel.
     pub links: Links,
     /// Faults beyond the scenario's.
     pub faults: ExtraFaults,
-    /// Bytes of log that a replica keeps before it makes a snapshot, if not the profile's.
+    /// How many bytes of log a replica retains, if not as in the profile. Snapshots follow at twice that.
     pub retained_bytes: Option<usize>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct VirtualOutcome {
     /// Everything that happened, for judging and reporting.
     pub record: Record,
-    /// Fingerprint of every message and event, in order, with its time.
+    /// A hash over all messages of the run, in order.
     pub trace_hash: u64,
-    /// What the replicas ignored, summed up.
+    /// How many messages each living replica ignored.
     pub ignored: Vec<Ignored>,
-    /// How many things happened one after the other.
+    /// The number of steps.
     pub steps: u64,
 }
 
-/// Why a run could not be made.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VirtualError {
     /// The replicas' configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The run did not come to its end.
+    /// The run did not end.
     #[error("the run did not end within {MAX_STEPS} steps: it probably loops")]
     TooManySteps,
 }
 
-/// Something on its way.
+/// A message in transit.
 #[derive(Debug)]
 enum Parcel {
     ToReplica {
         to: usize,
         bytes: Bytes,
     },
-    /// What was said, and how it reads on the wire.
+    /// A message, and its encoded form.
     ToNetwork {
         from: usize,
         said: Envelope,
@@ -104,14 +104,14 @@ enum Parcel {
 struct Run {
     emulation: Emulation,
     replicas: Vec<Option<LanReplica>>,
-    /// When each replica wants to be woken: asked anew only after it was given something.
+    /// When each replica wants to be woken. Updated only after each of its inputs.
     alarms: Vec<Duration>,
     links: Links,
-    /// From here on nothing is doubled or overtaken: the network has healed.
+    /// From this time on, no message is duplicated or overtaken.
     orderly_from: Duration,
     queue: BTreeMap<(Duration, u64), Parcel>,
     parcels: u64,
-    /// When the last parcel of each direction arrives: those after it don't overtake it.
+    /// When the last parcel in each direction arrives. Later ones don't overtake it.
     last_up: Vec<Duration>,
     last_down: Vec<Duration>,
     random: Random,
@@ -119,7 +119,7 @@ struct Run {
     now: Duration,
 }
 
-/// Runs `scenario` to its end, and shows each note of the timeline to `observer`.
+/// Runs `scenario` to its end and passes each note of the timeline to `observer`.
 ///
 /// # Errors
 /// The configuration is out of range, or the run does not end.
@@ -178,7 +178,7 @@ impl Run {
         })
     }
 
-    /// Lets the next thing happen; `false` when the run is over.
+    /// Performs the next step. Returns `false` when the run is over.
     fn step(&mut self, observer: &mut dyn FnMut(Duration, &Note)) -> bool {
         let Some(agenda) = self.emulation.next_deadline() else { return false };
         let parcel = self.queue.first_key_value().map(|((at, _), _)| *at);
@@ -195,7 +195,7 @@ impl Run {
                 Parcel::ToNetwork { from, said, bytes } => {
                     self.trace.number(from as u64);
                     self.trace.bytes(&bytes);
-                    // The network needn't read what this program has just written.
+                    // The network need not parse what this program has just written.
                     let header = said.header(&bytes);
                     debug_assert_eq!(header, Envelope::peek(&bytes), "a message reads as it was meant");
                     self.emulation.receive_read(self.now, from, &bytes, header, &mut actions);
@@ -210,7 +210,7 @@ impl Run {
         true
     }
 
-    /// Gives a replica something to do. One that stops by itself is dead, as its program would be.
+    /// Gives a replica an input. A replica that stops by itself counts as dead, like its program.
     fn give(
         &mut self,
         to: usize,
@@ -234,7 +234,7 @@ impl Run {
         self.alarms[replica] = Duration::MAX;
     }
 
-    /// What a replica has said goes on its way.
+    /// Sends the messages of a replica to the network.
     fn post(&mut self, from: usize, said: Vec<Envelope>) {
         for envelope in said {
             let at = self.arrival(Direction::Up, from);
@@ -271,7 +271,7 @@ impl Run {
         self.between(self.links.delay_min, self.links.delay_min + self.links.lateness)
     }
 
-    /// When a message sent now arrives, if it keeps its place among the others.
+    /// When a message that is sent now arrives, in order with the others.
     fn arrival(&mut self, direction: Direction, replica: usize) -> Duration {
         let at = self.now + self.between(self.links.delay_min, self.links.delay_max);
         let last = match direction {

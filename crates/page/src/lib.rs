@@ -1,13 +1,12 @@
-//! What all HTML pages have in common. A page is one file that needs no network, readable in the dark and in the light.
+//! The common parts of all HTML pages. A page is one file without network access, in light or dark colours.
 
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
-/// The colours, and the rules for what every page has; a page's own style follows them.
+/// The colours and the common style rules. A page's own style follows them.
 const STYLE: &str = include_str!("page.css");
 
-/// A whole page. Templates escape what means something in HTML. `title` and `content` may hold any text besides: a
-/// control character becomes U+FFFD, a line break or tab a space, in attributes too. `style` and `scripts` stay as
-/// they are.
+/// A whole page. Templates escape the special characters of HTML. In `title` and `content`, including attributes, a
+/// control character becomes U+FFFD, and a line break or tab becomes a space. `style` and `scripts` are not changed.
 pub fn document(title: &str, style: &str, content: &Markup, scripts: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
@@ -28,12 +27,12 @@ pub fn document(title: &str, style: &str, content: &Markup, scripts: &Markup) ->
     page.into_string()
 }
 
-/// A word in a frame. `class` chooses the colour: `passed`, `failed`, or one of the page's own.
+/// A word in a frame. `class` sets the colour: `passed`, `failed`, or a class of the page.
 pub fn badge(class: &str, word: &str) -> Markup {
     html! { span class={ "badge " (class) } { (word) } }
 }
 
-/// The lines of a `pre`, each with a break after it: a line break of the text itself would become a space.
+/// The lines of a `pre`, each followed by a `br`, because [`document`] turns line breaks into spaces.
 pub fn lines(lines: impl IntoIterator<Item = impl Render>) -> Markup {
     html! { @for line in lines { (line) br; } }
 }

@@ -188,7 +188,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("the workers don't panic")
 }
 
-/// Shows the progress.
+/// Shows an event of the run.
 fn watch(event: &Event<'_>, live: &Live) {
     match event {
         Event::Starting(kind) => live.step(0, format!("starting the replicas ({kind})")),

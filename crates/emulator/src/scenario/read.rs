@@ -1,4 +1,4 @@
-//! Reading a scenario file strictly: every field known, every value in its range.
+//! Reads scenario files strictly: every field must be known and every value in its range.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const FIELDS: &[&str] = &[
 ];
 const BENCHMARKS: &[&str] = &["total_msgs", "failures", "duplicates", "median_latency"];
 
-/// A day: long enough for any run, short enough that times can be added without care.
+/// A day: long enough for any run, and short enough that sums of times can't overflow.
 const MAX_LIFETIME: f64 = 86_400.0;
 const MAX_WAIT: f64 = 3_600.0;
 
@@ -108,10 +108,10 @@ fn benchmarks(scenario: &Object<'_>) -> Result<Benchmarks, ScenarioError> {
     })
 }
 
-/// An object in the file, and where it is.
+/// An object in the file, and its path.
 struct Object<'a> {
     name: &'a str,
-    /// Empty, or the way to this object with a dot at its end.
+    /// The path to this object, with a dot at its end; empty for the whole file.
     path: String,
     fields: &'a Map<String, Value>,
 }
@@ -124,7 +124,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The value of a field, `null` counting as absent.
+    /// The value of a field; `None` if it is absent or `null`.
     fn given(&self, field: &str) -> Option<&'a Value> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
