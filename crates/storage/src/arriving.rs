@@ -1,7 +1,7 @@
-//! A snapshot that arrives in pieces, in a file that a restart doesn't lose.
+//! A snapshot that arrives in pieces, in a file that survives a restart.
 //!
-//! The file holds frames as a snapshot's does: the first says what arrives and from whom, each other is a
-//! piece. Nothing is synced: after a crash the frames count up to the first one that is not whole, and the
+//! The file holds frames, like a snapshot file: the first says what arrives and from whom, and each other frame is a
+//! piece. Nothing is synced: after a crash the frames before the first broken one count, and the
 //! sender goes on from there.
 
 use std::io::{self, Read};
@@ -15,9 +15,9 @@ use crate::snapshot::{FRAME, MAX_HEADER_BYTES, SNAPSHOT_DIR, checksum};
 
 const MAGIC: &[u8; 8] = b"BOWLNARR";
 const NAME: &str = "arriving";
-/// Largest piece: more than a message between replicas holds.
+/// Largest piece; no message between replicas holds as much.
 const MAX_PIECE_BYTES: usize = 64 << 20;
-/// Tells these frames from those of snapshots.
+/// Seeds the checksums, so that frames of a snapshot file don't pass here.
 const PLACE: u64 = u64::from_le_bytes(*MAGIC);
 
 /// What arrives, and in which transfer.
@@ -29,9 +29,9 @@ pub struct Arrival {
     pub term: Term,
     /// The leader's name for the transfer.
     pub session: Session,
-    /// What the snapshot says of itself.
+    /// The snapshot's header.
     pub header: SnapshotHeader,
-    /// Bytes of the whole.
+    /// Bytes of the whole snapshot.
     pub total: u64,
 }
 
@@ -77,7 +77,7 @@ fn decode(content: &[u8]) -> Result<Arrival, Malformed> {
 }
 
 impl<D: Disk> Arriving<D> {
-    /// Begins a file, in place of an earlier one.
+    /// Begins a new file, which replaces an earlier one.
     pub(crate) fn begin(disk: &D, binding: Binding, arrival: Arrival) -> Result<Arriving<D>, DiskError> {
         let content = encode(&arrival);
         let file = disk.create(&path())?;
@@ -96,7 +96,7 @@ impl<D: Disk> Arriving<D> {
         Ok(arriving)
     }
 
-    /// The file that an earlier run of the program has left, if it says what it is.
+    /// Finds the file of an earlier run of the program; `None` if there is none with a valid first frame.
     pub(crate) fn find(disk: &D, binding: Binding) -> Result<Option<Arriving<D>>, DiskError> {
         let file = match disk.open(&path()) {
             Ok(file) => file,
@@ -127,7 +127,7 @@ impl<D: Disk> Arriving<D> {
         &self.arrival
     }
 
-    /// Bytes that have arrived, without a gap.
+    /// Bytes received so far, without a gap.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
@@ -136,7 +136,7 @@ impl<D: Disk> Arriving<D> {
     /// Adds the next piece.
     ///
     /// # Errors
-    /// The disk refuses; if it is full, the same piece may be tried again.
+    /// The disk refuses; if it is full, the caller may retry with the same piece.
     pub fn add(&mut self, piece: &[u8]) -> Result<(), DiskError> {
         if !piece.is_empty() {
             self.put_frame(piece)?;
@@ -157,12 +157,12 @@ impl<D: Disk> Arriving<D> {
         Ok(())
     }
 
-    /// Reads the pieces from the first on, a piece in memory at a time.
+    /// Reads the pieces from the first one on, with one piece in memory at a time.
     pub fn pieces(&self) -> Pieces<'_, D> {
         Pieces { arriving: self, frames: 1, offset: self.start, piece: Vec::new(), taken: 0 }
     }
 
-    /// The file is of no more use.
+    /// Removes the file.
     ///
     /// # Errors
     /// The disk refuses.
@@ -195,7 +195,7 @@ fn read_frame<F: File>(
     Ok((sum == checksum(seed, number, length, &content)).then_some(content))
 }
 
-/// Reads what has arrived.
+/// Reads the pieces received so far.
 pub struct Pieces<'a, D: Disk> {
     arriving: &'a Arriving<D>,
     frames: u64,

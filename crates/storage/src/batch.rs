@@ -1,5 +1,5 @@
-//! A batch: the records that one sync makes durable, in whole sectors of their own, so that nothing
-//! which was acknowledged is ever written over.
+//! A batch: the records that one sync makes durable. It has whole sectors of its own, so that acknowledged
+//! data is never overwritten.
 
 use bowline_raft::Index;
 
@@ -22,37 +22,37 @@ pub(crate) struct Place {
     pub(crate) start: u32,
 }
 
-/// A batch that was read.
+/// A batch, as read from a segment.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// In sectors.
     pub(crate) len: u32,
-    /// As of before it.
+    /// The log's version before this batch.
     pub(crate) log_version: u64,
-    /// As of before it.
+    /// The hard state's version before this batch.
     pub(crate) hard_version: u64,
     pub(crate) last_index: Index,
     pub(crate) records: Vec<Record>,
 }
 
-/// Sectors of a batch whose records have these many bytes.
+/// Sectors of a batch with this many bytes of records.
 pub(crate) fn sectors_for(record_bytes: usize) -> usize {
     (BATCH_HEADER + record_bytes).div_ceil(PAYLOAD)
 }
 
-/// Bytes of records that fit into a batch of these many sectors.
+/// Bytes of records that fit into a batch of this many sectors.
 pub(crate) fn room_in(sectors: usize) -> usize {
     (sectors * PAYLOAD).saturating_sub(BATCH_HEADER)
 }
 
-/// Over the length and all that follows the checksum.
+/// The checksum over the length and everything after the checksum.
 fn checksum(place: Place, length: &[u8], rest: &[u8]) -> u32 {
     let seed = place.binding.at(&[place.segment, u64::from(place.start)]);
     crc32c::crc32c_append(crc32c::crc32c_append(seed, length), rest)
 }
 
-/// The sectors of a batch: `versions` are the log's and the hard state's as of before it, `last_index` is the
-/// log's last index after it.
+/// Encodes a batch as sectors. `versions` are those of the log and of the hard state before the batch, `last_index` is
+/// the log's last index after it.
 pub(crate) fn encode<'a>(
     place: Place,
     versions: (u64, u64),
@@ -66,7 +66,7 @@ pub(crate) fn encode<'a>(
     seal(place, last_index, payload)
 }
 
-/// Seals a payload that begins with room for its length and its checksum.
+/// Fills in length and checksum, for which the payload begins with eight free bytes, and cuts it into sectors.
 pub(crate) fn seal(place: Place, last_index: Index, mut payload: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(payload.len() - BATCH_HEADER).expect("a batch is bounded by its segment");
     payload[..4].copy_from_slice(&length.to_le_bytes());
@@ -121,7 +121,7 @@ pub(crate) fn decode(place: Place, bytes: &[u8]) -> Option<Batch> {
     Some(Batch { len: first.batch_len, log_version, hard_version, last_index: first.last_index, records })
 }
 
-/// What the sector `at` is.
+/// Classifies the sector `at`.
 pub(crate) fn classify_at(place: Place, at: u32, bytes: &[u8]) -> Sector {
     let offset = at as usize * SECTOR;
     bytes

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bowline_raft::{Group, HardState, Index, Membership, NodeId, Position, SnapshotHeader, Term};
 
-/// No count that was really counted gets there.
+/// Greatest count that is believed: real ones stay far below it.
 pub(crate) const GREATEST_COUNT: u64 = 1 << 62;
 
-/// Bytes that don't say what they should.
+/// Bytes that can't be decoded; names the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.bytes(8, what)?.try_into().expect("eight bytes")))
     }
 
-    /// What was not read yet.
+    /// The bytes that are still unread.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -54,12 +54,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Nothing may be left over.
+    /// Checks that nothing is left over.
     pub(crate) fn end(&self, what: &'static str) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed(what)) }
     }
 
-    /// An index, a counter or a sequence number: far from where arithmetic ends.
+    /// An index, a counter or a sequence number, small enough that adding to it can't overflow.
     pub(crate) fn count(&mut self, what: &'static str) -> Result<u64, Malformed> {
         self.u64(what).and_then(|count| if count <= GREATEST_COUNT { Ok(count) } else { Err(Malformed(what)) })
     }

@@ -1,7 +1,7 @@
-//! What this crate asks of a disk: files, names, and what makes each durable.
+//! What this crate needs of a disk: files, names, and calls that make them durable.
 //!
-//! Two bodies: [`RealDisk`], a folder of the machine, and [`SimDisk`], which forgets at a crash what a
-//! real one may forget. Paths are relative to the disk's own folder, with `/` between their parts.
+//! There are two implementations: [`RealDisk`], a folder of the machine, and [`SimDisk`], which loses at a crash what a
+//! real disk may lose. Paths are relative to the disk's own folder, with `/` between their parts.
 
 mod real;
 mod sim;
@@ -9,7 +9,7 @@ mod sim;
 pub use real::{RealDisk, RealFile, RealLock, is_passing, private_options, wait_out};
 pub use sim::{Crash, Injection, Operation, SimDisk, SimFile, SimLock};
 
-/// What is written at once or not at all, in bytes, and the unit of everything in this crate. A disk
+/// Bytes that the disk writes whole or not at all; the unit of everything in this crate. A disk
 /// with larger sectors keeps this promise too.
 pub const SECTOR: usize = 512;
 
@@ -20,31 +20,31 @@ pub trait Disk: Clone + Send + 'static {
     /// Keeps others out while it lives.
     type Lock: Send + Sync;
 
-    /// Where this is, for messages.
+    /// Names the folder, for messages.
     fn place(&self) -> String;
     /// Opens a file that is there, for reading and writing.
     ///
     /// # Errors
     /// [`DiskErrorKind::NotFound`] if it isn't there; [`DiskErrorKind::NoResources`]; or the disk refuses.
     fn open(&self, path: &str) -> Result<Self::File, DiskError>;
-    /// Makes an empty file, in place of an older one of that name, that only its owner may read and write. Its
+    /// Makes an empty file that only its owner may read and write. It replaces an older file of that name. Its
     /// name is durable after [`Disk::sync_dir`].
     ///
     /// # Errors
     /// [`DiskErrorKind::NoResources`]: nothing was made. Or the disk refuses.
     fn create(&self, path: &str) -> Result<Self::File, DiskError>;
-    /// Gives a file another name in the same folder, in place of an older file of that name. Durable
+    /// Renames a file within its folder. It replaces an older file of that name. Durable
     /// after [`Disk::sync_dir`]; until then a crash leaves either the old name or the new one.
     ///
     /// # Errors
     /// The file isn't there, or the disk refuses.
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
-    /// Removes a file; one that isn't there is no error. Durable after [`Disk::sync_dir`].
+    /// Removes a file; a missing file is no error. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
     /// The disk refuses.
     fn remove(&self, path: &str) -> Result<(), DiskError>;
-    /// Length of a file that need not be open, in bytes.
+    /// Length of a file in bytes; the file need not be open.
     ///
     /// # Errors
     /// [`DiskErrorKind::NotFound`] if it isn't there.
@@ -54,15 +54,16 @@ pub trait Disk: Clone + Send + 'static {
     /// # Errors
     /// [`DiskErrorKind::NoResources`], or the disk refuses.
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError>;
-    /// Makes a folder that only its owner may use, and those above it, durably; one that is there is no error.
+    /// Makes a folder that only its owner may use, and missing folders above it, durably. An existing folder is no
+    /// error.
     ///
     /// # Errors
     /// The disk refuses.
     fn make_dir(&self, dir: &str) -> Result<(), DiskError>;
-    /// Makes durable which names the folder holds (`""`: the disk's own).
+    /// Makes the names in the folder durable (`""`: the disk's own folder).
     ///
     /// # Errors
-    /// The disk refuses. What is durable is then unknown: never to be tried again.
+    /// The disk refuses. What is durable is then unknown: the caller must never retry.
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError>;
     /// Takes the lock of that name; `None` if somebody else holds it.
     ///
@@ -73,29 +74,28 @@ pub trait Disk: Clone + Send + 'static {
 
 /// An open file.
 pub trait File: Send + 'static {
-    /// Fills `buffer` from what is at `offset`.
+    /// Fills `buffer` from `offset` on.
     ///
     /// # Errors
-    /// [`DiskErrorKind::Short`] if the file ends before that, or the disk refuses.
+    /// [`DiskErrorKind::Short`] if the file ends too early, or the disk refuses.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError>;
-    /// Writes all of `data` at `offset`, growing the file if need be. Durable after
-    /// [`File::sync_data`]; until then a crash leaves any of its sectors old and any new.
+    /// Writes all of `data` at `offset`; the file grows if necessary. Durable after
+    /// [`File::sync_data`]; until then a crash may leave each sector old or new.
     ///
     /// # Errors
     /// [`DiskErrorKind::NoSpace`]: a part may have been written. Or the disk refuses.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
-    /// Cuts the file, or makes it longer by zeros. As with what is written, a crash before
-    /// [`File::sync_data`] leaves the old size or the new one.
+    /// Cuts the file, or extends it with zeros. A crash before [`File::sync_data`] leaves the old size or the new one.
     ///
     /// # Errors
-    /// [`DiskErrorKind::NoSpace`], with the size as it was. Or the disk refuses.
+    /// [`DiskErrorKind::NoSpace`]: the size is unchanged. Or the disk refuses.
     fn set_size(&mut self, bytes: u64) -> Result<(), DiskError>;
-    /// Makes all that was written durable, and the length with it (`fdatasync`).
+    /// Makes everything written so far durable, and the length (`fdatasync`).
     ///
     /// # Errors
-    /// The disk refuses. What is durable is then unknown: never to be tried again.
+    /// The disk refuses. What is durable is then unknown: the caller must never retry.
     fn sync_data(&mut self) -> Result<(), DiskError>;
-    /// Says under which name the file is to be found since it was renamed, for messages.
+    /// Tells the open file its new name, for messages.
     fn renamed(&mut self, path: &str);
     /// Length in bytes.
     ///
@@ -104,21 +104,21 @@ pub trait File: Send + 'static {
     fn size(&self) -> Result<u64, DiskError>;
 }
 
-/// What a disk refused.
+/// An operation that the disk refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("can't {operation} {path}: {reason}")]
 pub struct DiskError {
     /// What was tried: "read", "write", "sync" ...
     pub operation: &'static str,
-    /// On which file or folder.
+    /// The file or folder.
     pub path: String,
-    /// What kind of refusal it is.
+    /// The kind of refusal.
     pub kind: DiskErrorKind,
-    /// In the words of the system.
+    /// The system's own message.
     pub reason: String,
 }
 
-/// Kinds of refusal that are handled each in its own way.
+/// Kinds of refusal that callers handle differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskErrorKind {
     /// The disk, or the quota, is full.
@@ -127,14 +127,14 @@ pub enum DiskErrorKind {
     NoResources,
     /// There is no such file.
     NotFound,
-    /// The file ends before what was to be read.
+    /// The file ends before the requested bytes.
     Short,
-    /// Anything else: taken as a broken disk.
+    /// Anything else; counts as a broken disk.
     Io,
 }
 
 impl DiskError {
-    /// Whether the same call may succeed later: the disk is full, or the system lacks something else for now. What
+    /// Whether the same call may succeed later: the disk is full, or the system lacks another resource for now. What
     /// was durable still is.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -160,7 +160,7 @@ pub(crate) fn read_all<F: File>(file: &F, path: &str, limit: u64) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Writes a file so that it is there whole or not at all: under another name, synced, then renamed.
+/// Writes a file so that it exists whole or not at all: writes it under another name, syncs it, then renames it.
 pub(crate) fn write_whole<D: Disk>(disk: &D, dir: &str, path: &str, bytes: &[u8]) -> Result<(), DiskError> {
     let temporary = format!("{path}.tmp");
     let mut file = disk.create(&temporary)?;

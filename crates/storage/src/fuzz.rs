@@ -1,4 +1,4 @@
-//! Entry for a fuzzer: hostile bytes where this replica's own should be.
+//! Entry point for a fuzzer: hostile bytes in place of this replica's own.
 
 use bowline_raft::{Group, Index, Membership, NodeId};
 
@@ -10,9 +10,9 @@ use crate::sector::HEADER;
 use crate::segments::segment_path;
 use crate::{create, open};
 
-/// Opens a folder in which `data` stands in one of the files, and goes on with it if that succeeds. The first
-/// byte chooses the file, and whether the data is put there as it is or as the content of a batch with
-/// right checksums, so that what is behind the checksums is tried too. Must never panic.
+/// Opens a folder with `data` in one of its files; if that succeeds, opens it again. The first
+/// byte chooses the file, and whether the data is stored as it is or in a batch with valid checksums, so that the
+/// code behind the checksums is tested too. Must never panic.
 pub fn fuzz_recovery(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     let identity = Identity { cluster: ClusterId(1), replica: NodeId(2), incarnation: 3 };
@@ -33,7 +33,7 @@ pub fn fuzz_recovery(data: &[u8]) {
         }),
         5 => disk.damage(&segment_path(1), |bytes| bytes.truncate(data.len())),
         kind => {
-            // With right checksums: records after the checkpoints, or checkpoints with some bytes changed.
+            // With valid checksums: records after the checkpoints, or checkpoints with some bytes changed.
             let start = if kind == 6 { 2 } else { u32::from(choice / 8 % 2) };
             let place = Place { binding: Binding::of(&identity), segment: 1, start };
             let mut payload = vec![0; BATCH_HEADER];
@@ -55,18 +55,18 @@ pub fn fuzz_recovery(data: &[u8]) {
         }
     }
     if choice / 16 % 2 == 1 {
-        // The other checkpoint must not come to the rescue.
+        // Without the other checkpoint, which could replace the damaged one.
         disk.damage(&segment_path(1), |bytes| bytes.iter_mut().skip(SECTOR).take(SECTOR).for_each(|byte| *byte = 0));
     }
     if let Ok(opened) = open(&disk, identity.cluster, identity.replica, &options) {
         drop(opened);
-        // What was made of it must be readable in its turn.
+        // The repaired folder must open too.
         let again = open(&disk, identity.cluster, identity.replica, &options);
         assert!(again.is_ok(), "what was opened once opens again: {:?}", again.err());
     }
 }
 
-/// The payload of a checkpoint of one sector, as it was written.
+/// The original payload of a checkpoint of one sector.
 fn checkpoint_payload(disk: &SimDisk, start: u32) -> Vec<u8> {
     let bytes = disk.content(&segment_path(1)).unwrap_or_default();
     let sector = &bytes[start as usize * SECTOR..(start as usize + 1) * SECTOR];

@@ -1,5 +1,5 @@
-//! The second copy of term and vote: a file of two slots, written in turn before the log, so that a
-//! damaged record of the log never makes a replica vote twice.
+//! The second copy of term and vote: a file with two slots, written in turn. It is written before the log, so that a
+//! damaged record in the log never makes a replica vote twice.
 
 use bowline_raft::HardState;
 
@@ -11,25 +11,25 @@ pub(crate) const HARD_STATE_FILE: &str = "hard-state";
 const MAGIC: &[u8; 4] = b"VOTE";
 const SLOTS: u64 = 2;
 
-/// One copy.
+/// One slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) version: u64,
     pub(crate) hard_state: HardState,
-    /// The log's version once the sync that this belongs to is done.
+    /// The log's version after the sync that writes this hard state.
     pub(crate) log_version: u64,
-    /// Segment, first sector and sectors of the batch that holds the same hard state, if the whole sync
+    /// Segment, first sector and number of sectors of the batch that holds the same hard state, if the whole sync
     /// is one batch.
     pub(crate) extent: Option<(u64, u32, u32)>,
 }
 
-/// What was found.
+/// The result of reading both slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FoundCopies {
     pub(crate) newest: Option<Slot>,
-    /// A slot can't be read: the newest may be the one.
+    /// A slot can't be read: it may have held the newest copy.
     pub(crate) damaged: bool,
-    /// The slot that the next copy goes to.
+    /// The slot for the next copy.
     pub(crate) next: u64,
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn read<D: Disk>(disk: &D, binding: Binding) -> Result<FoundCopies, D
     Ok(found)
 }
 
-/// Makes the file anew, with the same in both slots.
+/// Writes a new file, with the same copy in both slots.
 pub(crate) fn write_both<D: Disk>(disk: &D, binding: Binding, copy: &Slot) -> Result<(), DiskError> {
     let bytes: Vec<u8> = (0..SLOTS).flat_map(|slot| encode(binding, slot, copy)).collect();
     write_whole(disk, "", HARD_STATE_FILE, &bytes)
@@ -102,7 +102,7 @@ impl<F: File> Copies<F> {
         Ok(Copies { file: disk.open(HARD_STATE_FILE)?, binding, next })
     }
 
-    /// Writes a copy over the older of the two: durable once it is synced.
+    /// Overwrites the older of the two copies; durable after [`Copies::sync`].
     pub(crate) fn write(&mut self, copy: &Slot) -> Result<(), DiskError> {
         self.file.write_at(self.next * SECTOR as u64, &encode(self.binding, self.next, copy))?;
         self.next = (self.next + 1) % SLOTS;

@@ -1,4 +1,4 @@
-//! Whose data a folder holds: the identity of a replica, and what binds every sector to it.
+//! The identity of the replica whose data a folder holds, and the checksum seeds that bind every sector to it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use bowline_raft::NodeId;
 use crate::disk::{Disk, DiskError, SECTOR, read_all, write_whole};
 use crate::store::OpenError;
 
-/// Version of everything that this crate writes. A folder of another version is refused.
+/// Version of all formats that this crate writes. A folder of another version is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
 pub(crate) const IDENTITY_FILE: &str = "identity";
@@ -16,7 +16,7 @@ const MAGIC: &[u8; 8] = b"BOWLNID1";
 const COPIES: usize = 2;
 const LENGTH: usize = 8 + 4 + 8 + 8 + 8 + 4;
 
-/// Names a cluster; drawn when it is founded.
+/// Names a cluster; drawn at random when it is founded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u64);
 
@@ -33,8 +33,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// Its id in the cluster.
     pub replica: NodeId,
-    /// Which incarnation of that id this is; drawn when the folder is made, so that a folder that was lost
-    /// and made anew is never taken for the old one.
+    /// Distinguishes the folders made for that id; drawn at random when the folder is made, so that a new folder
+    /// is never taken for one that was lost.
     pub incarnation: u64,
 }
 
@@ -44,8 +44,8 @@ impl fmt::Display for Identity {
     }
 }
 
-/// The seed of every checksum in a replica's folder: the same bytes of another replica, of another
-/// cluster, or of an earlier incarnation don't pass.
+/// The seed of every checksum in a replica's folder: bytes of another replica, another cluster or an earlier
+/// incarnation don't pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Binding(u32);
 
@@ -58,14 +58,14 @@ impl Binding {
         Binding(seed)
     }
 
-    /// The seed for what belongs to a place, given by some numbers. For places that differ only in their
-    /// last 32 bits the seeds surely differ; for others all but surely.
+    /// The seed for a place, which is given by some numbers. Places that differ only in their last 32 bits
+    /// have different seeds; others almost certainly.
     pub(crate) fn at(self, place: &[u64]) -> u32 {
         place.iter().fold(self.0, |seed, number| crc32c::crc32c_append(seed, &number.to_le_bytes()))
     }
 }
 
-/// What was found where the identity should be.
+/// The identity that was found.
 pub(crate) struct FoundIdentity {
     pub(crate) identity: Identity,
     /// One of the copies is damaged.
@@ -84,7 +84,7 @@ fn encode(identity: &Identity) -> [u8; SECTOR] {
     sector
 }
 
-/// What one copy says.
+/// One copy of the identity.
 enum Copy {
     Good(Identity),
     OtherVersion(u32),
@@ -111,7 +111,7 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<FoundIdentity>, OpenError
         Err(error) if error.is_not_found() => return Ok(None),
         file => file?,
     };
-    // A file of another size than ours is damaged; what is there of it may still do.
+    // A file of the wrong size is damaged, but one of its copies may still be good.
     let mut bytes = read_all(&file, IDENTITY_FILE, 64 << 10)?;
     let right_size = bytes.len() == COPIES * SECTOR;
     bytes.resize(COPIES * SECTOR, 0);
@@ -134,7 +134,7 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<FoundIdentity>, OpenError
     }
 }
 
-/// Writes the identity, durably: the last act of making a folder, and the repair of a damaged copy.
+/// Writes the identity, durably: the last step of making a folder, and the repair of a damaged copy.
 pub(crate) fn write<D: Disk>(disk: &D, identity: &Identity) -> Result<(), DiskError> {
     write_whole(disk, "", IDENTITY_FILE, &encode(identity).repeat(COPIES))
 }

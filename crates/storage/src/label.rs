@@ -1,4 +1,4 @@
-//! What a host's own file of the state says of itself.
+//! The label in a host's own file of the state: whose state it is, and up to where.
 
 use bowline_raft::{NodeId, SnapshotHeader};
 
@@ -8,24 +8,24 @@ use crate::identity::{ClusterId, Identity};
 /// First byte of a label.
 const VERSION: u8 = 1;
 
-/// Whose a state is, and where in the log it was last made durable.
+/// Whose state this is, and the place in the log at which it was last made durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// The folder that it belongs to.
+    /// The identity in the folder that it belongs to.
     pub identity: Identity,
-    /// What it held then; `None` in a new one.
+    /// The position and membership of the state then; `None` in a new file.
     pub header: Option<SnapshotHeader>,
-    /// What the host adds.
+    /// Bytes added by the host.
     pub note: Vec<u8>,
 }
 
-/// Bytes that are no label.
+/// The bytes are no label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it does not say whose it is: malformed {0}")]
+#[error("it has no valid label: malformed {0}")]
 pub struct NoLabel(&'static str);
 
 impl Label {
-    /// As bytes.
+    /// Encodes the label.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let Label { identity, header, note } = self;
@@ -41,10 +41,10 @@ impl Label {
         out
     }
 
-    /// Reads one again.
+    /// Reads what [`Label::encode`] wrote.
     ///
     /// # Errors
-    /// The bytes are none.
+    /// The bytes are no label.
     pub fn decode(bytes: &[u8]) -> Result<Label, NoLabel> {
         let mut reader = Reader::new(bytes);
         let mut read = || {

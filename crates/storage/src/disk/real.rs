@@ -13,21 +13,21 @@ use rustix::io::Errno;
 
 use super::{Disk, DiskError, DiskErrorKind, File};
 
-/// How long to wait before a call is tried again that was refused for want of descriptors or memory.
+/// How long to wait before retrying a call that was refused for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Hears of a call that has to wait.
+/// Called when a call has to wait.
 type Notice = Arc<dyn Fn(&DiskError) + Send + Sync>;
 
 /// A folder of this machine.
 ///
-/// Where the system lacks file descriptors or memory, [`Disk::open`], [`Disk::create`] and [`Disk::list`] say so, as
-/// their callers can do something else meanwhile. Every other call waits until that has passed: it has done nothing
-/// yet. Only a sync that fails is never tried again.
+/// When the system lacks file descriptors or memory, [`Disk::open`], [`Disk::create`] and [`Disk::list`] return an
+/// error, as their callers can do something else meanwhile. Every other call has done nothing yet, and retries until
+/// it succeeds. Only a failed sync is never retried.
 #[derive(Clone)]
 pub struct RealDisk {
     root: Arc<PathBuf>,
-    /// Its folders that were synced once, by their paths: another sync must not need a descriptor.
+    /// Folders that were synced once, by path. They stay open, so that another sync needs no new descriptor.
     folders: Arc<Mutex<BTreeMap<String, Arc<fs::File>>>>,
     notice: Option<Notice>,
 }
@@ -41,13 +41,13 @@ pub struct RealFile {
     notice: Option<Notice>,
 }
 
-/// An advisory lock (`flock`); ends with the process at the latest.
+/// An advisory lock (`flock`); it ends with the process at the latest.
 #[derive(Debug)]
 pub struct RealLock {
     _file: fs::File,
 }
 
-/// Opens files that only their owner may read and write, whatever the umask: they hold what clients have stored.
+/// Options for files that only their owner may read and write, whatever the umask: they hold clients' data.
 #[must_use]
 pub fn private_options() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
@@ -55,7 +55,7 @@ pub fn private_options() -> fs::OpenOptions {
     options
 }
 
-/// Whether a call failed for want of file descriptors, memory or threads, or was interrupted: it did nothing, and may
+/// Whether a call failed for lack of file descriptors, memory or threads, or was interrupted: it did nothing, and may
 /// succeed later.
 #[must_use]
 pub fn is_passing(error: &io::Error) -> bool {
@@ -63,8 +63,8 @@ pub fn is_passing(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
-/// Makes a call until it is not refused for a passing reason any more ([`is_passing`]). Not for a sync: after one that
-/// failed nobody knows what is on the disk.
+/// Repeats a call until it is no longer refused for a passing reason ([`is_passing`]). Not for syncs: after a failed
+/// sync nobody knows what is on the disk.
 ///
 /// # Errors
 /// The call fails for another reason.
@@ -100,19 +100,19 @@ impl fmt::Debug for RealFile {
 }
 
 impl RealDisk {
-    /// The folder `root`, which need not be there yet.
+    /// The folder `root`, which need not exist yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> RealDisk {
         RealDisk { root: Arc::new(root.into()), folders: Arc::default(), notice: None }
     }
 
-    /// The same, with somebody who hears of each call that has to wait, once.
+    /// The same disk; calls `notice` once for each call that has to wait.
     #[must_use]
     pub fn with_notice(self, notice: impl Fn(&DiskError) + Send + Sync + 'static) -> RealDisk {
         RealDisk { notice: Some(Arc::new(notice)), ..self }
     }
 
-    /// Makes a call on a path, and waits while the system lacks what it takes.
+    /// Makes a call on a path, and repeats it while the system lacks resources.
     fn call<T>(
         &self,
         operation: &'static str,
@@ -142,13 +142,13 @@ impl RealDisk {
         self.call("open", path, || fs::File::open(folder))
     }
 
-    /// Syncs a folder that is open. It is tried once: after a sync that failed nobody knows what is on the disk.
+    /// Syncs an open folder, without retries: after a failed sync nobody knows what is on the disk.
     fn sync_open(&self, path: &str, folder: &fs::File) -> Result<(), DiskError> {
         folder.sync_all().map_err(|error| self.refused("sync", path, &error))
     }
 }
 
-/// Makes a call, and waits while the system lacks what it takes.
+/// Makes a call, and repeats it while the system lacks resources.
 fn waiting<T>(
     notice: &Option<Notice>,
     operation: &'static str,
@@ -217,7 +217,7 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             names => names.map_err(|error| self.refused("list", dir, &error))?,
         };
-        // A name that isn't text isn't one of ours.
+        // All our names are valid UTF-8.
         let mut names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
         names.sort();
         Ok(names)
@@ -225,7 +225,7 @@ impl Disk for RealDisk {
 
     fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
         let whole = self.at(dir);
-        // Each new folder's name is made durable in the folder above it.
+        // The name of each new folder must be durable in its parent folder.
         let mut missing = Vec::new();
         let mut at = whole.as_path();
         while !at.as_os_str().is_empty() && !at.exists() {
@@ -247,7 +247,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        // Every change of the map is complete before the lock is given back, panic or not.
+        // A poisoned lock is fine: every change of the map is complete before the lock is released.
         let folders = || self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let known = folders().get(dir).cloned();
         let open = match known {
@@ -287,7 +287,7 @@ impl File for RealFile {
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        // What was written of it before is written again, with the same bytes.
+        // A retry after a partial write writes the same bytes again.
         self.call("write", || self.file.write_all_at(data, offset))
     }
 

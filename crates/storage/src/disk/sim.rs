@@ -1,6 +1,6 @@
-//! A disk in memory that loses at a crash what a real one may lose, and fails when told to.
+//! A disk in memory that loses at a crash what a real one may lose, and fails on request.
 //!
-//! Nothing here is drawn from a clock or a global source: a crash takes its randomness from the
+//! It uses no clock and no global random source: a crash takes its randomness from the
 //! caller, so the same run gives the same disk, byte for byte.
 
 use std::cmp::Ordering;
@@ -25,14 +25,14 @@ pub struct SimFile {
     path: String,
 }
 
-/// A lock on a simulated disk; given back when dropped.
+/// A lock on a simulated disk; released when dropped.
 #[derive(Debug)]
 pub struct SimLock {
     state: Arc<Mutex<State>>,
     path: String,
 }
 
-/// What changes a disk, or may fail.
+/// An operation that changes a disk, or may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Reading from a file.
@@ -47,7 +47,7 @@ pub enum Operation {
     SyncDir,
 }
 
-/// Something that shall go wrong, once.
+/// A fault to happen once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injection {
     /// The operation of this kind after `skip` others of its kind fails with an I/O error.
@@ -57,7 +57,7 @@ pub enum Injection {
         /// How many of the kind succeed before.
         skip: u64,
     },
-    /// The operation of this kind after `skip` others of its kind is refused for want of resources: nothing is
+    /// The operation of this kind after `skip` others of its kind is refused for lack of resources: nothing is
     /// done, and the next one succeeds.
     Refuse {
         /// Which kind.
@@ -65,24 +65,24 @@ pub enum Injection {
         /// How many of the kind succeed before.
         skip: u64,
     },
-    /// The write after `skip` others lands `by` sectors further on in its file, and not where it should.
+    /// The write after `skip` others lands `by` sectors beyond its right place in the file.
     Misdirect {
         /// How many writes go right before.
         skip: u64,
         /// How far off, in sectors.
         by: u64,
     },
-    /// The process dies just before the operation of this kind after `skip` others: it fails, and so does
-    /// all that the process would do after it, until [`SimDisk::calm`].
+    /// The process dies just before the operation of this kind after `skip` others: that operation fails, and so does
+    /// every later one, until [`SimDisk::calm`].
     Die {
         /// Which kind.
         operation: Operation,
         /// How many of the kind succeed before.
         skip: u64,
     },
-    /// The sync after `skip` others says that it has, and has not.
+    /// The sync after `skip` others reports success without syncing.
     Lie {
-        /// How many syncs are honest before.
+        /// How many honest syncs come before.
         skip: u64,
     },
 }
@@ -96,11 +96,11 @@ pub enum Crash {
     KeepAll,
     /// All but one sector of one write.
     AllButOneSector,
-    /// The first ones, in their order; the last of them torn.
+    /// A prefix of the writes, the last of them torn, and a prefix of the names.
     Prefix,
-    /// Any of the writes and names, each whole.
+    /// A random choice of the writes and names, each whole.
     SomeWrites,
-    /// Any of the sectors, whatever write they belong to, and any of the names.
+    /// A random choice of the sectors, whatever write they belong to, and of the names.
     SomeSectors,
 }
 
@@ -121,15 +121,15 @@ struct State {
     capacity: Option<u64>,
     counts: BTreeMap<Operation, u64>,
     injections: Vec<Planned>,
-    /// Whoever used it is dead: nothing is done any more.
+    /// The process that used it is dead: every operation fails.
     dead: bool,
-    /// Every sync says that it has, and has not.
+    /// Every sync of a file reports success without syncing.
     lies: bool,
-    /// A sync that fails makes what it was to write look written.
+    /// A failed sync of a file makes its unsynced writes look written.
     forgets: bool,
 }
 
-/// An injection with the count at which it strikes.
+/// An injection with the operation count at which it happens.
 #[derive(Clone, Copy, Debug)]
 struct Planned {
     injection: Injection,
@@ -144,7 +144,7 @@ struct Inode {
     pending: Vec<Arc<Change>>,
 }
 
-/// What was done to a file and is not synced.
+/// An unsynced change of a file.
 #[derive(Debug)]
 enum Change {
     Write { offset: u64, data: Vec<u8> },
@@ -152,7 +152,7 @@ enum Change {
 }
 
 impl Change {
-    /// How many parts of it survive each by itself.
+    /// How many parts of it survive independently.
     fn parts(&self) -> usize {
         match self {
             Change::Write { offset, data } => pieces(*offset, data).count(),
@@ -160,7 +160,7 @@ impl Change {
         }
     }
 
-    /// Does those parts of it that are wanted.
+    /// Applies the wanted parts.
     fn apply(&self, bytes: &mut Arc<Vec<u8>>, mut wanted: impl FnMut(usize) -> bool) {
         match self {
             Change::Write { offset, data } => {
@@ -215,7 +215,7 @@ fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// Cuts a write where sectors begin.
+/// Cuts a write at the sector boundaries.
 fn pieces(mut offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = data;
     std::iter::from_fn(move || {
@@ -238,7 +238,7 @@ fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
 }
 
 impl State {
-    /// Counts an operation; an injection may strike.
+    /// Counts an operation; returns the injection that is due, if any.
     fn count(&mut self, operation: Operation) -> Option<Injection> {
         if self.dead {
             return Some(Injection::Fail { operation, skip: 0 });
@@ -286,7 +286,7 @@ impl State {
         self.inodes.get_mut(&inode).ok_or_else(|| error(verb, path, DiskErrorKind::Io, "the file was removed"))
     }
 
-    /// Forgets the files that have no name any more, now or after a crash.
+    /// Forgets files that have no name, neither now nor after a crash.
     fn forget_nameless(&mut self) {
         if self.pending_names.is_empty() {
             let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
@@ -299,9 +299,9 @@ fn error(operation: &'static str, path: &str, kind: DiskErrorKind, reason: &str)
     DiskError { operation, path: path.to_owned(), kind, reason: reason.to_owned() }
 }
 
-/// What a test may do to a disk.
+/// Calls for tests.
 impl SimDisk {
-    /// An empty disk without a bound.
+    /// An empty disk of unlimited size.
     #[must_use]
     pub fn new() -> SimDisk {
         SimDisk::default()
@@ -311,7 +311,7 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A copy of the disk as it is now, with what is and what is not durable.
+    /// Copies the disk in its present state, including what is not durable yet.
     #[must_use]
     pub fn fork(&self) -> SimDisk {
         let mut state = self.state().clone();
@@ -320,7 +320,7 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// What a process finds after the power failed now: of what was not synced, `crash` decides.
+    /// The disk that a process finds after a power failure now: `crash` decides what survives of the unsynced changes.
     #[must_use]
     pub fn crash(&self, crash: Crash, random: &mut Random) -> SimDisk {
         let state = self.state();
@@ -333,7 +333,7 @@ impl SimDisk {
             }
         }
         let mut survivors = BTreeMap::new();
-        // Every file takes its turn, so that the choices don't depend on which names survived.
+        // Every file gets its random choices, so that they don't depend on which names survived.
         for (number, inode) in &state.inodes {
             let mut bytes = Arc::clone(&inode.durable);
             for written in &inode.pending {
@@ -357,7 +357,7 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(crashed)) }
     }
 
-    /// Bounds the bytes of all files; `None` takes the bound away.
+    /// Limits the bytes of all files together; `None` removes the limit.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.state().capacity = capacity;
     }
@@ -368,13 +368,13 @@ impl SimDisk {
         self.state().used()
     }
 
-    /// Bytes that it still takes; [`u64::MAX`] without a bound.
+    /// Free bytes; [`u64::MAX`] without a limit.
     #[must_use]
     pub fn free(&self) -> u64 {
         self.state().free()
     }
 
-    /// Plans something that shall go wrong.
+    /// Plans a fault.
     pub fn inject(&self, injection: Injection) {
         let mut state = self.state();
         let (operation, skip) = match injection {
@@ -388,31 +388,31 @@ impl SimDisk {
         state.injections.push(Planned { injection, operation, at });
     }
 
-    /// Whether a loss of power now could take anything away.
+    /// Whether a power failure now could lose anything.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         let state = self.state();
         !state.pending_names.is_empty() || state.inodes.values().any(|inode| inode.now != inode.durable)
     }
 
-    /// Takes back what was planned and has not struck yet. What has died lives again.
+    /// Cancels all planned faults, and revives a dead process.
     pub fn calm(&self) {
         let mut state = self.state();
         (state.injections, state.dead) = (Vec::new(), false);
     }
 
-    /// From now on every sync of a file says that it has, and has not; or no more.
+    /// Switches whether every sync of a file reports success without syncing.
     pub fn set_lies(&self, lies: bool) {
         self.state().lies = lies;
     }
 
-    /// From now on a sync of a file that fails makes its unsynced writes look written: they are seen, and the next
-    /// sync succeeds without them. Or no more.
+    /// Switches whether a failed sync of a file makes its unsynced writes look written: reads show them, and the next
+    /// sync succeeds without making them durable.
     pub fn set_forgets(&self, forgets: bool) {
         self.state().forgets = forgets;
     }
 
-    /// How many operations of a kind there were.
+    /// How many operations of a kind there have been.
     #[must_use]
     pub fn count(&self, operation: Operation) -> u64 {
         self.state().counts.get(&operation).copied().unwrap_or(0)
@@ -433,7 +433,7 @@ impl SimDisk {
         Some(state.inodes.get(state.names.get(path)?)?.now.to_vec())
     }
 
-    /// Changes the content of a file behind everybody's back, durably.
+    /// Changes the content of a file directly and durably, without counting it as an operation.
     ///
     /// # Panics
     /// If there is no such file.
@@ -455,8 +455,8 @@ impl SimDisk {
         self.damage(path, |bytes| bytes[byte] ^= 1 << (bit % 8));
     }
 
-    /// Forgets that the unsynced writes of a file are dirty: they are seen, and no sync will ever bring them
-    /// to the disk. Some systems do that after a sync that failed.
+    /// Forgets that the unsynced writes of a file are dirty: reads show them, but no later sync makes them durable.
+    /// Some systems do that after a failed sync.
     pub fn forget_dirty(&self, path: &str) {
         let mut state = self.state();
         let inode = state.names.get(path).copied();
@@ -465,14 +465,14 @@ impl SimDisk {
         }
     }
 
-    /// Takes a file away behind everybody's back, durably.
+    /// Removes a file directly and durably.
     pub fn lose(&self, path: &str) {
         let mut state = self.state();
         state.names.remove(path);
         state.durable_names.remove(path);
     }
 
-    /// Puts a file there, durably.
+    /// Creates or replaces a file, directly and durably.
     pub fn put(&self, path: &str, bytes: Vec<u8>) {
         let mut state = self.state();
         let inode = state.next_inode;
@@ -484,23 +484,23 @@ impl SimDisk {
     }
 }
 
-/// Decides what survives.
+/// Decides what survives a crash.
 struct Chooser<'a> {
     crash: Crash,
     random: &'a mut Random,
-    /// The write that [`Crash::Prefix`] tears, or of which [`Crash::AllButOneSector`] loses a sector.
+    /// The write that [`Crash::Prefix`] tears, or that loses a sector by [`Crash::AllButOneSector`].
     chosen: usize,
     kept_names: usize,
     write: usize,
     name: usize,
 }
 
-/// What of one write survives.
+/// Which part of one write survives.
 #[derive(Clone, Copy)]
 enum Keep {
     Nothing,
     Everything,
-    /// These many sectors.
+    /// This many sectors.
     First(usize),
     AllBut(usize),
     Any,
@@ -678,7 +678,7 @@ impl File for SimFile {
         let growth = (offset + data.len() as u64).saturating_sub(size);
         let free = state.free();
         let fits = growth <= free;
-        // A full disk takes what it can.
+        // A full disk writes the part that fits.
         let cut = data.len() as u64 - if fits { 0 } else { (growth - free).min(data.len() as u64) };
         let data = data[..usize::try_from(cut).expect("it is within the data")].to_vec();
         let inode = state.inode(self.inode, "write", &self.path)?;
@@ -717,7 +717,7 @@ impl File for SimFile {
         let inode = state.inode(self.inode, "sync", &self.path)?;
         for change in inode.pending.drain(..) {
             match &*change {
-                // As one piece: nothing of it is lost.
+                // In one piece, since no sector of it is lost.
                 Change::Write { offset, data } => overwrite(Arc::make_mut(&mut inode.durable), *offset, data),
                 resize @ Change::Resize { .. } => resize.apply(&mut inode.durable, |_| true),
             }
