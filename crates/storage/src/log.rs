@@ -1,4 +1,4 @@
-//! The log that is being written: what is buffered, where it goes, and when a segment may go.
+//! Writing the log: buffering, the layout of batches in segments, and the removal of segments.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const CHECKPOINT_SLACK: usize = 2;
 pub struct Options {
     /// Bytes of a segment: a multiple of 512, from 4 KiB to 1 GiB.
     pub segment_bytes: u64,
-    /// Bytes that entries leave free when no further segment is in reserve, so that votes can be written
-    /// when the disk is full: at most half a segment.
+    /// Bytes that entries leave free when no other segment is in reserve, so that votes can still be written
+    /// when the disk is full; at most half a segment.
     pub reserve_bytes: u64,
-    /// Most segments that are kept for the next use instead of being removed; at least 1.
+    /// How many unused segments are kept for reuse instead of being removed; at least 1.
     pub max_spares: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// These bytes of a segment, bytes in reserve, and spares: see the fields.
+    /// See the fields.
     #[must_use]
     pub fn new(segment_bytes: u64, reserve_bytes: u64, max_spares: usize) -> Options {
         Options { segment_bytes, reserve_bytes, max_spares }
@@ -65,9 +65,9 @@ impl Options {
 /// Why something isn't in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// The disk is full, or the system lacks file descriptors or memory. What was refused isn't in the log,
-    /// everything else is as it was: the same call will do once that has passed.
-    #[error("the log waits: {0}; {remedy}: nothing is lost meanwhile", remedy = remedy(.0))]
+    /// The disk is full, or the system lacks file descriptors or memory. The refused write isn't in the log, and
+    /// everything else is unchanged: the same call can succeed later.
+    #[error("the log has to wait: {0}; nothing is lost, but {remedy}", remedy = remedy(.0))]
     Passing(DiskError),
     /// An entry is larger than any segment may be.
     #[error("a record of {bytes} bytes is more than the {limit} allowed")]
@@ -77,8 +77,8 @@ pub enum LogError {
         /// The bound.
         limit: u64,
     },
-    /// The disk broke a promise: what is durable is unknown. This log takes nothing any more; the process
-    /// must stop, and find out at its next start.
+    /// The disk broke a promise: what is durable is unknown. This log accepts no more writes; the process
+    /// must stop, and learns at its next start what is durable.
     #[error(transparent)]
     Fatal(#[from] Fatal),
 }
@@ -86,7 +86,7 @@ pub enum LogError {
 fn remedy(error: &DiskError) -> &'static str {
     match error.kind {
         DiskErrorKind::NoSpace => "free some space, or move the data to a larger disk",
-        _ => "raise the limits of this process or machine, or stop what else takes them",
+        _ => "raise the limits of this process or machine, or stop other programs that use them up",
     }
 }
 
@@ -102,13 +102,13 @@ pub struct LogStats {
     pub segments: usize,
     /// Segments in reserve.
     pub spares: usize,
-    /// Bytes that entries may still take without a new segment.
+    /// Bytes that entries may still take before a new segment file must be made.
     pub room: u64,
     /// Records that wait for a sync.
     pub pending: usize,
     /// Successful syncs.
     pub syncs: u64,
-    /// Bytes written, with all overhead, without what segments are filled with.
+    /// Bytes of all batches written, with their overhead.
     pub bytes_written: u64,
     /// The last entry, durable or not.
     pub last: Position,
@@ -116,10 +116,10 @@ pub struct LogStats {
     pub base: Index,
 }
 
-/// The write-ahead log of one replica: the one ordered stream of its writes.
+/// The write-ahead log of one replica: a single ordered stream of its writes.
 ///
-/// One owner drives it, on a thread of its own: [`Log::append`] buffers, [`Log::sync`] makes everything
-/// that was appended durable. Requests that arrive during a sync share the next one.
+/// One owner uses it, on a thread of its own: [`Log::append`] buffers, [`Log::sync`] makes everything
+/// that was appended durable. Writes that arrive during a sync share the next one.
 pub struct Log<D: Disk> {
     disk: D,
     _lock: Arc<D::Lock>,
@@ -127,18 +127,18 @@ pub struct Log<D: Disk> {
     options: Options,
     tail: Tail<D::File>,
     copies: Copies<D::File>,
-    /// With everything that was appended.
+    /// The state after every appended record.
     appended: State,
-    /// With everything that is on its way to the disk or there.
+    /// The state after every record that was written to the disk.
     flushed: State,
     pending: VecDeque<Record>,
     plan: Plan,
     /// Segments before the last, with the log's last index at their end.
     earlier: VecDeque<(u64, Index)>,
-    /// Segments of no use, but for an inquiry into what was damaged.
+    /// Segments that are no longer part of the log; while it is suspect they are kept for an inquiry into the damage.
     dead: Vec<u64>,
     spares: Vec<String>,
-    /// The last of the spares. Without it the others can't be counted on: there may be no descriptor for them.
+    /// The last of the spares, open. Without it the spares don't count: there may be no descriptor to open them.
     ready: Option<Spare<D::File>>,
     next_sequence: u64,
     failed: Option<Fatal>,
@@ -155,22 +155,22 @@ struct Tail<F> {
 }
 
 impl<F> Tail<F> {
-    /// Bytes of records that the next batch may have. A damaged file may end early.
+    /// Bytes of records that fit into the next batch. (A damaged file may end before `next`.)
     fn room(&self) -> usize {
         room_in(self.sectors.saturating_sub(self.next) as usize)
     }
 }
 
-/// How what is pending will be laid out: the sync does no worse than this.
+/// The space that is left after all pending records; the sync uses no more than planned.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
-    /// Bytes left in the segment that the plan has come to.
+    /// Bytes left in the segment of the last pending record.
     room: usize,
-    /// Spares that it has not used.
+    /// Spares that the plan doesn't use.
     spares: usize,
 }
 
-/// What a new segment begins with, and where it comes from.
+/// A new segment: the content of its checkpoint, and the spare to use.
 struct Beginning<'a, F> {
     identity: &'a Identity,
     sequence: u64,
@@ -179,13 +179,13 @@ struct Beginning<'a, F> {
     spare: Option<Spare<F>>,
 }
 
-/// A segment in reserve that is open already: taking it in use needs no file descriptor.
+/// A segment in reserve that is open already: using it needs no new file descriptor.
 struct Spare<F> {
     path: String,
     file: F,
 }
 
-/// Puts a new segment in place, with its two checkpoints, each durable before anything follows.
+/// Begins a new segment with its two checkpoints, each durable before anything follows.
 fn begin_segment<D: Disk>(disk: &D, state: &State, new: Beginning<'_, D::File>) -> Result<Tail<D::File>, DiskError> {
     let path = segment_path(new.sequence);
     let file = match new.spare {
@@ -205,8 +205,8 @@ fn begin_segment<D: Disk>(disk: &D, state: &State, new: Beginning<'_, D::File>) 
     Ok(tail)
 }
 
-/// Bits may have flipped in what a spare still holds of its earlier use. Once it is in use, that can't be told
-/// from the rot of something that was acknowledged: so it is made zeros before.
+/// Overwrites damaged sectors of a spare with zeros. Bits may have flipped in the remains of its earlier use. Once the
+/// spare is in use, that would look like the rot of acknowledged data.
 fn clean<F: File>(spare: &mut Spare<F>, binding: Binding, sequence: u64) -> Result<(), DiskError> {
     let bytes = read_all(&spare.file, &spare.path, MAX_SEGMENT_BYTES)?;
     let mut cleaned = false;
@@ -247,7 +247,7 @@ pub(crate) fn found<D: Disk>(disk: &D, identity: &Identity, state: &State, optio
     segments::make_filled(disk, sectors, &format!("{spare}.tmp"), &spare).map(|_| ())
 }
 
-/// Makes a segment for later use, on any thread, while the log goes on.
+/// Makes a segment for later use, on any thread, while the log is in use.
 #[derive(Debug)]
 pub struct SpareJob<D> {
     disk: D,
@@ -256,10 +256,10 @@ pub struct SpareJob<D> {
 }
 
 impl<D: Disk> SpareJob<D> {
-    /// Writes a segment of zeros and syncs it. The log finds it by itself.
+    /// Writes a segment of zeros and syncs it. The log finds it without being told.
     ///
     /// # Errors
-    /// The disk refuses. A full one is no harm yet: the log goes on while it has room.
+    /// The disk refuses. A full disk does no harm yet: the log goes on while it has room.
     pub fn run(self) -> Result<(), DiskError> {
         let path = spare_path(self.sequence);
         segments::make_filled(&self.disk, self.sectors, &format!("{path}.tmp"), &path).map(|_| ())
@@ -267,8 +267,8 @@ impl<D: Disk> SpareJob<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Goes on with a log that was read: cuts what was torn, sets a mark where something is lost, and makes
-    /// sure that whatever will be relied on is really on the disk.
+    /// Continues a log that was read: overwrites a torn batch, begins a new segment if something is lost, and makes
+    /// everything that was read durable.
     pub(crate) fn start(
         disk: &D,
         lock: Arc<D::Lock>,
@@ -280,7 +280,7 @@ impl<D: Disk> Log<D> {
         for path in &replay.listing.temporary {
             disk.remove(path)?;
         }
-        // Names that a killed process has left unsynced would be relied on from now on.
+        // A killed process may have left names unsynced, and from now on we rely on them.
         disk.sync_dir(LOG_DIR)?;
         disk.sync_dir("")?;
         let mut flushed = replay.state.clone();
@@ -338,18 +338,18 @@ impl<D: Disk> Log<D> {
     /// Buffers a write of the core. Nothing of it is durable before [`Log::sync`].
     ///
     /// # Errors
-    /// [`LogError::Passing`]: the write is refused as a whole; a host that sees [`Log::admits`] refuse
-    /// beforehand never gets here. [`LogError::Fatal`] also if the write can't follow the ones before it.
+    /// [`LogError::Passing`]: the write is refused as a whole; a host that asks [`Log::admits`] first
+    /// doesn't see this. [`LogError::Fatal`] also if the write can't follow the ones before it.
     pub fn append(&mut self, write: &Write) -> Result<(), LogError> {
         let records: Vec<Record> = match write {
             Write::HardState(hard_state) => vec![Record::HardState(*hard_state)],
             Write::Truncate { from } => vec![Record::Truncate(*from)],
             Write::Append(entries) => entries.iter().cloned().map(Record::Entry).collect(),
             Write::Snapshot(header) => vec![Record::Snapshot(header.clone())],
-            // The core knows that the peers have brought everything that may have been lost.
+            // By now the peers have sent everything that may have been lost.
             Write::Repaired if self.appended.suspicion.is_none() => return self.check().map_err(LogError::from),
             Write::Repaired => vec![Record::Repaired],
-            // Its term is that of the term and vote: that of a later start, then.
+            // Only the index is stored: a later start uses the term of its hard state.
             Write::Suspect { last_possible } => {
                 let index = last_possible.index;
                 vec![Record::Suspect((index <= Index::GREATEST).then_some(index))]
@@ -358,11 +358,11 @@ impl<D: Disk> Log<D> {
         self.take(records)
     }
 
-    /// Notes that a snapshot of the own state machine, which is durable, takes the place of the entries up
-    /// to it. Durable with the next [`Log::sync`], which then also frees the segments that nobody needs.
+    /// Notes that a durable snapshot of the replica's own state machine replaces the entries up
+    /// to it. This is durable after the next [`Log::sync`], which also frees unneeded segments.
     ///
     /// # Errors
-    /// As of [`Log::append`].
+    /// As [`Log::append`].
     pub fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), LogError> {
         if snapshot.position.index <= self.appended.base_index() {
             return Ok(());
@@ -385,8 +385,8 @@ impl<D: Disk> Log<D> {
     /// Makes everything that was appended durable.
     ///
     /// # Errors
-    /// [`LogError::Passing`]: nothing is lost, the same call will do when there is room. It happens only
-    /// for an entry larger than a segment, and where a file system needs room to write what is reserved.
+    /// [`LogError::Passing`]: nothing is lost, and the same call succeeds when there is room. It happens only
+    /// for an entry larger than a segment, or if a file system needs more room to overwrite reserved blocks.
     /// [`LogError::Fatal`]: what is durable is unknown; the process must stop.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.check()?;
@@ -400,29 +400,28 @@ impl<D: Disk> Log<D> {
                 self.syncs += 1;
                 Ok(())
             }
-            // A write or a new file was refused for now, and no sync has failed: what is there stays as it is,
-            // and the same sectors are written again.
+            // A write or a new file was refused for now, but no sync has failed: the durable part is unchanged,
+            // and a retry writes the same sectors again.
             Err(error) if error.is_passing() && error.operation != "sync" => Err(LogError::Passing(error)),
             Err(error) => Err(self.fail(error.to_string()).into()),
         }
     }
 
-    /// Whether entries of so many bytes may be taken: if not, the host refuses clients' writes and drops
-    /// leaders' entries, while votes and reads go on. Segments that compaction frees, or a [`SpareJob`],
-    /// bring it back.
+    /// Whether the log has room for entries of this many bytes. If not, the host refuses clients' writes and drops
+    /// leaders' entries, while votes and reads go on. Compaction, which frees segments, or a [`SpareJob`] makes room.
     #[must_use]
     pub fn admits(&self, bytes: u64) -> bool {
         self.failed.is_none() && (self.plan.spares > 0 || self.plan.room as u64 >= bytes + self.options.reserve_bytes)
     }
 
-    /// What to run, on another thread, so that the next segment is there when it is needed; `None` if there
-    /// is one. One at a time.
+    /// A job that makes a spare segment before it is needed, to be run on another thread; `None` if there
+    /// is a spare. Run one job at a time.
     ///
     /// # Errors
-    /// [`LogError::Passing`]: it can't be told now; nothing has changed. Or the disk refuses.
+    /// [`LogError::Passing`]: the folder can't be read now; nothing has changed. Or the disk refuses.
     pub fn spare_job(&mut self) -> Result<Option<SpareJob<D>>, LogError> {
         self.check()?;
-        // The folder is looked at only when none is known: this may be asked after each sync.
+        // The folder is read only when no spare is known: hosts may call this after each sync.
         if self.ready.is_none() {
             match self.refresh_spares() {
                 Err(error) if error.is_passing() => return Err(LogError::Passing(error)),
@@ -437,13 +436,13 @@ impl<D: Disk> Log<D> {
         Ok(Some(SpareJob { disk: self.disk.clone(), sectors: self.options.sectors(), sequence }))
     }
 
-    /// Why entries may be missing, if they may.
+    /// Which entries may be missing; `None` if the log is not suspect.
     #[must_use]
     pub fn suspicion(&self) -> Option<Suspicion> {
         self.appended.suspicion
     }
 
-    /// Figures.
+    /// Figures about the log.
     #[must_use]
     pub fn stats(&self) -> LogStats {
         LogStats {
@@ -470,9 +469,9 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Makes sure of the tail. A process may have died after a sync that failed: then what was read is in
-/// memory only, the pages are marked as written, and another sync would do nothing. So the last batch is
-/// written again, with the same bytes, before it is relied on.
+/// Makes the tail durable. The process before may have died after a failed sync: then what was read may be in
+/// memory only, with its pages marked as written, so that another sync would do nothing. So the last batch is
+/// written again, with the same bytes, before anything relies on it.
 fn secure_tail<F: File>(file: &mut F, replay: &Replay) -> Result<(), DiskError> {
     let offset = |sector: u32| u64::from(sector) * SECTOR as u64;
     if let Some((start, len)) = replay.last_batch {
@@ -486,21 +485,21 @@ fn secure_tail<F: File>(file: &mut F, replay: &Replay) -> Result<(), DiskError> 
     file.sync_data()
 }
 
-/// How records get to their places.
+/// Planning and writing of batches and segments.
 impl<D: Disk> Log<D> {
     fn replan(&mut self) {
-        // Without a descriptor for it there is none that can be counted on: no entry is taken that would need it.
+        // If there is no descriptor for it, the plan has no spares, and no entry is accepted that would need one.
         let _ = self.hold_spare();
         self.plan = Plan { room: self.tail.room(), spares: self.ready_spares() };
         let pending = std::mem::take(&mut self.pending);
         for record in &pending {
-            // What was placed before stays placed, whatever it takes.
+            // These records were accepted before, so they don't have to leave the reserve free.
             let _ = self.try_place(record.encoded_len(), 0);
         }
         self.pending = pending;
     }
 
-    /// Finds room for records, making a segment if need be; all of them or none.
+    /// Plans the room for records, and makes a segment if necessary; all of them or none.
     fn place(&mut self, records: &[Record]) -> Result<(), LogError> {
         let before = self.plan;
         for record in records {
@@ -515,7 +514,7 @@ impl<D: Disk> Log<D> {
                 _ => 0,
             };
             if bytes > self.fresh_room() {
-                // It gets a segment of its own when it is written.
+                // The flush makes a segment of its size for it.
                 continue;
             }
             while !self.try_place(bytes, spared) {
@@ -554,7 +553,7 @@ impl<D: Disk> Log<D> {
         room_in((self.options.sectors() as usize).saturating_sub(taken))
     }
 
-    /// One more segment in reserve: one that a job has made meanwhile, or a new one.
+    /// Adds a segment to the reserve: one that a job has made meanwhile, or a new one.
     fn add_spare(&mut self) -> Result<(), DiskError> {
         let (before, counted) = (self.spares.len(), self.ready_spares());
         self.refresh_spares()?;
@@ -568,12 +567,12 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// How many segments in reserve can be counted on.
+    /// How many segments in reserve can certainly be used.
     fn ready_spares(&self) -> usize {
         if self.ready.is_some() { self.spares.len() } else { 0 }
     }
 
-    /// Opens the spare that will be used next. One that is open stays so if this fails.
+    /// Opens the spare that will be used next. If this fails, an open spare stays open.
     fn hold_spare(&mut self) -> Result<(), DiskError> {
         let Some(path) = self.spares.last() else { return Ok(()) };
         if self.ready.as_ref().is_none_or(|ready| ready.path != *path) {
@@ -593,7 +592,7 @@ impl<D: Disk> Log<D> {
         let listing = segments::list(&self.disk)?;
         let mut spares = Vec::new();
         for path in listing.spares {
-            // One of another size comes from other options.
+            // A spare of another size was made with other options.
             if self.spares.contains(&path) || self.disk.size_of(&path)? == self.options.segment_bytes {
                 spares.push(path);
             } else {
@@ -605,13 +604,13 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// A sequence number that no file has: what an earlier use of a file holds must look older.
+    /// Returns a sequence number that no file has had: the remains of a file's earlier use must have a lower one.
     fn take_sequence(&mut self) -> u64 {
         self.next_sequence += 1;
         self.next_sequence - 1
     }
 
-    /// The second copy of term and vote, durable before the log says the same.
+    /// Writes the second copy of term and vote, which must be durable before the log's own record.
     fn copy_hard_state(&mut self) -> Result<(), DiskError> {
         if self.appended.hard_version == self.flushed.hard_version {
             return Ok(());
@@ -622,15 +621,15 @@ impl<D: Disk> Log<D> {
         self.write_copy(fits.then_some((self.tail.sequence, self.tail.next, len)))
     }
 
-    /// A copy of what was appended, which is all of the batch at `extent`.
+    /// Writes a copy of the appended hard state. `extent` is the batch that will hold everything pending, or holds it.
     fn write_copy(&mut self, extent: Option<(u64, u32, u32)>) -> Result<(), DiskError> {
         let State { hard_version: version, hard_state, log_version, .. } = self.appended;
         self.copies.write(&Slot { version, hard_state, log_version, extent })?;
         self.copies.sync()
     }
 
-    /// Writes what is pending: as few batches as segments allow, each durable before the next begins, so
-    /// that a batch with a valid one after it was certainly whole once.
+    /// Writes the pending records in as few batches as segments allow. Each is durable before the next begins, so
+    /// a batch that is followed by a valid one was certainly whole once.
     fn flush(&mut self) -> Result<(), DiskError> {
         while !self.pending.is_empty() {
             let room = self.tail.room();
@@ -677,7 +676,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Goes on in a new segment.
+    /// Continues the log in a new segment; `keep` says whether the segment before it stays part of the log.
     fn roll(&mut self, sectors: u32, previous: Option<(u64, u32)>, keep: bool) -> Result<(), DiskError> {
         let normal = sectors == self.options.sectors();
         if normal && self.ready.is_none() {
@@ -696,7 +695,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn write_second_checkpoint(&mut self, cut: &(u64, u32)) -> Result<(), DiskError> {
-        // The first one ends where the log would go on; it is copied with its place changed.
+        // The log was cut right after the first checkpoint: its copy goes there.
         let previous = self.read_first_checkpoint(cut)?;
         write_checkpoint(&mut self.tail, &self.identity, previous, &self.flushed)
     }
@@ -709,8 +708,8 @@ impl<D: Disk> Log<D> {
         Ok(if let Some(Record::Checkpoint(checkpoint)) = first { checkpoint.previous } else { None })
     }
 
-    /// The log says again what only the copy said, so that there are two of it. The copy that names this batch
-    /// comes last: until then the one that is there tells what the damaged sectors held, should the power fail.
+    /// Writes a hard state that only the copy held to the log, so that there are two again. The copy is rewritten
+    /// last: if the power fails before, the old copy still says what the damaged sectors held.
     fn rewrite_hard_state(&mut self) -> Result<(), DiskError> {
         let record = Record::HardState(self.appended.hard_state);
         self.appended.apply(&record).expect("the same term follows itself");
@@ -722,8 +721,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Recycles the segments that a durable snapshot makes superfluous. While something is suspect
-    /// nothing is thrown away.
+    /// Recycles the segments that a durable snapshot covers. While the log is suspect, no segment is
+    /// removed.
     fn free_segments(&mut self) -> Result<(), DiskError> {
         if self.flushed.suspicion.is_some() {
             return Ok(());

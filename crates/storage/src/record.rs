@@ -1,4 +1,4 @@
-//! The records of the log: what they say, and how they look as bytes.
+//! The records of the log and their encoding.
 //!
 //! A record is its kind (one byte), the length of its body (four bytes) and its body. Records live in
 //! batches (`batch.rs`), whose checksums cover every byte of them.
@@ -11,7 +11,7 @@ use crate::identity::{ClusterId, FORMAT_VERSION, Identity};
 use crate::state::{State, Suspicion};
 
 const MAGIC: &[u8; 8] = b"BOWLNLOG";
-/// Bytes of a record beside its body.
+/// Bytes of a record before its body.
 const PREFIX: usize = 5;
 
 /// One record.
@@ -21,24 +21,24 @@ pub(crate) enum Record {
     Checkpoint(Box<Checkpoint>),
     /// Term and vote.
     HardState(HardState),
-    /// The entries from here on are gone.
+    /// Removes the entries from this index on.
     Truncate(Index),
-    /// One more entry.
+    /// Appends an entry.
     Entry(Entry),
-    /// A leader's snapshot takes the place of the whole log.
+    /// A leader's snapshot replaces the whole log.
     Snapshot(SnapshotHeader),
-    /// The own snapshot takes the place of the log up to it; what follows stays.
+    /// The replica's own snapshot replaces the log up to it; later entries stay.
     Compacted(SnapshotHeader),
-    /// What damage may have taken has been fetched from the peers.
+    /// Everything that damage may have destroyed has been fetched from the peers.
     Repaired,
-    /// The peers remember entries that are not here; none beyond this index, if that is known.
+    /// The peers remember entries that are missing here; none beyond this index, if that is known.
     Suspect(Option<Index>),
 }
 
-/// What a segment begins with: all that the segments before it say beside the entries.
+/// The beginning of a segment: everything that the segments before it say, except the entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
-    /// Whose log this is, for people with a hex viewer: the checksums are bound to it anyway.
+    /// Whose log this is, for people with a hex viewer; for the program, the checksums say so.
     pub(crate) identity: Identity,
     /// The segment before this one and the sector at which it ends; `None` for the first of all.
     pub(crate) previous: Option<(u64, u32)>,
@@ -215,7 +215,7 @@ fn decode_entry(mut body: Reader<'_>, length: usize) -> Result<Entry, Malformed>
         0 => Payload::Blank,
         1 => {
             let left = length - (ENTRY_BYTES - PREFIX);
-            // A copy of its own: one entry must not keep its whole batch in memory.
+            // Copied, because one entry must not keep its whole batch in memory.
             Payload::Command(Bytes::copy_from_slice(body.bytes(left, "command")?))
         }
         2 => Payload::Membership(body.membership()?),

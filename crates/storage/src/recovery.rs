@@ -1,4 +1,4 @@
-//! Reading the log again: which segments belong to it, and what they add up to.
+//! Reading the log at a start: which segments belong to it, and the state that they add up to.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,37 +15,37 @@ use crate::segments::{self, Listing, segment_path};
 use crate::state::{State, Suspicion};
 use crate::store::OpenError;
 
-/// A segment is never larger; a file that is can't be one.
+/// No segment is larger; a larger file is refused.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 2 << 30;
-/// A segment's beginning is looked for in its first sectors: a checkpoint is smaller than half of that.
+/// The checkpoints are looked for in this many sectors at the beginning of a segment: one is smaller than half of them.
 const HEAD_SECTORS: u32 = 32;
 
-/// What became of something unusual.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It was never acknowledged, or says nothing.
+    /// The data was never acknowledged, or the sectors were unused.
     Harmless,
-    /// The same is known from elsewhere; nothing is lost.
+    /// Another copy exists; nothing is lost.
     Repaired,
-    /// Something acknowledged may be lost.
+    /// Acknowledged data may be lost.
     Suspect,
 }
 
 /// Something unusual that was found at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// In which file of the folder.
+    /// The file in the folder.
     pub file: String,
-    /// In which of its sectors of 512 bytes; empty if that says nothing.
+    /// The sectors of 512 bytes in it; empty if they don't matter.
     pub sectors: Range<u32>,
-    /// What became of it.
+    /// How bad it is.
     pub severity: Severity,
-    /// What it is.
+    /// A description.
     pub what: String,
 }
 
-/// What is said of a torn write.
-pub(crate) const TORN: &str = "a crash tore the last write, which nobody was told of";
+/// Describes a torn write.
+pub(crate) const TORN: &str = "a crash tore the last write, which was never acknowledged";
 
 impl Finding {
     /// Whether it is a write that a crash tore.
@@ -59,47 +59,47 @@ impl Finding {
     }
 }
 
-/// What was lost.
+/// The damage at the end of the readable prefix; fields as in [`Suspicion`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost {
     pub(crate) valid_up_to: Position,
     pub(crate) last_possible: Option<Index>,
 }
 
-/// What was read, and where to go on.
+/// What was read from the log, and where the log continues.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) state: State,
     pub(crate) entries: VecDeque<Entry>,
     pub(crate) lost: Option<Lost>,
-    /// The log goes on in this segment, at this sector.
+    /// The segment and sector at which the log continues.
     pub(crate) cut: (u64, u32),
-    /// Sectors of a torn batch that must not be seen again.
+    /// Sectors of a torn batch, to be overwritten.
     pub(crate) torn: Option<Range<u32>>,
-    /// The last batch of the segment: it may never have been synced.
+    /// First sector and length of the last batch, which may never have been synced.
     pub(crate) last_batch: Option<(u32, u32)>,
     /// Only the first of the two checkpoints is there.
     pub(crate) lacks_second_checkpoint: bool,
     /// Segments before the last one, each with the log's last index at its end.
     pub(crate) earlier: Vec<(u64, Index)>,
-    /// Segments that don't belong to the log any more, or not yet.
+    /// Segments that don't belong to the log, or no longer.
     pub(crate) dead: Vec<u64>,
     pub(crate) listing: Listing,
     pub(crate) copies: FoundCopies,
-    /// So many hard states there were at least.
+    /// There were at least this many hard states.
     pub(crate) hard_needed: u64,
-    /// What is damaged may have held a later one.
+    /// The damaged sectors may have held a later one.
     pub(crate) hard_may_be_later: bool,
     /// The log's own latest hard state is older than the copy's.
     pub(crate) log_lacks_hard_state: bool,
     /// The copy is damaged or older than the log.
     pub(crate) copy_is_stale: bool,
-    /// Nothing of the segments before is to be read again.
+    /// The next segment must not refer to the ones before it.
     pub(crate) begins_anew: bool,
 }
 
 impl Replay {
-    /// The suspicion from now on.
+    /// The suspicion that the log continues with.
     pub(crate) fn suspicion(&self) -> Option<Suspicion> {
         let lost = self.lost.map(|lost| Suspicion { valid_up_to: lost.valid_up_to, last_possible: lost.last_possible });
         match (self.state.suspicion, lost) {
@@ -115,20 +115,20 @@ impl Replay {
         self.entries.get(offset).map(|entry| entry.term)
     }
 
-    /// The state under the log is gone: the log is of no use without it.
+    /// Gives up the log, because the state under it is lost.
     pub(crate) fn lose_everything(&mut self) {
         let last_index = self.state.last().index;
         self.state.base = None;
         self.lose_from(Position::ORIGIN, last_index);
     }
 
-    /// Whether a later hard state than this version may have been acknowledged. Without a damaged slot the
-    /// copy has the latest: it is written first. Without damage in the log, the log has it.
+    /// Whether a later hard state than this version may have been acknowledged. If no slot is damaged, the
+    /// copy has the latest, as it is written first. If the log isn't damaged, the log has it.
     fn hard_state_is_lost(&self, version: u64) -> bool {
         version < self.hard_needed || (self.copies.damaged && self.hard_may_be_later)
     }
 
-    /// Starts over from a whole snapshot beyond what is left of a log: what it holds isn't lost.
+    /// Starts over from a whole snapshot that reaches beyond the readable prefix.
     pub(crate) fn start_from(&mut self, header: &SnapshotHeader) {
         self.entries.clear();
         self.state.cut_at(header.position);
@@ -136,14 +136,14 @@ impl Replay {
         self.begins_anew = true;
         let is_beyond = |last: Option<Index>| last.is_none_or(|index| index > header.position.index);
         self.lost = self.lost.filter(|lost| is_beyond(lost.last_possible));
-        // The mark that ended an earlier suspicion may be among what can't be read.
+        // The record that ended an earlier suspicion may be unreadable.
         self.state.suspicion = self.state.suspicion.filter(|suspicion| is_beyond(suspicion.last_possible));
         if let Some(lost) = &mut self.lost {
             lost.valid_up_to = header.position;
         }
     }
 
-    /// What is lost reached this far at least.
+    /// Notes that the lost part reached at least this index.
     pub(crate) fn has_reached(&mut self, index: Index) {
         if let Some(lost) = &mut self.lost {
             lost.last_possible = lost.last_possible.map(|last| last.max(index));
@@ -203,7 +203,7 @@ pub(crate) fn read_log<D: Disk>(disk: &D, binding: Binding, findings: &mut Vec<F
     };
     let (mut replay, mut found) = attempt(0)?.ok_or_else(lost)?;
     if replay.lost.is_some() {
-        // Damage in a segment that a snapshot covers takes nothing: the later ones say it all.
+        // Damage in a segment that a snapshot covers loses nothing: the later segments suffice.
         for from in 1..chain.len() {
             if let Some((later, at_end)) = attempt(from)?
                 && later.lost.is_none()
@@ -244,8 +244,8 @@ fn read_head<D: Disk>(disk: &D, binding: Binding, sequence: u64) -> Result<Optio
     Ok({ starts }.next())
 }
 
-/// The segments that lead to the top one, each saying which one it continues. Where a beginning is
-/// unreadable, the file before it is taken for the one before it.
+/// The segments up to the top one, oldest first: each checkpoint names the segment before it. If a segment has
+/// no readable checkpoint, the file with the next lower number counts as the one before it.
 fn chain_up_to(heads: &[Head], top: usize) -> Vec<Link> {
     let mut chain = vec![Link { sequence: heads[top].sequence, end: None }];
     let mut at = top;
@@ -259,7 +259,7 @@ fn chain_up_to(heads: &[Head], top: usize) -> Vec<Link> {
         chain.push(Link { sequence: heads[before].sequence, end });
         at = before;
     }
-    // Without a beginning there is nothing to add to.
+    // The first segment needs a checkpoint, as the state starts from it.
     while let Some(link) = chain.last()
         && chain.len() > 1
         && heads.iter().any(|head| head.sequence == link.sequence && head.checkpoint.is_none())
@@ -270,7 +270,7 @@ fn chain_up_to(heads: &[Head], top: usize) -> Vec<Link> {
     chain
 }
 
-/// The entries must begin where the snapshot under them ends.
+/// Checks that the entries begin where the snapshot under them ends.
 fn check_base(replay: &mut Replay, findings: &mut Vec<Finding>) {
     let base = replay.state.base.as_ref().map_or(Position::ORIGIN, |base| base.position);
     let last = replay.state.last().index;
@@ -282,7 +282,7 @@ fn check_base(replay: &mut Replay, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Puts together what the log and the copy know of term and vote.
+/// Takes the latest term and vote from the log and the copy.
 fn settle_hard_state<D: Disk>(disk: &D, replay: &mut Replay, findings: &mut Vec<Finding>) -> Result<(), OpenError> {
     let in_log = (replay.state.hard_version, replay.state.hard_state);
     if replay.copies.damaged {
