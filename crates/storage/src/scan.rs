@@ -1,6 +1,6 @@
-//! Reading segments sector by sector: what is whole, what was torn by a crash, and what has rotted.
+//! Reading segments sector by sector, to tell whole batches, torn writes and rot apart.
 //!
-//! The rules are told in the crate's documentation.
+//! The rules are in the crate's documentation.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::sector::{PAYLOAD, Sector, SectorHeader};
 use crate::segments::{Listing, segment_path};
 use crate::state::State;
 
-/// What is known while the segments are read, in their order.
+/// The state of reading the segments, in their order.
 pub(crate) struct Reading<'a> {
     binding: Binding,
     state: State,
@@ -29,25 +29,25 @@ pub(crate) struct Reading<'a> {
     cut: (u64, u32),
     torn: Option<Range<u32>>,
     last_batch: Option<(u64, u32, u32)>,
-    /// Segment and sectors of its first checkpoint.
+    /// Segment, and number of sectors of its first checkpoint.
     checkpoint: Option<(u64, u32)>,
     earlier: Vec<(u64, Index)>,
     /// The latest hard state that was read, with its version.
     hard: (u64, HardState),
-    /// So many hard states there were at least.
+    /// There were at least this many hard states.
     hard_needed: u64,
-    /// What is damaged may have held a later one.
+    /// The damaged sectors may have held a later one.
     hard_may_be_later: bool,
 }
 
-/// Sectors that can't be read, until a whole batch after them tells what was in them.
+/// Unreadable sectors, until a whole batch after them shows whether entries are missing.
 struct Gap {
     at: (u64, u32),
     findings: Vec<usize>,
     last_index: Index,
 }
 
-/// What lies beyond the last whole batch of a log.
+/// The sectors after the last whole batch of a log.
 #[derive(Default)]
 struct Beyond {
     current: Vec<(u32, SectorHeader)>,
@@ -69,17 +69,17 @@ impl Beyond {
         beyond
     }
 
-    /// The sectors of the batch that was being written at `start`, if that is all there is.
+    /// The sectors of the torn batch at `start`; `None` if there is anything else.
     fn torn_batch(&self, start: u32) -> Option<Range<u32>> {
         let len = self.current.iter().map(|(_, header)| header.batch_len).max()?;
         let end = start.checked_add(len)?;
         let of_it = |(at, header): &(u32, SectorHeader)| header.batch_start == start && *at < end;
-        // If all of it is there and it is no batch all the same, it isn't torn.
+        // If all its sectors are valid and they still don't decode as a batch, it isn't torn.
         let whole = self.current.len() == len as usize;
         (self.damaged.is_empty() && self.current.iter().all(of_it) && !whole).then_some(start..end)
     }
 
-    /// Everything that was written in this use of the file, or may have been.
+    /// The range of sectors that were written in this use of the file, or may have been.
     fn extent(&self) -> Option<Range<u32>> {
         let written = self.current.iter().map(|(at, _)| *at).chain(self.damaged.iter().copied());
         let (first, last) = written.fold(None, |extent: Option<(u32, u32)>, at| {
@@ -123,7 +123,7 @@ impl<'a> Reading<'a> {
         Place { binding: self.binding, segment, start }
     }
 
-    /// Reads the next segment: up to sector `end`, or as far as it goes if that isn't known.
+    /// Reads the next segment up to sector `end`, or to its last batch if `end` isn't known.
     pub(crate) fn segment(&mut self, sequence: u64, bytes: &[u8], end: Option<u32>, is_last: bool) {
         let limit = end.unwrap_or(u32::MAX).min(sectors_of(bytes));
         let mut at = 0;
@@ -154,7 +154,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Looks at a segment that was begun and has no beginning yet: it can hold no more than one.
+    /// Reads a newer segment without a whole checkpoint. It can hold no more than a torn checkpoint, unless it is
+    /// damaged.
     pub(crate) fn begun(&mut self, sequence: u64, bytes: &[u8]) {
         let beyond = Beyond::of(self.place(sequence, 0), 0, bytes);
         let Some(extent) = beyond.extent() else { return };
@@ -174,7 +175,7 @@ impl<'a> Reading<'a> {
         self.hard_may_be_later = true;
     }
 
-    /// Notes sectors that can't be read and that another batch will follow.
+    /// Notes unreadable sectors that another batch should follow.
     fn open_gap(&mut self, sequence: u64, sectors: Range<u32>, bytes: &[u8]) {
         let place = self.place(sequence, sectors.start);
         let headers = sectors.clone().filter_map(|at| match batch::classify_at(place, at, bytes) {
@@ -190,12 +191,12 @@ impl<'a> Reading<'a> {
         gap.last_index = gap.last_index.max(last_index);
     }
 
-    /// Takes a whole batch.
+    /// Applies a whole batch.
     fn take(&mut self, sequence: u64, start: u32, batch: Batch) {
         let unchanged = batch.log_version == self.state.log_version && batch.hard_version >= self.state.hard_version;
         if let Some(gap) = self.gap.take() {
             if unchanged && self.lost.is_none() {
-                // What couldn't be read held no entry: a checkpoint, or term and vote, known otherwise.
+                // The unreadable sectors held no entry, only a checkpoint or a hard state.
                 for finding in gap.findings {
                     self.findings[finding].severity = Severity::Repaired;
                 }
@@ -228,7 +229,7 @@ impl<'a> Reading<'a> {
         match record {
             Record::Checkpoint(checkpoint) => {
                 if self.state.last() == Position::new(checkpoint.last.index, Term(0)) {
-                    // Truncated to an entry before the first segment that is left: see `Terms`.
+                    // The log was truncated to an entry before its first segment: see `Terms`.
                     self.state.cut_at(checkpoint.last);
                 }
                 if checkpoint.last != self.state.last() || checkpoint.base != self.state.base {
@@ -265,7 +266,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// A whole batch after damage: it tells how far the log went, and which vote was the last.
+    /// Uses a whole batch after damage only to see how far the log reached, and which vote was the last.
     fn take_as_evidence(&mut self, batch: &Batch) {
         let mut version = batch.hard_version;
         for record in &batch.records {
@@ -291,7 +292,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// From `cut` on the log can't be trusted.
+    /// Notes that the log can't be trusted from `cut` on.
     fn lose(&mut self, cut: (u64, u32), last_possible: Option<Index>) {
         if self.lost.is_none() {
             let last = self.state.last();
@@ -303,7 +304,7 @@ impl<'a> Reading<'a> {
         self.extend_last_possible(last_possible);
     }
 
-    /// The end of the log.
+    /// Examines the end of the log.
     fn tail(&mut self, sequence: u64, at: u32, bytes: &[u8]) {
         if self.lost.is_none() {
             self.cut = (sequence, at);
@@ -335,8 +336,8 @@ impl<'a> Reading<'a> {
         self.lose((sequence, at), last_possible);
     }
 
-    /// Whether damage after the last whole batch hit nothing but a second checkpoint, or a hard state of
-    /// which the copy says that it was all of its batch. Returns where that ends.
+    /// Whether damage after the last whole batch hit only a second checkpoint, or a batch that, by the copy of term and
+    /// vote, held only that hard state. Returns where the damaged batch ends.
     fn known_otherwise(&self, sequence: u64, at: u32, extent: &Range<u32>) -> Option<u32> {
         if self.lost.is_some() {
             return None;
@@ -355,7 +356,7 @@ impl<'a> Reading<'a> {
         ((segment, start) == (sequence, at) && extent.end <= end).then_some(end)
     }
 
-    /// The last index that entries in damaged sectors can have had; `None` if nothing bounds it.
+    /// The greatest index that an entry in the damaged sectors can have; `None` if there is no bound.
     fn bound(&self, beyond: &Beyond, extent: &Range<u32>) -> Option<Index> {
         let named = beyond.current.iter().map(|(_, header)| header.last_index).max();
         let from = named.unwrap_or_default().max(self.state.last().index);
@@ -370,7 +371,7 @@ impl<'a> Reading<'a> {
         from.0.checked_add(most as u64).map(Index)
     }
 
-    /// All segments are read.
+    /// Ends the reading, after all segments.
     pub(crate) fn finish(mut self, listing: Listing) -> Replay {
         if let Some(gap) = self.gap.take() {
             self.hard_may_be_later = true;

@@ -1,4 +1,4 @@
-//! One sector: what makes it this replica's, of this segment, at this place; and what it is if it isn't.
+//! One sector: its header and checksum bind it to a replica, a segment and a place.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -12,12 +12,12 @@ use crate::identity::Binding;
 pub(crate) const HEADER: usize = 32;
 /// Bytes of payload in a sector.
 pub(crate) const PAYLOAD: usize = SECTOR - HEADER;
-/// Many ones, so that no sector that was ever written looks like zeros with a few bits flipped.
+/// Many ones, so that no written sector looks like zeros with a few flipped bits.
 const MAGIC: u32 = 0xb7ed_9f5b;
-/// So many ones among zeros are rot: a written sector has more in [`MAGIC`] alone.
+/// Up to this many ones among zeros are rot: a written sector has more in [`MAGIC`] alone.
 const MOST_ROTTEN_BITS: u32 = 4;
 
-/// What every sector of a batch says.
+/// The header of every sector of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SectorHeader {
     /// Sequence number of the segment.
@@ -30,16 +30,16 @@ pub(crate) struct SectorHeader {
     pub(crate) last_index: Index,
 }
 
-/// What a sector is to the reader of a segment.
+/// How a sector looks to the reader of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sector {
     /// Written in this use of the file.
     Current(SectorHeader),
-    /// Never written in this use of the file: zeros, or the valid remains of an earlier use of the file.
+    /// Never written in this use of the file: zeros, or a valid sector of an earlier use.
     Unwritten,
-    /// The same, with a bit or a few that have flipped since: surely not written in this use.
+    /// As [`Sector::Unwritten`], but with one or a few flipped bits: certainly not written in this use.
     UnwrittenRotten,
-    /// Anything else. As a disk writes a sector whole or not at all, this is no torn write.
+    /// Anything else. This is no torn write, as a disk writes a sector whole or not at all.
     Damaged,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn seal(binding: Binding, at: u32, header: SectorHeader, sector: &mut
     sector[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The header of a sector that is whole and in its place, of whatever use of the file.
+/// The header of a valid sector in its place, of any use of the file.
 pub(crate) fn whole(binding: Binding, at: u32, sector: &[u8]) -> Option<SectorHeader> {
     (word(sector, 4) == MAGIC && word(sector, 0) == checksum(binding, at, sector)).then(|| SectorHeader {
         segment: long(sector, 8),
@@ -81,12 +81,12 @@ pub(crate) fn current(binding: Binding, segment: u64, at: u32, sector: &[u8]) ->
     whole(binding, at, sector).filter(|header| header.segment == segment)
 }
 
-/// Says what the sector `at` of segment number `segment` is.
+/// Classifies the sector `at` of segment number `segment`.
 pub(crate) fn classify(binding: Binding, segment: u64, at: u32, sector: &[u8]) -> Sector {
     match whole(binding, at, sector) {
         Some(header) if header.segment == segment => Sector::Current(header),
         Some(header) if header.segment < segment => Sector::Unwritten,
-        // From the future: it can't be.
+        // No earlier use of the file had a greater number.
         Some(_) => Sector::Damaged,
         None => match sector.iter().map(|byte| byte.count_ones()).sum::<u32>() {
             0 => Sector::Unwritten,
@@ -97,11 +97,10 @@ pub(crate) fn classify(binding: Binding, segment: u64, at: u32, sector: &[u8]) -
     }
 }
 
-/// Whether flipping one bit makes a sector of an earlier use of it. CRC32C tells any two sectors of
-/// this size apart that differ in up to five bits, so a sector of *this* use with a bit flipped never
-/// passes.
+/// Whether flipping one bit makes it a sector of an earlier use. CRC32C distinguishes any two sectors of
+/// this size that differ in up to five bits, so a sector of *this* use with a flipped bit never passes.
 fn is_old_but_for_one_bit(binding: Binding, segment: u64, at: u32, sector: &[u8]) -> bool {
-    // What a flipped bit does to a checksum depends on its place alone.
+    // The effect of a flipped bit on the checksum depends only on its place.
     static EFFECTS: OnceLock<BTreeMap<u32, usize>> = OnceLock::new();
     let effects = EFFECTS.get_or_init(effects_of_single_bits);
     let effect = word(sector, 0) ^ checksum(binding, at, sector);
@@ -111,7 +110,7 @@ fn is_old_but_for_one_bit(binding: Binding, segment: u64, at: u32, sector: &[u8]
     whole(binding, at, &candidate).is_some_and(|header| header.segment < segment)
 }
 
-/// By how a sector's stored and computed checksums differ: which bit has flipped, if it is one.
+/// Maps the difference between a sector's stored and computed checksums to the bit whose flip causes it.
 fn effects_of_single_bits() -> BTreeMap<u32, usize> {
     let mut sector = [0; SECTOR];
     let nothing = crc32c::crc32c(&sector[4..]);

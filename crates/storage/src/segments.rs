@@ -1,4 +1,4 @@
-//! The files of the log: their names, and how one comes into being filled with zeros.
+//! The files of the log: their names, and how new ones are made.
 
 use crate::codec::GREATEST_COUNT;
 use crate::disk::{Disk, DiskError, File, SECTOR};
@@ -14,7 +14,7 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<u64>,
     /// Names of the segments in reserve.
     pub(crate) spares: Vec<String>,
-    /// Half-made files.
+    /// Unfinished files.
     pub(crate) temporary: Vec<String>,
     /// The greatest sequence number in any name.
     pub(crate) highest: u64,
@@ -25,7 +25,7 @@ pub(crate) fn segment_path(sequence: u64) -> String {
     format!("{LOG_DIR}/{sequence:016x}.seg")
 }
 
-/// Path of a segment in reserve that was once number `sequence`; it may still hold what it held then.
+/// Path of a segment in reserve. It may still hold the data of segment `sequence`.
 pub(crate) fn spare_path(sequence: u64) -> String {
     format!("{LOG_DIR}/spare-{sequence:016x}")
 }
@@ -57,13 +57,13 @@ pub(crate) fn list<D: Disk>(disk: &D) -> Result<Listing, DiskError> {
     Ok(listing)
 }
 
-/// Makes a file of zeros, under a name that no reader looks at until it is whole. Really written, not
-/// only reserved: a sync of written blocks costs half of one that must note new blocks as well.
+/// Makes a file of zeros, under a temporary name until it is whole. The zeros are written, not
+/// only reserved: a sync of written blocks costs half as much as one that also records new blocks.
 pub(crate) fn make_filled<D: Disk>(disk: &D, sectors: u32, temporary: &str, path: &str) -> Result<D::File, DiskError> {
     let made = fill(disk, sectors, temporary).and_then(|file| disk.rename(temporary, path).map(|()| file));
     let mut file = match made {
         Err(error) if error.is_passing() => {
-            // What there is of it must not keep the disk full.
+            // Otherwise the unfinished file would keep the disk full.
             disk.remove(temporary)?;
             return Err(error);
         }

@@ -1,7 +1,7 @@
-//! Snapshot files: written in pieces under another name, there whole or not at all, and verified to the
-//! last byte whenever they are read.
+//! Snapshot files. They are written in pieces under a temporary name, so that a file exists whole or not at all.
+//! Every byte that is read is verified.
 //!
-//! A file is a header frame, frames of data, and an end frame. A frame is its length (four bytes), a
+//! A file consists of a header frame, frames of data, and an end frame. A frame consists of its length (four bytes), a
 //! checksum (four bytes; bound to the replica, the snapshot and the frame's number) and its content. The
 //! end frame has the length [`END`] and holds the number of data bytes and a checksum over all of them.
 
@@ -21,15 +21,15 @@ const MAGIC: &[u8; 8] = b"BOWLNSNP";
 pub(crate) const FRAME: usize = 8;
 /// Most bytes of data in a frame: the memory that a writer or reader needs.
 pub const CHUNK_BYTES: usize = 256 << 10;
-/// A header is smaller: [`bowline_raft::MAX_MEMBERS`] twice.
+/// A header is smaller: it has at most [`bowline_raft::MAX_MEMBERS`] ids twice.
 pub(crate) const MAX_HEADER_BYTES: usize = 16 << 10;
-/// The length in an end frame; no data frame is that long.
+/// The length field of an end frame; no data frame is that long.
 const END: u32 = u32::MAX;
 
 /// Why a snapshot can't be written or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// The file isn't what was written: nothing of it may be used. It stays where it is.
+    /// The file isn't what was written: no part of it may be used. It is not removed.
     #[error("the snapshot {path} is damaged ({what}): it will be fetched again from another member")]
     Damaged {
         /// Which file.
@@ -47,7 +47,7 @@ pub enum SnapshotError {
         /// The bound.
         limit: u64,
     },
-    /// What is to be written can't be had.
+    /// The state for a new snapshot can't be read.
     #[error("the state for the snapshot at {position} can't be read: {reason}")]
     Source {
         /// The snapshot's.
@@ -55,14 +55,14 @@ pub enum SnapshotError {
         /// In the words of whoever has it.
         reason: String,
     },
-    /// The disk refused. If it is full ([`DiskError::is_passing`]), nothing is lost, and what was half
-    /// written is gone.
+    /// The disk refused. If it is only full ([`DiskError::is_passing`]), nothing is lost, and the unfinished
+    /// file is removed.
     #[error("{0}")]
     Disk(#[from] DiskError),
 }
 
 impl SnapshotError {
-    /// Whether the file is damaged or missing, rather than the disk out of order.
+    /// Whether the file is damaged or missing; if not, the disk itself may be broken.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -83,7 +83,7 @@ impl SnapshotError {
     }
 }
 
-/// The snapshot files of a replica. A clone can be used on another thread; one writer at a time.
+/// The snapshot files of a replica. A clone can be used on another thread, but only one may write at a time.
 pub struct Snapshots<D: Disk> {
     disk: D,
     binding: Binding,
@@ -108,7 +108,7 @@ fn position_of(name: &str) -> Option<Position> {
 }
 
 impl<D: Disk> Snapshots<D> {
-    /// Removes what an interrupted writer has left.
+    /// Removes the files of interrupted writers.
     pub(crate) fn new(disk: D, binding: Binding, lock: Arc<D::Lock>) -> Result<Snapshots<D>, DiskError> {
         for name in disk.list(SNAPSHOT_DIR)? {
             if name.ends_with(".tmp") {
@@ -116,12 +116,12 @@ impl<D: Disk> Snapshots<D> {
             }
         }
         disk.make_dir(SNAPSHOT_DIR)?;
-        // The name of one that a killed process has left unsynced would be relied on from now on.
+        // A killed process may have left the name of a snapshot unsynced, and from now on we rely on it.
         disk.sync_dir(SNAPSHOT_DIR)?;
         Ok(Snapshots { disk, binding, lock })
     }
 
-    /// The snapshots that are there, whole or not, by index.
+    /// The snapshots in the folder, whole or damaged, by index.
     ///
     /// # Errors
     /// The disk refuses.
@@ -132,7 +132,7 @@ impl<D: Disk> Snapshots<D> {
         Ok(positions)
     }
 
-    /// Begins a new one.
+    /// Begins a new snapshot.
     ///
     /// # Errors
     /// The disk refuses.
@@ -160,7 +160,7 @@ impl<D: Disk> Snapshots<D> {
         Ok(writer)
     }
 
-    /// Writes one whose data is in memory.
+    /// Writes a snapshot whose data is in memory.
     ///
     /// # Errors
     /// The disk refuses.
@@ -170,7 +170,7 @@ impl<D: Disk> Snapshots<D> {
         writer.finish()
     }
 
-    /// Opens one and checks its header. What is read from it counts only once the end was reached.
+    /// Opens a snapshot and checks its header. The data that is read counts only after the end was reached.
     ///
     /// # Errors
     /// It is damaged, or the disk refuses.
@@ -194,7 +194,7 @@ impl<D: Disk> Snapshots<D> {
         Ok(reader)
     }
 
-    /// Reads one to its end.
+    /// Reads a snapshot to its end, to verify it.
     ///
     /// # Errors
     /// It is damaged, or the disk refuses.
@@ -204,7 +204,7 @@ impl<D: Disk> Snapshots<D> {
         Ok(reader.header)
     }
 
-    /// The data of one, if it has at most `limit` bytes.
+    /// Reads a snapshot of at most `limit` bytes into memory.
     ///
     /// # Errors
     /// It is damaged or too large, or the disk refuses.
@@ -220,8 +220,8 @@ impl<D: Disk> Snapshots<D> {
         Ok((reader.header, data))
     }
 
-    /// Removes the snapshots before `index`; never the newest. To be called when the log's mark of a
-    /// snapshot at `index` is durable, not earlier.
+    /// Removes the snapshots before `index`, but never the newest. Call it only when the log's record of a
+    /// snapshot at `index` is durable.
     ///
     /// # Errors
     /// The disk refuses.
@@ -238,7 +238,7 @@ impl<D: Disk> Snapshots<D> {
         self.disk.sync_dir(SNAPSHOT_DIR)
     }
 
-    /// Removes one, whether it is there or not.
+    /// Removes a snapshot; a missing one is no error.
     ///
     /// # Errors
     /// The disk refuses.
@@ -246,7 +246,7 @@ impl<D: Disk> Snapshots<D> {
         self.disk.remove(&snapshot_path(position))
     }
 
-    /// Begins to keep a snapshot that arrives in pieces, in place of an earlier one.
+    /// Begins to store a snapshot that arrives in pieces. It replaces an earlier one.
     ///
     /// # Errors
     /// The disk refuses.
@@ -254,7 +254,7 @@ impl<D: Disk> Snapshots<D> {
         Arriving::begin(&self.disk, self.binding, arrival)
     }
 
-    /// The snapshot that was arriving in an earlier run of the program, as far as it had come.
+    /// Finds the pieces of a snapshot that an earlier run of the program received.
     ///
     /// # Errors
     /// The disk refuses.
@@ -282,7 +282,7 @@ fn decode_header(content: &[u8]) -> Result<SnapshotHeader, Malformed> {
     Ok(header)
 }
 
-/// Writes a snapshot. Dropped before [`SnapshotWriter::finish`], it leaves nothing.
+/// Writes a snapshot. If it is dropped before [`SnapshotWriter::finish`], it removes its file.
 pub struct SnapshotWriter<D: Disk> {
     snapshots: Snapshots<D>,
     file: Option<D::File>,
@@ -300,7 +300,7 @@ impl<D: Disk> SnapshotWriter<D> {
     /// Adds data, in pieces of any size.
     ///
     /// # Errors
-    /// The disk refuses; the writer is then of no more use.
+    /// The disk refuses; the writer must not be used any more.
     pub fn put(&mut self, mut data: &[u8]) -> Result<(), SnapshotError> {
         while !data.is_empty() {
             let (taken, rest) = data.split_at(data.len().min(CHUNK_BYTES - self.buffer.len()));
@@ -334,7 +334,7 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(())
     }
 
-    /// Makes the snapshot durable under its name, in place of an earlier one of the same position.
+    /// Makes the snapshot durable under its name. It replaces an earlier one of the same position.
     ///
     /// # Errors
     /// The disk refuses. If a sync failed, the process must stop.
@@ -387,16 +387,16 @@ enum Frame {
 }
 
 impl<F: File> SnapshotReader<F> {
-    /// What the snapshot says of itself.
+    /// The snapshot's header.
     #[must_use]
     pub fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 
-    /// The next piece, of at most [`CHUNK_BYTES`]; `None` when the whole snapshot was read and is right.
+    /// The next piece, of at most [`CHUNK_BYTES`]; `None` when the whole snapshot was read and is valid.
     ///
     /// # Errors
-    /// It is damaged: what was read so far must not be used. Or the disk refuses.
+    /// It is damaged: the data read so far must not be used. Or the disk refuses.
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
         match self.frame(CHUNK_BYTES)? {
             Frame::Content(content) => {
@@ -415,15 +415,15 @@ impl<F: File> SnapshotReader<F> {
         }
     }
 
-    /// Reads on from here as a stream; damage is an error of kind `InvalidData`.
+    /// The rest of the data as a stream; any failure to read it is an error of kind `InvalidData`.
     pub fn into_reader(self) -> impl io::Read {
         SnapshotStream { reader: self, chunk: Vec::new(), taken: 0 }
     }
 
-    /// A part of the data, wherever it is: each frame that it is in is checked, not those before.
+    /// Reads a part of the data. Checks only the frames that hold it.
     ///
     /// # Errors
-    /// It is damaged there, or ends before; or the disk refuses.
+    /// It is damaged there, or ends too early; or the disk refuses.
     pub fn read_at(&self, mut offset: u64, length: usize) -> Result<Vec<u8>, SnapshotError> {
         let mut data = Vec::with_capacity(length.min(CHUNK_BYTES));
         while data.len() < length {

@@ -1,5 +1,5 @@
-//! What the records of the log add up to, without the entries' payloads: the same arithmetic for a log
-//! that is being written and for one that is read again.
+//! The state that the records of the log add up to, without the entries' payloads. A log that is being written and one
+//! that is being read use the same code.
 
 use std::collections::VecDeque;
 
@@ -7,25 +7,25 @@ use bowline_raft::{HardState, Index, Position, SnapshotHeader, Term};
 
 use crate::record::{Checkpoint, Record};
 
-/// Acknowledged entries may be missing: damage has been found, and not yet been made good.
+/// Acknowledged entries may be missing: there was damage that is not repaired yet, or the peers remember entries that
+/// are not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
-    /// Up to here the log is as it was before the first write that can't be read: nothing is missing, but
-    /// a truncation that came later may be.
+    /// Up to here the log is complete, as of the first write that can't be read. A later truncation may be missing.
     pub valid_up_to: Position,
-    /// No entry beyond this one can have been acknowledged; `None`: not known.
+    /// No entry beyond this one can have been acknowledged; `None` if that is unknown.
     pub last_possible: Option<Index>,
 }
 
 impl Suspicion {
-    /// Where the log may have ended at most, in the order of 5.4.1: in a replica's latest term, unless
-    /// more is known.
+    /// The last position at which the log may have ended, in the order of 5.4.1. Its term is `latest`, the
+    /// replica's latest term.
     #[must_use]
     pub fn last_possible_position(self, latest: Term) -> Position {
         Position::new(self.last_possible.unwrap_or(Index(u64::MAX)), latest)
     }
 
-    /// Both of two.
+    /// Combines two suspicions.
     #[must_use]
     pub(crate) fn and(self, other: Suspicion) -> Suspicion {
         let valid_up_to = if self.valid_up_to.index <= other.valid_up_to.index { self } else { other }.valid_up_to;
@@ -36,14 +36,14 @@ impl Suspicion {
     }
 }
 
-/// The sum of the records so far.
+/// The state after the records so far.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) hard_state: HardState,
     /// How many hard states there were.
     pub(crate) hard_version: u64,
-    /// How many records changed the log. Each batch names both numbers as of before it, so a reader
-    /// sees whether a batch that it can't read changed the log or not.
+    /// How many records changed the log. Each batch holds both numbers as they were before it, so a reader
+    /// sees whether an unreadable batch changed the log.
     pub(crate) log_version: u64,
     /// The log starts after this snapshot.
     pub(crate) base: Option<SnapshotHeader>,
@@ -52,7 +52,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Before the first record of a new folder.
+    /// The state before the first record of a new folder.
     pub(crate) fn founding(base: Option<SnapshotHeader>) -> State {
         let start = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
         State {
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// At the beginning of a segment.
+    /// The state at the beginning of a segment.
     pub(crate) fn at(checkpoint: &Checkpoint) -> State {
         State {
             hard_state: checkpoint.hard_state,
@@ -87,12 +87,12 @@ impl State {
         self.base.as_ref().map_or(Index(0), |base| base.position.index)
     }
 
-    /// The log is whole up to `last` only: what was beyond is unreadable.
+    /// Forgets the entries, and continues after `last`.
     pub(crate) fn cut_at(&mut self, last: Position) {
         self.terms = Terms::after(last);
     }
 
-    /// Adds a record, or says why it can't follow.
+    /// Applies a record, or says why it can't follow the ones before it.
     pub(crate) fn apply(&mut self, record: &Record) -> Result<(), String> {
         let last = self.last();
         match record {
@@ -173,8 +173,8 @@ impl Terms {
             self.runs.pop_back();
         }
         if keep < self.start.index {
-            // A reader that begins after this entry's segment doesn't know its term; nor does it need to:
-            // those entries are in a snapshot by now.
+            // A reader that begins after this entry's segment doesn't know its term. It doesn't need to:
+            // a snapshot holds those entries by now.
             self.start = Position::new(keep, Term(0));
         }
         self.last = self.last.min(keep);

@@ -1,4 +1,4 @@
-//! A replica's folder as a whole: made once, opened at every start.
+//! A replica's folder as a whole: it is made once, and opened at every start.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::snapshot::{SNAPSHOT_DIR, Snapshots};
 use crate::state::{State, Suspicion};
 
 const LOCK_FILE: &str = "lock";
-/// There while a folder is being made.
+/// Exists while a folder is being made.
 const UNFINISHED_FILE: &str = "unfinished";
 
-/// Why a folder isn't opened. Nothing was changed.
+/// Why a folder is not made or opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// There is no data where a known member's should be (D13).
     #[error(
         "{place} holds no data of member {} of cluster {cluster}: if its data was lost, don't start it under its old id, \
-         as it may have voted and acknowledged: remove the member and add it again under a new id; if the data \
+         as it may have voted or acknowledged entries: remove the member and add it again under a new id; if the data \
          is elsewhere, point --data-dir there",
         replica.0
     )]
@@ -59,10 +59,10 @@ pub enum OpenError {
         /// Whose it is.
         found: Identity,
     },
-    /// There is data, but it doesn't say whose.
+    /// There is data, but no identity.
     #[error(
-        "{place} holds data, but the file that says whose is missing: it is not touched; bring that file back, or choose an \
-         empty folder and a new id"
+        "{place} holds data, but no file that says which member it belongs to: nothing was changed; restore the file \
+         `identity`, or choose an empty folder and a new id"
     )]
     Unclaimed {
         /// The folder.
@@ -95,10 +95,10 @@ pub enum OpenError {
         /// The folder.
         place: String,
     },
-    /// Term and vote can't be told from either copy (D6).
+    /// Term and vote can't be read from either copy (D6).
     #[error(
-        "term and vote in {place} are damaged in the log and in their copy: voting could mean voting twice; remove the \
-         member and add it again under a new id, with an empty folder"
+        "term and vote in {place} are damaged in the log and in their copy: the member could vote twice in a term; \
+         remove it and add it again under a new id, with an empty folder"
     )]
     HardStateLost {
         /// The folder.
@@ -113,63 +113,63 @@ pub enum OpenError {
         /// The folder.
         place: String,
     },
-    /// A state that the host has kept can't be read or written now. It may be whole: start again later.
+    /// A state kept by the host can't be read or written now. It may be undamaged: start again later.
     #[error("the state in {place} can't be used now: {why}")]
     State {
         /// The folder.
         place: String,
-        /// In the words of the engine.
+        /// The engine's message.
         why: String,
     },
     /// An option is out of range.
     #[error("{0}")]
     Options(String),
-    /// The disk refused. A full one is [`DiskError::is_passing`]: make room and start again.
+    /// The disk refused. If it is full ([`DiskError::is_passing`]), make room and start again.
     #[error("{0}")]
     Disk(#[from] DiskError),
 }
 
-/// What a replica starts with.
+/// Everything that a replica starts with.
 #[derive(Debug)]
 pub struct Recovery {
     /// For the consensus core: term, vote, the snapshot to start from and the log after it.
     pub recovered: Recovered,
-    /// The snapshot file that belongs to it, which has been read to its end and is whole; `None`: the
-    /// state machine starts empty, or with what the host has kept.
+    /// The snapshot file that belongs to it, verified to its end; `None`: the
+    /// state machine starts empty, or with a state kept by the host.
     pub snapshot: Option<Position>,
-    /// Which of the states that the host has kept the state machine starts with; the others are of no use.
+    /// The number of the host's state that the state machine starts with; the others are useless.
     pub kept: Option<usize>,
-    /// Acknowledged entries may be missing. Until the peers have made that good, and the host has said so
-    /// by `Write::Repaired`, the replica must not lead, nor vote, nor count in a commit what it can't have.
+    /// Acknowledged entries may be missing. Until the peers have replaced them, and the log has
+    /// `Write::Repaired`, the replica must neither lead nor vote, nor count towards a commit of entries it may lack.
     pub suspect: Option<Suspicion>,
-    /// Everything unusual that was found, for people; damage that is no longer there is not told again.
+    /// Everything unusual that was found, for people.
     pub findings: Vec<Finding>,
 }
 
-/// The state of the state machine, as the host has kept it by itself, durably.
+/// A durable state of the state machine that the host keeps itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptState {
     /// The last entry that it contains.
     pub applied: Index,
-    /// What it says of itself, if it does: needed if the log was lost from before there.
+    /// Its position and membership, if it has them: needed if the log is lost before that index.
     pub header: Option<SnapshotHeader>,
 }
 
-/// A folder that is open.
+/// An open folder.
 pub struct Opened<D: Disk> {
     /// Whose it is.
     pub identity: Identity,
     /// What was found.
     pub recovery: Recovery,
-    /// The log, to go on with.
+    /// The log, ready for writes.
     pub log: Log<D>,
     /// The snapshot files.
     pub snapshots: Snapshots<D>,
 }
 
-/// Makes the folder of a new member, durably. `founders`: the members that all founding members agree on;
-/// `None` for one that is added to a cluster and learns everything from its leader. A folder whose
-/// making was interrupted is made anew.
+/// Makes the folder of a new member, durably. `founders` are the members that all founding members agree on;
+/// `None` if the member joins an existing cluster and learns everything from its leader. A folder whose
+/// creation was interrupted is made again.
 ///
 /// # Errors
 /// There is data already, or the disk refuses.
@@ -196,7 +196,7 @@ pub fn create<D: Disk>(
     }
     for dir in [LOG_DIR, SNAPSHOT_DIR] {
         disk.make_dir(dir)?;
-        // What an interrupted attempt has left.
+        // Remove the files of an interrupted attempt.
         for name in disk.list(dir)? {
             disk.remove(&format!("{dir}/{name}"))?;
         }
@@ -208,7 +208,7 @@ pub fn create<D: Disk>(
     let empty = Slot { version: 0, hard_state: state.hard_state, log_version: 0, extent: None };
     hard_state::write_both(disk, binding, &empty)?;
     crate::log::found(disk, identity, &state, options)?;
-    // A folder with an identity is a whole one.
+    // Last, so that a folder with an identity is complete.
     identity::write(disk, identity)?;
     disk.remove(UNFINISHED_FILE)?;
     disk.sync_dir("")?;
@@ -227,12 +227,12 @@ pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Op
     open_with(disk, cluster, replica, options, |_| Ok(Vec::new()))
 }
 
-/// As [`open`], where the host keeps the state machine's state by itself: `states` finds those that are
-/// there, in a folder that is locked by then. The first that fits the log is taken. One that can't be read for
-/// now is not the same as one that isn't there: the log would be given up with it.
+/// As [`open`], for a host that keeps the state machine's state itself: `states` finds its states, after the
+/// folder was locked. The first one that fits the log is used. If a state can't be read for now, `states` must fail,
+/// not leave it out: without it, the log might be given up.
 ///
 /// # Errors
-/// As [`open`], or what `states` says.
+/// As [`open`], or the error of `states`.
 pub fn open_with<D: Disk>(
     disk: &D,
     cluster: ClusterId,
@@ -265,8 +265,8 @@ pub fn open_with<D: Disk>(
     Ok(Opened { identity, recovery, log, snapshots })
 }
 
-/// If a part of the log is lost that a whole snapshot holds, the snapshot takes its place. Every snapshot
-/// that is stored holds committed entries only.
+/// If a part of the log is lost and a whole snapshot reaches beyond the rest, starts from that snapshot. This is safe,
+/// as stored snapshots hold only committed entries.
 fn save_by_snapshot<D: Disk>(
     snapshots: &Snapshots<D>,
     kept: &[KeptState],
@@ -289,7 +289,7 @@ fn save_by_snapshot<D: Disk>(
                 replay.start_from(&header);
                 return Ok(());
             }
-            // What it held is lost too, but its name says how far that went.
+            // The damaged snapshot is lost too, but its name says how far it reached.
             Err(error) if error.is_damage() => replay.has_reached(position.index),
             Err(error) => return Err(error.into_disk_error().into()),
         }
@@ -297,7 +297,8 @@ fn save_by_snapshot<D: Disk>(
     Ok(())
 }
 
-/// Finds the snapshot that the replica starts from: the newest whole one that the log leads to.
+/// Finds the state that the replica starts from: a kept state that fits the log, or else the newest whole snapshot
+/// that does.
 fn choose_snapshot<D: Disk>(
     snapshots: &Snapshots<D>,
     kept: &[KeptState],
@@ -312,7 +313,7 @@ fn choose_snapshot<D: Disk>(
     let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
     let reaches = |kept: &KeptState| kept.applied == base_position.index || replay.term_at(kept.applied).is_some();
     if let Some(number) = kept.iter().position(reaches) {
-        // The log from its base on is there for followers.
+        // The replica keeps the log from its base on, for followers.
         let recovery = recovery_of(&replay, base, kept[number].applied, findings);
         return Ok((Recovery { kept: Some(number), ..recovery }, replay));
     }
@@ -326,7 +327,7 @@ fn choose_snapshot<D: Disk>(
             Ok(header) => chosen = Some(header),
             Err(error) if error.is_damage() => {
                 let path = crate::snapshot::snapshot_path(position);
-                // If the log can do without it, nothing is lost.
+                // If the log doesn't begin after it, nothing is lost.
                 let severity = if position == base_position { Severity::Suspect } else { Severity::Repaired };
                 findings.push(Finding::new(&path, 0..0, severity, "the snapshot is damaged"));
             }
@@ -335,7 +336,7 @@ fn choose_snapshot<D: Disk>(
     }
     let position = chosen.as_ref().map(|header| header.position);
     if chosen.is_none() && base_position != Position::ORIGIN {
-        // The state up to the base is gone, and with it the use of what follows.
+        // Without the state up to the base, the entries after it are useless.
         if !findings.iter().any(|finding| finding.severity == Severity::Suspect) {
             findings.push(Finding::new(SNAPSHOT_DIR, 0..0, Severity::Suspect, "the snapshot under the log is missing"));
         }
@@ -349,7 +350,8 @@ fn choose_snapshot<D: Disk>(
     Ok((Recovery { snapshot: position, ..recovery }, replay))
 }
 
-/// A replica whose log starts after `start`, and whose state machine contains everything up to `applied`.
+/// The recovery of a replica whose log starts after `start`, and whose state machine contains everything up to
+/// `applied`.
 fn recovery_of(
     replay: &recovery::Replay,
     start: Option<SnapshotHeader>,
