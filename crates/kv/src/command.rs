@@ -1,7 +1,6 @@
-//! How commands are written down.
+//! The encoding of commands.
 //!
-//! Fields are counted strings (`5:hello,`), so that any text needs no escaping, and what is text
-//! stays text wherever a command travels.
+//! Fields are counted strings (`5:hello,`), so text needs no escaping, and an encoded command is text itself.
 
 use bytes::Bytes;
 
@@ -59,7 +58,7 @@ impl Command {
     /// Reads what [`Command::encode`] wrote.
     ///
     /// # Errors
-    /// The bytes are something else; says what and where.
+    /// The bytes are no command; the error says why and where.
     pub fn decode(bytes: &[u8]) -> Result<Command, CommandError> {
         let mut reader = Reader::new(bytes);
         match reader.field("kind")? {
@@ -105,7 +104,7 @@ impl<'a> Reader<'a> {
         self.field(field)?.parse().map_err(|_| CommandError::Field { field, at })
     }
 
-    /// Nothing may follow.
+    /// Checks that nothing follows.
     pub(crate) fn end(&self) -> Result<(), CommandError> {
         match self.bytes.len() - self.at {
             0 => Ok(()),

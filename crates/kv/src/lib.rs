@@ -1,8 +1,8 @@
-//! The replicated key-value state: what the log's commands mean.
+//! The replicated key-value state machines.
 //!
-//! [`Map`] is the state of the LAN protocol: text keys and values, each command applied exactly once
-//! however often it reaches the log. [`store`] is the state of the etcd API: multi-version, as
-//! etcd's v3 KV API asks for.
+//! [`Map`] is the state of the LAN protocol: keys and values are text, and each command is applied once,
+//! however often it reaches the log. [`store`] is the state of the etcd API: a multi-version store, as
+//! etcd's v3 KV API requires.
 
 mod command;
 mod map;

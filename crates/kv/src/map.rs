@@ -1,4 +1,4 @@
-//! The state of the LAN protocol: a map of text, and a memory of what was applied.
+//! The state of the LAN protocol: a map of text, and the origins of the latest commands.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,11 +18,11 @@ const FORMAT: &str = "bowline-map-1";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map {
     values: BTreeMap<String, String>,
-    /// Origins of the latest commands, and where they were applied.
+    /// Origins of the latest commands, with the indexes at which they were applied.
     applied: BTreeMap<String, Index>,
     /// The same, oldest first.
     order: VecDeque<(Index, String)>,
-    /// Everything up to here may be forgotten.
+    /// Commands up to this index may be forgotten.
     forgotten_through: Index,
 }
 

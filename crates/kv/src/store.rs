@@ -1,12 +1,12 @@
 //! The multi-version store behind the etcd v3 KV service.
 //!
-//! Each transaction that writes gets one revision, and each of its writes a sub-revision. A record is
-//! kept in the [`Engine`] under the revision that wrote it, so records only ever grow at the end; an
-//! index in memory knows which revisions each key has. It is rebuilt from the records at the start.
+//! Each transaction that writes gets one revision, and each of its writes a sub-revision. The [`Engine`] keeps each
+//! record under the revision that wrote it, so new records are always added at the end. An
+//! index in memory maps each key to its revisions. It is rebuilt from the records at the start.
 //!
 //! [`Store`] is pure: the same [`Command`]s in the same order give the same answers, the same
 //! checksum ([`Store::hash_kv`]) and the same snapshot, byte for byte, on every replica, whatever the
-//! engine and however far [`Store::scrub`] went. It does no I/O but through its engine.
+//! engine and however far [`Store::scrub`] went. It does I/O only through its engine.
 //!
 //! ```
 //! use bowline_kv::store::{Command, MemoryEngine, PutRequest, RangeRequest, Store};
@@ -85,7 +85,7 @@ use read::{Failure, View};
 use rebuild::Rebuild;
 use rewrite::Tee;
 
-/// What was applied goes to the engine when there is so much of it, in records and in bytes.
+/// Applied records go to the engine when there are this many of them, or this many bytes.
 const PENDING_RECORDS: usize = 1024;
 const PENDING_BYTES: usize = 1 << 20;
 
@@ -96,33 +96,33 @@ pub struct Store<E> {
     index: KeyIndex,
     book: LeaseBook,
     meta: Meta,
-    /// Records that are applied but not in the engine yet, in order. All are newer than those there.
+    /// Records that are applied but not in the engine yet, in order. All are newer than the engine's.
     pending: Vec<(Revision, Record)>,
     pending_bytes: usize,
     /// Changes of the leases, likewise.
     pending_leases: Vec<LeaseChange>,
-    /// Those of the last command.
+    /// Changes of the leases by the last command.
     lease_changes: Vec<LeaseChange>,
-    /// What the last command did.
+    /// The operations of the last command.
     operations: Operations,
-    /// What the engine's note says.
+    /// The note in the engine.
     flushed: Meta,
     /// The checksum of a compaction that is being computed.
     hashing: Option<HashPass>,
-    /// For another engine that is to hold the same.
+    /// Notes the engine's batches while a rewrite copies it.
     tee: Tee,
     fault: OnceLock<EngineError>,
 }
 
 impl<E: Engine> Store<E> {
-    /// The store that an engine holds: a new one, if it holds none. Reads every record once, to build
+    /// Opens the store in an engine, or makes a new one there. Reads every record once, to build
     /// the index.
     ///
     /// # Errors
-    /// The engine can't be read, or does not hold what it should.
+    /// The engine can't be read, or its content is invalid.
     pub fn open(mut engine: E) -> Result<Store<E>, EngineError> {
         let Some(meta) = Meta::decode(&engine.meta()?)? else {
-            // Without a note, records are the leavings of a restore that did not end.
+            // Records without a note are left over from an interrupted restore.
             let meta = Meta::default();
             engine.write(&Batch { clear: true, meta: meta.encode(), ..Batch::default() })?;
             return Store::of(engine, Rebuild::default(), meta);
@@ -133,7 +133,7 @@ impl<E: Engine> Store<E> {
         let reader = engine.reader()?;
         for lease in reader.leases()? {
             if !lease.is_valid() {
-                return Err(EngineError::new("be trusted", "it holds a lease that nobody can have granted"));
+                return Err(EngineError::new("be trusted", "it holds an invalid lease"));
             }
             rebuild.lease(lease);
         }
@@ -177,28 +177,28 @@ impl<E: Engine> Store<E> {
         Ok(store)
     }
 
-    /// The latest revision; 1 if nothing was ever written.
+    /// The latest revision; 1 if nothing has been written yet.
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.meta.revision
     }
 
-    /// The oldest readable revision; -1 if there never was a compaction.
+    /// The oldest readable revision; -1 before the first compaction.
     #[must_use]
     pub fn compacted_revision(&self) -> i64 {
         self.meta.compacted
     }
 
-    /// The version that every member of the cluster speaks, as they agreed through the log; 0 before they first did. A
-    /// command, or a field of one, that a version brings may be proposed once the cluster has that version. It never
-    /// goes back.
+    /// The version that every member of the cluster speaks, as agreed through the log; 0 before the first agreement. A
+    /// command or field that a version introduces may be proposed once the cluster has that version. The version
+    /// never decreases.
     #[must_use]
     pub fn cluster_version(&self) -> u32 {
         self.meta.cluster_version
     }
 
-    /// The last log entry that was applied. After a start it may be before the last one that was
-    /// applied in the life before: see [`Store::checkpoint`].
+    /// The last log entry that was applied. After a restart it may be behind the last one that was
+    /// applied before: see [`Store::checkpoint`].
     #[must_use]
     pub fn applied(&self) -> Index {
         Index(self.meta.applied)
@@ -216,20 +216,20 @@ impl<E: Engine> Store<E> {
         self.len() == 0
     }
 
-    /// Why the engine can't be used any more, if so. The replica must stop before it tells anyone
-    /// anything: its state may be behind what it has applied. Until then all is refused.
+    /// The engine's failure, if it has failed. The replica must stop before it answers anybody:
+    /// its state may lack what it has applied. Until then the store refuses everything.
     #[must_use]
     pub fn fault(&self) -> Option<&EngineError> {
         self.fault.get()
     }
 
-    /// Applies the command of the log entry at `index`, and says what its client is told. All or
-    /// nothing; what is refused changes nothing but [`Store::applied`]. An entry that was applied
-    /// before changes nothing, and is answered [`KvError::AlreadyApplied`].
+    /// Applies the command of the log entry at `index`, and returns the answer for its client. It takes effect as a
+    /// whole or not at all; a refused command changes only [`Store::applied`]. An entry that was applied
+    /// before changes nothing, and its answer is [`KvError::AlreadyApplied`].
     ///
     /// # Errors
     /// Why the command is refused, the same on every replica; [`KvError::Stopped`] if there is a
-    /// [`Store::fault`], which is this replica's alone.
+    /// [`Store::fault`], which concerns this replica only.
     pub fn apply_command(&mut self, index: Index, command: &Command) -> Reply {
         self.begin(index)?;
         let outcome = match command {
@@ -253,7 +253,7 @@ impl<E: Engine> Store<E> {
         ClusterVersionResponse { revision: self.meta.revision, version }
     }
 
-    /// Applies an entry that can't be read: all that it changes is [`Store::applied`].
+    /// Applies an unreadable entry: it changes only [`Store::applied`].
     ///
     /// # Errors
     /// Always: [`KvError::Unreadable`], or as [`Store::apply_command`].
@@ -279,30 +279,29 @@ impl<E: Engine> Store<E> {
         Ok(())
     }
 
-    /// Whether so much waits for the engine that it should be handed over: after a command, this means that the
-    /// engine has no room for it. Nothing is lost, but memory is used until there is, and [`Store::flush`] is
-    /// called.
+    /// Whether enough waits for the engine to be flushed. If this is true after a command, the engine has no room.
+    /// Nothing is lost, but memory use grows until there is room and [`Store::flush`] is called.
     #[must_use]
     pub fn is_flush_due(&self) -> bool {
         self.pending.len() + self.pending_leases.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES
     }
 
-    /// Whether the engine has room for what waits for it, durably. If not, [`Store::flush`],
-    /// [`Store::checkpoint`] and [`Store::scrub`] may break it.
+    /// Whether the engine has room for everything that waits for it, and to make it durable. If not, [`Store::flush`],
+    /// [`Store::checkpoint`] and [`Store::scrub`] may break the engine.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.engine.has_room(self.pending_bytes as u64)
     }
 
-    /// What the command that was applied last did with keys; nothing, if it was refused.
+    /// The operations on keys of the command that was applied last; none if it was refused.
     #[must_use]
     pub fn operations(&self) -> Operations {
         self.operations
     }
 
-    /// The checksum of the history up to a revision, 0 for the latest: the same as a real etcd's
-    /// with the same history. At the revision of one of the last ten compactions it is the checksum that the history
-    /// had just before. Else it reads every record up to there.
+    /// The checksum of the history up to a revision, 0 for the latest. A real etcd with the same history has the
+    /// same one. At the revision of one of the last ten compactions it is the checksum that the history
+    /// had just before that compaction. Otherwise this reads every record up to the revision.
     ///
     /// # Errors
     /// As [`Store::ask`].
@@ -311,7 +310,7 @@ impl<E: Engine> Store<E> {
         self.settle(self.try_hash_kv(revision))
     }
 
-    /// As [`Store::hash_kv`], but always of what is there: for who wants to know whether that is right.
+    /// As [`Store::hash_kv`], but always computed from the present records: for checks of the stored data.
     ///
     /// # Errors
     /// As [`Store::ask`].
@@ -320,7 +319,7 @@ impl<E: Engine> Store<E> {
         self.settle(self.try_hash_kv_now(revision))
     }
 
-    /// How the store is.
+    /// The status of the store.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         StoreStatus {
@@ -328,54 +327,54 @@ impl<E: Engine> Store<E> {
             compact_revision: self.meta.compacted,
             applied: self.meta.applied,
             keys: self.index.live(),
-            // What waits for the engine is there already, for whoever asks.
+            // Records that wait for the engine count already.
             db_size: self.engine.size().total + self.pending_bytes as u64,
         }
     }
 
-    /// Hands all that was applied to the engine. What the engine has may still be lost in a crash,
-    /// but only as a whole, back to the last [`Store::checkpoint`].
+    /// Writes everything that was applied to the engine. A crash may still take the engine back to the last
+    /// [`Store::checkpoint`], as a whole.
     ///
     /// # Errors
-    /// The engine failed; the store is then at a [`Store::fault`].
+    /// The engine failed; the store then has a [`Store::fault`].
     pub fn flush(&mut self) -> Result<(), EngineError> {
         let outcome = self.try_flush();
         self.watch(outcome)
     }
 
-    /// Makes all that was applied durable, and says up to which log entry: the log must keep what is
-    /// behind it.
+    /// Makes everything that was applied durable, and returns the index of the last applied entry: the log must keep
+    /// the entries after it.
     ///
     /// # Errors
-    /// The engine failed; the store is then at a [`Store::fault`].
+    /// The engine failed; the store then has a [`Store::fault`].
     pub fn checkpoint(&mut self) -> Result<Index, EngineError> {
         self.checkpoint_with(None)
     }
 
-    /// As [`Store::checkpoint`]; the engine keeps this label with it, for the host to find at its start
-    /// by [`Engine::label`].
+    /// As [`Store::checkpoint`]; the engine also stores this label, which the host reads at its start
+    /// with [`Engine::label`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Store::checkpoint`].
     pub fn checkpoint_with(&mut self, label: Option<&[u8]>) -> Result<Index, EngineError> {
         let outcome = self.try_flush().and_then(|()| self.engine.checkpoint(label));
         self.watch(outcome)?;
         Ok(self.applied())
     }
 
-    /// Entries up to this one were applied that are no commands of the store.
+    /// Notes that the entries up to this one need no more work here, as the rest of them are no commands of the store.
     pub fn pass_over(&mut self, up_to: Index) {
         self.meta.applied = self.meta.applied.max(up_to.0);
     }
 
-    /// How large the engine is, with the records that it is still to get.
+    /// The size of the engine, with the records that wait for it.
     #[must_use]
     pub fn size(&self) -> EngineSize {
         let EngineSize { total, in_use } = self.engine.size();
         EngineSize { total, in_use: (in_use + self.pending_bytes as u64).min(total) }
     }
 
-    /// The engine, to ask it what only it knows.
+    /// The engine.
     #[must_use]
     pub fn engine(&self) -> &E {
         &self.engine
@@ -418,7 +417,7 @@ impl<E: Engine> Store<E> {
         }
     }
 
-    /// Shows records in order, those that wait for the engine too.
+    /// Visits the records in order, including those that wait for the engine.
     fn scan(
         &self,
         from: Revision,
@@ -448,7 +447,7 @@ impl<E: Engine> Store<E> {
         self.fault.get().cloned().map_or(Ok(()), Err)
     }
 
-    /// Remembers what broke.
+    /// Remembers a failure of the engine.
     fn watch<T>(&self, outcome: Result<T, EngineError>) -> Result<T, EngineError> {
         outcome.inspect_err(|error| {
             // The first is the cause.

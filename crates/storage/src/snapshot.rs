@@ -50,9 +50,9 @@ pub enum SnapshotError {
     /// The state for a new snapshot can't be read.
     #[error("the state for the snapshot at {position} can't be read: {reason}")]
     Source {
-        /// The snapshot's.
+        /// Position of the snapshot.
         position: Position,
-        /// In the words of whoever has it.
+        /// The message of whoever holds the state.
         reason: String,
     },
     /// The disk refused. If it is only full ([`DiskError::is_passing`]), nothing is lost, and the unfinished

@@ -1,11 +1,11 @@
-//! What the store has in memory, made of what an engine or a snapshot holds.
+//! Rebuilds the store's memory (index and leases) from an engine or a snapshot.
 
 use super::engine::{EngineError, Revision};
 use super::index::{IndexBuilder, KeyIndex, Version};
 use super::leases::{BookBuilder, Lease, LeaseBook};
 use super::record::Record;
 
-/// Takes the leases, then the records in the order of their revisions.
+/// Takes first the leases, then the records in the order of their revisions.
 #[derive(Default)]
 pub(crate) struct Rebuild {
     index: IndexBuilder,
@@ -18,7 +18,7 @@ impl Rebuild {
     }
 
     /// # Errors
-    /// It is no record.
+    /// The record can't be read.
     pub(crate) fn record(&mut self, at: Revision, record: &Record) -> Result<Version, EngineError> {
         let (kv, version) = Version::of(at, record)?;
         self.book.name(&kv.key, kv.lease);
@@ -27,7 +27,7 @@ impl Rebuild {
     }
 
     /// # Errors
-    /// A key is attached to a lease that is not there.
+    /// A key is attached to a missing lease.
     pub(crate) fn finish(self) -> Result<(KeyIndex, LeaseBook), EngineError> {
         Ok((self.index.build(), self.book.build()?))
     }

@@ -1,9 +1,9 @@
-//! Space that is held back on a disk, for what is under way when somebody else fills it up.
+//! Reserved disk space, so that a batch can be finished when another process fills the disk.
 //!
-//! [`super::Engine::has_room`] asks the disk before each batch, but between that and the last page of the batch
-//! another process may take what was free; and redb goes on after no error. So a file without a name holds a few
-//! mebibytes: where a write finds no room, they are let go, and the write is tried once more. Then there is no room
-//! for anybody before they are held again.
+//! [`super::Engine::has_room`] checks the disk before each batch, but another process may take the free space before
+//! the batch is written, and redb can't be used after an error. So a file without a name reserves a few
+//! mebibytes. When a write finds the disk full, the reserve is released and the write is tried once more. After that
+//! [`super::Engine::has_room`] says no until the space is reserved again.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bowline_storage::{is_passing, private_options, wait_out};
 
-/// How much is held back, in bytes: more than a batch and the pages around it take.
+/// Bytes to reserve: more than a batch and the pages around it take.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 
-/// Tells the files of one process apart, while they have names.
+/// Makes the temporary file names of one process unique.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// The reserve of one engine.
@@ -28,15 +28,15 @@ pub(super) struct Reserve {
 
 #[derive(Debug)]
 enum Held {
-    /// Without a name: when the process ends, the system takes it back.
+    /// A file without a name: the system frees it when the process ends.
     By(#[expect(dead_code, reason = "it is there to be there")] File),
     Nothing,
-    /// This file system holds nothing back for anybody.
+    /// This file system can't reserve space.
     Never,
 }
 
 impl Reserve {
-    /// On the disk of this folder. Nothing is held yet.
+    /// A reserve on the disk of this folder. Nothing is reserved yet.
     pub(super) fn new(folder: PathBuf) -> Reserve {
         Reserve { folder, held: Mutex::new(Held::Nothing) }
     }
@@ -45,12 +45,12 @@ impl Reserve {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What would still have to be held back, in bytes.
+    /// Bytes that are still to be reserved.
     pub(super) fn missing(&self) -> u64 {
         if matches!(*self.held(), Held::Nothing) { RESERVE_BYTES } else { 0 }
     }
 
-    /// Holds it, if there is room. Returns whether it is held, or never will be.
+    /// Reserves the space, if there is room. Returns true if it is reserved, or never can be.
     pub(super) fn hold(&self) -> bool {
         let mut held = self.held();
         if matches!(*held, Held::Nothing) {
@@ -72,7 +72,7 @@ impl Reserve {
         Ok(file)
     }
 
-    /// Lets it go. Returns whether there was anything.
+    /// Releases the space. Returns whether any was reserved.
     fn let_go(&self) -> bool {
         let mut held = self.held();
         let had = matches!(*held, Held::By(_));
@@ -82,7 +82,7 @@ impl Reserve {
         had
     }
 
-    /// Does this, and once more with the reserve let go if the disk is full. It waits while the system lacks memory.
+    /// Runs this; if the disk is full, releases the reserve and runs it once more. Waits while the system lacks memory.
     pub(super) fn with<T>(&self, run: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match wait_out(&run) {
             Err(error) if is_full(&error) && self.let_go() => wait_out(&run),
