@@ -362,7 +362,7 @@ impl<E: Engine> Store<E> {
         Ok(self.applied())
     }
 
-    /// Notes that the entries up to this one need no more work here, as the rest of them are no commands of the store.
+    /// Raises [`Store::applied`] to `up_to`, after entries that are no commands of the store.
     pub fn pass_over(&mut self, up_to: Index) {
         self.meta.applied = self.meta.applied.max(up_to.0);
     }

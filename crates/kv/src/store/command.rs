@@ -1,8 +1,8 @@
-//! Commands, and their bytes in the log: protobuf messages.
+//! Commands, and their encoding in the log: protobuf messages.
 //!
-//! A kind's number is never used again for something else. A member that does not know a kind, or a field, can't do
-//! what its command says, and would differ from those that can. So neither may be proposed before the cluster has the
-//! version that brought it: see [`Store::cluster_version`](super::Store::cluster_version).
+//! The number of a kind is never reused. A member that does not know a kind or a field can't do
+//! what the command says, and its state would differ from that of the others. So neither may be proposed before the
+//! cluster has the version that introduced it: see [`Store::cluster_version`](super::Store::cluster_version).
 
 use bytes::Bytes;
 use prost::Message;
@@ -60,18 +60,18 @@ impl Command {
         out.into()
     }
 
-    /// The number of the kind of command that these bytes are, without reading any further; 0 if there are none.
+    /// The number of the command's kind, from its first bytes alone; 0 if there are no bytes.
     #[must_use]
     pub fn kind_of(bytes: &[u8]) -> u8 {
         match bytes {
             [legacy::VERSION, kind, ..] => *kind,
-            // A message begins with the number of its first field and three bits of the field's form.
+            // A message begins with the number of its first field; the low three bits are the wire type.
             [byte, ..] => byte >> 3,
             [] => 0,
         }
     }
 
-    /// Reads what [`Command::to_bytes`] wrote. Fields that this program does not know are passed over.
+    /// Reads what [`Command::to_bytes`] wrote. Ignores fields that this program does not know.
     ///
     /// # Errors
     /// The bytes are no command that this program knows, or longer than [`MAX_FIELD_BYTES`].
@@ -79,7 +79,7 @@ impl Command {
         if bytes.len() > MAX_FIELD_BYTES {
             return Err(CodecError::Long { field: "command", length: bytes.len() });
         }
-        // No message begins so: it would be a field of number 0.
+        // No protobuf message begins with this byte: its field would have the number 0.
         if let [legacy::VERSION, rest @ ..] = bytes {
             return legacy::read(rest);
         }

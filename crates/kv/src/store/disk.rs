@@ -1,7 +1,7 @@
-//! An engine in a file: redb, over any storage backend.
+//! An engine in a redb file, over any storage backend.
 //!
-//! The log is the write-ahead log, so a batch is not made durable by itself; [`Engine::checkpoint`]
-//! is. After a crash the file holds what it held at the last checkpoint, whole.
+//! The Raft log serves as write-ahead log, so batches are not durable; only [`Engine::checkpoint`] makes them
+//! durable. After a crash the file holds exactly the state of the last checkpoint.
 
 use std::fs::File;
 use std::io;
@@ -26,37 +26,37 @@ use super::record::Record;
 use super::reserve::Reserve;
 
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
-/// By their identities: the time to live, and what granted it.
+/// For each lease id: the time to live, and the index of the entry that granted it.
 const LEASES: TableDefinition<'_, i64, (i64, u64)> = TableDefinition::new("leases");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
-/// Places in the table of notes.
+/// Keys in the table of notes.
 const NOTE: u8 = 0;
 const LABEL: u8 = 1;
 const IN_USE: u8 = 2;
-/// What a file without records has in use: its head, and a page for each of its tables.
+/// Bytes in use in a file without records: its header, and a page for each of its tables.
 const EMPTY_BYTES: u64 = 5 * 4096;
 
-/// What a batch or a checkpoint may take beyond what its records ask for: pages of the trees, notes.
+/// Bytes that a batch or a checkpoint may take beyond its records: pages of the trees, notes.
 const ROOM_BYTES: u64 = 2 << 20;
 
 /// Records in a redb file.
 pub struct RedbEngine {
-    /// Shared with the views: it must not be closed before the last of them is gone.
+    /// Shared with the views: it must not be closed before the last view is dropped.
     database: Arc<Database>,
     length: Arc<AtomicU64>,
-    /// What it is in, if that is a file: to see how much it takes. It is longer, as redb doubles it, with a hole.
+    /// The file, if there is one, to see how many blocks it takes: redb doubles its length, which leaves holes.
     file: Option<File>,
-    /// The folder that it is in, if that is known: to see how full that disk is. (The file may get another name.)
+    /// The folder of the file, if known, to see how full its disk is. (The file itself may be renamed.)
     folder: Option<PathBuf>,
-    /// Space on that disk for what is under way when it fills up.
+    /// Reserved space on that disk, to finish a batch when the disk fills up.
     reserve: Option<Arc<Reserve>>,
     cache_bytes: u64,
-    /// Bytes of records written or removed since the last checkpoint: a half of the cache may still have to be
-    /// written for them.
+    /// Bytes of records written or removed since the last checkpoint. For them, up to half of the cache may still
+    /// have to be written.
     unsynced: u64,
-    /// Bytes of the records, kept with them.
+    /// Bytes of the records and leases; stored in the file as well.
     in_use: u64,
-    /// Batches and checkpoints that were committed since it was opened.
+    /// Batches and checkpoints committed since it was opened.
     commits: u64,
 }
 
@@ -66,7 +66,7 @@ impl std::fmt::Debug for RedbEngine {
     }
 }
 
-/// The records of a [`RedbEngine`], as of one moment. While it is held, the file can't reuse what it shows.
+/// The records of a [`RedbEngine`], as of one moment. While it exists, the file can't reuse the space of its records.
 pub struct RedbRecords {
     table: ReadOnlyTable<u128, &'static [u8]>,
     leases: ReadOnlyTable<i64, (i64, u64)>,
@@ -74,7 +74,7 @@ pub struct RedbRecords {
 }
 
 impl RedbEngine {
-    /// Opens a file, or makes a new one. `cache_bytes` of it are kept in memory at most.
+    /// Opens a file, or makes a new one. At most `cache_bytes` of it are kept in memory.
     ///
     /// # Errors
     /// The file can't be read or written, is in use, or is damaged.
@@ -91,15 +91,15 @@ impl RedbEngine {
         Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), ..engine })
     }
 
-    /// Opens what a backend stores: a simulated disk, say.
+    /// Opens the engine in a backend, for example on a simulated disk.
     ///
     /// # Errors
-    /// The backend fails, or what it stores is damaged.
+    /// The backend fails, or its content is damaged.
     pub fn with_backend(backend: impl StorageBackend, cache_bytes: usize) -> Result<RedbEngine, EngineError> {
         RedbEngine::on(backend, cache_bytes, None)
     }
 
-    /// How many batches and checkpoints were committed since it was opened: for whoever measures how long they take.
+    /// How many batches and checkpoints were committed since it was opened: for measurements of their duration.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.commits
@@ -114,7 +114,7 @@ impl RedbEngine {
         let backend = Measured { backend, length: Arc::clone(&length), reserve: reserve.clone() };
         let database = Builder::new()
             .set_cache_size(cache_bytes)
-            // Reads the whole file once; without it, redb would believe a flipped bit, or panic at it.
+            // Reads the whole file once; otherwise redb would accept a flipped bit, or panic because of it.
             .set_check_integrity_on_open(true)
             .create_with_backend(backend)
             .map_err(failed("open its file"))?;
@@ -148,7 +148,7 @@ impl RedbEngine {
         run: impl FnOnce(&WriteTransaction) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let mut txn = self.database.begin_write().map_err(failed("begin a batch"))?;
-        // A checkpoint saves what a start after a crash would else have to find out by reading all.
+        // A checkpoint saves data that a start after a crash would otherwise compute by reading the whole file.
         txn.set_quick_repair(matches!(durability, Durability::Immediate));
         txn.set_durability(durability).map_err(failed("begin a batch"))?;
         run(&txn)?;
@@ -236,14 +236,14 @@ impl Engine for RedbEngine {
         let in_use = EMPTY_BYTES + self.in_use;
         let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
         let total = metadata.map_or_else(|| self.length.load(Ordering::Relaxed), |metadata| metadata.blocks() * 512);
-        // What is still in the cache is there already, for whoever asks.
+        // Data that is still in the cache counts already.
         EngineSize { total: total.max(in_use), in_use }
     }
 
     fn has_room(&self, bytes: u64) -> bool {
-        // Where it can't be told, the attempt will.
+        // If the free space is unknown, the write itself will find out.
         let Some(Ok(disk)) = self.folder.as_ref().map(rustix::fs::statvfs) else { return true };
-        // At most a half of the cache is waiting to be written.
+        // At most half of the cache waits to be written.
         let waiting = self.unsynced.saturating_mul(2).min(self.cache_bytes / 2);
         let reserve = self.reserve.as_ref();
         let missing = reserve.map_or(0, |reserve| reserve.missing());
@@ -290,7 +290,7 @@ impl Records for RedbRecords {
     }
 }
 
-/// Does changes of the leases. Says how many bytes there are more, and how many less.
+/// Applies changes of the leases. Returns how many bytes were added, and how many were removed.
 fn change_leases(txn: &WriteTransaction, changes: &[LeaseChange]) -> Result<(u64, u64), EngineError> {
     let mut leases = txn.open_table(LEASES).map_err(failed("write a lease"))?;
     let (mut granted, mut gone) = (0, 0);
@@ -307,8 +307,8 @@ fn change_leases(txn: &WriteTransaction, changes: &[LeaseChange]) -> Result<(u64
     Ok((granted, gone))
 }
 
-/// Puts records where there is none up to the next one that is there: then they fill their pages, where each by
-/// itself would leave a half of every page free. Says how many of them were put, from the first on.
+/// Inserts records in order at one place, up to the next existing record. So they fill their pages; inserted one by
+/// one, they would leave half of every page free. Returns how many records it inserted, from the first on.
 fn append(table: &mut Table<'_, u128, &'static [u8]>, puts: &[(Revision, Record)]) -> Result<usize, EngineError> {
     let Some((first, _)) = puts.first() else { return Ok(0) };
     let mut cursor = table.upper_bound_mut(Bound::Excluded(place_of(*first))).map_err(failed("write a record"))?;
@@ -324,7 +324,7 @@ fn append(table: &mut Table<'_, u128, &'static [u8]>, puts: &[(Revision, Record)
     Ok(count)
 }
 
-/// Revisions as numbers in their order. No record has a negative one.
+/// Maps revisions to numbers of the same order. No record has a negative revision.
 fn place_of(at: Revision) -> u128 {
     u128::from(at.main.max(0).cast_unsigned()) << 32 | u128::from(at.sub)
 }
@@ -340,10 +340,10 @@ fn failed<X: Into<redb::Error>>(action: &'static str) -> impl FnOnce(X) -> Engin
     }
 }
 
-/// Whether it says nothing of what is stored: the system did not let it be read or written.
+/// Whether the system refused to read or write, so that the error says nothing about the stored data.
 fn is_refusal(error: &redb::Error) -> bool {
     match error {
-        // A file that ends too early, or has what can't be in it.
+        // These kinds mean that the file ends too early, or holds something invalid.
         redb::Error::Io(error) => !matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
@@ -353,7 +353,7 @@ fn is_refusal(error: &redb::Error) -> bool {
     }
 }
 
-/// A backend whose length is known outside, with a reserve where it has one.
+/// A backend that publishes its length, and uses the reserve if there is one.
 #[derive(Debug)]
 struct Measured<B> {
     backend: B,
@@ -362,7 +362,7 @@ struct Measured<B> {
 }
 
 impl<B: StorageBackend> Measured<B> {
-    /// Does what may find the disk full.
+    /// Runs an operation that may find the disk full.
     fn with_reserve(&self, run: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match &self.reserve {
             Some(reserve) => reserve.with(run),
@@ -387,7 +387,7 @@ impl<B: StorageBackend> StorageBackend for Measured<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // After a sync that failed nobody knows what is on the disk: it is not tried again.
+        // After a failed sync nobody knows what is on the disk, so it is not retried.
         self.backend.sync_data()
     }
 

@@ -1,4 +1,4 @@
-//! What the store needs of the place where it keeps its records.
+//! The interface of the store to the engine that keeps its records.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Record;
 use super::leases::{Lease, LeaseChange};
 
-/// The place of a record in the history: of which transaction it is, and the how-manieth in it.
+/// The place of a record in the history: its transaction, and its number in the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
     /// The revision that clients see; at least 2 for a record.
@@ -24,7 +24,7 @@ impl Revision {
         Revision { main, sub: 0 }
     }
 
-    /// The place behind this one.
+    /// The next possible place.
     #[must_use]
     pub const fn next(self) -> Revision {
         match self.sub.checked_add(1) {
@@ -42,7 +42,7 @@ pub trait Records {
     /// The engine can't be read.
     fn get(&self, at: Revision) -> Result<Option<Record>, EngineError>;
 
-    /// Shows the records from `from` on and before `until`, in order, until told to stop.
+    /// Visits the records from `from` on and before `until`, in order, until `visit` breaks.
     ///
     /// # Errors
     /// The engine can't be read.
@@ -75,25 +75,25 @@ pub struct Batch<'a> {
     pub leases: &'a [LeaseChange],
 }
 
-/// Bytes that an engine takes.
+/// The size of an engine, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineSize {
-    /// All that it occupies.
+    /// Occupied space.
     pub total: u64,
-    /// Of what it holds; the rest is free.
+    /// The part that holds data; the rest is free.
     pub in_use: u64,
 }
 
-/// An ordered map from revisions to records, and one of leases, with a note that changes together with them.
+/// An ordered map from revisions to records, a map of leases, and a note that changes together with them.
 ///
-/// Nothing has to survive a crash until [`Engine::checkpoint`], because the log still holds what was
-/// applied since; but what survives must be the state after some [`Engine::write`], whole.
+/// Nothing has to survive a crash before [`Engine::checkpoint`], because the log still holds everything that was
+/// applied since. But what survives must be exactly the state after some [`Engine::write`].
 pub trait Engine {
-    /// Reads for a moment.
+    /// For short reads.
     type Reader<'a>: Records
     where
         Self: 'a;
-    /// Reads for long, elsewhere perhaps, what is there now, while the engine goes on.
+    /// For long reads of a fixed state, possibly on another thread, while the engine is in use.
     type View: Records + Send + 'static;
 
     /// The note that was written last; empty if there was none.
@@ -102,25 +102,25 @@ pub trait Engine {
     /// The engine can't be read.
     fn meta(&self) -> Result<Bytes, EngineError>;
 
-    /// Reads what is there now.
+    /// A reader of the present state.
     ///
     /// # Errors
     /// The engine can't be read.
     fn reader(&self) -> Result<Self::Reader<'_>, EngineError>;
 
-    /// Keeps what is there now readable. Holding it for long may cost the engine space.
+    /// A view of the present state. The engine may need more space while the view exists.
     ///
     /// # Errors
     /// The engine can't be read.
     fn view(&self) -> Result<Self::View, EngineError>;
 
-    /// Does a batch, as one.
+    /// Applies a batch as a whole.
     ///
     /// # Errors
-    /// Nothing of it took effect, or the engine is broken.
+    /// The batch had no effect, or the engine is broken.
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), EngineError>;
 
-    /// Makes all that was written durable, and the host's label with it, if there is a new one.
+    /// Makes everything that was written durable, together with the host's label, if there is a new one.
     ///
     /// # Errors
     /// It may not be durable; the engine must not be used any more (a failed fsync is never retried).
@@ -135,16 +135,15 @@ pub trait Engine {
     /// How large it is.
     fn size(&self) -> EngineSize;
 
-    /// Whether so many bytes of records can be written now, and all that was written made durable. A disk that
-    /// turns out to be full in the middle of a batch breaks an engine; who asks before keeps it. An engine that
-    /// can't tell says yes.
+    /// Whether there is room to write this many bytes of records now, and to make everything durable. If the disk
+    /// becomes full during a batch, the engine breaks, so callers ask first. An engine that doesn't know says yes.
     fn has_room(&self, bytes: u64) -> bool {
         let _ = bytes;
         true
     }
 }
 
-/// An engine that failed, or does not hold what it should. The replica must stop.
+/// The engine failed, or its content is invalid. The replica must stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineError {
     action: &'static str,
@@ -158,13 +157,13 @@ impl EngineError {
         EngineError { action, reason: reason.to_string(), refused: false }
     }
 
-    /// The same, where the system refused something: what the engine holds may be whole.
+    /// As [`EngineError::new`], if the system refused the operation: the engine's content may be undamaged.
     pub fn refused(action: &'static str, reason: impl fmt::Display) -> EngineError {
         EngineError { refused: true, ..EngineError::new(action, reason) }
     }
 
-    /// Whether the system refused to read or to write. The same engine may be opened again later, with all that it
-    /// held; else what it holds can't be trusted.
+    /// Whether the system refused to read or to write. If so, the engine may be opened again later, with all its
+    /// content; if not, its content can't be trusted.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.refused

@@ -1,4 +1,4 @@
-//! Which revisions each key has: the part of the store that lives in memory.
+//! The index in memory: the revisions of each key.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -26,7 +26,7 @@ impl Version {
         self.version == 0
     }
 
-    /// What a record of the history says (of a tombstone, only the key), and the version that it stands for.
+    /// The content of a record (for a tombstone, only the key), and its version.
     pub(crate) fn of(at: Revision, record: &Record) -> Result<(KeyValue, Version), EngineError> {
         let kv = record.key_value()?;
         let version = if record.is_tombstone() {
@@ -38,15 +38,15 @@ impl Version {
     }
 }
 
-/// The writes of a key, oldest first. Each holds what a reader at its revision needs to know, so a
-/// deletion needs no generation of its own. Old ones go at the front.
+/// The writes of a key, oldest first. Each holds everything that a reader at its revision needs, so, unlike in etcd,
+/// there are no generations. Compactions remove writes at the front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct History(VecDeque<Version>);
 
 impl History {
-    /// The newest write up to a revision, a deletion too.
+    /// The newest write up to a revision; it may be a deletion.
     pub(crate) fn newest(&self, up_to: i64) -> Option<&Version> {
-        // Almost every read is of the latest.
+        // Almost every read wants the latest version.
         let last = self.0.back()?;
         if last.at.main <= up_to {
             return Some(last);
@@ -65,8 +65,8 @@ impl History {
     }
 }
 
-/// Makes an index of writes that come in the order of their revisions. Sorting them at the end takes
-/// half the time of putting each in its place.
+/// Builds an index from writes in the order of their revisions. Sorting them at the end takes
+/// half as long as inserting each into the index.
 #[derive(Default)]
 pub(crate) struct IndexBuilder(Vec<(Box<[u8]>, Version)>);
 
@@ -97,12 +97,12 @@ impl IndexBuilder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyIndex {
     keys: BTreeMap<Box<[u8]>, History>,
-    /// How many of them are there now.
+    /// How many of the keys exist now.
     live: u64,
 }
 
 impl KeyIndex {
-    /// How many keys are there now.
+    /// How many keys exist now.
     pub(crate) fn live(&self) -> u64 {
         self.live
     }
@@ -120,7 +120,7 @@ impl KeyIndex {
         let bounds = match range_end {
             [] => Some((Bound::Included(key), Bound::Included(key))),
             [0] => Some((Bound::Included(key), Bound::Unbounded)),
-            // The map would panic.
+            // With such bounds, the map would panic.
             _ if range_end <= key => None,
             _ => Some((Bound::Included(key), Bound::Excluded(range_end))),
         };
@@ -130,7 +130,7 @@ impl KeyIndex {
             .map(|(key, history)| (key.as_ref(), history))
     }
 
-    /// Adds a put of a key, the latest write, and says how it follows from the key's past.
+    /// Adds a put as the latest write of a key, and returns its version, which continues the key's history.
     pub(crate) fn put(&mut self, key: &[u8], at: Revision) -> Version {
         let created = Version { at, create_revision: at.main, version: 1 };
         let Some(history) = self.keys.get_mut(key) else {
@@ -147,14 +147,14 @@ impl KeyIndex {
         version
     }
 
-    /// Adds a deletion of a key that is there, the latest write.
+    /// Adds a deletion as the latest write of an existing key.
     pub(crate) fn delete(&mut self, key: &[u8], at: Revision) {
         let history = self.keys.get_mut(key).expect("a key that is there has a history");
         history.0.push_back(Version::tombstone(at));
         self.live -= 1;
     }
 
-    /// Takes the latest write of a key back.
+    /// Removes the latest write of a key again.
     pub(crate) fn pop(&mut self, key: &[u8]) {
         let Some(history) = self.keys.get_mut(key) else { return };
         let was_live = history.0.pop_back().is_some_and(|last| !last.is_tombstone());
@@ -169,8 +169,8 @@ impl KeyIndex {
         }
     }
 
-    /// Forgets the writes of a key before `before`, and tells each. Whoever calls knows that a later one
-    /// stays, or that none of them shows the key.
+    /// Forgets the writes of a key before `before`, and calls `tell` for each. The caller knows that a later write
+    /// stays, or that the last forgotten one is a deletion.
     pub(crate) fn forget(&mut self, key: &[u8], before: Revision, mut tell: impl FnMut(Revision)) {
         let Some(history) = self.keys.get_mut(key) else { return };
         while let Some(oldest) = history.0.pop_front_if(|oldest| oldest.at < before) {
@@ -181,7 +181,7 @@ impl KeyIndex {
         }
     }
 
-    /// Whether any key is there at a revision.
+    /// Whether any key exists at a revision.
     pub(crate) fn any_visible(&self, at: i64) -> bool {
         self.keys.values().any(|history| history.visible(at).is_some())
     }

@@ -1,16 +1,16 @@
 //! The checksums of the latest compactions.
 //!
-//! A compaction gives up the revisions before it, so members could not be compared at an older revision any more.
-//! Etcd therefore keeps the checksum that the history had just before each of its last compactions, and HashKV
-//! answers with it at that compaction's revision, even after a later one.
+//! A compaction gives up the revisions before it, so members could no longer be compared at an older revision.
+//! Therefore etcd keeps the checksum that the history had just before each of its last compactions, and HashKV
+//! answers with it at that compaction's revision, even after a later compaction.
 //!
-//! Etcd's list is in memory, and a member that has restarted answers otherwise than its peers. Here the list is
+//! Etcd keeps its list in memory, so a member that has restarted answers differently from its peers. Here the list is
 //! part of the replicated state: each checksum is a function of the commands up to its compaction, so all members
-//! have the same list, after a restart (it is in the store's note), after a snapshot, and in a file that was written
-//! anew. When it is computed is each member's own affair: until then the records that it counts are not removed,
-//! so whoever asks, or dumps the state, gets the same number from them.
+//! have the same list, also after a restart (the store's note holds it), after a snapshot, and in a rewritten file.
+//! Each member computes the checksum when it has time. Until then it keeps the records that the checksum counts,
+//! so a query or a dump of the state computes the same number from them.
 //!
-//! A member that was at work before there was such a list knows only the compactions since. For the others it
+//! A member with data from a version without this list knows only the later compactions. For the others it
 //! answers with another `compact_revision` than its peers: only checksums with the same one are comparable.
 
 use super::codec::{CodecError, Sink, Source};
@@ -21,20 +21,20 @@ const MAX_KEPT: usize = 10;
 /// A compaction and its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeptHash {
-    /// The compaction's revision, up to which the checksum counts.
+    /// The compaction's revision. The checksum covers the records up to it.
     pub(crate) at: i64,
-    /// The compaction before it, which had been done already; -1 if there was none.
+    /// The revision of the compaction before it; -1 if there was none.
     pub(crate) previous: i64,
     /// `None` until it is computed.
     pub(crate) hash: Option<u32>,
 }
 
-/// The latest compactions, oldest first: each follows on the one before it.
+/// The latest compactions, oldest first, without gaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeptHashes(Vec<KeptHash>);
 
 impl KeptHashes {
-    /// A compaction is done after the one at `previous`.
+    /// Adds a compaction, which follows the one at `previous`.
     pub(crate) fn add(&mut self, previous: i64, at: i64) {
         if self.0.len() == MAX_KEPT {
             self.0.remove(0);
@@ -42,17 +42,17 @@ impl KeptHashes {
         self.0.push(KeptHash { at, previous, hash: None });
     }
 
-    /// That of the compaction at a revision.
+    /// The checksum of the compaction at a revision.
     pub(crate) fn get(&self, at: i64) -> Option<&KeptHash> {
         self.0.iter().find(|kept| kept.at == at)
     }
 
-    /// The oldest one that is not computed yet.
+    /// The oldest checksum that is not computed yet.
     pub(crate) fn pending(&self) -> Option<&KeptHash> {
         self.0.iter().find(|kept| kept.hash.is_none())
     }
 
-    /// It is computed. (It may not be kept any more.)
+    /// Stores a computed checksum, if its compaction is still in the list.
     pub(crate) fn set(&mut self, at: i64, hash: u32) {
         if let Some(kept) = self.0.iter_mut().find(|kept| kept.at == at) {
             kept.hash = Some(hash);
@@ -67,10 +67,10 @@ impl KeptHashes {
         self.0.is_empty()
     }
 
-    /// Adds one that was written down.
+    /// Adds one that was read from a note or snapshot.
     ///
     /// # Errors
-    /// It does not follow on the one before it, or there are too many.
+    /// It does not follow the one before it, or there are too many.
     pub(crate) fn restore(&mut self, kept: KeptHash) -> Result<(), &'static str> {
         let follows = self.0.last().is_none_or(|last| last.at == kept.previous);
         if !follows || kept.previous < -1 || kept.at <= kept.previous {
@@ -83,7 +83,7 @@ impl KeptHashes {
         Ok(())
     }
 
-    /// Whether they are those up to the compaction at `compacted`, as far as there are any.
+    /// Whether the last one is the compaction at `compacted`, or there are none.
     pub(crate) fn end_at(&self, compacted: i64) -> bool {
         self.0.last().is_none_or(|last| last.at == compacted)
     }
