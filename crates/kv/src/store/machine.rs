@@ -30,7 +30,7 @@ impl<E: Engine + Default> StateMachine for Store<E> {
         Recall::Forgotten
     }
 
-    /// Empty, and so no snapshot to anyone, if there is a [`Store::fault`].
+    /// If there is a [`Store::fault`], the result is empty, which nobody can restore.
     fn snapshot(&self) -> Bytes {
         let mut out = Vec::new();
         match self.dump().map(|dump| dump.write_to(&mut out)) {

@@ -1,9 +1,9 @@
-//! What is counted of what a store does with keys.
+//! Counts of a store's operations on keys.
 //!
-//! As in etcd's mvcc layer, whose numbers dashboards know: each comparison is a read, and so is looking at what a
-//! write replaces; a write that has comparisons reads for them before it begins, as a transaction of its own; and only
-//! a transaction of more than one operation counts as one. So a put that asks for what it replaces counts as a
-//! transaction, and one comparison with one put does not. What is refused does not count.
+//! They follow etcd's mvcc layer, because dashboards use its numbers: each comparison is a read, and so is looking up
+//! what a write replaces. The comparisons of a write are read before it begins, as a transaction of their own. Only
+//! a transaction with more than one operation counts as a transaction. So a put that returns the previous value counts
+//! as one, and one comparison with one put does not. Refused requests do not count.
 
 use std::ops::AddAssign;
 
@@ -14,19 +14,19 @@ pub struct Operations {
     pub ranges: u64,
     /// Puts.
     pub puts: u64,
-    /// Deletions of a key or a range, however many keys were there; where a lease ends, one for each of its keys.
+    /// Deletions of a key or a range, however many keys existed; the end of a lease counts once for each of its keys.
     pub deletes: u64,
-    /// Transactions of more than one of those.
+    /// Transactions with more than one of these.
     pub txns: u64,
 }
 
 impl Operations {
-    /// So many reads.
+    /// This many reads.
     pub(crate) fn of_ranges(ranges: u64) -> Operations {
         Operations { ranges, ..Operations::default() }
     }
 
-    /// These, as one transaction.
+    /// Counts these as one transaction, if they are more than one.
     pub(crate) fn as_txn(self) -> Operations {
         Operations { txns: u64::from(self.ranges + self.puts + self.deletes > 1), ..self }
     }

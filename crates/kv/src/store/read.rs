@@ -1,4 +1,4 @@
-//! What a range shows: the store as one reader sees it.
+//! Reads: the store as one reader sees it.
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
@@ -10,7 +10,7 @@ use super::leases::LeaseBook;
 use super::record::Record;
 use super::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
 
-/// Why a request was not done: refused, alike on every replica, or this replica's engine is broken.
+/// Why a request failed: it was refused, as on every replica, or this replica's engine is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     Refused(KvError),
@@ -29,16 +29,16 @@ impl From<EngineError> for Failure {
     }
 }
 
-/// The store at one moment, within a transaction perhaps.
+/// The store at one moment, possibly within a transaction.
 pub(crate) struct View<'a, E: Engine> {
     pub(crate) index: &'a KeyIndex,
     pub(crate) book: &'a LeaseBook,
     pub(crate) engine: &'a E,
-    /// Made when the first record is needed: most writes need none.
+    /// Created when the first record is needed: most writes need none.
     pub(crate) reader: OnceCell<E::Reader<'a>>,
     /// Applied, but not in the engine yet.
     pub(crate) pending: &'a [(Revision, Record)],
-    /// Writes of the transaction that is under way: their sub-revisions are their places here.
+    /// Writes of the transaction under way; a write's sub-revision is its place in this list.
     pub(crate) staged: &'a [Record],
     /// The store's revision before that transaction.
     pub(crate) base: i64,
@@ -47,7 +47,7 @@ pub(crate) struct View<'a, E: Engine> {
 }
 
 impl<E: Engine> View<'_, E> {
-    /// The latest revision that is seen here.
+    /// The latest revision that is visible here.
     pub(crate) fn revision(&self) -> i64 {
         if self.staged.is_empty() { self.base } else { self.base + 1 }
     }
@@ -58,7 +58,7 @@ impl<E: Engine> View<'_, E> {
         version.map(|version| self.load(version.at)).transpose()
     }
 
-    /// The keys of a range that are there now.
+    /// The keys of a range that exist now.
     pub(crate) fn current_range<'b>(
         &'b self,
         key: &'b [u8],
@@ -124,23 +124,23 @@ impl<E: Engine> View<'_, E> {
     }
 }
 
-/// What a range shows of the keys that it passes. The index knows all that a range is sorted or filtered by, except
-/// the values: unless it is sorted by those, no record is read but those that are shown.
+/// Selects the keys that a range shows. The index knows everything that a range is sorted or filtered by, except
+/// the values. So only the shown records are read, unless the range is sorted by value.
 struct Selection<'a> {
     request: &'a RangeRequest,
-    /// Shows so many at most.
+    /// Most keys to show.
     limit: usize,
-    /// How many keys there are.
+    /// How many keys the range holds.
     count: i64,
-    /// How many of them pass the bounds on revisions.
+    /// How many of them satisfy the bounds on revisions.
     admitted: usize,
-    /// The first of those that it looks at, sorted or not yet: never more than twice as many as it shows.
+    /// Candidates for the result, not always sorted; never more than twice the limit.
     found: Vec<Found>,
 }
 
 struct Found {
     version: Version,
-    /// Read already, if its value decides where it goes.
+    /// The record, if the range is sorted by value.
     kv: Option<Box<KeyValue>>,
 }
 
@@ -156,11 +156,11 @@ impl Selection<'_> {
         Selection { request, limit, count: 0, admitted: 0, found: Vec::new() }
     }
 
-    /// How many of the admitted keys it looks at: the first ones that it passes.
+    /// How many of the admitted keys to consider, from the first one on.
     fn enough(&self) -> usize {
         match self.request.sort_target() {
             SortTarget::Key => self.limit,
-            // Here etcd's limit takes the first keys, one more than it shows, and only those are sorted.
+            // In this case etcd takes the first keys, one more than the limit, and sorts only those.
             _ if self.request.sort_order() == SortOrder::None && !self.request.is_filtered() => {
                 self.limit.saturating_add(1)
             }
@@ -168,7 +168,7 @@ impl Selection<'_> {
         }
     }
 
-    /// Passes the next key.
+    /// Considers the next key of the range.
     fn take(
         &mut self,
         version: &Version,
@@ -192,12 +192,12 @@ impl Selection<'_> {
     }
 
     fn cut(&mut self) {
-        // Stable: what is equal stays in the order of the keys.
+        // The sort is stable: equal keys keep their order.
         self.found.sort_by(|one, other| self.request.compare(one, other));
         self.found.truncate(self.limit);
     }
 
-    /// What it shows.
+    /// The result.
     fn finish(
         mut self,
         load: impl Fn(Revision) -> Result<KeyValue, EngineError>,
@@ -209,7 +209,7 @@ impl Selection<'_> {
 }
 
 impl RangeRequest {
-    /// Whether it leaves something out by its revisions.
+    /// Whether it has bounds on revisions.
     fn is_filtered(&self) -> bool {
         [self.min_mod_revision, self.max_mod_revision, self.min_create_revision, self.max_create_revision]
             .iter()
@@ -227,7 +227,7 @@ impl RangeRequest {
         self.sort_target() == SortTarget::Key && self.sort_order() == SortOrder::Descend
     }
 
-    /// Which of two is shown first. Keys are passed in the order in which they are shown.
+    /// Which of two is shown first. A sort by key needs no comparison: the keys are visited in the right order.
     fn compare(&self, one: &Found, other: &Found) -> Ordering {
         let (version, rival) = (&one.version, &other.version);
         let ascending = match self.sort_target() {

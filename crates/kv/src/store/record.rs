@@ -1,7 +1,7 @@
-//! One write of the history, in the bytes that etcd keeps for it.
+//! One write of the history, in etcd's encoding.
 //!
 //! The value of a record is `mvccpb.KeyValue` in protobuf, so that a checksum over the history can be
-//! compared with that of a real etcd. A tombstone's holds the key alone.
+//! compared with that of a real etcd. A tombstone holds only the key.
 
 use bytes::{Buf, Bytes};
 use prost::Message;
@@ -13,7 +13,7 @@ use super::{EngineError, Revision};
 const PUT: u8 = b'p';
 const TOMBSTONE: u8 = b't';
 
-/// A put or a tombstone, as it is kept: a byte that tells which, and the message.
+/// A put or a tombstone as stored: a byte that says which, then the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record(Bytes);
 
@@ -41,7 +41,7 @@ impl Record {
         Record(bytes)
     }
 
-    /// The bytes to keep.
+    /// The bytes to store.
     #[must_use]
     pub fn stored(&self) -> &[u8] {
         &self.0
@@ -59,7 +59,7 @@ impl Record {
         self.0.get(1..).unwrap_or_default()
     }
 
-    /// What it says. Of a tombstone, only the key.
+    /// Decodes the message. For a tombstone, only the key is set.
     ///
     /// # Errors
     /// The bytes are no record.
@@ -77,7 +77,7 @@ impl Record {
     }
 }
 
-/// The bytes of a revision in etcd's `key` bucket, and how many of them count: a tombstone has one more.
+/// The bytes of a revision in etcd's `key` bucket, and how many of them to use: a tombstone has one more.
 pub(crate) fn bucket_key(at: Revision, tombstone: bool) -> ([u8; 18], usize) {
     let mut key = [b't'; 18];
     key[..8].copy_from_slice(&at.main.to_be_bytes());

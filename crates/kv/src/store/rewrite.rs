@@ -1,12 +1,12 @@
-//! Moving to another engine while the store goes on: how the space that a file has grown by is given back.
+//! Copying to a new engine while the store is in use, to free the space that a file has grown by.
 //!
-//! Records never change: they are added behind all others, or removed. So the new engine gets, in steps, the
-//! records that were there at the beginning, each step from a fresh view, and every batch that the old engine has
-//! got since, in their order. A view shows all batches that were noted before it: what one of them removed
-//! is not copied after it. No view is held for long, so the old engine does not grow.
+//! Records never change: they are added after all others, or removed. So the new engine gets two things, in
+//! steps: the records that existed at the beginning, each step from a fresh view; and every batch that the old engine
+//! has taken since, in order. A view includes all batches that were noted before it, so a record that one of them
+//! removed is not copied later. No view is kept for long, so the old engine does not grow.
 //!
-//! The new engine has no note before all is copied, and no label before [`Store::finish_rewrite`]: until then it
-//! is nothing.
+//! The new engine has no note until everything is copied, and no label until [`Store::finish_rewrite`]: until then
+//! a start ignores it.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,17 +18,17 @@ use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
 use super::leases::LeaseChange;
 use super::record::Record;
 
-/// What a batch that is noted takes beyond its records, each of them, and each of its deletions, in bytes.
+/// Bytes of overhead for a noted batch, and for each of its records, deletions and lease changes.
 const OVERHEAD_BYTES: usize = 64;
 
-/// Why a rewrite comes to nothing. The store is as it was.
+/// Why a rewrite failed. The store is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RewriteError {
-    /// The store is another one than at the beginning, or was told to forget it.
-    #[error("another state has taken its place meanwhile")]
+    /// The store was replaced since the beginning, or was told to forget the rewrite.
+    #[error("the state was replaced meanwhile")]
     Cancelled,
-    /// The bound on what may wait was reached.
-    #[error("more was written meanwhile than may wait for it")]
+    /// More was written between two steps than may wait.
+    #[error("too much was written meanwhile")]
     TooMuch,
     /// The new engine does not hold what the old one does.
     #[error("the new engine does not hold what the old one does")]
@@ -38,7 +38,7 @@ pub enum RewriteError {
     Engine(#[from] EngineError),
 }
 
-/// A batch that the old engine has got.
+/// A batch that the old engine has taken.
 #[derive(Debug)]
 struct Change {
     puts: Vec<(Revision, Record)>,
@@ -47,7 +47,7 @@ struct Change {
     meta: Bytes,
 }
 
-/// What the old engine gets while there is a rewrite.
+/// Notes the old engine's batches during a rewrite.
 #[derive(Debug, Default)]
 pub(super) struct Tee(Mutex<Noted>);
 
@@ -56,7 +56,7 @@ enum Noted {
     /// There is no rewrite.
     #[default]
     Nothing,
-    /// Since the last part was taken.
+    /// The batches since the last part was taken.
     Changes { changes: Vec<Change>, bytes: usize, bound: usize },
     /// More than the bound.
     TooMuch,
@@ -64,7 +64,7 @@ enum Noted {
 
 impl Tee {
     fn noted(&self) -> MutexGuard<'_, Noted> {
-        // Every change is complete before the lock is given back, panic or not.
+        // A poisoned lock is fine: every change is complete before the lock is released.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,7 +72,7 @@ impl Tee {
         *self.noted() = Noted::Changes { changes: Vec::new(), bytes: 0, bound };
     }
 
-    /// A batch that the engine has taken.
+    /// Notes a batch that the engine has taken.
     pub(super) fn note(&self, batch: &Batch<'_>, meta: &Bytes) {
         let mut noted = self.noted();
         let Noted::Changes { changes, bytes, bound } = &mut *noted else { return };
@@ -102,16 +102,16 @@ impl Tee {
     }
 }
 
-/// What a step of a rewrite needs of the store.
+/// What a step of a rewrite needs from the store.
 pub struct Part<V> {
-    /// What the old engine has got since the part before.
+    /// The batches that the old engine has taken since the previous part.
     changes: Vec<Change>,
-    /// What it holds now, all of that included.
+    /// The old engine's present state, with these batches.
     view: V,
 }
 
 impl<V> Part<V> {
-    /// How much was written since the part before, in bytes, about.
+    /// About how many bytes were written since the previous part.
     #[must_use]
     pub fn waited(&self) -> usize {
         let records = self.changes.iter().flat_map(|change| &change.puts);
@@ -119,27 +119,27 @@ impl<V> Part<V> {
     }
 }
 
-/// An engine that is to take the place of a store's. It does not need the store between two steps.
+/// A rewrite under way, with the new engine. It does not need the store between two steps.
 #[derive(Debug)]
 pub struct Rewrite<E> {
     engine: E,
-    /// Where the copying goes on; `None`: all is copied.
+    /// The next record to copy; `None` if all are copied.
     cursor: Option<Revision>,
     /// Whether the leases are copied: all at once, with the first records.
     leases_copied: bool,
-    /// Behind what was there at the beginning.
+    /// The end of the records that existed at the beginning.
     until: Revision,
     /// The store's note, as of the last part.
     meta: Bytes,
 }
 
-/// An engine that holds what a store's does, durably.
+/// A new engine that durably holds the same as the store's.
 #[derive(Debug)]
 pub struct Rewritten<E>(E);
 
 impl<E: Engine> Rewrite<E> {
-    /// Writes what has changed since the last step, then copies so many bytes of records, at least one record. Says
-    /// whether all is copied.
+    /// Writes the changes since the last step, then copies about `bytes` of records, at least one record. Returns
+    /// whether everything is copied.
     ///
     /// # Errors
     /// One of the engines failed.
@@ -157,14 +157,14 @@ impl<E: Engine> Rewrite<E> {
             if copied >= bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         self.cursor = records.last().filter(|_| copied >= bytes).map(|(at, _)| at.next());
-        // What has changed until now is in the view, too.
+        // The view includes all lease changes up to now.
         let leases = if std::mem::replace(&mut self.leases_copied, true) { Vec::new() } else { part.view.leases()? };
         let leases: Vec<LeaseChange> = leases.into_iter().map(LeaseChange::Granted).collect();
         self.engine.write(&Batch { puts: &records, leases: &leases, meta: self.note(), ..Batch::default() })?;
         Ok(self.cursor.is_none())
     }
 
-    /// Makes what it holds durable, so that little is left for the end.
+    /// Makes the copied data durable, so that [`Store::finish_rewrite`] has little to do.
     ///
     /// # Errors
     /// The new engine failed.
@@ -172,13 +172,13 @@ impl<E: Engine> Rewrite<E> {
         self.engine.checkpoint(None)
     }
 
-    /// Whether the new engine has room for so many bytes.
+    /// Whether the new engine has room for this many bytes.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
         self.engine.has_room(bytes)
     }
 
-    /// How large the new engine is.
+    /// The size of the new engine.
     #[must_use]
     pub fn size(&self) -> EngineSize {
         self.engine.size()
@@ -190,8 +190,8 @@ impl<E: Engine> Rewrite<E> {
 }
 
 impl<E: Engine> Store<E> {
-    /// Begins to move to another engine, of which nothing is kept. From now on what the store's own gets is noted,
-    /// up to `bound` bytes between two parts. An earlier rewrite is forgotten.
+    /// Begins to move to another engine, whose content is cleared. From now on the batches of the store's own engine
+    /// are noted, up to `bound` bytes between two parts. An earlier rewrite is forgotten.
     ///
     /// # Errors
     /// The new engine failed, or there is a [`Store::fault`].
@@ -204,27 +204,27 @@ impl<E: Engine> Store<E> {
         Ok(Rewrite { engine, cursor, leases_copied: false, until, meta })
     }
 
-    /// What the next step of the rewrite needs.
+    /// Returns what the next step of the rewrite needs.
     ///
     /// # Errors
-    /// The rewrite comes to nothing: see [`RewriteError`].
+    /// The rewrite failed: see [`RewriteError`].
     pub fn rewrite_part(&self) -> Result<Part<E::View>, RewriteError> {
         self.check_fault()?;
-        // Nothing is written between the two: that needs the store for itself.
+        // No write can come between the two: writes need `&mut self`.
         let changes = self.tee.take()?;
         Ok(Part { changes, view: self.engine.view()? })
     }
 
-    /// Nothing is noted any more: a rewrite comes to nothing.
+    /// Stops noting batches, which cancels a rewrite.
     pub fn forget_rewrite(&self) {
         *self.tee.noted() = Noted::Nothing;
     }
 
-    /// Writes all that is left to the new engine, and makes it durable with the label of the old one: from now on a
-    /// start may find either.
+    /// Copies the rest to the new engine, and makes it durable with the label of the old one: from now on a
+    /// start may use either.
     ///
     /// # Errors
-    /// The rewrite comes to nothing: see [`RewriteError`].
+    /// The rewrite failed: see [`RewriteError`].
     pub fn finish_rewrite(&self, mut rewrite: Rewrite<E>) -> Result<Rewritten<E>, RewriteError> {
         let part = self.rewrite_part()?;
         rewrite.step(&part, usize::MAX)?;
@@ -238,10 +238,10 @@ impl<E: Engine> Store<E> {
         Ok(Rewritten(rewrite.engine))
     }
 
-    /// Goes on with the new engine, and gives the old one back. Views of that stay as they are.
+    /// Switches to the new engine, and returns the old one. Views of the old engine stay valid.
     ///
     /// # Panics
-    /// Something was written since [`Store::finish_rewrite`].
+    /// Something was written after [`Store::finish_rewrite`].
     pub fn move_to(&mut self, rewritten: Rewritten<E>) -> E {
         let noted = std::mem::take(&mut *self.tee.noted());
         let nothing = matches!(&noted, Noted::Changes { changes, .. } if changes.is_empty());

@@ -1,7 +1,7 @@
-//! What a write does: operations that take effect together, at one revision, or not at all.
+//! Write transactions: operations that take effect together, at one revision, or not at all.
 //!
-//! The index is changed in place, while the records wait in a list; a transaction that is refused
-//! half-way takes its changes of the index back.
+//! The index is changed in place, while the records wait in a list. A transaction that is refused
+//! half-way undoes its changes of the index.
 
 use super::check::MAX_TXN_DEPTH;
 use super::codec::MAX_FIELD_BYTES;
@@ -19,13 +19,13 @@ use super::{KvError, Store};
 pub(crate) struct WriteTxn<'a, E: Engine> {
     store: &'a mut Store<E>,
     staged: Vec<Record>,
-    /// How many comparisons were looked at before it began.
+    /// How many comparisons were evaluated before it began.
     compared: u64,
     done: Operations,
 }
 
 impl<E: Engine> Store<E> {
-    /// Does all of a write, or nothing.
+    /// Runs a write, and commits it or rolls it back.
     pub(crate) fn write<T>(
         &mut self,
         run: impl FnOnce(&mut WriteTxn<'_, E>) -> Result<T, Failure>,
@@ -39,14 +39,14 @@ impl<E: Engine> Store<E> {
         outcome
     }
 
-    /// A transaction that only reads, and how often.
+    /// Answers a transaction that only reads, and counts its reads.
     pub(crate) fn read_txn(&self, request: &TxnRequest) -> Result<(TxnResponse, u64), Failure> {
         let view = self.view();
         let plan = Plan::of(&view, request, MAX_TXN_DEPTH)?;
         plan.precheck(&view)?;
         let responses = plan.ops.iter().map(|op| match &op.operation {
             Some(Operation::Range(range)) => Ok(OperationResponse::Range(view.range(range)?).into()),
-            // Whoever asks has looked: see `TxnRequest::is_read_only`.
+            // Callers check `TxnRequest::is_read_only` first.
             _ => Err(KvError::Unreadable.into()),
         });
         let responses = responses.collect::<Result<Vec<_>, Failure>>()?;
@@ -83,14 +83,14 @@ impl<E: Engine> WriteTxn<'_, E> {
         Ok(())
     }
 
-    /// The place of the next record. (Four thousand million records have no room in memory.)
+    /// The place of the next record. (2^32 records don't fit into memory.)
     fn next(&self) -> Revision {
         let sub = u32::try_from(self.staged.len()).expect("a transaction fits into memory");
         Revision { main: self.store.meta.revision + 1, sub }
     }
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Failure> {
-        // What is in the log was checked before it was proposed; nothing else may get any further.
+        // Commands were checked before they were proposed; this catches one that was not.
         request.check()?;
         if request.key.len().max(request.value.len()) > MAX_FIELD_BYTES {
             return Err(KvError::RequestTooLarge.into());
@@ -139,13 +139,13 @@ impl<E: Engine> WriteTxn<'_, E> {
         Ok(DeleteRangeResponse { revision: self.view().revision(), deleted, prev_kvs })
     }
 
-    /// Deletes a key of a lease that ends.
+    /// Deletes a key because its lease ends.
     pub(crate) fn delete_leased(&mut self, key: &[u8]) {
         self.done.deletes += 1;
         self.delete(key);
     }
 
-    /// Deletes a key that is there.
+    /// Deletes an existing key.
     fn delete(&mut self, key: &[u8]) {
         let at = self.next();
         self.staged.push(Record::tombstone(key));
@@ -162,7 +162,7 @@ impl<E: Engine> WriteTxn<'_, E> {
         Ok(TxnResponse { revision: self.view().revision(), ..response })
     }
 
-    /// Does what was decided; the response has no revision, as that of a transaction within.
+    /// Executes a plan. The revision in the response is 0, as in that of a nested transaction.
     fn execute(&mut self, plan: &Plan<'_>) -> Result<TxnResponse, Failure> {
         let mut within = plan.within.iter();
         let mut responses = Vec::with_capacity(plan.ops.len());
@@ -185,19 +185,19 @@ impl<E: Engine> WriteTxn<'_, E> {
     }
 }
 
-/// Which branches a transaction takes. Decided for all within it before anything is done: a
-/// comparison never sees what the transaction itself writes.
+/// Which branches a transaction and those nested in it take. This is decided before any operation runs, so a
+/// comparison never sees the transaction's own writes.
 struct Plan<'a> {
     succeeded: bool,
-    /// How many comparisons were looked at, those within it too.
+    /// How many comparisons were evaluated, including those of nested transactions.
     compared: u64,
     ops: &'a [RequestOp],
-    /// For the transactions among `ops`, in their order.
+    /// The plans of the transactions among `ops`, in their order.
     within: Vec<Plan<'a>>,
 }
 
 impl<'a> Plan<'a> {
-    /// `depth` levels may follow, this one included.
+    /// At most `depth` levels are allowed, including this one.
     fn of<E: Engine>(view: &View<'_, E>, request: &'a TxnRequest, depth: usize) -> Result<Plan<'a>, Failure> {
         let depth = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
         let (mut succeeded, mut compared) = (true, 0);
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
         Ok(Plan { succeeded, compared, ops, within })
     }
 
-    /// What is refused by the state before the transaction, whatever its own operations change.
+    /// Checks the operations against the state before the transaction, whatever earlier operations change.
     fn precheck<E: Engine>(&self, view: &View<'_, E>) -> Result<(), Failure> {
         let mut within = self.within.iter();
         for op in self.ops {
@@ -228,7 +228,7 @@ impl<'a> Plan<'a> {
                 Some(Operation::Range(range)) if range.revision > view.revision() => {
                     return Err(KvError::FutureRevision.into());
                 }
-                // Here, etcd takes a negative revision at its word.
+                // Unlike in a range outside a transaction, etcd does not read a negative revision as the latest.
                 Some(Operation::Range(range)) if range.revision != 0 && range.revision < view.compacted => {
                     return Err(KvError::Compacted.into());
                 }
@@ -237,7 +237,7 @@ impl<'a> Plan<'a> {
                     if (put.ignore_value || put.ignore_lease) && !there() {
                         return Err(KvError::KeyNotFound.into());
                     }
-                    // In this order; a put by itself is first asked for its lease. Both as in etcd.
+                    // The lease comes second here; a put outside a transaction checks it first. Both as in etcd.
                     view.book.check(put.lease)?;
                 }
                 Some(Operation::Txn(_)) => {
@@ -251,8 +251,8 @@ impl<'a> Plan<'a> {
 }
 
 impl Compare {
-    /// Whether it holds for every key of its range. A key that is not there is all zeros, but its
-    /// value compares with nothing.
+    /// Whether it holds for every key of its range. If there is none, all numbers count as 0, and a comparison of
+    /// the value fails.
     fn holds<E: Engine>(&self, view: &View<'_, E>) -> Result<bool, Failure> {
         let mut any = false;
         let (result, target) = self.condition()?;

@@ -55,7 +55,7 @@ async fn writes(cluster: &Cluster, at: u64, stop: &Arc<AtomicBool>) -> JoinHandl
 async fn defragment(cluster: &Cluster, at: u64) {
     let until = Instant::now() + PATIENCE;
     while let Err(status) = cluster.maintenance(at).await.defragment(pb::DefragmentRequest {}).await {
-        let superseded = status.message().ends_with("another state has taken its place meanwhile");
+        let superseded = status.message().ends_with("the state was replaced meanwhile");
         assert!(superseded && Instant::now() < until, "{status}");
     }
 }

@@ -223,7 +223,7 @@ fn a_snapshot_that_is_installed_meanwhile_wins_and_the_new_file_goes() {
             drop(rewriting);
             given_up
         };
-        assert_eq!(given_up, Err(GivenUp::Because("another state has taken its place meanwhile".to_owned())));
+        assert_eq!(given_up, Err(GivenUp::Because("the state was replaced meanwhile".to_owned())));
         assert_eq!(scene.names(), ["state.redb"]);
         scene.crash(1_600, 1_600);
     }
