@@ -1,13 +1,13 @@
-//! How the store's note and snapshots are written down: little-endian numbers and counted bytes.
+//! The encoding of the store's note and snapshots: little-endian numbers and counted bytes.
 //!
-//! Whatever is read here may be hostile: a length is held against what is left before anything is allocated.
+//! Input may be hostile: each length is checked against the remaining bytes before memory is allocated.
 
 use bytes::Bytes;
 
-/// Longest counted bytes, so that no value can be made up that a snapshot could not hold.
+/// Longest key, value or command, so that every record fits into a snapshot.
 pub const MAX_FIELD_BYTES: usize = 16 << 20;
 
-/// Bytes that are not what they should be.
+/// Bytes that can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// The first byte names a version that this program does not know.
@@ -24,31 +24,31 @@ pub enum CodecError {
     /// The bytes are no protobuf message.
     #[error(transparent)]
     Message(#[from] prost::DecodeError),
-    /// A command of no kind that this program knows.
+    /// A command of an unknown kind.
     #[error("the command is of an unknown kind")]
     UnknownCommand,
     /// A reply with neither a response nor an error that this program knows.
     #[error("the reply is of an unknown kind")]
     UnknownReply,
-    /// The number of an error that this program does not know.
+    /// An unknown error number.
     #[error("error {0} is unknown")]
     UnknownError(i32),
-    /// The bytes end too early, or a length is beyond what follows.
+    /// The bytes end too early, or a length is greater than the number of bytes left.
     #[error("{field} does not fit into the bytes that are left")]
     Short {
-        /// What should follow.
+        /// The field that is cut off.
         field: &'static str,
     },
     /// A length is beyond its bound.
     #[error("{field} has {length} bytes, more than {MAX_FIELD_BYTES}")]
     Long {
-        /// What is so long.
+        /// The field.
         field: &'static str,
-        /// How long.
+        /// Its length.
         length: usize,
     },
-    /// Transactions within each other, more than allowed.
-    #[error("transactions lie more than {} deep in each other", super::MAX_TXN_DEPTH)]
+    /// Transactions are nested too deep.
+    #[error("transactions are nested more than {} deep", super::MAX_TXN_DEPTH)]
     TooDeep,
     /// A response belongs to a request of another kind.
     #[error("the response belongs to a request of another kind")]
@@ -58,7 +58,7 @@ pub enum CodecError {
     Trailing(usize),
 }
 
-/// Takes what is written.
+/// Takes encoded values.
 pub(crate) trait Sink {
     fn raw(&mut self, bytes: &[u8]);
 
@@ -152,8 +152,8 @@ impl<'a> Source<'a> {
         self.raw(length, field).map(Bytes::copy_from_slice)
     }
 
-    /// A list. Each item takes at least a byte, so a count beyond the bytes left is a lie; the list
-    /// grows with what is really there.
+    /// Reads a list. Each item takes at least a byte, so a count greater than the number of bytes left is an error.
+    /// The count alone allocates nothing.
     pub(crate) fn list<T>(
         &mut self,
         field: &'static str,
@@ -170,7 +170,7 @@ impl<'a> Source<'a> {
         Ok(items)
     }
 
-    /// Nothing may follow.
+    /// Checks that nothing follows.
     pub(crate) fn end(&self) -> Result<(), CodecError> {
         match self.0.len() {
             0 => Ok(()),

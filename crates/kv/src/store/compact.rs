@@ -1,10 +1,10 @@
-//! Giving up old revisions: at once for readers, in steps for the engine.
+//! Compaction: old revisions become unreadable at once, and are removed from the engine in steps.
 //!
-//! A compaction at revision N only moves the bound of what is readable; from then on no answer depends
-//! on what is older and superseded, so it can be removed whenever there is time. What has to go
+//! A compaction at revision N only moves the oldest readable revision. After that no answer depends
+//! on older, superseded records, so they can be removed whenever there is time. A record that must be removed
 //! because of N, but not because of the compaction before it at M, was superseded by a record between
-//! M and N, or is a tombstone there. So only those records are looked at, not the whole history; but before that, the
-//! checksum that is [kept](super::kept_hashes) of a compaction reads all of it, in steps too.
+//! M and N, or is a tombstone between them. So only the records between M and N are examined, not the whole history.
+//! Before that, however, the checksum that is [kept](super::kept_hashes) of a compaction reads all of it, also in steps.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,15 +20,15 @@ use super::{KvError, Store};
 /// What a call of [`Store::scrub`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Records that were looked at.
+    /// Records that were examined.
     pub examined: usize,
     /// Records that were removed.
     pub removed: usize,
-    /// Whether nothing is left to remove, until the next compaction.
+    /// Whether nothing is left to do until the next compaction.
     pub done: bool,
 }
 
-/// A record between two compactions, that may make others go.
+/// A record between two compactions. Because of it, older records of its key, or itself, may have to be removed.
 struct Witness {
     key: Bytes,
     version: Version,
@@ -42,36 +42,36 @@ impl<E: Engine> Store<E> {
         if request.revision > self.meta.revision {
             return Err(KvError::FutureRevision.into());
         }
-        // A tombstone at the old bound was spared; the new one may doom it.
+        // A tombstone at the old bound was kept; now it must be removed.
         self.meta.cursor = self.meta.cursor.min(Revision::start_of(self.removable()));
         self.meta.hashes.add(self.meta.compacted, request.revision);
         self.meta.compacted = request.revision;
         Ok(CompactionResponse { revision: self.meta.revision })
     }
 
-    /// Whether all that the compaction at this revision gave up is removed, from memory and from the
-    /// engine. (A crash may bring it back; it is then removed again.)
+    /// Whether everything that the compaction at this revision gave up is removed, from memory and from the
+    /// engine. (After a crash it may be back; then it is removed again.)
     #[must_use]
     pub fn is_scrubbed(&self, revision: i64) -> bool {
         self.meta.scrubbed >= revision
     }
 
-    /// The compaction up to which all is removed; -1 if there was none.
+    /// The latest compaction whose removal is complete; -1 if there is none.
     #[must_use]
     pub fn scrubbed_revision(&self) -> i64 {
         self.meta.scrubbed
     }
 
-    /// The compaction up to which old revisions may be removed: the checksum of a later one still counts them.
+    /// The compaction up to which old revisions may be removed: the pending checksum of a later one counts the rest.
     fn removable(&self) -> i64 {
         self.meta.hashes.pending().map_or(self.meta.compacted, |pending| pending.previous)
     }
 
-    /// Removes what compactions gave up, after having computed the checksums that are kept of them, looking at
-    /// `budget` records at most (one at least). No answer depends on how far this went: call it when there is time.
+    /// Computes the checksums that are kept of compactions, and removes what compactions gave up. Examines at most
+    /// `budget` records (at least one). No answer depends on its progress: call it when there is time.
     ///
     /// # Errors
-    /// The engine failed; the store is then at a [`Store::fault`].
+    /// The engine failed; the store then has a [`Store::fault`].
     pub fn scrub(&mut self, budget: usize) -> Result<Progress, EngineError> {
         let outcome = self.try_scrub(budget.max(1));
         self.watch(outcome)
@@ -91,7 +91,7 @@ impl<E: Engine> Store<E> {
         let (examined, last) = self.witnesses(self.meta.cursor, bound, budget, |witness| witnesses.push(witness))?;
         if examined < budget {
             self.meta.scrubbed = bound;
-            // The records at the bound itself are looked at again: a tombstone there must go later.
+            // The next compaction examines the records at the bound again, as a tombstone there must be removed then.
             self.meta.cursor = Revision::start_of(bound);
         } else if let Some(last) = last {
             self.meta.cursor = last.next();
@@ -106,16 +106,16 @@ impl<E: Engine> Store<E> {
         Ok(Progress { examined, removed: deletes.len(), done: self.is_scrubbed(self.meta.compacted) })
     }
 
-    /// What is still to be removed, and the revision from which on no reader sees it. Bounded by what was written
-    /// since the compaction up to which all is removed.
+    /// The records that are still to be removed, each with the revision from which on no reader sees it. There are no
+    /// more of them than were written since the last compaction whose removal is complete.
     pub(crate) fn leavings(&self) -> Result<BTreeMap<Revision, i64>, EngineError> {
         let mut leavings = BTreeMap::new();
         let bound = self.meta.compacted;
         if !self.is_scrubbed(bound) {
-            // Tombstones at the bound that is under way are spared for now only.
+            // A tombstone at the bound of an earlier compaction must be removed now, even if the scrub is beyond it.
             let from = self.meta.cursor.min(Revision::start_of(self.removable()));
             self.witnesses(from, bound, usize::MAX, |Witness { key, version }| {
-                // What is older still was named by its own successor, or is gone.
+                // Even older records were found through their own successors, or are removed already.
                 let before = self.index.get(&key).and_then(|history| history.before(version.at));
                 leavings.extend(before.map(|before| (before.at, version.at.main)));
                 if goes_by_itself(&version, bound) {
@@ -126,8 +126,8 @@ impl<E: Engine> Store<E> {
         Ok(leavings)
     }
 
-    /// Looks at up to `budget` records from a place on, up to a compaction's revision, and shows those that may make
-    /// others go, in order. Says how many it looked at, and which was the last.
+    /// Examines up to `budget` records from a place on, up to a compaction's revision, and visits the witnesses among
+    /// them, in order. Returns how many it examined, and the last one.
     fn witnesses(
         &self,
         from: Revision,
@@ -143,7 +143,7 @@ impl<E: Engine> Store<E> {
             examined += 1;
             last = Some(at);
             match Version::of(at, &record) {
-                // Before a key's first value there can only be a tombstone, which goes by itself: unless
+                // Before a key's first value there can only be a tombstone, which is a witness itself, unless
                 // both are of one transaction.
                 Ok((_, version)) if version.version == 1 && at.sub == 0 => {}
                 Ok((kv, version)) => show(Witness { key: kv.key, version }),
@@ -155,8 +155,8 @@ impl<E: Engine> Store<E> {
     }
 }
 
-/// Whether a record goes although nothing followed it. A tombstone at the compaction's own revision stays, for those
-/// who watch from there.
+/// Whether a record must be removed although no later one superseded it: a tombstone before the compaction's revision.
+/// One at that revision stays, for clients that watch from there.
 fn goes_by_itself(version: &Version, bound: i64) -> bool {
     version.is_tombstone() && version.at.main < bound
 }

@@ -1,17 +1,17 @@
-//! What the store refuses, in etcd's words: clients match on the texts.
+//! Why the store refuses a request. The texts are etcd's, because clients compare them.
 
 /// A gRPC status code, by its name in the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The request makes no sense, whatever the state.
     InvalidArgument,
-    /// What was named is not there.
+    /// The named key or lease does not exist.
     NotFound,
-    /// The state forbids it; asking again changes nothing.
+    /// The state forbids it; a retry does not help.
     FailedPrecondition,
-    /// The revision is outside of the history.
+    /// A revision or a number is out of range.
     OutOfRange,
-    /// This replica can't serve; another may.
+    /// This replica can't serve the request; another one may.
     Unavailable,
 }
 
@@ -29,20 +29,20 @@ impl Code {
     }
 }
 
-/// Why a request is refused. The texts are exactly etcd's; the numbers go over the wire, and are kept for ever.
+/// Why a request is refused. The texts are exactly etcd's, but for two. The numbers go over the wire, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration, thiserror::Error)]
 #[repr(i32)]
 pub enum KvError {
     /// A request or a comparison without a key.
     #[error("etcdserver: key is not provided")]
     EmptyKey = 1,
-    /// The key whose value or lease shall be kept is not there; or an operation of no kind.
+    /// The key whose value or lease should be kept does not exist; or an operation is missing.
     #[error("etcdserver: key not found")]
     KeyNotFound = 2,
-    /// A value beside `ignore_value`.
+    /// A value together with `ignore_value`.
     #[error("etcdserver: value is provided")]
     ValueProvided = 3,
-    /// A lease beside `ignore_lease`.
+    /// A lease together with `ignore_lease`.
     #[error("etcdserver: lease is provided")]
     LeaseProvided = 4,
     /// More operations or deeper nesting than allowed.
@@ -60,13 +60,13 @@ pub enum KvError {
     /// The revision is older than the compacted one.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted = 9,
-    /// The revision is yet to come.
+    /// The revision is greater than the latest one.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision = 10,
     /// No such lease.
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound = 11,
-    /// The identity is another lease's.
+    /// The identity belongs to an existing lease.
     #[error("etcdserver: lease already exists")]
     LeaseExists = 15,
     /// A time to live beyond [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
@@ -75,11 +75,10 @@ pub enum KvError {
     /// The engine failed; see [`Store::fault`](super::Store::fault).
     #[error("etcdserver: server stopped")]
     Stopped = 12,
-    /// The bytes are of no kind that this program knows, or damaged. Not a text of etcd's:
-    /// no client can cause it.
+    /// The bytes are damaged, or of an unknown kind. Etcd does not have this text, but no client can cause it.
     #[error("etcdserver: unreadable request")]
     Unreadable = 13,
-    /// The entry of the log was applied before. Not a text of etcd's: no client waits for it.
+    /// The log entry was applied before. Etcd does not have this text, but no client waits for this answer.
     #[error("etcdserver: already applied")]
     AlreadyApplied = 14,
 }

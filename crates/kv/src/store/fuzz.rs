@@ -1,4 +1,5 @@
-//! Entries for a fuzzer: hostile bytes where a leader's, a client's or an own file's should be. None may ever panic.
+//! Entry points for a fuzzer: hostile bytes in place of those of a leader, a client or the replica's own file. They
+//! must never panic.
 
 use bowline_node::StateMachine;
 use bowline_node::raft::Index;
@@ -10,8 +11,8 @@ use super::snapshot::{MAX_ORDINAL, seal};
 use super::types::{CompactionRequest, PutRequest, RangeRequest};
 use super::{Engine, MemoryEngine, Store, decode_reply};
 
-/// Restores a snapshot: `data` as it is, or, after an odd first byte, numbers of a head and records with right
-/// checksums around them, so that what is behind the checksums is tried too. What is restored must work: it
+/// Restores a snapshot: `data` as it is, or, if the first byte is odd, the numbers of a head and records with valid
+/// checksums around them, so that the code behind the checksums is tested too. A restored store must work: it
 /// answers, takes commands, and writes a snapshot that can be restored again.
 pub fn fuzz_restore(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
@@ -20,7 +21,7 @@ pub fn fuzz_restore(data: &[u8]) {
     let Ok(mut store) = Store::<MemoryEngine>::restore(&snapshot) else { return };
     exercise(&mut store);
     if store.revision() > MAX_ORDINAL >> 33 || store.applied().0 > MAX_ORDINAL.unsigned_abs() {
-        // It may have begun at a limit, which only a forged state does, and be beyond it now.
+        // A forged state may have begun at a limit, and may be beyond it now.
         return;
     }
     let written = store.snapshot();
@@ -30,7 +31,7 @@ pub fn fuzz_restore(data: &[u8]) {
 
 fn sealed_snapshot(data: &[u8]) -> Vec<u8> {
     let small = |at: usize| i64::from(data.get(at).copied().unwrap_or(0));
-    // Small numbers, now and then huge ones.
+    // Mostly small numbers, sometimes huge ones.
     let wide = |at: usize| {
         let number = small(at);
         if number < 0xf0 { number } else { i64::MAX - (number - 0xf0) }
@@ -39,8 +40,8 @@ fn sealed_snapshot(data: &[u8]) -> Vec<u8> {
     seal(&meta, data.get(3..).unwrap_or_default())
 }
 
-/// Applies commands: each of `data`'s pieces, which begin with their length in a byte or two, as
-/// it is. Then the store must still work.
+/// Applies each piece of `data` as a command; a piece begins with its length in one or two bytes.
+/// Then the store must still work.
 pub fn fuzz_commands(data: &[u8]) {
     let mut store = Store::open(MemoryEngine::default()).expect("an empty memory can be read");
     let mut rest = data;
@@ -65,7 +66,7 @@ pub fn fuzz_commands(data: &[u8]) {
     assert_eq!(restored.hash_kv(0), store.hash_kv(0));
 }
 
-/// A bit of everything; it may be refused, but it must be answered.
+/// Tries a bit of everything. The store may refuse a request, but must answer it.
 fn exercise<E: Engine + Default>(store: &mut Store<E>) {
     let everything =
         RangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), ..Default::default() };
@@ -91,7 +92,7 @@ mod tests {
     use super::super::codec::Sink;
     use super::*;
 
-    /// The fuzzer's own way in, so that it is tried with every build: SplitMix64 for bytes.
+    /// Runs the fuzzer's entry points in every test run, with bytes from SplitMix64.
     #[test]
     fn random_bytes_are_survived() {
         let mut state = 1_u64;
@@ -108,7 +109,7 @@ mod tests {
         }
     }
 
-    /// A fuzzer's find: there was no revision left for the next write.
+    /// Found by the fuzzer: there was no revision left for the next write.
     #[test]
     fn numbers_with_nothing_behind_them_are_refused() {
         let error = |data: &[u8]| {
@@ -118,7 +119,7 @@ mod tests {
         assert!(error(&[0xf5, 1, 0]).contains("2^62"));
     }
 
-    /// A fuzzer's find: a key at revision 254 that claimed 2^62 versions, and no number left for the next one.
+    /// Found by the fuzzer: a key at revision 254 claimed 2^62 versions, so there was no number left for the next one.
     #[test]
     fn more_versions_than_writes_are_refused() {
         let record = b"\x15\x00\x00\x00p\x0a\x01k\x10\x9e\xef\xff\xff\xfe\x0f \xff\xff\xff\xff\xff\xff\xff\xff\x3f";
@@ -127,7 +128,8 @@ mod tests {
         assert!(error.to_string().contains("more versions than there were writes"), "{error}");
     }
 
-    /// A fuzzer's find: a command that nobody checked writes a key more than once, and has more versions than revisions.
+    /// Found by the fuzzer: an unchecked command writes a key more than once, so the key has more versions than there
+    /// are revisions.
     #[test]
     fn what_nobody_checked_can_be_restored_too() {
         let input = concat!(

@@ -1,4 +1,4 @@
-//! The checksum of the history, by etcd's rules, so that it can be held against a real etcd's.
+//! The checksum of the history, by etcd's rules, so that it can be compared with that of a real etcd.
 
 use std::ops::ControlFlow;
 
@@ -9,20 +9,20 @@ use super::record::{Record, bucket_key};
 use super::types::HashKv;
 use super::{KvError, Store};
 
-/// The name of etcd's bucket; the checksum begins with it.
+/// The name of etcd's bucket, which begins the checksum.
 const BUCKET: &[u8] = b"key";
 
-/// Bytes of records after which a step ends: others wait for it.
+/// Bytes of records after which a step ends, as other work waits for it.
 const STEP_BYTES: usize = 1 << 20;
 
-/// What a checksum counts.
+/// Which records a checksum counts.
 #[derive(Clone, Copy)]
 struct Scope {
-    /// Records up to this revision;
+    /// It counts records up to this revision.
     upto: i64,
-    /// of those that are older than this compaction, or at it,
+    /// Records up to this compaction count only if `reader` sees them.
     compacted: i64,
-    /// only what a reader at this revision sees.
+    /// The revision of the reader.
     reader: i64,
 }
 
@@ -31,18 +31,18 @@ struct Scope {
 pub(crate) struct HashPass {
     /// The compaction.
     at: i64,
-    /// Where it goes on.
+    /// The next record to count.
     cursor: Revision,
-    /// Of what was counted so far.
+    /// The checksum so far.
     hash: u32,
 }
 
 impl<E: Engine> Store<E> {
-    /// The checksum up to a revision. Etcd hashes what its bucket holds, with two exceptions, which we
-    /// follow: what a compaction gave up counts only if it is still visible at the revision (where
-    /// nothing at all is visible there, if it survives the compaction); and a tombstone exactly at
+    /// The checksum up to a revision. Etcd hashes the content of its bucket, with two exceptions, which we
+    /// follow: a record up to the compacted revision counts only if it is still visible at the hashed revision (or at
+    /// the compacted one, if nothing at all is visible at the hashed one); and a tombstone exactly at
     /// the compacted revision does not count. At the revision of one of the latest compactions it is the checksum
-    /// that the history had just before: see [`kept_hashes`](super::kept_hashes).
+    /// that the history had just before it: see [`kept_hashes`](super::kept_hashes).
     pub(crate) fn try_hash_kv(&self, revision: i64) -> Result<HashKv, Failure> {
         if revision > 0
             && let Some(kept) = self.meta.hashes.get(revision)
@@ -54,7 +54,7 @@ impl<E: Engine> Store<E> {
         self.try_hash_kv_now(revision)
     }
 
-    /// The same without the checksums that were kept: of what can be read now.
+    /// The same, but always computed from the present records, without the kept checksums.
     pub(crate) fn try_hash_kv_now(&self, revision: i64) -> Result<HashKv, Failure> {
         let compacted = self.meta.compacted;
         if revision > 0 && revision < compacted {
@@ -75,8 +75,8 @@ impl<E: Engine> Store<E> {
         Ok(pass.hash)
     }
 
-    /// Does a step of a compaction's checksum, if one is still to be computed. Says how many records it has looked
-    /// at: `budget` at most.
+    /// Does a step of a compaction's checksum, if one is still to be computed. Returns how many records it examined:
+    /// at most `budget`.
     pub(crate) fn hash_step(&mut self, budget: usize) -> Result<Option<usize>, EngineError> {
         let Some(pending) = self.meta.hashes.pending().copied() else { return Ok(None) };
         let begun = self.hashing.filter(|pass| pass.at == pending.at);
@@ -89,7 +89,7 @@ impl<E: Engine> Store<E> {
         Ok(Some(examined))
     }
 
-    /// Looks at some more records. Says how many, and whether it is done.
+    /// Examines some more records. Returns how many, and whether the checksum is complete.
     fn go_on_hashing(
         &self,
         pass: &mut HashPass,
@@ -112,7 +112,7 @@ impl<E: Engine> Store<E> {
         failed.map_or(Ok((examined, done)), Err)
     }
 
-    /// Whether a reader at a revision sees this very record.
+    /// Whether a reader at a revision sees this record.
     fn is_seen(&self, at: Revision, record: &Record, reader: i64) -> Result<bool, EngineError> {
         if record.is_tombstone() {
             return Ok(false);
@@ -124,20 +124,20 @@ impl<E: Engine> Store<E> {
 }
 
 impl Scope {
-    /// What the checksum of a compaction counts: what was there just before. Its last write is seen by a reader at
-    /// it, or is a tombstone, which etcd keeps too; so there the first exception above has none of its own.
+    /// What the checksum of a compaction counts: the records that existed just before it. The fallback for a revision
+    /// at which nothing is visible is not needed: the last write there is visible, or a tombstone, which etcd keeps too.
     fn of(kept: &KeptHash) -> Scope {
         Scope { upto: kept.at, compacted: kept.previous, reader: kept.at }
     }
 }
 
 impl HashPass {
-    /// Of nothing.
+    /// The checksum of no records.
     pub(crate) fn begin(at: i64) -> HashPass {
         HashPass { at, cursor: Revision::default(), hash: crc32c::crc32c(BUCKET) }
     }
 
-    /// The next record.
+    /// Takes the next record, which may not count.
     pub(crate) fn take(&mut self, at: Revision, record: &Record, counts: bool) {
         self.cursor = at.next();
         if counts {

@@ -1,8 +1,8 @@
 //! Leases: keys that live as long as somebody keeps them alive.
 //!
-//! The state machine knows no time. It knows which leases there are, for how long each was granted, and which
-//! keys are attached to it; a lease goes with all its keys when it is revoked, or when a leader has proposed that it
-//! has expired (see [`Lessor`](super::Lessor)). So when a lease ends is decided by the log, on all replicas alike.
+//! The state machine knows no time. It knows the leases, their times to live, and the keys attached to them. A lease is
+//! deleted with all its keys when it is revoked, or when a leader has proposed its end because it expired
+//! (see [`Lessor`](super::Lessor)). So the log decides when a lease ends, in the same way on all replicas.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,9 +24,9 @@ pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 pub struct Lease {
     /// Its identity; never 0.
     pub id: i64,
-    /// For how long it was granted, in seconds; 1 to [`MAX_LEASE_TTL`].
+    /// Its time to live in seconds; 1 to [`MAX_LEASE_TTL`].
     pub ttl: i64,
-    /// The log entry that granted it: an identity is free again when its lease is gone, this is not.
+    /// The log entry that granted it. Unlike the identity, it is never used again for another lease.
     pub granted_at: Index,
 }
 
@@ -63,7 +63,7 @@ pub enum LeaseChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeaseBook {
     leases: BTreeMap<i64, Held>,
-    /// Of each attached key, the lease.
+    /// The lease of each attached key.
     attached: BTreeMap<Box<[u8]>, i64>,
 }
 
@@ -78,10 +78,10 @@ impl LeaseBook {
         self.leases.insert(lease.id, Held { lease, keys: BTreeSet::new() });
     }
 
-    /// Whether keys may be attached to it: it is there, or it is 0, which stands for none.
+    /// Checks that keys may be attached to this lease: it exists, or it is 0, which means none.
     ///
     /// # Errors
-    /// It is not there.
+    /// It does not exist.
     pub(crate) fn check(&self, id: i64) -> Result<(), KvError> {
         if id == 0 || self.leases.contains_key(&id) { Ok(()) } else { Err(KvError::LeaseNotFound) }
     }
@@ -94,12 +94,12 @@ impl LeaseBook {
         self.leases.values().map(|held| &held.lease)
     }
 
-    /// The keys of a lease that is there, in order.
+    /// The keys of a lease, in order.
     fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
         self.leases.get(&id).into_iter().flat_map(|held| held.keys.iter().map(AsRef::as_ref))
     }
 
-    /// Takes a lease out, with what is attached to it.
+    /// Removes a lease, and detaches its keys.
     fn remove(&mut self, id: i64) {
         let Some(held) = self.leases.remove(&id) else { return };
         for key in &held.keys {
@@ -107,10 +107,10 @@ impl LeaseBook {
         }
     }
 
-    /// Notes what a record, the latest of its key, says of the key's lease.
+    /// Attaches a key to the lease that its latest record names, or detaches it.
     pub(crate) fn note(&mut self, record: &Record) -> Result<(), EngineError> {
         if self.leases.is_empty() {
-            // So that who uses no lease pays for none.
+            // Without leases, records need not be decoded.
             return Ok(());
         }
         let kv = record.key_value()?;
@@ -137,11 +137,11 @@ impl LeaseBook {
     }
 }
 
-/// Makes a book of leases, and of what all records say in the order of their revisions.
+/// Builds a lease book from the leases, and all records in the order of their revisions.
 #[derive(Debug, Default)]
 pub(crate) struct BookBuilder {
     book: LeaseBook,
-    /// Of each key, the lease that its latest record names.
+    /// For each key, the lease that its latest record names.
     named: BTreeMap<Box<[u8]>, i64>,
 }
 
@@ -150,7 +150,7 @@ impl BookBuilder {
         self.book.insert(lease);
     }
 
-    /// The latest record so far of a key names this lease; 0 for none.
+    /// Notes that the next record of a key names this lease; 0 for none.
     pub(crate) fn name(&mut self, key: &[u8], lease: i64) {
         if lease != 0 {
             self.named.insert(key.into(), lease);
@@ -160,7 +160,7 @@ impl BookBuilder {
     }
 
     /// # Errors
-    /// A key that is there is attached to a lease that is not.
+    /// An existing key is attached to a missing lease.
     pub(crate) fn build(mut self) -> Result<LeaseBook, EngineError> {
         for (key, lease) in self.named {
             if self.book.check(lease).is_err() {
@@ -179,13 +179,13 @@ impl<E: Engine> Store<E> {
         self.book.iter()
     }
 
-    /// The lease of an identity, if it is there.
+    /// The lease with an identity, if it exists.
     #[must_use]
     pub fn lease(&self, id: i64) -> Option<&Lease> {
         self.book.get(id)
     }
 
-    /// What the command that was applied last changed of the leases, for a [`Lessor`](super::Lessor).
+    /// The changes of the leases by the command that was applied last, for a [`Lessor`](super::Lessor).
     #[must_use]
     pub fn lease_changes(&self) -> &[LeaseChange] {
         &self.lease_changes
@@ -215,7 +215,7 @@ impl<E: Engine> Store<E> {
         Ok(LeaseRevokeResponse { revision: self.meta.revision })
     }
 
-    /// Ends those of the leases that are still the ones that were meant.
+    /// Ends the leases whose identity still belongs to the same lease.
     pub(crate) fn expire_leases(&mut self, request: &LeaseExpireRequest) -> Result<LeaseExpireResponse, Failure> {
         let mut expired = 0;
         for ExpiredLease { id, granted_at } in &request.leases {

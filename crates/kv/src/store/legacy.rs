@@ -1,5 +1,5 @@
-//! Commands as logs held them before they were protobuf messages: a version, a kind, and the fields in order, as
-//! little-endian numbers and counted bytes. Only read: logs of that time are still replayed.
+//! The encoding of commands before they were protobuf messages: a version, a kind, and the fields in order, as
+//! little-endian numbers and counted bytes. Such commands are only read, because old logs are still replayed.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ pub(crate) const VERSION: u8 = 1;
 /// Reads what follows the first byte.
 ///
 /// # Errors
-/// The bytes are something else; says what.
+/// The bytes are no such command; the error says why.
 pub(crate) fn read(bytes: &[u8]) -> Result<Command, CodecError> {
     let mut source = Source::new(bytes);
     let command = match source.u8("command")? {
@@ -111,7 +111,7 @@ impl Source<'_> {
         .into())
     }
 
-    /// `depth` levels may follow, this one included.
+    /// At most `depth` levels are allowed, including this one.
     fn txn(&mut self, depth: usize) -> Result<TxnRequest, CodecError> {
         let depth = depth.checked_sub(1).ok_or(CodecError::TooDeep)?;
         Ok(TxnRequest {

@@ -1,16 +1,16 @@
-//! When leases end: what a leader knows, and the log does not.
+//! The times at which leases end, which only the leader knows.
 //!
-//! Only the leader counts time, and only its own. What it promises to whoever keeps a lease alive must hold
-//! whoever leads later, so:
+//! Only the leader counts time, by its own clock. Its promises to clients that keep a lease alive must hold
+//! under later leaders too. So:
 //!
-//! - a new leader gives each lease its whole time to live from the moment at which it leads, since it
-//!   does not know what the one before has promised;
-//! - a lease ends by a command in the log, proposed by a leader in the term in which it saw the lease expire, or not at
-//!   all (the host proposes it in the same step, at its own core): so a leader that was replaced meanwhile ends nothing;
-//! - a lease that is being ended is not renewed any more;
-//! - a renewal counts when a linearizable read that was begun with it is done, and the lease is still there: then
-//!   nobody else led at the renewal, and no leader before had already ended it. In the same way it is made sure of that
-//!   a lease is not there.
+//! - a new leader gives each lease its whole time to live from the moment at which it leads, because it
+//!   does not know the promises of earlier leaders;
+//! - a lease ends by a command in the log, which a leader may propose only in the term in which it saw the lease expire
+//!   (the host proposes it in the same step, at its own core). So a leader that was replaced meanwhile ends nothing;
+//! - once the end of a lease is proposed, the lease is not renewed any more;
+//! - a renewal counts when a linearizable read that began with it is done, and the lease still exists. Then
+//!   nobody else led at the renewal, and no earlier leader had already ended the lease. The answer that a lease does not
+//!   exist also needs such a read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,38 +21,39 @@ use bowline_node::raft::probe::{Probe, hit};
 use super::leases::{Lease, LeaseChange};
 use super::types::{ExpiredLease, LeaseExpireRequest};
 
-/// Most leases whose end is proposed and not applied yet: an avalanche of them must not starve the writes.
+/// Most leases whose end is proposed but not applied yet: many of them at once must not hold up other writes.
 const MAX_ENDING: usize = 500;
 
-/// A renewal whose read is on its way.
+/// A renewal whose read is not done yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewal {
     id: i64,
-    /// What was renewed, if it was there.
+    /// The renewed lease, if it exists.
     lease: Option<Lease>,
 }
 
-/// What became of a renewal.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
-    /// It lives for its whole time from the renewal on.
+    /// The lease lives for its whole time to live from the renewal on.
     Alive(Lease),
     /// There is no such lease, or its end is proposed.
     Gone,
-    /// It was found only now: another read is to be begun.
+    /// The lease was found only now: begin another read with this renewal.
     Again(Renewal),
-    /// Nobody knows here: another replica may lead.
+    /// This replica does not lead, so it doesn't know.
     NotLeading,
 }
 
-/// The leases' times. Follows the state machine of its replica; knows times only while that leads.
+/// The deadlines of the leases. It follows the state machine of its replica, and knows deadlines only while the replica
+/// leads.
 #[derive(Clone, Debug, Default)]
 pub struct Lessor {
     leases: BTreeMap<i64, Living>,
-    /// The deadlines of those that are not ending, in order.
+    /// The deadlines of the leases whose end is not proposed, in order.
     due: BTreeSet<(Time, i64)>,
     ending: usize,
-    /// The term in which it counts.
+    /// The term in which the replica leads, if it does.
     leads: Option<u64>,
 }
 
@@ -65,13 +66,13 @@ struct Living {
 }
 
 impl Lessor {
-    /// The state machine is another one, which holds these leases.
+    /// Starts over with the leases of another state machine.
     pub fn reset(&mut self, now: Time, leases: impl IntoIterator<Item = Lease>) {
         *self = Lessor { leads: self.leads, ..Lessor::default() };
         leases.into_iter().for_each(|lease| self.note(now, LeaseChange::Granted(lease)));
     }
 
-    /// What the state machine has just applied.
+    /// Notes a change that the state machine has just applied.
     pub fn note(&mut self, now: Time, change: LeaseChange) {
         match change {
             LeaseChange::Granted(lease) => {
@@ -84,7 +85,7 @@ impl Lessor {
         }
     }
 
-    /// Whether the replica leads now, and in which term. To be called after each step of its core.
+    /// Notes whether the replica leads now, and in which term. Call it after each step of the core.
     pub fn follow(&mut self, now: Time, leads: Option<u64>) {
         if std::mem::replace(&mut self.leads, leads) == leads {
             return;
@@ -98,19 +99,20 @@ impl Lessor {
         }
     }
 
-    /// The term in which it counts, if it does.
+    /// The term in which the replica leads, if it does.
     #[must_use]
     pub fn leads(&self) -> Option<u64> {
         self.leads
     }
 
-    /// Gives a lease its whole time to live from now on. That counts when a linearizable read that is begun now is
-    /// done: then tell [`Lessor::end_renewal`]. So does that there is no such lease.
+    /// Gives a lease its whole time to live from now on. The caller begins a linearizable read now, and passes the
+    /// renewal to [`Lessor::end_renewal`] when the read is done. Only then does the result count, also for a missing
+    /// lease.
     pub fn begin_renewal(&mut self, now: Time, id: i64) -> Renewal {
         Renewal { id, lease: self.renew(now, id) }
     }
 
-    /// The read that was begun with the renewal is done.
+    /// Ends a renewal, after its read is done.
     pub fn end_renewal(&mut self, now: Time, renewal: Renewal) -> Renewed {
         let Renewal { id, lease } = renewal;
         if self.leads.is_none() {
@@ -122,7 +124,7 @@ impl Lessor {
                 hit(Probe::LeaseGoneMeanwhile);
                 Renewed::Gone
             }
-            // What was committed before the read may have brought it.
+            // An entry committed before the read may have granted the lease.
             None => match self.renew(now, id) {
                 Some(lease) => {
                     hit(Probe::LeaseFoundLate);
@@ -156,7 +158,7 @@ impl Lessor {
         Some((living.lease, if living.ending { Duration::ZERO } else { left }))
     }
 
-    /// When to ask for what has expired, at the latest.
+    /// The latest time for the next call of [`Lessor::expired`].
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         match self.due.first() {
@@ -165,8 +167,8 @@ impl Lessor {
         }
     }
 
-    /// The leases that have expired, some of them if there are too many, to be proposed now, in this term. They are
-    /// not renewed any more.
+    /// The expired leases, or only some if there are too many. The caller proposes their end now, in this term. They
+    /// are not renewed any more.
     pub fn expired(&mut self, now: Time) -> Option<LeaseExpireRequest> {
         let mut leases = Vec::new();
         while self.next_deadline() <= now {
@@ -183,8 +185,8 @@ impl Lessor {
         Some(LeaseExpireRequest { leases })
     }
 
-    /// A proposal of this term certainly came to nothing: its leases are to be proposed again, a little later. One
-    /// of an earlier term is of no interest: what is ending now may have been proposed since.
+    /// Notes that a proposal of this term certainly failed: the end of its leases is proposed again, at `at`. A proposal
+    /// of an earlier term is ignored, as the end of these leases may have been proposed again since.
     pub fn retry(&mut self, at: Time, term: u64, request: &LeaseExpireRequest) {
         if self.leads != Some(term) {
             return;

@@ -10,11 +10,11 @@ use super::engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
 use super::leases::{Lease, LeaseChange};
 use super::record::Record;
 
-/// So many main revisions (as a power of two) share a piece of the map.
+/// 2 to this power main revisions share a piece of the map.
 const PIECE_BITS: u32 = 10;
 
-/// Records in memory. They grow at the end, in pieces that a view shares: making one costs a
-/// reference for each piece, and a write after that copies the pieces that it changes.
+/// Records in memory, in pieces that views share. Making a view costs a reference for each piece, and a later write
+/// copies the pieces that it changes: mostly the last one, as records are added at the end.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryEngine {
     meta: Bytes,
@@ -27,7 +27,7 @@ pub struct MemoryEngine {
 pub struct MemoryRecords {
     pieces: BTreeMap<i64, Arc<BTreeMap<Revision, Record>>>,
     leases: Arc<BTreeMap<i64, Lease>>,
-    /// Of the records and leases, without the maps.
+    /// Bytes of the records and leases, without the maps.
     bytes: u64,
 }
 

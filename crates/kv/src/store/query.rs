@@ -1,4 +1,4 @@
-//! Questions about the store, each with the type of its answer. They never leave the process, so they have no bytes.
+//! Queries of the store, each with the type of its answer. They never leave the process, so they have no encoding.
 
 use prost::Message;
 
@@ -9,9 +9,9 @@ use super::types::{
 };
 use super::{Engine, KvError, Operations, Store};
 
-/// A question about the store.
+/// A query of the store.
 pub trait Query {
-    /// What answers it.
+    /// The type of its answer.
     type Answer;
 
     /// Whether it may be asked.
@@ -51,7 +51,7 @@ impl Query for RangeRequest {
     }
 }
 
-/// One that only reads: see [`TxnRequest::is_read_only`]. Any other is [`KvError::Unreadable`].
+/// Only for a transaction that only reads: see [`TxnRequest::is_read_only`]. Any other is [`KvError::Unreadable`].
 impl Query for TxnRequest {
     type Answer = TxnResponse;
 
@@ -117,7 +117,7 @@ impl<E: Engine> Store<E> {
         self.ask_counting(query).0
     }
 
-    /// As [`Store::ask`]; says too what it did for that.
+    /// As [`Store::ask`]; also returns the operations that the answer took.
     pub fn ask_counting<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
         match query.answer(self) {
             Ok((answer, reads)) => (Ok(answer), Operations::of_ranges(reads).as_txn()),

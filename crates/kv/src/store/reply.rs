@@ -1,4 +1,4 @@
-//! What commands are answered, and its bytes: protobuf messages, whose numbers are kept for ever.
+//! The answers to commands, and their encoding: protobuf messages, whose field numbers never change.
 
 use bytes::{Buf, Bytes};
 use prost::Message;
@@ -11,10 +11,10 @@ use super::types::{
 };
 use super::{Command, KvError};
 
-/// What a command did, or why not.
+/// The result of a command, or why it was refused.
 pub type Reply = Result<Response, KvError>;
 
-/// What a command did.
+/// The result of a command.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum Response {
     /// For a put.
@@ -43,7 +43,7 @@ pub enum Response {
     ClusterVersion(ClusterVersionResponse),
 }
 
-/// The message that a reply is: one of its two fields.
+/// The encoding of a reply: exactly one of the two fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
     #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
@@ -52,15 +52,15 @@ struct ReplyMessage {
     error: Option<i32>,
 }
 
-/// First byte of a reply that is an error: the number of the field, and its form.
+/// First byte of a reply that is an error: the number of the field, and its wire type.
 const ERROR: u8 = 15 << 3;
 
 /// A request that changes the store, with the type of its response.
 pub trait Change: Into<Command> {
-    /// What it is answered.
+    /// The type of the response.
     type Response;
 
-    /// Its response, if that is what this is.
+    /// Its response; `None` if this is the response to another kind of request.
     fn response(response: Response) -> Option<Self::Response>;
 }
 
@@ -104,13 +104,13 @@ changes! {
     ClusterVersion: ClusterVersionRequest => ClusterVersionResponse,
 }
 
-/// Whether the bytes of a reply say that something was done, without reading any further.
+/// Whether a reply is a success, from its first byte alone.
 #[must_use]
 pub fn is_good_reply(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|byte| *byte != ERROR)
 }
 
-/// The bytes of a reply.
+/// Encodes a reply.
 #[must_use]
 pub fn encode_reply(reply: &Reply) -> Bytes {
     match reply {
@@ -123,10 +123,10 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
     }
 }
 
-/// Reads what [`encode_reply`] wrote. From `Bytes`, keys and values stay parts of them.
+/// Reads what [`encode_reply`] wrote. If the input is `Bytes`, keys and values share its memory.
 ///
 /// # Errors
-/// The bytes are something else, or the error is one that this program does not know.
+/// The bytes are no reply, or the error is unknown to this program.
 pub fn decode_reply(bytes: impl Buf) -> Result<Reply, CodecError> {
     let ReplyMessage { response, error } = ReplyMessage::decode(bytes)?;
     match (response, error) {
@@ -136,10 +136,10 @@ pub fn decode_reply(bytes: impl Buf) -> Result<Reply, CodecError> {
     }
 }
 
-/// Reads the reply to a change, and says at which revision it was answered.
+/// Reads the reply to a change, with the revision of its header.
 ///
 /// # Errors
-/// The bytes are something else, or the response to another kind of request; says what.
+/// The bytes are no reply, or the response to another kind of request.
 pub fn decode_reply_to<C: Change>(bytes: impl Buf) -> Result<Result<(C::Response, i64), KvError>, CodecError> {
     match decode_reply(bytes)? {
         Ok(response) => {

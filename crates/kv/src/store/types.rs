@@ -1,29 +1,29 @@
-//! The requests and responses of the etcd v3 KV service, as the store takes and gives them.
+//! The store's requests and responses, as in the etcd v3 KV service.
 //!
-//! Those that go through the log are protobuf messages. A field's number is never changed, and never used again for
-//! something else: members of other versions read these messages too. Requests have etcd's numbers; responses begin
+//! Those that go through the log are protobuf messages. A field's number is never changed or reused, because members
+//! of other versions read these messages too. Requests have etcd's numbers; responses begin
 //! with the revision of etcd's header.
 //!
-//! Revisions, versions and lease ids are `i64`, as in etcd. A request here may still break a rule of the service (an
-//! empty key, an unknown order): [`check`](super::check) tells, before it is proposed.
+//! Revisions, versions and lease ids are `i64`, as in etcd. A request may still break a rule of the service (an
+//! empty key, an unknown order): [`check`](super::check) finds out before it is proposed.
 
 use bytes::Bytes;
 
 use super::leases::Lease;
 
-/// A key, its value, and where they come from.
+/// A key with its value, revisions and lease.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct KeyValue {
     /// The key; never empty in the store.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
-    /// Revision of the put that created the key since it was last deleted.
+    /// Revision of the put that created the key (again, if it was deleted before).
     #[prost(int64, tag = "2")]
     pub create_revision: i64,
     /// Revision of the last put.
     #[prost(int64, tag = "3")]
     pub mod_revision: i64,
-    /// How many puts since the key was created; 1 for the first.
+    /// How many puts there were since the key was created, including that one.
     #[prost(int64, tag = "4")]
     pub version: i64,
     /// The value.
@@ -38,8 +38,8 @@ pub struct KeyValue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum SortOrder {
-    /// By key, ascending; ascending too where the target is not the key, but a limit then takes the first
-    /// keys, one more than it shows, and only those are sorted. Etcd's rule.
+    /// Smallest first. But if the target is not the key, and there is a limit and no bound on revisions, only the first
+    /// keys, one more than the limit, are sorted. This is etcd's rule.
     None = 0,
     /// Smallest first.
     Ascend = 1,
@@ -69,13 +69,13 @@ pub struct RangeRequest {
     /// The key, or the first of the range.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
-    /// Empty: only `key`. One zero byte: every key from `key` on. Else the end, itself excluded.
+    /// Empty: only `key`. One zero byte: every key from `key` on. Otherwise the end of the range, which is excluded.
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
-    /// At most so many keys; 0 or less for all.
+    /// Most keys to return; 0 or less for all.
     #[prost(int64, tag = "3")]
     pub limit: i64,
-    /// As of this revision; 0 or less for the latest.
+    /// The revision to read at; 0 or less for the latest.
     #[prost(int64, tag = "4")]
     pub revision: i64,
     /// The order of the result.
@@ -84,25 +84,25 @@ pub struct RangeRequest {
     /// What it is sorted by.
     #[prost(enumeration = "SortTarget", tag = "6")]
     pub sort_target: i32,
-    /// Whether the local replica's state is good enough. Decides the way of the request, not its answer.
+    /// Whether the state of the local replica is good enough. The store ignores it.
     #[prost(bool, tag = "7")]
     pub serializable: bool,
-    /// Leaves the values out.
+    /// Omits the values.
     #[prost(bool, tag = "8")]
     pub keys_only: bool,
-    /// Only counts.
+    /// Returns only the count.
     #[prost(bool, tag = "9")]
     pub count_only: bool,
-    /// Leaves out what was last written before this revision; 0 for off.
+    /// Omits keys last written before this revision; 0 for no bound.
     #[prost(int64, tag = "10")]
     pub min_mod_revision: i64,
-    /// Leaves out what was last written after this revision; 0 for off.
+    /// Omits keys last written after this revision; 0 for no bound.
     #[prost(int64, tag = "11")]
     pub max_mod_revision: i64,
-    /// Leaves out what was created before this revision; 0 for off.
+    /// Omits keys created before this revision; 0 for no bound.
     #[prost(int64, tag = "12")]
     pub min_create_revision: i64,
-    /// Leaves out what was created after this revision; 0 for off.
+    /// Omits keys created after this revision; 0 for no bound.
     #[prost(int64, tag = "13")]
     pub max_create_revision: i64,
 }
@@ -110,13 +110,13 @@ pub struct RangeRequest {
 /// The keys of a range.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RangeResponse {
-    /// The header's revision: the store's, not the one that was asked for.
+    /// The header's revision: the store's, not the requested one.
     #[prost(int64, tag = "1")]
     pub revision: i64,
     /// The keys and values.
     #[prost(message, repeated, tag = "2")]
     pub kvs: Vec<KeyValue>,
-    /// Whether the limit left something out.
+    /// Whether the limit omitted keys.
     #[prost(bool, tag = "3")]
     pub more: bool,
     /// How many keys the range holds at the revision, whatever the limit and the bounds on revisions.
@@ -136,13 +136,13 @@ pub struct PutRequest {
     /// The lease to attach it to; 0 for none.
     #[prost(int64, tag = "3")]
     pub lease: i64,
-    /// Answers with what the key held before.
+    /// Whether to return the key's previous value.
     #[prost(bool, tag = "4")]
     pub prev_kv: bool,
-    /// Keeps the value; `value` must be empty and the key present.
+    /// Keeps the value; `value` must be empty and the key must exist.
     #[prost(bool, tag = "5")]
     pub ignore_value: bool,
-    /// Keeps the lease; `lease` must be 0 and the key present.
+    /// Keeps the lease; `lease` must be 0 and the key must exist.
     #[prost(bool, tag = "6")]
     pub ignore_lease: bool,
 }
@@ -153,7 +153,7 @@ pub struct PutResponse {
     /// The header's revision: that of the put.
     #[prost(int64, tag = "1")]
     pub revision: i64,
-    /// What the key held before, if it was asked for and the key was there.
+    /// The key's previous value, if it was requested and the key existed.
     #[prost(message, optional, tag = "2")]
     pub prev_kv: Option<KeyValue>,
 }
@@ -167,7 +167,7 @@ pub struct DeleteRangeRequest {
     /// As in [`RangeRequest::range_end`].
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
-    /// Answers with what was deleted.
+    /// Whether to return the deleted values.
     #[prost(bool, tag = "3")]
     pub prev_kv: bool,
 }
@@ -175,13 +175,13 @@ pub struct DeleteRangeRequest {
 /// The keys were deleted.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct DeleteRangeResponse {
-    /// The header's revision: that of the deletion, or the store's if nothing was there.
+    /// The header's revision: that of the deletion, or the store's if no key existed.
     #[prost(int64, tag = "1")]
     pub revision: i64,
     /// How many keys were deleted.
     #[prost(int64, tag = "2")]
     pub deleted: i64,
-    /// What they held, in the order of the keys, if it was asked for.
+    /// The deleted keys and values, in the order of the keys, if they were requested.
     #[prost(message, repeated, tag = "3")]
     pub prev_kvs: Vec<KeyValue>,
 }
@@ -190,18 +190,18 @@ pub struct DeleteRangeResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum CompareResult {
-    /// The key's is equal to the operand.
+    /// The key's value is equal to the operand.
     Equal = 0,
-    /// The key's is greater.
+    /// The key's value is greater.
     Greater = 1,
-    /// The key's is less.
+    /// The key's value is less.
     Less = 2,
-    /// The key's differs.
+    /// The key's value differs.
     NotEqual = 3,
 }
 
-/// What of a key is compared, and with what. Etcd's wire carries the two apart: where the operand is
-/// missing or of another kind than the target, it is 0, or empty.
+/// What is compared, and with which operand. On etcd's wire the two are separate: if the operand is
+/// missing or of another kind than the target, it counts as 0, or as empty.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum CompareTarget {
     /// [`KeyValue::version`].
@@ -233,7 +233,7 @@ pub struct Compare {
     /// How the comparison must come out.
     #[prost(enumeration = "CompareResult", tag = "1")]
     pub result: i32,
-    /// What is compared, and with what.
+    /// What is compared, and with which operand.
     #[prost(oneof = "CompareTarget", tags = "4, 5, 6, 7, 8")]
     pub target: Option<CompareTarget>,
 }
@@ -258,7 +258,7 @@ pub enum Operation {
     /// Deletes keys.
     #[prost(message, tag = "3")]
     DeleteRange(DeleteRangeRequest),
-    /// A transaction within; its comparisons see the state before the whole one.
+    /// A nested transaction; its comparisons see the state before the outermost one.
     #[prost(message, boxed, tag = "4")]
     Txn(Box<TxnRequest>),
 }
@@ -300,7 +300,7 @@ impl From<OperationResponse> for ResponseOp {
     }
 }
 
-/// If all the comparisons hold, does the one; else the other. All or nothing.
+/// Does `success` if all comparisons hold, otherwise `failure`: all of it or nothing.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct TxnRequest {
     /// The conditions; none always holds.
@@ -315,8 +315,8 @@ pub struct TxnRequest {
 }
 
 impl TxnRequest {
-    /// Whether both branches only read, so that the log is not needed. As in etcd, a transaction
-    /// within counts as a write.
+    /// Whether both branches only read, so that the log is not needed. As in etcd, a nested transaction
+    /// counts as a write.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.operations().all(|op| matches!(&op.operation, Some(Operation::Range(_))))
@@ -347,14 +347,14 @@ pub struct TxnResponse {
     pub responses: Vec<ResponseOp>,
 }
 
-/// Gives up what only older revisions can see.
+/// Gives up the records that only readers at older revisions can see.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct CompactionRequest {
     /// The oldest revision that stays readable.
     #[prost(int64, tag = "1")]
     pub revision: i64,
-    /// Whether to answer only when it is removed: see [`Store::is_scrubbed`](super::Store::is_scrubbed).
-    /// The store answers at once; waiting is the host's.
+    /// Whether to answer only when the records are removed: see [`Store::is_scrubbed`](super::Store::is_scrubbed).
+    /// The store always answers at once; the host has to wait.
     #[prost(bool, tag = "2")]
     pub physical: bool,
 }
@@ -370,15 +370,15 @@ pub struct CompactionResponse {
 /// Makes a lease.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseGrantRequest {
-    /// Its identity; whoever proposes it has picked one, so not 0.
+    /// Its identity, chosen by whoever proposes it; never 0.
     #[prost(int64, tag = "1")]
     pub id: i64,
-    /// For how long, in seconds; 1 to [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
+    /// Its time to live in seconds; 1 to [`MAX_LEASE_TTL`](super::MAX_LEASE_TTL).
     #[prost(int64, tag = "2")]
     pub ttl: i64,
 }
 
-/// The lease is there.
+/// The lease was made.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseGrantResponse {
     /// The header's revision: the store's.
@@ -408,8 +408,8 @@ pub struct LeaseRevokeResponse {
     pub revision: i64,
 }
 
-/// Ends leases that a leader found expired, one after the other, each at a revision of its own if keys are
-/// attached to it. One that is gone, or another one's by now, is passed over.
+/// Ends leases that a leader found expired, one after the other; each has a revision of its own if keys are
+/// attached to it. A lease that is gone, or whose identity belongs to another lease by now, is ignored.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct LeaseExpireRequest {
     /// Which leases.
@@ -442,12 +442,12 @@ pub struct LeaseExpireResponse {
 /// Raises the version of the cluster: see [`Store::cluster_version`](super::Store::cluster_version).
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ClusterVersionRequest {
-    /// What every member speaks. A version that is not greater than the present one changes nothing.
+    /// The version that every member speaks. If it is not greater than the present one, nothing changes.
     #[prost(uint32, tag = "1")]
     pub version: u32,
 }
 
-/// The version of the cluster is at least the one that was asked for.
+/// The version of the cluster is at least the requested one.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ClusterVersionResponse {
     /// The header's revision: the store's.
@@ -467,23 +467,23 @@ pub struct LeaseTimeToLiveRequest {
     pub keys: bool,
 }
 
-/// A lease, as far as the state machine knows it: how long it still lives, its leader knows.
+/// A lease, as the state machine knows it. Only the leader knows how long it still lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseTimeToLive {
     /// The header's revision: the store's.
     pub revision: i64,
     /// What was granted; `None` if there is no such lease.
     pub lease: Option<Lease>,
-    /// Its keys in order, if they were asked for.
+    /// Its keys in order, if they were requested.
     pub keys: Vec<Bytes>,
 }
 
 /// Asks for the leases, in the order of their identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseListRequest {
-    /// Begins at this identity; `i64::MIN` for the first.
+    /// The least identity to return; `i64::MIN` for all.
     pub from: i64,
-    /// So many at most.
+    /// Most leases to return.
     pub limit: u32,
 }
 
@@ -494,7 +494,7 @@ pub struct LeaseListResponse {
     pub revision: i64,
     /// The leases.
     pub leases: Vec<Lease>,
-    /// Whether there are more behind them.
+    /// Whether there are more after them.
     pub more: bool,
 }
 
@@ -510,25 +510,25 @@ pub struct HashKvRequest {
 pub struct HashKv {
     /// The header's revision.
     pub revision: i64,
-    /// CRC32C over the records up to `hash_revision`. Only with the same `compact_revision` is it comparable.
+    /// CRC32C over the records up to `hash_revision`. Two are comparable only if their `compact_revision` is the same.
     pub hash: u32,
     /// The compaction whose removals it takes into account: the latest one, or, at the revision of one of the last
     /// ten compactions, the one before that; -1 if there was none.
     pub compact_revision: i64,
-    /// The revision that was asked for, or the store's.
+    /// The requested revision, or the store's.
     pub hash_revision: i64,
 }
 
-/// Asks how the store is.
+/// Asks for the status of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStatusRequest;
 
-/// How the store is.
+/// The status of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStatus {
     /// The header's revision.
     pub revision: i64,
-    /// The oldest readable revision; -1 if there never was a compaction.
+    /// The oldest readable revision; -1 before the first compaction.
     pub compact_revision: i64,
     /// Index of the last log entry that the store has seen.
     pub applied: u64,
@@ -538,8 +538,8 @@ pub struct StoreStatus {
     pub db_size: u64,
 }
 
-/// The end of the range of all keys that begin with `prefix`: the prefix with its last byte raised by
-/// one, carrying over `0xff`; one zero byte (every key from `prefix` on) if it is nothing but `0xff`.
+/// The end of the range of all keys that begin with `prefix`: the prefix without trailing `0xff` bytes, its last byte
+/// raised by one; or one zero byte (every key from `prefix` on) if it consists only of `0xff`.
 #[must_use]
 pub fn prefix_end(prefix: &[u8]) -> Bytes {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
