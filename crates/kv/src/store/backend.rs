@@ -1,4 +1,4 @@
-//! A place for redb on a disk of `bowline-storage`: the machine's or a simulated one.
+//! A storage backend for redb on a disk of `bowline-storage`: the machine's or a simulated one.
 
 use std::fmt;
 use std::io;
@@ -7,12 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bowline_storage::{DiskError, DiskErrorKind, File};
 use redb::StorageBackend;
 
-/// A file as a storage backend: each write, each change of the size and each sync is one of the file's own, and
-/// its errors are the file's. It has no thread, clock or random source.
+/// A file as a storage backend. It passes each write, change of size and sync to the file, and returns the file's
+/// errors. It has no thread, clock or random source.
 pub struct OnDisk<F>(Mutex<F>);
 
 impl<F: File> OnDisk<F> {
-    /// What is stored is in this file, which nobody else writes.
+    /// Stores everything in this file, which nobody else may write.
     pub fn new(file: F) -> OnDisk<F> {
         OnDisk(Mutex::new(file))
     }

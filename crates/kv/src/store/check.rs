@@ -1,8 +1,8 @@
-//! What is refused before it is proposed: rules that need no state.
+//! Checks before a request is proposed: rules that need no state.
 //!
-//! A request that passes here may still be refused when it is applied (its revision is compacted, its
-//! lease unknown), but then every replica refuses it alike. The bounds are those of the server that
-//! was asked, so nothing that is applied depends on them.
+//! A request that passes may still be refused when it is applied (its revision is compacted, its
+//! lease unknown), but then every replica refuses it alike. The limits are those of the server that received
+//! the request, so applying a command never depends on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,28 +13,27 @@ use super::types::{
 };
 use super::{Command, KvError, MAX_LEASE_TTL};
 
-/// Levels of transactions within each other, at most. Each is two levels of messages, of which a decoder of protobuf
-/// takes a hundred.
+/// Most levels of nested transactions. Each is two levels of protobuf messages, and the decoder allows 100 of those.
 pub const MAX_TXN_DEPTH: usize = 49;
 
 /// Bounds on requests, as etcd's flags set them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of an encoded command, or of a query, at most (`--max-request-bytes`).
+    /// Most bytes of an encoded command or query (`--max-request-bytes`).
     pub max_request_bytes: usize,
-    /// Operations or comparisons of a transaction, with those within it, at most (`--max-txn-ops`).
+    /// Most operations or comparisons of a transaction, including nested ones (`--max-txn-ops`).
     pub max_txn_ops: usize,
 }
 
 impl Default for Limits {
-    /// Etcd's: 1.5 MiB, 128 operations.
+    /// Etcd's limits: 1.5 MiB, 128 operations.
     fn default() -> Limits {
         Limits { max_request_bytes: 3 << 19, max_txn_ops: 128 }
     }
 }
 
 impl Command {
-    /// Whether it may be proposed.
+    /// Checks whether it may be proposed.
     ///
     /// # Errors
     /// The first rule that it breaks, in etcd's order.
@@ -74,7 +73,7 @@ impl PutRequest {
     /// Whether it follows the rules.
     ///
     /// # Errors
-    /// The key is empty, or something is given that shall be ignored.
+    /// The key is empty, or the request has a value or lease and also asks to ignore it.
     pub fn check(&self) -> Result<(), KvError> {
         check_key(&self.key)?;
         if self.ignore_value && !self.value.is_empty() {
@@ -98,11 +97,11 @@ impl DeleteRangeRequest {
 }
 
 impl TxnRequest {
-    /// Whether it and all within it follow the rules, in both branches.
+    /// Whether it and all nested transactions follow the rules, in both branches.
     ///
     /// # Errors
-    /// The first rule that is broken, in etcd's order; [`KvError::TooManyOps`] too if transactions lie
-    /// more than [`MAX_TXN_DEPTH`] deep in each other.
+    /// The first rule that is broken, in etcd's order; [`KvError::TooManyOps`] also if transactions are nested
+    /// more than [`MAX_TXN_DEPTH`] deep.
     pub(crate) fn check_operations(&self, limits: &Limits) -> Result<(), KvError> {
         self.check_within(limits.max_txn_ops, MAX_TXN_DEPTH)?;
         // Last, because only now is the request known to be small enough for it.
@@ -111,7 +110,7 @@ impl TxnRequest {
         Ok(())
     }
 
-    /// `ops` are allowed here, and `depth` levels, this one included.
+    /// At most `ops` operations are allowed here, and `depth` levels, including this one.
     fn check_within(&self, ops: usize, depth: usize) -> Result<(), KvError> {
         let most = self.compare.len().max(self.success.len()).max(self.failure.len());
         let left = ops.checked_sub(most).ok_or(KvError::TooManyOps)?;
@@ -131,8 +130,8 @@ impl Compare {
     /// Whether it follows the rules.
     ///
     /// # Errors
-    /// The key is empty; or its result or target is unknown: a comparison that nobody understands must not guard a
-    /// write.
+    /// The key is empty; or its result or target is unknown, as a comparison that this program does not understand must
+    /// not guard a write.
     pub(crate) fn check(&self) -> Result<(), KvError> {
         check_key(&self.key)?;
         self.condition().map(|_| ())
@@ -152,8 +151,8 @@ impl LeaseGrantRequest {
     /// Whether it follows the rules.
     ///
     /// # Errors
-    /// The time to live is too long; or it is not positive, or the identity is 0, which only a server's mistake can
-    /// make so.
+    /// The time to live is too long. Or it is not positive, or the identity is 0: only a bug in a server can cause
+    /// these two.
     pub fn check(&self) -> Result<(), KvError> {
         if self.ttl > MAX_LEASE_TTL {
             return Err(KvError::LeaseTtlTooLarge);
@@ -170,7 +169,7 @@ pub(crate) fn check_size(bytes: usize, limits: &Limits) -> Result<(), KvError> {
     if bytes > limits.max_request_bytes { Err(KvError::RequestTooLarge) } else { Ok(()) }
 }
 
-/// What a list of operations, with all within it, may write.
+/// The keys that a list of operations may write, including nested transactions.
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,
@@ -181,9 +180,9 @@ impl<'a> Writes<'a> {
     /// Collects the writes of a branch.
     ///
     /// # Errors
-    /// [`KvError::DuplicateKey`] if it would put a key twice, or put what it also deletes. Deleting
-    /// twice is allowed; so is writing a key in both branches of a transaction within, since only
-    /// one of them is taken.
+    /// [`KvError::DuplicateKey`] if it would put a key twice, or put a key that it also deletes. Deleting
+    /// twice is allowed. So is writing a key in both branches of a nested transaction, since only
+    /// one of them is executed.
     fn of(branch: &'a [RequestOp]) -> Result<Writes<'a>, KvError> {
         let mut writes = Writes::default();
         for op in branch {
@@ -195,8 +194,8 @@ impl<'a> Writes<'a> {
             if let Some(Operation::Txn(txn)) = &op.operation {
                 let mut within = Writes::of(&txn.success)?;
                 within.join(Writes::of(&txn.failure)?);
-                // Etcd's rule, asymmetric as it is: a put within may not meet a deletion of this
-                // level or of an earlier transaction within, but a later deletion may meet it.
+                // Etcd's rule is asymmetric: a nested put may not overlap a deletion of this level or of an earlier
+                // nested transaction, but a later deletion may overlap the put.
                 if shares_key(&writes.puts, &within.puts) || writes.deletions.meet(&within.puts) {
                     return Err(KvError::DuplicateKey);
                 }
@@ -213,7 +212,7 @@ impl<'a> Writes<'a> {
         Ok(writes)
     }
 
-    /// Adds the smaller to the larger, so that a deep chain of transactions costs nothing.
+    /// Adds the smaller set to the larger one, so that a deep chain of transactions stays cheap.
     fn join(&mut self, mut other: Writes<'a>) {
         if other.puts.len() > self.puts.len() {
             std::mem::swap(&mut self.puts, &mut other.puts);
@@ -238,8 +237,8 @@ fn shares_key(one: &BTreeSet<&[u8]>, other: &BTreeSet<&[u8]>) -> bool {
 struct Intervals(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Intervals {
-    /// Adds what a deletion covers. A range that is empty covers nothing; nor does, as in a real etcd,
-    /// one whose end stands for "every key from here on".
+    /// Adds the keys that a deletion covers. An empty range covers nothing. As in etcd, neither does
+    /// a range whose end means "every key from here on".
     fn add(&mut self, key: &[u8], range_end: &[u8]) {
         if range_end.is_empty() {
             let mut next = key.to_vec();
@@ -251,7 +250,7 @@ impl Intervals {
     }
 
     fn insert(&mut self, mut start: Vec<u8>, mut end: Vec<u8>) {
-        // Swallows all that touch it; each was added once, so this is cheap over all.
+        // Merges all intervals that touch it. Each was added only once, so this is cheap overall.
         while let Some((other_start, other_end)) = self.0.range(..=end.clone()).next_back() {
             if *other_end < start {
                 break;

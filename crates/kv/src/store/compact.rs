@@ -4,7 +4,7 @@
 //! on older, superseded records, so they can be removed whenever there is time. A record that must be removed
 //! because of N, but not because of the compaction before it at M, was superseded by a record between
 //! M and N, or is a tombstone between them. So only the records between M and N are examined, not the whole history.
-//! Before that, however, the checksum that is [kept](super::kept_hashes) of a compaction reads all of it, also in steps.
+//! Before that, however, the checksum that is [kept](super::kept_hashes) of a compaction reads all of it, in steps too.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

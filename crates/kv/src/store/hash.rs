@@ -125,7 +125,7 @@ impl<E: Engine> Store<E> {
 
 impl Scope {
     /// What the checksum of a compaction counts: the records that existed just before it. The fallback for a revision
-    /// at which nothing is visible is not needed: the last write there is visible, or a tombstone, which etcd keeps too.
+    /// at which nothing is visible isn't needed: the last write there is visible, or a tombstone, which etcd keeps too.
     fn of(kept: &KeptHash) -> Scope {
         Scope { upto: kept.at, compacted: kept.previous, reader: kept.at }
     }

@@ -9,8 +9,8 @@
 //!   (the host proposes it in the same step, at its own core). So a leader that was replaced meanwhile ends nothing;
 //! - once the end of a lease is proposed, the lease is not renewed any more;
 //! - a renewal counts when a linearizable read that began with it is done, and the lease still exists. Then
-//!   nobody else led at the renewal, and no earlier leader had already ended the lease. The answer that a lease does not
-//!   exist also needs such a read.
+//!   nobody else led at the renewal, and no earlier leader had already ended the lease. The answer that a lease does
+//!   not exist also needs such a read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Lessor {
         Some(LeaseExpireRequest { leases })
     }
 
-    /// Notes that a proposal of this term certainly failed: the end of its leases is proposed again, at `at`. A proposal
+    /// Notes that a proposal of this term certainly failed: the end of its leases is due again at `at`. A proposal
     /// of an earlier term is ignored, as the end of these leases may have been proposed again since.
     pub fn retry(&mut self, at: Time, term: u64, request: &LeaseExpireRequest) {
         if self.leads != Some(term) {

@@ -1,4 +1,4 @@
-//! What the store notes about itself, together with the records.
+//! The store's note about itself, kept together with the records.
 
 use bytes::Bytes;
 
@@ -6,10 +6,10 @@ use super::codec::{CodecError, Sink, Source};
 use super::engine::{EngineError, Revision};
 use super::kept_hashes::{KeptHash, KeptHashes};
 
-/// First byte of the note. The first version had no checksums of compactions, the second no version of the cluster.
+/// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster.
 const VERSION: u8 = 3;
 
-/// Where the store is.
+/// The content of the note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Index of the last log entry that was applied.
@@ -18,13 +18,13 @@ pub(crate) struct Meta {
     pub(crate) revision: i64,
     /// The oldest readable revision; -1 at first.
     pub(crate) compacted: i64,
-    /// The compaction whose leavings are all removed; -1 at first.
+    /// The latest compaction whose removal is complete; -1 at first.
     pub(crate) scrubbed: i64,
-    /// Where the removing goes on.
+    /// The record at which the removal continues.
     pub(crate) cursor: Revision,
     /// The checksums of the latest compactions.
     pub(crate) hashes: KeptHashes,
-    /// The version that every member speaks; 0 before it was first agreed on.
+    /// The version that every member speaks; 0 before the first agreement.
     pub(crate) cluster_version: u32,
 }
 
@@ -50,7 +50,7 @@ impl Meta {
         out.into()
     }
 
-    /// The note of an engine; `None` if it has none yet.
+    /// Decodes the note of an engine; `None` if it has none yet.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Meta>, EngineError> {
         if bytes.is_empty() {
             return Ok(None);

@@ -1,9 +1,10 @@
-//! The whole store as a stream of bytes, and back.
+//! Snapshots: the whole store as a stream of bytes, and back.
 //!
-//! A head (a mark with the format's version, the index, the revisions, the cluster's version), then blocks of leases in the order of their
-//! identities, records in the order of their revisions, and the checksums of the latest compactions, oldest first, then
-//! an end with the number of all these and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
-//! their own, so damage is found where it is. All numbers are little-endian. What a compaction gave up is left out,
+//! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's version.
+//! Blocks follow: they hold the leases in the order of their identities, the records in the order of their
+//! revisions, and the checksums of the latest compactions, oldest first. The end holds the number of all these items
+//! and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
+//! their own, so damage is located. All numbers are little-endian. Records that a compaction gave up are omitted,
 //! removed or not, so that replicas with the same state write the same bytes.
 
 use std::collections::BTreeMap;
@@ -22,33 +23,33 @@ use super::rebuild::Rebuild;
 use super::record::Record;
 use super::{MAX_FIELD_BYTES, Store};
 
-/// The first bytes; behind them is the format's version. The first version had no leases, the second no checksums of
-/// compactions, the third no version of the cluster.
+/// The first bytes; the format's version follows. Version 1 had no leases, 2 no checksums of
+/// compactions, 3 no version of the cluster.
 const MARK: [u8; 9] = *b"BOWLINEKV";
 const VERSION: u8 = 4;
-/// What stands where a record has its revision: for a lease, and for the checksum of a compaction. No record has them.
+/// Leases and checksums of compactions have these in place of a record's revision. No record has such a revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
-/// Of a head before its checksum, in the first three versions; the fourth adds four.
+/// Bytes of a head before its checksum, in versions 1 to 3; version 4 has four more.
 const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
-/// Of an end, behind the zero that stands for a block's length.
+/// Bytes of an end, after the zero in place of a block's length.
 const END_BYTES: usize = 8 + 4 + 4;
 
-/// A block is written when it has so many bytes. A reader's memory is not much more.
+/// A block is written when it has this many bytes. A reader needs little more memory.
 const BLOCK_BYTES: usize = 256 << 10;
-/// Longest block: one record of the longest key and value fits.
+/// Longest block: a record with the longest key and value fits.
 pub const MAX_BLOCK_BYTES: usize = 2 * MAX_FIELD_BYTES + BLOCK_BYTES + 256;
 
-/// The greatest index, revision or version that is believed: nobody counts so far, and there is room to count on.
+/// The greatest index, revision or version that is accepted: real ones stay far below it, and adding to it can't overflow.
 pub(super) const MAX_ORDINAL: i64 = 1 << 62;
 
-/// The state at one moment, ready to be written elsewhere while the store goes on.
+/// The state at one moment, to be written elsewhere while the store is in use.
 pub struct Dump<V> {
     view: V,
     pending: Vec<(Revision, Record)>,
     leases: Vec<Lease>,
     meta: Meta,
-    /// What is still to be removed, and from which revision on no reader sees it.
+    /// The records that are still to be removed, each with the revision from which on no reader sees it.
     leavings: BTreeMap<Revision, i64>,
 }
 
@@ -58,7 +59,7 @@ pub enum RestoreError {
     /// The bytes could not be read.
     #[error("the snapshot could not be read: {0}")]
     Read(#[from] io::Error),
-    /// The bytes are no snapshot, or a damaged one.
+    /// The bytes are no snapshot, or are damaged.
     #[error("not a snapshot, or a damaged one: {0}")]
     Invalid(String),
     /// The new engine failed.
@@ -73,11 +74,11 @@ impl From<CodecError> for RestoreError {
 }
 
 impl<E: Engine> Store<E> {
-    /// The state as it is now, to be written elsewhere, on another thread perhaps. Write it to a file
-    /// without delay, and send the file: an engine may grow as long as this is held.
+    /// The present state, to be written elsewhere, possibly on another thread. Write it to a file
+    /// without delay, and send the file: the engine's file may grow while the dump exists.
     ///
     /// # Errors
-    /// The engine can't be read; the store is then at a [`Store::fault`].
+    /// The engine can't be read; the store then has a [`Store::fault`].
     pub fn dump(&self) -> Result<Dump<E::View>, EngineError> {
         let dump = || {
             self.check_fault()?;
@@ -88,11 +89,11 @@ impl<E: Engine> Store<E> {
         self.watch(dump())
     }
 
-    /// The store that a snapshot holds, in an engine of which nothing is kept. If this fails or the
+    /// Restores a snapshot into an engine, whose content is cleared. If this fails or the
     /// process dies, the engine holds an empty store.
     ///
     /// # Errors
-    /// The snapshot can't be read or is none; the engine failed.
+    /// The snapshot can't be read or is invalid, or the engine failed.
     pub fn restore_from(mut engine: E, source: &mut impl Read) -> Result<Store<E>, RestoreError> {
         let mut meta = read_head(source)?;
         engine.write(&Batch { clear: true, ..Batch::default() })?;
@@ -120,7 +121,7 @@ impl<V: Records> Dump<V> {
         bowline_node::raft::Index(self.meta.applied)
     }
 
-    /// Writes the state, and says in how many bytes.
+    /// Writes the state, and returns the number of bytes.
     ///
     /// # Errors
     /// The state can't be read (as an error of kind `Other`), or the bytes can't be written.
@@ -132,7 +133,7 @@ impl<V: Records> Dump<V> {
         let mut hashes: Vec<_> = self.meta.hashes.iter().map(|kept| (*kept, HashPass::begin(kept.at))).collect();
         let mut visit = |at: Revision, record: Record| {
             let gone = self.leavings.get(&at);
-            // Those that nobody has computed yet.
+            // Only checksums that are not computed yet need the records.
             for (kept, pass) in hashes.iter_mut().filter(|(kept, _)| kept.hash.is_none() && at.main <= kept.at) {
                 let seen = !record.is_tombstone() && gone.is_none_or(|gone| *gone > kept.at);
                 pass.take(at, &record, at.main > kept.previous || seen);
@@ -150,7 +151,7 @@ impl<V: Records> Dump<V> {
         };
         let whole = Revision::default()..Revision::start_of(i64::MAX);
         self.view.scan(whole.start, whole.end, &mut visit).map_err(io::Error::other)?;
-        // An error of the writing above is not forgotten: see below.
+        // A write error is kept in `failed`: see below.
         let _ = self.pending.iter().try_for_each(|(at, record)| visit(*at, record.clone()));
         failed.map_or(Ok(()), Err)?;
         for (kept, pass) in &hashes {
@@ -160,12 +161,12 @@ impl<V: Records> Dump<V> {
     }
 }
 
-/// Any bytes as the only block of a snapshot whose checksums are right. The number of records can't be, as they
-/// need not be any: it is taken from whoever reads them.
+/// Makes a snapshot with any bytes as its only block, and valid checksums. The bytes need not be records, so the
+/// number of records is what the reader counts.
 pub(super) fn seal(meta: &Meta, block: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut found = Found::default();
-    // What is wrong with the records is for the reader to say.
+    // Errors in the records don't matter here: the test reads them again.
     let _ = found.take(block, meta, &mut Rebuild::default());
     let mut writer = BlockWriter { out: &mut out, block: block.to_vec(), written: 0, count: found.count, checksum: 0 };
     let outcome = writer.head(meta).and_then(|()| writer.end());
@@ -178,7 +179,7 @@ struct BlockWriter<'a, W> {
     block: Vec<u8>,
     written: u64,
     count: u64,
-    /// Over all blocks.
+    /// The checksum over all blocks.
     checksum: u32,
 }
 
@@ -290,7 +291,7 @@ fn read_block(source: &mut impl Read) -> Result<Option<Vec<u8>>, RestoreError> {
         return Err(RestoreError::Invalid(format!("a block of {length} bytes; {MAX_BLOCK_BYTES} are allowed")));
     }
     source.read_exact(&mut word)?;
-    // Grows with what is really there: the length is still a claim.
+    // The vector grows with the bytes that are really there: the length may be wrong.
     let mut block = Vec::new();
     source.take(length.into()).read_to_end(&mut block)?;
     if block.len() != length as usize {
@@ -302,7 +303,7 @@ fn read_block(source: &mut impl Read) -> Result<Option<Vec<u8>>, RestoreError> {
     Ok(Some(block))
 }
 
-/// What was found in the blocks so far.
+/// The results from the blocks so far.
 #[derive(Default)]
 struct Found {
     count: u64,
@@ -312,7 +313,7 @@ struct Found {
     hashes: KeptHashes,
 }
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Default)]
 struct Contents {
     leases: Vec<LeaseChange>,
@@ -350,7 +351,7 @@ impl Found {
             if version.version < 0 || version.version == 0 && !record.is_tombstone() {
                 return Err(invalid("a version is not positive"));
             }
-            // Each write has a place of its own, and there are 2^32 of them in each revision.
+            // Each write has a place of its own, and each revision has 2^32 places.
             if version.version > at.main.saturating_mul(1 << 32).min(MAX_ORDINAL) {
                 return Err(invalid("a key has more versions than there were writes"));
             }
@@ -368,7 +369,7 @@ impl Found {
             return Err(invalid("its leases are not in order"));
         }
         if !lease.is_valid() || lease.granted_at.0 > meta.applied {
-            return Err(invalid("it holds a lease that nobody can have granted"));
+            return Err(invalid("it holds an invalid lease"));
         }
         self.last_lease = Some(lease.id);
         Ok(lease)
