@@ -152,7 +152,7 @@ impl DiskError {
 pub(crate) fn read_all<F: File>(file: &F, path: &str, limit: u64) -> Result<Vec<u8>, DiskError> {
     let size = file.size()?;
     if size > limit {
-        let reason = format!("its {size} bytes are more than the {limit} allowed");
+        let reason = format!("it has {size} bytes, more than the {limit} allowed");
         return Err(DiskError { operation: "read", path: path.to_owned(), kind: DiskErrorKind::Io, reason });
     }
     let mut bytes = vec![0; usize::try_from(size).expect("it was held against the limit")];

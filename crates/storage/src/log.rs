@@ -67,7 +67,7 @@ impl Options {
 pub enum LogError {
     /// The disk is full, or the system lacks file descriptors or memory. The refused write isn't in the log, and
     /// everything else is unchanged: the same call can succeed later.
-    #[error("the log has to wait: {0}; nothing is lost, but {remedy}", remedy = remedy(.0))]
+    #[error("the log has to wait: {0}; nothing is lost meanwhile; {remedy}", remedy = remedy(.0))]
     Passing(DiskError),
     /// An entry is larger than any segment may be.
     #[error("a record of {bytes} bytes is more than the {limit} allowed")]

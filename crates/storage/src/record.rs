@@ -332,7 +332,7 @@ mod tests {
             prop_assert_eq!((batch.log_version, batch.hard_version, batch.last_index), (7, 8, Index(9)));
             prop_assert_eq!(batch.len as usize * crate::SECTOR, sectors.len());
             prop_assert_eq!(batch.records, records);
-            // One sector on, in another segment, or in another's folder, it is nothing.
+            // At the next sector, in another segment, or in another replica's folder, it is invalid.
             bytes.splice(0..0, vec![0; crate::SECTOR]);
             let later = Place { start: start + 1, ..place };
             prop_assert!(batch::decode(later, &bytes).is_none());

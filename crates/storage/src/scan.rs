@@ -325,7 +325,7 @@ impl<'a> Reading<'a> {
         }
         let known = self.known_otherwise(sequence, at, &extent).filter(|end| *end <= sectors_of(bytes));
         if let Some(end) = known {
-            let what = "damaged, and known from its second copy";
+            let what = "damaged, but its other copy is good";
             self.findings.push(Finding::new(&file, extent, Severity::Repaired, what));
             self.cut = (sequence, end);
             return;

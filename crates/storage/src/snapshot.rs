@@ -38,7 +38,7 @@ pub enum SnapshotError {
         what: &'static str,
     },
     /// It is larger than the caller can take.
-    #[error("the snapshot {path} has {bytes} bytes or more, {limit} are allowed")]
+    #[error("the snapshot {path} has {bytes} bytes or more; at most {limit} are allowed")]
     TooLarge {
         /// Which file.
         path: String,

@@ -99,7 +99,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Reads what a [`Sink`] took.
+/// Reads what was written to a [`Sink`].
 pub(crate) struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {

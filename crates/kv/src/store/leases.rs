@@ -164,7 +164,7 @@ impl BookBuilder {
     pub(crate) fn build(mut self) -> Result<LeaseBook, EngineError> {
         for (key, lease) in self.named {
             if self.book.check(lease).is_err() {
-                let what = format!("a key is attached to lease {lease}, which is not there");
+                let what = format!("a key is attached to lease {lease}, which does not exist");
                 return Err(EngineError::new("be trusted", what));
             }
             self.book.attach(&key, lease);

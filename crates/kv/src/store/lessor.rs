@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(lessor.expired(at(12)), None);
         assert_eq!(lessor.remaining(at(12), 1), Some((lease(1, 2), Duration::from_secs(1))));
         assert_eq!(expired(&mut lessor, at(14)), [1]);
-        // Proposed once, and not renewed any more.
+        // Its end is not proposed twice, and it can't be renewed any more.
         assert_eq!(lessor.expired(at(14)), None);
         let renewal = lessor.begin_renewal(at(14), 1);
         assert_eq!(lessor.end_renewal(at(14), renewal), Renewed::Gone);
@@ -296,11 +296,11 @@ mod tests {
         let mut lessor = lessor(&[(1, 10)]);
         lessor.follow(at(5), Some(1));
         assert_eq!(lessor.next_deadline(), at(15));
-        // The same term is no news.
+        // The same term changes nothing.
         lessor.follow(at(6), Some(1));
         assert_eq!(lessor.next_deadline(), at(15));
         assert_eq!(expired(&mut lessor, at(15)), [1]);
-        // Whatever was proposed: another term begins anew, also where nobody saw the time between them.
+        // Another term starts over, whatever was proposed, and even if no call without a leader came between them.
         lessor.follow(at(16), Some(3));
         assert_eq!(lessor.next_deadline(), at(26));
         lessor.follow(at(17), None);
@@ -336,7 +336,7 @@ mod tests {
         let mut lessor = lessor(&[]);
         lessor.follow(at(0), Some(2));
         let first = lessor.begin_renewal(at(1), 1);
-        // Granted by the leader before.
+        // An earlier leader granted it.
         lessor.note(at(2), LeaseChange::Granted(lease(1, 10)));
         let Renewed::Again(second) = lessor.end_renewal(at(3), first) else { panic!("it is there now") };
         assert_eq!(lessor.next_deadline(), at(13));
@@ -354,7 +354,7 @@ mod tests {
         lessor.retry(at(11), 1, &request);
         assert_eq!(lessor.next_deadline(), at(11));
         assert_eq!(expired(&mut lessor, at(11)), [1]);
-        // What is proposed in the next term is on its way, whatever became of the one before.
+        // A retry for the earlier term does not affect a proposal of the next term.
         lessor.follow(at(12), Some(2));
         assert_eq!(expired(&mut lessor, at(22)), [1]);
         lessor.retry(at(23), 1, &request);

@@ -72,7 +72,7 @@ impl<E: Engine> View<'_, E> {
     pub(crate) fn load(&self, at: Revision) -> Result<KeyValue, EngineError> {
         match self.record(at)? {
             Some(record) => record.key_value(),
-            None => Err(EngineError::new("find a record", format!("nothing is at revision {}/{}", at.main, at.sub))),
+            None => Err(EngineError::new("find a record", format!("there is none at revision {}/{}", at.main, at.sub))),
         }
     }
 

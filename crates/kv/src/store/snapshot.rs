@@ -1,11 +1,11 @@
 //! Snapshots: the whole store as a stream of bytes, and back.
 //!
-//! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's version.
-//! Blocks follow: they hold the leases in the order of their identities, the records in the order of their
+//! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
+//! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
 //! revisions, and the checksums of the latest compactions, oldest first. The end holds the number of all these items
-//! and a checksum over all blocks. Head, blocks and end each carry a CRC32C of
-//! their own, so damage is located. All numbers are little-endian. Records that a compaction gave up are omitted,
-//! removed or not, so that replicas with the same state write the same bytes.
+//! and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where damage is.
+//! All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that replicas with
+//! the same state write the same bytes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -40,7 +40,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Longest block: a record with the longest key and value fits.
 pub const MAX_BLOCK_BYTES: usize = 2 * MAX_FIELD_BYTES + BLOCK_BYTES + 256;
 
-/// The greatest index, revision or version that is accepted: real ones stay far below it, and adding to it can't overflow.
+/// The greatest index, revision or version that is accepted. Real ones stay far below it, and counting on from it can't
+/// overflow.
 pub(super) const MAX_ORDINAL: i64 = 1 << 62;
 
 /// The state at one moment, to be written elsewhere while the store is in use.
@@ -166,7 +167,7 @@ impl<V: Records> Dump<V> {
 pub(super) fn seal(meta: &Meta, block: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut found = Found::default();
-    // Errors in the records don't matter here: the test reads them again.
+    // Errors in the records don't matter here: whoever restores the snapshot finds them.
     let _ = found.take(block, meta, &mut Rebuild::default());
     let mut writer = BlockWriter { out: &mut out, block: block.to_vec(), written: 0, count: found.count, checksum: 0 };
     let outcome = writer.head(meta).and_then(|()| writer.end());
@@ -257,7 +258,7 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     source.read_exact(&mut head)?;
     let version = head[MARK.len()];
     if head[..MARK.len()] != MARK || !(1..=VERSION).contains(&version) {
-        return Err(invalid("its mark is not that of a store's snapshot, format 1 to 4"));
+        return Err(invalid("it does not begin with the mark of format 1 to 4"));
     }
     let rest = if version < 4 { 4 } else { 4 + 4 };
     source.take(rest).read_to_end(&mut head)?;
@@ -273,7 +274,7 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
         return Err(invalid("its revisions contradict each other"));
     }
     if revision > MAX_ORDINAL || applied > MAX_ORDINAL.unsigned_abs() {
-        return Err(invalid("its revisions and indexes end at 2^62"));
+        return Err(invalid("its revision or its index is beyond 2^62"));
     }
     let (cursor, hashes) = (Revision::start_of(compacted), KeptHashes::default());
     Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, hashes, cluster_version })
