@@ -1,6 +1,6 @@
 //! Files of histories: JSON lines, one operation a line, in any order. Empty lines are skipped.
 //!
-//! What a line looks like is the checker's own: [`registers::read_history`](crate::registers::read_history),
+//! Each checker has its own line format: [`registers::read_history`](crate::registers::read_history),
 //! [`keys::read_history`](crate::keys::read_history).
 
 use std::io::{self, BufRead, Read as _, Write};
@@ -35,7 +35,7 @@ pub enum HistoryError {
         /// Counted from 1.
         line: usize,
     },
-    /// A line is no JSON object.
+    /// A line is not a JSON object.
     #[error("line {line}: not a JSON object: {reason}")]
     NotAnObject {
         /// Counted from 1.
@@ -48,14 +48,14 @@ pub enum HistoryError {
     Field {
         /// Counted from 1.
         line: usize,
-        /// Its name, cut if it is long.
+        /// Its name, truncated if it is long.
         field: String,
         /// What is wrong, and what is allowed.
         reason: String,
     },
 }
 
-/// Reads a history to its end, each line by `parse`, which is told the line's number.
+/// Reads a history to its end. `parse` gets each line and its number.
 pub(crate) fn read_lines<O>(
     mut input: impl BufRead,
     parse: impl Fn(&[u8], usize) -> Result<O, HistoryError>,

@@ -1,14 +1,13 @@
-//! Decides whether what clients saw of a key-value store is linearizable: keys that are put, deleted, read, and
-//! set only if they have a certain value.
+//! Decides whether a history of a key-value store is linearizable. Keys are put, deleted, read, and swapped (set only
+//! if they have a given value).
 //!
-//! It is the search of Wing and Gong (1993) with Lowe's memory (2017), one key at a time (Herlihy and Wing's
-//! locality), over operations that may demand a state and may set one. Put and deletion demand a state too if they
-//! returned what was there before. Beside that, what the store itself says about the order is held against it:
-//! revisions must follow real time, and belong to one write.
+//! It uses the search of Wing and Gong (1993) with Lowe's memory (2017), one key at a time (Herlihy and Wing's
+//! locality). An operation may require a state and may set one. A put or deletion also requires a state if it returned
+//! the previous value. The revisions are checked too: they must follow real time, and each must belong to one write.
 //!
-//! [`crate::registers`] decides histories of plain reads and writes, much larger ones and with repeated
-//! values. Here every value should be written once (a deletion may happen often): then a write without a known
-//! outcome is either never seen, and can be left out, or must have happened before whoever saw it had returned.
+//! [`crate::registers`] checks histories of plain reads and writes; it handles much larger histories and repeated
+//! values. Here every value should be written only once (deletions may repeat). Then a write with an unknown outcome
+//! either was never seen and can be left out, or it happened before the first operation that saw it returned.
 
 mod history;
 mod revisions;
@@ -35,7 +34,7 @@ pub enum Request {
     Put(String),
     /// Remove the key.
     Delete,
-    /// Set the key to `value` if it has the value `expect`; `None`: if it isn't there.
+    /// Set the key to `value` if it has the value `expect`, or, for `None`, if it doesn't exist.
     Swap {
         /// The value that it must have.
         expect: Option<String>,
@@ -50,31 +49,31 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// None: it may have been done, may be done later, or never.
+    /// No answer: it may have been done, may be done later, or never.
     Unknown,
-    /// Done, a put or deletion that was not told what was there before, or a swap that found what it expected.
+    /// Done: a put or deletion whose answer lacks the previous value, or a swap that found what it expected.
     Done,
-    /// A get, or a swap that found something else: the value that was there. A put or deletion that was done:
-    /// the value that was there before.
+    /// For a get, or a swap that found something else: the value found. For a put or deletion: the previous value.
     Found(Option<String>),
 }
 
-/// One operation of one client on one key, as seen from outside. What was refused for certain is none.
+/// One operation of one client on one key, as its client saw it. Operations that were certainly refused are not
+/// included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
-    /// Who asked. For people: the check doesn't depend on it.
+    /// The client. The check doesn't depend on it.
     pub client: u64,
     /// Which key.
     pub key: String,
     /// What was asked.
     pub request: Request,
-    /// What came back.
+    /// The answer.
     pub answer: Answer,
     /// The store's revision that came with the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
-    /// The revision at which the value that a get found was written.
+    /// The revision at which the value found by a get was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mod_revision: Option<i64>,
     /// When it was asked, in nanoseconds on a clock that all operations share.
@@ -85,7 +84,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether it has surely changed the store.
+    /// Whether it certainly changed the store.
     fn has_written(&self) -> bool {
         match (&self.request, &self.answer) {
             (_, Answer::Unknown) | (Request::Get, _) => false,
@@ -101,31 +100,31 @@ impl Operation {
 pub enum Fault {
     /// No order of a key's operations explains every answer.
     Violation(KeyViolation),
-    /// Revisions contradict what was seen.
+    /// Revisions contradict real time or each other.
     Revisions(RevisionFault),
 }
 
-/// A key whose operations have no order.
+/// A key whose operations no order explains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyViolation {
     /// The key.
     pub key: String,
-    /// The operation that could not be placed, however those before it were.
+    /// The operation that could not be placed in any order of those before it.
     pub stuck: Operation,
-    /// Some that were going on at the same time, or ended shortly before, in the order of their calls.
+    /// Operations that were called before it returned, the last ones, in the order of their calls.
     pub around: Vec<Operation>,
 }
 
-/// How many operations around a violation are told.
+/// Maximum number of operations that are shown with a violation.
 const AROUND: usize = 16;
 
-/// Decides whether `history`, in any order, is linearizable, if no key is there at first; and whether its revisions
-/// agree with real time and with each other.
+/// Decides whether `history`, which may be in any order, is linearizable, and whether its revisions agree with real
+/// time and with each other. No key exists at first.
 pub fn check(history: &[Operation]) -> Verdict<Fault> {
     check_within(history, MAX_STEPS)
 }
 
-/// As [`check`], which allows [`MAX_STEPS`] steps over one key, with another bound on them.
+/// Like [`check`], but with this bound on the steps per key instead of [`MAX_STEPS`].
 pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict<Fault> {
     if let Err(fault) = revisions::check(history) {
         return Verdict::Violation(Fault::Revisions(fault));
@@ -151,7 +150,7 @@ pub fn check_within(history: &[Operation], max_steps: u64) -> Verdict<Fault> {
     Verdict::Linearizable
 }
 
-/// The last operations that were called before `stuck` had returned.
+/// The last operations that were called before `stuck` returned.
 fn around(operations: &[&Operation], stuck: &Operation) -> Vec<Operation> {
     let until = stuck.ret.unwrap_or(u64::MAX);
     let mut around: Vec<&Operation> = operations.iter().copied().filter(|operation| operation.call <= until).collect();
@@ -159,24 +158,24 @@ fn around(operations: &[&Operation], stuck: &Operation) -> Vec<Operation> {
     around.into_iter().rev().take(AROUND).rev().cloned().collect()
 }
 
-/// The state of a key that isn't there.
+/// The state of a key that doesn't exist.
 const ABSENT: u32 = 0;
 
 /// An operation as the search sees it. States are small numbers.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    /// The state that it must meet.
+    /// The state that must hold before it.
     demands: Option<u32>,
-    /// The state that it leaves.
+    /// The state that it sets.
     sets: Option<u32>,
     call: u64,
-    /// `None`: it may be left out.
+    /// `None` if it may be left out.
     ret: Option<u64>,
     /// Its place among the key's operations.
     origin: usize,
 }
 
-/// The steps of a key's operations, by their calls. Those that constrain nothing are left out.
+/// Makes the steps of a key's operations, sorted by their calls. Operations that constrain nothing are left out.
 fn compile(operations: &[&Operation]) -> Vec<Step> {
     let mut numbers: BTreeMap<Option<&str>, u32> = BTreeMap::from([(None, ABSENT)]);
     let mut steps = Vec::with_capacity(operations.len());
@@ -197,7 +196,7 @@ fn compile(operations: &[&Operation]) -> Vec<Step> {
             Answer::Unknown | Answer::Done => (expects, sets),
             Answer::Found(state) => (Some(number(state.as_deref())), sets.filter(|_| !is_swap)),
         };
-        // Something was answered, so it happened, even if nobody knows when.
+        // It was answered, so it happened, even if its return time is unknown.
         let known = operation.answer != Answer::Unknown;
         let ret = known.then(|| operation.ret.unwrap_or(u64::MAX));
         steps.push(Step { demands, sets, call: operation.call, ret, origin });
@@ -207,9 +206,9 @@ fn compile(operations: &[&Operation]) -> Vec<Step> {
     steps
 }
 
-/// Writes without a known outcome whose value nobody has seen are left out: no order needs them. One whose value was
-/// seen has happened, before the first who saw it had returned. Neither holds for states that are set more than
-/// once, so deletions stay as they are.
+/// Leaves out writes with an unknown outcome whose value no operation saw: no order needs them. A write whose value was
+/// seen happened before the first operation that saw it returned. Neither holds for states that are set more than once,
+/// so deletions stay as they are.
 fn settle_unknown(steps: &mut Vec<Step>) {
     let mut writers: BTreeMap<u32, usize> = BTreeMap::new();
     for state in steps.iter().filter_map(|step| step.sets) {
@@ -226,7 +225,7 @@ fn settle_unknown(steps: &mut Vec<Step>) {
         }
         let mut changed = false;
         for step in steps.iter_mut().filter(|step| step.ret.is_none()) {
-            let state = step.sets.expect("what only reads and has no answer is left out");
+            let state = step.sets.expect("reads without an answer are left out");
             if let Some(ret) = seen.get(&state).filter(|_| is_single(state)) {
                 step.ret = Some((*ret).max(step.call));
                 changed = true;
@@ -236,7 +235,7 @@ fn settle_unknown(steps: &mut Vec<Step>) {
             break;
         }
     }
-    // Nobody who is sure to have happened has seen what is still without a return; at most others of its kind have.
+    // A step still without a return was seen by no operation that certainly happened.
     steps.retain(|step| step.ret.is_some() || !step.sets.is_some_and(is_single));
 }
 
@@ -251,7 +250,7 @@ impl fmt::Display for Fault {
 
 impl fmt::Display for KeyViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "key {:?} is not linearizable; no order explains\n  {}", self.key, self.stuck)?;
+        writeln!(f, "key {:?} is not linearizable: no order explains\n  {}", self.key, self.stuck)?;
         write!(f, "after")?;
         for operation in &self.around {
             write!(f, "\n  {operation}")?;

@@ -1,8 +1,8 @@
-//! Decides what is right by what was seen, and knows nothing of what was running: no replica, no network, no clock.
+//! Judges a run from its record alone. It knows no replica, network or clock.
 //!
-//! Two checkers decide whether a history is linearizable: [`registers`] are read and written, with values that may
-//! repeat; [`keys`] are put, deleted and swapped, and carry the store's revisions. Both give a [`Verdict`], and read
-//! their [`history`] from lines of JSON. [`trace`] is the fingerprint of a run, which must be the same for the same
+//! Two checkers decide whether a history is linearizable: [`registers`] handles reads and writes whose values may
+//! repeat; [`keys`] handles puts, deletions and swaps, with the store's revisions. Both return a [`Verdict`] and read
+//! their [`history`] from lines of JSON. [`trace`] computes the hash of a run, which must be the same for the same
 //! seed.
 
 pub mod history;

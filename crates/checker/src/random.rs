@@ -1,4 +1,4 @@
-//! Chance for the tests.
+//! Random numbers for the tests.
 
 /// `SplitMix64` (Steele, Lea and Flood 2014): small, and the same everywhere.
 pub(crate) struct Random(pub(crate) u64);

@@ -1,20 +1,19 @@
 //! Decides whether a history of reads and writes could have come from registers that are
 //! accessed one operation at a time: linearizability (Herlihy and Wing, 1990).
 //!
-//! The search is that of Wing and Gong (*Testing and Verifying Concurrent Objects*, 1993): take any
-//! operation that no other finished operation wholly precedes, apply it, go on; back up when stuck.
-//! Lowe (*Testing for Linearizability*, 2017) adds the memory of configurations that were already
-//! found hopeless. A history is linearizable if each register's part of it is (Herlihy and Wing's
-//! locality; Lowe's and Horn and Kroening's partitioning), so each key is searched on its own.
+//! The search is that of Wing and Gong (*Testing and Verifying Concurrent Objects*, 1993): take any operation that no
+//! other finished operation wholly precedes, apply it, and go on; backtrack when stuck. Lowe (*Testing for
+//! Linearizability*, 2017) adds a memory of configurations that led nowhere. A history is linearizable if each
+//! register's part of it is (Herlihy and Wing's locality; Lowe's and Horn and Kroening's partitioning), so each key is
+//! searched on its own.
 //!
-//! On top of that, the search knows that its objects are registers, which lets it take most steps
-//! without any alternative; the rules, and why they are sound, head the source of `search.rs`.
-//! As Gibbons and Korach (*Testing Shared Memories*, 1997) showed, registers whose values are all
-//! different can be decided in polynomial time, and registers with repeated values can't: the search
-//! branches for repeated values only.
+//! The search also uses that its objects are registers: most of its steps need no alternative. The head of `search.rs`
+//! states the rules and why they are sound. As Gibbons and Korach (*Testing Shared Memories*, 1997) showed, registers
+//! whose values are all different can be decided in polynomial time, and registers with repeated values can't: the
+//! search branches for repeated values only.
 //!
-//! Two operations whose intervals share just one instant count as concurrent. The answer is a pure
-//! function of history and options.
+//! Two operations whose intervals share just one instant count as concurrent. The verdict is a pure function of the
+//! history and the options.
 
 mod history;
 mod register;
@@ -40,19 +39,18 @@ pub use violation::{Reason, RegisterViolation};
 pub enum Action {
     /// Replaced the register's value by this one.
     Write(String),
-    /// Returned the register's value; `None` if what it returned is unknown, which constrains
-    /// nothing.
+    /// Returned the register's value; `None` if the value is unknown, so that the read constrains nothing.
     Read(Option<String>),
 }
 
-/// One operation of one client on one register, as seen from outside.
+/// One operation of one client on one register, as its client saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Operation {
-    /// Who asked. For people: the check doesn't depend on it.
+    /// The client. The check doesn't depend on it.
     pub client: u64,
     /// Which register.
     pub key: String,
-    /// What was asked, and for a read what came back.
+    /// What was asked, and the result of a read.
     #[serde(flatten)]
     pub action: Action,
     /// When it was asked, in nanoseconds on a clock that all operations share.
@@ -67,13 +65,12 @@ pub struct Operation {
 /// How to search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The most steps that the search may take over all keys. A step is one look at one event, a
-    /// few nanoseconds; memory is bounded by it too (at most some 30 bytes a step).
+    /// Maximum number of steps of the search over all keys. A step inspects one event, which takes a few nanoseconds.
+    /// This also bounds memory (about 30 bytes a step at most).
     pub max_steps: u64,
-    /// The order in which writes are believed to have taken effect, as indices into the history;
-    /// for example the order of the log. Reads in it are ignored: they are not in a log, and given
-    /// the order of the writes their places are easily found. It is only a hint: if it doesn't
-    /// explain the history, the search looks for another order.
+    /// The order in which writes are believed to have taken effect, as indices into the history; for example the order
+    /// of the log. Reads in it are ignored: a log doesn't contain them, and their places follow easily from the order
+    /// of the writes. It is only a hint: if it doesn't explain the history, the search looks for another order.
     pub hint: Option<Vec<usize>>,
 }
 
@@ -84,12 +81,11 @@ impl Default for Options {
     }
 }
 
-/// Decides whether `history`, in any order, is linearizable, if every register starts as the empty
-/// string.
+/// Decides whether `history`, which may be in any order, is linearizable. Every register starts as the empty string.
 ///
-/// Keys are checked in alphabetical order, and the first that isn't linearizable is reported, with
-/// its operations reduced to a small set that is a violation by itself. An operation that returned
-/// before its call is a violation too (of the recorder's clock), found before anything else.
+/// Keys are checked in alphabetical order, and the first that isn't linearizable is reported, with its operations
+/// reduced to a small set that is a violation by itself. An operation that returned before its call is a violation too
+/// (the recorder's clock is wrong); this is checked first.
 pub fn check(history: &[Operation], options: &Options) -> Verdict<RegisterViolation> {
     if let Some(backwards) = history.iter().find(|operation| operation.ret.is_some_and(|ret| ret < operation.call)) {
         return Verdict::Violation(RegisterViolation {

@@ -1,7 +1,7 @@
-//! A fingerprint of everything that happened in a run: the same seed must give the same one, on
-//! every machine, in debug and in release.
+//! A hash of everything that happened in a run. The same seed must give the same hash on every machine, in debug and in
+//! release builds.
 
-/// A running hash (FNV-1a, 64 bits: Fowler, Noll and Vo). It tells runs apart; it keeps no secrets.
+/// A running hash (FNV-1a, 64 bits: Fowler, Noll and Vo). It is not cryptographic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceHash {
     state: u64,
@@ -14,7 +14,7 @@ impl TraceHash {
         TraceHash { state: 0xcbf2_9ce4_8422_2325 }
     }
 
-    /// Adds bytes, with their length: the same bytes in other pieces are another trace.
+    /// Adds bytes and their length, so that the same bytes split differently give a different hash.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         for byte in bytes {
@@ -29,7 +29,7 @@ impl TraceHash {
         }
     }
 
-    /// The fingerprint so far.
+    /// The hash so far.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.state

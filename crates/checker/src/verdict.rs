@@ -1,26 +1,26 @@
-//! What is known after a check.
+//! The result of a check.
 
 use std::fmt;
 
 /// The usual bound of a search, in steps: well under a second.
 pub const MAX_STEPS: u64 = 20_000_000;
 
-/// What is known after a check. `V` is what is wrong, in the checker's own words.
+/// The result of a check. `V` is the checker's own description of what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict<V> {
     /// Some order of the operations explains every answer.
     Linearizable,
-    /// None does.
+    /// No order explains every answer.
     Violation(V),
-    /// The search reached its bound. This is not "fine": treat it as a failure.
+    /// The search reached its bound. Treat this as a failure.
     Undecided(Undecided),
 }
 
 /// Where a search gave up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undecided {
-    /// What was searched, in words. Keys are searched in alphabetical order: later ones were not looked at.
+    /// A description of what was searched. Keys are searched in alphabetical order; later ones were not searched.
     pub part: String,
     /// The bound that was reached.
     pub max_steps: u64,
@@ -37,7 +37,7 @@ impl<V: fmt::Display> Verdict<V> {
         }
     }
 
-    /// Why it is not linearizable, or not known to be; in lines for people.
+    /// Why the history is not linearizable, or not known to be, in lines for people.
     #[must_use]
     pub fn explanation(&self) -> Option<String> {
         match self {

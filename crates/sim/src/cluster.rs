@@ -1,10 +1,10 @@
-//! A simulated cluster: real replicas ([`bowline_node::Node`] over the production state machine)
-//! in virtual time, with a network, disks, clocks, clients and an operator, all of them hostile.
+//! A simulated cluster: real replicas ([`bowline_node::Node`] over the production state machine) in virtual time, with
+//! a simulated network, disks, clocks, clients and an operator, all of them hostile.
 //!
-//! One seed draws everything ([`Plan::drawn`]). First comes a *safety* phase in which every fault
-//! may strike; then a *liveness* phase: a random majority is made whole, the rest stays broken, and
-//! the majority must elect, serve and converge within bounds. After every step the oracle looks at
-//! the replica that made it; at the end the clients' history is checked for linearizability.
+//! One seed draws everything ([`Plan::drawn`]). A run starts with a *safety* phase, in which every fault may strike. A
+//! *liveness* phase follows: a random majority is made whole, the rest stays broken, and the majority must elect a
+//! leader, serve and converge within bounds. After every step the oracle checks the replica that made it. At the end
+//! the clients' history is checked for linearizability.
 //!
 //! The same plan gives the same run, bit for bit.
 
@@ -59,24 +59,24 @@ use page::Recorder;
 use reduction::Happened;
 use run::Cluster;
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// What was violated, if anything was.
+    /// The violation, if there was one.
     pub violation: Option<Violation>,
-    /// Fingerprint of everything that happened, in order.
+    /// The trace hash: a number over everything that happened, in order.
     pub trace_hash: u64,
-    /// How many things happened.
+    /// Number of events.
     pub events: u64,
     /// Nanoseconds of simulated time.
     pub simulated: u64,
-    /// Operations that clients began, and those that they were told are done.
+    /// Number of operations that clients began, and of those that were answered as done.
     pub operations: (u64, u64),
-    /// Entries that were committed.
+    /// Number of committed entries.
     pub committed: u64,
-    /// Elections that were won.
+    /// Number of elections that were won.
     pub elections: u64,
-    /// What was exercised.
+    /// The faults that struck and the rare paths that were taken.
     pub coverage: Coverage,
 }
 
@@ -86,14 +86,14 @@ pub fn run(plan: &Plan, reader: Option<&mut dyn FnMut(Line)>) -> Summary {
     completed(plan, reader, None).into_outcome()
 }
 
-/// The same, with the strikes and operations that happened.
+/// Like [`run`], but also returns the strikes and operations that happened.
 fn run_scripted(plan: &Plan) -> (Summary, Happened) {
     let mut cluster = completed(plan, None, None);
     let happened = std::mem::take(&mut cluster.system.ctx.script.happened);
     (cluster.into_outcome(), happened)
 }
 
-/// The same, recorded.
+/// Like [`run`], but records the run.
 fn run_recorded(plan: &Plan, recorder: Recorder) -> Recording {
     let mut cluster = completed(plan, None, Some(recorder));
     cluster.look();
@@ -102,7 +102,7 @@ fn run_recorded(plan: &Plan, recorder: Recorder) -> Recording {
     recorder.finish(plan.header(), plan.seed, operations, cluster.into_outcome())
 }
 
-/// A cluster after its run.
+/// Runs a cluster to its end and returns it.
 fn completed<'a>(plan: &Plan, reader: Option<&'a mut dyn FnMut(Line)>, recorder: Option<Recorder>) -> Cluster<'a> {
     probe::record(true);
     let _ = probe::take();
@@ -111,7 +111,7 @@ fn completed<'a>(plan: &Plan, reader: Option<&'a mut dyn FnMut(Line)>, recorder:
     if let Err(panic) = ended {
         let what = panic.downcast_ref::<String>().cloned();
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let what = what.unwrap_or_else(|| "a panic without words".to_owned());
+        let what = what.unwrap_or_else(|| "a panic without a message".to_owned());
         cluster.system.ctx.judge(Err((Rule::Assertion, what)));
     }
     cluster

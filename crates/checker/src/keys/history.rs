@@ -1,4 +1,4 @@
-//! The file format of histories of keys, a line for each operation:
+//! The file format of histories of keys, one line for each operation:
 //!
 //! ```json
 //! {"client":1,"key":"x","request":{"put":"a"},"answer":"done","revision":2,"call":10,"return":20}
@@ -15,7 +15,7 @@ use crate::history::{HistoryError, check_times, read_lines};
 /// Reads a history to its end.
 ///
 /// # Errors
-/// The first line that can't be read, or isn't an operation, or goes over a bound.
+/// A line can't be read, isn't an operation, or exceeds a limit; the error names the first one.
 pub fn read_history(input: impl BufRead) -> Result<Vec<Operation>, HistoryError> {
     read_lines(input, |text, line| {
         let operation: Operation = serde_json::from_slice(text)

@@ -1,28 +1,29 @@
-//! What the store says about the order, against what was seen.
+//! Checks the store's revisions against real time and against each other.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Answer, Operation, Request};
 
-/// A contradiction.
+/// A contradiction between revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevisionFault {
-    /// An operation was called after another one had returned, and has a lower revision, or as a write the same.
+    /// An operation was called after another one had returned, but has a lower revision, or is a write with the same
+    /// one.
     Backwards {
-        /// The one that had returned.
+        /// The operation that had returned.
         earlier: Box<Operation>,
-        /// The one that was called later.
+        /// The operation that was called later.
         later: Box<Operation>,
     },
     /// Two writes have the same revision.
     Twice {
-        /// The one.
+        /// One of the writes.
         first: Box<Operation>,
-        /// The other.
+        /// The other write.
         second: Box<Operation>,
     },
-    /// A get says that a value was written at another revision than its write says.
+    /// A get and the write of its value name different revisions for it.
     Disagree {
         /// The write.
         write: Box<Operation>,
@@ -31,7 +32,7 @@ pub enum RevisionFault {
     },
 }
 
-/// Holds revisions against real time, against each other, and against what gets say.
+/// Checks revisions against real time, against each other, and against the answers of gets.
 pub(super) fn check(history: &[Operation]) -> Result<(), RevisionFault> {
     follow_real_time(history)?;
     let mut writes: BTreeMap<i64, &Operation> = BTreeMap::new();
@@ -82,8 +83,10 @@ impl fmt::Display for RevisionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, one, other) = match self {
             RevisionFault::Backwards { earlier, later } => ("revisions go backwards", earlier, later),
-            RevisionFault::Twice { first, second } => ("two writes have one revision", first, second),
-            RevisionFault::Disagree { write, get } => ("a write and a get disagree on its revision", write, get),
+            RevisionFault::Twice { first, second } => ("two writes have the same revision", first, second),
+            RevisionFault::Disagree { write, get } => {
+                ("a write and a get disagree on the write's revision", write, get)
+            }
         };
         write!(f, "{what}:\n  key {:?} {one}\n  key {:?} {other}", one.key, other.key)
     }

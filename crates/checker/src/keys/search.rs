@@ -1,4 +1,5 @@
-//! The search for an order of one key's operations: Wing and Gong's, with Lowe's memory of what was hopeless.
+//! Searches for an order of one key's operations: Wing and Gong's algorithm, with Lowe's memory of states that led
+//! nowhere.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use super::{ABSENT, Step};
 pub(super) enum SearchResult {
     /// There is an order.
     Linearizable,
-    /// There is none: this step was in the way when most were placed.
+    /// There is no order. This step could not be placed when the most others were.
     Stuck(usize),
     /// The bound was reached first.
     OutOfSteps,
@@ -23,7 +24,7 @@ struct Event {
     is_call: bool,
 }
 
-/// What a step that was placed has changed.
+/// What placing a step changed, to undo it.
 struct Placed {
     step: usize,
     state: u32,
@@ -34,14 +35,14 @@ struct Placed {
 struct Search<'a> {
     steps: &'a [Step],
     events: Vec<Event>,
-    /// The events of what is not placed, linked in time order. Event 0 is before the first and after the last.
+    /// The events of steps that are not placed, linked in time order. Event 0 is before the first and after the last.
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// By step: its events; the second is missing for one that may be left out.
+    /// By step: its two events. A step that may be left out has no return event.
     call_event: Vec<usize>,
     return_event: Vec<usize>,
     placed: Vec<bool>,
-    /// All steps before this one are placed.
+    /// The first step that is not placed.
     frontier: usize,
     /// The last step that is placed.
     horizon: usize,
@@ -71,7 +72,7 @@ pub(super) fn search(steps: &[Step], max_steps: u64) -> SearchResult {
             }
             continue;
         }
-        // It had returned: it must come before all that follows, and can't.
+        // This step returned here, so it must come before all later steps, but it can't be placed.
         if search.trail.len() >= most {
             (most, stuck) = (search.trail.len(), event.step);
         }
@@ -91,7 +92,7 @@ impl<'a> Search<'a> {
                 times.push((*ret, true, step));
             }
         }
-        // Calls first where times are equal: then the two are concurrent.
+        // At equal times calls come first, so that the two operations count as concurrent.
         times.sort_unstable();
         let head = Event { step: END, is_call: true };
         let mut search = Search {
@@ -120,7 +121,7 @@ impl<'a> Search<'a> {
         search
     }
 
-    /// Places a step next, if the state allows it and that has not proved hopeless.
+    /// Places a step next, if the state allows it and the result was not tried before.
     fn place(&mut self, step: usize) -> bool {
         let Step { demands, sets, .. } = self.steps[step];
         if demands.is_some_and(|state| state != self.state) {
@@ -144,7 +145,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Takes the last step back.
+    /// Takes back the last placed step.
     fn take_back(&mut self) -> Option<usize> {
         let Placed { step, state, frontier, horizon } = self.trail.pop()?;
         (self.state, self.frontier, self.horizon) = (state, frontier, horizon);
@@ -154,8 +155,7 @@ impl<'a> Search<'a> {
         Some(step)
     }
 
-    /// The steps that are not placed, though one of those after them is: few, as that one was called before they
-    /// had returned.
+    /// The unplaced steps before the last placed one. They are few: that one was called before they returned.
     fn left_behind(&self) -> Vec<u32> {
         let open = (self.frontier..self.horizon).filter(|step| !self.placed[*step]);
         open.map(|step| u32::try_from(step).expect("fewer steps than fit into memory")).collect()

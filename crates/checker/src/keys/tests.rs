@@ -114,10 +114,10 @@ fn revisions_are_held_against_time() {
     assert!(is_linearizable(&[at(put("a", 0, 1), 2), at(get(Some("a"), 2, 3), 2), at(put("b", 4, 5), 3)]));
     assert_eq!(fault(&[at(put("a", 0, 1), 2), at(put("b", 2, 3), 2)]), "revisions go backwards:");
     assert_eq!(fault(&[at(put("a", 0, 1), 3), at(get(Some("a"), 2, 3), 2)]), "revisions go backwards:");
-    assert_eq!(fault(&[at(put("a", 0, 9), 2), at(put("b", 0, 9), 2)]), "two writes have one revision:");
+    assert_eq!(fault(&[at(put("a", 0, 9), 2), at(put("b", 0, 9), 2)]), "two writes have the same revision:");
     let mut get = at(get(Some("a"), 2, 3), 9);
     get.mod_revision = Some(5);
-    assert_eq!(fault(&[at(put("a", 0, 1), 2), get]), "a write and a get disagree on its revision:");
+    assert_eq!(fault(&[at(put("a", 0, 1), 2), get]), "a write and a get disagree on the write's revision:");
 }
 
 #[test]

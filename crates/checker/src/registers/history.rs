@@ -15,7 +15,7 @@
 //! | `call` | when it was asked, nanoseconds on a common clock, 0 to 2^64 - 1 |
 //! | `return` | when it was answered, not before `call`; `null` if the outcome is unknown |
 //!
-//! All fields must be there, no others may.
+//! All fields are required, and no others are allowed.
 
 use std::io::BufRead;
 
@@ -27,7 +27,7 @@ use crate::history::{HistoryError, check_times, read_lines};
 /// Reads a history to its end.
 ///
 /// # Errors
-/// The first line that can't be read, or isn't an operation, or goes over a bound.
+/// A line can't be read, isn't an operation, or exceeds a limit; the error names the first one.
 pub fn read_history(input: impl BufRead) -> Result<Vec<Operation>, HistoryError> {
     read_lines(input, parse)
 }
@@ -54,7 +54,7 @@ fn parse(text: &[u8], line: usize) -> Result<Operation, HistoryError> {
     Ok(operation)
 }
 
-/// What is left of a line's object.
+/// The fields of a line's object that are not parsed yet.
 struct Fields {
     object: Map<String, Value>,
     line: usize,

@@ -35,8 +35,7 @@ pub(super) struct Register {
 }
 
 impl Register {
-    /// Splits a history by key, and leaves out the reads whose results are unknown: they can be
-    /// put anywhere.
+    /// Splits a history by key, and leaves out the reads whose results are unknown: they can be placed anywhere.
     pub(super) fn partition(history: &[Operation]) -> BTreeMap<&str, Register> {
         let mut indices: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, operation) in history.iter().enumerate() {
@@ -52,7 +51,7 @@ impl Register {
             let operation = &history[index];
             let (is_write, value, ret) = match &operation.action {
                 Action::Write(value) => (true, value, operation.ret),
-                // A result was seen, so it happened, even if nobody knows when.
+                // Its result is known, so it happened, even if its return time is unknown.
                 Action::Read(Some(value)) => (false, value, operation.ret.or(Some(u64::MAX))),
                 Action::Read(None) => continue,
             };
@@ -67,8 +66,7 @@ impl Register {
         Register { ops, values: self.values }
     }
 
-    /// Every call and return in time order, calls first where times are equal: (time, whether it is
-    /// a return, operation).
+    /// Every call and return in time order, calls first at equal times: (time, whether it is a return, operation).
     pub(super) fn events(&self) -> Vec<(u64, bool, usize)> {
         let mut events = Vec::with_capacity(self.ops.len() * 2);
         for (at, op) in self.ops.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The search for an order of one register's operations that explains them.
+//! Searches for an order of one register's operations that explains their results.
 //!
 //! An operation is *open* while it isn't linearised, and *minimal* if no open operation that has
 //! returned did so before its call: only minimal operations can come next. Five rules, each by an
@@ -71,7 +71,7 @@ pub(super) fn search(register: &Register, steps: &mut Steps) -> SearchResult {
     Search::new(register, steps).run()
 }
 
-/// The list's end, and the mark of "no operation".
+/// Marks the end of the list, and "no operation".
 const NONE: u32 = u32::MAX;
 /// The event before the first and after the last.
 const HEAD: usize = 0;
@@ -83,7 +83,7 @@ struct Event {
     is_call: bool,
 }
 
-/// A write that may come next: ordered by value, then by which is to be used first (rule 4).
+/// A write that may come next. The order is by value, then by which is used first (rule 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     value: u32,
@@ -93,7 +93,7 @@ struct Candidate {
     op: u32,
 }
 
-/// A choice that can be taken back.
+/// A choice that can be undone.
 struct Branch {
     untried: Vec<Candidate>,
     trail: usize,
@@ -124,7 +124,7 @@ struct Search<'a> {
     unknown_calls: Vec<Vec<u64>>,
     /// By value: how many of those are used.
     unknown_used: Vec<u32>,
-    /// Values with open reads and used unknown writes: what a configuration must remember of them.
+    /// Values with open reads and used unknown writes: a configuration must contain their counts.
     mixed: BTreeSet<u32>,
     current: u32,
     trail: Vec<Candidate>,
@@ -191,7 +191,7 @@ impl<'a> Search<'a> {
                 Settled::OutOfSteps => return SearchResult::OutOfSteps,
                 Settled::Stuck => {}
                 Settled::Choice(mut untried) => {
-                    // Taken from the end: the write that must be done first is tried first.
+                    // Candidates are taken from the end, so the write that must be done first is tried first.
                     untried.sort_unstable_by_key(|c| std::cmp::Reverse((c.ret, c.op, c.value)));
                     branches.push(Branch { untried, trail: self.trail.len(), current: self.current });
                 }
@@ -211,7 +211,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes all steps that have no alternative, up to an end or a choice.
+    /// Takes all steps that have no alternative, until the search ends or must choose.
     fn settle(&mut self) -> Settled {
         loop {
             if self.steps.exhausted() {
@@ -244,7 +244,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Rule 1. One pass is enough: what an absorbed read held back comes later in the list.
+    /// Applies rule 1. One pass is enough: an event that an absorbed read held back comes later in the list.
     fn absorb_reads(&mut self) {
         let mut event = self.next[HEAD] as usize;
         while self.events[event].is_call {
@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Rule 2, and then the writes that may come next: one for each value (rule 4).
+    /// Applies rule 2 and returns the writes that may come next, one for each value (rule 4).
     fn candidates(&mut self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         let mut wanted = Vec::new();
@@ -316,7 +316,7 @@ impl<'a> Search<'a> {
         (event != HEAD).then_some(event)
     }
 
-    /// Rule 3: whether the reads that can follow the candidate at once are all that can be its own.
+    /// Rule 3: whether the reads that can follow the candidate at once are all that it can answer.
     fn completes(&mut self, candidate: Candidate) -> bool {
         let mut missing = self.open_reads[candidate.value as usize];
         let mut held_back = false;
@@ -342,7 +342,7 @@ impl<'a> Search<'a> {
         missing == 0
     }
 
-    /// Remembers the configuration; false if it was known, and so has been found hopeless.
+    /// Remembers the configuration. Returns false if it is known already, and so led nowhere.
     fn remember(&mut self) -> bool {
         let mut key = Vec::new();
         let mut event = self.next[HEAD] as usize;
@@ -388,7 +388,7 @@ impl<'a> Search<'a> {
         self.note_mixed(op.value);
     }
 
-    /// Opens what was closed since the trail was this long, the last first.
+    /// Reopens what was closed since the trail had this length, the last first.
     fn back_to(&mut self, trail: usize, current: u32) {
         self.current = current;
         for Candidate { value, op: at, .. } in self.trail.split_off(trail).into_iter().rev() {

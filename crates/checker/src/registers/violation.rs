@@ -1,4 +1,4 @@
-//! What is shown of a history that isn't linearizable: as few operations as are still a violation.
+//! Explains why a history isn't linearizable, with as few operations as still show the violation.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,30 +7,30 @@ use super::register::{INITIAL, Op, Register};
 use super::search::{SearchResult, Steps, search};
 use super::{Action, Operation};
 
-/// The search steps that may be spent on finding fewer operations, in all.
+/// Maximum number of search steps to find fewer operations, over all tries.
 const SHRINK_STEPS: u64 = 20_000_000;
-/// And on one try, for each operation in it: a try that turns out to be hard is given up.
+/// Maximum number of search steps of one try, for each operation in it. A harder try is given up.
 const TRY_STEPS: u64 = 100;
-/// The longest part of a key or value, in characters, that is shown.
+/// Maximum number of characters shown of a key or value.
 const SHOWN_CHARS: usize = 64;
-/// The most operations that are shown.
+/// Maximum number of operations shown.
 const SHOWN_OPERATIONS: usize = 40;
 
-/// A proof that a history isn't linearizable. Its `Display` is several lines for people.
+/// A proof that a history isn't linearizable. Its `Display` has several lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisterViolation {
     /// The register.
     pub key: String,
     /// What is wrong.
     pub reason: Reason,
-    /// Operations of that register which are a violation already by themselves, by time of call.
+    /// Operations of that register that are a violation by themselves, in the order of their calls.
     pub operations: Vec<Operation>,
 }
 
 /// What is wrong with a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// An operation returned before its call, so the history is not a history.
+    /// An operation returned before its call, so the history is invalid.
     ReturnsBeforeCall,
     /// A read returned a value that no operation wrote, and that isn't the initial empty string.
     NeverWritten,
@@ -53,7 +53,7 @@ impl fmt::Display for Reason {
 }
 
 impl RegisterViolation {
-    /// Reduces a register's history, which isn't linearizable, to its core.
+    /// Reduces a register's history, which isn't linearizable, to a few operations.
     pub(super) fn explain(key: &str, register: &Register, history: &[Operation]) -> RegisterViolation {
         let (reason, mut ops) = match impossible_read(register) {
             Some(found) => found,
@@ -97,7 +97,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Keys and values come from anywhere: they are escaped and cut.
+/// Keys and values are untrusted, so they are escaped and truncated.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((cut, _)) => format!("{:?} and {} more bytes", &text[..cut], text.len() - cut),
@@ -105,8 +105,8 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// The simplest violations, which need no search to be shown: a read of what nobody wrote before
-/// the read's end.
+/// Finds the simplest violations, which need no search: a read of a value that was not written before the read
+/// returned.
 fn impossible_read(register: &Register) -> Option<(Reason, Vec<Op>)> {
     let mut first_write: BTreeMap<u32, Op> = BTreeMap::new();
     for op in register.ops.iter().filter(|op| op.is_write) {
@@ -128,8 +128,8 @@ fn impossible_read(register: &Register) -> Option<(Reason, Vec<Op>)> {
     None
 }
 
-/// Leaves operations out as long as the rest is no linearizable history. All that is done keeps a
-/// linearizable history linearizable, so that the rest proves the whole wrong.
+/// Leaves out operations as long as the rest isn't linearizable. Each change would keep a linearizable history
+/// linearizable, so the rest proves that the whole isn't.
 fn shrink(register: &Register) -> Vec<Op> {
     let mut left = SHRINK_STEPS;
     let mut wrong = |ops: &[Op]| {
@@ -153,7 +153,7 @@ fn shrink(register: &Register) -> Vec<Op> {
     }
 }
 
-/// The shortest beginning, in time, that is wrong already: in it, what returned later is unknown.
+/// The shortest beginning, in time, that is a violation. In it, operations that returned later have an unknown outcome.
 fn shortest_prefix(ops: &[Op], wrong: &mut impl FnMut(&[Op]) -> bool) -> Vec<Op> {
     let until = |time: u64| -> Vec<Op> {
         ops.iter()
@@ -174,7 +174,7 @@ fn shortest_prefix(ops: &[Op], wrong: &mut impl FnMut(&[Op]) -> bool) -> Vec<Op>
     }
 }
 
-/// Leaves out groups of operations, many at first, then fewer; operations without a group stay.
+/// Leaves out groups of operations, many at once at first, then fewer. Operations without a group stay.
 fn without_groups<G: Ord + Copy>(
     mut ops: Vec<Op>,
     group_of: impl Fn(&Op) -> Option<G>,

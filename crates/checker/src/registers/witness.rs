@@ -1,14 +1,13 @@
-//! Decides whether one given order of the writes explains a register's history. Given the writes'
-//! order, the reads need no search: each takes the first place that it can have, which leaves the
-//! most room to those that come after it.
+//! Decides whether one given order of the writes explains a register's history. Given the order of the writes, the
+//! reads need no search: each takes the first possible place, which leaves the most room for later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Operation;
 use super::register::{INITIAL, Op, Register};
 
-/// Splits an order of the whole history by key. Indices outside the history and second mentions are
-/// left out: if they mattered, the order won't explain the history.
+/// Splits an order of the whole history by key. Indices outside the history and repeated ones are ignored: if they
+/// mattered, the order won't explain the history.
 pub(super) fn order_by_key<'a>(history: &'a [Operation], order: &[usize]) -> BTreeMap<&'a str, Vec<usize>> {
     let mut seen = BTreeSet::new();
     let mut orders: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -22,13 +21,13 @@ pub(super) fn order_by_key<'a>(history: &'a [Operation], order: &[usize]) -> BTr
     orders
 }
 
-/// Whether the register's operations can be linearised with its writes in this order (indices into
-/// the history), and unanswered writes that are not in it left out.
+/// Whether the register's operations can be linearised with its writes in this order (indices into the history),
+/// leaving out unanswered writes that are not in it.
 pub(super) fn explains(register: &Register, order: &[usize]) -> bool {
     let Some(places) = Places::new(register, order) else {
         return false;
     };
-    // The latest place of any operation that has already returned: what is called now comes after.
+    // The latest place of any operation that has returned. An operation called now comes after it.
     let mut floor = 0;
     let mut place_of = vec![0; register.ops.len()];
     for (_, is_return, at) in register.events() {
@@ -50,11 +49,11 @@ pub(super) fn explains(register: &Register, order: &[usize]) -> bool {
     true
 }
 
-/// Place 0 is the register's start, place n comes after the n-th write.
+/// The places in an order of writes: place 0 is the register's start, place n comes after the n-th write.
 struct Places {
     /// By operation: the place of a write.
     written_at: Vec<Option<usize>>,
-    /// By value: where the register has it, ascending.
+    /// By value: the places where the register has it, ascending.
     holding: Vec<Vec<usize>>,
 }
 

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::live::Live;
 use crate::out::{self, tell};
 
-/// One of this many seeds is run twice.
+/// One in this many seeds is run twice.
 const TWICE_EVERY: u64 = 20;
 /// Time limit for making one failing cluster smaller.
 const SHRINK_AT_MOST: Duration = Duration::from_secs(60);
@@ -255,7 +255,7 @@ impl SpeedCommand {
         } else {
             tell!(
                 "five members, {rate:.0} client operations a second, every check on:\n\
-                 {per_minute:.1} simulated hours a minute ({hours:.1} hours in {took:.1} s, {:.2} million events a second)",
+                 {per_minute:.1} simulated hours per minute ({hours:.1} hours in {took:.1} s, {:.2} million events per second)",
                 events as f64 / took / 1e6,
             )?;
             if let Some(violation) = &violation {

@@ -1,4 +1,4 @@
-//! What a search found, and what it exercised.
+//! Reports what a search found and what it exercised.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The clients: they read and write, are sent away, try again, give up, and remember what they were
-//! told. What they remember must have an order that explains it.
+//! The clients: they read and write, follow redirects, try again, give up, and record their answers. Some order of the
+//! operations must explain the recorded history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::cluster::plan::{MILLI, Sabotage, Workload};
 use crate::cluster::shape::{Asked, History, Seen, Shape, by_key, reply_of, revision_of, seen};
 use crate::cluster::trace::describe_response;
 
-/// Longest value of a plan that goes beyond limits, in bytes.
+/// Maximum size of a value above the limits (K3), in bytes.
 const HUGE: u64 = 30_000;
 
 /// How fresh a read must be.
@@ -32,7 +32,7 @@ const HUGE: u64 = 30_000;
 enum Consistency {
     /// It sees every write that was acknowledged before it began.
     Linearizable(ReadKind),
-    /// It sees some earlier state of the replica that is asked.
+    /// It may see an earlier state, that of the replica that is asked.
     Serializable,
 }
 
@@ -47,7 +47,7 @@ enum End {
     Open,
     Done,
     Unknown,
-    /// It did not and will not happen.
+    /// It has not taken effect and never will.
     Denied,
 }
 
@@ -56,23 +56,23 @@ struct Op {
     client: usize,
     key: u64,
     kind: Kind,
-    /// What is asked of the store, if the state is one.
+    /// The request to the store, if the state machine is one.
     shape: Shape,
-    /// What the store said to the client.
+    /// The store's reply, as the client received it.
     told: Option<Bytes>,
     call: Moment,
     ret: Option<Moment>,
-    /// When it ended, in whatever way.
+    /// When it ended, with any outcome.
     ended: Option<Moment>,
     /// What a read returned: the operation that wrote it.
     read: Option<u64>,
     attempt: u32,
-    /// How often a replica could not help, and another one was chosen.
+    /// How often another replica was chosen because the one asked could not help.
     turns: usize,
-    /// It waits until it tries again: no answer to an earlier try can start another one.
+    /// It waits for its next try. Until then an answer to an earlier try starts no other.
     resting: bool,
     end: End,
-    /// Chance of its own: leaving this operation out changes no other.
+    /// Its own dice, so that leaving out this operation changes no other.
     dice: Dice,
 }
 
@@ -80,16 +80,16 @@ struct Op {
 pub(crate) enum Request {
     /// It takes an input.
     Step(NodeInput),
-    /// It answers at once with what it has; so many entries were committed anywhere when it was asked.
+    /// It answers at once from its own state. `known` entries were committed anywhere when it was asked.
     ReadAtOnce { known: u64 },
 }
 
-/// An operation as it looks from outside.
+/// An operation, as the page shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct OperationSeen {
     pub(crate) number: u64,
     pub(crate) client: usize,
-    /// Its key, and what it writes or has read.
+    /// Its key and the value that it writes or read.
     pub(crate) what: String,
     pub(crate) key: String,
     pub(crate) writes: bool,
@@ -103,15 +103,15 @@ pub(crate) struct OperationSeen {
 pub(crate) struct Clients {
     ops: Vec<Op>,
     done: u64,
-    /// Whom each client believes to lead.
+    /// By client: the host that it believes to be the leader.
     guess: Vec<usize>,
-    /// By key: the operation whose value it holds, as of everything that was applied.
+    /// By key: the operation that wrote its value, after everything applied so far.
     model: Vec<Option<u64>>,
-    /// If the state is a store.
+    /// Present if the state machine is a store.
     store: Option<StoreSide>,
     /// The next write is huge.
     pub(crate) huge: bool,
-    /// No new operations begin.
+    /// No more operations begin.
     pub(crate) stopped: bool,
 }
 
@@ -122,19 +122,19 @@ impl Op {
     }
 }
 
-/// What is known of the store beside its replicas.
+/// The expected state of the store, kept apart from the replicas.
 #[derive(Debug)]
 struct StoreSide {
     history: History,
-    /// Applies every command once, from nothing.
+    /// A store that replays every command of the log once.
     replay: Store<MemoryEngine>,
-    /// By identity: what became of a lease at which entry.
+    /// By identity: the changes of a lease, with the index of each.
     leases: BTreeMap<i64, Vec<(u64, Option<Lease>)>>,
-    /// By operation: what the store said, as a digest; 0 if nothing.
+    /// By operation: the digest of the store's reply; 0 if there is none.
     replies: Vec<u64>,
-    /// By key: what was seen there last.
+    /// By key: the value that was seen last.
     seen: Vec<Option<Seen>>,
-    /// By client: the highest revision that it was told.
+    /// By client: the highest revision in its answers.
     told: Vec<i64>,
 }
 
@@ -168,18 +168,18 @@ impl StoreSide {
                 self.history.took_effect(asked, &reply).map_err(|what| (Rule::RevisionsCount, what))
             }
             (reply, replayed) => {
-                let what = format!("operation {} says {reply:?}, and {replayed:?} when it is replayed", applied.op);
+                let what = format!("operation {} replies {reply:?}, but {replayed:?} when replayed", applied.op);
                 Err((Rule::StatesAreEqual, what))
             }
         }
     }
 
-    /// A command about leases, or about a key of a keeper's.
+    /// Checks a command about leases, or about a keeper's key.
     fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
         let replayed = self.replay.apply_command(Index(applied.index), command);
         let reply = applied.reply.as_deref().and_then(reply_of);
         if reply.as_ref() != Some(&replayed) || self.replay.lease_changes() != applied.leases {
-            let what = format!("{command:?} says {reply:?}, and {replayed:?} when it is replayed");
+            let what = format!("{command:?} replies {reply:?}, but {replayed:?} when replayed");
             return Err((Rule::StatesAreEqual, what));
         }
         self.history.went_on(self.replay.revision());
@@ -202,23 +202,24 @@ impl StoreSide {
         self.leases.values().filter_map(at).collect()
     }
 
-    /// Whether a state has the leases that the log makes of nothing.
+    /// Whether a state has the same leases as a replay of the log.
     fn has_right_leases(&self, machine: &Machine) -> bool {
         self.leases_at(machine.witness().0) == machine.leases()
     }
 
-    /// An answer leaves a replica: to a write, what the store said; to a read, what its revision holds.
+    /// Checks an answer that leaves a replica. The answer to a write must be the store's reply; the answer to a read
+    /// must be true of its revision.
     fn judge_answer(&self, asked: &Asked, writes: bool, bytes: &[u8]) -> Judged {
         let true_of_write = || self.replies.get(asked.op as usize) == Some(&digest(bytes));
         let true_of_read = || reply_of(bytes).is_some_and(|reply| self.history.is_true(asked, &reply));
         if if writes { true_of_write() } else { true_of_read() } {
             return Ok(());
         }
-        let what = format!("operation {} is answered {:?}, which is not so", asked.op, reply_of(bytes));
+        let what = format!("the answer to operation {} is wrong: {:?}", asked.op, reply_of(bytes));
         Err((Rule::AnswersAreTrue, what))
     }
 
-    /// A client hears of an answer. What it asked for linearizably never shows it an earlier revision (I23).
+    /// A client receives an answer. Its linearizable requests must never return an earlier revision than before (I23).
     fn heard(&mut self, client: usize, asked: &Asked, linearizable: bool, reply: &Reply) -> Judged {
         if let Some((key, seen)) = seen(asked, reply) {
             self.seen[key as usize] = seen;
@@ -233,7 +234,7 @@ impl StoreSide {
         Err((Rule::RevisionsCount, what))
     }
 
-    /// An operation on the store.
+    /// Draws an operation on the store.
     fn shape(&self, dice: &mut Dice, writes: bool, key: u64, keys: u64) -> Shape {
         let back = dice.below(20) as i64;
         let earlier = (self.history.revision() - back).max(1);
@@ -265,12 +266,12 @@ impl Clients {
         }
     }
 
-    /// Operations begun, and done.
+    /// Number of operations begun, and of those done.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.ops.len() as u64, self.done)
     }
 
-    /// How the operations look from outside.
+    /// The operations, as the page shows them.
     pub(crate) fn seen(&self) -> Vec<OperationSeen> {
         let seen = |(number, op): (usize, &Op)| {
             let what = match (op.kind, op.end == End::Done, op.read) {
@@ -292,13 +293,13 @@ impl Clients {
         self.ops.iter().enumerate().map(seen).collect()
     }
 
-    /// Operations that still wait, and when the oldest of them began.
+    /// Number of open operations, and when the oldest of them began.
     pub(crate) fn open(&self) -> Option<(usize, Moment)> {
         let open: Vec<Moment> = self.ops.iter().filter(|op| op.end == End::Open).map(|op| op.call).collect();
         open.iter().min().map(|oldest| (open.len(), *oldest))
     }
 
-    /// A replica has made a snapshot: it is what the log makes of nothing (I16).
+    /// Checks a snapshot that a replica made: it must equal a replay of the log (I16).
     pub(crate) fn judge_snapshot(&self, snapshot: &StoredSnapshot) -> Judged {
         let Some(store) = &self.store else { return Ok(()) };
         let same = Machine::restore(&snapshot.data)
@@ -306,38 +307,38 @@ impl Clients {
         if same {
             return Ok(());
         }
-        let what = format!("a snapshot up to {} is not what the log makes of nothing", snapshot.header.position);
+        let what = format!("a snapshot up to {} differs from a replay of the log", snapshot.header.position);
         Err((Rule::StatesAreEqual, what))
     }
 
-    /// A replica starts with a state, or makes one durable: it is what the log makes of nothing (I16).
+    /// Checks a state that a replica starts with or makes durable: it must equal a replay of the log (I16).
     pub(crate) fn judge_state(&self, machine: &Machine) -> Result<(), String> {
         match &self.store {
-            // A disk that has failed can't be judged by: the process finds out, and stops.
+            // After a failure of its disk a state can't be judged; the process notices and stops.
             Some(store) if !machine.is_replayed_by(&store.replay) && machine.fault().is_none() => {
-                Err(format!("its state up to {} is not what the log makes of nothing", machine.applied()))
+                Err(format!("its state up to {} differs from a replay of the log", machine.applied()))
             }
             Some(store) if !store.has_right_leases(machine) && machine.fault().is_none() => {
-                Err(format!("its state up to {} has other leases than the log makes", machine.applied()))
+                Err(format!("the leases of its state up to {} differ from a replay of the log", machine.applied()))
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether no lease is there, as of everything that was applied.
+    /// Whether no lease exists, after everything applied so far.
     pub(crate) fn has_no_lease(&self) -> bool {
         self.store.as_ref().is_none_or(|store| store.replay.leases().next().is_none())
     }
 
-    /// The first replica to apply a command about leases tells what it did.
+    /// Checks the effect of a command about leases, when the first replica applies it.
     pub(crate) fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
         self.store.as_mut().map_or(Ok(()), |store| store.lease_command(command, applied))
     }
 
-    /// The first replica to apply a command tells what it did.
+    /// Checks the effect of a command, when the first replica applies it.
     pub(crate) fn took_effect(&mut self, applied: &Applied, oracle: &mut Oracle) -> Judged {
         let Some(op) = self.ops.get(usize::try_from(applied.op).unwrap_or(usize::MAX)) else {
-            return Err((Rule::AnswersAreTrue, format!("a command at {} that no client sent", applied.index)));
+            return Err((Rule::AnswersAreTrue, format!("no client sent the command at {}", applied.index)));
         };
         if let Some(store) = &mut self.store {
             return store.took_effect(&op.asked(applied.op), applied, oracle);
@@ -355,7 +356,7 @@ impl Clients {
     }
 }
 
-/// The way of an operation.
+/// The course of an operation.
 impl Clients {
     pub(crate) fn next_operation(&mut self, ctx: &mut Context<'_>, network: &mut Network, client: usize) {
         if self.stopped {
@@ -421,7 +422,8 @@ impl Clients {
             return;
         }
         let client = it.client;
-        // Among removed members chance may choose wrong again and again: once a majority is whole, they take turns.
+        // Random choice may hit removed members again and again, so once a majority is whole, its members are asked in
+        // turn.
         let takes_turns = it.attempt > 0 && !ctx.whole.is_empty();
         let anywhere = it.dice.percent(ctx.plan.workload.anywhere_percent) && !takes_turns;
         let host = match (&ctx.whole[..], anywhere) {
@@ -436,7 +438,7 @@ impl Clients {
         let (attempt, writes) = (it.attempt, matches!(it.kind, Kind::Write { .. }));
         let timeout = ctx.plan.workload.timeout;
         ctx.queue.push(ctx.now + timeout, Event::GiveUp { op, attempt });
-        // A server's clients speak over connections, which double nothing.
+        // A server's clients use connections, which deliver nothing twice.
         let doubles = self.store.is_none();
         let copies = if doubles && ctx.chances.network.chance(network.plan.doubled / 4) { 2 } else { 1 };
         for _ in 0..copies {
@@ -458,7 +460,7 @@ impl Clients {
         let (asked, kind) = (&self.ops[op as usize], self.ops[op as usize].kind);
         let (key, writes) = (format!("k{}", asked.key), matches!(kind, Kind::Write { .. }));
         let refusal = if it.node.is_none() {
-            // Nobody listens there.
+            // The process is down, so the connection is refused.
             Some(Failure::not_leader(None))
         } else if it.paused {
             it.wait(Event::Request { host: it.at(), op, attempt });
@@ -495,13 +497,13 @@ impl Clients {
         Some(Request::Step(input))
     }
 
-    /// What a read looks at: a key of the map, or what it asks the store. Nothing, if it is a write.
+    /// What a read asks for: a key of the map, and a query of the store. `None` for a write.
     pub(crate) fn query(&self, op: u64) -> Option<(String, TxnRequest)> {
         let it = &self.ops[op as usize];
         matches!(it.kind, Kind::Read(_)).then(|| (format!("k{}", it.key), it.asked(op).query()))
     }
 
-    /// A replica replies: is it true, and does it arrive?
+    /// A replica replies. Checks the reply, and sends it to the client.
     pub(crate) fn replied(
         &mut self,
         ctx: &mut Context<'_>,
@@ -519,7 +521,7 @@ impl Clients {
         match (&response, kind) {
             (Ok(_), Kind::Write { .. }) => {
                 if ctx.oracle.commits.effect_of(op).is_none() {
-                    let what = format!("n{} says that operation {op} is done, and it is not", host + 1);
+                    let what = format!("n{} says that operation {op} is done, but it is not", host + 1);
                     ctx.judge(Err((Rule::AnswersAreTrue, what)));
                 }
             }
@@ -545,7 +547,7 @@ impl Clients {
         }
     }
 
-    /// A value is whole, was written by someone, and was written by then.
+    /// Checks that a value is complete and was written by then.
     fn judge_value(&self, ctx: &mut Context<'_>, op: u64, value: &[u8], applied: u64) {
         let Ok(text) = std::str::from_utf8(value) else { return };
         let writer = writer_of(text);
@@ -558,7 +560,7 @@ impl Clients {
             None => text.is_empty(),
         };
         if !whole {
-            let what = format!("read {op} returns {:?}, which nobody wrote by then", text.get(..20).unwrap_or(text));
+            let what = format!("read {op} returns {:?}, which was not written by then", text.get(..20).unwrap_or(text));
             ctx.judge(Err((Rule::AnswersAreTrue, what)));
         }
     }
@@ -597,7 +599,7 @@ impl Clients {
                 self.try_again_if_safe(ctx, op);
             }
             _ if current => {
-                // A replica that is no member any more has no room for reads as long as it waits for a leader.
+                // A replica that is no longer a member waits for a leader and may refuse further reads.
                 if !ctx.whole.is_empty() {
                     self.ask_another(&ctx.whole, network, op);
                 }
@@ -615,7 +617,7 @@ impl Clients {
         }
     }
 
-    /// What the client was told of a finished operation.
+    /// Records the answer of a finished operation.
     fn done(&mut self, ctx: &mut Context<'_>, op: u64, value: Bytes) {
         let it = &mut self.ops[op as usize];
         let linearizable = !matches!(it.kind, Kind::Read(Consistency::Serializable));
@@ -629,21 +631,21 @@ impl Clients {
         ctx.judge(judged);
     }
 
-    /// Nobody knows what became of the last try. A map forgives a second one, as it knows the operation's origin; a
-    /// store does not: a client of it never sends a write twice.
+    /// Tries again after a try with an unknown outcome, unless that could apply a write twice. A map recognises a
+    /// repeated write by its origin; a store doesn't, so its clients never send a write twice.
     fn try_again_if_safe(&mut self, ctx: &mut Context<'_>, op: u64) {
         let writes = matches!(self.ops[op as usize].kind, Kind::Write { .. });
         if writes && self.store.is_some() { self.give_up_on(ctx, op) } else { self.try_again(ctx, op) }
     }
 
-    /// The replica that was asked last can't help.
+    /// Chooses another replica, because the one asked last can't help.
     fn ask_another(&mut self, whole: &[usize], network: &Network, op: u64) {
         let it = &mut self.ops[op as usize];
         let (client, turn) = (it.client, it.turns);
         it.turns += 1;
         self.guess[client] = match whole {
             [] => it.dice.index(network.size()),
-            // One after the other: some of them may be no members any more.
+            // In turn, because some of them may no longer be members.
             only => only[turn % only.len()],
         };
     }
@@ -688,7 +690,7 @@ impl Clients {
     }
 }
 
-/// The history.
+/// The check of the history.
 impl Clients {
     /// Checks that some order explains what the clients were told.
     pub(crate) fn check_history(&self, ctx: &mut Context<'_>) {
@@ -701,13 +703,13 @@ impl Clients {
         ctx.judge(wrong.map_or(Ok(()), |wrong| Err((Rule::Linearizable, wrong))));
     }
 
-    /// The same for the store: key by key, and its revisions against real time.
+    /// Checks the history of a store, key by key, and its revisions against real time.
     fn check_keys(&self, ctx: &mut Context<'_>) {
         let mut history = Vec::new();
         for (number, op) in self.ops.iter().enumerate() {
             let local = matches!(op.kind, Kind::Read(Consistency::Serializable));
-            // What nobody knows the outcome of and no replica has applied has not happened: whoever saw it has made it
-            // up. (Were they all taken for possible, a search could be without end.)
+            // A write with an unknown outcome that no replica applied has not happened. Nobody can have seen it. (If
+            // all of them counted as possible, the search could take too long.)
             let writes = matches!(op.kind, Kind::Write { .. });
             let idle = writes && op.told.is_none() && ctx.oracle.commits.effect_of(number as u64).is_none();
             if op.end == End::Denied || local || idle {
@@ -732,7 +734,7 @@ impl Clients {
         ctx.judge(judged);
     }
 
-    /// Every operation that may have taken effect, and the order in which the log has the writes.
+    /// Every operation that may have taken effect, and the order of the writes in the log.
     fn history(&self, ctx: &Context<'_>) -> (Vec<Operation>, Vec<usize>) {
         let mut history = Vec::new();
         let mut place = vec![None; self.ops.len()];

@@ -7,7 +7,7 @@ pub(crate) type Moment = u64;
 
 const MILLION: i128 = 1_000_000;
 
-/// A monotonic clock. From one true moment on it advances by its own rate.
+/// A monotonic clock, which advances at its own rate from one true moment on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     since: Moment,
@@ -26,7 +26,7 @@ impl Clock {
         self.gains_ppm
     }
 
-    /// What it shows.
+    /// The time that it shows.
     pub(crate) fn shows(&self, now: Moment) -> Time {
         let passed = i128::from(now - self.since);
         let shown = passed + (passed * i128::from(self.gains_ppm)).div_euclid(MILLION);
@@ -55,12 +55,12 @@ impl Clock {
         moment
     }
 
-    /// Changes its rate from now on.
+    /// Changes its rate.
     pub(crate) fn retune(&mut self, now: Moment, gains_ppm: i64) {
         *self = Clock::new(now, self.shows(now).0, gains_ppm);
     }
 
-    /// Leaps ahead.
+    /// Jumps ahead.
     pub(crate) fn jump(&mut self, now: Moment, by: u64) {
         *self = Clock::new(now, self.shows(now).0.saturating_add(by), self.gains_ppm);
     }

@@ -1,4 +1,4 @@
-//! What all actors of a cluster share: the time, the events to come, chance, the judge, and the trace.
+//! What all actors of a cluster share: the time, the queue of events, the dice, the oracle, and the trace.
 
 use bowline_raft::NodeId;
 
@@ -13,7 +13,7 @@ use crate::cluster::queue::Queue;
 use crate::cluster::reduction::Script;
 use crate::cluster::trace::Line;
 
-/// One source of chance for each purpose.
+/// One source of random numbers for each purpose.
 #[derive(Debug)]
 pub(crate) struct Chances {
     pub(crate) network: Dice,
@@ -22,7 +22,7 @@ pub(crate) struct Chances {
     pub(crate) hosts: Dice,
 }
 
-/// What each step of an actor is given.
+/// The state that each step of an actor gets.
 pub(crate) struct Context<'a> {
     pub(crate) plan: Plan,
     pub(crate) now: Moment,
@@ -31,9 +31,9 @@ pub(crate) struct Context<'a> {
     pub(crate) script: Script,
     pub(crate) oracle: Oracle,
     pub(crate) coverage: Coverage,
-    /// The safety phase is over: nothing strikes any more, and nothing is mended.
+    /// The safety phase is over: faults no longer strike, and those in force are not repaired.
     pub(crate) healed: bool,
-    /// The replicas that were made whole then: only these are asked. None before.
+    /// The replicas that were made whole after it; clients ask only these. Empty before.
     pub(crate) whole: Vec<usize>,
     /// Records the run for a page.
     pub(crate) recorder: Option<Recorder>,
@@ -79,17 +79,17 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Judges something that was looked at.
+    /// Records the result of a check.
     pub(crate) fn judge(&mut self, judged: Judged) {
         self.oracle.judge(self.now, judged);
     }
 
-    /// Plans something, `after` so many nanoseconds.
+    /// Plans an event `after` this many nanoseconds.
     pub(crate) fn after(&mut self, after: Moment, event: Event) {
         self.queue.push(self.now + after, event);
     }
 
-    /// A wait for people: an operator, a restart by hand.
+    /// How long a person takes, for example an operator or a restart by hand.
     pub(crate) fn patience(&self) -> Moment {
         (self.plan.settings.election_max * 4).min(SECOND * 4)
     }

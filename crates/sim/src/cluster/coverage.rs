@@ -1,10 +1,10 @@
-//! What was exercised: how often each fault struck and each rare path was taken.
+//! How often each fault struck and each rare path was taken.
 
 use bowline_raft::probe::{self, Probe};
 
 use crate::cluster::faults::Fault;
 
-/// Counts of what was exercised.
+/// Counts of faults and rare paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     /// By fault, in the order of [`Fault::ALL`].
@@ -24,7 +24,7 @@ impl Coverage {
         self.faults[fault as usize] += 1;
     }
 
-    /// Takes what this thread's probes have counted.
+    /// Takes the counts of this thread's probes.
     pub(crate) fn take_probes(&mut self) {
         self.probes = probe::take();
     }

@@ -1,8 +1,8 @@
-//! Chance, in whole numbers only: no logarithm whose last bit differs between machines.
+//! Random numbers, computed with whole numbers only, because the last bit of a logarithm may differ between machines.
 
 use bowline_raft::Random;
 
-/// A source of chance for one purpose: how often one purpose draws changes nothing for another.
+/// A source of random numbers for one purpose. Draws for one purpose change nothing for another.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(Random);
 
@@ -16,7 +16,7 @@ impl Dice {
         self.0.next_u64()
     }
 
-    /// A number below `limit`; 0 if that is 0.
+    /// A number below `limit`; 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         let product = u128::from(self.word()) * u128::from(limit);
         u64::try_from(product >> 64).expect("the high half of a product is below its factor")
@@ -41,7 +41,7 @@ impl Dice {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// Mostly small, sometimes many times the mean: the waits of a memoryless process, nearly.
+    /// A waiting time, roughly exponential: mostly small, sometimes many times the mean.
     pub(crate) fn waiting(&mut self, mean: u64) -> u64 {
         let halvings = u64::from(self.word().trailing_zeros().min(20));
         let step = mean.saturating_mul(2) / 3;

@@ -1,9 +1,9 @@
-//! A simulated replica's disk: the real folder (`bowline-storage` on a [`bowline_storage::SimDisk`]), what
-//! waits to be written there, and beside it what must be there by now.
+//! A simulated replica's disk: the real folder (`bowline-storage` on a [`bowline_storage::SimDisk`]), the writes that
+//! wait, and a model of what must be durable.
 //!
-//! The replica's stream of writes waits in the process until a sync takes a portion of it, as at the log's
-//! thread of a server. What a crash leaves is for the real recovery to say; here it is held against what was
-//! promised: everything that was synced, and of the portion under way any first part (I18).
+//! The replica's writes wait in the process until a sync takes a portion of them, like in the log thread of a server.
+//! After a crash the real recovery runs, and its result is compared with what was promised: everything that was synced,
+//! and any prefix of the portion under way (I18).
 
 mod durable;
 mod folder;
@@ -24,59 +24,59 @@ use folder::{Folder, Found, Trouble, brief};
 
 pub(crate) use states::{NewState, States};
 
-/// One step of the stream.
+/// One item of the stream of writes.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    /// A snapshot from the leader, which precedes the write that needs it.
+    /// A snapshot from the leader. It precedes the write that needs it.
     File(StoredSnapshot),
     Write(PersistId, Write),
-    /// A snapshot of the own state machine is durable.
+    /// A snapshot of the replica's own state machine is durable.
     Compact(SnapshotHeader),
 }
 
-/// What a process starts with.
+/// What a process finds on the disk when it starts.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) found: RecoveredNode,
-    /// Its state, if that is in a file.
+    /// Its state, if it is kept in a file.
     pub(crate) state: Option<FoundState>,
 }
 
-/// The state of a process that keeps it in a file.
+/// A state that is kept in a file.
 #[derive(Debug)]
 pub(crate) struct FoundState {
     pub(crate) machine: Machine,
     pub(crate) states: States,
 }
 
-/// What a sync has made durable.
+/// What a sync made durable.
 #[derive(Debug, Default)]
 pub(crate) struct Synced {
     pub(crate) up_to: Option<PersistId>,
-    /// Snapshots that are durable now.
+    /// The snapshots that became durable.
     pub(crate) files: Vec<Index>,
 }
 
-/// How something that the disk was told to do has ended.
+/// The result of an operation of the disk.
 #[derive(Debug)]
 pub(crate) enum Ended<T> {
     Done(T),
-    /// There is no room: it must be tried again.
+    /// There is no room; it must be tried again.
     NoSpace,
     /// The process must stop.
     Failed(String),
 }
 
-/// What a crash did to the disk.
+/// What a crash or bit rot did to the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// Unsynced writes that are gone.
+    /// Number of unsynced writes that are gone.
     pub(crate) lost: usize,
     /// Whether a write was torn.
     pub(crate) torn: bool,
-    /// Entries that were acknowledged may be missing, which was not so before.
+    /// Acknowledged entries may be missing now.
     pub(crate) suspect: bool,
-    /// Nothing of it can be used any more, and why.
+    /// Why the disk can't be used any more, if it can't.
     pub(crate) ruined: Option<String>,
 }
 
@@ -85,25 +85,26 @@ pub(crate) struct Disk {
     durable: Durable,
     folder: Folder,
     pending: VecDeque<Item>,
-    /// How many of them the sync under way covers.
+    /// How many pending items the sync under way covers.
     syncing: Option<usize>,
-    /// How many of those the log has taken already: there was no room to go on.
+    /// How many of those the log took before it ran out of room.
     taken: usize,
-    /// A snapshot of the own state machine that is being stored, beside the stream.
+    /// Snapshots of the replica's own state machine that are being stored, outside the stream.
     storing: VecDeque<StoredSnapshot>,
-    /// Up to where the file of the state was last made durable, if there is one.
+    /// The applied index at which the state's file was last made durable, if there is one.
     checkpoint: Option<Index>,
     /// What the next start will find, if that is known.
     expected: Option<Recovered>,
-    /// After a crash, and before the next start: term and vote that the process had promised.
+    /// Between a crash and the next start: the term and vote that the process had promised.
     last_told: Option<HardState>,
     losses: u32,
-    /// Sabotage, to test the simulator: this bit of the snapshot is another when it is read, and nobody checks.
+    /// Sabotage, to test the simulator: this bit of the snapshot is flipped when it is read, and no check notices.
     trusted_rot: Option<u64>,
 }
 
 impl Disk {
-    /// The disk of a new member; `founders` as in [`bowline_storage::create`]; `keeps`: the state is there too.
+    /// The disk of a new member. For `founders` see [`bowline_storage::create`]; `keeps` says that the state is on the
+    /// disk too.
     pub(crate) fn new(replica: NodeId, founders: Option<Membership>, options: &Options, keeps: bool) -> Disk {
         let base = founders.clone().map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
         Disk {
@@ -121,7 +122,7 @@ impl Disk {
         }
     }
 
-    /// Sabotage, to test the simulator: it says that it has synced, and has not.
+    /// Sabotage, to test the simulator: the disk reports syncs that it didn't do.
     pub(crate) fn lies(&self) {
         self.folder.lies();
     }
@@ -130,8 +131,8 @@ impl Disk {
         self.pending.push_back(item);
     }
 
-    /// Starts a sync of the first `share` percent of what is written, if there is anything and no
-    /// other sync is under way.
+    /// Starts a sync of the first `share` percent of the pending items, if there are any and no other sync is under
+    /// way.
     pub(crate) fn start_sync(&mut self, share: u64) -> bool {
         if self.syncing.is_some() || self.pending.is_empty() {
             return false;
@@ -166,7 +167,7 @@ impl Disk {
         self.storing.push_back(snapshot);
     }
 
-    /// The own snapshot becomes durable: soon the log before it may go.
+    /// The replica's own snapshot becomes durable, so the log before it may be removed soon.
     pub(crate) fn finish_storing(&mut self) -> Ended<Option<Index>> {
         let Some(snapshot) = self.storing.front() else { return Ended::Done(None) };
         match self.folder.store(snapshot) {
@@ -182,10 +183,10 @@ impl Disk {
         Ended::Done(index)
     }
 
-    /// The own state becomes durable in its file: soon the log before it may go.
+    /// The replica's own state becomes durable in its file, so the log before it may be removed soon.
     pub(crate) fn finish_checkpoint(&mut self, node: &mut OnDiskNode) -> Ended<Option<Index>> {
         let Some(StoredSnapshot { header, .. }) = self.storing.front() else { return Ended::Done(None) };
-        // Whoever asks first keeps the engine: see the server's `apply_thread.rs`.
+        // Check the room first: a failed checkpoint would end the engine. See the server's `apply_thread.rs`.
         if !node.has_room() {
             return Ended::NoSpace;
         }
@@ -202,23 +203,23 @@ impl Disk {
         Ended::Done(index)
     }
 
-    /// A leader's snapshot has taken the place of the state's file, durably. What was owed of the old one is not.
+    /// A leader's snapshot has replaced the state's file, durably. Checkpoints of the old state are no longer needed.
     pub(crate) fn installed(&mut self, index: Index) {
         self.checkpoint = Some(index);
         self.storing.clear();
     }
 
-    /// Sabotage, to test the simulator: the last vote is gone.
+    /// Sabotage, to test the simulator: the last vote is lost.
     pub(crate) fn forget_vote(&mut self, found: &mut RecoveredNode) {
         self.durable.hard_state.voted_for = None;
         found.raft.hard_state.voted_for = None;
     }
 
-    /// The process dies, somewhere in what it was doing; `power`: and the machine with it. `state`: what it has of
-    /// its state's file, if there is one.
+    /// The process dies in the middle of its work; with `power`, the whole machine loses power. `state` is the running
+    /// process, if it keeps its state in a file.
     ///
     /// # Errors
-    /// What the next process would find is not what was promised.
+    /// The next process would not find what was promised.
     pub(crate) fn crash(
         &mut self,
         power: bool,
@@ -240,26 +241,27 @@ impl Disk {
         Ok(damage)
     }
 
-    /// Soon nothing is done any more, in the middle of something: of the log, or of a state that arrives or is kept.
+    /// Makes the disk stop in the middle of one of the next operations, on the log or on a state's file.
     pub(crate) fn die_soon(&self, dice: &mut Dice) {
         self.folder.die_soon(dice);
     }
 
-    /// The next write goes wrong (D9).
+    /// Makes the next write or sync fail (D9).
     pub(crate) fn fail_soon(&self, dice: &mut Dice) {
         self.folder.fail_soon(dice);
     }
 
-    /// What was written and not synced is seen, and will never be on the disk.
+    /// What was written but not synced stays readable, but will never reach the disk.
     pub(crate) fn forget_dirty(&mut self) {
         self.folder.forget_dirty();
     }
 
-    /// Bits flip in a segment of the log (D3, D4), a snapshot or the state's file (D5), or in the identity or the copy of
-    /// term and vote (D6), of a replica that doesn't run. Says in which file, if there is one, and what that did.
+    /// Bits flip in a segment of the log (D3, D4), a snapshot or the state's file (D5), or in the identity or the copy
+    /// of term and vote (D6), of a replica that isn't running. Returns the file and the damage, if there is such a
+    /// file.
     ///
     /// # Errors
-    /// What the next process would find is neither whole nor said to be damaged.
+    /// The next process would find damaged data without noticing.
     pub(crate) fn rot(&mut self, where_to: Rot, dice: &mut Dice) -> Result<Option<(String, Damage)>, String> {
         let is_meant = |path: &str| match where_to {
             Rot::Log => path.ends_with(".seg"),
@@ -267,8 +269,8 @@ impl Disk {
             Rot::Vote => path == "hard-state" || path == "identity",
         };
         let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };
-        // What the crash has left of a later term or vote was told to nobody: no process has started with it. Its
-        // copy may rot, as long as the log has what was told.
+        // A later term or vote that the crash left was told to nobody, because no process has started with it. Its copy
+        // may rot as long as the log has what was told.
         if let Some(told) = self.last_told.filter(|_| where_to == Rot::Vote) {
             let rehearsed = std::mem::replace(&mut self.durable.hard_state, told);
             let item = Item::Write(PersistId(0), Write::HardState(rehearsed));
@@ -278,17 +280,17 @@ impl Disk {
         Ok(Some((path, damage)))
     }
 
-    /// Sabotage, to test the simulator: a bit of the snapshot flips, and nobody checks.
+    /// Sabotage, to test the simulator: a bit of the snapshot flips, and no check notices.
     pub(crate) fn rot_unseen(&mut self, bit: u64) {
         self.trusted_rot = Some(bit);
     }
 
-    /// Whether an empty folder is refused where this member's should be.
+    /// Whether an empty folder in place of this member's is refused.
     pub(crate) fn refuses_nothing(&self) -> bool {
         self.folder.refuses_nothing()
     }
 
-    /// Bounds the disk to so many further bytes, or not at all; then nothing is planned to go wrong either.
+    /// Limits the disk to `more` further bytes. `None` lifts the limit and cancels planned failures.
     pub(crate) fn limit(&mut self, more: Option<u64>) -> Ended<()> {
         self.folder.limit(more);
         if more.is_none() {
@@ -300,14 +302,13 @@ impl Disk {
         }
     }
 
-    /// Whether clients' writes and leaders' entries have a place.
+    /// Whether there is room for clients' writes and leaders' entries.
     pub(crate) fn has_room(&self) -> bool {
         self.folder.has_room()
     }
 
-    /// Holds what the next start will find against what must be there: everything that was synced, and a first
-    /// part of what was under way. So must the state be that was last made durable, or the one that `reaches` so far
-    /// and was about to be.
+    /// Compares what the next start will find with what must be there: everything that was synced, and a prefix of
+    /// `underway`. The state must be the one last made durable, or the one up to `reaches` that was being made durable.
     fn settle(&mut self, underway: Vec<Item>, reaches: Option<Index>, dice: &mut Dice) -> Result<Damage, String> {
         let mut damage = Damage::default();
         let found = match self.folder.rehearse(dice)? {
@@ -316,7 +317,7 @@ impl Disk {
                 damage.ruined = Some(error.to_string());
                 return Ok(damage);
             }
-            Err(error) => return Err(format!("it can't be opened any more: {error}")),
+            Err(error) => return Err(format!("it can't be opened: {error}")),
         };
         damage.torn = found.torn;
         let Found { recovered, .. } = found;
@@ -342,7 +343,7 @@ impl Disk {
         if !matches {
             let promised = format!("{} to {}", self.durable.base(), self.durable.last());
             let Some(whole) = whole else {
-                return Err(format!("it holds {}, of what was promised up to {promised}", brief(&recovered)));
+                return Err(format!("it holds {}, but {promised} was promised", brief(&recovered)));
             };
             self.durable = whole;
             voted = 0;
@@ -350,7 +351,11 @@ impl Disk {
             damage.suspect = recovered.suspect.is_some();
         }
         if !votes[voted..].contains(&recovered.hard_state) {
-            return Err(format!("it holds {}, and was told {:?}", brief(&recovered), &votes[voted..]));
+            return Err(format!(
+                "it holds {}, but the term and vote written were one of {:?}",
+                brief(&recovered),
+                &votes[voted..]
+            ));
         }
         self.durable.set_hard_state(recovered.hard_state);
         self.settle_state(recovered.applied, reaches)?;
@@ -358,21 +363,21 @@ impl Disk {
         Ok(damage)
     }
 
-    /// Holds what the state reaches against what it must: all that was made durable, or a leader's snapshot in its
-    /// place, as soon as the log begins there. Bits that have flipped may leave an older one, or none; what it holds
-    /// is judged when it is taken in use.
+    /// Compares the applied index of the state with what was promised: the last durable state, or a leader's snapshot
+    /// in its place once the log begins there. After bit rot an older state or none is allowed. Its content is judged
+    /// when it is used.
     fn settle_state(&mut self, found: Index, reaches: Option<Index>) -> Result<(), String> {
         let Some(durable) = self.checkpoint else { return Ok(()) };
         let base = self.durable.base().index;
         let promised = found == durable || Some(found) == reaches || (found == base && base > durable);
         if !promised && !self.folder.damaged {
-            return Err(format!("its state holds what was applied up to {found}, and was durable up to {durable}"));
+            return Err(format!("its state holds what was applied up to {found}, but was durable up to {durable}"));
         }
         self.checkpoint = Some(found);
         Ok(())
     }
 
-    /// Bits have flipped: less may be left, but then it must be known.
+    /// Accepts what bit rot left. Less than before is allowed, but the loss must be noticed.
     fn lose(&mut self, recovered: &Recovered) -> Result<(), String> {
         let last = self.durable.last();
         let left = recovered.entries.last().map(|entry| entry.index);
@@ -381,11 +386,11 @@ impl Disk {
             |last_possible: Position| last_possible.index >= last.index && last_possible.term >= last.term;
         match recovered.suspect {
             None if left < last.index => {
-                return Err(format!("it has lost {last}, and doesn't know: {}", brief(recovered)));
+                return Err(format!("it has lost {last} without noticing: {}", brief(recovered)));
             }
             Some(last_possible) if !is_possible(last_possible) => {
                 let what = brief(recovered);
-                return Err(format!("it reached {last}, and is said to have reached {last_possible} at most: {what}"));
+                return Err(format!("it reached {last}, but recovery says {last_possible} at most: {what}"));
             }
             _ => {}
         }
@@ -393,22 +398,22 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether this was lost and not brought back.
+    /// Whether this entry was lost and not brought back.
     pub(crate) fn owes(&self, position: Position) -> bool {
         self.durable.owes(position)
     }
 
-    /// How often a process has found that the log has lost something.
+    /// How often a process found that the log had lost something.
     pub(crate) fn losses(&self) -> u32 {
         self.losses
     }
 
-    /// Whether a part of the log was lost that nobody has brought back yet.
+    /// Whether a part of the log was lost and not brought back yet.
     pub(crate) fn is_suspect(&self) -> bool {
         self.durable.suspect.is_some() || self.durable.rolled_back
     }
 
-    /// The disk as it is now, for a copy.
+    /// A copy of the disk as it is now.
     pub(crate) fn image(&self) -> Disk {
         Disk {
             durable: self.durable.clone(),
@@ -425,8 +430,8 @@ impl Disk {
         }
     }
 
-    /// Takes the place of a disk that held more, as an old image does: what is missing is owed, and nobody but the
-    /// peers can know.
+    /// Takes the place of a disk that held more, as an old image does. What is missing is owed, and only the peers can
+    /// know it.
     pub(crate) fn is_older_than(&mut self, newer: &Disk) {
         self.durable.rolls_back(&newer.durable);
         self.losses = newer.losses + 1;
@@ -440,7 +445,7 @@ impl Disk {
     /// A process starts. `readable`: whether it can read all that is there.
     ///
     /// # Errors
-    /// It can't start now. `Ok(Err)`: it finds something else than what is there.
+    /// It can't start now. `Ok(Err)`: it finds something else than expected.
     pub(crate) fn start(&mut self, readable: bool, dice: &mut Dice) -> Result<Result<Start, String>, String> {
         if !readable {
             self.folder.fail_to_read(dice);
@@ -451,7 +456,7 @@ impl Disk {
         if let Some(expected) = &self.expected
             && *expected != found.raft
         {
-            return Ok(Err(format!("it starts with {}, and held {}", brief(&found.raft), brief(expected))));
+            return Ok(Err(format!("it starts with {}, but held {}", brief(&found.raft), brief(expected))));
         }
         self.last_told = None;
         self.losses += u32::from(self.is_suspect());
@@ -464,12 +469,12 @@ impl Disk {
         Ok(Ok(Start { found, state }))
     }
 
-    /// The process gives up after it has looked at the folder.
+    /// The process gives up after it has opened the folder.
     pub(crate) fn close(&mut self) {
         self.folder.close();
     }
 
-    /// The term of the durable entry at `index`; `None` beyond the end and below the log's start.
+    /// The term of the durable entry at `index`; `None` outside the log.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         self.durable.term_at(index)
     }
@@ -482,7 +487,7 @@ impl Disk {
         self.durable.last()
     }
 
-    /// The configuration as of `index`, as far as the disk knows it, and every later one.
+    /// The configuration at `index`, as far as the disk knows it, and every later one.
     pub(crate) fn memberships_since(&self, index: Index) -> Vec<&Membership> {
         self.durable.memberships_since(index)
     }
@@ -491,7 +496,7 @@ impl Disk {
         self.durable.hard_state
     }
 
-    /// Whom the durable vote of a term was for.
+    /// The candidate that got the durable vote of a term.
     pub(crate) fn vote_in(&self, term: Term) -> Option<NodeId> {
         self.durable.votes.get(&term).copied()
     }
@@ -502,7 +507,7 @@ impl Disk {
     }
 }
 
-/// Where bits flip.
+/// The files in which bits flip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rot {
     Log,
@@ -510,7 +515,7 @@ pub(crate) enum Rot {
     Vote,
 }
 
-/// The records that may be on the disk one without the next.
+/// Splits items into records, because a crash may keep one record without the next.
 fn single_steps(items: Vec<Item>) -> Vec<Item> {
     let single = |item| match item {
         Item::Write(id, Write::Append(entries)) => {

@@ -1,4 +1,4 @@
-//! The events of a simulated cluster, and what of each goes into the trace hash.
+//! The events of a simulated cluster, and what each adds to the trace hash.
 
 use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::{AppendOutcome, Body, Entry};
@@ -7,7 +7,7 @@ use crate::cluster::faults::{Fault, FollowUp};
 use crate::cluster::keepers::{Ask, Said};
 use crate::cluster::oracle::{digest, mix};
 
-/// Something that will happen.
+/// An event that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
     Message {
@@ -55,7 +55,7 @@ pub(crate) enum Event {
     Next {
         client: usize,
     },
-    /// A keeper of a lease goes on.
+    /// A keeper of a lease takes its next step.
     Keep {
         keeper: usize,
         call: u64,
@@ -72,13 +72,13 @@ pub(crate) enum Event {
         said: Said,
     },
     Strike(Fault),
-    /// A fault goes on, or is repaired.
+    /// A fault takes its next step, or is repaired.
     FollowUp(Box<FollowUp>),
     Operate,
 }
 
 impl Event {
-    /// What of it goes into the trace hash.
+    /// The number that goes into the trace hash.
     pub(crate) fn fingerprint(&self) -> u64 {
         let at = |kind: u64, host: usize, more: u64| mix(kind << 32 | host as u64, more);
         match self {

@@ -1,4 +1,4 @@
-//! What the layers found: a table for people, JSON for programs.
+//! Reports what the layers found: a table for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) struct Results {
 struct Score {
     killed: usize,
     of: usize,
-    /// Half of all took at most this; `None` if fewer than half were killed.
+    /// The median cost over all mutants of the group; `None` if fewer than half were killed.
     median: Option<u64>,
 }
 

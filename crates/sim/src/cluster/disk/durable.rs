@@ -1,5 +1,5 @@
-//! What must be on a replica's disk, as its stream of writes tells it: the oracle asks this, and holds every
-//! recovery of the real folder against it.
+//! What must be on a replica's disk, computed from its stream of writes. The oracle uses this, and compares every
+//! recovery of the real folder with it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,17 +13,17 @@ use super::Item;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durable {
     pub(super) hard_state: HardState,
-    /// The log starts after this one.
+    /// The log starts after this snapshot.
     pub(super) base: Option<SnapshotHeader>,
     pub(super) entries: VecDeque<Entry>,
     pub(super) votes: BTreeMap<Term, NodeId>,
     /// Where the log may have ended before a part of it was lost.
     pub(super) suspect: Option<Position>,
-    /// An old image took the place of what was promised: less may be here, also where nobody has noticed yet.
+    /// An old image took the place of what was promised, so entries may be missing that nobody has noticed yet.
     pub(super) rolled_back: bool,
-    /// What was lost since.
+    /// Entries that were lost and not brought back.
     owed: Vec<Position>,
-    /// All up to here was lost since.
+    /// Everything up to this index counts as lost and not brought back.
     owed_through: Index,
 }
 
@@ -57,7 +57,7 @@ impl Durable {
         position.index <= self.owed_through || self.owed.contains(&position)
     }
 
-    /// The configuration as of `index`, as far as the disk knows it, and every later one.
+    /// The configuration at `index`, as far as the disk knows it, and every later one.
     pub(super) fn memberships_since(&self, index: Index) -> Vec<&Membership> {
         let mut found: Vec<&Membership> = self.base.iter().map(|header| &header.membership).collect();
         for entry in &self.entries {
@@ -103,7 +103,7 @@ impl Durable {
         }
     }
 
-    /// A snapshot of the own state takes the place of the log before it.
+    /// A snapshot of the replica's own state replaces the log before it.
     fn compact(&mut self, header: &SnapshotHeader) {
         let position = header.position;
         if position.index <= self.base().index {
@@ -116,8 +116,8 @@ impl Durable {
         self.base = Some(header.clone());
     }
 
-    /// Whether this is what a recovery has found, term and vote aside: a later snapshot of the own state may
-    /// be in the place of the first entries.
+    /// Whether a recovery found this log, apart from term and vote. A later snapshot of the replica's own state may
+    /// replace the first entries.
     pub(super) fn is_the_log_of(&self, found: &Recovered) -> bool {
         let from = found.snapshot.as_ref().map_or(Position::ORIGIN, |header| header.position);
         let last = found.entries.last().map_or(from, Entry::position);
@@ -132,7 +132,7 @@ impl Durable {
         own.eq(&found.entries)
     }
 
-    /// It takes the place of what was there.
+    /// This old image takes the place of `newer`.
     pub(super) fn rolls_back(&mut self, newer: &Durable) {
         self.rolled_back = true;
         self.owed_through = newer.owed_through;
@@ -143,7 +143,7 @@ impl Durable {
         self.owed = newer.owed.iter().copied().chain(missing).collect();
     }
 
-    /// A part of it was lost, and this is left: what is missing is owed to whoever counted on it.
+    /// Only `found` is left after a loss. What is missing is owed to those who counted on it.
     pub(super) fn is_left_with(&mut self, found: &Recovered) {
         let base = found.snapshot.as_ref().map_or(Position::ORIGIN, |header| header.position);
         if base.index < self.base().index {

@@ -1,4 +1,4 @@
-//! A replica's data folder: the log and the snapshots of `bowline-storage`, on a disk that is simulated.
+//! A replica's data folder: the log and the snapshots of `bowline-storage`, on a simulated disk.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ use crate::cluster::dice::Dice;
 use crate::cluster::replica::OnDiskNode;
 
 const CLUSTER: ClusterId = ClusterId(0xb0);
-/// Room that must be left on a full disk for entries to be taken, in parts of a segment.
+/// A full disk takes entries only while it has room for this fraction of a segment.
 const PORTION: u64 = 8;
 
-/// Why something isn't on the disk.
+/// Why something couldn't be written to the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// There is no room for it. The same once more will do when there is.
+    /// There is no room for it. It can be tried again when there is.
     NoSpace,
     /// Nobody knows what is durable: the process must stop.
     Fatal(String),
@@ -45,7 +45,7 @@ impl From<SnapshotError> for Trouble {
     }
 }
 
-/// What a start finds.
+/// What a start finds in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) recovered: Recovered,
@@ -59,19 +59,19 @@ impl Found {
     }
 }
 
-/// The folder, and what a running process has open of it.
+/// The folder, and what a running process has open in it.
 pub(super) struct Folder {
     disk: SimDisk,
     replica: NodeId,
     options: Options,
     opened: Option<(Log<SimDisk>, Snapshots<SimDisk>)>,
-    /// The state is in a file of its own there.
+    /// The state is in a file of its own in the folder.
     keeps: bool,
-    /// The system has given up what this process wrote. Whoever has a file open is told so at its next sync.
+    /// The system has discarded unsynced writes of this process. The next sync of an open file reports that.
     forgot: bool,
     /// The disk had no room for the next segment.
     full: bool,
-    /// Bits were flipped at some time: what is found may be less than what was written.
+    /// Bits were flipped at some time, so a start may find less than was written.
     pub(super) damaged: bool,
 }
 
@@ -82,7 +82,7 @@ impl fmt::Debug for Folder {
 }
 
 impl Folder {
-    /// A new member's; `keeps`: with its state.
+    /// The folder of a new member; with `keeps` it also holds the state.
     pub(super) fn found(replica: NodeId, founders: Option<Membership>, options: &Options, keeps: bool) -> Folder {
         let disk = SimDisk::new();
         let identity = Identity { cluster: CLUSTER, replica, incarnation: replica.0 };
@@ -99,7 +99,7 @@ impl Folder {
         }
     }
 
-    /// As it is now, for a copy.
+    /// A copy of the folder as it is now.
     pub(super) fn image(&self) -> Folder {
         Folder {
             disk: self.disk.fork(),
@@ -113,14 +113,13 @@ impl Folder {
         }
     }
 
-    /// From now on the disk says that it has synced, and has not.
+    /// From now on the disk reports syncs that it doesn't do.
     pub(super) fn lies(&self) {
         self.disk.set_lies(true);
     }
 
-    /// What a process finds when it starts now, without its starting: the folder stays as it is.
-    /// Found twice, it must be the same; and if nothing there is unsynced, also if the power fails while it is
-    /// first looked for.
+    /// What a process would find if it started now; the folder isn't changed. A second start must find the same, also
+    /// after a power failure during the first one, if nothing is unsynced.
     pub(super) fn rehearse(&self, dice: &mut Dice) -> Result<Result<Found, OpenError>, String> {
         let look = |disk: &SimDisk| self.open_on(disk).map(|(opened, _)| opened.recovery);
         let disk = self.disk.fork();
@@ -165,7 +164,7 @@ impl Folder {
         Ok((opened, Some(FoundState { machine, states })))
     }
 
-    /// A process starts: what it finds, and its state or the data of its snapshot.
+    /// A process starts. Returns what it finds, with its state or the data of its snapshot.
     pub(super) fn open(&mut self) -> Result<(RecoveredNode, Option<FoundState>), String> {
         let (opened, kept) = self.open_on(&self.disk).map_err(|error| error.to_string())?;
         let Opened { recovery, log, snapshots, .. } = opened;
@@ -178,7 +177,7 @@ impl Folder {
         Ok((RecoveredNode { raft: recovery.recovered, snapshot }, kept))
     }
 
-    /// Whether an empty folder is refused where a known member's should be (D13).
+    /// Whether an empty folder in place of a known member's is refused (D13).
     pub(super) fn refuses_nothing(&self) -> bool {
         matches!(open(&SimDisk::new(), CLUSTER, self.replica, &self.options).err(), Some(OpenError::Missing { .. }))
     }
@@ -191,8 +190,8 @@ impl Folder {
         self.opened.as_mut().ok_or_else(|| Trouble::Fatal("no process has the folder open".to_owned()))
     }
 
-    /// What the log's thread does with a portion of its work: see the server's. `done` of it are behind it,
-    /// but for the sync.
+    /// Does a portion of the log's work like the server's log thread. The first `done` items are already appended, but
+    /// not synced.
     pub(super) fn work<'a>(&mut self, items: impl Iterator<Item = &'a Item>, done: &mut usize) -> Result<(), Trouble> {
         let mut marked = None;
         for (at, item) in items.enumerate() {
@@ -205,7 +204,7 @@ impl Folder {
                 continue;
             }
             match item {
-                // It is in a file already.
+                // The state is in its file already.
                 Item::File(_) if keeps => {}
                 Item::File(snapshot) => snapshots.store(&snapshot.header, &snapshot.data)?,
                 Item::Compact(header) => log.compact(header)?,
@@ -227,7 +226,7 @@ impl Folder {
         Ok(snapshots.store(&snapshot.header, &snapshot.data)?)
     }
 
-    /// Has the next segment made before it is needed.
+    /// Creates the next segment before it is needed.
     pub(super) fn tend(&mut self) -> Result<(), Trouble> {
         let (log, _) = self.opened()?;
         if log.stats().spares == 0 {
@@ -249,13 +248,13 @@ impl Folder {
         !self.full || self.opened.as_ref().is_some_and(admits)
     }
 
-    /// The disk takes no more than `more` further bytes; `None`: as many as anyone likes.
+    /// Limits the disk to `more` further bytes; `None` lifts the limit.
     pub(super) fn limit(&self, more: Option<u64>) {
         self.disk.set_capacity(more.map(|more| self.disk.used() + more));
     }
 
-    /// The process dies somewhere in what it was doing on the disk: in the work of the log's thread, and in
-    /// storing its own snapshots, or its `state`.
+    /// The process dies in the middle of its work on the disk: in the work of the log thread, or in storing its own
+    /// snapshots or its `state`.
     pub(super) fn die_amid(
         &mut self,
         items: &[Item],
@@ -272,7 +271,7 @@ impl Folder {
             if log && !items.is_empty() {
                 let _ = self.work(items.iter(), &mut { done });
             } else if !log && let Some(state) = &mut state {
-                // After this its sync would fail, and it with it.
+                // If the system discarded writes, the sync of the state would fail, so it isn't tried.
                 let storing = if self.forgot { &[] } else { storing };
                 let _ = storing.iter().try_for_each(|snapshot| state.checkpoint(&snapshot.header));
             } else if !log {
@@ -283,23 +282,23 @@ impl Folder {
         self.disk.calm();
         self.forgot = false;
         if self.keeps {
-            // What the dead process still has open changes nothing here any more.
+            // A copy, so that files the dead process still has open can't change it.
             self.disk = self.disk.fork();
         }
     }
 
-    /// Soon the disk takes nothing any more, whatever the process is about to do there.
+    /// The disk will soon stop, in the middle of whatever the process does then.
     pub(super) fn die_soon(&self, dice: &mut Dice) {
         plan_death(&self.disk, dice);
     }
 
-    /// The power fails: of what was not synced anything may be there.
+    /// The power fails. Any part of what was not synced may be lost.
     pub(super) fn lose_power(&mut self, dice: &mut Dice) {
         self.close();
         self.disk = self.disk.crash(kind(dice), &mut Random::new(dice.word()));
     }
 
-    /// The next time that the log syncs something goes wrong.
+    /// Makes the next sync or write of the log fail.
     pub(super) fn fail_soon(&self, dice: &mut Dice) {
         let operation = dice.pick(&[Operation::Sync, Operation::Sync, Operation::Write, Operation::SyncDir]);
         let operation = operation.unwrap_or(Operation::Sync);
@@ -307,7 +306,7 @@ impl Folder {
         self.disk.inject(Injection::Fail { operation, skip: 0 });
     }
 
-    /// After a failed sync some systems forget what was not written.
+    /// After a failed sync some systems discard what was not written.
     pub(super) fn forget_dirty(&mut self) {
         self.forgot = true;
         for (path, _) in self.disk.files() {
@@ -325,8 +324,8 @@ impl Folder {
         self.disk.calm();
     }
 
-    /// Bits flip in a file whose name `is_meant`, the newest if there are several; the state's file may be gone
-    /// altogether. Returns its name.
+    /// Flips bits in a file whose name `is_meant`, mostly the newest one; the state's file may be lost altogether.
+    /// Returns the name.
     pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, dice: &mut Dice) -> Option<String> {
         let files = self.disk.files();
         let mut meant = files.iter().rev().filter(|(path, size)| is_meant(path) && *size > 0);
@@ -339,18 +338,18 @@ impl Folder {
             return Some(path.clone());
         }
         let content = self.disk.content(path)?;
-        // Where something is written: the rest of a segment is zeros.
+        // Only the part with data counts: the rest of a segment is zeros.
         let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
         let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
         let mut byte = dice.between(from, end - 1);
         if path == states::IN_USE {
-            // Most of it is free pages.
+            // Most of this file is free pages, so skip to a byte with data.
             let written = content[byte as usize..].iter().position(|byte| *byte != 0);
             byte += written.unwrap_or_default() as u64;
         }
         let first = byte * 8;
         self.disk.flip(path, first + dice.below(8));
-        // Often a whole sector is unreadable, not a bit of it.
+        // Often a whole sector is damaged, not just one bit.
         for _ in 0..dice.pick(&[0, 0, 2, 40]).unwrap_or(0) {
             let byte = (first / 8 / 512 * 512 + dice.below(512)).min(size - 1);
             self.disk.flip(path, byte * 8 + dice.below(8));
@@ -360,7 +359,7 @@ impl Folder {
     }
 }
 
-/// Somewhere in what is being done the process dies.
+/// Makes the process die in one of its next operations.
 fn plan_death(disk: &SimDisk, dice: &mut Dice) {
     let operation = dice.pick(&[Operation::Write, Operation::Sync, Operation::Name, Operation::SyncDir]);
     let skip = dice.magnitude(1, 8) - 1;
@@ -371,14 +370,14 @@ fn kind(dice: &mut Dice) -> Crash {
     dice.pick(&Crash::ALL).unwrap_or(Crash::KeepNone)
 }
 
-/// I18: what is found a second time is what was found first.
+/// I18: a second recovery must find the same as the first.
 fn agree(first: &Found, again: Result<Found, OpenError>, how: &str) -> Result<(), String> {
     match again {
         Ok(again) if again.recovered == first.recovered => Ok(()),
         Ok(again) => {
-            Err(format!("recovered {how}, it is another: {} and {}", brief(&first.recovered), brief(&again.recovered)))
+            Err(format!("recovered {how}, it differs: {} and {}", brief(&first.recovered), brief(&again.recovered)))
         }
-        Err(error) => Err(format!("it can be recovered, and can't {how}: {error}")),
+        Err(error) => Err(format!("it can be recovered once, but not {how}: {error}")),
     }
 }
 

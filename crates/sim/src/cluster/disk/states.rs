@@ -1,8 +1,8 @@
-//! The files that hold the state, as a server keeps them: the one in use, and those that are to take its place.
+//! The files that hold the state, as on a server: the one in use, and new ones that may replace it.
 //!
 //! The rules are those of the server's `state_files.rs`, over the simulated disk: `state.redb` is in use; a leader's
-//! snapshot is restored into `state-<number>.new`, which gets that name once the log begins after the snapshot; what
-//! can't be trusted is set aside. What can't be read *now* is left where it is.
+//! snapshot is restored into `state-<number>.new`, which is renamed to `state.redb` once the log begins after the
+//! snapshot; a damaged file is set aside; a file that can't be read *now* is left where it is.
 
 use bowline_kv::store::{Engine as _, EngineError, OnDisk, RedbEngine, RestoreError, Store};
 use bowline_raft::SnapshotHeader;
@@ -12,21 +12,21 @@ use crate::cluster::machine::{Machine, parts};
 
 pub(super) const IN_USE: &str = "state.redb";
 const DAMAGED: &str = "state.damaged";
-/// Little of the file is kept in memory: much is written before anybody syncs.
+/// The cache is small, so that much is written before a sync.
 const CACHE_BYTES: usize = 64 << 10;
 
-/// Where the states of a replica are.
+/// The state files of a replica.
 #[derive(Debug)]
 pub(crate) struct States {
     disk: SimDisk,
     identity: Identity,
-    /// How many new ones were made.
+    /// How many new files were made.
     made: u64,
-    /// The one in use could not be trusted.
+    /// The file in use was damaged.
     pub(crate) damaged: bool,
 }
 
-/// A state in a file of its own, durably.
+/// A restored state, durable in a file of its own.
 #[derive(Debug)]
 pub(crate) struct NewState {
     machine: Machine,
@@ -51,10 +51,10 @@ impl States {
         States { disk: disk.clone(), identity, made: 0, damaged: false }
     }
 
-    /// The states that are there and whole: the one in use first.
+    /// Opens all states that are whole, the one in use first.
     ///
     /// # Errors
-    /// One can't be read now.
+    /// A state can't be read now.
     pub(super) fn find(&mut self) -> Result<Vec<Found>, OpenError> {
         let mut paths = self.new_ones()?;
         if self.disk.list("")?.iter().any(|name| name == IN_USE) {
@@ -65,7 +65,7 @@ impl States {
             match self.open(&path) {
                 Ok((machine, header)) => found.push(Found { path, machine, header }),
                 Err(error) if error.is_refusal() => return Err(unusable(&error)),
-                // A restore that did not end.
+                // A restore that didn't finish.
                 Err(_) if path != IN_USE => self.disk.remove(&path)?,
                 Err(_) => {
                     self.damaged = true;
@@ -76,7 +76,7 @@ impl States {
         Ok(found)
     }
 
-    /// Takes one of them in use, and removes the others.
+    /// Puts one of the states into use and removes the others.
     pub(super) fn choose(&self, mut found: Vec<Found>, chosen: usize) -> Result<Machine, OpenError> {
         let Found { path, machine, .. } = found.swap_remove(chosen);
         drop(found);
@@ -87,7 +87,7 @@ impl States {
         Ok(machine)
     }
 
-    /// A state in use without anything in it, in place of all that were there.
+    /// Puts an empty state into use, in place of all others.
     pub(super) fn found_anew(&self) -> Result<Machine, OpenError> {
         self.disk.remove(IN_USE)?;
         self.remove_new_ones()?;
@@ -98,16 +98,16 @@ impl States {
         Ok(machine)
     }
 
-    /// The state that a snapshot holds, durably in a file of its own.
+    /// Restores a snapshot into a file of its own, durably.
     ///
     /// # Errors
-    /// It is none, or the disk refuses; nothing of it is left, if the disk takes that.
+    /// It isn't a valid snapshot, or the disk fails. The file is removed if possible.
     pub(crate) fn restore(&mut self, header: &SnapshotHeader, snapshot: &[u8]) -> Result<NewState, RestoreError> {
         self.made += 1;
         let path = format!("state-{}.new", self.made);
         let restored = self.restore_to(&path, header, snapshot);
         if restored.is_err() {
-            // If this fails, the next start does it.
+            // If this fails, the next start removes it.
             let _ = self.disk.remove(&path);
         }
         Ok(NewState { machine: restored?, path })
@@ -116,41 +116,41 @@ impl States {
     fn restore_to(&self, path: &str, header: &SnapshotHeader, snapshot: &[u8]) -> Result<Machine, RestoreError> {
         let invalid = |what: String| RestoreError::Invalid(what);
         let (last, digest, state) = parts(snapshot).map_err(|error| invalid(error.to_string()))?;
-        let [b's', rest @ ..] = state else { return Err(invalid("it is not that of a store".to_owned())) };
+        let [b's', rest @ ..] = state else { return Err(invalid("it isn't a store's".to_owned())) };
         let mut rest = rest;
         let store = Store::restore_from(self.make(path)?, &mut rest)?;
         let (applied, index) = (store.applied(), header.position.index);
         if applied != index || !rest.is_empty() {
-            return Err(invalid(format!("it reaches up to {applied}, its header says {index}")));
+            return Err(invalid(format!("it reaches up to {applied}, but its header says {index}")));
         }
         let mut machine = Machine::on_disk(store, last, digest);
         machine.checkpoint(self.identity, Some(header))?;
-        // Its name too must be there after a crash.
+        // The file's name must survive a crash too.
         self.disk.sync_dir("").map_err(|error| refused("make its file", error))?;
         Ok(machine)
     }
 
-    /// Takes a new state in use, durably: its file gets the name of the one before, which is gone.
+    /// Puts a new state into use, durably: its file replaces the one in use.
     pub(crate) fn install(&self, new: NewState) -> Result<Machine, DiskError> {
         self.disk.rename(&new.path, IN_USE)?;
         self.disk.sync_dir("")?;
         Ok(new.machine)
     }
 
-    /// A new state is of no use.
+    /// Removes a new state that isn't needed.
     pub(crate) fn discard(&self, new: NewState) {
         let NewState { machine, path } = new;
         drop(machine);
-        // If this fails, the next start does it.
+        // If this fails, the next start removes it.
         let _ = self.disk.remove(&path);
     }
 
-    /// Makes a state durable, which this header describes.
+    /// Makes a state durable, with the header that describes it.
     pub(crate) fn checkpoint(&self, machine: &mut Machine, header: &SnapshotHeader) -> Result<(), EngineError> {
         machine.checkpoint(self.identity, Some(header))
     }
 
-    /// Bytes that the disk still takes.
+    /// Free bytes on the disk.
     pub(crate) fn free(&self) -> u64 {
         self.disk.free()
     }
