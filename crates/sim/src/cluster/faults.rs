@@ -1,7 +1,7 @@
-//! Faults: one row for each kind, with its number in the catalogue, its title, how often it strikes, and what it does
-//! then. They are aimed at leaders more often than chance would.
+//! Faults: one row for each kind, with its number in the catalogue, its title, how often it strikes, and what it does.
+//! They hit leaders more often than a random choice would.
 //!
-//! A new fault is a row of the table and a function.
+//! A new fault needs a row of the table and a function.
 
 mod disks;
 mod membership;
@@ -19,7 +19,7 @@ use crate::cluster::system::System;
 pub(crate) use disks::Restored;
 use network::Succession;
 
-/// What a kind of fault is.
+/// The row of a kind of fault.
 #[derive(Clone, Copy)]
 struct Row {
     code: &'static str,
@@ -30,33 +30,33 @@ struct Row {
 /// How a kind of fault comes about.
 #[derive(Clone, Copy)]
 struct Kind {
-    /// It strikes now and then.
+    /// How it strikes, if it does.
     strikes: Option<(Rhythm, Strike)>,
-    /// It is in the plan, beside what strikes: in the network, say.
+    /// What it changes in the plan besides its strikes, for example in the network.
     part: Option<Part>,
 }
 
-/// What a fault does. Returns whether it did it; what comes only later is counted when it does.
+/// Carries out a strike. Returns whether it took effect; an effect that comes later is counted then.
 type Strike = fn(&mut System<'_>) -> bool;
 
-/// What a plan has of a fault.
+/// The part of a plan that belongs to a fault.
 #[derive(Clone, Copy)]
 struct Part {
     is_in: fn(&Plan) -> bool,
     leave_out: fn(&mut Plan),
 }
 
-/// How often a fault strikes, if it does.
+/// How often a fault strikes.
 #[derive(Clone, Copy)]
 enum Rhythm {
-    /// Drawn from dice that these share, in the order of their places; in so many percent of the plans.
+    /// In this percentage of the plans. Drawn from shared dice, in the order of the places.
     Often { place: u8, percent: u32 },
     /// The same, with longer waits.
     Seldom { place: u8 },
-    /// Wherever clocks are of that kind, at this mean distance.
+    /// In all plans with clocks of this kind, with this mean time between strikes.
     WithClocks(Clocks, Moment),
-    /// Drawn from dice of its own, for this purpose, which no other has: it changes no other draw of a plan. In so many
-    /// percent of the plans, with a mean distance of so many election timeouts.
+    /// In this percentage of the plans, with a mean of `low` to `high` election timeouts between strikes. Drawn from
+    /// its own dice, for a purpose that no other fault has, so that it changes no other draw of a plan.
     Own { purpose: u64, percent: u32, low: u64, high: u64 },
 }
 
@@ -76,21 +76,21 @@ const fn strikes(rhythm: Rhythm, strike: Strike) -> Kind {
     Kind { strikes: Some((rhythm, strike)), part: None }
 }
 
-/// It is in the network, the disks or the clients of a plan, and does not strike.
+/// A fault that is part of a plan's network, disks or clients, and does not strike.
 const fn always(is_in: fn(&Plan) -> bool, leave_out: fn(&mut Plan)) -> Kind {
     Kind { strikes: None, part: Some(Part { is_in, leave_out }) }
 }
 
-/// It comes of what others do.
+/// A fault that results from others.
 const BY_ITSELF: Kind = Kind { strikes: None, part: None };
 
 impl Kind {
-    /// It is also in the plan.
+    /// Adds what the fault changes in the plan.
     const fn and(self, is_in: fn(&Plan) -> bool, leave_out: fn(&mut Plan)) -> Kind {
         Kind { part: Some(Part { is_in, leave_out }), ..self }
     }
 
-    /// It changes more of a plan than that it strikes.
+    /// Marks a fault that shapes the plan beyond its strikes.
     const fn and_shapes(self, leave_out: fn(&mut Plan)) -> Kind {
         self.and(|_| false, leave_out)
     }
@@ -98,7 +98,7 @@ impl Kind {
 
 macro_rules! faults {
     ($($name:ident: $code:literal, $title:literal, $kind:expr;)*) => {
-        /// A kind of fault, or of trouble that is no fault of anyone.
+        /// A kind of fault, or of other trouble.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault {
             $(#[doc = $title] $name,)*
@@ -181,7 +181,7 @@ faults! {
 }
 
 impl Fault {
-    /// How many there are.
+    /// The number of kinds.
     pub const COUNT: usize = Fault::ALL.len();
 
     /// The kind of that name.
@@ -192,7 +192,7 @@ impl Fault {
         let found = Fault::ALL.iter().copied().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
             let names: Vec<String> = Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect();
-            format!("{name:?} is no kind of fault; there are {}", names.join(", "))
+            format!("{name:?} is not a kind of fault; allowed: {}", names.join(", "))
         })
     }
 
@@ -202,18 +202,18 @@ impl Fault {
         self.row().code
     }
 
-    /// What it is, in words.
+    /// Its title.
     #[must_use]
     pub fn title(self) -> &'static str {
         self.row().title
     }
 
-    /// Whether a plan has it beside what strikes.
+    /// Whether a plan contains it apart from its strikes.
     pub(crate) fn is_in(self, plan: &Plan) -> bool {
         self.row().kind.part.is_some_and(|part| (part.is_in)(plan))
     }
 
-    /// Whether it changes more of a plan than when something strikes.
+    /// Whether it shapes a plan beyond its strikes.
     pub(crate) fn shapes_plans(self) -> bool {
         self.row().kind.part.is_some()
     }
@@ -227,7 +227,7 @@ impl Fault {
     }
 }
 
-/// Draws which faults strike, and their mean distance.
+/// Draws which faults strike, and the mean time between their strikes.
 pub(crate) fn draw(seed: u64, dice: &mut Dice, clocks: Clocks, election: Moment) -> Vec<(Fault, Moment)> {
     let all = Fault::ALL.iter().filter_map(|fault| fault.row().kind.strikes.map(|(rhythm, _)| (*fault, rhythm)));
     let mut all: Vec<(Fault, Rhythm)> = all.collect();
@@ -236,7 +236,7 @@ pub(crate) fn draw(seed: u64, dice: &mut Dice, clocks: Clocks, election: Moment)
 }
 
 impl Rhythm {
-    /// In which order they are drawn.
+    /// The order in which rhythms are drawn.
     fn order(self) -> (u8, u64) {
         match self {
             Rhythm::Often { place, .. } | Rhythm::Seldom { place } => (0, place.into()),
@@ -245,7 +245,7 @@ impl Rhythm {
         }
     }
 
-    /// The mean distance of strikes, if there are any.
+    /// The mean time between strikes, if there are any.
     fn draw(self, seed: u64, dice: &mut Dice, clocks: Clocks, election: Moment) -> Option<Moment> {
         match self {
             Rhythm::Often { percent, .. } => {
@@ -270,9 +270,9 @@ impl Rhythm {
 pub(crate) enum FollowUp {
     Cut(Vec<Link>),
     Heal(Vec<Link>),
-    /// Clients reach a replica again.
+    /// Clients can reach a replica again.
     HealClients(usize),
-    /// A link has no limit any more.
+    /// A link has no limit again.
     Widen(Link),
     /// A link goes up and down until then.
     Flap {
@@ -281,12 +281,12 @@ pub(crate) enum FollowUp {
         until: Moment,
     },
     Succession(Succession),
-    /// A replica crashes again, so many times.
+    /// A replica crashes again, `left` times.
     CrashAgain {
         host: usize,
         left: u64,
     },
-    /// Somebody is looked for to crash midway, so many times more.
+    /// Looks for a replica to crash midway, `left` more times.
     Midway {
         fault: Fault,
         is_midway: fn(&Host) -> bool,
@@ -294,11 +294,11 @@ pub(crate) enum FollowUp {
     },
     /// There is room on the disk again.
     Room(usize),
-    /// The operator thinks better of a change.
+    /// The operator takes back a change.
     Regret,
 }
 
-/// It is time for a kind of fault to strike.
+/// Lets a kind of fault strike, and plans its next strike.
 pub(crate) fn strike(system: &mut System<'_>, fault: Fault) {
     let ctx = &mut system.ctx;
     if ctx.healed {
@@ -308,7 +308,7 @@ pub(crate) fn strike(system: &mut System<'_>, fault: Fault) {
     let (mut dice, strikes) = ctx.script.next_strike(fault);
     ctx.after(MILLI + dice.waiting(mean), Event::Strike(fault));
     if strikes {
-        // Chance of its own: leaving this strike out changes no other.
+        // Each strike has its own dice, so that leaving it out changes no other.
         let usual = std::mem::replace(&mut ctx.chances.faults, dice);
         let struck = fault.row().kind.strikes.is_some_and(|(_, strike)| strike(system));
         system.ctx.chances.faults = usual;
@@ -318,7 +318,7 @@ pub(crate) fn strike(system: &mut System<'_>, fault: Fault) {
     }
 }
 
-/// A fault goes on, or is repaired; once the safety phase is over, it stays as it is.
+/// A fault takes its next step or is repaired. After the safety phase it stays as it is.
 pub(crate) fn follow_up(system: &mut System<'_>, next: FollowUp) {
     if system.ctx.healed {
         return;
@@ -343,7 +343,7 @@ pub(crate) fn follow_up(system: &mut System<'_>, next: FollowUp) {
     }
 }
 
-/// A replica, the leader in every other case.
+/// Picks a replica: in half of the cases the leader, else any.
 fn victim(system: &mut System<'_>) -> usize {
     let dice = &mut system.ctx.chances.faults;
     match system.hosts.last_leader() {
@@ -352,7 +352,7 @@ fn victim(system: &mut System<'_>) -> usize {
     }
 }
 
-/// How long something lasts.
+/// Draws how long a fault lasts.
 fn span(system: &mut System<'_>) -> Moment {
     let election = system.ctx.plan.settings.election_max;
     system.ctx.chances.faults.magnitude(election / 8, election * 12)

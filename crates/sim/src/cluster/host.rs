@@ -17,10 +17,10 @@ use crate::cluster::oracle::Shadow;
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
 use crate::cluster::replica::{OnDiskNode, Replica};
 
-/// Most events that wait for a paused process: the size of its sockets' buffers.
+/// Maximum number of events that wait for a paused process, like the buffers of its sockets.
 const MOST_BACKLOG: usize = 2_000;
 
-/// Who waits for an answer of a replica.
+/// The sender of a request that waits for a replica's answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asker {
     Client {
@@ -30,16 +30,16 @@ pub(crate) enum Asker {
         known: u64,
     },
     Operator,
-    /// Of a lease.
+    /// The keeper of a lease.
     Keeper {
         keeper: usize,
         call: u64,
         ask: Ask,
-        /// When it arrived, or was looked at last.
+        /// When the request arrived or was last started again.
         begun: Moment,
         renewal: Option<Renewal>,
     },
-    /// The replica itself, with the end of leases.
+    /// The replica itself, which proposes the end of leases.
     Lessor {
         number: u64,
         term: u64,
@@ -49,48 +49,48 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) id: NodeId,
-    /// Counts its starts and stops: an event that was planned for an earlier run of the process is void.
+    /// Counts starts and stops. An event that was planned for an earlier run of the process is ignored.
     pub(crate) run: u32,
-    /// The running process.
+    /// The process, if it runs.
     pub(crate) node: Option<Replica>,
-    /// Its disk is lost for good: it never comes back.
+    /// Its disk is lost for good, so it never comes back.
     pub(crate) lost: bool,
     pub(crate) paused: bool,
     pub(crate) disk: Disk,
     pub(crate) clock: Clock,
     pub(crate) shadow: Shadow,
     pub(crate) wake_at: Moment,
-    /// Messages that wait for the disk, in the order of what they wait for.
+    /// Messages that wait for the disk, in the order of the writes they wait for.
     pub(crate) held: VecDeque<(PersistId, NodeId, NodeMessage)>,
     pub(crate) durable: PersistId,
     pub(crate) tokens: BTreeMap<Token, Asker>,
     next_token: u64,
-    /// It crashes after so many more effects.
+    /// It crashes after this many more effects.
     pub(crate) crash_in: Option<u64>,
-    /// What has happened while it is paused.
+    /// Events that happened while it is paused.
     pub(crate) backlog: Vec<Event>,
     /// Its disk is slow until then.
     pub(crate) slow_until: Moment,
     /// The next sync fails.
     pub(crate) fail_sync: bool,
-    /// The message that it takes now had entries for which there is no room.
+    /// The entries of the message that it handles now were dropped, because there is no room for them.
     pub(crate) left_entries: bool,
-    /// It is configured in its own way, not like the others.
+    /// Its settings differ from those of the others.
     pub(crate) own_ways: bool,
-    /// It is broken for good: nothing starts it.
+    /// It stays down; nothing starts it.
     pub(crate) stays_down: bool,
-    /// So many more starts find the disk unreadable.
+    /// How many more starts find the disk unreadable.
     pub(crate) unreadable: usize,
     /// Its state machine is slow until then.
     pub(crate) busy_until: Moment,
-    /// Until when leases live, while it leads.
+    /// When leases end, while it leads.
     pub(crate) lessor: Lessor,
-    /// What it knows of its peers, while it leads.
+    /// The match indices that it had for its peers, while it leads.
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
     pub(crate) image: Option<Box<Disk>>,
     keeps_images: bool,
-    /// Its state was found damaged or missing, and the log is of no use without it: it waits for a leader's.
+    /// Its state was damaged or missing. Its log is useless without it, so it waits for a leader's snapshot.
     lacks_state: bool,
 }
 
@@ -132,7 +132,7 @@ impl Host {
         }
     }
 
-    /// Its place among all hosts.
+    /// Its index among all hosts.
     pub(crate) fn at(&self) -> usize {
         self.id.0 as usize - 1
     }
@@ -144,7 +144,7 @@ impl Host {
         }
     }
 
-    /// Sabotage: the disk is as it was when the copy was made.
+    /// Sabotage: restores the disk to the copy.
     pub(crate) fn restore_image(&mut self) {
         if let Some(image) = self.image.take() {
             self.disk = *image;
@@ -161,14 +161,14 @@ impl Host {
 
     /// Keeps an event for a paused process.
     pub(crate) fn wait(&mut self, event: Event) {
-        // What its own disk tells is never lost.
+        // Events of its own disk are never lost.
         let droppable = matches!(event, Event::Message { .. } | Event::Request { .. });
         if !droppable || self.backlog.len() < MOST_BACKLOG {
             self.backlog.push(event);
         }
     }
 
-    /// A name for a request, not used before in this run of the process.
+    /// A token for a request, unique in this run of the process.
     pub(crate) fn token(&mut self, asker: Asker) -> Token {
         self.next_token += 1;
         let token = Token(self.next_token);
@@ -177,23 +177,23 @@ impl Host {
     }
 }
 
-/// Of a state that is in a file.
+/// The state in a file.
 impl Host {
-    /// What it starts with, before it does.
+    /// Notes what it will start with.
     pub(crate) fn looks_at_state(&mut self, start: &Start) {
         let Some(state) = &start.state else { return };
         let (recovered, applied) = (&start.found.raft, state.machine.applied());
         if state.states.damaged {
             hit(Probe::StateDamaged);
         }
-        // Without the state under it the whole log was given up.
+        // Without the state that the log follows, the whole log was given up.
         self.lacks_state = recovered.suspect.is_some() && recovered.snapshot.is_none();
         if applied > Index(0) && recovered.entries.last().is_some_and(|last| last.index > applied) {
             hit(Probe::StateBehindLog);
         }
     }
 
-    /// A leader's snapshot may have taken its state's place.
+    /// Notes whether a leader's snapshot has replaced its state.
     pub(crate) fn looks_at_install(&mut self) {
         let installed = self.node.as_mut().and_then(Replica::on_disk).and_then(OnDiskNode::take_installed);
         if let Some(index) = installed {
@@ -205,15 +205,15 @@ impl Host {
     }
 }
 
-/// Its clock, its alarm and its disk.
+/// Its clock, its next wake-up and its disk.
 impl Host {
-    /// Gives its clock a rate, and what it shows at its start.
+    /// Draws the clock's rate and the time that it shows at the start.
     pub(crate) fn set_clock(&mut self, ctx: &mut Context<'_>) {
         let bound = u64::from(ctx.plan.settings.drift_ppm);
         let dice = &mut ctx.chances.hosts;
         let gains = match ctx.plan.clocks {
             Clocks::True => 0,
-            // The ends of the bound are where a mistake shows.
+            // Mistakes show at the ends of the bound.
             Clocks::Drifting => match dice.below(4) {
                 0 => bound as i64,
                 1 => -(bound as i64),
@@ -225,12 +225,12 @@ impl Host {
         self.clock = Clock::new(ctx.now, shown, gains);
     }
 
-    /// Whether something may change by itself in the next step.
+    /// Whether a deadline of the replica has been reached.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.node.as_ref().is_some_and(|node| node.next_deadline() <= self.clock.shows(now))
     }
 
-    /// Plans when it wakes, if that is earlier than planned.
+    /// Plans the next wake-up, if it is earlier than the planned one.
     pub(crate) fn reschedule(&mut self, ctx: &mut Context<'_>) {
         let Some(node) = &self.node else { return };
         let mut deadline = node.next_deadline();
@@ -244,7 +244,7 @@ impl Host {
         }
     }
 
-    /// The same when the plan means nothing any more: it was paused, or its clock is another one.
+    /// Plans the next wake-up anew, after a pause or a change of the clock.
     pub(crate) fn reschedule_anew(&mut self, ctx: &mut Context<'_>) {
         if !self.paused {
             self.wake_at = Moment::MAX;

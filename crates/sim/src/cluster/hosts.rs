@@ -1,5 +1,5 @@
-//! All hosts, and what only a look at several of them can tell: who leads, who could lead, and whose loss the cluster
-//! survives. Nothing here changes anything, but who leads.
+//! All hosts, and questions about several of them: who leads, who could lead, and whose loss the cluster survives. The
+//! only thing that changes here is who leads.
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
@@ -9,17 +9,17 @@ use bowline_raft::{Group, Index, Membership, MembershipChange, NodeId, Position,
 use crate::cluster::clock::Moment;
 use crate::cluster::host::Host;
 
-/// Most voters of any group that is asked for.
+/// Maximum number of voters in a change that is asked for.
 const MOST_VOTERS: usize = 9;
-/// Most disks that may be lost for good.
+/// Maximum number of disks that may be lost for good.
 const MOST_LOST: usize = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
     hosts: Vec<Host>,
-    /// Those that lead, each in its own view; who began last comes last.
+    /// Those that lead in their own view, the latest last.
     leading: Vec<usize>,
-    /// When the last of them began to.
+    /// When the latest of them began to lead.
     pub(crate) led_since: Moment,
 }
 
@@ -47,18 +47,18 @@ impl Hosts {
         &self.leading
     }
 
-    /// Who began to lead last.
+    /// The host that became leader last.
     pub(crate) fn last_leader(&self) -> Option<usize> {
         self.leading.last().copied()
     }
 
-    /// The same with its core, if it is up.
+    /// The latest leader with its core, if it is up.
     pub(crate) fn leader(&self) -> Option<(usize, &Raft)> {
         let leader = self.last_leader()?;
         Some((leader, self.raft(leader)?))
     }
 
-    /// The same, unless its process is paused.
+    /// The latest leader, unless its process is paused.
     pub(crate) fn running_leader(&self) -> Option<usize> {
         self.last_leader().filter(|leader| !self[*leader].paused)
     }
@@ -77,7 +77,7 @@ impl Hosts {
         self[host].node.as_ref().map(|node| node.raft())
     }
 
-    /// Of these the one that leads, was the last to be elected, and has committed in its term.
+    /// The leader among `core` with the highest term, if it has committed in its term.
     pub(crate) fn led_by(&self, core: &BTreeSet<usize>) -> Option<usize> {
         let leader = self.leading.iter().copied().filter(|host| core.contains(host));
         let leader = leader.max_by_key(|host| self.raft(*host).map(Raft::term))?;
@@ -87,7 +87,7 @@ impl Hosts {
     }
 }
 
-/// Whose loss the cluster survives. `committed` says how many entries are committed anywhere.
+/// Whose loss the cluster survives. `committed` is the number of entries that are committed anywhere.
 impl Hosts {
     pub(crate) fn is_lost(&self, id: NodeId) -> bool {
         self.get(id.0 as usize - 1).is_none_or(|host| host.lost)
@@ -102,7 +102,7 @@ impl Hosts {
         voters.iter().filter(intact).count() * 2 > voters.len()
     }
 
-    /// Whether the leader's cluster may be asked for this change: it must not be left to the dead.
+    /// Whether this change may be asked for: a majority of the new voters must still have their disks.
     pub(crate) fn survives(&self, leader: &Raft, change: &MembershipChange) -> bool {
         let mut voters = leader.membership().incoming().voters.clone();
         match change {
@@ -120,7 +120,7 @@ impl Hosts {
 
     /// Whether nothing that may be in force depends on this disk.
     pub(crate) fn may_lose(&self, host: usize, committed: u64) -> bool {
-        // What the one has lost, the others must keep until it is repaired.
+        // While one disk is suspect, the others must keep what it lost.
         if self.iter().any(|it| it.disk.is_suspect()) {
             return false;
         }
@@ -132,8 +132,8 @@ impl Hosts {
             && self.can_elect(&left)
     }
 
-    /// Whether these could elect one of them if they were all well: somebody whose own configuration lets it
-    /// stand, and in which those whose logs are not newer have a quorum.
+    /// Whether these could elect a leader if they were all healthy: one of them must be a voter in its own
+    /// configuration, and those whose logs are not newer must be a quorum of it.
     pub(crate) fn can_elect(&self, hosts: &BTreeSet<usize>) -> bool {
         let able: BTreeSet<usize> = hosts.iter().copied().filter(|host| !self[*host].disk.is_suspect()).collect();
         able.iter().any(|candidate| {
@@ -147,7 +147,7 @@ impl Hosts {
         })
     }
 
-    /// Where a replica's log ends, and the configuration in it.
+    /// The last position and the configuration of a replica's log.
     fn log_of(&self, host: usize) -> (Position, Membership) {
         let it = &self[host];
         if it.node.is_some() {
@@ -157,9 +157,9 @@ impl Hosts {
         (last, it.disk.memberships_since(last.index).last().map_or_else(Membership::default, |last| (*last).clone()))
     }
 
-    /// The voters of every group that may decide something, now or after a crash: those of all logs
-    /// that hold what is committed, as of there and later. A log that lacks it decides nothing: no
-    /// majority of the group in force would elect its replica.
+    /// The voters of every group that may decide something, now or after a crash: the groups at the commit index and
+    /// later, in all logs that hold what is committed. Other logs decide nothing: no majority of the group in force
+    /// would elect their replicas.
     pub(crate) fn memberships_in_force(&self, committed: u64) -> BTreeSet<BTreeSet<NodeId>> {
         let committed = Index(committed);
         let mut groups = BTreeSet::new();

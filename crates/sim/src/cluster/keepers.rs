@@ -1,6 +1,6 @@
-//! Those who hold leases (C4): they have one granted, attach a key to it, keep it alive for a while, and then
-//! revoke it or just stop. A lease must live as long as it was promised to whoever was told that it is alive,
-//! whoever leads meanwhile; and once nobody keeps it alive, it must end.
+//! The keepers of leases (C4). A keeper has a lease granted, attaches a key to it, keeps it alive for a while, and then
+//! revokes it or just stops. A lease must live as long as its keeper was promised, whichever replica leads. Once nobody
+//! keeps it alive, it must end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,9 +26,9 @@ use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
 use crate::cluster::shape::reply_of;
 
-/// Commands about leases have numbers from here on, beyond all operations of clients.
+/// The numbers of commands about leases start here, beyond all operations of clients.
 pub(crate) const LEASE_OPS: u64 = 1 << 48;
-/// The longest time to live that a keeper asks for, in seconds.
+/// Maximum time to live that a keeper asks for, in seconds.
 const LONGEST_TTL: u64 = 4;
 
 /// What a keeper asks of a replica.
@@ -47,9 +47,9 @@ pub(crate) enum Said {
     Done(Bytes),
     Alive,
     Gone,
-    /// Nothing was done; this one may know more.
+    /// Nothing was done; this replica may be the leader.
     Elsewhere(Option<NodeId>),
-    /// Nobody knows what became of it.
+    /// The outcome is unknown.
     Unknown,
 }
 
@@ -69,23 +69,23 @@ struct Keeper {
     step: Step,
     lease: i64,
     ttl: u64,
-    /// Renewals until it leaves its lease alone.
+    /// Renewals until it stops keeping its lease alive.
     left: u64,
-    /// What it asked last, and whether that is to be asked again.
+    /// Its last request, and whether to send it again.
     ask: Ask,
     again: bool,
-    /// Counts what it does: a timer or an answer of an earlier step means nothing.
+    /// Counts its steps. A timer or an answer of an earlier step is ignored.
     call: u64,
     /// The term in which its lease was confirmed last.
     term: u64,
 }
 
-/// Until when, in true time, a lease must live.
+/// A promise that a lease lives until a time, in true time.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     made: Moment,
     until: Moment,
-    /// When the first replica ended it.
+    /// When the first replica expired the lease.
     ended: Option<Moment>,
 }
 
@@ -93,16 +93,16 @@ struct Promise {
 pub(crate) struct Keepers {
     keepers: Vec<Keeper>,
     dice: Dice,
-    /// By number, with whether it took effect.
+    /// By number: the command, and whether it took effect.
     commands: Vec<(Command, bool)>,
     promises: BTreeMap<i64, Promise>,
     /// Leases that their keepers have ended themselves.
     revoked: BTreeSet<i64>,
-    /// By how much clocks have leapt ahead, and when: no leader can tell such a leap from time.
+    /// When clocks jumped ahead, and by how much. A leader can't tell such a jump from passing time.
     leaps: Vec<(Moment, u64)>,
     /// How much the fastest clock gains, in parts per million.
     gains_ppm: u64,
-    /// Since when nobody keeps anything alive.
+    /// When the keepers stopped, if they have.
     stopped: Option<Moment>,
 }
 
@@ -137,17 +137,17 @@ impl Keepers {
         }
     }
 
-    /// The longest time that a lease lives by itself, by whichever clock; nothing if nobody holds any.
+    /// The longest time that a lease lives without renewal, by any clock; `None` if there are no keepers.
     pub(crate) fn longest_lease(&self) -> Option<Moment> {
         (!self.keepers.is_empty()).then(|| self.longest(LONGEST_TTL))
     }
 
-    /// Since when nobody keeps anything alive.
+    /// When the keepers stopped, if they have.
     pub(crate) fn stopped(&self) -> Option<Moment> {
         self.stopped
     }
 
-    /// A clock leaps ahead.
+    /// A clock jumps ahead.
     pub(crate) fn leapt(&mut self, now: Moment, by: u64) {
         self.leaps.push((now, by));
     }
@@ -167,17 +167,17 @@ impl Keepers {
         self.commands.get(at).map(|(command, _)| command)
     }
 
-    /// The bytes that go into the log.
+    /// The bytes of a command in the log.
     fn encoded(&self, number: u64) -> Bytes {
         let command = self.command(number).map(|command| command.to_bytes()).unwrap_or_default();
         [&number.to_le_bytes()[..], &command].concat().into()
     }
 
-    /// Which command took effect: each does once.
+    /// Returns the command that took effect. Each may do so only once.
     pub(crate) fn took_effect(&mut self, applied: &Applied) -> Result<Command, (Rule, String)> {
         let at = usize::try_from(applied.op - LEASE_OPS).unwrap_or(usize::MAX);
         let Some((command, taken)) = self.commands.get_mut(at) else {
-            return Err((Rule::AnswersAreTrue, format!("a command at {} that nobody sent", applied.index)));
+            return Err((Rule::AnswersAreTrue, format!("nobody sent the command at {}", applied.index)));
         };
         if std::mem::replace(taken, true) {
             let what = format!("{command:?} takes effect a second time at {}", applied.index);
@@ -186,13 +186,13 @@ impl Keepers {
         Ok(command.clone())
     }
 
-    /// What a time to live is at least, by whichever clock.
+    /// The shortest true time of a time to live, by any clock.
     fn shortest(&self, ttl: u64) -> Moment {
         let (nanos, million) = (u128::from(ttl * SECOND), 1_000_000_u128);
         u64::try_from(nanos * million / (million + u128::from(self.gains_ppm))).unwrap_or(0)
     }
 
-    /// The same at most.
+    /// The longest true time of a time to live, by any clock.
     fn longest(&self, ttl: u64) -> Moment {
         ttl * SECOND * 1_000_000 / (1_000_000 - self.gains_ppm)
     }
@@ -201,7 +201,7 @@ impl Keepers {
         self.leaps.iter().filter(|(at, _)| *at >= since).map(|(_, by)| by).fold(0, |sum, by| sum.saturating_add(*by))
     }
 
-    /// Somebody was told that a lease lives, as of `made`.
+    /// A keeper was told that its lease lives, as of `made`.
     fn promise(&mut self, id: i64, made: Moment, ttl: u64) -> Judged {
         let until = made + self.shortest(ttl);
         let promise = self.promises.entry(id).or_insert(Promise { made, until, ended: None });
@@ -212,12 +212,12 @@ impl Keepers {
         promise.ended.map_or(Ok(()), |ended| self.judge_end(id, &promise, ended))
     }
 
-    /// What the first replica to apply a command has changed of the leases by it.
+    /// Checks the changes of leases by a command, when the first replica applies it.
     pub(crate) fn changed(&mut self, command: &Command, changes: &[LeaseChange], now: Moment) -> Judged {
         for change in changes {
             match (command, change) {
                 (Command::LeaseExpire(_), LeaseChange::Gone(id)) => self.expired(*id, now)?,
-                // Its keeper has ended it.
+                // Its keeper revoked it.
                 (_, LeaseChange::Gone(id)) => {
                     self.revoked.insert(*id);
                 }
@@ -227,7 +227,7 @@ impl Keepers {
         Ok(())
     }
 
-    /// The first replica has ended a lease because its time is over.
+    /// The first replica expired a lease.
     fn expired(&mut self, id: i64, now: Moment) -> Judged {
         let Some(promise) = self.promises.get_mut(&id) else { return Ok(()) };
         promise.ended = Some(now);
@@ -256,7 +256,7 @@ impl Keepers {
         }
     }
 
-    /// A keeper's time has come: to go on, or to wait no longer.
+    /// A keeper takes its next step, or waits no longer for an answer.
     pub(crate) fn keep(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64) {
         let it = &mut self.keepers[keeper];
         if it.call != call || self.stopped.is_some() {
@@ -267,7 +267,7 @@ impl Keepers {
         }
         match it.step {
             Step::Resting => {
-                // An identity that nobody ever had.
+                // An identity that was never used before.
                 it.lease = (it.lease / 100 + 1) * 100 + keeper as i64 + 1;
                 it.ttl = 1 + it.dice.below(LONGEST_TTL);
                 it.left = it.dice.below(12);
@@ -287,7 +287,7 @@ impl Keepers {
                 it.ask = Ask::Renew(it.lease);
                 self.send(ctx, network, keeper);
             }
-            // Nobody knows what became of it, and it must not happen twice.
+            // The outcome is unknown, and the command must not take effect twice.
             Step::Granting | Step::Attaching | Step::Revoking => self.rest(ctx, keeper),
         }
     }
@@ -306,7 +306,7 @@ impl Keepers {
         self.wait(ctx, keeper, pause);
     }
 
-    /// Nothing that was said before counts; it goes on later.
+    /// Takes its next step later. Earlier answers no longer count.
     fn wait(&mut self, ctx: &mut Context<'_>, keeper: usize, pause: Moment) {
         let it = &mut self.keepers[keeper];
         it.call += 1;
@@ -335,7 +335,7 @@ impl Keepers {
         }
     }
 
-    /// Something reaches a keeper.
+    /// A keeper receives an answer.
     pub(crate) fn hear(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, call: u64, said: &Said) {
         let it = &mut self.keepers[keeper];
         if it.call != call || self.stopped.is_some() {
@@ -361,7 +361,7 @@ impl Keepers {
             (Step::Attaching, _, Some(Ok(_))) | (Step::Keeping, Said::Alive, _) => {
                 it.step = Step::Keeping;
                 it.left = it.left.saturating_sub(1);
-                // Mostly in time, sometimes late.
+                // Renews mostly in time, sometimes late.
                 let pause = it.dice.between(it.ttl * SECOND / 6, it.ttl * SECOND / 2);
                 let pause = if it.dice.percent(10) { pause * 3 } else { pause };
                 self.wait(ctx, keeper, pause);
@@ -371,9 +371,9 @@ impl Keepers {
     }
 }
 
-/// What replicas do for them.
+/// What replicas do for keepers.
 impl Keepers {
-    /// A keeper's request arrives at a replica. Returns what the replica takes of it.
+    /// A keeper's request arrives at a replica. Returns the replica's input, if there is one.
     pub(crate) fn asked(
         &mut self,
         ctx: &mut Context<'_>,
@@ -416,7 +416,7 @@ impl Keepers {
         }
     }
 
-    /// The read without which a renewal means nothing.
+    /// Starts the read that confirms a renewal.
     fn confirm_renewal(
         &mut self,
         ctx: &Context<'_>,
@@ -430,7 +430,7 @@ impl Keepers {
         NodeInput::Read { token, kind, deadline }
     }
 
-    /// A replica answers a keeper, or looks once more first: returns what it takes then.
+    /// A replica answers a keeper, or first starts another read, which is returned.
     pub(crate) fn answered(
         &mut self,
         ctx: &mut Context<'_>,
@@ -458,7 +458,7 @@ impl Keepers {
         None
     }
 
-    /// The read that was begun with a renewal is done. Returns another one, if it must be looked at again.
+    /// The read that confirms a renewal is done. Returns another one, if it must be repeated.
     fn renewal_read(
         &mut self,
         ctx: &mut Context<'_>,
@@ -489,12 +489,12 @@ impl Keepers {
         None
     }
 
-    /// A keeper is told that its lease is gone: not before the time that it was promised.
+    /// A keeper is told that its lease is gone; that must not be before the promised time.
     fn judge_gone(&self, now: Moment, host: usize, ask: Ask) -> Judged {
         let Ask::Renew(id) = ask else { return Ok(()) };
         let Some(promise) = self.promises.get(&id) else { return Ok(()) };
         let judged = self.judge_end(id, promise, promise.ended.unwrap_or(now));
-        judged.map_err(|(rule, what)| (rule, format!("n{} says it is gone: {what}", host + 1)))
+        judged.map_err(|(rule, what)| (rule, format!("n{} says that the lease is gone: {what}", host + 1)))
     }
 
     fn tell(
@@ -512,7 +512,7 @@ impl Keepers {
         }
     }
 
-    /// A leader proposes the end of the leases that have expired, in the step in which it sees that.
+    /// A leader proposes the end of the leases that have expired.
     pub(crate) fn propose_ends(&mut self, ctx: &mut Context<'_>, it: &mut Host) -> Option<NodeInput> {
         if !it.leads() || !it.disk.has_room() {
             return None;
@@ -525,7 +525,7 @@ impl Keepers {
         Some(NodeInput::Write { token: it.token(Asker::Lessor { number, term }), command, deadline: None })
     }
 
-    /// What became of such a proposal: it is made again later if nothing was done.
+    /// Handles the outcome of such a proposal. It is repeated later if nothing was done.
     pub(crate) fn end_proposed(&self, now: Moment, it: &mut Host, (number, term): (u64, u64), response: &Response) {
         if let (Some(Command::LeaseExpire(request)), Err(Failure::NotDone(_))) = (self.command(number), response) {
             let later = it.clock.shows(now).after(Duration::from_millis(100));
@@ -534,7 +534,7 @@ impl Keepers {
     }
 }
 
-/// How long a replica is told that a request may wait.
+/// The deadline that a replica gets with a request, if the plan has deadlines.
 fn deadline(ctx: &Context<'_>, it: &Host) -> Option<Time> {
     let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
     ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout))

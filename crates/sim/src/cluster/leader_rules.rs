@@ -1,4 +1,4 @@
-//! What must be true of leaders after each step, and of what is said to them, beyond what one log shows.
+//! Rules for leaders and for messages to them, checked after each step. They need more than one replica's log.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,24 @@ use crate::cluster::clock::Moment;
 use crate::cluster::hosts::Hosts;
 use crate::cluster::oracle::{Judged, Rule};
 
-/// What a leader has known to match, by peer, in its present term.
+/// The match indices that a leader has had in its current term, by peer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Matches {
     term: Term,
     by_peer: BTreeMap<NodeId, Index>,
-    /// How often each peer's disk had lost entries when that was last heard of.
+    /// By peer: how often its disk had lost entries, as of the last decrease.
     losses: BTreeMap<NodeId, u32>,
 }
 
 impl Matches {
-    /// A configuration was appended: who was removed and is added again begins anew.
+    /// Forgets the match indices when a configuration is appended, because a peer that is removed and added again
+    /// begins anew.
     pub(crate) fn forget(&mut self) {
         self.by_peer.clear();
     }
 
-    /// I11: what is known to match never decreases, and is in the leader's log.
-    /// Unless the peer's disk has lost entries since: `losses` says how often it has.
+    /// I11: a match index never decreases and never lies beyond the leader's log. It may decrease if the peer's disk
+    /// has lost entries since; `losses` says how often it has.
     pub(crate) fn observe(&mut self, raft: &Raft, peer: NodeId, losses: u32) -> Judged {
         if self.term != raft.term() {
             let losses = std::mem::take(&mut self.losses);
@@ -35,20 +36,20 @@ impl Matches {
         let Some(index) = raft.match_index(peer) else { return Ok(()) };
         let known = std::mem::replace(self.by_peer.entry(peer).or_default(), index);
         if index < known && self.losses.insert(peer, losses).unwrap_or(0) == losses {
-            let what = format!("{id} takes back what it knows of {peer} from {known} to {index}");
+            let what = format!("{id} lowers its match index of {peer} from {known} to {index}");
             return Err((Rule::MatchNeverDecreases, what));
         }
         if index > last.index {
             return Err((
                 Rule::MatchNeverDecreases,
-                format!("{id} takes {peer} to match {index}, its log ends at {last}"),
+                format!("{id} has the match index {index} for {peer}, but its log ends at {last}"),
             ));
         }
         Ok(())
     }
 }
 
-/// Who has answered or spoken.
+/// The sender of a message.
 pub(crate) fn speaker(input: &NodeInput) -> Option<NodeId> {
     match input {
         NodeInput::Receive { from, message: NodeMessage::Raft(_) } => Some(*from),
@@ -56,7 +57,7 @@ pub(crate) fn speaker(input: &NodeInput) -> Option<NodeId> {
     }
 }
 
-/// I25: a leader takes no proposal beyond its limit of uncommitted bytes. One is always let in.
+/// I25: a leader takes no proposal beyond its limit of uncommitted bytes, except a single one.
 pub(crate) fn takes_no_more_than_it_may(raft: &Raft, write: &Write) -> Judged {
     let Write::Append(entries) = write else { return Ok(()) };
     let [entry] = &entries[..] else { return Ok(()) };
@@ -67,13 +68,13 @@ pub(crate) fn takes_no_more_than_it_may(raft: &Raft, write: &Write) -> Judged {
     if open == 0 || open + command.len() <= limit || !raft.is_leader() {
         return Ok(());
     }
-    let what = format!("{} takes {} bytes beside {open} uncommitted ones of {limit}", raft.id(), command.len());
+    let what = format!("{} takes {} bytes beside {open} uncommitted ones, limit {limit}", raft.id(), command.len());
     Err((Rule::BoundsHold, what))
 }
 
-/// What hosts together show. Each is asked after a step of `host`.
+/// Rules over several hosts, checked after a step of `host`.
 impl Hosts {
-    /// A leader that has just heard `from`, and knows more of it.
+    /// Checks a leader that has just received a message from `from`.
     pub(crate) fn judge_leader(&mut self, host: usize, from: Option<NodeId>) -> Judged {
         let losses = from.and_then(|peer| self.get(peer.0 as usize - 1)).map_or(0, |it| it.disk.losses());
         let it = &mut self[host];
@@ -84,14 +85,14 @@ impl Hosts {
         let membership = raft.membership();
         let stays = it.shadow.membership_is_committed() && !membership.is_joint() && !membership.is_voter(raft.id());
         let of_term = raft.log().term_at(raft.commit_index()) == Some(raft.term());
-        // It may have learned of its removal from its predecessor; it goes when it can commit.
+        // Its predecessor may have removed it; it must step down once it has committed in its term.
         if stays && of_term {
-            return Err((Rule::Membership, format!("{} leads on, and is no voter of {membership}", raft.id())));
+            return Err((Rule::Membership, format!("{} still leads, but is not a voter of {membership}", raft.id())));
         }
         Ok(())
     }
 
-    /// What a message claims is true of the sender, and of the leader that it answers.
+    /// Checks that what a message claims is true of the sender, and of the leader that it answers.
     pub(crate) fn judge_claims(&self, from: usize, to: NodeId, message: &Message) -> Judged {
         let Some(raft) = self.raft(from) else { return Ok(()) };
         match &message.body {
@@ -107,7 +108,7 @@ impl Hosts {
         }
     }
 
-    /// I9: an acknowledged entry is the leader's own, on the follower's disk.
+    /// I9: an acknowledged entry is on the follower's disk and is the same as the leader's.
     fn matches_leader(&self, from: usize, to: NodeId, term: Term, index: Index) -> Judged {
         let (disk, leader) = (&self[from].disk, self.get(to.0 as usize - 1));
         let Some(raft) = leader.and_then(|it| it.node.as_ref()).map(|node| node.raft()) else { return Ok(()) };
@@ -116,15 +117,15 @@ impl Hosts {
         }
         match (disk.term_at(index), raft.log().term_at(index)) {
             (Some(held), Some(led)) if held != led => {
-                let what = format!("n{} acknowledges {index}@{} where {to} has {index}@{}", from + 1, held.0, led.0);
+                let what = format!("n{} acknowledges {index}@{}, but {to} has {index}@{}", from + 1, held.0, led.0);
                 Err((Rule::AcknowledgedIsDurable, what))
             }
             _ => Ok(()),
         }
     }
 
-    /// I10: what is committed now is on the disks of a quorum, or was, and its loss is known: who has lost it
-    /// gives no vote before it is back.
+    /// I10: what is committed is on the disks of a quorum. A disk that lost it counts too, if the loss is known: its
+    /// replica gives no vote before it has the entry again.
     pub(crate) fn judge_commit(&self, host: usize) -> Judged {
         let Some(raft) = self.raft(host) else { return Ok(()) };
         let index = raft.commit_index();
@@ -139,7 +140,7 @@ impl Hosts {
         if raft.membership().quorum().is_reached_by(holds) {
             return Ok(());
         }
-        let what = format!("n{} commits {index}@{}, which {} don't hold", host + 1, term.0, raft.membership());
+        let what = format!("n{} commits {index}@{} without a quorum of {}", host + 1, term.0, raft.membership());
         Err((Rule::CommittedIsDurableOnQuorum, what))
     }
 

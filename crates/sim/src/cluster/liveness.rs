@@ -1,5 +1,5 @@
-//! The second phase: a random majority is made whole, the rest stays broken. Now nothing excuses a
-//! cluster that does not elect, serve and converge.
+//! The liveness phase: a random majority is made whole, the rest stays broken. The majority must now elect a leader,
+//! serve and converge.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use crate::cluster::oracle::Rule;
 use crate::cluster::plan::{Clocks, NetworkPlan, SECOND, Sabotage};
 use crate::cluster::run::Cluster;
 
-/// Longest election timeouts within which the majority has a leader that can commit.
+/// The majority must have a leader that can commit within this many of the longest election timeouts.
 const ELECTS_WITHIN: u64 = 10;
-/// Longest election timeouts for which a leader must stay once everyone is whole and idle.
+/// A leader must stay for this many of the longest election timeouts while everything is whole and idle.
 const STAYS_FOR: u64 = 50;
-/// The same for every request of the clients, from the moment that the majority is whole and led.
+/// Every request of the clients must end within this many timeouts once the majority is whole and has a leader.
 const SERVES_WITHIN: u64 = 20;
 
 impl Cluster<'_> {
@@ -36,7 +36,7 @@ impl Cluster<'_> {
             let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
             return self.system.ctx.judge(Err((Rule::Elects, what)));
         }
-        // An operator may hand over to anyone, dead or alive: they serve all the same.
+        // An operator may hand over to any replica, even one that is down; the majority must still serve.
         if self.system.ctx.chances.hosts.percent(25) {
             self.system.hand_over();
         }
@@ -44,13 +44,13 @@ impl Cluster<'_> {
         self.run_until(self.now() + timeout * 4);
         self.system.clients.stopped = true;
         self.system.keepers.stop(self.now());
-        // A client may have to ask every replica once, each for as long as it is patient.
+        // A client may have to ask every replica once, and wait for each as long as its timeout.
         let round = self.system.ctx.plan.workload.timeout * (core.len() as u64 + 1);
         if !self
             .wait_for(self.now() + timeout * SERVES_WITHIN + round, |cluster| cluster.system.clients.open().is_none())
         {
             let (open, oldest) = self.system.clients.open().unwrap_or_default();
-            let what = format!("{open} requests are still open, the oldest from {:.3} s", oldest as f64 / 1e9);
+            let what = format!("{open} requests are still open, the oldest since {:.3} s", oldest as f64 / 1e9);
             return self.system.ctx.judge(Err((Rule::Serves, what)));
         }
         let transfer = self.longest_transfer();
@@ -66,8 +66,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// L2: nothing is wrong and nobody asks for anything, so there is no reason for an election. One is
-    /// forgiven: what was sent before may arrive late.
+    /// L2: without faults and requests there is no reason for an election. One is allowed, because earlier messages may
+    /// arrive late.
     fn keeps_its_leader(&mut self) {
         if self.is_violated() {
             return;
@@ -81,12 +81,12 @@ impl Cluster<'_> {
         }
         let elections = self.system.ctx.oracle.elections() - before;
         if elections > 1 {
-            let what = format!("{elections} elections in {STAYS_FOR} election timeouts without any trouble");
+            let what = format!("{elections} elections in {STAYS_FOR} election timeouts without any fault");
             self.system.ctx.judge(Err((Rule::Stays, what)));
         }
     }
 
-    /// Runs until `done`, or until `end`. Returns whether it is done.
+    /// Runs until `done` or `end`. Returns false at `end`.
     pub(crate) fn wait_for(&mut self, end: Moment, done: impl Fn(&Self) -> bool) -> bool {
         let step = self.system.ctx.plan.settings.heartbeat;
         while !self.is_violated() && !done(self) {
@@ -98,7 +98,7 @@ impl Cluster<'_> {
         true
     }
 
-    /// Replicas that include a quorum of every configuration that may be in force.
+    /// Chooses replicas that include a quorum of every configuration that may be in force.
     fn choose_core(&mut self) -> BTreeSet<usize> {
         let groups = self.system.hosts.memberships_in_force(self.system.ctx.oracle.commits.len());
         let mut order: Vec<usize> =
@@ -120,8 +120,8 @@ impl Cluster<'_> {
         core
     }
 
-    /// A majority of every group is not always enough: whoever has the most up-to-date log refuses its vote to all
-    /// others, and a learner does not stand. Then the core can elect nobody without somebody more.
+    /// Adds replicas until the core can elect a leader. A majority of every group is not always enough: the one with
+    /// the most up-to-date log refuses its vote to all others, and it may be a learner, which does not stand.
     fn add_candidates(&self, core: &mut BTreeSet<usize>) {
         for host in (0..self.system.hosts.len()).filter(|host| !self.system.hosts[*host].lost) {
             if self.system.hosts.can_elect(core) {
@@ -150,7 +150,7 @@ impl Cluster<'_> {
             self.system.ctx.plan.clocks = Clocks::True;
         }
         self.system.ctx.whole = core.iter().copied().collect();
-        // In a fifth of the runs they all start at one moment, and nothing varies but what they draw themselves.
+        // In a fifth of the runs all of them start at the same moment, and only their own random timeouts differ.
         let together = self.system.ctx.chances.hosts.percent(20);
         if together {
             self.system.network.plan.delay = NetworkPlan::even(&self.system.ctx.plan.settings);
@@ -181,13 +181,13 @@ impl Cluster<'_> {
         self.system.limit_disk(host, None);
         self.system.start(host);
         self.system.resume(host, run, false);
-        // A sync that hung on a slow disk ends.
+        // Ends a sync that hung on a slow disk.
         let run = self.system.hosts[host].run;
         self.system.ctx.queue.push(self.now() + self.system.ctx.plan.disk.sync_low, Event::Synced { host, run });
         self.system.hosts[host].reschedule_anew(&mut self.system.ctx);
     }
 
-    /// Outside the majority: dead, cut off, deaf, mute or paused, for good.
+    /// Leaves a replica outside the majority dead, cut off, deaf, mute or paused, for good.
     fn leave_broken(&mut self, host: usize) {
         let links = self.system.network.around(host);
         let out: Vec<_> = links.iter().copied().filter(|(from, _)| *from == host).collect();
@@ -196,7 +196,8 @@ impl Cluster<'_> {
             1 => self.system.network.cut(&links),
             2 => self.system.network.cut(&out),
             3 => self.system.network.cut(&into),
-            // One that is paused already would be resumed, and one that is down started.
+            // Only a running replica: one paused earlier would be resumed, and one that is down started, by events
+            // planned before.
             4 if self.system.hosts[host].is_up() && !self.system.hosts[host].paused => {
                 self.system.pause(host, 3_600 * SECOND, false)
             }
@@ -208,7 +209,7 @@ impl Cluster<'_> {
         self.system.network.cut_clients(host, true);
     }
 
-    /// Whether every member in the core has everything, and no change of the membership is open.
+    /// Checks that every member in the core has applied everything, and that no change of the membership is open.
     fn converged(&self, core: &BTreeSet<usize>) -> Result<(), String> {
         let leader = self.system.hosts.led_by(core).ok_or("nobody leads")?;
         let Some(node) = &self.system.hosts[leader].node else { return Err("the leader is down".to_owned()) };
@@ -232,14 +233,14 @@ impl Cluster<'_> {
                     return Err(format!("n{id} has applied up to {applied}, n{} up to {commit}", leader + 1));
                 }
                 if !it.machine().is_same_as(node.machine()) {
-                    return Err(format!("n{id} and n{} have other states at {commit}", leader + 1));
+                    return Err(format!("n{id} and n{} have different states at {commit}", leader + 1));
                 }
             }
         }
         Ok(())
     }
 
-    /// How long bringing the largest snapshot may take: a message and its answer for each piece.
+    /// How long a transfer of the largest snapshot may take: a message and its answer for each piece.
     fn longest_transfer(&self) -> Moment {
         let machines = self.system.hosts.iter().filter_map(|host| host.node.as_ref());
         let largest = machines.map(|node| node.snapshot_bytes()).max().unwrap_or(0) as u64;
@@ -247,8 +248,8 @@ impl Cluster<'_> {
         pieces * (self.system.ctx.plan.settings.heartbeat / 4)
     }
 
-    /// How long the members that may be needed for a commit can take to get what they lack, where limits allow one
-    /// entry at a time: a message and its answer for each. Without such limits it is next to nothing.
+    /// How long it may take until the members needed for a commit have all entries, if limits allow one entry at a
+    /// time: a message and its answer for each. Without such limits it takes almost no time.
     fn longest_catching_up(&self, core: &BTreeSet<usize>) -> Moment {
         let tight = self.system.ctx.plan.settings.tightness > 0 || self.system.hosts.iter().any(|host| host.own_ways);
         let lasts = || core.iter().map(|host| self.system.hosts[*host].disk.last().index.0);
@@ -256,7 +257,7 @@ impl Cluster<'_> {
         if tight { lag * (self.system.ctx.plan.settings.heartbeat / 4) } else { 0 }
     }
 
-    /// Law 5. What can't be done yet may wait, but everything can be done now.
+    /// Law 5: every request ends. Requests may wait while they can't be done, but now all of them can.
     fn every_request_has_ended(&mut self, core: &BTreeSet<usize>) {
         let timeout = self.system.ctx.plan.settings.election_max * 2;
         let ended = |cluster: &Self| core.iter().all(|host| cluster.system.hosts[*host].tokens.is_empty());
@@ -277,8 +278,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// C4: nobody keeps anything alive any more, so every lease ends: within its time and an election, counted from
-    /// when the last leader began to lead.
+    /// C4: no lease is kept alive any more, so every lease must end within its time and an election, counted from when
+    /// the last leader began to lead.
     fn leases_end(&mut self, timeout: Moment) {
         let Some(longest) = self.system.keepers.longest_lease().filter(|_| !self.is_violated()) else { return };
         let longest = longest + timeout * 4;
@@ -287,11 +288,14 @@ impl Cluster<'_> {
             stopped.max(cluster.system.hosts.led_since)
         };
         let none_left = |cluster: &Self| cluster.system.clients.has_no_lease();
-        // Whoever leads may change once or twice; what is asked for here ends at the latest then.
+        // The leader may change once or twice, so the wait has an upper bound.
         let end = self.now() + longest * 4;
         self.wait_for(end, |cluster| none_left(cluster) || cluster.now() >= began(cluster) + longest);
         if !none_left(self) && !self.is_violated() {
-            let what = format!("a lease is still there {:.3} s later", (self.now() - began(self)) as f64 / 1e9);
+            let what = format!(
+                "a lease still exists {:.3} s after the last chance to renew it",
+                (self.now() - began(self)) as f64 / 1e9
+            );
             self.system.ctx.judge(Err((Rule::LeasesEnd, what)));
         }
     }

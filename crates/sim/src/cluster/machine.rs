@@ -1,5 +1,5 @@
-//! The state machine of the simulated replicas: one of the production ones (the map of the LAN protocol, the
-//! multi-version store of the etcd API, in memory or in a file), with a witness at its side.
+//! The state machine of the simulated replicas: a production one (the map of the LAN protocol, or the multi-version
+//! store of the etcd API, in memory or in a file), which also reports to the oracle what it applied.
 
 use std::cell::{Cell, RefCell};
 
@@ -25,15 +25,15 @@ pub(crate) struct Applied {
     pub(crate) holds: Option<u64>,
     /// What the store said.
     pub(crate) reply: Option<Bytes>,
-    /// What it changed of the leases.
+    /// The changes of leases.
     pub(crate) leases: Vec<LeaseChange>,
-    /// Chain over everything that was applied so far, and what it did.
+    /// A digest over all commands applied so far and their effects.
     pub(crate) digest: u64,
 }
 
-/// Records that a step of removing old revisions looks at, as a server does between two rounds.
+/// Number of records that one step of removing old revisions inspects; a server does the same between two rounds.
 const SCRUB_BUDGET: usize = 8;
-/// After so many entries a store in a file hands over what waits, though it is little.
+/// After this many entries a store in a file writes out what waits, even if it is little.
 const FLUSH_EVERY: u64 = 16;
 
 /// A production state machine.
@@ -45,22 +45,22 @@ enum State {
     OnDisk(Box<Store<RedbEngine>>),
 }
 
-/// The production state with a running digest of how it came about.
+/// The production state, with a running digest of the commands applied.
 #[derive(Debug)]
 pub(crate) struct Machine {
     state: State,
     last: u64,
     digest: u64,
-    /// The disk has room for what a store in a file may write.
+    /// Whether the disk has room for what a store in a file may write.
     room: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
-    /// Nobody has looked at its leases yet.
+    /// Its leases were not taken yet.
     unseen: Cell<bool>,
 }
 
 impl Machine {
-    /// An empty state; `stores`: the multi-version store's.
+    /// An empty state: of the multi-version store if `stores`, else of the map.
     pub(crate) fn new(stores: bool) -> Machine {
         let state = match stores {
             true => State::Store(Box::new(empty_store())),
@@ -73,12 +73,13 @@ impl Machine {
         Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
     }
 
-    /// A store in a file, as of its last checkpoint: what was applied until then, and how that came about.
+    /// A store in a file, as of its last checkpoint, with the last command and the digest of that time.
     pub(crate) fn on_disk(store: Store<RedbEngine>, last: u64, digest: u64) -> Machine {
         Machine::at(State::OnDisk(Box::new(store)), last, digest)
     }
 
-    /// Whether two states are the same: of stores, whether their whole histories have the same checksum (HashKV).
+    /// Whether two states are the same. For stores, compares the checksums of their whole histories (HashKV) and the
+    /// leases.
     pub(crate) fn is_same_as(&self, other: &Machine) -> bool {
         match (&self.state, &other.state) {
             (State::Map(map), State::Map(other)) => map == other,
@@ -87,7 +88,7 @@ impl Machine {
         }
     }
 
-    /// The checksum of a store's history up to a revision, 0 for all.
+    /// The checksum of a store's history up to a revision; 0 means all.
     fn hash(&self, revision: i64) -> Option<HashKv> {
         match &self.state {
             State::Map(_) => None,
@@ -96,8 +97,8 @@ impl Machine {
         }
     }
 
-    /// Whether a state is what the commands up to its own last one make of nothing (I16): `replay` has applied all
-    /// of them, and more. Both must have given up the same old revisions for that to be compared.
+    /// Whether a state equals a replay of the commands up to its last one (I16). `replay` has applied all of them, and
+    /// maybe more. The two can be compared only if both are compacted to the same revision.
     pub(crate) fn is_replayed_by(&self, replay: &Store<MemoryEngine>) -> bool {
         if matches!(self.state, State::Map(_)) {
             return true;
@@ -107,7 +108,7 @@ impl Machine {
         if compacted != replay.compacted_revision() {
             return compacted < replay.compacted_revision();
         }
-        // The checksum of the compaction itself, too.
+        // Also compares the checksum at the compacted revision.
         let kept = |hash: HashKv| (hash.compact_revision, hash.hash);
         replay.hash_kv_now(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
             && self.hash(compacted).map(kept) == replay.hash_kv(compacted).ok().map(kept)
@@ -127,7 +128,7 @@ impl Machine {
         }
     }
 
-    /// The same at the first call: what is applied after it is told as news.
+    /// The leases at the first call, `None` later: changes after it are reported as news.
     pub(crate) fn take_leases(&self) -> Option<Vec<Lease>> {
         self.unseen.replace(false).then(|| self.leases())
     }
@@ -138,9 +139,9 @@ impl Machine {
     }
 }
 
-/// Of a store in a file. Without one there is nothing to do.
+/// Functions for a store in a file. Other states need nothing.
 impl Machine {
-    /// Everything up to here was applied, as far as the store knows.
+    /// The last applied index, as far as the store knows.
     pub(crate) fn applied(&self) -> Index {
         match &self.state {
             State::OnDisk(store) => store.applied(),
@@ -148,19 +149,19 @@ impl Machine {
         }
     }
 
-    /// Whether what waits may be written.
+    /// Sets whether what waits may be written.
     pub(crate) fn set_room(&mut self, room: bool) {
         self.room = room;
     }
 
-    /// An entry that is no command.
+    /// Passes over an entry that is not a command.
     pub(crate) fn pass_over(&mut self, index: Index) {
         if let State::OnDisk(store) = &mut self.state {
             store.pass_over(index);
         }
     }
 
-    /// Makes it durable with all that must be known of it at the next start.
+    /// Makes the state durable, with everything that the next start must know about it.
     pub(crate) fn checkpoint(
         &mut self,
         identity: Identity,
@@ -174,7 +175,7 @@ impl Machine {
         }
     }
 
-    /// What a client sees that reads a key of the map, or asks the store this, which only reads.
+    /// The answer to a client that reads a key of the map, or sends this query to the store.
     pub(crate) fn look(&self, key: &str, query: &TxnRequest) -> Bytes {
         match &self.state {
             State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
@@ -192,7 +193,8 @@ impl Machine {
     }
 }
 
-/// What a snapshot begins with: the last command and the digest after it. Then the state, with a letter for its kind.
+/// Splits a snapshot into the last command, the digest after it, and the state, which begins with a letter for its
+/// kind.
 pub(crate) fn parts(snapshot: &[u8]) -> Result<(u64, u64, &[u8]), InvalidSnapshot> {
     let word = |at: usize| {
         let bytes = snapshot.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
@@ -205,11 +207,11 @@ pub(crate) fn empty_store() -> Store<MemoryEngine> {
     Store::open(MemoryEngine::default()).expect("an empty memory can be read")
 }
 
-/// Whose operation it was, what it says, and what it changed of the leases.
+/// The operation of a command, its reply, and its changes of leases.
 type Effect = (u64, Bytes, Vec<LeaseChange>);
 
-/// Applies a command of the store that follows its operation's number. Returns the operation, and what it did;
-/// after a fault of the engine that is nothing.
+/// Applies a command of the store, which follows the number of its operation. After a fault of the engine the effect is
+/// empty.
 fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> Effect {
     let Some((number, command)) = command.split_first_chunk() else {
         return (u64::MAX, encode_reply(&Err(KvError::Unreadable)), Vec::new());
@@ -217,25 +219,25 @@ fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8],
     let reply = store.apply_bytes(index, command);
     let leases = store.lease_changes().to_vec();
     if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
-        // The store remembers what goes wrong.
+        // The store keeps an error as its fault.
         let _ = store.scrub(SCRUB_BUDGET);
     }
     (u64::from_le_bytes(*number), reply, leases)
 }
 
-/// The value that an operation writes: its number, and as many dots as make up the size.
+/// The value that an operation writes: its number, padded with dots to the size.
 pub(crate) fn value_of(op: u64, bytes: usize) -> String {
     let mut value = op.to_string();
     value.extend(std::iter::repeat_n('.', bytes.saturating_sub(value.len())));
     value
 }
 
-/// The operation that wrote this value; `None` for the empty start.
+/// The operation that wrote this value; `None` for the initial, empty value.
 pub(crate) fn writer_of(value: &str) -> Option<u64> {
     value.trim_end_matches('.').parse().ok()
 }
 
-/// The operation and the key of a command, read in place: the state machine has checked it already.
+/// The operation and the key of a command, parsed without copying. The state machine has checked it already.
 fn parse(command: &[u8]) -> Option<(u64, &str)> {
     let mut rest = std::str::from_utf8(command).ok()?;
     let mut field = || {
@@ -292,7 +294,7 @@ impl StateMachine for Machine {
         match &self.state {
             State::Map(map) => map.recall(command, proposed_at),
             State::Store(store) => store.recall(command, proposed_at),
-            // As a server's.
+            // Like a server's state machine.
             State::OnDisk(_) => Recall::Forgotten,
         }
     }
@@ -306,7 +308,7 @@ impl StateMachine for Machine {
             State::Store(store) => (b's', store.snapshot()),
             State::OnDisk(store) => {
                 let mut out = Vec::new();
-                // What can't be written is no snapshot to anyone.
+                // A dump that fails gives an empty snapshot, which nobody accepts.
                 let written = store.dump().map(|dump| dump.write_to(&mut out));
                 (b's', if matches!(written, Ok(Ok(_))) { out.into() } else { Bytes::new() })
             }

@@ -1,6 +1,5 @@
-//! Messages that make no sense, yet could reach a replica: from a sender with a defect, or from
-//! another time. They claim nothing that would be a lie of a voter or a leader; all of them must be
-//! refused or change nothing.
+//! Mangled messages that make no sense but could reach a replica, from a defective sender or from an earlier time. They
+//! make no false claims as a voter or a leader. All of them must be refused or change nothing.
 
 use bowline_node::NodeMessage;
 use bowline_raft::{AppendOutcome, Body, Index, Message, Session, Term};
@@ -17,7 +16,7 @@ pub(crate) fn mangled(message: &NodeMessage, dice: &mut Dice) -> NodeMessage {
             1 => chunk.offset = chunk.offset.wrapping_add(1 + dice.below(100)),
             2 => chunk.term = Term(0),
             _ => {
-                // The session of no transfer: what it brings is never announced as a whole.
+                // A session of no transfer, so that its pieces are never announced as complete.
                 chunk.session = Session(chunk.session.0 + 1_000_000);
                 chunk.total += 1;
             }
@@ -39,13 +38,13 @@ fn mangle_raft(message: &mut Message, dice: &mut Dice) {
                 append.entries.remove(0);
             }
             2 if !append.entries.is_empty() => append.prev.index = append.prev.index.next(),
-            // An earlier term would be a lie: another replica may have led it.
+            // An earlier term would be a false claim: another replica may have led it.
             _ => append.session = Session(0),
         },
         Body::AppendEntriesReply(reply) => match (dice.below(3), &mut reply.outcome) {
             (0, AppendOutcome::Accepted { match_index }) => *match_index = Index(u64::MAX - 1),
             (0, AppendOutcome::Rejected { hint, .. }) => hint.index = Index(0),
-            // A lower hint would be a lie: the leader would think nothing of what is there.
+            // A lower hint would be a false claim: the leader would believe that the entries above it are missing.
             (0, AppendOutcome::Damaged { .. }) => reply.session = Session(0),
             (1, _) => reply.session = Session(reply.session.0 + 1_000_000),
             _ => message.term = Term(message.term.0.saturating_sub(1 + dice.below(3))),
@@ -56,7 +55,7 @@ fn mangle_raft(message: &mut Message, dice: &mut Dice) {
             message.term = Term(message.term.0.saturating_sub(1 + dice.below(3)));
         }
         Body::PreVote { last } | Body::RequestVote { last, .. } => last.index = Index(0),
-        // What was found, or is remembered, would be a lie; the answer to another start is none.
+        // Changing what was found or is remembered would be a false claim; an answer to another start is ignored.
         Body::Returned { start_id, .. } | Body::Remembered { start_id, .. } => *start_id = dice.word(),
         Body::InstallSnapshot(_) | Body::ReadIndex { .. } => {}
     }

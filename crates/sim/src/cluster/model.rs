@@ -1,4 +1,4 @@
-//! The reference model beside a simulated cluster (I28): each step of each core must be a step of the model.
+//! Runs the reference model beside a simulated cluster (I28): each step of each core must be a step of the model.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,7 +9,7 @@ use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::replica::Replica;
 use crate::spec::{Deviation, Lockstep};
 
-/// The model of the whole cluster; none if the plan says that nobody watches.
+/// The model of the whole cluster; `None` if the plan has it off.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model(Option<Arc<Mutex<Lockstep>>>);
 
@@ -23,10 +23,10 @@ impl Model {
         Some(model.lock().expect("a run ends with the first panic"))
     }
 
-    /// A replica has started with what its disk holds. From now on each of its steps is compared.
+    /// A replica has started from its disk. From now on each of its steps is compared.
     ///
-    /// A replica whose disk is lost never comes back under its name, so the model need not forget it:
-    /// its copies counted for what was committed with them.
+    /// A replica whose disk is lost never comes back under its name. So the model keeps it: its copies count for what
+    /// was committed with them.
     pub(crate) fn started(&self, node: &mut Replica) -> Judged {
         let Some(model) = &self.0 else { return Ok(()) };
         let judged = self.locked().map_or(Ok(()), |mut model| model.started(node.raft()));
@@ -41,14 +41,14 @@ impl Model {
         }
     }
 
-    /// The writes of a replica up to this one are durable, whether it knows or not.
+    /// The writes of a replica up to this one are durable, whether it knows it or not.
     pub(crate) fn durable(&self, id: NodeId, up_to: PersistId) {
         if let Some(mut model) = self.locked() {
             model.durable(id, up_to);
         }
     }
 
-    /// What the model says of all steps so far.
+    /// The model's verdict on all steps so far.
     pub(crate) fn judged(&self) -> Judged {
         let Some(model) = self.locked() else { return Ok(()) };
         model.violation().map_or(Ok(()), |violation| Err(broken(violation)))

@@ -1,4 +1,4 @@
-//! The links between replicas, and between clients and replicas: who reaches whom, and how fast.
+//! The links between replicas, and between clients and replicas: which of them work, and how fast.
 
 use bowline_node::NodeMessage;
 use bowline_raft::{Body, Entry};
@@ -12,9 +12,9 @@ use crate::cluster::mangle::mangled;
 use crate::cluster::plan::{MILLI, NetworkPlan};
 use crate::cluster::trace::describe;
 
-/// Most replicas that a cluster can ever have.
+/// Maximum number of replicas that a cluster can ever have.
 pub(crate) const MAX_HOSTS: usize = 24;
-/// A message that waits for a narrow link longer than this is dropped by it.
+/// A narrow link drops messages that would wait longer than this.
 const LONGEST_QUEUE: Moment = 2_000 * MILLI;
 
 /// A directed link, from a replica to another.
@@ -39,7 +39,7 @@ pub(crate) struct Network {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fate {
     pub(crate) lost: bool,
-    /// By a cut rather than by chance.
+    /// It is lost because of a cut, not at random.
     pub(crate) cut: bool,
     pub(crate) at: Moment,
     pub(crate) slow: bool,
@@ -62,7 +62,7 @@ impl Network {
         }
     }
 
-    /// One more replica is linked, if there is room for it.
+    /// Adds a replica, if there is room for it.
     pub(crate) fn attach(&mut self) -> Option<usize> {
         (self.size < MAX_HOSTS).then(|| {
             self.size += 1;
@@ -114,14 +114,14 @@ impl Network {
         self.capacity[link.0][link.1] = bytes_per_milli;
     }
 
-    /// Takes back every cut and every limit.
+    /// Removes every cut and every limit.
     pub(crate) fn heal_all(&mut self) {
         self.blocked = [[0; MAX_HOSTS]; MAX_HOSTS];
         self.capacity = [[0; MAX_HOSTS]; MAX_HOSTS];
         self.clients_blocked = [0; MAX_HOSTS];
     }
 
-    /// A replica's message leaves: each of its copies will arrive, or it is lost.
+    /// Sends a replica's message: plans the arrival of each copy, or loses it.
     pub(crate) fn send(&mut self, ctx: &mut Context<'_>, from: usize, to: usize, message: NodeMessage) {
         let fate = self.fate(ctx.now, from, to, size_of(&message), &mut ctx.chances.network);
         if let Some(recorder) = &mut ctx.recorder {
@@ -153,7 +153,7 @@ impl Network {
         ctx.queue.push(fate.at, Event::Message { from, to, message });
     }
 
-    /// What happens to a message that is sent now.
+    /// Draws what happens to a message that is sent now.
     fn fate(&mut self, now: Moment, from: usize, to: usize, bytes: usize, dice: &mut Dice) -> Fate {
         let plan = &self.plan;
         if self.blocked[from][to] > 0 {
@@ -201,7 +201,7 @@ impl Network {
     }
 }
 
-/// About how many bytes a message takes.
+/// The approximate size of a message in bytes.
 fn size_of(message: &NodeMessage) -> usize {
     let payload = match message {
         NodeMessage::Raft(message) => match &message.body {

@@ -9,13 +9,13 @@ use crate::cluster::hosts::Hosts;
 
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    /// Replicas that shall become voters.
+    /// Replicas to make voters.
     pub(crate) newcomers: Vec<NodeId>,
-    /// Members that shall go, their disk being lost.
+    /// Members to remove, because their disks are lost.
     to_remove: Vec<NodeId>,
 }
 
-/// A disk was lost for good.
+/// A disk that was lost for good.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loss {
     pub(crate) id: NodeId,
@@ -24,7 +24,7 @@ pub(crate) struct Loss {
 }
 
 impl Operator {
-    /// A look at the cluster, with what was lost since the last one. Returns one change to ask for.
+    /// Inspects the cluster, with the losses since the last time. Returns a change to ask for.
     pub(crate) fn operate(
         &mut self,
         ctx: &mut Context<'_>,
@@ -32,7 +32,7 @@ impl Operator {
         losses: Vec<Loss>,
     ) -> Option<MembershipChange> {
         if ctx.healed {
-            // Whoever is broken now stays so: adding it would only weaken the majority.
+            // Broken replicas stay broken now, so adding one would only weaken the majority.
             return None;
         }
         self.to_remove.extend(losses.iter().map(|loss| loss.id));
@@ -51,7 +51,7 @@ impl Operator {
             let known = group.learners.contains(&newcomer);
             let change =
                 if known { MembershipChange::Promote(newcomer) } else { MembershipChange::AddLearner(newcomer) };
-            // Others come to their turn even if this one doesn't get on.
+            // The others get their turn even if this one makes no progress.
             self.newcomers.rotate_left(1);
             return Some(change);
         }

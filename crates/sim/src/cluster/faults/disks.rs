@@ -1,10 +1,10 @@
 //! Disks: slow, full, dying, damaged, lost, or restored from an old image.
 //!
-//! A disk that is restored from an old image (D14), as an operator does who brings a machine back from a backup, has
-//! forgotten votes and acknowledgements of its replica, and nothing on it says so. Only who was promised them can
-//! tell. So a disk is restored only while a leader runs that has all of the replica's log acknowledged, and the replica
-//! first hears that leader and nobody else: what the core owes then is to notice. If the leader's process dies before
-//! it was asked, nobody knows any more, and the operator gives the disk up.
+//! An operator may restore a disk from an old image (D14), for example from a backup. Votes and acknowledgements of its
+//! replica are then forgotten, and nothing on the disk says so. Only those who were promised them can tell. So a disk
+//! is restored only while a leader runs to which the replica's whole log was acknowledged, and the replica hears that
+//! leader before anyone else. Then the core must notice the loss. If the leader's process dies before it was asked,
+//! nobody knows of the loss any more, and the operator gives up the disk.
 
 use crate::cluster::disk::Rot;
 use crate::cluster::faults::{FollowUp, later, span, victim};
@@ -19,7 +19,7 @@ pub(super) fn sync_error(system: &mut System<'_>) -> bool {
 pub(super) fn disk_full(system: &mut System<'_>) -> bool {
     let victim = victim(system);
     let more = system.ctx.chances.faults.below(system.ctx.plan.storage.segment_bytes * 2);
-    system.ctx.trace(Some(victim), || format!("its disk takes {more} bytes more, and is full then"));
+    system.ctx.trace(Some(victim), || format!("its disk takes {more} more bytes until it is full"));
     system.limit_disk(victim, Some(more));
     let span = span(system);
     later(system, span, FollowUp::Room(victim));
@@ -61,22 +61,22 @@ pub(super) fn wipe(system: &mut System<'_>) -> bool {
     system.wipe(victim)
 }
 
-/// A replica that came back with an old image and has not been told.
+/// A replica that came back with an old image and doesn't know it yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restored {
     pub(crate) host: usize,
-    /// The leader that knows.
+    /// The leader that knows what is missing.
     pub(crate) witness: usize,
 }
 
 impl Restored {
-    /// Whether a message between these is kept back: who was restored hears its witness first.
+    /// Whether a message between these is kept back, because a restored replica must hear its witness first.
     pub(crate) fn keeps_apart(self, from: usize, to: usize) -> bool {
         (from == self.host && to != self.witness) || (to == self.host && from != self.witness)
     }
 }
 
-/// Makes an image of somebody's disk, or puts an earlier one in its place.
+/// Makes an image of a replica's disk, or restores an earlier one.
 pub(super) fn old_image(system: &mut System<'_>) -> bool {
     if !system.ctx.plan.settings.return_check || system.restored.is_some() {
         return false;
@@ -111,7 +111,7 @@ fn witness_of(system: &System<'_>, victim: usize) -> Option<usize> {
     let on_disk = it.disk.is_idle() && raft.log().last() == last;
     let knows = on_disk && leads.match_index(it.id) == Some(last.index);
     let is_older = image.hard_state().term < raft.term() || image.last().index < last.index;
-    // Who takes itself for the only voter asks nobody, and nobody can help it.
+    // A replica that takes itself for the only voter asks nobody, so nobody can tell it.
     let memberships = image.memberships_since(image.last().index);
     let alone = memberships.last().is_some_and(|members| members.quorum().is_reached_by(|id| id == it.id));
     (is_heard && follows && knows && is_older && !alone).then_some(witness)

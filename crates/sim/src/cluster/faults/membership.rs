@@ -1,4 +1,4 @@
-//! Changes of the membership that an operator asks for at random, and that one takes back.
+//! Changes of the membership that an operator asks for at random, or takes back.
 
 use std::collections::BTreeSet;
 
@@ -6,16 +6,16 @@ use bowline_raft::{Group, MembershipChange, NodeId};
 
 use crate::cluster::system::System;
 
-/// Whom a change can be about.
+/// The replicas that a change can affect.
 struct Candidates {
-    /// Everybody whose disk is not lost.
+    /// All replicas whose disk is not lost.
     all: Vec<NodeId>,
     members: Vec<NodeId>,
     outside: Vec<NodeId>,
     group: Group,
 }
 
-/// As the leader sees it, if there is one.
+/// The candidates as the leader sees them, if there is one.
 fn candidates(system: &System<'_>) -> Option<Candidates> {
     let (_, raft) = system.hosts.leader()?;
     let members: Vec<NodeId> = raft.membership().members().into_iter().collect();
@@ -35,7 +35,7 @@ pub(super) fn early_promotion(system: &mut System<'_>) -> bool {
     system.ask_for(MembershipChange::AddLearner(id)) && system.ask_for(MembershipChange::Promote(id))
 }
 
-/// One that was a member before: it has entries on its disk.
+/// Adds a replica that was a member before, so that it has entries on its disk.
 pub(super) fn rejoin(system: &mut System<'_>) -> bool {
     let Some(it) = candidates(system) else { return false };
     let has_entries = |id: &NodeId| system.hosts[id.0 as usize - 1].disk.last().index.0 > 0;
@@ -80,8 +80,8 @@ fn any_change(system: &mut System<'_>) -> Option<MembershipChange> {
     })
 }
 
-/// Takes back a change that is under way: a joint configuration is in force for a short time only,
-/// so chance alone would hardly ever meet it.
+/// Takes back a change that is under way. A joint configuration is in force only for a short time, so random changes
+/// would hardly ever hit it.
 pub(super) fn regret(system: &mut System<'_>) {
     if system.hosts.leader().is_some_and(|(_, raft)| raft.membership().is_joint()) {
         system.ask_for(MembershipChange::Revert);

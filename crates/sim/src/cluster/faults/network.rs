@@ -6,16 +6,16 @@ use crate::cluster::network::Link;
 use crate::cluster::plan::{MILLI, SECOND};
 use crate::cluster::system::System;
 
-/// What is drawn for every cut of links.
+/// The random choices for a cut of links.
 struct Cut {
     victim: usize,
     deaf: bool,
     bridge: Option<usize>,
-    /// By replica: on which side it is.
+    /// By replica: the side it is on.
     side: Vec<bool>,
 }
 
-/// Cuts, for a while, every link that `takes` says.
+/// Cuts every link that `takes` selects, for a while.
 fn cut(system: &mut System<'_>, fault: Fault, takes: impl Fn(&Cut, Link, &mut Dice) -> bool) -> bool {
     let (count, victim) = (system.hosts.len(), victim(system));
     let dice = &mut system.ctx.chances.faults;
@@ -53,7 +53,7 @@ pub(super) fn links(system: &mut System<'_>) -> bool {
     cut(system, Fault::Links, |_, _, dice| dice.percent(25))
 }
 
-/// A replica, another one, and how long what happens to them lasts.
+/// Picks a victim, another replica, and how long the fault lasts.
 fn pair(system: &mut System<'_>) -> (usize, usize, u64) {
     let (victim, other) = (victim(system), system.ctx.chances.faults.index(system.hosts.len()));
     (victim, other, span(system))
@@ -116,11 +116,11 @@ pub(super) fn swizzle(system: &mut System<'_>) -> bool {
 /// Leaders that are cut off one after the other, each as soon as it leads.
 #[derive(Debug)]
 pub(crate) struct Succession {
-    /// Who is cut off now: it comes back when the next one is.
+    /// The leader that is cut off now; it comes back when the next one is cut off.
     cut: Option<(usize, Vec<Link>)>,
-    /// So many more leaders.
+    /// How many more leaders are cut off.
     left: u64,
-    /// So many more looks for one.
+    /// How many more times a new leader is looked for.
     looks: u32,
 }
 
@@ -130,14 +130,14 @@ pub(super) fn succession(system: &mut System<'_>) -> bool {
     true
 }
 
-/// Figure 8's weather: whoever comes to lead is cut off with what it has just begun, and its
-/// predecessor comes back with what it had.
+/// The situation of Figure 8: each new leader is cut off with the entries that it has just appended, and its
+/// predecessor comes back with its own.
 pub(super) fn succeed(system: &mut System<'_>, succession: Succession) {
     let Succession { mut cut, mut left, looks } = succession;
     let others = |leader: &&usize| cut.as_ref().is_none_or(|(gone, _)| gone != *leader);
     if let Some(leader) = system.hosts.leading().iter().rfind(others).copied() {
         let links = system.network.around(leader);
-        system.ctx.trace(Some(leader), || "is CUT off, having come to lead".to_owned());
+        system.ctx.trace(Some(leader), || "is CUT off after it became the leader".to_owned());
         system.network.cut(&links);
         if let Some((_, links)) = cut.replace((leader, links)) {
             system.network.heal(&links);

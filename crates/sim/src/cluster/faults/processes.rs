@@ -1,4 +1,5 @@
-//! Processes and machines: they crash, stand still, and are told things; their clocks change.
+//! Faults of processes and machines: crashes, pauses, requests of the operator, messages of strangers, and clock
+//! changes.
 
 use bowline_node::{NodeInput, NodeMessage};
 use bowline_raft::{Body, Index, Message, NodeId, Position, Raft, Term};
@@ -75,13 +76,13 @@ pub(super) fn crash_in_change(system: &mut System<'_>) -> bool {
     false
 }
 
-/// Looks again and again for someone to crash while a snapshot travels or is stored, or while the membership changes.
+/// Looks repeatedly for a replica to crash while a snapshot is transferred or stored, or while the membership changes.
 pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&Host) -> bool, left: u32) {
     let is_midway_and_up = |host: &usize| system.hosts[*host].is_up() && is_midway(&system.hosts[*host]);
     let midway: Vec<usize> = (0..system.hosts.len()).filter(is_midway_and_up).collect();
     let dice = &mut system.ctx.chances.faults;
     match dice.pick(&midway) {
-        // What it does with a state's file is done at once: only the disk can break it off.
+        // Work on a state's file takes no simulated time, so only the disk can interrupt it.
         Some(host) if system.ctx.plan.disk.holds_state && dice.percent(60) => system.hosts[host].disk.die_soon(dice),
         Some(host) => {
             system.crash(host, true);
@@ -114,8 +115,8 @@ pub(super) fn suspend(system: &mut System<'_>) -> bool {
     pause_one(system, true)
 }
 
-/// A leader is paused and hears nobody any more, but what had reached it by then still waits for it:
-/// when it resumes, others may have led for long, and all that it knows of them is old.
+/// Pauses a leader and cuts it off from incoming messages. Messages that arrived before the cut still wait for it. When
+/// it resumes, others may have led for long, and it has only old news of them.
 pub(super) fn old_mail(system: &mut System<'_>) -> bool {
     let Some(leader) = system.hosts.running_leader() else { return false };
     let election = system.ctx.plan.settings.election_max;
@@ -129,7 +130,7 @@ pub(super) fn old_mail(system: &mut System<'_>) -> bool {
     true
 }
 
-/// A leader hands over, and is cut off while it does: it does not hear that it is succeeded.
+/// A leader hands over and is cut off meanwhile, so it does not hear of its successor.
 pub(super) fn cut_handover(system: &mut System<'_>) -> bool {
     let Some(leader) = system.hosts.last_leader() else { return false };
     if !system.hand_over() {
@@ -151,7 +152,7 @@ pub(super) fn slow_apply(system: &mut System<'_>) -> bool {
     false
 }
 
-/// A replica whose clock changes.
+/// Picks a replica whose clock changes.
 fn retimed(system: &mut System<'_>) -> usize {
     system.ctx.chances.faults.index(system.hosts.len())
 }
@@ -183,7 +184,7 @@ fn clock_changed(system: &mut System<'_>, victim: usize) -> bool {
     true
 }
 
-/// What no stranger's word may change.
+/// The state that no message of a stranger may change.
 #[derive(Debug, PartialEq, Eq)]
 struct Standing {
     term: Term,
@@ -207,7 +208,7 @@ impl Standing {
     }
 }
 
-/// Someone who is no member of anything speaks to a replica.
+/// A stranger, which is not a member of the cluster, sends a message to a replica.
 pub(super) fn stranger(system: &mut System<'_>) -> bool {
     let victim = victim(system);
     let Some(raft) = system.hosts.raft(victim).filter(|_| !system.hosts[victim].paused) else { return false };
@@ -233,7 +234,7 @@ pub(super) fn stranger(system: &mut System<'_>) -> bool {
     if let Some((before, after)) = before.zip(system.hosts.raft(victim).map(Standing::of))
         && before != after
     {
-        let what = format!("n{} has changed by a word of someone who is no member", victim + 1);
+        let what = format!("a message of a stranger changed n{}", victim + 1);
         system.ctx.judge(Err((Rule::StrangersChangeNothing, what)));
     }
     true
