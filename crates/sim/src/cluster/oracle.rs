@@ -1,5 +1,5 @@
-//! The judge: what must hold after every step, whatever happens. It sees everything, remembers what
-//! replicas have promised over the wire, and forgets nothing when they restart.
+//! The oracle: checks the rules that must hold after every step. It sees everything and remembers what replicas have
+//! promised over the wire, also over their restarts.
 
 mod commits;
 mod fates;
@@ -22,14 +22,14 @@ pub(crate) use shadow::Shadow;
 
 macro_rules! rules {
     ($($name:ident: $title:literal;)*) => {
-        /// What must hold, with its numbers: I and L stand in `docs/invariants.md`, C in `docs/faults.md`.
+        /// The rules, with their numbers: I and L are in `docs/invariants.md`, C in `docs/faults.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Rule {
             $(#[doc = $title] $name,)*
         }
 
         impl Rule {
-            /// All of them.
+            /// All rules.
             pub const ALL: &'static [Rule] = &[$(Rule::$name,)*];
 
             /// A title for people.
@@ -81,19 +81,19 @@ rules! {
 }
 
 impl Rule {
-    /// Whether only a cluster that should serve, and does not, can break it.
+    /// Whether only a cluster that should make progress and does not can break it.
     #[must_use]
     pub fn is_of_liveness(self) -> bool {
         matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce)
     }
 }
 
-/// What was violated, and when.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The rule.
     pub rule: Rule,
-    /// What was seen.
+    /// What happened.
     pub what: String,
     /// When, in nanoseconds of true time since the start.
     pub at: u64,
@@ -105,10 +105,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The result of looking at one step.
+/// The result of a check.
 pub(crate) type Judged = Result<(), (Rule, String)>;
 
-/// Everything that was ever seen.
+/// The oracle's memory of a whole run.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     leaders: BTreeMap<Term, NodeId>,
@@ -129,13 +129,13 @@ impl Oracle {
         }
     }
 
-    /// I1: one leader in a term, ever.
+    /// I1: a term has at most one leader, ever.
     pub(crate) fn leads(&mut self, id: NodeId, term: Term) -> Judged {
         let leader = *self.leaders.entry(term).or_insert(id);
         if leader == id {
             Ok(())
         } else {
-            Err((Rule::ElectionSafety, format!("{id} leads in {term}, in which {leader} led")))
+            Err((Rule::ElectionSafety, format!("{id} leads in {term}, but {leader} already led in it")))
         }
     }
 
@@ -144,7 +144,7 @@ impl Oracle {
     }
 }
 
-/// Mixes a word into a digest; quick, and good enough to tell states apart.
+/// Mixes a word into a digest. It is fast, and good enough to tell states apart.
 pub(crate) fn mix(digest: u64, word: u64) -> u64 {
     let mut mixed = (digest.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^= mixed >> 32;

@@ -1,5 +1,5 @@
-//! A run as a page for a browser: recorded, and drawn as a space-time diagram with what led to the violation. One
-//! file that needs no network.
+//! Records a run and draws it as a web page: a space-time diagram, and the events that led to the violation. The page
+//! is one file that needs no network.
 
 mod evidence;
 mod html;

@@ -19,16 +19,16 @@ pub(crate) const MILLI: Moment = 1_000_000;
 /// A second.
 pub(crate) const SECOND: Moment = 1_000_000_000;
 
-/// What a simulated cluster consists of. Everything else follows from it and its seed.
+/// A simulated cluster. The whole run follows from the plan and its seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed of everything random.
     pub seed: u64,
     /// Founding voters, 1 to 9.
     pub voters: usize,
-    /// Replicas that the operator adds as learners and promotes, in the beginning.
+    /// Replicas that the operator adds as learners at the beginning and promotes.
     pub learners: usize,
-    /// How long everything may happen, in nanoseconds.
+    /// The length of the safety phase, in nanoseconds.
     pub safety: Moment,
     pub(crate) settings: Settings,
     pub(crate) clocks: Clocks,
@@ -36,45 +36,45 @@ pub struct Plan {
     pub(crate) disk: DiskPlan,
     pub(crate) storage: Options,
     pub(crate) workload: Workload,
-    /// Kinds of fault that strike by themselves, and their mean distance.
+    /// Kinds of fault that strike, and the mean time between their strikes.
     pub(crate) faults: Vec<(Fault, Moment)>,
-    /// A deliberate defect of the simulator, to see that it is found.
+    /// A deliberate defect of the simulator, to test that it is found.
     pub sabotage: Option<Sabotage>,
     /// Whether a liveness phase follows.
     pub liveness: bool,
-    /// Whether each step of the core is held against the reference model.
+    /// Whether each step of the core is checked against the reference model.
     pub watched: bool,
-    /// Other chances for the same plan; 0: the seed's own.
+    /// Selects other random numbers for the same plan; 0 means the seed's own.
     pub(crate) luck: u64,
-    /// Only these strikes; `None`: all that come.
+    /// Only these strikes; `None` means all.
     pub(crate) strikes: Option<BTreeSet<Strike>>,
-    /// Only these operations, in the order of their moments; `None`: all that come.
+    /// Only these operations, in the order of their moments; `None` means all.
     pub(crate) operations: Option<Vec<Start>>,
 }
 
-/// A defect that the simulator can be given, to prove that its judges see it.
+/// A defect of the simulator, to test that its checks find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Disks say that they have synced, and lose it all in a crash.
+    /// Disks report syncs that they didn't do, and lose the data in a crash.
     LyingDisks,
-    /// Replicas answer linearizable reads from what they have.
+    /// Replicas answer linearizable reads from their own state, without asking anyone.
     StaleReads,
-    /// Operating systems lose the vote, and nothing else, when a replica restarts.
+    /// A replica loses its vote, and nothing else, when it restarts.
     ForgottenVotes,
     /// Messages leave before what they promise is durable.
     HastyMessages,
     /// A snapshot is loaded though its bits have flipped (D5).
     TrustedRot,
-    /// Disks come back as they were at an earlier start (D14), at any replicas and without their being asked in the
-    /// order that the defence needs: that those who were promised what is missing come first.
+    /// Disks come back as they were at an earlier start (D14), on any replica. The defence needs that those who were
+    /// promised what is missing are asked first; that is not ensured here.
     OldImages,
-    /// What a stranger says is taken for a member's word (N14).
+    /// Messages of strangers are taken for a member's (N14).
     TrustedStrangers,
     /// Leaders say that a lease is kept alive without making sure that they lead (C4).
     HastyRenewals,
-    /// Each replica counts the leases' times for itself, from when it learned of them (C4).
+    /// Each replica counts down leases by itself, from when it learned of them (C4).
     LocalLessors,
-    /// Somebody hands the leadership over again and again while nothing is wrong (L2).
+    /// An operator hands over the leadership again and again while nothing is wrong (L2).
     RestlessOperator,
 }
 
@@ -89,23 +89,23 @@ pub(crate) struct Settings {
     pub(crate) eager_commit: bool,
     pub(crate) lease_reads: bool,
     pub(crate) drift_ppm: u32,
-    /// How tight the limits of counts and bytes are: 0 as in production, 1 small, 2 tiny.
+    /// How tight the limits of counts and bytes are: 0 like in production, 1 small, 2 tiny.
     pub(crate) tightness: u64,
     pub(crate) retained_bytes: usize,
     pub(crate) snapshot_at_bytes: usize,
     pub(crate) chunk_bytes: usize,
-    /// Replicas that start ask their peers what they remember.
+    /// Whether replicas that start ask their peers what they remember.
     pub(crate) return_check: bool,
 }
 
 /// How clocks behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clocks {
-    /// All the same.
+    /// All clocks run at the true rate.
     True,
     /// At or near the ends of the bound that leases rely on.
     Drifting,
-    /// Anything, while nobody relies on them.
+    /// Any rate; nobody relies on clocks.
     Wild,
 }
 
@@ -130,7 +130,7 @@ impl Delay {
     }
 }
 
-/// The network's everyday; parts are parts per million of messages.
+/// The usual behaviour of the network. Rates are in parts per million of messages.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkPlan {
     pub(crate) delay: Delay,
@@ -147,10 +147,10 @@ pub(crate) struct NetworkPlan {
 pub(crate) struct DiskPlan {
     pub(crate) sync_low: Moment,
     pub(crate) sync_high: Moment,
-    /// A sync may cover a part only of what was written.
+    /// A sync may cover only a part of what was written.
     pub(crate) partial: bool,
     pub(crate) lost_writes: bool,
-    /// The state is in redb on the disk, and not in memory.
+    /// The state is in redb on the disk, not in memory.
     pub(crate) holds_state: bool,
 }
 
@@ -165,7 +165,7 @@ pub(crate) struct Workload {
     pub(crate) write_percent: u32,
     pub(crate) lease_percent: u32,
     pub(crate) local_percent: u32,
-    /// Percent of operations that go to any replica, not to the supposed leader.
+    /// Percentage of operations that go to any replica instead of the supposed leader.
     pub(crate) anywhere_percent: u32,
     pub(crate) pause: Moment,
     pub(crate) timeout: Moment,
@@ -174,12 +174,12 @@ pub(crate) struct Workload {
     pub(crate) deadlines: bool,
     /// The state machine is the multi-version store, not the map.
     pub(crate) stores: bool,
-    /// How many hold leases.
+    /// The number of keepers of leases.
     pub(crate) keepers: usize,
 }
 
 impl Plan {
-    /// What `seed` draws.
+    /// The plan drawn from `seed`.
     #[must_use]
     pub fn drawn(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, 1);
@@ -300,12 +300,12 @@ impl Plan {
         self.settings.config(id, dice, own_ways)
     }
 
-    /// How a replica's folder is opened.
+    /// The options to open a replica's folder with.
     pub(crate) fn options(&self) -> Options {
         self.storage.clone()
     }
 
-    /// Takes whole kinds of fault out, as a shrunk replay does.
+    /// Leaves out a kind of fault, as a reduced replay does.
     pub fn without(&mut self, fault: Fault) {
         fault.leave_out(self);
     }
@@ -338,7 +338,7 @@ impl Plan {
     pub fn kinds(&self) -> Vec<Fault> {
         let parts = Fault::ALL.iter().copied().filter(|kind| kind.is_in(self));
         let striking = self.faults.iter().map(|(kind, _)| *kind);
-        // What is left of a kind none of whose strikes is wanted is nothing.
+        // A kind of fault without any wanted strike doesn't happen.
         let wanted = |kind: &Fault| {
             self.strikes.as_ref().is_none_or(|strikes| strikes.iter().any(|strike| strike.fault == *kind))
         };
@@ -430,7 +430,7 @@ impl Settings {
     }
 }
 
-/// In half of the plans nothing, else something up to `most`.
+/// Zero in half of the plans, else a number up to `most`.
 fn parts(dice: &mut Dice, most: u64) -> u32 {
     if dice.percent(50) { 0 } else { dice.magnitude(1_000, most) as u32 }
 }
@@ -455,7 +455,7 @@ impl NetworkPlan {
         }
     }
 
-    /// Every message takes the same time.
+    /// A delay that is the same for every message.
     pub(crate) fn even(settings: &Settings) -> Delay {
         let base = 50 * MICRO + settings.heartbeat / 40;
         Delay::Even { low: base, high: base }
@@ -482,7 +482,8 @@ impl DiskPlan {
     }
 }
 
-/// Segments are small: what a log does at their ends is what matters, and each crash reads them all.
+/// Draws the storage options. Segments are small, because what a log does at their ends matters, and each crash reads
+/// them all.
 fn draw_storage(dice: &mut Dice) -> Options {
     let segment_bytes = dice.pick(&[4 << 10, 8 << 10, 16 << 10, 16 << 10, 64 << 10]).expect("some");
     Options::new(segment_bytes, dice.between(512, segment_bytes / 4), 1 + dice.index(3))

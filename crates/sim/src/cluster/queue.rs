@@ -1,12 +1,11 @@
-//! What will happen, in the order of time; what was planned first comes first.
+//! A queue of events, in the order of time. At equal times the one planned first comes first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::cluster::clock::Moment;
 
-/// A queue of things to come. The heap holds only times and places, so that large things are not
-/// moved about.
+/// A queue of future events. The heap holds only times and slots, so that large events are not moved.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     heap: BinaryHeap<Reverse<(Moment, u64, u32)>>,

@@ -1,5 +1,5 @@
-//! A smaller run of the same seed: which kinds of fault, members, clients, single strikes and single operations are
-//! left, as options of the command that replays it.
+//! A reduced run of a seed: the kinds of fault, members, clients, strikes and operations that are kept, as options of
+//! the command that replays it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,24 +10,24 @@ use crate::cluster::dice::Dice;
 use crate::cluster::faults::Fault;
 use crate::cluster::plan::{Plan, SECOND};
 
-/// Most strikes or operations that can be named.
+/// Maximum number of strikes or operations that can be named.
 const MOST_NAMED: usize = 10_000;
-/// Longest time that can be named, in seconds.
+/// Limit of the times that can be named, in seconds.
 const LONGEST: u64 = 3_600;
 
-/// A single strike of a fault: the fault, and its number among its kind, from 1.
+/// A strike: a kind of fault, and the number within the kind, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Strike {
     /// Its kind.
     pub fault: Fault,
-    /// Its number among its kind.
+    /// Its number within its kind.
     pub number: u32,
 }
 
-/// The beginning of a single operation of a client.
+/// The start of a client's operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Start {
-    /// When, in nanoseconds; later if the client is still busy.
+    /// When it starts, in nanoseconds; it starts later if the client is still busy.
     pub at: Moment,
     /// The client.
     pub client: u32,
@@ -40,17 +40,17 @@ pub struct Start {
 pub struct Reduction {
     /// Kinds of fault that don't strike.
     pub without: Vec<Fault>,
-    /// At most so many founding members.
+    /// Maximum number of founding members.
     pub members: Option<usize>,
-    /// At most so many learners to begin with.
+    /// Maximum number of initial learners.
     pub learners: Option<usize>,
-    /// At most so many clients.
+    /// Maximum number of clients.
     pub clients: Option<usize>,
     /// Only these strikes.
     pub strikes: Option<Vec<Strike>>,
-    /// Only these operations, from these moments on.
+    /// Only these operations, which start at these moments.
     pub operations: Option<Vec<Start>>,
-    /// Other chances for the same plan: the seed's own may need long for what is soon done otherwise.
+    /// Selects other random numbers for the same plan, because they may reach the violation sooner than the seed's own.
     pub luck: Option<u64>,
     /// The safety phase ends at this moment, in nanoseconds.
     pub end: Option<u64>,
@@ -59,7 +59,7 @@ pub struct Reduction {
 }
 
 impl Reduction {
-    /// Takes it out of a plan.
+    /// Reduces a plan.
     pub fn apply(&self, plan: &mut Plan) {
         self.without.iter().for_each(|fault| plan.without(*fault));
         plan.voters = plan.voters.min(self.members.unwrap_or(plan.voters)).max(1);
@@ -80,13 +80,13 @@ impl Reduction {
         plan.liveness &= !self.safety_only;
     }
 
-    /// Whether it leaves everything as it is.
+    /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Reduction::default()
     }
 
-    /// Checks the sizes of what came from a command line.
+    /// Checks the sizes of options from a command line.
     ///
     /// # Errors
     /// One line that names the option, its value and what is allowed.
@@ -96,7 +96,7 @@ impl Reduction {
             ("--operations", self.operations.as_ref().map_or(0, Vec::len)),
         ] {
             if count > MOST_NAMED {
-                return Err(format!("{option}: {count} are named, at most {MOST_NAMED} can be"));
+                return Err(format!("{option}: {count} items; at most {MOST_NAMED} are allowed"));
             }
         }
         for (option, count) in [("--members", self.members), ("--clients", self.clients)] {
@@ -109,7 +109,7 @@ impl Reduction {
 }
 
 impl fmt::Display for Reduction {
-    /// As options of the command that replays.
+    /// Formats it as options of the command that replays.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.without.is_empty() {
             let names: Vec<String> = self.without.iter().map(|fault| format!("{fault:?}")).collect();
@@ -147,16 +147,16 @@ fn named<T: ToString>(items: &[T]) -> String {
     }
 }
 
-/// Reads a list of strikes or operations as a failure names them; `none` is the empty list.
+/// Parses a list of strikes or operations, as a failure prints it; `none` is the empty list.
 ///
 /// # Errors
-/// One line that names the item that can't be read.
+/// One line about the item that can't be parsed.
 pub fn parse_list<T: FromStr<Err = String>>(text: &str) -> Result<Vec<T>, String> {
     if text == "none" {
         return Ok(Vec::new());
     }
     if text.split(',').count() > MOST_NAMED {
-        return Err(format!("at most {MOST_NAMED} can be named"));
+        return Err(format!("at most {MOST_NAMED} items are allowed"));
     }
     text.split(',').map(str::parse).collect()
 }
@@ -171,7 +171,7 @@ impl FromStr for Strike {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Strike, String> {
-        let wrong = || format!("{text:?} is no strike: a kind of fault and a number from 1, like Crash.3");
+        let wrong = || format!("{text:?} is not a strike; expected a kind of fault and a number from 1, like Crash.3");
         let (name, number) = text.split_once('.').ok_or_else(wrong)?;
         let number = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
         Ok(Strike { fault: Fault::named(name)?, number })
@@ -188,7 +188,9 @@ impl FromStr for Start {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Start, String> {
-        let wrong = || format!("{text:?} is no operation: a client, a number from 1, and seconds, like 0.3@1.25");
+        let wrong = || {
+            format!("{text:?} is not an operation; expected CLIENT.NUMBER@SECONDS with a number from 1, like 0.3@1.25")
+        };
         let (name, at) = text.split_once('@').ok_or_else(wrong)?;
         let (client, number) = name.split_once('.').ok_or_else(wrong)?;
         let client = client.parse().map_err(|_| wrong())?;
@@ -197,7 +199,7 @@ impl FromStr for Start {
     }
 }
 
-/// Nanoseconds, shown as seconds without any rounding.
+/// Nanoseconds, shown as seconds without rounding.
 struct Seconds(u64);
 
 impl fmt::Display for Seconds {
@@ -207,12 +209,14 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Seconds with at most nine decimals, as nanoseconds: exactly, without a detour through a float.
+/// Parses seconds with at most nine decimals into nanoseconds, exactly, without floating point.
 ///
 /// # Errors
 /// One line that says what is allowed.
 pub fn parse_seconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} are no seconds: 0 to {LONGEST}, with at most nine decimals");
+    let wrong = || {
+        format!("{text:?} is not a number of seconds; expected 0 to less than {LONGEST}, with at most nine decimals")
+    };
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(decimals) || decimals.len() > 9 {
@@ -223,7 +227,7 @@ pub fn parse_seconds(text: &str) -> Result<u64, String> {
     Ok(whole * SECOND + nanos)
 }
 
-/// Which strikes and operations a run has had. Each has dice of its own: leaving one out changes nothing that another
+/// The strikes and operations of a run. Each has its own dice, so that leaving one out changes nothing that another
 /// draws.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
@@ -233,7 +237,7 @@ pub(crate) struct Script {
     strikes: Vec<u32>,
     /// By client: how many operations there were.
     operations: Vec<u32>,
-    /// By client: operations that are still to come, the last one first. `None`: as they come.
+    /// By client: the operations still to come, the last one first. `None` if clients start operations by themselves.
     to_come: Option<Vec<Vec<Start>>>,
     /// What happened, in order.
     pub(crate) happened: Happened,
@@ -268,9 +272,8 @@ impl Script {
         }
     }
 
-    /// Chance for the next strike of a kind, and whether it strikes at all. The time to the one after
-    /// it is drawn from the same source, so the strikes of a kind come when they come, whatever else
-    /// happens.
+    /// The dice for the next strike of a kind, and whether it may strike. The time to the following strike is drawn
+    /// from the same dice, so the times of a kind's strikes don't depend on anything else.
     pub(crate) fn next_strike(&mut self, fault: Fault) -> (Dice, bool) {
         let number = &mut self.strikes[fault as usize];
         *number += 1;
@@ -282,7 +285,7 @@ impl Script {
         (self.strike_dice(strike), strikes)
     }
 
-    /// Whether a kind of fault strikes at all, and chance for the time of its first strike.
+    /// The dice for the time of the first strike of a kind, if any of its strikes is wanted.
     pub(crate) fn first_strike(&self, fault: Fault) -> Option<Dice> {
         let some = self.only.as_ref().is_none_or(|only| only.iter().any(|strike| strike.fault == fault));
         some.then(|| self.strike_dice(Strike { fault, number: 0 }))
@@ -292,7 +295,7 @@ impl Script {
         Dice::new(self.seed, 1 << 40 | (strike.fault as u64) << 32 | u64::from(strike.number))
     }
 
-    /// Chance for a client's next operation, if there is one.
+    /// The dice for a client's next operation, if there is one.
     pub(crate) fn next_operation(&mut self, now: Moment, client: usize) -> Option<Dice> {
         let number = match &mut self.to_come {
             Some(to_come) => to_come[client].pop()?.number,
@@ -312,7 +315,7 @@ impl Script {
         }
     }
 
-    /// When a client's next operation begins: after a pause, or as it is written.
+    /// When a client's next operation begins, if there is one: after a pause, or at its given moment.
     pub(crate) fn next_start(&self, client: usize, after_pause: Moment, now: Moment) -> Option<Moment> {
         match &self.to_come {
             Some(to_come) => to_come[client].last().map(|start| start.at.max(now)),
@@ -325,7 +328,7 @@ impl Script {
     }
 }
 
-/// Dice for one run of one replica's process: another's restart doesn't change them.
+/// The dice for one run of one replica's process. Restarts of other replicas don't change them.
 pub(crate) fn run_dice(seed: u64, host: usize, run: u32) -> Dice {
     Dice::new(seed, 1 << 42 | (host as u64) << 32 | u64::from(run))
 }

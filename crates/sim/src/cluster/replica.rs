@@ -1,5 +1,5 @@
-//! The running process of a simulated replica: the core and its state machine, with the state in memory, or in a
-//! file as a server has it.
+//! The running process of a simulated replica: the core and its state machine. The state is in memory, or in a file
+//! like a server's.
 
 mod on_disk;
 
@@ -15,7 +15,7 @@ pub(crate) use on_disk::OnDiskNode;
 /// A replica's process.
 #[derive(Debug)]
 pub(crate) enum Replica {
-    /// Its state is made again at each start, from a snapshot and the log.
+    /// Its state is rebuilt at each start from a snapshot and the log.
     InMemory(Box<Node<Machine>>),
     /// Its state is in redb on the disk.
     OnDisk(Box<OnDiskNode>),
@@ -57,7 +57,7 @@ impl Replica {
         }
     }
 
-    /// What a client sees: see [`Machine::look`].
+    /// The answer to a client's read; see [`Machine::look`].
     pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
         match self {
             Replica::InMemory(node) => node.machine().look(key, query),
@@ -72,7 +72,7 @@ impl Replica {
         }
     }
 
-    /// Bytes of a snapshot of it.
+    /// The size of a snapshot of its state, in bytes.
     pub(crate) fn snapshot_bytes(&self) -> usize {
         match self {
             Replica::InMemory(node) => node.snapshot_bytes(),
@@ -87,7 +87,7 @@ impl Replica {
         }
     }
 
-    /// The same, if its state is in a file.
+    /// The process, if its state is in a file.
     pub(crate) fn on_disk(&mut self) -> Option<&mut OnDiskNode> {
         match self {
             Replica::InMemory(_) => None,

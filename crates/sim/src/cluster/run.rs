@@ -1,4 +1,4 @@
-//! The cluster that runs: its actors, and the loop that hands each event to the actor that it is for.
+//! A running cluster: its actors, and the loop that hands each event to its actor.
 
 use bowline_checker::trace::TraceHash;
 use bowline_raft::{Group, Membership, NodeId};
@@ -12,7 +12,7 @@ use crate::cluster::operator::Operator;
 use crate::cluster::oracle::Rule;
 use crate::cluster::system::System;
 
-/// Most events at one moment: more means that something goes round in circles.
+/// Maximum number of events at one moment. More would mean an endless loop.
 const MOST_AT_ONCE: u32 = 200_000;
 
 pub(crate) struct Cluster<'a> {
@@ -58,7 +58,7 @@ impl<'a> Cluster<'a> {
         ctx.queue.push(plan.settings.election_max * 3, Event::Operate);
     }
 
-    /// The whole run: the safety phase, the liveness phase, and the check of the history.
+    /// Does the whole run: the safety phase, the liveness phase, and the check of the history.
     pub(crate) fn run(&mut self) {
         self.run_until(self.system.ctx.plan.safety);
         if self.system.ctx.plan.liveness {
@@ -86,7 +86,7 @@ impl<'a> Cluster<'a> {
             ctx.now = at;
             self.events += 1;
             if self.at_once > MOST_AT_ONCE {
-                let what = format!("more than {MOST_AT_ONCE} things happen at one moment");
+                let what = format!("more than {MOST_AT_ONCE} events at one moment");
                 ctx.judge(Err((Rule::Serves, what)));
             }
             self.hash.number(at);
@@ -99,7 +99,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Hands an event to the actor that it is for.
+    /// Hands an event to its actor.
     fn happen(&mut self, event: Event) {
         let system = &mut self.system;
         let (ctx, network) = (&mut system.ctx, &mut system.network);
@@ -129,7 +129,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Shows the recorder all replicas, if there is one.
+    /// Shows all replicas to the recorder, if there is one.
     pub(crate) fn look(&mut self) {
         let System { ctx, hosts, network, .. } = &mut self.system;
         if let Some(recorder) = &mut ctx.recorder {

@@ -1,5 +1,5 @@
-//! What clients ask of the multi-version store: operations as its commands and transactions that only read, and what is said of them
-//! by a history that knows every revision (I23).
+//! What clients ask of the multi-version store, as commands and read-only transactions; and a history of every revision
+//! that checks the answers (I23).
 
 use std::collections::BTreeMap;
 
@@ -19,28 +19,28 @@ use crate::cluster::wire::UNKNOWN_FIELD;
 pub(crate) enum Shape {
     Put,
     Delete,
-    /// All keys go at once.
+    /// Deletes all keys at once.
     Clear,
-    /// Puts if the key holds what was seen there; `None`: if it isn't there.
+    /// Puts if the key still holds the value seen, or, for `None`, if it doesn't exist.
     Swap(Option<Seen>),
     /// Puts this key too, with the same value.
     Pair(u64),
     Compact(i64),
     Get,
-    /// As of an earlier revision.
+    /// Reads a key at an earlier revision.
     Past(i64),
-    /// All keys.
+    /// Reads all keys.
     All,
 }
 
-/// A value that somebody has seen: who wrote it, and at which revision.
+/// A value that a client has seen: its writer and revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) writer: u64,
     pub(crate) revision: i64,
 }
 
-/// An operation with all that makes its bytes.
+/// An operation with everything that its bytes depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) op: u64,
@@ -108,21 +108,21 @@ impl Asked {
         Compare { key, range_end, result: result.into(), target: Some(target) }
     }
 
-    /// The bytes that go into the log, if it writes: the operation's number, and the store's command.
+    /// The bytes in the log, if it writes: the operation's number and the store's command.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let command = self.command()?;
-        // Some clients are of a later version.
+        // Some clients have a later version.
         let extension = if self.op % 8 == 5 { UNKNOWN_FIELD } else { &[] };
         Some([&self.op.to_le_bytes()[..], &command.to_bytes(), extension].concat().into())
     }
 
-    /// What the store is asked, if it reads: a transaction with a range.
+    /// The query of a read: a transaction with a range.
     pub(crate) fn query(&self) -> TxnRequest {
         TxnRequest { success: vec![Operation::Range(self.range()).into()], ..TxnRequest::default() }
     }
 }
 
-/// What a key holds, and since when.
+/// What a key holds, and since which revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
     writer: u64,
@@ -136,8 +136,7 @@ impl Held {
     }
 }
 
-/// The history of the store, as the commands in the order of the log make it: what every revision holds, whatever
-/// was given up since.
+/// The history of the store, from the commands in the order of the log: what every revision holds, even compacted ones.
 #[derive(Debug)]
 pub(crate) struct History {
     revision: i64,
@@ -170,15 +169,19 @@ impl History {
         self.keys.entry(key).or_default().push((since, held));
     }
 
-    /// A command takes effect: what the store says must be what it did (I23).
+    /// A command takes effect. The store's reply must tell what it did (I23).
     pub(crate) fn took_effect(&mut self, asked: &Asked, reply: &Reply) -> Result<(), String> {
         let before = self.revision;
         let expected = self.apply(asked);
         let said = self.is_told(asked, before, expected, reply);
-        if said { Ok(()) } else { Err(format!("operation {} at revision {before} says {reply:?}", asked.op)) }
+        if said {
+            Ok(())
+        } else {
+            Err(format!("the reply to operation {} at revision {before} is wrong: {reply:?}", asked.op))
+        }
     }
 
-    /// Returns whether it was done, or why not.
+    /// Applies a command. Returns whether it was done, or why not.
     fn apply(&mut self, asked: &Asked) -> Result<bool, KvError> {
         let now = self.revision;
         match asked.shape {
@@ -279,7 +282,7 @@ impl History {
             && held.iter().zip(&range.kvs).all(|(held, kv)| held.is(kv))
     }
 
-    /// Something that is none of the clients' keys has changed.
+    /// Something other than the clients' keys has changed.
     pub(crate) fn went_on(&mut self, revision: i64) {
         self.revision = revision;
     }
@@ -295,7 +298,7 @@ pub(crate) fn revision_of(reply: &Reply) -> Option<i64> {
     reply.as_ref().ok().map(Response::revision)
 }
 
-/// The range that an operation has read, if it has only read.
+/// The range that a read-only operation has read.
 fn range_of(response: &Response) -> Option<&RangeResponse> {
     let Response::Txn(TxnResponse { responses, .. }) = response else { return None };
     if let [ResponseOp { response: Some(OperationResponse::Range(range)) }] = &responses[..] {
@@ -305,7 +308,7 @@ fn range_of(response: &Response) -> Option<&RangeResponse> {
     }
 }
 
-/// What a client may swap against from now on: a value that it was told of, if it was told of one.
+/// The key and the value that an answer shows, if it shows one: later swaps may expect it.
 pub(crate) fn seen(asked: &Asked, reply: &Reply) -> Option<(u64, Option<Seen>)> {
     let of = |kv: &KeyValue| Some(Seen { writer: writer(kv)?, revision: kv.mod_revision });
     match (asked.shape, reply.as_ref().ok()?) {
@@ -319,12 +322,12 @@ fn writer(kv: &KeyValue) -> Option<u64> {
     writer_of(std::str::from_utf8(&kv.value).ok()?)
 }
 
-/// A reply, read again; `None` if it is none.
+/// Decodes a reply; `None` if it can't be decoded.
 pub(crate) fn reply_of(bytes: &[u8]) -> Option<Reply> {
     decode_reply(bytes).ok()
 }
 
-/// The operation as it looks to one key at a time; `reply`: what it was told, if anything.
+/// Splits an operation by key, for the checker. `reply` is the answer, if there is one.
 pub(crate) fn by_key(asked: &Asked, reply: Option<&Reply>, keys: u64) -> Vec<(u64, keys::Request, keys::Answer)> {
     use keys::{Answer, Request};
     let found = |kv: Option<&KeyValue>| Answer::Found(kv.and_then(writer).map(|writer| writer.to_string()));

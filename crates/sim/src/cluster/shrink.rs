@@ -9,36 +9,35 @@ use crate::cluster::run_scripted;
 
 /// Shortest safety phase that is tried, in nanoseconds.
 const SHORTEST: u64 = 50 * MILLI;
-/// Other chances that are tried to see the violation in half of the time.
+/// How many other random choices are tried to get the violation in half the time.
 const LUCKS: u64 = 16;
-/// So many strikes are named rather than the kinds that don't strike.
+/// Up to this many strikes are named, rather than the kinds that don't strike.
 const FEW_STRIKES: usize = 20;
-/// With up to so many operations, and strikes, a run is small enough.
+/// A run with at most this many operations and strikes is small enough.
 const FEW: usize = 12;
-/// Most times that everything is tried again because something went.
+/// Maximum number of rounds that try to leave out everything again.
 const MOST_ROUNDS: usize = 4;
 
-/// How far the search for a smaller run is, after each one.
+/// The progress of the search for a smaller run, after each run.
 #[derive(Clone, Copy, Debug)]
 pub struct Shrinking {
     /// Runs so far.
     pub runs: usize,
-    /// Runs at most.
+    /// Maximum number of runs.
     pub budget: usize,
     /// What is being left out.
     pub leaving_out: &'static str,
-    /// Strikes and operations that are left.
+    /// The numbers of strikes and operations that are left.
     pub left: (usize, usize),
 }
 
-/// Tries to take away as much as possible, at most `tries` runs of it. Returns what is left, and what
-/// is violated then.
+/// Leaves out as much as possible, in at most `tries` runs. Returns the reduction and its violation.
 #[must_use]
 pub fn shrink(plan: &Plan, violation: &Violation, tries: usize) -> (Reduction, Violation) {
     shrink_while(plan, violation, tries, &mut |_| true)
 }
 
-/// The same, as long as `go_on` says so after each run.
+/// Like [`shrink`], but stops when `go_on` returns false after a run.
 #[must_use]
 pub fn shrink_while(
     plan: &Plan,
@@ -58,7 +57,7 @@ pub fn shrink_while(
         leaving_out: "nothing",
         go_on,
     };
-    // Once as it is: to know its strikes and operations.
+    // Run it unchanged first, to know its strikes and operations.
     if !search.fails(Reduction::default()) {
         return (Reduction::default(), violation.clone());
     }
@@ -99,7 +98,7 @@ impl Search<'_> {
         self.stopped || self.runs >= self.budget
     }
 
-    /// Whether the same rule is still violated; if so, this run is the best so far.
+    /// Runs a reduction. Returns whether the same rule is still violated; if so, this is the best run so far.
     fn fails(&mut self, reduction: Reduction) -> bool {
         if self.is_over() {
             return false;
@@ -119,20 +118,20 @@ impl Search<'_> {
         fails
     }
 
-    /// The plan as it is reduced so far.
+    /// The plan as reduced so far.
     fn reduced(&self) -> Plan {
         let mut plan = self.plan.clone();
         self.best.apply(&mut plan);
         plan
     }
 
-    /// Whether the violation is seen in a step of the safety phase, rather than later or by looking back.
+    /// Whether the violation shows in a step of the safety phase, rather than later or in the check of the history.
     fn seen_at_once(&self) -> bool {
         self.found.at < self.reduced().safety && self.rule != Rule::Linearizable
     }
 
-    /// Ends the run right after the violation. What is seen in a step ends it by itself; what is seen
-    /// only by looking back on a whole run needs an end.
+    /// Ends the run soon after the violation. A violation that shows in a step ends the run by itself; one that shows
+    /// only in the history of a whole run needs an end.
     fn shorten(&mut self) {
         self.leaving_out = "time";
         let plan = self.reduced();
@@ -142,7 +141,7 @@ impl Search<'_> {
         if self.rule == Rule::Linearizable && plan.liveness {
             let _ = self.fails(Reduction { safety_only: true, ..self.best.clone() });
         }
-        // A short beginning may do; if not, one that is not too long.
+        // Try a short beginning first, then longer ones.
         let (mut low, mut high) = (SHORTEST.min(plan.safety), plan.safety);
         let mut end = low;
         while end < high && !self.is_over() {
@@ -160,8 +159,8 @@ impl Search<'_> {
         }
     }
 
-    /// Looks for the same violation in half of the time, and again, by other chances. What happens in a
-    /// long run can't be left out one by one without changing all that follows.
+    /// Looks for the same violation in half the time, repeatedly, with other random numbers. In a long run, leaving out
+    /// one thing would change everything that follows.
     fn come_earlier(&mut self) {
         self.leaving_out = "time";
         let mut luck = self.best.luck.unwrap_or(0);
@@ -224,9 +223,9 @@ impl Search<'_> {
 
     fn leave_out_operations(&mut self) {
         self.leaving_out = "operations";
-        // First all of them, at the moments at which they began: then leaving one out moves no other.
+        // First name all of them with their start times, so that leaving one out moves no other.
         if self.best.operations.is_none() {
-            // To the microsecond: it reads better.
+            // Round to microseconds, which are easier to read.
             let rounded = |start: &Start| Start { at: start.at / MICRO * MICRO, ..*start };
             let all = Some(self.happened.operations.iter().map(rounded).collect());
             if !self.fails(Reduction { operations: all, ..self.best.clone() }) {
@@ -239,17 +238,17 @@ impl Search<'_> {
         });
     }
 
-    /// Leaves out of the description what is of no consequence.
+    /// Leaves out of the reduction what makes no difference.
     fn tidy(&mut self) {
         if self.seen_at_once() {
-            // The run ends there by itself.
+            // The run ends there anyway.
             self.best.end = None;
             self.best.safety_only = false;
         }
-        // To name those that struck changes nothing.
+        // Naming the strikes that happened changes nothing.
         let strikes = &self.happened.strikes;
         if self.best.strikes.is_some() || strikes.len() <= FEW_STRIKES {
-            // A kind none of whose strikes is wanted needs no mention, if it does nothing but strike.
+            // A kind that only strikes needs no mention if none of its strikes is wanted.
             let wanted = |fault: &Fault| strikes.iter().any(|strike| strike.fault == *fault);
             self.best.without.retain(|fault| fault.shapes_plans() || wanted(fault));
             self.best.strikes = Some(strikes.clone());
@@ -260,8 +259,8 @@ impl Search<'_> {
     }
 }
 
-/// The fewest of `items` with which `fails` still holds, as far as one pass can tell: none of them, then
-/// without larger and smaller parts.
+/// The fewest of `items` with which `fails` still holds, as far as one pass finds: it tries none of them, then leaves
+/// out large parts, then smaller ones.
 fn minimal<T: Copy>(
     search: &mut Search<'_>,
     items: &[T],
@@ -274,7 +273,7 @@ fn minimal<T: Copy>(
     let mut size = kept.len().div_ceil(2);
     while size > 0 && !search.is_over() {
         let mut start = 0;
-        // The late ones last: they are close to the violation.
+        // Late items come last, because they are close to the violation.
         while start < kept.len() && kept.len() > 1 {
             let end = kept.len().min(start + size);
             let fewer: Vec<T> = kept[..start].iter().chain(&kept[end..]).copied().collect();

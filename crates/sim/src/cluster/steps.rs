@@ -1,4 +1,4 @@
-//! What a replica's process does while it runs: it takes an input, is looked at, and its effects are carried out.
+//! The steps of a running replica: it handles an input, the oracle checks it, and its effects are carried out.
 
 use bowline_kv::store::TxnRequest;
 use bowline_node::{NodeEffect, NodeInput, NodeMessage, Response, StoredSnapshot};
@@ -21,7 +21,7 @@ use crate::cluster::system::System;
 use crate::cluster::trace::{describe, describe_response};
 use crate::cluster::wire::arrived;
 
-/// What reaches a process.
+/// Events that reach a process.
 impl System<'_> {
     /// A message arrives.
     pub(crate) fn deliver(&mut self, from: usize, to: usize, message: NodeMessage) {
@@ -38,7 +38,7 @@ impl System<'_> {
         self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });
     }
 
-    /// It is time for what a replica does by itself.
+    /// A replica's wake-up time has come.
     pub(crate) fn wake(&mut self, host: usize, run: u32) {
         let it = &mut self.hosts[host];
         if it.run != run || it.wake_at != self.ctx.now || it.paused {
@@ -60,7 +60,7 @@ impl System<'_> {
         }
         let it = &mut self.hosts[host];
         if it.paused {
-            // The disk goes on by itself; the process hears of it later.
+            // The disk works on, but the process hears of it later.
             return it.wait(Event::Synced { host, run });
         }
         if std::mem::take(&mut it.fail_sync) {
@@ -79,7 +79,7 @@ impl System<'_> {
             && self.hosts[host].run == run
         {
             self.hosts[host].durable = up_to;
-            // The messages that waited, and the news for the replica, in either order.
+            // The waiting messages leave before or after the replica hears of the sync.
             let first = self.ctx.chances.disk.percent(50);
             if first {
                 self.release_held(host);
@@ -90,13 +90,13 @@ impl System<'_> {
         self.hosts[host].start_sync(&mut self.ctx);
     }
 
-    /// What the disk has done; `None` if it couldn't: for want of room it tries `again` later, else the process
-    /// stops.
+    /// Returns the result of the disk. Without room the disk tries `again` later; after a failure the process stops.
+    /// Both give `None`.
     fn unless_stuck<T>(&mut self, host: usize, ended: Ended<T>, again: Event) -> Option<T> {
         match ended {
             Ended::Done(done) => Some(done),
             Ended::NoSpace => {
-                self.ctx.trace(Some(host), || "has no room on its disk: it waits for some".to_owned());
+                self.ctx.trace(Some(host), || "has no room on its disk, and tries again later".to_owned());
                 let at = self.ctx.now + self.ctx.chances.disk.between(10 * MILLI, 250 * MILLI);
                 self.ctx.queue.push(at, again);
                 None
@@ -157,7 +157,7 @@ impl System<'_> {
         self.step_with(host, input);
     }
 
-    /// The leader is asked for a change, unless that would leave the cluster to the dead. Returns whether it was.
+    /// Asks the leader for a change, if the cluster would survive it. Returns whether it was asked.
     pub(crate) fn ask_for(&mut self, change: MembershipChange) -> bool {
         let Some(leader) = self.hosts.running_leader() else { return false };
         if !self.hosts.raft(leader).is_some_and(|raft| self.hosts.survives(raft, &change)) {
@@ -175,10 +175,10 @@ impl System<'_> {
         true
     }
 
-    /// The leader is told to hand over. Returns whether it was.
+    /// Tells the leader to hand over. Returns whether there was a leader to tell.
     pub(crate) fn hand_over(&mut self) -> bool {
         let Some(leader) = self.hosts.running_leader() else { return false };
-        // To anyone, dead or alive, a member or not; or to whom it likes.
+        // To any replica, even one that is down or not a member; or to one that the leader chooses.
         let dice = &mut self.ctx.chances.faults;
         let to = NodeId(dice.index(self.hosts.len()) as u64 + 1);
         let to = dice.percent(70).then_some(to);
@@ -199,14 +199,14 @@ impl System<'_> {
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.ctx.now), input, &mut effects);
         if let Some(why) = node.on_disk().and_then(|node| node.fault().map(str::to_owned)) {
-            // Nobody is told anything that depends on it.
+            // No answer or message that depends on the fault may leave.
             effects.clear();
             self.effects = effects;
             return self.stop_for(host, &why);
         }
         let applied = node.raft().last_applied() > before;
         if node.unrestored_snapshots() > 0 {
-            let what = format!("n{} has put together a snapshot that is none", host + 1);
+            let what = format!("n{} has received a snapshot that can't be restored", host + 1);
             self.ctx.judge(Err((Rule::StatesAreEqual, what)));
         }
         let it = &mut self.hosts[host];
@@ -221,7 +221,7 @@ impl System<'_> {
         }
         self.inspect(host);
         self.ctx.judge(self.hosts.judge_leader(host, from));
-        // After the invariants: where one of them is broken too, it says more.
+        // The model comes after the invariants, because a broken invariant says more.
         self.ctx.judge(self.model.judged());
         self.carry_out(host, &mut effects);
         effects.clear();
@@ -235,7 +235,7 @@ impl System<'_> {
         self.hosts[host].reschedule(&mut self.ctx);
     }
 
-    /// The same, if there is one.
+    /// A step with this input, if there is one.
     fn step_with(&mut self, host: usize, input: Option<NodeInput>) {
         if let Some(input) = input {
             self.step(host, input);
@@ -263,7 +263,7 @@ impl System<'_> {
         self.ctx.judge(judged);
     }
 
-    /// Looks at a replica after its step.
+    /// Checks a replica after its step.
     pub(crate) fn inspect(&mut self, host: usize) {
         let it = &mut self.hosts[host];
         let Some(node) = &it.node else { return };
@@ -292,7 +292,7 @@ impl System<'_> {
             self.leadership_changed(host);
         }
         if after < before {
-            let what = format!("n{} goes back from {before} to {after}", host + 1);
+            let what = format!("the commit index of n{} goes back from {before} to {after}", host + 1);
             self.ctx.judge(Err((Rule::CommitNeverDecreases, what)));
         } else if after > before {
             self.commit_advanced(host, before);
@@ -327,7 +327,7 @@ impl System<'_> {
         self.ctx.judge(judged);
     }
 
-    /// What a replica has applied, and the state that it is in.
+    /// Checks what a replica has applied, and its state.
     fn judge_news(&mut self, host: usize, witness: (u64, u64)) {
         let id = self.hosts[host].id;
         let mut news = std::mem::take(&mut self.news);
@@ -343,20 +343,20 @@ impl System<'_> {
         self.news = news;
         let (index, digest) = witness;
         if index > 0 && self.ctx.oracle.commits.digest_at(index) != Some(digest) {
-            self.ctx.judge(Err((Rule::StatesAreEqual, format!("{id} has another state as of index {index}"))));
+            self.ctx.judge(Err((Rule::StatesAreEqual, format!("{id} has a different state at index {index}"))));
         }
     }
 
-    /// The first replica to apply a command about leases tells what it did.
+    /// Checks the effect of a command about leases, when the first replica applies it.
     fn note_lease_command(&mut self, applied: &Applied) -> Judged {
         let command = self.keepers.took_effect(applied)?;
         self.clients.lease_command(&command, applied)?;
         self.keepers.changed(&command, &applied.leases, self.ctx.now)
     }
 
-    /// A replica that has just applied something may be busy with it, and hears of nothing meanwhile.
+    /// A replica that has just applied something may be busy for a while and handle nothing else.
     fn stay_busy(&mut self, host: usize) {
-        /// A state machine that takes longer over one command is beyond help.
+        /// Maximum time that a state machine takes for one command.
         const LONGEST: Moment = 5 * SECOND;
         if self.ctx.now < self.hosts[host].busy_until && self.ctx.chances.hosts.percent(20) {
             let election = self.ctx.plan.settings.election_max;
@@ -370,7 +370,7 @@ impl System<'_> {
 
 /// Effects.
 impl System<'_> {
-    /// What a step brings, one by one.
+    /// Carries out the effects of a step, one by one.
     fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
         let mut effects = effects.drain(..).peekable();
         while let Some(effect) = effects.next() {
@@ -384,7 +384,7 @@ impl System<'_> {
                 *left -= 1;
             }
             if self.hosts[host].node.is_none() {
-                // It has stopped over what it was asked to read.
+                // A read has made the process stop.
                 return;
             }
             match effect {
@@ -425,7 +425,7 @@ impl System<'_> {
         }
     }
 
-    /// I16: what is to take the place of the log is what the log makes of nothing.
+    /// I16: a snapshot that replaces the log must equal a replay of the log.
     fn judge_stored(&self, host: usize, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
         match &self.hosts[host].node {
             Some(node @ Replica::OnDisk(_)) => {
@@ -458,7 +458,7 @@ impl System<'_> {
         }
     }
 
-    /// A replica replies to a client. What a read shows is looked up now.
+    /// A replica replies to a client. The value of a read is looked up now.
     fn reply(&mut self, host: usize, (op, attempt, known): (u64, u32, u64), response: Response) {
         let response = match (response, self.clients.query(op)) {
             (Ok(_), Some((key, query))) => match self.read_now(host, &key, &query) {
@@ -471,7 +471,7 @@ impl System<'_> {
         self.clients.replied(&mut self.ctx, &mut self.network, it, (op, attempt, known), response);
     }
 
-    /// What a client sees. A replica that can't read its disk stops, and answers nobody.
+    /// The answer to a read. A replica that can't read its disk stops and answers nobody.
     fn read_now(&mut self, host: usize, key: &str, query: &TxnRequest) -> Option<Bytes> {
         let node = self.hosts[host].node.as_mut()?;
         let seen = node.look(key, query);
@@ -498,9 +498,9 @@ impl System<'_> {
     }
 }
 
-/// A disk that is full: the leader is heard, but its entries have no place here. It sends them again.
-/// Returns whether there were some: then its answer must not leave. It would say that nothing of them arrived,
-/// and they would come again at once, with what follows them, in a storm that nothing ends but room.
+/// Drops the entries of a message, because the disk is full; the leader will send them again. Returns whether there
+/// were any. Then the replica's answer must not leave: it would say that no entry arrived, and the leader would send
+/// all of them again at once, over and over, until there is room.
 fn leave_entries(message: &mut NodeMessage) -> bool {
     match message {
         NodeMessage::Raft(bowline_raft::Message { body: Body::AppendEntries(append), .. }) => {

@@ -1,7 +1,6 @@
-//! The system that faults and the operator act on: the replicas on their hosts, the network between them, and those
-//! who ask them. Here: how a replica's process starts, stops and pauses, and what it does when its disk fails it. It
-//! never guesses: a disk that can't be read now is tried again later; one that can't be trusted at all is lost. What
-//! a process does while it runs is in `steps.rs`.
+//! The system that faults and the operator act on: the hosts with their replicas, the network, the clients and the
+//! keepers. This file starts, stops and pauses processes, and handles failed disks: a disk that can't be read now is
+//! tried again later; one that can't be used at all is lost. The steps of a running process are in `steps.rs`.
 
 use bowline_kv::store::Lessor;
 use bowline_node::{Node, NodeConfig, NodeEffect};
@@ -32,16 +31,16 @@ pub(crate) struct System<'a> {
     pub(crate) clients: Clients,
     pub(crate) keepers: Keepers,
     pub(crate) model: Model,
-    /// Who came back with an old image and has not been told.
+    /// The replica that came back with an old image and doesn't know it yet.
     pub(crate) restored: Option<Restored>,
-    /// Disks that were lost since the operator looked.
+    /// Disks that were lost since the operator last looked.
     pub(crate) losses: Vec<Loss>,
-    /// For the effects and the news of a step: empty between steps.
+    /// Buffers for the effects and the news of a step; empty between steps.
     pub(super) effects: Vec<NodeEffect>,
     pub(super) news: Vec<Applied>,
 }
 
-/// The process of a replica that starts.
+/// Makes the process of a replica that starts.
 fn replica(config: NodeConfig, stores: bool, start: Start, now: Time) -> Result<Replica, ConfigError> {
     if let Some(state) = start.state {
         return OnDiskNode::new(config, state, start.found.raft, now).map(|node| Replica::OnDisk(Box::new(node)));
@@ -52,7 +51,7 @@ fn replica(config: NodeConfig, stores: bool, start: Start, now: Time) -> Result<
 
 /// Processes.
 impl<'a> System<'a> {
-    /// Nobody is there yet.
+    /// A system without replicas.
     pub(crate) fn new(ctx: Context<'a>) -> System<'a> {
         System {
             hosts: Hosts::default(),
@@ -68,7 +67,7 @@ impl<'a> System<'a> {
         }
     }
 
-    /// A replica that starts now: a founder, or one that will be added.
+    /// Adds and starts a replica: a founder, or one that will join later.
     pub(crate) fn add_host(&mut self, founders: Option<Membership>) -> Option<NodeId> {
         let host = self.network.attach()?;
         let mut it = Host::new(host, founders, &self.ctx.plan);
@@ -79,7 +78,7 @@ impl<'a> System<'a> {
         Some(id)
     }
 
-    /// Starts a replica's process, if it may and doesn't run.
+    /// Starts a replica's process, if it is down and may start.
     pub(crate) fn start(&mut self, host: usize) {
         let own_ways = self.hosts[host].own_ways;
         let it = &self.hosts[host];
@@ -119,7 +118,7 @@ impl<'a> System<'a> {
         }
     }
 
-    /// The process is gone at once; `power` says whether the machine went with it.
+    /// Kills a process at once; `power` says whether its machine lost power too.
     pub(crate) fn crash(&mut self, host: usize, power: bool) {
         let it = &mut self.hosts[host];
         let Some(mut node) = it.node.take() else { return };
@@ -157,7 +156,7 @@ impl<'a> System<'a> {
         self.is_damaged(host, damage);
     }
 
-    /// Stops a process without its knowing, as SIGSTOP does.
+    /// Pauses a process without its noticing, like SIGSTOP.
     pub(crate) fn pause(&mut self, host: usize, span: Moment, leap: bool) {
         let it = &mut self.hosts[host];
         if it.node.is_none() || it.paused {
@@ -169,7 +168,7 @@ impl<'a> System<'a> {
         self.ctx.trace(Some(host), || format!("PAUSES for {:.3} s", span as f64 / 1e9));
     }
 
-    /// What waited meanwhile happens now, in any order.
+    /// Resumes a process. The events that waited happen now, in half of the cases in random order.
     pub(crate) fn resume(&mut self, host: usize, run: u32, leap: bool) {
         let it = &mut self.hosts[host];
         if it.run != run || !it.paused {
@@ -177,7 +176,7 @@ impl<'a> System<'a> {
         }
         it.paused = false;
         if leap {
-            // Its clock stood still less than it should have made up for, or more: it leaps ahead.
+            // The clock jumps ahead after the suspension.
             let by = self.ctx.chances.hosts.below(SECOND);
             it.clock.jump(self.ctx.now, by);
             self.keepers.leapt(self.ctx.now, by);
@@ -202,7 +201,7 @@ impl<'a> System<'a> {
             _ => dice.magnitude(MILLI, SECOND),
         };
         if dice.percent(30) {
-            // The machine starts anew, and so does its clock.
+            // The machine restarts too, and so does its clock.
             self.hosts[host].set_clock(&mut self.ctx);
         }
         self.ctx.after(span, Event::Start { host });
@@ -211,7 +210,7 @@ impl<'a> System<'a> {
 
 /// Disks.
 impl System<'_> {
-    /// What a replica starts with; `None` if it can't start now, or never again.
+    /// What a replica finds on its disk when it starts; `None` if it can't start.
     pub(crate) fn recovered(&mut self, host: usize) -> Option<Start> {
         let sabotage = self.ctx.plan.sabotage;
         let strikes = !self.ctx.healed;
@@ -238,7 +237,7 @@ impl System<'_> {
                 if !readable {
                     self.ctx.coverage.struck(Fault::ReadError);
                 }
-                self.ctx.trace(Some(host), || format!("can't start, and stays down for a while: {why}"));
+                self.ctx.trace(Some(host), || format!("can't start, and tries again later: {why}"));
                 let at = self.ctx.now + self.ctx.chances.faults.between(100 * MILLI, 3 * SECOND);
                 self.ctx.queue.push(at, Event::Start { host });
                 None
@@ -246,10 +245,10 @@ impl System<'_> {
         }
     }
 
-    /// D9: what is durable is unknown, so the process stops.
+    /// D9: nobody knows what is durable, so the process stops.
     pub(crate) fn stop_for(&mut self, host: usize, why: &str) {
         self.ctx.coverage.struck(Fault::SyncError);
-        self.ctx.trace(Some(host), || format!("its disk fails, it stops: {why}"));
+        self.ctx.trace(Some(host), || format!("its disk fails, so it stops: {why}"));
         if self.ctx.chances.disk.percent(50) {
             self.hosts[host].disk.forget_dirty();
         }
@@ -259,8 +258,8 @@ impl System<'_> {
         self.ctx.queue.push(at, Event::Start { host });
     }
 
-    /// Bits of what a replica has stored flip. Whatever is found at the next start, while it is not repaired, all
-    /// others keep what they have.
+    /// Flips bits of what a replica has stored, if the cluster survives its loss. Until it is repaired, no other disk
+    /// may lose anything.
     pub(crate) fn rot(&mut self, host: usize, where_to: Rot) -> bool {
         if !self.may_lose(host) {
             return false;
@@ -292,12 +291,12 @@ impl System<'_> {
         }
     }
 
-    /// A disk has lost what was promised, and its replica will know.
+    /// A disk has lost what was promised. Its replica will notice.
     pub(crate) fn is_damaged(&mut self, host: usize, damage: &Damage) {
         if damage.suspect {
             let id = self.hosts[host].id;
             self.ctx.oracle.promises.damaged(id);
-            self.ctx.trace(Some(host), || "has LOST a part of its log, and will know".to_owned());
+            self.ctx.trace(Some(host), || "has LOST a part of its log, and will notice".to_owned());
         }
         if let Some(why) = &damage.ruined {
             self.ctx.trace(Some(host), || format!("can't use its disk any more: {why}"));
@@ -305,7 +304,7 @@ impl System<'_> {
         }
     }
 
-    /// Bounds a disk to so many further bytes, or not at all.
+    /// Limits a disk to `more` further bytes; `None` lifts the limit.
     pub(crate) fn limit_disk(&mut self, host: usize, more: Option<u64>) {
         if let Ended::Failed(why) = self.hosts[host].disk.limit(more)
             && self.hosts[host].is_up()
@@ -319,21 +318,21 @@ impl System<'_> {
         self.hosts.may_lose(host, self.ctx.oracle.commits.len())
     }
 
-    /// A disk is lost for good, with all that it held; a new replica takes its place. Never so many
-    /// that a configuration which may be in force would lose its majority.
+    /// Loses a disk for good, with everything on it; a new replica takes its place. Never loses so many that a
+    /// configuration which may be in force has no majority left.
     pub(crate) fn wipe(&mut self, host: usize) -> bool {
         if !self.may_lose(host) {
             return false;
         }
         if !self.hosts[host].disk.refuses_nothing() {
-            let what = format!("n{} starts from nothing, as if it had promised nothing", host + 1);
+            let what = format!("n{} starts with an empty folder and forgets its promises", host + 1);
             self.ctx.judge(Err((Rule::RestartKeepsPromises, what)));
         }
         self.lose(host);
         true
     }
 
-    /// A disk is lost; a new replica takes its place.
+    /// Loses a disk; a new replica takes its place.
     pub(crate) fn lose(&mut self, host: usize) {
         self.hosts[host].lost = true;
         self.ctx.trace(Some(host), || "its DISK IS LOST".to_owned());
@@ -346,7 +345,7 @@ impl System<'_> {
 
 /// Disks that were restored from an old image.
 impl System<'_> {
-    /// Once a replica has asked its witness, it must know.
+    /// Once a restored replica has heard its witness, it must know of its loss.
     pub(crate) fn judge_return(&mut self, host: usize) {
         let Some(Restored { witness, .. }) = self.restored.filter(|restored| restored.host == host) else { return };
         let Some(node) = &self.hosts[host].node else { return };
@@ -355,19 +354,19 @@ impl System<'_> {
         }
         self.restored = None;
         if node.raft().suspect().is_none() {
-            let what = format!("n{} came back with an old image, and nobody told it", host + 1);
+            let what = format!("n{} came back with an old image and did not notice", host + 1);
             self.ctx.judge(Err((Rule::RestartKeepsPromises, what)));
         }
     }
 
-    /// A process has died, and what it remembered with it.
+    /// A process has died and forgotten what it was promised.
     pub(crate) fn forget_witness(&mut self, died: usize) {
         if self.restored.is_some_and(|restored| restored.witness == died) {
             self.give_restored_up();
         }
     }
 
-    /// Nobody can tell any more what is missing on a disk that was restored.
+    /// Gives up a restored disk, because nobody can tell any more what is missing on it.
     pub(crate) fn give_restored_up(&mut self) {
         if let Some(Restored { host, .. }) = self.restored.take() {
             self.ctx.trace(Some(host), || "nobody is left who knows what is missing on its disk".to_owned());

@@ -1,4 +1,4 @@
-//! The trace of a run: a line for each event, for people to read.
+//! The trace of a run: one line for each event.
 
 use std::fmt::{self, Write as _};
 
@@ -11,11 +11,11 @@ use crate::cluster::plan::{MILLI, Plan};
 /// A line of the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When, in nanoseconds of true time.
+    /// When it happened, in nanoseconds of true time.
     pub at: u64,
-    /// Where; `None`: everywhere, or outside.
+    /// The replica; `None` if it concerns several or none.
     pub id: Option<NodeId>,
-    /// What.
+    /// What happened.
     pub text: String,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Line {
 }
 
 impl Plan {
-    /// What the cluster consists of, in a few lines for people to read.
+    /// A description of the cluster in a few lines.
     #[must_use]
     pub fn header(&self) -> String {
         let millis = |span: Moment| format!("{} ms", span as f64 / MILLI as f64);
@@ -61,7 +61,7 @@ impl Plan {
         let _ = write!(out, ", limits {}", ["wide", "small", "tiny"][settings.tightness.min(2) as usize]);
         let _ = write!(out, "\nnetwork     {:?}, clocks {:?}", network.delay, self.clocks);
         let (keys, writes, timeout) = (plural(work.keys as usize, "key"), work.write_percent, millis(work.timeout));
-        let _ = write!(out, "\nclients     {keys}, {writes} % writes, patient for {timeout}, {} tries", work.tries);
+        let _ = write!(out, "\nclients     {keys}, {writes} % writes, timeout {timeout}, {} tries", work.tries);
         let state = match (work.stores, self.disk.holds_state) {
             (false, _) => "a map",
             (true, false) => "a store, in memory",
@@ -72,10 +72,10 @@ impl Plan {
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
         let _ = write!(out, "\nfaults      {faults}");
         if let Some(strikes) = &self.strikes {
-            let _ = write!(out, "\nof these    {} single strikes only", strikes.len());
+            let _ = write!(out, "\nof these    {} strikes only", strikes.len());
         }
         if let Some(operations) = &self.operations {
-            let _ = write!(out, "\noperations  only {} of those that the seed draws", operations.len());
+            let _ = write!(out, "\noperations  only {} of the seed's", operations.len());
         }
         out
     }

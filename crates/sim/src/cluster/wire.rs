@@ -1,13 +1,13 @@
-//! Messages between replicas as bytes, in the code that real members use.
+//! Sends messages between replicas as bytes, with the code that real members use.
 
 use bowline_node::{NodeMessage, wire};
 use bytes::BytesMut;
 
-/// A field that no message of this version has, number 127: what a later version may add.
+/// A field, number 127, that no message of this version has but a later version may add.
 pub(crate) const UNKNOWN_FIELD: &[u8] = &[0xf8, 0x07, 1];
 
-/// A message as it arrives: written by the sender, and read by the receiver. Every other sender is of a later version.
-/// `None` if it can't be read, as that of somebody who writes what no replica does.
+/// Encodes a message like the sender and decodes it like the receiver. Every other sender has a later version. `None`
+/// if it can't be decoded, for example a mangled message.
 pub(crate) fn arrived(from: usize, message: &NodeMessage) -> Option<NodeMessage> {
     let extension = if from % 2 == 1 { UNKNOWN_FIELD } else { &[] };
     let mut bytes = BytesMut::new();

@@ -1,36 +1,36 @@
-//! What is committed, once and for all: Leader Completeness (I4), State Machine Safety (I5), and
-//! that equal logs make equal states (I16, I17).
+//! Checks what is committed: Leader Completeness (I4), State Machine Safety (I5), and that equal logs give equal states
+//! (I16, I17).
 
 use bowline_raft::{Index, Log, NodeId, Raft, Term};
 
 use crate::cluster::machine::Applied;
 use crate::cluster::oracle::{Judged, Rule};
 
-/// Far more operations than the clients of a cluster begin.
+/// An upper bound, far above the number of operations in any run.
 const MOST_OPERATIONS: usize = 1 << 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Commit {
     term: Term,
-    /// The term of the replica that first knew of it; never decreases from one to the next.
+    /// The term of the replica that first knew of it, or a later one: it never decreases from one entry to the next.
     by: Term,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     entries: Vec<Commit>,
-    /// By index: the digest of the state after the command there; 0 where there is none yet.
+    /// By index: the digest of the state after the command there; 0 if none was applied yet.
     digests: Vec<u64>,
-    /// By operation: where it took effect; 0 where it did not.
+    /// By operation: the index at which it took effect; 0 if it did not.
     first_at: Vec<u64>,
-    /// The order in which operations took effect.
+    /// Index and number of each operation, in the order in which they took effect.
     order: Vec<(u64, u64)>,
-    /// The last command that was applied anywhere.
+    /// The index of the last command that was applied anywhere.
     last: u64,
 }
 
 impl Commits {
-    /// How many entries are known to be committed.
+    /// The number of entries that are known to be committed.
     pub(crate) fn len(&self) -> u64 {
         self.entries.len() as u64
     }
@@ -40,8 +40,8 @@ impl Commits {
         self.entries.get(at).map(|commit| commit.term)
     }
 
-    /// A replica's commit index went from `before` to where it is now. Returns the new ones' first
-    /// index, if there are new ones.
+    /// A replica's commit index rose from `before`. Returns the first index that was not known to be committed, if
+    /// there is one.
     pub(crate) fn advanced(&mut self, raft: &Raft, before: Index) -> Result<Option<Index>, (Rule, String)> {
         let log = raft.log();
         let mut index = before.max(log.base().index.previous()).next();
@@ -51,7 +51,8 @@ impl Commits {
             match self.term_at(index) {
                 Some(known) if known == term => {}
                 Some(known) => {
-                    let what = format!("{} commits {index}@{}, but {index}@{} is", raft.id(), term.0, known.0);
+                    let what =
+                        format!("{} commits {index}@{}, but {index}@{} is committed there", raft.id(), term.0, known.0);
                     return Err((Rule::StateMachineSafety, what));
                 }
                 None if index.0 == self.len() + 1 => {
@@ -79,7 +80,7 @@ impl Commits {
         Err((Rule::LeaderCompleteness, what))
     }
 
-    /// A replica has applied a command. Returns whether it is the first one to.
+    /// A replica has applied a command. Returns whether it is the first one to do so.
     pub(crate) fn applied(&mut self, id: NodeId, applied: &Applied) -> Result<bool, (Rule, String)> {
         let at = usize::try_from(applied.index).expect("an index fits");
         if self.digests.len() <= at {
@@ -88,12 +89,15 @@ impl Commits {
         let known = self.digests[at];
         if known != 0 {
             let what = || {
-                format!("{id} has another state after index {}, having applied operation {}", applied.index, applied.op)
+                format!(
+                    "{id} has a different state after index {}, where it applied operation {}",
+                    applied.index, applied.op
+                )
             };
             return if known == applied.digest { Ok(false) } else { Err((Rule::StatesAreEqual, what())) };
         }
         if self.last >= applied.index {
-            let what = format!("{id} applies a command at {} that others had passed over", applied.index);
+            let what = format!("{id} applies a command at {}, which other replicas skipped", applied.index);
             return Err((Rule::StatesAreEqual, what));
         }
 
@@ -110,12 +114,12 @@ impl Commits {
         Ok(true)
     }
 
-    /// The state after the command at `index`, if one was applied there.
+    /// The digest of the state after the command at `index`, if one was applied there.
     pub(crate) fn digest_at(&self, index: u64) -> Option<u64> {
         self.digests.get(usize::try_from(index).ok()?).copied().filter(|digest| *digest != 0)
     }
 
-    /// Where an operation took effect.
+    /// The index at which an operation took effect.
     pub(crate) fn effect_of(&self, op: u64) -> Option<u64> {
         self.first_at.get(usize::try_from(op).ok()?).copied().filter(|index| *index > 0)
     }

@@ -1,17 +1,16 @@
-//! What became of each client's write, as it was told: success must be true, refusals too (I22).
+//! Checks what clients were told about their writes: both success and refusal must be true (I22).
 
 use crate::cluster::oracle::{Judged, Rule};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// Copies of the request that may still take effect: under way, waiting at a replica, or lost
-    /// sight of.
+    /// Copies of the request that may still take effect: on their way, waiting at a replica, or lost track of.
     loose: u32,
-    /// The client was told that it did not and will not happen.
+    /// The client was told that it has not happened and never will.
     denied: bool,
 }
 
-/// By operation.
+/// The fate of each operation.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
     fates: Vec<Fate>,
@@ -26,12 +25,12 @@ impl Fates {
         &mut self.fates[at]
     }
 
-    /// A copy of the request goes on its way.
+    /// A copy of the request was sent.
     pub(crate) fn copy_sent(&mut self, op: u64) {
         self.fate(op).loose += 1;
     }
 
-    /// A copy can't take effect: it was lost on its way, or refused for certain.
+    /// A copy can no longer take effect, because it was certainly refused.
     pub(crate) fn copy_gone(&mut self, op: u64) {
         let fate = self.fate(op);
         fate.loose = fate.loose.saturating_sub(1);
@@ -47,7 +46,7 @@ impl Fates {
     /// The operation took effect.
     pub(crate) fn took_effect(&mut self, op: u64) -> Judged {
         match self.fate(op).denied {
-            true => Err((Rule::AnswersAreTrue, format!("operation {op} took effect after it was refused for certain"))),
+            true => Err((Rule::AnswersAreTrue, format!("operation {op} took effect after it was certainly refused"))),
             false => Ok(()),
         }
     }

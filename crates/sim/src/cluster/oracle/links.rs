@@ -1,5 +1,5 @@
-//! Log Matching (I3), by induction: an entry is known by index and term, and everyone who ever
-//! writes it writes the same payload after the same predecessor.
+//! Checks Log Matching (I3) by induction: index and term identify an entry, and every replica that writes it must write
+//! the same payload after the same predecessor.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ struct LinkTo {
 
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// By index: the entry that was seen first there.
+    /// By index: the first entry that was seen there.
     first: Vec<Option<LinkTo>>,
     /// Entries of other terms at the same index.
     others: BTreeMap<(u64, Term), LinkTo>,
 }
 
 impl Links {
-    /// Someone appends `entry` after an entry of the term `previous`.
+    /// A replica appends `entry` after an entry of the term `previous`.
     pub(crate) fn appended(&mut self, entry: &Entry, previous: Term) -> Judged {
         let payload = match &entry.payload {
             Payload::Blank => 1,
@@ -44,6 +44,6 @@ impl Links {
             return Ok(());
         }
         let which = if known.previous == previous { "another payload" } else { "another predecessor" };
-        Err((Rule::LogMatching, format!("entry {} was written with {which} before", entry.position())))
+        Err((Rule::LogMatching, format!("entry {} was written before with {which}", entry.position())))
     }
 }

@@ -1,5 +1,5 @@
-//! What replicas have promised over the wire: votes, acknowledgements, terms. A promise must be
-//! durable before it is told (I8, I9), and a restart must find it again (I7, I18).
+//! What replicas have promised over the wire: votes, acknowledgements, terms. A promise must be durable before it is
+//! sent (I8, I9), and a restart must find it again (I7, I18).
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A message leaves a replica whose disk holds this for sure.
+    /// A message leaves a replica; `disk` is what its disk certainly holds.
     pub(crate) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &Disk) -> Judged {
         let term = message.term;
-        // A question for a read index promises nothing, and its answer nothing but the index.
+        // A request for a read index promises nothing, and its answer promises only the index.
         let question = matches!(message.body, Body::ReadIndex { .. } | Body::ReadIndexReply { .. });
         if !question {
             if disk.hard_state().term < term {
@@ -47,13 +47,16 @@ impl Promises {
             return Err((Rule::VoteIsDurable, what));
         }
         if disk.vote_in(term) != Some(candidate) {
-            return Err((Rule::VoteIsDurable, format!("{voter} tells its vote for {candidate} in {term} too early")));
+            return Err((
+                Rule::VoteIsDurable,
+                format!("{voter} sends its vote for {candidate} in {term} before it is durable"),
+            ));
         }
         Ok(())
     }
 
     fn acknowledged(&mut self, from: NodeId, term: Term, index: bowline_raft::Index, disk: &Disk) -> Judged {
-        // A later term may have replaced the entries since; then the promise is over already.
+        // A later term may have replaced the entries since; then the promise no longer holds.
         if disk.hard_state().term > term || index <= disk.base().index {
             return Ok(());
         }
@@ -64,18 +67,18 @@ impl Promises {
                 Ok(())
             }
             None => {
-                let what = format!("{from} acknowledges {index} in {term}, its disk ends at {}", disk.last());
+                let what = format!("{from} acknowledges {index} in {term}, but its disk ends at {}", disk.last());
                 Err((Rule::AcknowledgedIsDurable, what))
             }
         }
     }
 
-    /// The disk of a replica has lost entries, and it knows: it will not vote before it has them again.
+    /// The disk of a replica has lost entries, and the replica knows it: it will not vote before it has them again.
     pub(crate) fn damaged(&mut self, id: NodeId) {
         self.acks.retain(|(acknowledger, _), _| *acknowledger != id);
     }
 
-    /// The disk of a replica was restored from an old image: what it promised is forgotten, and who was promised it
+    /// The disk of a replica was restored from an old image, so its promises are forgotten; those who were promised
     /// must notice.
     pub(crate) fn rolled_back(&mut self, id: NodeId) {
         self.damaged(id);
@@ -83,11 +86,11 @@ impl Promises {
         self.shown.remove(&id);
     }
 
-    /// A replica starts again with this.
+    /// A replica restarts with this.
     pub(crate) fn restarted(&self, id: NodeId, recovered: &Recovered, disk: &Disk) -> Judged {
         let state = recovered.hard_state;
         if let Some(shown) = self.shown.get(&id).filter(|shown| **shown > state.term) {
-            return Err((Rule::TermNeverDecreases, format!("{id} has shown {shown} and starts in {}", state.term)));
+            return Err((Rule::TermNeverDecreases, format!("{id} has shown {shown}, but starts in {}", state.term)));
         }
         if let Some(candidate) = self.votes.get(&(id, state.term))
             && state.voted_for != Some(*candidate)

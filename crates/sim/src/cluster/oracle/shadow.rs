@@ -1,5 +1,5 @@
-//! A replica's log as its stream of writes tells it, and the configurations in it. What the core
-//! says of itself must agree with what it wrote.
+//! A replica's log and configurations, computed from its stream of writes. The core's own state must agree with what it
+//! wrote.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// What a replica starts with.
+    /// The shadow of a replica that starts.
     pub(crate) fn of(raft: &Raft) -> Shadow {
         let base = raft.log().base();
         let base_membership = raft.snapshot_header(base.index).map(|header| header.membership).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Shadow {
         self.memberships.last().map_or(&self.base_membership, |(_, membership)| membership)
     }
 
-    /// A replica emits a write. Returns the configuration that came before, if this one brings another.
+    /// A replica emits a write. Returns whether it appends a configuration.
     pub(crate) fn written(&mut self, raft: &Raft, write: &Write, links: &mut Links) -> Result<bool, (Rule, String)> {
         let id = raft.id();
         match write {
@@ -62,7 +62,7 @@ impl Shadow {
             }
             Write::Truncate { from } => {
                 if *from <= self.commit {
-                    let what = format!("{id} truncates from {from} on, committed up to {}", self.commit);
+                    let what = format!("{id} truncates from {from} on, but has committed up to {}", self.commit);
                     return Err((Rule::NothingCommittedIsTruncated, what));
                 }
                 if self.leads == Some(raft.term()) {
@@ -101,17 +101,20 @@ impl Shadow {
         Ok(changes)
     }
 
-    /// After a step: the core's own view is that of its writes (I15: the configuration is a function
-    /// of the log).
+    /// Checks after a step that the core's state agrees with its writes (I15: the configuration is a function of the
+    /// log).
     pub(crate) fn agrees(&mut self, raft: &Raft) -> Judged {
         let (id, last) = (raft.id(), raft.log().last());
         if last != self.last() {
-            return Err((Rule::StreamIsComplete, format!("{id}'s log ends at {last}, its writes at {}", self.last())));
+            return Err((
+                Rule::StreamIsComplete,
+                format!("{id}'s log ends at {last}, but its writes end at {}", self.last()),
+            ));
         }
         if self.membership_dirty {
             self.membership_dirty = false;
             if raft.membership() != self.membership() {
-                let what = format!("{id} follows {}, its log says {}", raft.membership(), self.membership());
+                let what = format!("{id} follows {}, but its log says {}", raft.membership(), self.membership());
                 return Err((Rule::Membership, what));
             }
         }
@@ -129,7 +132,7 @@ impl Shadow {
         }
     }
 
-    /// The configurations in force from the one as of `index` on.
+    /// The configuration at `index` and every later one.
     pub(crate) fn memberships_since(&self, index: Index) -> impl Iterator<Item = &Membership> {
         let earlier =
             self.memberships.iter().rev().find(|(at, _)| *at <= index).map_or(&self.base_membership, |m| &m.1);
@@ -141,21 +144,22 @@ impl Shadow {
         self.memberships.last().is_none_or(|(index, _)| *index <= self.commit)
     }
 
-    /// I16: a snapshot says of the configuration what the log says as of there.
+    /// I16: a snapshot has the configuration that the log has at its index.
     pub(crate) fn judge_header(&self, header: &SnapshotHeader) -> Judged {
         let as_of = self.memberships_since(header.position.index).next();
         match as_of {
             Some(membership) if *membership != header.membership => {
-                let what =
-                    format!("a snapshot up to {} says {}, the log {membership}", header.position, header.membership);
+                let what = format!(
+                    "a snapshot up to {} says {}, but the log says {membership}",
+                    header.position, header.membership
+                );
                 Err((Rule::StatesAreEqual, what))
             }
             _ => Ok(()),
         }
     }
 
-    /// I15: at most one change that is not committed, and any quorum of one configuration meets any
-    /// quorum of the next.
+    /// I15: at most one change is uncommitted, and any quorum of a configuration meets any quorum of the next.
     pub(crate) fn change_is_sound(&self, raft: &Raft) -> Judged {
         let mut pairs = self.memberships.iter().rev();
         let Some((_, newest)) = pairs.next() else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! What led to the violation: of everything that was seen, the few moments that concern the replicas,
-//! terms, entries and operations which the violation names.
+//! Selects the few events that led to the violation: those about the replicas, terms, entries and operations that it
+//! names.
 
 use std::collections::BTreeSet;
 
@@ -7,22 +7,22 @@ use crate::cluster::clock::Moment;
 use crate::cluster::oracle::{Rule, Violation};
 use crate::cluster::page::recording::{End, Kind, Recording, Role, Seen};
 
-/// Most moments that are told.
+/// Maximum number of events shown.
 const MOST_CLUES: usize = 24;
-/// Most leaderships that are of interest where no term is named.
+/// Maximum number of leaderships shown if no term is named.
 const LEADERSHIPS: usize = 3;
 
-/// A moment that has to do with the violation.
+/// An event that has to do with the violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clue {
     pub(super) at: Moment,
     pub(super) host: Option<usize>,
     pub(super) text: String,
-    /// Smaller ones stay if there are too many.
+    /// If there are too many clues, those with small ranks are kept.
     rank: u8,
 }
 
-/// What a violation names.
+/// The things that a violation names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) hosts: BTreeSet<usize>,
@@ -32,7 +32,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Reads it out of the violation's words: `n2`, `t3`, `12@3`, `operation 17`.
+    /// Parses the violation's text: `n2`, `t3`, `12@3`, `operation 17`.
     pub(super) fn of(violation: &Violation, recording: &Recording) -> Named {
         let mut named = Named::default();
         for line in violation.what.lines() {
@@ -80,7 +80,7 @@ impl Named {
     }
 }
 
-/// The operation that a line of a proof of non-linearizability is about.
+/// The operation in a line of a proof that a history isn't linearizable.
 fn operation_of(line: &str, recording: &Recording) -> Option<u64> {
     let (call, rest) = line.trim().split_once(" ns to ")?;
     let call: u64 = call.parse().ok()?;
@@ -89,7 +89,7 @@ fn operation_of(line: &str, recording: &Recording) -> Option<u64> {
     recording.operations.iter().find(|op| op.client == client && op.call == call).map(|op| op.number)
 }
 
-/// The moments that concern what the violation names, in order.
+/// The events about what the violation names, in order.
 pub(super) fn clues(violation: &Violation, named: &Named, recording: &Recording) -> Vec<Clue> {
     let mut search = Search { recording, clues: Vec::new() };
     let (terms, leaders) = search.leaderships(named);
@@ -121,7 +121,7 @@ impl Search<'_> {
         self.clues.push(Clue { at, host, text, rank });
     }
 
-    /// Each change of a replica, with how it looked before.
+    /// Each change of a replica, with its state before and after.
     fn changes(&self) -> Vec<(Moment, usize, Seen, Seen)> {
         let mut now = self.recording.base.clone();
         let changes = self.recording.changes.iter();
@@ -130,7 +130,7 @@ impl Search<'_> {
             .collect()
     }
 
-    /// Who led in the terms of interest: those that are named, or the latest.
+    /// Who led in the named terms, or else in the latest ones.
     fn leaderships(&mut self, named: &Named) -> (BTreeSet<u64>, BTreeSet<usize>) {
         let leads = |seen: &Seen| seen.role == Role::Leader;
         let mut began: Vec<(Moment, usize, u64)> = self
@@ -147,7 +147,7 @@ impl Search<'_> {
         terms.extend(began.iter().map(|(_, _, term)| *term));
         for (at, host, term) in &began {
             let group = &self.recording.groups[self.recording.seen_at(*host, *at).group];
-            let text = format!("n{} becomes the leader of t{term}, as it sees it of {group}", host + 1);
+            let text = format!("n{} becomes the leader of t{term}, with the membership {group}", host + 1);
             self.note(0, *at, Some(*host), text);
         }
         (terms, began.into_iter().map(|(_, host, _)| host).collect())
@@ -205,7 +205,7 @@ impl Search<'_> {
         }
     }
 
-    /// From when on the replicas held the leases that they last held.
+    /// When the replicas got and lost their latest leases.
     fn leases(&mut self, hosts: &BTreeSet<usize>, until: Moment) {
         let changes = self.changes();
         for host in hosts {
@@ -225,7 +225,7 @@ impl Search<'_> {
                     1,
                     *at,
                     Some(*host),
-                    format!("n{} holds a lease in t{} from here on{clock}", host + 1, after.term),
+                    format!("n{} holds a lease in t{} from now on{clock}", host + 1, after.term),
                 );
             }
             if let Some((at, _, before, _)) = ended {
@@ -234,10 +234,10 @@ impl Search<'_> {
         }
     }
 
-    /// Who had the entries that are named, and who took them for committed.
+    /// Which replicas had the named entries, and which considered them committed.
     fn entries(&mut self, entries: &BTreeSet<u64>) {
         let recording = self.recording;
-        // A replica whose log ends with the entry, with the term that it has there.
+        // A replica, with the entry's term if its log ends with it.
         let named = |host: usize, at: Moment, entry: u64| match recording.seen_at(host, at).last {
             (index, term) if index == entry => format!("n{}, which holds {entry}@{term},", host + 1),
             _ => format!("n{}", host + 1),
@@ -254,7 +254,7 @@ impl Search<'_> {
                 };
                 if told.insert((verb, from, to, sent.term)) {
                     let (who, term) = (named(from, sent.at, *entry), sent.term);
-                    let text = format!("{who} {verb} the entry {entry} to n{}, in t{term}", to + 1);
+                    let text = format!("{who} {verb} entry {entry} to n{}, in t{term}", to + 1);
                     self.clues.push(Clue { at: sent.at, host: Some(from), text, rank: 2 });
                 }
             }
@@ -262,14 +262,14 @@ impl Search<'_> {
                 if before.commit < *entry && after.commit >= *entry && before.role != Role::Down {
                     let (who, role) = (named(host, at, *entry), after.role.name());
                     let who = who.trim_end_matches(',');
-                    let text = format!("{who}, {role} in t{}, takes {entry} for committed", after.term);
+                    let text = format!("{who}, {role} in t{}, considers {entry} committed", after.term);
                     self.note(1, at, Some(host), text);
                 }
             }
         }
     }
 
-    /// The operations that are named: who was asked, who answered what.
+    /// The named operations: which replicas answered what.
     fn operations(&mut self, operations: &BTreeSet<u64>) {
         let recording = self.recording;
         for op in recording.operations.iter().filter(|op| operations.contains(&op.number)) {

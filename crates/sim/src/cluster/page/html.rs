@@ -1,5 +1,4 @@
-//! The page: the verdict in a sentence, how it came about, the picture, and the last events as text. There is nothing
-//! in it that a network would be needed for.
+//! The page: the verdict, the events that led to it, the picture, and the last events as text. It needs no network.
 
 use bowline_page::{badge, document, lines};
 use maud::{Markup, PreEscaped, display, html};
@@ -13,7 +12,7 @@ use crate::cluster::page::recording::{Kind, MOST_LINES, MOST_MESSAGES, Recording
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// More pre-votes than these are hidden at first.
+/// Pre-votes are hidden at first if there are more than this.
 const MANY_PRE_VOTES: usize = 40;
 
 fn seconds(at: Moment) -> String {
@@ -48,15 +47,15 @@ fn head(recording: &Recording, violation: Option<&Violation>, command: &str, nam
         } @else {
             header { (badge("passed", "passed")) h1 { "Nothing was violated" } }
             p id="verdict" {
-                "Every step was looked at, and the clients’ history has an order that explains it."
+                "Every step was checked, and the clients’ history is linearizable."
             }
         }
         dl {
             @if let Some(violation) = violation {
                 dt { "when" } dd { (seconds(violation.at)) " after the start" }
-                @if !who.is_empty() { dt { "who" } dd { (who.join(", ")) } }
+                @if !who.is_empty() { dt { "replicas" } dd { (who.join(", ")) } }
             }
-            dt { "again" } dd { code id="command" { (command) } " " button id="copy" type="button" { "copy" } }
+            dt { "replay" } dd { code id="command" { (command) } " " button id="copy" type="button" { "copy" } }
         }
         details { summary { "The cluster" } pre { (lines(recording.header.lines())) } }
     }
@@ -83,8 +82,8 @@ fn causes(violation: &Violation, clues: &[Clue]) -> Markup {
                 }
             }
             p class="caption" {
-                "Chosen from all events: what concerns the replicas, terms, entries and operations that the verdict \
-                 names. Click on one to see it in the picture."
+                "Selected from all events: those about the replicas, terms, entries and operations that the verdict \
+                 names. Click an event to see it in the picture."
             }
         }
     }
@@ -93,7 +92,7 @@ fn causes(violation: &Violation, clues: &[Clue]) -> Markup {
 fn drawing(recording: &Recording) -> Markup {
     html! {
         section {
-            h2 { "Who said what to whom" }
+            h2 { "Messages between replicas and clients" }
             @if recording.since > 0 {
                 p class="caption" {
                     "Shown from " (seconds(recording.since)) " on: the latest " (MOST_MESSAGES) " messages."
@@ -113,7 +112,7 @@ fn drawing(recording: &Recording) -> Markup {
 }
 
 fn tools(recording: &Recording) -> Markup {
-    // Replicas that are cut off ask again and again: many of the same would hide the rest.
+    // Replicas that are cut off ask again and again; so many messages would hide the rest.
     let count = |kind: Kind| recording.messages.iter().filter(|sent| sent.kind == kind).count();
     let many = count(Kind::PreVote) > MANY_PRE_VOTES;
     html! {
@@ -151,7 +150,7 @@ fn legend() -> Markup {
     ];
     let lines = [
         ("arrives", "M1 6H17", None),
-        ("lost, cut, or nobody there", "M1 6H11M9 2l8 8m0 -8l-8 8", None),
+        ("lost, cut, or receiver down", "M1 6H11M9 2l8 8m0 -8l-8 8", None),
         ("late or overtaken", "M1 6H19", Some("late")),
         ("a second copy", "M1 6H19", Some("again")),
         ("mangled", "M1 6H19", Some("mangled")),

@@ -1,4 +1,4 @@
-//! The recording as data for the page's script: short arrays of numbers and texts, as JSON that is safe inside
+//! The recording as data for the page's script: JSON arrays of numbers and texts, escaped so that they are safe inside
 //! a script element.
 
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::cluster::clients::OperationSeen;
 use crate::cluster::page::evidence::Named;
 use crate::cluster::page::recording::{End, Kind, Recording, Seen, Sent, Way};
 
-/// The data. Lanes are numbered: replicas first, then clients.
+/// The data as JSON. Lanes are numbered: replicas first, then clients.
 pub(super) fn data(recording: &Recording, named: &Named) -> String {
     let hosts = recording.base.len();
     let until = recording.until();
@@ -31,7 +31,7 @@ pub(super) fn data(recording: &Recording, named: &Named) -> String {
         "operations": recording.operations.iter().map(|op| operation(op, named)).collect::<Vec<_>>(),
         "notes": recording.notes.iter().map(|line| json!([line.at, line.id.map(|id| id.0 - 1), line.text])).collect::<Vec<_>>(),
     });
-    // Inside a script element nothing is unescaped, so nothing in it may end the element or open another.
+    // HTML has no escapes inside a script element, so the text must not end the element or open another.
     value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 

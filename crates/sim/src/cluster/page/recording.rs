@@ -1,5 +1,5 @@
-//! Records a run: the role of each replica over time, each message and what became of it, what clients asked for and
-//! got. The recorder only reads.
+//! Records a run: the role of each replica over time, each message and its fate, the clients' requests and answers. The
+//! recorder only reads.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,16 +13,16 @@ use crate::cluster::host::Host;
 use crate::cluster::network::{Fate, MAX_HOSTS, Network};
 use crate::cluster::trace::{Line, describe, describe_response};
 
-/// Most messages of each sort that a recording keeps: the latest, heartbeats apart from the rest.
+/// A recording keeps this many of the latest messages, and as many heartbeats.
 pub(super) const MOST_MESSAGES: usize = 3_000;
-/// Most changes of replicas, notes, and dealings of clients that it keeps.
+/// Maximum number of changes of replicas, and of notes, that it keeps.
 const MOST_SEEN: usize = 20_000;
-/// Most lines of the trace that it keeps.
+/// Maximum number of lines of the trace that it keeps.
 pub(super) const MOST_LINES: usize = 60;
-/// Longest text of anything, in characters.
+/// Maximum length of a text, in characters.
 const LONGEST_TEXT: usize = 300;
 
-/// What a replica is to Raft.
+/// The role of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
     #[default]
@@ -47,7 +47,7 @@ impl Role {
     }
 }
 
-/// How a replica looks from outside.
+/// The state of a replica, as the page shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) role: Role,
@@ -59,17 +59,17 @@ pub(super) struct Seen {
     pub(super) lease: bool,
     pub(super) paused: bool,
     pub(super) run: u32,
-    /// Replicas that its messages don't reach, and those whose messages don't reach it: a bit each.
+    /// Replicas that its messages don't reach, and those whose messages don't reach it, one bit each.
     pub(super) cut_to: u32,
     pub(super) cut_from: u32,
     pub(super) cut_from_clients: bool,
     /// How much its clock gains on true time, in parts per million.
     pub(super) gains_ppm: i64,
-    /// The members that it goes by: where their names are in the recording.
+    /// The number of its membership among the recording's groups.
     pub(super) group: usize,
 }
 
-/// A replica looks otherwise from now on.
+/// A change of a replica's state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     pub(super) at: Moment,
@@ -77,7 +77,7 @@ pub(super) struct Change {
     pub(super) seen: Seen,
 }
 
-/// What a message is about.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     PreVote,
@@ -111,9 +111,9 @@ pub(super) enum Way {
     Usual,
     /// In the slow tail, or overtaken by a later one.
     Late,
-    /// A second copy, or one that comes back much later.
+    /// A second copy, or a replay much later.
     Again,
-    /// It makes no sense.
+    /// Mangled so that it makes no sense.
     Mangled,
 }
 
@@ -128,11 +128,11 @@ pub(super) struct Sent {
     pub(super) text: String,
     /// A vote that is granted.
     pub(super) grants: bool,
-    /// First and last index that it carries, or up to which it acknowledges.
+    /// The first and the last index that it carries, or the index that it acknowledges.
     pub(super) carries: Option<(u64, u64)>,
-    /// By a cut.
+    /// It was lost because of a cut.
     pub(super) cut: bool,
-    /// When its copies arrive; none: it is lost.
+    /// When its copies arrive; empty if it is lost.
     pub(super) arrives: Vec<(Moment, Way)>,
 }
 
@@ -147,7 +147,7 @@ pub(super) enum End {
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     hosts: Vec<Seen>,
-    /// How they looked before the first change that is kept.
+    /// The replicas' states before the first change that is kept.
     base: Vec<Seen>,
     changes: VecDeque<Change>,
     messages: VecDeque<Sent>,
@@ -155,14 +155,14 @@ pub(crate) struct Recorder {
     dealings: VecDeque<Sent>,
     notes: VecDeque<Line>,
     lines: VecDeque<Line>,
-    /// By pair of replicas: the last acknowledged index and its term, to tell news from none.
+    /// By pair of replicas: the highest acknowledgement, as term and index, to tell which ones are new.
     acknowledged: Vec<(u64, u64)>,
     told: Vec<(u64, u64)>,
-    /// Memberships that were ever in force anywhere, for eyes.
+    /// All memberships that were ever in force anywhere, as text.
     groups: Vec<String>,
-    /// By receiver and sender: the last answer, to tell news from none.
+    /// By receiver and sender: the last answer, to tell which ones are new.
     answers: BTreeMap<(Option<usize>, String), String>,
-    /// From when on everything of its sort is kept.
+    /// Everything from this moment on is kept.
     since: Moment,
     heartbeats_since: Moment,
 }
@@ -170,7 +170,7 @@ pub(crate) struct Recorder {
 /// A recorded run.
 #[derive(Debug)]
 pub struct Recording {
-    /// What came of the run.
+    /// The result of the run.
     pub outcome: Summary,
     pub(super) header: String,
     pub(super) seed: u64,
@@ -192,7 +192,7 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) -> Option<T> {
     oldest
 }
 
-/// The beginning of a text, with a sign that there is more.
+/// Cuts a long text, and marks the cut.
 fn cut_short(text: String) -> String {
     match text.char_indices().nth(LONGEST_TEXT) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -201,7 +201,7 @@ fn cut_short(text: String) -> String {
 }
 
 impl Recorder {
-    /// Looks at every replica after an event.
+    /// Records the changes of every replica after an event.
     pub(crate) fn look(&mut self, now: Moment, hosts: &[Host], network: &Network) {
         for (host, it) in hosts.iter().enumerate() {
             let seen = Seen { group: self.group_of(it), ..seen(now, it, network) };
@@ -220,7 +220,7 @@ impl Recorder {
         }
     }
 
-    /// The number of the membership that a replica goes by.
+    /// The number of a replica's membership.
     fn group_of(&mut self, it: &Host) -> usize {
         let membership = it.node.as_ref().map(|node| node.raft().membership().to_string());
         let membership = membership.unwrap_or_default();
@@ -268,7 +268,7 @@ impl Recorder {
         }
     }
 
-    /// What kind of message it is, whether it grants a vote, and which entries it is about.
+    /// Returns the message's kind, whether it grants a vote, and the entries it is about.
     fn meaning(&mut self, from: usize, to: usize, message: &NodeMessage) -> (Kind, bool, Option<(u64, u64)>) {
         self.acknowledged.resize(MAX_HOSTS * MAX_HOSTS, (0, 0));
         self.told.resize(MAX_HOSTS * MAX_HOSTS, (0, 0));
@@ -340,7 +340,7 @@ impl Recorder {
     pub(crate) fn note(&mut self, at: Moment, host: Option<usize>, text: String) {
         let id = host.map(|host| NodeId(host as u64 + 1));
         let line = Line { at, id, text: cut_short(text) };
-        // What is drawn anyway needs no note.
+        // Lines about what is drawn anyway need no note.
         let drawn = ["<- ", "-x ", "is asked for operation", "replies to operation", "client"];
         if !drawn.iter().any(|start| line.text.starts_with(start)) {
             let _ = push(&mut self.notes, line.clone(), MOST_SEEN);
@@ -350,7 +350,7 @@ impl Recorder {
         }
     }
 
-    /// Whether a line tells of a heartbeat only, or of an answer that says nothing new.
+    /// Whether a line is only about a heartbeat, or an answer without news.
     fn is_idle(&mut self, host: Option<usize>, text: &str) -> bool {
         let mut words = text.splitn(3, ' ');
         let (Some(way @ ("<-" | "-x")), Some(other), Some(said)) = (words.next(), words.next(), words.next()) else {
@@ -363,7 +363,7 @@ impl Recorder {
         said.contains(" AppendEntries ") && !said.contains(" entr")
     }
 
-    /// The end: what was seen, cut to a window in which nothing is missing.
+    /// Ends the recording, and cuts it to a window in which nothing is missing.
     pub(crate) fn finish(
         self,
         header: String,
@@ -434,13 +434,13 @@ fn seen(now: Moment, it: &Host, network: &Network) -> Seen {
 }
 
 impl Recording {
-    /// How a replica looks at a moment, of what is shown.
+    /// The state of a replica at a moment within the window.
     pub(super) fn seen_at(&self, host: usize, at: Moment) -> Seen {
         let before = self.changes.iter().take_while(|change| change.at <= at);
         before.filter(|change| change.host == host).last().map_or(self.base[host], |change| change.seen)
     }
 
-    /// The moment at which the picture ends: that of the violation, or the end of the run.
+    /// The end of the picture: the moment of the violation, or the end of the run.
     pub(super) fn until(&self) -> Moment {
         self.outcome.violation.as_ref().map_or(self.outcome.simulated, |violation| violation.at)
     }

@@ -1,5 +1,5 @@
-//! A replica whose state is in a file: the conductor, and its jobs done as the server's threads do them, each at
-//! once. Only what is made durable for the log's sake takes its time: see [`OnDiskNode::checkpoint`].
+//! A replica whose state is in a file: the conductor, and a worker that does its jobs like the server's threads, but
+//! each at once. Only checkpoints take simulated time: see [`OnDiskNode::checkpoint`].
 
 use std::collections::VecDeque;
 
@@ -14,10 +14,10 @@ use bytes::Bytes;
 use crate::cluster::disk::{FoundState, NewState, States};
 use crate::cluster::machine::Machine;
 
-/// Room that the disk must have for the state's file to be written: it may grow by as much as it has.
+/// Free space that the disk must have before the state's file is written, because the file may grow.
 const ROOM_BYTES: u64 = 2 << 20;
 
-/// The conductor and the state.
+/// The process: the conductor and the state.
 #[derive(Debug)]
 pub(crate) struct OnDiskNode {
     conductor: Conductor,
@@ -27,7 +27,7 @@ pub(crate) struct OnDiskNode {
 }
 
 impl OnDiskNode {
-    /// A replica that starts, with the state that belongs to `recovered`.
+    /// Starts a replica with the state that belongs to `recovered`.
     ///
     /// # Errors
     /// As [`Conductor::new`].
@@ -42,7 +42,8 @@ impl OnDiskNode {
         Ok(OnDiskNode { conductor, worker, work: Vec::new(), reports: VecDeque::new() })
     }
 
-    /// Takes one input and appends what is to be done to `out`. After a [`OnDiskNode::fault`] nothing of it may be.
+    /// Handles one input and appends the effects to `out`. After a [`OnDiskNode::fault`] none of them may be carried
+    /// out.
     pub(crate) fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
         self.worker.look_for_room();
         self.conductor.handle(now, input, &mut self.work);
@@ -67,10 +68,10 @@ impl OnDiskNode {
         }
     }
 
-    /// Makes the state as it is now durable, as this header, or a later one, describes it.
+    /// Makes the current state durable, with a header that describes it.
     ///
     /// # Errors
-    /// It may not be durable: the process must stop.
+    /// The state may not be durable, so the process must stop.
     pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
         self.worker.states.checkpoint(&mut self.worker.machine, header)
     }
@@ -80,19 +81,19 @@ impl OnDiskNode {
         self.worker.has_room()
     }
 
-    /// What a client sees: see [`Machine::look`].
+    /// The answer to a client's read; see [`Machine::look`].
     pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
         let seen = self.worker.machine.look(key, query);
         self.worker.watch();
         seen
     }
 
-    /// Why the state can't be read or written any more: the process must stop, and tell nobody anything.
+    /// Why the state can't be read or written any more, if so. The process must then stop and answer nobody.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.worker.fault.as_deref()
     }
 
-    /// The leader's snapshot that has taken the state's place since this was last asked.
+    /// The leader's snapshot that has replaced the state since the last call, if there is one.
     pub(crate) fn take_installed(&mut self) -> Option<Index> {
         self.worker.installed.take()
     }
@@ -126,15 +127,15 @@ impl OnDiskNode {
     }
 }
 
-/// Does the jobs.
+/// Does the conductor's jobs.
 #[derive(Debug)]
 struct Worker {
     machine: Machine,
     states: States,
     held: HeldSnapshots,
-    /// A state from a leader, in a file beside the own one, until the core decides.
+    /// A state from a leader, in a second file, until the core decides about it.
     restored: Option<(SnapshotTransfer, SnapshotHeader, NewState)>,
-    /// The same, once the core has decided for it, until its mark in the log is durable.
+    /// A state that the core has accepted, until its mark in the log is durable.
     accepted: Option<(SnapshotHeader, NewState)>,
     unrestored: u64,
     fault: Option<String>,
@@ -159,7 +160,7 @@ impl Worker {
         self.states.free() >= ROOM_BYTES
     }
 
-    /// On a full disk what was applied waits in memory.
+    /// On a full disk applied changes wait in memory.
     fn look_for_room(&mut self) {
         let room = self.has_room();
         self.machine.set_room(room);
@@ -175,7 +176,7 @@ impl Worker {
                 let recall = self.machine.recall(&command, proposed_at);
                 out.push(NodeEffect::Respond { token, response: recalled(recall, proposed_at, contains) });
             }
-            // The host has it made durable in its own time, and says so.
+            // The host makes it durable later, and reports that.
             Job::StoreState { header } => out.push(store(header)),
             Job::Dump { header } => {
                 let data = self.machine.snapshot();
@@ -188,7 +189,7 @@ impl Worker {
                     let message = NodeMessage::Chunk(piece.filled(data));
                     out.push(NodeEffect::Send { to, message, after: None });
                 }
-                // One that was received is not held: a new one is made when it is needed.
+                // A received snapshot is not held; a new one is made when it is needed.
                 None => reports.push_back(Report::Unreadable { index: piece.header.position.index }),
             },
             Job::Release { index } => self.held.release(index),
@@ -202,7 +203,7 @@ impl Worker {
             Job::Accept { header } => {
                 let (_, restored, new) = self.restored.take().expect("the core takes what has just arrived");
                 assert_eq!(header, restored, "the core takes what has just arrived");
-                // It was durable before the core was told of it.
+                // It was durable before the core knew of it.
                 out.push(store(header.clone()));
                 self.accepted = Some((header, new));
             }
@@ -210,7 +211,7 @@ impl Worker {
         }
     }
 
-    /// Notices what has broken.
+    /// Notices a fault of the state machine.
     fn watch(&mut self) {
         if self.fault.is_none() {
             self.fault = self.machine.fault().map(ToString::to_string);
@@ -234,7 +235,7 @@ impl Worker {
         if let Some((.., old)) = self.restored.take() {
             self.states.discard(old);
         }
-        // What can't be restored, or finds no room, is asked for again.
+        // A snapshot that can't be restored, or has no room, is requested again.
         let restored = data.ok_or_else(invalid).and_then(|data| self.states.restore(&header, &data));
         let whole = restored.is_ok();
         self.unrestored += u64::from(matches!(restored, Err(RestoreError::Invalid(_) | RestoreError::Read(_))));
@@ -260,7 +261,8 @@ impl Worker {
     }
 }
 
-/// The state that this describes is to be durable by itself, and is in a file already.
+/// The effect that asks for the state described by `header` to be durable. It carries no data, because the state is in
+/// a file already.
 fn store(header: SnapshotHeader) -> NodeEffect {
     NodeEffect::StoreSnapshot { snapshot: StoredSnapshot { header, data: Bytes::new() } }
 }
