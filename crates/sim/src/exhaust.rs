@@ -1,11 +1,10 @@
-//! Exhaustive search: every order in which messages, timeouts, crashes and requests can happen to a few
-//! replicas of the real core, within bounds.
+//! Exhaustive search over every order in which messages, timeouts, crashes and requests can happen to a few replicas of
+//! the real core, within bounds.
 //!
-//! Time is taken out: a timeout may happen at any moment, and nothing else depends on a clock. So what is
-//! found safe here is safe with every timing; leases and reads, which are made of time, are left to
-//! others. Pre-votes and their answers travel in no time: they promise nothing, and a search in which
-//! they are lost or late would only be slower. Every state is checked against the five properties of
-//! Figure 3, and every message against the sender's disk.
+//! The search has no time: a timeout may happen at any moment, and nothing else depends on a clock. So what is safe
+//! here is safe with every timing. Leases and reads depend on time; other tests cover them. Pre-votes and their answers
+//! arrive at once: they promise nothing, and a search in which they could be lost or late would only be slower. Every
+//! state is checked against the five properties of Figure 3, and every message against the sender's disk.
 
 mod interner;
 mod replica;
@@ -21,32 +20,32 @@ pub use starts::{STARTS, Start};
 use space::Space;
 use starts::Script;
 
-/// How much may happen.
+/// The bounds of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How many replicas found the cluster, at most 9.
+    /// Number of founding replicas, at most 9.
     pub replicas: usize,
-    /// The greatest term in which one may stand.
+    /// The highest term in which a replica may stand for election.
     pub terms: u64,
-    /// The longest log, in entries; each term begins with one.
+    /// Maximum length of a log, in entries; each term begins with one entry.
     pub entries: usize,
-    /// Most commands of clients.
+    /// Maximum number of commands of clients.
     pub commands: u8,
-    /// Most crashes.
+    /// Maximum number of crashes.
     pub crashes: u8,
-    /// Most changes of the membership that an operator asks for.
+    /// Maximum number of changes of the membership that an operator asks for.
     pub changes: u8,
-    /// Most messages that arrive twice.
+    /// Maximum number of messages that arrive twice.
     pub doubles: u8,
-    /// Most messages that are lost, beside those that never happen to arrive.
+    /// Maximum number of messages that are lost, not counting those that just stay on their way.
     pub drops: u8,
-    /// Most messages on their way at once.
+    /// Maximum number of messages on their way at once.
     pub in_flight: usize,
     /// Whether a write is on disk as soon as it is written.
     pub instant_disk: bool,
-    /// Whether a message carries one entry at most.
+    /// Whether a message carries at most one entry.
     pub one_entry_messages: bool,
-    /// Whether states that differ only in names are one.
+    /// Whether states that differ only in the names of replicas count as one.
     pub symmetry: bool,
 }
 
@@ -73,7 +72,7 @@ impl Default for Bounds {
 impl Bounds {
     fn config(&self, id: NodeId) -> Config {
         let mut config = Config::new(id, 0);
-        // Together, so that a leader's pause between heartbeats is also the time to send again.
+        // Equal, so that a heartbeat is also the time to send again.
         config.retry_after = config.heartbeat_interval;
         if self.one_entry_messages {
             config.max_message_entries = 1;
@@ -85,42 +84,41 @@ impl Bounds {
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Distinct states that were reached.
+    /// Number of distinct states reached.
     pub states: u64,
-    /// Steps that were taken between them.
+    /// Number of steps taken between them.
     pub steps: u64,
-    /// Steps that led beyond the bounds.
+    /// Number of steps that led beyond the bounds.
     pub beyond_bounds: u64,
-    /// How many steps from the start every state was looked at.
+    /// All states within this many steps from the start were searched.
     pub depth: u32,
-    /// Most states at one distance from the start.
+    /// The largest number of states at the same distance from the start.
     pub widest: u64,
     /// Whether there are no more states within the bounds.
     pub exhausted: bool,
-    /// Distinct states of a single replica.
+    /// Number of distinct states of a single replica.
     pub replica_states: u64,
-    /// Distinct messages.
+    /// Number of distinct messages.
     pub messages: u64,
     /// Bytes of the search's own tables.
     pub table_bytes: u64,
-    /// The first rule that was broken, on one of the shortest ways.
+    /// The first broken rule, on one of the shortest paths.
     pub violation: Option<Counterexample>,
 }
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counterexample {
-    /// Which.
+    /// The rule.
     pub rule: String,
-    /// After how many steps.
+    /// Number of steps to the violation.
     pub steps: usize,
-    /// How it came to that, a line for each event.
+    /// The path to the violation, one line for each event.
     pub trace: Vec<String>,
 }
 
-/// Searches from `start` until `most` distinct states were reached. `watch` is told now and then how
-/// many states were reached and how deep, and ends the search by returning `false`: who has a clock
-/// may stop by it, the search has none.
+/// Searches from `start` until `most` distinct states were reached. `watch` is called now and then with the number of
+/// states and the depth. It may end the search by returning `false`, for example after a time limit.
 pub fn explore(start: &Start, most: u64, watch: &mut dyn FnMut(u64, u32) -> bool) -> Report {
     let mut bounds = Bounds::default();
     (start.bounds)(&mut bounds);

@@ -1,4 +1,4 @@
-//! Simulated clusters, the reference model that watches their steps, the exhaustive search, and the mutation tests.
+//! Simulated clusters, the reference model that checks their steps, the exhaustive search, and the mutation tests.
 
 // The mutation tests compile the core's own test support, which names this crate.
 extern crate self as bowline_sim;

@@ -1,15 +1,14 @@
-//! Mutation tests: a bug is carried by every replica of a cluster, and each layer of tests in turn looks for it. A
-//! mutant that no layer notices is a hole in the tests, or no bug.
+//! Mutation tests: every replica of a cluster carries a known bug, and each layer of tests in turn looks for it. If no
+//! layer notices a mutant, the tests have a gap, or the mutant is not a bug.
 //!
-//! The [`catalogue`] describes the mutants, [`copy`] puts them into a copy of the sources. Only a program that is
-//! built of that copy has mutants, and layers to look for them. *Scripts* are the golden scripts,
-//! which must come out word by word; *schedules*, random ones, seed by seed, with their oracles; *search*,
-//! exhaustive from hand-built starts; *clusters*, simulated ones drawn from a seed, with every fault and every judge.
-//! Another layer joins by implementing [`Layer`].
+//! The [`catalogue`] describes the mutants, and [`copy`] puts them into a copy of the sources. Only a program built
+//! from that copy has mutants, and layers to look for them. The layers: *scripts* runs the golden scripts, whose output
+//! must not change; *schedules* runs random schedules with their oracles; *search* is the exhaustive search from each
+//! start; *clusters* runs simulated clusters with every fault and every check. A new layer implements [`Layer`].
 
 pub mod catalogue;
 pub mod copy;
-// What looks for mutants is made of the core's own tests, and needs what they need.
+// The layers are made of the core's own tests and need their dependencies.
 #[cfg(test)]
 mod layers;
 mod switch;
@@ -23,25 +22,24 @@ pub use switch::{BUILT_IN, layers};
 /// The names of all layers.
 pub const LAYERS: [&str; 4] = ["scripts", "schedules", "search", "clusters"];
 
-/// How much the layers may do.
+/// The budget of the layers.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// How many random schedules, and how many clusters.
+    /// Number of random schedules, and of clusters.
     pub seeds: u64,
     /// The first seed of the clusters.
     pub from: u64,
-    /// How many states the search reaches from each start.
+    /// Number of states that the search reaches from each start.
     pub states: u64,
 }
 
-/// Lets all replicas of this process carry a mutant from now on, or none. Without built-in mutants there are none to
-/// carry.
+/// Makes all replicas of this process carry a mutant from now on, or none. It has no effect without built-in mutants.
 pub fn choose(mutant: Option<&Mutant>) {
     let place = mutant.and_then(|wanted| mutants().iter().position(|it| it.name == wanted.name));
     switch::choose(place.map_or(0, |place| place + 1));
 }
 
-/// The mutant that all replicas of this process carry.
+/// The mutant that all replicas of this process carry, if there is one.
 #[must_use]
 pub fn chosen() -> Option<&'static Mutant> {
     mutants().get(switch::chosen().checked_sub(1)?).copied()
@@ -50,30 +48,30 @@ pub fn chosen() -> Option<&'static Mutant> {
 /// How a mutant was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
-    /// By what kind of check.
+    /// The kind of check that noticed it.
     pub by: Check,
-    /// What the check said, in a line.
+    /// What the check reported, in one line.
     pub said: String,
-    /// What it cost, in the layer's own unit: scripts, seeds, states.
+    /// The cost in the layer's unit: scripts, seeds or states.
     pub cost: u64,
-    /// Where to look again: the script, the seed, the start.
+    /// Where it was noticed: the script, the seed or the start.
     pub at: String,
 }
 
-/// What kind of check noticed a mutant.
+/// The kind of check that noticed a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
-    /// An assertion or a fault of the core itself: it would stop in production too.
+    /// An assertion or a fault of the core itself, which would stop a replica in production too.
     Assertion,
     /// A rule of the oracles.
     Oracle,
-    /// A cluster that should serve does not.
+    /// A cluster that should serve didn't.
     Liveness,
-    /// A script came out otherwise.
+    /// The output of a script changed.
     Script,
-    /// The reference model: a step that is none of its own.
+    /// The reference model: a step of the core is not a step of the model.
     Model,
-    /// What the clients were told has no order that explains it.
+    /// The clients' history is not linearizable.
     History,
 }
 
@@ -90,42 +88,41 @@ impl fmt::Display for Check {
     }
 }
 
-/// A way to look for bugs. Its work comes in pieces that don't depend on each other, so that whoever
-/// has the threads may look at several at once.
+/// A way to look for bugs. Its work comes in independent pieces, so that threads can share it.
 pub trait Layer: Sync {
     /// Its name, in a word.
     fn name(&self) -> &'static str;
 
-    /// What its costs are counted in.
+    /// The unit of its costs.
     fn unit(&self) -> &'static str;
 
-    /// How many pieces `times` the usual budget comes in.
+    /// Number of pieces of `times` the usual budget.
     fn pieces(&self, times: u64) -> u64;
 
-    /// Looks for the chosen mutant in one piece; for anything at all, if there is none.
+    /// Looks for the chosen mutant in one piece; without a mutant, for any alarm.
     fn look_at(&self, piece: u64, times: u64) -> Look;
 }
 
-/// What a layer saw in one piece of its work.
+/// The result of a layer in one piece of its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// How the mutant was noticed, if it was; with the cost within this piece.
+    /// How the mutant was noticed, if it was, with the cost within this piece.
     pub kill: Option<Kill>,
     /// What was spent on the piece, in the layer's unit.
     pub spent: u64,
 }
 
-/// What a layer has to say of a mutant.
+/// The result of a layer for a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How it was noticed, if it was; with the cost of all pieces up to there.
+    /// How it was noticed, if it was, with the cost of all pieces up to there.
     pub kill: Option<Kill>,
     /// What was spent, in the layer's unit.
     pub spent: u64,
 }
 
-/// The looks at a layer's pieces, in whatever order they end: the finding is the same as if they had
-/// been made one after the other, up to the first that noticed.
+/// Collects the looks at a layer's pieces, in any order. The finding is the same as if the pieces ran one after the
+/// other until one noticed the mutant.
 #[derive(Debug, Default)]
 pub struct Looks {
     spent: BTreeMap<u64, u64>,
@@ -147,7 +144,7 @@ impl Looks {
         }
     }
 
-    /// What the layer has to say, all pieces that are wanted having been looked at.
+    /// The finding, once all wanted pieces were looked at.
     #[must_use]
     pub fn finding(self) -> Finding {
         match self.first {

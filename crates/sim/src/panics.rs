@@ -1,24 +1,24 @@
-//! Searches go on where an assertion stops a replica: what it said, and whose it was.
+//! Catches panics, so that a search can go on and report the assertion that failed.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-/// What a panic said.
+/// A caught panic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Panic {
     /// The file that it came from.
     pub(crate) file: String,
-    /// What it said, in one line.
+    /// Its message, in one line.
     pub(crate) said: String,
 }
 
 thread_local! {
-    /// What the panic of this thread said, while one is expected.
+    /// The file and message of this thread's panic, while one is expected.
     static SAID: RefCell<Option<Option<(String, String)>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`; if it panics, returns what that said, and prints nothing.
+/// Runs `work`. If it panics, returns the panic and prints nothing.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -140,7 +140,7 @@ impl Hosts {
         if raft.membership().quorum().is_reached_by(holds) {
             return Ok(());
         }
-        let what = format!("n{} commits {index}@{} without a quorum of {}", host + 1, term.0, raft.membership());
+        let what = format!("n{} commits {index}@{}, which no quorum of {} holds", host + 1, term.0, raft.membership());
         Err((Rule::CommittedIsDurableOnQuorum, what))
     }
 

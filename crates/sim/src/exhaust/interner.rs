@@ -1,10 +1,10 @@
-//! Each thing once: what many states share is stored a single time, and named by a number.
+//! Interning: what many states share is stored once, under a number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::rc::Rc;
 
-/// A fast hash for small keys of our own: the same on every machine.
+/// A fast hash for small trusted keys, the same on every machine.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Mixer(u64);
 
@@ -38,7 +38,7 @@ impl Hasher for Mixer {
     }
 }
 
-/// The finishing steps of SplitMix64 (Steele, Lea and Flood, 2014).
+/// The final mixing of SplitMix64 (Steele, Lea and Flood, 2014).
 pub(super) fn mix(word: u64) -> u64 {
     let mut mixed = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -46,10 +46,10 @@ pub(super) fn mix(word: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A map with that hash.
+/// A map with this hash.
 pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
 
-/// Things that are stored once each.
+/// A collection that stores equal things once.
 pub(super) struct Interner<T> {
     numbers: Map<Rc<T>, u32>,
     things: Vec<Rc<T>>,
@@ -67,19 +67,19 @@ impl<T: Eq + Hash> Interner<T> {
         if let Some(number) = self.numbers.get(&thing) {
             return *number;
         }
-        let number = u32::try_from(self.things.len()).expect("four thousand million different things fit in no memory");
+        let number = u32::try_from(self.things.len()).expect("four billion things don't fit in memory");
         let thing = Rc::new(thing);
         self.things.push(Rc::clone(&thing));
         self.numbers.insert(thing, number);
         number
     }
 
-    /// The thing of that number.
+    /// The thing with this number.
     pub(super) fn get(&self, number: u32) -> &T {
         &self.things[number as usize]
     }
 
-    /// The thing of that number, to be kept while others are added.
+    /// The thing of that number, shared, so that others can be added meanwhile.
     pub(super) fn share(&self, number: u32) -> Rc<T> {
         Rc::clone(&self.things[number as usize])
     }

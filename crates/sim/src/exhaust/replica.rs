@@ -1,11 +1,11 @@
-//! One replica of the search: the real core, its disk, and what waits for the disk.
+//! A replica in the search: the real core, its disk, and what waits for the disk.
 
 use bowline_raft::{
     AppendOutcome, Body, Config, Effect, Effects, Entry, Fault, HardState, Index, Input, Membership, MembershipChange,
     Message, NodeId, Outcome, Payload, PersistId, Raft, Recovered, SnapshotHeader, Time, Token, Write,
 };
 
-/// A replica without its time: equal ones behave alike.
+/// A replica without time. Equal replicas behave the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Replica {
     pub(super) raft: Raft,
@@ -14,7 +14,7 @@ pub(super) struct Replica {
     parked: Vec<(PersistId, Envelope)>,
 }
 
-/// What survives a crash. The snapshot is the founding one, always.
+/// What survives a crash. The snapshot is always the founding one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Disk {
     hard_state: HardState,
@@ -35,21 +35,21 @@ pub(super) struct Envelope {
 pub(super) enum Event {
     /// A message arrives.
     Receive { from: NodeId, message: Message },
-    /// It has heard nothing for an election timeout: it stands, or gives up its leadership.
+    /// It has heard nothing for an election timeout: it stands for election, or steps down.
     TimeOut,
-    /// Time for heartbeats, and to send again what was not answered.
+    /// A leader sends heartbeats, and sends again what was not answered.
     Heartbeat,
-    /// A client's command.
+    /// A client proposes a command.
     Propose(u8),
-    /// An operator's change.
+    /// An operator asks for a change.
     Change(MembershipChange),
     /// The oldest write is on disk.
     Persist,
-    /// Power fails, and it starts again from its disk.
+    /// The power fails, and it starts again from its disk.
     Restart,
 }
 
-/// A rule that was broken, in words.
+/// A description of a broken rule.
 pub(super) type Broken = String;
 
 impl Replica {
@@ -59,12 +59,12 @@ impl Replica {
         Replica { raft, disk, unsynced: Vec::new(), parked: Vec::new() }
     }
 
-    /// What follows from an event: the replica as it is then, and what it sends.
+    /// The replica after an event, and what it sends.
     pub(super) fn after(&self, event: Event) -> Result<(Replica, Vec<Envelope>), Broken> {
         let mut next = self.clone();
         let mut sent = Vec::new();
         let resting = next.raft.config().clone();
-        // All clocks stand at one moment, so a span from then on is a time from zero on.
+        // All clocks stand at one moment; an event that needs time happens a span after it.
         let moment = |span| Some(MOMENT.after(span));
         let (at, input) = match event {
             Event::Receive { from, message } => (None, Input::Receive { from, message }),
@@ -76,7 +76,7 @@ impl Replica {
                 (None, input)
             }
             Event::Change(change) => {
-                // A leader changes its configuration once at most at each place of its log.
+                // A leader changes its configuration at most once at each index, so term and index make a unique token.
                 let place = next.raft.term().0 << 20 | next.raft.log().last().index.0;
                 (None, Input::ChangeMembership { token: Token(1 << 40 | place), change })
             }
@@ -123,7 +123,7 @@ impl Replica {
                 Effect::Answer { token, outcome } => self.answered(token, &outcome)?,
                 Effect::Halt { fault } => return Err(halted(id, &fault)),
                 Effect::FetchSnapshot { .. } | Effect::InstallSnapshot { .. } => {
-                    return Err(format!("{id} deals with a snapshot, and there is none"));
+                    return Err(format!("{id} handles a snapshot, but there are none"));
                 }
             }
         }
@@ -133,18 +133,18 @@ impl Replica {
         }
     }
 
-    /// A command that was answered with success stands where the answer says.
+    /// Checks that a command that was answered with success is at the position in the answer.
     fn answered(&self, token: Token, outcome: &Outcome) -> Result<(), Broken> {
         let Outcome::Done { position } = outcome else { return Ok(()) };
         let Ok(number) = u8::try_from(token.0) else { return Ok(()) };
         let entry = self.raft.log().entry(position.index);
         match entry.map(|entry| &entry.payload) == Some(&Payload::Command(vec![number].into())) {
             true => Ok(()),
-            false => Err(format!("{} says that {number} was done at {position}: it was not", self.raft.id())),
+            false => Err(format!("{} says that command {number} is done at {position}, but it is not", self.raft.id())),
         }
     }
 
-    /// A message goes out over the wire: what it promises is on disk (I8, I9).
+    /// A message leaves. Checks that what it promises is on disk (I8, I9).
     fn leaves(&self, envelope: Envelope, sent: &mut Vec<Envelope>) -> Result<(), Broken> {
         let Envelope { from, to, message } = &envelope;
         let kept = self.disk.hard_state;
@@ -162,7 +162,7 @@ impl Replica {
             _ => true,
         };
         if !kept_promise {
-            return Err(format!("{from} says {message} to {to}, which it could forget in a crash"));
+            return Err(format!("{from} sends {message} to {to} before what it promises is durable"));
         }
         sent.push(envelope);
         Ok(())
@@ -189,7 +189,7 @@ impl Replica {
             Write::Truncate { from } => self.disk.entries.retain(|entry| entry.index < from),
             Write::Append(entries) => self.disk.entries.extend(entries),
             Write::Snapshot(_) => return Err("there are no snapshots".to_owned()),
-            Write::Repaired | Write::Suspect { .. } => return Err("no disk loses anything".to_owned()),
+            Write::Repaired | Write::Suspect { .. } => return Err("no disk loses anything in this search".to_owned()),
         }
         let (free, parked) = std::mem::take(&mut self.parked).into_iter().partition(|(after, _)| *after <= id);
         self.parked = parked;
@@ -199,7 +199,7 @@ impl Replica {
         self.feed(MOMENT, Input::Persisted { up_to: id }, sent)
     }
 
-    /// Takes time out, and numbers the writes anew.
+    /// Removes time from the state, and renumbers the writes.
     fn rest(&mut self) {
         let shift = self.raft.rest();
         self.unsynced.iter_mut().for_each(|(id, _)| id.0 -= shift);
@@ -208,7 +208,7 @@ impl Replica {
         self.sort_parked();
     }
 
-    /// In which order messages wait is nothing to anyone.
+    /// Sorts the waiting messages, because their order makes no difference.
     fn sort_parked(&mut self) {
         self.parked.sort_by_key(|(after, envelope)| (*after, envelope.to));
     }
@@ -216,10 +216,10 @@ impl Replica {
     fn moved_forward(&self, next: &Replica) -> Result<(), Broken> {
         let (id, old, new) = (self.raft.id(), &self.raft, &next.raft);
         if new.term() < old.term() {
-            return Err(format!("{id} goes back from {} to {}", old.term(), new.term()));
+            return Err(format!("the term of {id} goes back from {} to {}", old.term(), new.term()));
         }
         if new.commit_index() < old.commit_index() {
-            return Err(format!("{id} takes back what was committed"));
+            return Err(format!("the commit index of {id} goes back"));
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ impl Envelope {
     }
 }
 
-/// When everything happens.
+/// The moment at which everything happens.
 const MOMENT: Time = Raft::MOMENT_OF_REST;
 
 fn start(config: Config, disk: &Disk) -> Raft {

@@ -1,11 +1,11 @@
-//! The search itself: breadth first, so that the first violation is among the shortest.
+//! The search itself. It is breadth-first, so that the first violation found has a shortest path.
 
 use super::interner::{Fingerprints, mix};
 use super::space::{Action, Space, State};
 use super::trace;
 use super::{Counterexample, Report};
 
-/// States that wait, one after the other: each with its length before it.
+/// The states to search next, one after the other, each preceded by its length.
 #[derive(Default)]
 struct Queue {
     words: Vec<u32>,
@@ -26,8 +26,7 @@ struct Origin {
     action: u32,
 }
 
-/// Looks at every state that can be reached from `start`, up to `most` of them and as long as `watch`
-/// says to go on.
+/// Searches the states that can be reached from `start`, up to `most` of them, as long as `watch` returns true.
 pub(super) fn search(space: &mut Space, start: &State, most: u64, watch: &mut dyn FnMut(u64, u32) -> bool) -> Report {
     let mut seen = Fingerprints::new();
     let mut origins = Vec::new();
@@ -58,7 +57,7 @@ pub(super) fn search(space: &mut Space, start: &State, most: u64, watch: &mut dy
                     Err(rule) => {
                         let actions = path(&origins, parent, action);
                         let trace = trace::trace(space, start, &actions);
-                        // In the trace's names, not in those of the state that stood for it.
+                        // Take the rule from the trace, which uses the original names of the replicas.
                         let told = trace.last().and_then(|line| line.trim().strip_prefix(trace::BROKEN));
                         let rule = told.map_or(rule, str::to_owned);
                         report.violation = Some(Counterexample { rule, steps: actions.len(), trace });

@@ -1,8 +1,7 @@
 //! The states of the search, and the steps between them.
 //!
-//! A state is a few numbers: its replicas and its messages are stored once each, however many states
-//! share them, and what an event does to a replica is worked out once. Of the states that differ
-//! only in the names of the replicas one stands for all.
+//! A state is a few numbers: each distinct replica and message is stored only once, and the effect of an event on a
+//! replica is computed only once. One state stands for all that differ only in the names of the replicas.
 
 use bowline_raft::{Body, Config, Entry, Group, Index, Membership, MembershipChange, NodeId, Term};
 
@@ -11,18 +10,18 @@ use super::interner::{Interner, Map};
 use super::replica::{Broken, Envelope, Event, Replica};
 use crate::panics::caught;
 
-/// One state of the whole cluster.
+/// A state of the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) replicas: Vec<u32>,
-    /// What was ever true: see [`Memory`].
+    /// The number of its [`Memory`].
     memory: u32,
     pub(super) used: Used,
     /// Messages on their way, in the order of their numbers.
     pub(super) network: Vec<u32>,
 }
 
-/// What of the bounds is used up.
+/// How much of the bounds is used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Used {
     pub(super) commands: u8,
@@ -32,12 +31,12 @@ pub(super) struct Used {
     pub(super) drops: u8,
 }
 
-/// What must be remembered to judge later states by.
+/// What must be remembered to check later states.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Memory {
-    /// Who led each term, by term; 0: nobody.
+    /// By term: the leader; 0 if there was none.
     leaders: Vec<u8>,
-    /// The entries that were committed, by index.
+    /// By index: the committed entry.
     committed: Vec<u32>,
 }
 
@@ -45,10 +44,10 @@ struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Deliver(u32),
-    /// Delivered, and still on its way.
+    /// Delivered, but a copy stays on its way.
     Double(u32),
     Drop(u32),
-    /// Nothing was heard; if it stands, the second replica is the first to answer its pre-vote.
+    /// The first replica has an election timeout. The second one is the first to get its pre-vote.
     TimeOut(usize, usize),
     Heartbeat(usize),
     Propose(usize, u8),
@@ -93,7 +92,7 @@ impl Action {
     }
 }
 
-/// What the rules look at of a replica.
+/// What the rules need of a replica.
 struct Digest {
     term: Term,
     leads: bool,
@@ -102,10 +101,10 @@ struct Digest {
     log: Vec<u32>,
 }
 
-/// What an event does to a replica.
+/// The effect of an event on a replica.
 type Consequence = Result<(u32, Vec<u32>), Broken>;
 
-/// All states that can be reached, as far as they were looked at.
+/// Everything that the search has seen so far.
 pub(super) struct Space {
     pub(super) bounds: Bounds,
     pub(super) replicas: Interner<Replica>,
@@ -115,7 +114,7 @@ pub(super) struct Space {
     memories: Interner<Memory>,
     consequences: Map<u64, u32>,
     outcomes: Vec<Consequence>,
-    /// Every way to name the replicas, the plain one first.
+    /// Every way to name the replicas, the identity first.
     namings: Vec<Naming>,
 }
 
@@ -160,7 +159,7 @@ impl Space {
         }
     }
 
-    /// The state in which nothing has happened.
+    /// The initial state.
     pub(super) fn fresh(&mut self) -> State {
         let ids = (1..=self.bounds.replicas as u64).map(NodeId);
         let founders = Membership::simple(Group::of_voters(ids.clone()));
@@ -190,7 +189,7 @@ impl Space {
         number
     }
 
-    /// Every step that the bounds allow.
+    /// Every step that the bounds allow in a state.
     pub(super) fn actions(&self, state: &State) -> Vec<Action> {
         let (bounds, used) = (&self.bounds, state.used);
         let mut actions: Vec<Action> = state.network.iter().map(|message| Action::Deliver(*message)).collect();
@@ -227,7 +226,7 @@ impl Space {
         actions
     }
 
-    /// The state after a step; `None` if that is beyond the bounds.
+    /// The state after a step; `None` if it is beyond the bounds.
     pub(super) fn after(&mut self, state: &State, action: Action) -> Result<Option<State>, Broken> {
         let mut next = state.clone();
         let used = &mut next.used;
@@ -265,8 +264,8 @@ impl Space {
         Ok(fits.then_some(next))
     }
 
-    /// Carries an event out, with what follows at once: the pre-votes of a timeout and their answers
-    /// travel in no time, unless one of them waits for a disk.
+    /// Carries out an event and what follows at once: the pre-votes of a timeout and their answers arrive at once,
+    /// unless one of them waits for a disk.
     fn happens(&mut self, state: &mut State, event: Action) -> Result<(), Broken> {
         let at_once = matches!(event, Action::TimeOut(..));
         let mut queue = std::collections::VecDeque::from([event]);
@@ -307,9 +306,9 @@ impl Space {
         Ok(())
     }
 
-    /// What an event does to a replica, worked out once.
+    /// The effect of an event on a replica, computed only once.
     fn consequence(&mut self, replica: u32, event: Action) -> u32 {
-        // Who answers first is nothing to the one who asks.
+        // The order of the answers makes no difference to the step itself.
         let event = if let Action::TimeOut(at, _) = event { Action::TimeOut(at, 0) } else { event };
         let key = u64::from(replica) << 32 | u64::from(event.code());
         if let Some(known) = self.consequences.get(&key) {
@@ -351,7 +350,7 @@ impl Space {
     }
 }
 
-/// What must hold (Figure 3).
+/// The rules (Figure 3).
 impl Space {
     fn judge(&mut self, state: &mut State, at: usize) -> Result<(), Broken> {
         let id = NodeId(at as u64 + 1);
@@ -365,13 +364,13 @@ impl Space {
         }
         let known = memory.committed.len().min(digest.commit);
         if digest.log[..known] != memory.committed[..known] {
-            return Err(format!("{id} holds another entry for committed than was (State Machine Safety)"));
+            return Err(format!("{id} has committed another entry than was committed before (State Machine Safety)"));
         }
         let grown = digest.commit > memory.committed.len();
         let term = digest.term.0 as usize;
         let led = memory.leaders.get(term).copied().unwrap_or(0);
         if digest.leads && led != 0 && u64::from(led) != id.0 {
-            return Err(format!("n{led} and {id} lead {} (Election Safety)", digest.term));
+            return Err(format!("n{led} and {id} both lead {} (Election Safety)", digest.term));
         }
         if digest.leads && term + 1 >= memory.leaders.len() && !digest.log.starts_with(&memory.committed) {
             return Err(format!("{id} leads {} without all that is committed (Leader Completeness)", digest.term));
@@ -390,7 +389,7 @@ impl Space {
         Ok(())
     }
 
-    /// Where two logs have the same term, they are equal up to there.
+    /// Whether two logs are equal up to the last index at which they have the same term.
     fn logs_match(&self, a: &[u32], b: &[u32]) -> bool {
         let term = |entry: u32| self.entries.get(entry).term;
         let shared = a.len().min(b.len());
@@ -399,10 +398,10 @@ impl Space {
     }
 }
 
-/// Names.
+/// Names of replicas.
 impl Space {
-    /// The state that stands for all that differ from this one in names only, as numbers, and which
-    /// naming leads to it.
+    /// The state that stands for all that differ from this one only in names, as numbers, and the naming that leads to
+    /// it.
     pub(super) fn canonical(&mut self, state: &State) -> (Vec<u32>, usize) {
         let mut best = self.encoded(state, 0);
         let mut by = 0;
@@ -433,7 +432,7 @@ impl Space {
         code
     }
 
-    /// The state of these numbers.
+    /// The state that these numbers encode.
     pub(super) fn decoded(&self, code: &[u32]) -> State {
         let count = self.bounds.replicas;
         let used = |place: u32| (code[count + 1] >> (5 * place) & 31) as u8;
@@ -442,7 +441,7 @@ impl Space {
         State { replicas, memory: code[count], used, network }
     }
 
-    /// How many namings there are.
+    /// The number of namings.
     #[cfg(test)]
     pub(super) fn namings(&self) -> usize {
         self.namings.len()
@@ -498,13 +497,13 @@ impl Space {
         renamed
     }
 
-    /// What an action of the canonical state is called before the naming that led there.
+    /// Translates an action of the canonical state back to the names before `naming`.
     pub(super) fn called_before(&mut self, action: Action, naming: usize) -> Action {
         let inverse = self.namings[naming].inverse;
         self.called_after(action, inverse)
     }
 
-    /// What an action is called under a naming.
+    /// Translates an action to the names of a naming.
     pub(super) fn called_after(&mut self, action: Action, naming: usize) -> Action {
         let names = self.namings[naming].names.clone();
         let at = |replica: usize| names[replica].0 as usize - 1;
@@ -521,7 +520,7 @@ impl Space {
         }
     }
 
-    /// The last index that this replica of a state has committed.
+    /// The commit index of a replica in a state.
     pub(super) fn committed(&self, state: &State, at: usize) -> Index {
         Index(self.digests[state.replicas[at] as usize].commit as u64)
     }

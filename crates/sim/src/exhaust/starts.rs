@@ -1,21 +1,21 @@
-//! Where a search begins: nowhere, or just before the places where history went wrong.
+//! The starts of a search: a fresh cluster, or a state just before a known bug can show.
 
 use super::Bounds;
 use super::replica::Broken;
 use super::space::{Action, Space, State};
 
-/// A place to begin at.
+/// A start of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     /// Its name.
     pub name: &'static str,
-    /// What has happened, in a line.
+    /// What has happened before it, in one line.
     pub about: &'static str,
     pub(super) bounds: fn(&mut Bounds),
     pub(super) script: fn(&mut Script<'_>) -> Result<(), Broken>,
 }
 
-/// All of them.
+/// All starts.
 pub const STARTS: &[Start] = &[
     Start { name: "fresh", about: "nothing has happened yet", bounds: |_| (), script: |_| Ok(()) },
     Start {
@@ -26,7 +26,7 @@ pub const STARTS: &[Start] = &[
     },
     Start {
         name: "disks",
-        about: "as `led`, and every write is on disk only after a step of its own",
+        about: "like `led`, but every write takes a step of its own to reach the disk",
         bounds: |bounds| {
             bounds.instant_disk = false;
             bounds.commands = 1;
@@ -47,7 +47,7 @@ pub const STARTS: &[Start] = &[
     },
     Start {
         name: "2015",
-        about: "n1 of four has begun to remove n4 in term 1, unheard; n3 was elected in term 2 by n2 and n4",
+        about: "n1 of four has begun to remove n4 in term 1, but nobody heard it; n2 and n4 elected n3 in term 2",
         bounds: |bounds| {
             bounds.replicas = 4;
             bounds.commands = 0;
@@ -59,7 +59,7 @@ pub const STARTS: &[Start] = &[
     },
 ];
 
-/// Plays the beginning by hand.
+/// Plays the steps before a start.
 pub(super) struct Script<'a> {
     pub(super) space: &'a mut Space,
     pub(super) state: State,
@@ -67,13 +67,13 @@ pub(super) struct Script<'a> {
 
 impl Script<'_> {
     fn act(&mut self, action: Action) -> Result<(), Broken> {
-        // A beginning is not bounded by what may come after it.
+        // The bounds apply only to the search, not to the steps before it.
         let bounds = std::mem::replace(&mut self.space.bounds.in_flight, usize::MAX);
         let entries = std::mem::replace(&mut self.space.bounds.entries, usize::MAX);
         let next = self.space.after(&self.state, action);
         self.space.bounds.in_flight = bounds;
         self.space.bounds.entries = entries;
-        self.state = next?.ok_or("a beginning goes beyond all bounds")?;
+        self.state = next?.ok_or("the steps before the start go beyond the bounds")?;
         if !self.space.bounds.instant_disk {
             let writing = |script: &Self, at: usize| script.space.replicas.get(script.state.replicas[at]).is_writing();
             for at in 0..self.state.replicas.len() {
@@ -92,7 +92,7 @@ impl Script<'_> {
         self.act(Action::TimeOut(id - 1, first))
     }
 
-    /// Delivers what is on its way among these, and what follows, until nothing is.
+    /// Delivers the messages between these replicas, and those that follow, until there are none.
     fn settle(&mut self, among: &[u64]) -> Result<(), Broken> {
         loop {
             let within = |message: &&u32| {
@@ -104,7 +104,7 @@ impl Script<'_> {
         }
     }
 
-    /// Everything that is on its way gets lost, except between these two.
+    /// Loses all messages on their way, except those from the first of `kept` to the second.
     fn lose_all_but(&mut self, kept: Option<(u64, u64)>) {
         let space = &self.space;
         self.state.network.retain(|message| {
@@ -113,7 +113,7 @@ impl Script<'_> {
         });
     }
 
-    /// `id` is elected by everyone, and what it says reaches everyone.
+    /// Elects `id` with all votes, and delivers its messages to all.
     fn elect(&mut self, id: usize) -> Result<(), Broken> {
         let everyone: Vec<u64> = (1..=self.state.replicas.len() as u64).collect();
         self.time_out(id)?;
@@ -124,8 +124,8 @@ impl Script<'_> {
         Ok(())
     }
 
-    /// `id` stands for election until it wins, with the votes of `by` and no others; what it says as
-    /// a leader is on its way to them.
+    /// Lets `id` stand for election until it wins with the votes of `by` only. Its messages as a leader stay on their
+    /// way.
     fn win(&mut self, id: usize, by: &[u64]) -> Result<(), Broken> {
         for _ in 0..4 {
             self.time_out(id)?;
@@ -139,7 +139,7 @@ impl Script<'_> {
         Err(format!("n{id} can't win this beginning"))
     }
 
-    /// A question for a vote from `id` to one of `by`, or its answer.
+    /// A vote request from `id` to one of `by`, or its answer.
     fn vote_on_its_way(&self, id: u64, by: &[u64]) -> Option<u32> {
         let is_vote = |message: &&u32| {
             let envelope = self.space.messages.get(**message);
@@ -157,11 +157,11 @@ fn figure_8(script: &mut Script<'_>) -> Result<(), Broken> {
     script.lose_all_but(None);
     script.win(3, &[2])?;
     script.lose_all_but(None);
-    // It notices that nobody answers, and stands again.
+    // n1 notices that nobody answers, and steps down.
     script.time_out(1)?;
     script.win(1, &[2])?;
     script.lose_all_but(Some((1, 2)));
-    // n2 refuses what it can't join to its log: now n1 knows where to begin.
+    // n2 rejects entries that don't follow its log, so n1 learns where to begin.
     while let Some(message) = script.state.network.iter().copied().find(|message| {
         let text = script.space.messages.get(*message).message.to_string();
         text.contains("rejected") || text.contains("prev=2@1")

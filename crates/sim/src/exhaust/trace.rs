@@ -1,11 +1,11 @@
-//! A path of the search as text: a line for each step, and what it changed.
+//! A path of the search as text: each step, and what it changed.
 
 use super::space::{Action, Space, State};
 
-/// What the line begins with that names the broken rule.
+/// The line that names the broken rule begins with this.
 pub(super) const BROKEN: &str = "✗ ";
 
-/// Tells the steps from `start`, with the replicas' names as they are there.
+/// Describes the steps from `start`, with the replicas' names in `start`.
 pub(super) fn trace(space: &mut Space, start: &State, actions: &[Action]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut state = start.clone();
@@ -62,16 +62,16 @@ fn name(space: &Space, action: Action) -> String {
     };
     match action {
         Action::Deliver(number) => format!("{} arrives", message(number)),
-        Action::Double(number) => format!("{} arrives, and will once more", message(number)),
+        Action::Double(number) => format!("{} arrives, and will arrive again", message(number)),
         Action::Drop(number) => format!("{} is lost", message(number)),
-        Action::TimeOut(at, first) if at == first => format!("n{} has no quorum that answers", at + 1),
+        Action::TimeOut(at, first) if at == first => format!("n{} gets no answers from a quorum", at + 1),
         Action::TimeOut(at, first) => {
             format!("n{} has heard nothing for an election timeout, and reaches n{} first", at + 1, first + 1)
         }
-        Action::Heartbeat(at) => format!("n{} sends heartbeats, and again what was not answered", at + 1),
+        Action::Heartbeat(at) => format!("n{} sends heartbeats, and sends again what was not answered", at + 1),
         Action::Propose(at, number) => format!("n{} is given command {number}", at + 1),
         Action::Remove(at, other) => format!("n{} is told to remove n{}", at + 1, other + 1),
-        Action::Persist(at) => format!("n{} has its oldest write on disk", at + 1),
+        Action::Persist(at) => format!("the oldest write of n{} reaches the disk", at + 1),
         Action::Restart(at) => format!("n{} crashes and starts again", at + 1),
     }
 }

@@ -7,7 +7,7 @@ use crate::mutation::{Check, Kill, Layer, Look};
 
 /// Clusters drawn from seeds.
 pub(super) struct Clusters {
-    /// The seeds of the usual budget; more of them follow after its end.
+    /// The seeds of the usual budget; a larger budget continues after its end.
     pub(super) seeds: Range<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Layer for Clusters {
     }
 }
 
-/// What kind of check a rule of the simulated clusters is.
+/// The kind of check that a rule of the simulated clusters is.
 fn whose(rule: Rule) -> Check {
     match rule {
         Rule::Assertion | Rule::NoReplicaHalts => Check::Assertion,

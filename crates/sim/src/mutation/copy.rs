@@ -1,17 +1,17 @@
-//! Puts every mutant of the catalogue into the text of the sources, as a switch that is thrown at run time.
+//! Puts every mutant of the catalogue into the text of the sources, with a switch that selects it at run time.
 //!
-//! Texts in, texts out: whoever asks reads the files, writes them into a copy of the workspace, and builds that.
-//! An edit finds its place by what stands there, which must occur exactly once in the file. Several mutants may
-//! change the same text; edits that overlap in another way are refused.
+//! This module only transforms texts: the caller reads the files, writes them into a copy of the workspace, and builds
+//! it. An edit finds its place by the text there, which must occur exactly once in the file. Several mutants may change
+//! the same text; other overlaps are refused.
 
 use std::collections::BTreeMap;
 
 use super::{Edit, Kind, Mutant};
 
-/// What stands for a mutant's switch in the text of a [`Kind::Patch`].
+/// The placeholder for a mutant's switch in the text of a [`Kind::Patch`].
 const PLACEHOLDER: &str = "MUTANT";
 
-/// The switch itself, as the core of the copy holds it.
+/// The source of the switch, a module of the core in the copy.
 pub const CORE_SWITCH: &str = "//! Which mutant this process carries.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ pub fn on(number: usize) -> bool {
 }
 ";
 
-/// What the copy has instead of this crate's `mutation/switch.rs`.
+/// The source that replaces this crate's `mutation/switch.rs` in the copy.
 pub const SIM_SWITCH: &str = "//! Which mutant all replicas of this process carry, and what looks for it.
 
 #[path = \"layers.rs\"]
@@ -52,63 +52,63 @@ pub(super) use bowline_raft::switch::{choose, chosen};
 /// Why the mutants can't be put into the sources.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
-    /// A file that a mutant changes is not there.
+    /// A file that a mutant changes can't be read.
     #[error("{mutant}: there is no file {file}: {reason}")]
     Unreadable {
         /// The mutant's name.
         mutant: &'static str,
-        /// From the workspace's folder.
+        /// Relative to the workspace's folder.
         file: &'static str,
-        /// In the words of whoever looked for it.
+        /// Why it can't be read.
         reason: String,
     },
-    /// The text that a mutant replaces is gone, or is there more than once.
-    #[error("{mutant}: {file} has {times} times, instead of once, the text that it replaces: {text:?}")]
+    /// The text that a mutant replaces is missing, or occurs more than once.
+    #[error("{mutant}: {file} has {times} times, instead of once, the text that the mutant replaces: {text:?}")]
     NotOnce {
         /// The mutant's name.
         mutant: &'static str,
-        /// From the workspace's folder.
+        /// Relative to the workspace's folder.
         file: &'static str,
         /// How often it occurs.
         times: usize,
         /// The text.
         text: String,
     },
-    /// Two mutants change texts that overlap and are not the same.
-    #[error("{one} and {other} change overlapping parts of {file}: make the parts disjoint, or the same")]
+    /// Two mutants change texts that overlap but are not the same.
+    #[error("{one} and {other} change overlapping parts of {file}; make the parts disjoint or equal")]
     Overlap {
         /// A mutant's name.
         one: &'static str,
         /// Another's.
         other: &'static str,
-        /// From the workspace's folder.
+        /// Relative to the workspace's folder.
         file: &'static str,
     },
-    /// A file belongs to a crate in which nothing says how to ask for the switch.
-    #[error("{mutant}: {file} belongs to no crate that can ask for the chosen mutant")]
+    /// A file belongs to a crate that has no access to the switch.
+    #[error("{mutant}: the crate of {file} has no access to the mutants' switch")]
     NoSwitch {
         /// The mutant's name.
         mutant: &'static str,
-        /// From the workspace's folder.
+        /// Relative to the workspace's folder.
         file: &'static str,
     },
 }
 
-/// Where an edit changes a file: bytes from its start. Empty for an insertion.
+/// The bytes of a file that an edit replaces. Empty for an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Span {
     start: usize,
     end: usize,
 }
 
-/// All that is to be done at one place of a file.
+/// All edits at one place of a file.
 struct Place {
     /// Each edit with the name and the number of its mutant.
     edits: Vec<(&'static str, usize, Edit)>,
 }
 
-/// Puts `mutants` into the files that they change; the first has number 1. `read` gets a path from the workspace's
-/// folder. Returns the new texts by their paths.
+/// Puts `mutants` into the files that they change; the first has number 1. `read` gets a path relative to the
+/// workspace's folder. Returns the new texts by their paths.
 ///
 /// # Errors
 /// A text is not found exactly once, or two mutants change overlapping texts.
@@ -152,7 +152,7 @@ fn find(text: &str, mutant: &'static str, edit: &Edit) -> Result<Span, CopyError
 fn refuse_overlaps(file: &'static str, places: &BTreeMap<Span, Place>) -> Result<(), CopyError> {
     for (span, place) in places {
         let (one, _, first) = place.edits[0];
-        // The same text, changed in two ways that can't be told apart by a switch.
+        // The same text must not be changed in two ways that a switch can't separate.
         let same =
             |edit: &Edit| edit.kind == first.kind && (edit.kind == Kind::Branch || edit.mutated == first.mutated);
         if let Some((other, ..)) = place.edits.iter().find(|(_, _, edit)| !same(edit)) {
@@ -167,7 +167,7 @@ fn refuse_overlaps(file: &'static str, places: &BTreeMap<Span, Place>) -> Result
 }
 
 impl Place {
-    /// What takes the place of the text.
+    /// The text that replaces the original.
     fn text(&self, file: &'static str) -> Result<String, CopyError> {
         let (mutant, _, first) = self.edits[0];
         let switch = switch_of(file).ok_or(CopyError::NoSwitch { mutant, file })?;
@@ -186,7 +186,7 @@ impl Place {
     }
 }
 
-/// How the code of a file's crate asks whether a mutant is chosen.
+/// The function that tells whether a mutant is chosen, as seen from a file's crate.
 fn switch_of(file: &str) -> Option<&'static str> {
     let (folder, _) = file.strip_prefix("crates/")?.split_once('/')?;
     match folder {

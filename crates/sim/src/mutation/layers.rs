@@ -1,8 +1,8 @@
 //! The layers of tests that look for mutants.
 //!
-//! In tests they look where there is none; a copy with mutants has them built in.
+//! This crate's tests run them without mutants; a copy with mutants has them built in.
 
-// The same hosts, oracles, scripts and schedules that the core's own tests use.
+// The hosts, oracles, scripts and schedules of the core's own tests.
 #[path = "clusters.rs"]
 mod clusters;
 #[path = "../../../raft/tests/support/mod.rs"]
@@ -17,7 +17,7 @@ use clusters::Clusters;
 use support::schedule::{Flavour, Schedule};
 use support::script::Script;
 
-/// All layers, in the order of [`LAYERS`]. The golden scripts are given with their names.
+/// All layers, in the order of [`LAYERS`]. `scripts` are the golden scripts, each with its name.
 #[must_use]
 #[allow(unreachable_pub, reason = "a program with mutants has it in its interface")]
 pub fn layers(scripts: Vec<(String, String)>, budget: &Budget) -> Vec<Box<dyn Layer>> {
@@ -37,20 +37,20 @@ struct Scripts {
 }
 
 impl Scripts {
-    /// These scripts: each with its name and its text.
+    /// Makes the layer of these scripts, each with its name and text.
     fn of(mut scripts: Vec<(String, String)>) -> Scripts {
         scripts.sort();
         Scripts { scripts }
     }
 
-    /// How a script came out otherwise, if it did.
+    /// How a script's output differs from what is written, if it does.
     fn deviation(text: &str) -> Option<(Check, String)> {
         match caught(|| goldenscript::generate(&mut Script::default(), text)) {
             Err(panic) => Some((whose(&panic), panic.said)),
             Ok(Err(error)) => Some((Check::Script, error.to_string())),
             Ok(Ok(told)) => {
                 let differs = told.lines().zip(text.lines()).find(|(told, written)| told != written);
-                let longer = (told != text).then_some((Check::Script, "it ends otherwise".to_owned()));
+                let longer = (told != text).then_some((Check::Script, "the output has another length".to_owned()));
                 differs.map(|(told, written)| (Check::Script, format!("“{told}” instead of “{written}”"))).or(longer)
             }
         }
@@ -70,11 +70,12 @@ impl Layer for Scripts {
         1
     }
 
-    /// All of them, always: the cost is how many noticed, the place is the first that did.
+    /// Runs all scripts. The cost is the number of scripts that notice; the place is the mutant's own script, or the
+    /// first that notices.
     fn look_at(&self, _: u64, _: u64) -> Look {
         let deviating = self.scripts.iter().filter_map(|(name, text)| Some((name, Self::deviation(text)?)));
         let deviating: Vec<_> = deviating.collect();
-        // The script of the very bug, before the others that happen to notice.
+        // The script of this bug comes before others that happen to notice it.
         let own = deviating.iter().find(|(name, _)| chosen().is_some_and(|mutant| is_script_of(name, mutant)));
         let kill = own.or(deviating.first()).map(|(name, (by, said))| Kill {
             by: *by,
@@ -86,7 +87,7 @@ impl Layer for Scripts {
     }
 }
 
-/// Whether a script's S-number is among the mutant's.
+/// Whether a script's S-number is one of the mutant's.
 fn is_script_of(script: &str, mutant: &Mutant) -> bool {
     let number = |text: &str| text.split(['_', ',']).next().and_then(|word| word.trim()[1..].parse::<u32>().ok());
     let numbers = mutant.origin.split(", ").filter(|word| word.starts_with('S')).filter_map(number);
@@ -132,7 +133,7 @@ impl Layer for Schedules {
 
 /// The exhaustive search, from every start in turn.
 struct Search {
-    /// How many states from each start.
+    /// Number of states from each start.
     states: u64,
 }
 
@@ -150,13 +151,13 @@ impl Layer for Search {
     }
 
     fn look_at(&self, piece: u64, times: u64) -> Look {
-        // From those just before an accident first.
+        // The last starts first: they are just before a known bug can show.
         let start = &STARTS[STARTS.len() - 1 - piece as usize];
         let report = explore(start, self.states * times, &mut |_, _| true);
         let kill = report.violation.map(|violation| {
             let by = match &violation.rule {
                 rule if rule.starts_with("assertion") => Check::Assertion,
-                // The beginning itself can't be played: nobody is elected.
+                // The steps before the start can't be played: nobody is elected.
                 rule if rule.contains("can't win") => Check::Liveness,
                 _ => Check::Oracle,
             };
@@ -167,7 +168,7 @@ impl Layer for Search {
     }
 }
 
-/// Whose check a panic was.
+/// The kind of check that a panic belongs to.
 fn whose(panic: &Panic) -> Check {
     if panic.file.contains("raft/src/") || panic.said.contains(" halts: ") {
         Check::Assertion

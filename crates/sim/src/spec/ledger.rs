@@ -1,5 +1,5 @@
-//! What the model knows of the whole cluster: the history variables of the published specification
-//! (`elections`, `allLogs`) and of its set of messages what the transitions ask for.
+//! What the model knows of the whole cluster: the history variables of the published specification (`elections`,
+//! `allLogs`), and the part of its set of messages that the transitions need.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,22 @@ use super::server::Terms;
 /// Facts that never change once they are true.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    /// Who was elected, by term.
+    /// By term: the elected leader.
     leaders: BTreeMap<Term, NodeId>,
     entries: Entries,
     /// Votes that are durable and so may have been sent, by voter and term.
     votes: BTreeMap<(NodeId, Term), NodeId>,
-    /// What a leader has committed, by index.
+    /// By index: the term of the committed entry.
     committed: Vec<Option<Term>>,
 }
 
-/// What each position holds, and the term of the entry before it: by induction two logs that share a
-/// position share all before it (Log Matching). Most places have one entry ever.
+/// By position: the entry, and the term of the entry before it. By induction, two logs that share a position share
+/// everything before it (Log Matching). Most indices only ever have one entry.
 #[derive(Clone, Debug, Default)]
 struct Entries {
-    /// By index: the entry that was created first there.
+    /// By index: the first entry that was created there.
     first: Vec<Option<Known>>,
-    /// Those of other terms at the same index.
+    /// Entries of other terms at the same index.
     others: BTreeMap<Position, Known>,
 }
 
@@ -69,7 +69,7 @@ fn slot<T: Clone>(list: &mut Vec<Option<T>>, index: Index) -> &mut Option<T> {
     &mut list[at]
 }
 
-/// Whether two payloads are the same; at a glance if they share their bytes, as copies do.
+/// Whether two payloads are the same. Copies share their bytes, so comparing pointers is usually enough.
 fn same(one: &Payload, other: &Payload) -> bool {
     match (one, other) {
         (Payload::Command(one), Payload::Command(other)) if one.as_ptr() == other.as_ptr() => one.len() == other.len(),
@@ -84,9 +84,9 @@ impl Ledger {
 
     pub(super) fn elected(&mut self, term: Term, id: NodeId, log: &Terms) -> Checked {
         let leader = *self.leaders.entry(term).or_insert(id);
-        check(leader == id, Rule::BecomeLeader, || format!("leads in {term}, in which {leader} was elected"))?;
-        // Leader Completeness, for what was committed in earlier terms; by Log Matching the last of it
-        // is enough.
+        check(leader == id, Rule::BecomeLeader, || format!("leads in {term}, but {leader} was elected in it"))?;
+        // Leader Completeness for what was committed in earlier terms. By Log Matching it is enough to check the last
+        // entry.
         let earlier = self.committed.iter().enumerate().rev();
         let earlier = earlier.filter_map(|(index, at)| Some((Index(index as u64), (*at)?))).find(|(_, at)| *at < term);
         let Some((index, at)) = earlier else { return Ok(()) };
@@ -97,7 +97,7 @@ impl Ledger {
     /// A leader creates an entry after one of the term `before`.
     pub(super) fn created(&mut self, entry: &Entry, before: Option<Term>) -> Checked {
         check(self.entries.get(entry.position()).is_none(), Rule::ClientRequest, || {
-            format!("creates a second entry at {}: a position names one entry for ever", entry.position())
+            format!("creates a second entry at {}: a position must name one entry for ever", entry.position())
         })?;
         self.entries.add(entry, before);
         Ok(())
@@ -111,7 +111,7 @@ impl Ledger {
         })
     }
 
-    /// A replica that was never seen before brings what it has.
+    /// Adopts the log of a replica that was never seen before.
     pub(super) fn adopt(&mut self, raft: &Raft) -> Checked {
         let log = raft.log();
         for entry in log.iter() {
@@ -135,7 +135,7 @@ impl Ledger {
         self.votes.get(&(voter, term)).copied()
     }
 
-    /// It has forgotten them itself, and may vote again where nobody counts on its vote any more.
+    /// Forgets a replica's votes, because it has forgotten them itself and may vote again once nobody counts on them.
     pub(super) fn forget_votes(&mut self, voter: NodeId) {
         self.votes.retain(|(id, _), _| *id != voter);
     }
@@ -143,7 +143,7 @@ impl Ledger {
     pub(super) fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId) -> Checked {
         let vote = *self.votes.entry((voter, term)).or_insert(candidate);
         check(vote == candidate, Rule::GrantVote, || {
-            format!("votes for {candidate} in {term}, in which it has voted for {vote}")
+            format!("votes for {candidate} in {term}, but has voted for {vote} in it")
         })
     }
 
@@ -155,7 +155,7 @@ impl Ledger {
     pub(super) fn commit(&mut self, index: Index, term: Term) -> Checked {
         let known = *slot(&mut self.committed, index).get_or_insert(term);
         check(known == term, Rule::AdvanceCommitIndex, || {
-            format!("commits {index}@{}, where {index}@{} is committed", term.0, known.0)
+            format!("commits {index}@{}, but {index}@{} is committed", term.0, known.0)
         })
     }
 }

@@ -1,8 +1,8 @@
-//! The checker: takes each step of the core apart into transitions of the model.
+//! The checker: splits each step of the core into transitions of the model.
 //!
-//! The writes that a step emits are the order in which its term, vote and log changed, so each write is
-//! matched with the transition that may cause it. What is not written (role, leader, commit index) is
-//! matched where it first shows: in a message, in what is applied, or in the state after the step.
+//! The writes of a step show the order in which its term, vote and log changed, so each write is matched with a
+//! transition that may cause it. What is not written (role, leader, commit index) is matched where it first shows: in a
+//! message, in an applied entry, or in the state after the step.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use super::rule::{Checked, Deviation, Rule, check};
 use super::server::{Ballot, Role, Server};
 
-/// The model of a whole cluster, beside the replicas that it watches.
+/// The model of a whole cluster, which runs beside the replicas.
 ///
 /// See the [module](super) for what to call when.
 #[derive(Clone, Debug, Default)]
@@ -24,19 +24,19 @@ pub struct Lockstep {
 }
 
 impl Lockstep {
-    /// A cluster of which nothing is known.
+    /// The model of a cluster before it starts.
     #[must_use]
     pub fn new() -> Lockstep {
         Lockstep::default()
     }
 
-    /// Steps that were checked.
+    /// Number of steps that were checked.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The first violation, if there was one. After it nothing is checked any more.
+    /// The first violation, if there was one. Nothing is checked after it.
     #[must_use]
     pub fn violation(&self) -> Option<&Deviation> {
         self.violation.as_ref()
@@ -45,7 +45,7 @@ impl Lockstep {
     /// A replica has started, for the first time or again: call it right after [`Raft::new`].
     ///
     /// # Errors
-    /// It has forgotten something that was durable and doesn't say so, or made something up.
+    /// It has forgotten something durable without noticing, or invented something.
     pub fn started(&mut self, raft: &Raft) -> Result<(), Deviation> {
         let checked = self.check_start(raft);
         let mut server = Box::new(Server::of(raft));
@@ -56,14 +56,14 @@ impl Lockstep {
         self.judge(raft.id(), checked)
     }
 
-    /// The disk of a replica is replaced by an empty one, and nobody counts on what it held: it had
-    /// been removed from the cluster, or comes back under a name of its own.
+    /// The disk of a replica is replaced by an empty one. Nobody may count on what it held: the replica was removed
+    /// from the cluster, or comes back under a new name.
     pub fn replaced(&mut self, id: NodeId) {
         self.servers.remove(&id);
     }
 
-    /// The disk of a replica is replaced by what it held at some earlier time, and nobody tells the replica. What is
-    /// missing counts as owed until it calls itself repaired; that it must notice is for others to judge.
+    /// The disk of a replica is replaced by an older image, without its knowing. What is missing counts as owed until
+    /// the replica is repaired. This model doesn't check that the replica notices.
     pub fn rolled_back(&mut self, id: NodeId) {
         if let Some(server) = self.servers.get_mut(&id) {
             server.rolled_back = true;
@@ -76,7 +76,7 @@ impl Lockstep {
     pub fn durable(&mut self, id: NodeId, up_to: PersistId) {
         let Some(server) = self.servers.get_mut(&id) else { return };
         let checked = settle(server, &mut self.ledger, up_to);
-        // Whoever asks next is told.
+        // The violation is kept for the next call.
         let _ = self.judge(id, checked);
     }
 
@@ -84,7 +84,7 @@ impl Lockstep {
     /// of this one call of [`Raft::handle`].
     ///
     /// # Errors
-    /// The step is none of the model's; or an earlier one wasn't.
+    /// This step, or an earlier one, is not a step of the model.
     pub fn step(&mut self, raft: &Raft, now: Time, input: &Input, effects: &[Effect]) -> Result<(), Deviation> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());
@@ -92,7 +92,7 @@ impl Lockstep {
         self.steps += 1;
         let id = raft.id();
         let Some(mut server) = self.servers.remove(&id) else {
-            let unknown = (Rule::Refinement, "takes a step and has never started".to_owned());
+            let unknown = (Rule::Refinement, "takes a step but has never started".to_owned());
             return self.judge(id, Err(unknown));
         };
         server.now = server.now.max(now);
@@ -111,10 +111,10 @@ impl Lockstep {
         self.judge(id, checked)
     }
 
-    /// [`Raft::handle`], watched. `out` may hold effects of earlier inputs.
+    /// Calls [`Raft::handle`] and checks the step. `out` may hold effects of earlier inputs.
     ///
     /// # Errors
-    /// As of [`Lockstep::step`]. The step itself was taken.
+    /// Like [`Lockstep::step`]; the step was taken nevertheless.
     pub fn drive(
         &mut self,
         raft: &mut Raft,
@@ -134,8 +134,8 @@ impl Lockstep {
         let Some(server) = self.servers.get(&raft.id()) else { return self.ledger.adopt(raft) };
         let durable = &server.durable;
         let lost = raft.suspect().is_some() && raft.term() >= durable.ballot.term;
-        // What is left of a log may be less than a snapshot from a leader that was stored already: that takes its
-        // place, with everything that the log had, and more.
+        // A snapshot from a leader that was stored already may reach beyond the log. It then replaces the log, with
+        // everything that the log had.
         let base = raft.log().base();
         let restored = base == raft.log().last()
             && base.index >= durable.log.last().index
@@ -144,7 +144,7 @@ impl Lockstep {
         check(lost || restored || server.rolled_back || server.recovers_as(raft), Rule::Restart, || {
             let (ballot, vote) = (durable.ballot, raft.voted_for());
             format!(
-                "starts in {} with the vote {vote:?} and the log up to {}; durable were {}, {:?} and {}, and {} writes were under way",
+                "starts in {} with the vote {vote:?} and the log up to {}; {}, {:?} and {} were durable, and {} writes were under way",
                 raft.term(),
                 raft.log().last(),
                 ballot.term,
@@ -156,7 +156,7 @@ impl Lockstep {
         let commit = raft.commit_index();
         let agreed = self.ledger.committed_at(commit);
         check(commit == Index(0) || agreed == raft.log().term_at(commit), Rule::Restart, || {
-            format!("starts with the commit index {commit}, where {agreed:?} is committed")
+            format!("starts with the commit index {commit}, but {agreed:?} is committed there")
         })?;
         let forged = raft.log().iter().find(|entry| !self.ledger.holds(entry, None));
         check(forged.is_none(), Rule::Restart, || format!("starts with an entry that nobody created: {forged:?}"))
@@ -170,7 +170,7 @@ impl Lockstep {
     }
 }
 
-/// Writes are durable: from now on the votes among them may be told.
+/// Writes are durable, so the votes among them may be sent from now on.
 fn settle(server: &mut Server, ledger: &mut Ledger, up_to: PersistId) -> Checked {
     for Ballot { term, voted_for } in server.persisted(up_to) {
         if let Some(candidate) = voted_for {
@@ -183,7 +183,7 @@ fn settle(server: &mut Server, ledger: &mut Ledger, up_to: PersistId) -> Checked
 /// One call of [`Raft::handle`].
 pub(super) struct Step<'a> {
     pub(super) ledger: &'a mut Ledger,
-    /// Everyone else.
+    /// All other servers.
     pub(super) others: &'a BTreeMap<NodeId, Box<Server>>,
     pub(super) server: &'a mut Server,
     /// The core after the step.
@@ -191,10 +191,10 @@ pub(super) struct Step<'a> {
     pub(super) input: &'a Input,
     pub(super) message: Option<&'a Message>,
     pub(super) from: Option<NodeId>,
-    /// Whether it had heard a leader too lately to vote.
+    /// Whether it had heard a leader too recently to vote.
     pub(super) promised: bool,
     count: u64,
-    /// From here on the log was written.
+    /// The first index of the log that the step wrote.
     pub(super) touched: Option<Index>,
 }
 
@@ -273,7 +273,7 @@ impl Step<'_> {
         let (term, id, from) = (self.server.ballot.term, self.server.id, self.from);
         let elected = self.ledger.leader_of(term);
         check(elected.is_some() && elected == from, Rule::Follow, || {
-            format!("follows {from:?} in {term}, in which {elected:?} was elected")
+            format!("follows {from:?} in {term}, but {elected:?} was elected in it")
         })?;
         check(elected != Some(id), Rule::Follow, || format!("follows itself in {term}"))?;
         self.server.role = Role::Follower;
@@ -285,8 +285,8 @@ impl Step<'_> {
         check(self.server.role == Role::Leader, rule, || format!("{what} without being leader"))
     }
 
-    /// The rule for all servers: whoever hears of a higher term enters it. Requests for votes may be
-    /// ignored, and what a question for a read index promises nobody counts on.
+    /// The rule for all servers: one that hears of a higher term enters it. Vote requests may be ignored, and a read
+    /// index request promises nothing.
     fn heeds_the_term(&mut self) -> Checked {
         let Some(Message { term, body }) = self.message else { return Ok(()) };
         let binding = matches!(
@@ -294,14 +294,14 @@ impl Step<'_> {
             Body::AppendEntries(_) | Body::AppendEntriesReply(_) | Body::RequestVoteReply { .. } | Body::TimeoutNow
         );
         let (heard, own) = (*term, self.server.ballot.term);
-        // Who has come back takes nothing from a peer that has not told it what it remembers.
+        // A replica that has come back ignores a peer that has not told it what it remembers.
         let binding = binding && self.from.is_none_or(|from| self.raft.has_met(from));
         check(!binding || own >= heard || heard > Term::GREATEST, Rule::UpdateTerm, || {
-            format!("stays in {own}, having heard of {heard}")
+            format!("stays in {own} after it heard of {heard}")
         })
     }
 
-    /// The role after the step. Stepping down needs no reason: it is a restart that forgets nothing.
+    /// Checks the role after the step. Stepping down is always allowed: it is like a restart that forgets nothing.
     fn settle_role(&mut self) -> Checked {
         let (leads, leader, me) = (self.raft.is_leader(), self.raft.leader(), self.server.id);
         if leads {
@@ -311,7 +311,7 @@ impl Step<'_> {
             self.server.role = Role::Follower;
             self.server.leader = None;
         }
-        check(leader != Some(me), Rule::Follow, || "names itself as the leader that it isn't".to_owned())?;
+        check(leader != Some(me), Rule::Follow, || "names itself as the leader but doesn't lead".to_owned())?;
         if leader.is_some() && leader != self.server.leader {
             self.follow()?;
             let followed = self.server.leader;
@@ -321,7 +321,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What an accepted message has shown: the log equals the leader's up to the message's end.
+    /// Learns from an accepted message that the log equals the leader's up to the message's end.
     pub(super) fn learn_what_matches(&mut self) {
         let shown = self.append().map(|(_, end)| end).or(self.snapshot().map(|header| header.position));
         if let Some(end) = shown
@@ -351,12 +351,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The core's state is the model's: all of it, except for the log, of which only what was written
-    /// in this step and one more entry are compared.
+    /// Compares the core's state with the model's. Of the log, only what this step wrote and one more entry are
+    /// compared.
     fn compare(&mut self) -> Checked {
         let (raft, server) = (self.raft, &mut *self.server);
         let differs = |what: &str, core: String, model: String| {
-            Err((Rule::Refinement, format!("has the {what} {core} where the model has {model}")))
+            Err((Rule::Refinement, format!("has the {what} {core}, but the model has {model}")))
         };
         if (raft.term(), raft.voted_for()) != (server.ballot.term, server.ballot.voted_for) {
             let core = format!("{} {:?}", raft.term(), raft.voted_for());

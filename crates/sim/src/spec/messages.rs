@@ -1,4 +1,4 @@
-//! What a server may say in its state: each message is one that a transition of the model sends.
+//! Checks the messages that a server sends: each must be one that a transition of the model sends in its state.
 
 use bowline_raft::{AppendEntries, AppendOutcome, Body, Message, NodeId, PersistId};
 
@@ -21,11 +21,14 @@ impl Step<'_> {
             Body::InstallSnapshot(_) => self.leads(Rule::Message, "sends a snapshot"),
             Body::TimeoutNow => self.leads(Rule::Message, "asks for an election"),
             Body::ReadIndex { .. } | Body::ReadIndexReply { index: None, .. } => Ok(()),
-            // Both change nothing, and say nothing that isn't durable.
+            // Both change nothing, and contain only what is durable.
             Body::Returned { .. } => self.promises(self.server.ballot, after),
             Body::Remembered { leads, .. } => {
                 check(leads.is_none_or(|last| last == self.server.log.last()), Rule::Message, || {
-                    format!("says that it leads with a log up to {leads:?}, which ends at {}", self.server.log.last())
+                    format!(
+                        "says that it leads with a log up to {leads:?}, but its log ends at {}",
+                        self.server.log.last()
+                    )
                 })?;
                 self.promises(self.server.ballot, after)
             }
@@ -70,16 +73,16 @@ impl Step<'_> {
         self.promises(server.ballot, after)
     }
 
-    /// A vote that is told must be durable when it leaves.
+    /// The term and vote that a message promises must be durable when it leaves.
     fn promises(&self, ballot: Ballot, after: Option<PersistId>) -> Checked {
         let durable = self.server.ballot_after(after);
-        check(durable == ballot, Rule::Promise, || format!("tells {ballot:?} when {durable:?} is durable"))
+        check(durable == ballot, Rule::Promise, || format!("promises {ballot:?} when only {durable:?} is durable"))
     }
 
     fn votes(&self, to: NodeId, after: Option<PersistId>) -> Checked {
         let ballot = self.server.ballot;
         check(ballot.voted_for == Some(to) && self.from == Some(to), Rule::GrantVote, || {
-            format!("tells {to} that it has its vote of {}, which {} has", ballot.term, named(ballot.voted_for))
+            format!("grants {to} its vote in {}, which it gave to {}", ballot.term, named(ballot.voted_for))
         })?;
         self.may_grant()?;
         self.promises(ballot, after)
@@ -98,7 +101,7 @@ impl Step<'_> {
             })?;
             before = position;
         }
-        // What was committed in this step shows here first.
+        // A commit of this step shows here first.
         if append.commit_index > self.server.commit {
             self.advance_commit(append.commit_index)?;
         }
@@ -110,12 +113,14 @@ impl Step<'_> {
             self.message.map(|message| &message.body),
             Some(Body::AppendEntries(_) | Body::InstallSnapshot(_))
         );
-        check(asked && self.from == Some(to), Rule::Acknowledge, || format!("answers {to}, who has sent no entries"))?;
+        check(asked && self.from == Some(to), Rule::Acknowledge, || {
+            format!("answers {to}, which has sent no entries")
+        })?;
         if self.message.is_some_and(|message| message.term == self.server.ballot.term) {
             self.follow()?;
             let (heard, now) = (self.raft.leader_contact(), self.server.now);
             check(heard >= Some(now), Rule::Stickiness, || {
-                format!("answers its leader at {now:?} and has last heard it at {heard:?}")
+                format!("answers its leader at {now:?}, but says that it last heard it at {heard:?}")
             })?;
         }
         match *outcome {
@@ -136,18 +141,18 @@ impl Step<'_> {
         }
         let server = &*self.server;
         let matched = shown.filter(|end| server.matches_at(*end));
-        // A snapshot that is older than what is committed is answered with that.
+        // The answer to a snapshot older than the commit index is the commit index.
         let limit = match (matched, self.snapshot()) {
             (Some(end), Some(_)) => Some(end.index.max(server.commit)),
             (Some(end), None) => Some(end.index),
             (None, _) => None,
         };
         check(limit.is_some_and(|limit| match_index <= limit), Rule::Acknowledge, || {
-            format!("acknowledges {match_index} where {matched:?} is what matches")
+            format!("acknowledges {match_index}, but {matched:?} is what matches")
         })?;
         let durable = server.log_is_durable_after(after, match_index) && server.ballot_after(after) == server.ballot;
         check(durable, Rule::Promise, || {
-            format!("acknowledges {match_index} when its disk has {}", server.durable.log.last())
+            format!("acknowledges {match_index}, but its disk ends at {}", server.durable.log.last())
         })
     }
 }

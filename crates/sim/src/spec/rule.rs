@@ -1,10 +1,10 @@
-//! The rules of the model, by name, and what it is to break one.
+//! The rules of the model, and the report of a broken one.
 
 use std::fmt;
 
 use bowline_raft::NodeId;
 
-/// A rule of the model: the guard of one of its transitions, or what ties the core to it.
+/// A rule of the model: the guard of a transition, or a condition that ties the core to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// `UpdateTerm`.
@@ -13,7 +13,7 @@ pub enum Rule {
     Timeout,
     /// `HandleRequestVoteRequest`, where the vote is granted.
     GrantVote,
-    /// The promise of whoever has heard a leader.
+    /// The promise of a server that has heard a leader.
     Stickiness,
     /// `BecomeLeader`.
     BecomeLeader,
@@ -33,11 +33,11 @@ pub enum Rule {
     Acknowledge,
     /// `AdvanceCommitIndex`, at the leader.
     AdvanceCommitIndex,
-    /// `HandleAppendEntriesRequest`: what a follower learns to be committed.
+    /// `HandleAppendEntriesRequest`: the commit index that a follower learns.
     LearnCommitIndex,
     /// The log's beginning is replaced by a leader's snapshot.
     InstallSnapshot,
-    /// The log's beginning is replaced by the own snapshot.
+    /// The log's beginning is replaced by the server's own snapshot.
     Compact,
     /// Committed entries go to the state machine.
     Apply,
@@ -47,7 +47,7 @@ pub enum Rule {
     Restart,
     /// Messages that promise something.
     Promise,
-    /// Messages that tell what the sender is.
+    /// Messages that tell the sender's state.
     Message,
     /// The stream of durable writes.
     Persist,
@@ -57,7 +57,7 @@ pub enum Rule {
     Halt,
 }
 
-/// Somebody or something that may not be there, in words.
+/// Formats an optional value; `None` is "nobody".
 pub(super) fn named(it: Option<impl fmt::Display>) -> String {
     it.map_or_else(|| "nobody".to_owned(), |it| it.to_string())
 }
@@ -70,13 +70,13 @@ impl Rule {
             Rule::UpdateTerm => {
                 "a higher term is adopted from a message that carries it, and brings no vote with it (5.1)"
             }
-            Rule::Timeout => {
-                "who may stand and has a quorum of pre-votes, or is told to by its leader, stands (5.2, 9.6)"
-            }
+            Rule::Timeout => "a voter stands when it has a quorum of pre-votes or its leader tells it to (5.2, 9.6)",
             Rule::GrantVote => {
                 "a vote goes to one candidate of the term, if its log is at least as up to date (5.2, 5.4.1)"
             }
-            Rule::Stickiness => "who has heard a leader lately neither adopts a candidate's term nor votes (4.2.3)",
+            Rule::Stickiness => {
+                "a replica that heard a leader lately neither adopts a candidate's term nor votes (4.2.3)"
+            }
             Rule::BecomeLeader => "a leader has a quorum of durable votes of its term, each really given to it (5.2)",
             Rule::ClientRequest => "a leader only appends, after its last entry, and names no position twice (5.3)",
             Rule::ChangeMembership => {
@@ -84,7 +84,9 @@ impl Rule {
             }
             Rule::AppendEntries => "a leader sends what its log holds (5.3)",
             Rule::Follow => "a follower follows whoever was elected in its term (5.2)",
-            Rule::Truncate => "entries go only where they conflict with the leader's, and never committed ones (5.3)",
+            Rule::Truncate => {
+                "only entries that conflict with the leader's are removed, and never committed ones (5.3)"
+            }
             Rule::TakeEntries => "a follower appends exactly the leader's entries, after a place that matches (5.3)",
             Rule::Acknowledge => "an acknowledgement tells what matches the leader's log and is on disk (5.3)",
             Rule::AdvanceCommitIndex => {
@@ -94,29 +96,29 @@ impl Rule {
                 "a follower commits no further than its leader and than what is known to match; it never goes back (5.3)"
             }
             Rule::InstallSnapshot => "a snapshot of the current leader replaces a log that lacks what it holds (7)",
-            Rule::Compact => "only what an own snapshot holds goes from the log (7)",
+            Rule::Compact => "only what the replica's own snapshot holds is removed from the log (7)",
             Rule::Apply => "committed and durable entries are applied, in order, each once (5.3)",
             Rule::Answer => "a command is done when its entry is committed, and superseded when it isn't (8)",
-            Rule::Restart => "what was durable is there after a restart, as it was written (5.1)",
-            Rule::Promise => "a promise leaves when what it promises is durable (5.1)",
-            Rule::Message => "a message tells what its sender is (Figure 2)",
+            Rule::Restart => "what was durable is unchanged after a restart (5.1)",
+            Rule::Promise => "a promise is sent only when what it promises is durable (5.1)",
+            Rule::Message => "a message tells the sender's true state (Figure 2)",
             Rule::Persist => "writes are one stream without gaps, and only what was written becomes durable",
-            Rule::Refinement => "the core's state is the model's after each step",
+            Rule::Refinement => "the core's state equals the model's after each step",
             Rule::Halt => "no transition of the model makes a replica stop",
         }
     }
 }
 
-/// A step of the core that is none of the model's.
+/// A step of the core that is not a step of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deviation {
-    /// Which step, counted over all replicas; the first is 1.
+    /// The number of the step, counted over all replicas from 1.
     pub step: u64,
-    /// Who took it.
+    /// The replica that took it.
     pub replica: NodeId,
     /// The rule that forbids it.
     pub rule: Rule,
-    /// What changed, or was said.
+    /// What the replica did.
     pub what: String,
 }
 
@@ -129,10 +131,10 @@ impl fmt::Display for Deviation {
 
 impl std::error::Error for Deviation {}
 
-/// A broken rule, before it is known which step it was.
+/// The result of a check: the broken rule, without its step.
 pub(super) type Checked = Result<(), (Rule, String)>;
 
-/// Holds `rule` against a fact; `what` tells what was seen.
+/// Checks a rule; `what` describes a violation.
 pub(super) fn check(holds: bool, rule: Rule, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err((rule, what())) }
 }

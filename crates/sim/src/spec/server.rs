@@ -1,5 +1,4 @@
-//! The model's state of one server: the variables of the published specification, and what is on
-//! its disk.
+//! The model's state of one server: the variables of the published specification, and the contents of its disk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,7 +14,7 @@ pub(super) enum Role {
     Leader,
 }
 
-/// `log[i]`: the terms are enough, since the ledger knows what each position holds.
+/// `log[i]`. The terms are enough, because the ledger knows the entry at each position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) base: Position,
@@ -67,7 +66,7 @@ impl Terms {
         *self = Terms { base, terms: VecDeque::new() };
     }
 
-    /// Whether this is the same log, wherever both still know it.
+    /// Whether both logs are the same, where neither is compacted.
     fn is_the_same_as(&self, log: &Log) -> bool {
         if self.last() != log.last() {
             return false;
@@ -77,7 +76,7 @@ impl Terms {
     }
 }
 
-/// The configurations that the log holds, over the one under it.
+/// The configurations in the log, after the one of its base.
 #[derive(Clone, Debug)]
 pub(super) struct Configurations {
     base: Membership,
@@ -98,7 +97,7 @@ impl Configurations {
         }
     }
 
-    /// In force: the last one, committed or not.
+    /// The configuration in force: the last one, committed or not.
     pub(super) fn current(&self) -> &Membership {
         self.later.last().map_or(&self.base, |(_, membership)| membership)
     }
@@ -107,15 +106,15 @@ impl Configurations {
         self.later.last().is_none_or(|(index, _)| *index <= commit)
     }
 
-    /// Whether `id` votes in the configuration as of `commit` or in a later one.
+    /// Whether `id` is a voter in the configuration at `commit` or in a later one.
     pub(super) fn may_be_voter(&self, id: NodeId, commit: Index) -> bool {
         let as_of = self.later.iter().rev().find(|(index, _)| *index <= commit).map_or(&self.base, |(_, it)| it);
         let later = self.later.iter().filter(|(index, _)| *index > commit).map(|(_, it)| it);
         std::iter::once(as_of).chain(later).any(|membership| membership.is_voter(id))
     }
 
-    /// Whether those of whom `it` is true are a majority of each half of the configuration in force.
-    /// Counted here and not by the core's own arithmetic, which is under test too.
+    /// Whether the voters for which `it` is true are a majority of each half of the configuration in force. It is
+    /// counted here, because the core's own arithmetic is under test too.
     pub(super) fn quorum(&self, it: impl Fn(NodeId) -> bool) -> bool {
         let current = self.current();
         let halves = std::iter::once(current.incoming()).chain(current.outgoing());
@@ -149,7 +148,7 @@ pub(super) struct Ballot {
     pub(super) voted_for: Option<NodeId>,
 }
 
-/// A write that is not durable yet: what of it matters.
+/// The relevant part of a write that is not durable yet.
 #[derive(Clone, Debug)]
 pub(super) enum Pending {
     Ballot(Ballot),
@@ -160,13 +159,13 @@ pub(super) enum Pending {
     Suspect,
 }
 
-/// What a server finds after a restart.
+/// What a server finds on its disk after a restart.
 #[derive(Clone, Debug)]
 pub(super) struct Durable {
     pub(super) ballot: Ballot,
     pub(super) log: Terms,
-    /// Logs of which a part was lost, until nothing that matters of them is missing. What they hold
-    /// counts as held: their owner gives no vote away that could contradict them.
+    /// Logs of which a part was lost, until the server is repaired. Their entries count as held, because the server
+    /// gives no vote that could contradict them.
     pub(super) owed: Vec<Terms>,
 }
 
@@ -182,7 +181,7 @@ impl Durable {
         }
     }
 
-    /// Whether an entry would be there after a restart, or be missed until it is there again.
+    /// Whether an entry would be there after a restart, or is owed.
     pub(super) fn holds(&self, position: Position) -> bool {
         let mut logs = std::iter::once(&self.log).chain(&self.owed);
         logs.any(|log| position.index <= log.base.index || log.contains(position))
@@ -195,37 +194,37 @@ pub(super) struct Server {
     pub(super) id: NodeId,
     pub(super) ballot: Ballot,
     pub(super) role: Role,
-    /// Whom it follows in this term.
+    /// The leader that it follows in this term.
     pub(super) leader: Option<NodeId>,
-    /// Whether its candidacy was asked for by the leader.
+    /// Whether the leader asked it to stand.
     pub(super) transfer: bool,
-    /// `votesGranted[i]`, its own aside.
+    /// `votesGranted[i]`, without its own.
     pub(super) votes: BTreeSet<NodeId>,
-    /// Who would vote for it.
+    /// The servers that granted it a pre-vote.
     pub(super) pre_votes: BTreeSet<NodeId>,
     pub(super) log: Terms,
     pub(super) configurations: Configurations,
     /// `commitIndex[i]`.
     pub(super) commit: Index,
-    /// Up to here the log is known to equal that of this term's leader.
+    /// The log is known to equal that of this term's leader up to here.
     pub(super) verified: Index,
-    /// What the state machine was given.
+    /// The last index that was given to the state machine.
     pub(super) handed: Index,
     pub(super) durable: Durable,
     pub(super) pending: VecDeque<(PersistId, Pending)>,
     pub(super) written: PersistId,
     pub(super) now: Time,
     pub(super) leader_contact: Option<Time>,
-    /// Whether it owes what its disk has lost: it must not vote.
+    /// Whether its disk has lost something, so that it must not vote.
     pub(super) suspect: bool,
     /// Whether its disk was replaced by an older image since it started.
     pub(super) rolled_back: bool,
-    /// Where the commands stand that wait for their outcome.
+    /// The positions of commands that wait for their outcome.
     pub(super) proposals: BTreeMap<Token, Position>,
 }
 
 impl Server {
-    /// `Restart`: what is on disk, and nothing else.
+    /// `Restart`: the server has what is on disk, and nothing else.
     pub(super) fn of(raft: &Raft) -> Server {
         let ballot = Ballot { term: raft.term(), voted_for: raft.voted_for() };
         let log = Terms::of(raft.log());
@@ -258,7 +257,7 @@ impl Server {
         raft.suspect().is_some() || self.rolled_back || !self.durable.owed.is_empty()
     }
 
-    /// What it still owes when it comes back as `raft`, which says that its disk has lost something.
+    /// The logs that it owes when it comes back as `raft`.
     pub(super) fn owes(&self, raft: &Raft) -> Vec<Terms> {
         let mut owed = self.durable.owed.clone();
         if !self.recovers_as(raft) {
@@ -267,9 +266,9 @@ impl Server {
         owed
     }
 
-    /// Whether what came back is what was durable, with any number of the writes that were under
-    /// way; the last of them may be torn between two entries. Term and vote may be later than the log: they
-    /// are written to a second place, and there first.
+    /// Whether `raft` has what was durable, plus any number of the writes that were under way, the last of which may be
+    /// cut between two entries. Term and vote may be later than the log, because they are first written to a second
+    /// place.
     pub(super) fn recovers_as(&self, raft: &Raft) -> bool {
         let back = Ballot { term: raft.term(), voted_for: raft.voted_for() };
         let ballot_of = |write: &Pending| if let Pending::Ballot(ballot) = write { Some(*ballot) } else { None };
@@ -336,7 +335,7 @@ impl Server {
         ballots.last().unwrap_or(self.durable.ballot)
     }
 
-    /// Whether the log up to `index` is as durable as it will ever be once the write `after` is.
+    /// Whether no later write changes the log up to `index` once the write `after` is durable.
     pub(super) fn log_is_durable_after(&self, after: Option<PersistId>, index: Index) -> bool {
         let mut unwritten = self.pending.iter().filter(|(id, _)| Some(*id) > after);
         !unwritten.any(|(_, write)| match write {
@@ -346,7 +345,7 @@ impl Server {
         })
     }
 
-    /// Whether the log equals the leader's up to `position`, which is in the leader's.
+    /// Whether the log equals the leader's up to `position`, which is in the leader's log.
     pub(super) fn matches_at(&self, position: Position) -> bool {
         position.index <= self.commit || self.log.contains(position)
     }

@@ -13,7 +13,7 @@ use super::server::{Ballot, Role};
 impl Step<'_> {
     pub(super) fn wrote(&mut self, id: PersistId, write: &Write) -> Checked {
         let next = PersistId(self.server.written.0 + 1);
-        check(id == next, Rule::Persist, || format!("writes {id:?} where {next:?} follows"))?;
+        check(id == next, Rule::Persist, || format!("writes {id:?}, but {next:?} is next"))?;
         match write {
             Write::HardState(state) => self.hard_state(*state)?,
             Write::Truncate { from } => self.truncate(*from)?,
@@ -27,7 +27,7 @@ impl Step<'_> {
             Write::Repaired => self.repaired()?,
             Write::Suspect { .. } => {
                 let told = matches!(self.message, Some(Message { body: Body::Remembered { .. }, .. }));
-                check(told, Rule::Restart, || "calls itself suspect, and nobody has said so".to_owned())?;
+                check(told, Rule::Restart, || "calls itself suspect, but no peer told it so".to_owned())?;
                 self.server.suspect = true;
             }
         }
@@ -35,7 +35,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A replica says that nothing which it had acknowledged is missing any more.
+    /// A replica declares itself repaired: no committed entry that it acknowledged may be missing.
     fn repaired(&mut self) -> Checked {
         for owed in &self.server.durable.owed {
             let indices = (owed.base.index.0..=owed.last().index.0).map(Index);
@@ -67,12 +67,12 @@ impl Step<'_> {
         if new_term == term.next() && vote == Some(self.server.id) {
             return self.timeout();
         }
-        // Whoever has lost a vote takes the one for the leader: that one is elected.
+        // A server that has lost its vote adopts one for the elected leader.
         let after_loss = matches!(self.message, Some(Message { body: Body::Remembered { .. }, .. }));
         if self.server.suspect && after_loss && new_term == term && voted_for.is_none() {
             let elected = self.ledger.leader_of(term);
             check(elected.is_some() && vote == elected, Rule::GrantVote, || {
-                format!("takes the vote for {vote:?} in {term}, in which {elected:?} was elected")
+                format!("adopts the vote for {vote:?} in {term}, but {elected:?} was elected in it")
             })?;
             self.server.ballot.voted_for = vote;
             return Ok(());
@@ -110,7 +110,7 @@ impl Step<'_> {
         server.pre_votes.clear();
     }
 
-    /// `Timeout`: by way of a pre-vote, which itself changes nothing.
+    /// `Timeout`, after a pre-vote, which changes nothing itself.
     fn timeout(&mut self) -> Checked {
         let server = &*self.server;
         let (me, term) = (server.id, server.ballot.term);
@@ -121,7 +121,7 @@ impl Step<'_> {
         check(server.role != Role::Leader, Rule::Timeout, || "stands for election while it leads".to_owned())?;
         check(!server.suspect, Rule::Timeout, || "stands for election with a log that has lost something".to_owned())?;
         check(server.configurations.may_be_voter(me, server.commit), Rule::Timeout, || {
-            "stands for election and is no voter".to_owned()
+            "stands for election but is not a voter".to_owned()
         })?;
         let would = server.configurations.quorum(|id| id == me || server.pre_votes.contains(&id));
         check(told || would, Rule::Timeout, || {
@@ -143,7 +143,7 @@ impl Step<'_> {
             _ => None,
         };
         let Some((last, transfer)) = asked else {
-            return Err((Rule::GrantVote, format!("votes in {term} for {}, who has not asked", named(self.from))));
+            return Err((Rule::GrantVote, format!("votes in {term} for {}, which has not asked", named(self.from))));
         };
         check(last >= server.log.last(), Rule::GrantVote, || {
             format!(
@@ -157,7 +157,7 @@ impl Step<'_> {
         check(server.role != Role::Leader, Rule::GrantVote, || "votes while it leads".to_owned())
     }
 
-    /// `BecomeLeader`, where the configuration in force asks each half for a majority.
+    /// `BecomeLeader`, with a majority of each half of the configuration in force.
     fn become_leader(&mut self) -> Checked {
         let (server, others, ledger) = (&*self.server, self.others, &*self.ledger);
         let (me, ballot) = (server.id, server.ballot);
@@ -174,7 +174,7 @@ impl Step<'_> {
         let membership = server.configurations.current();
         check(server.configurations.quorum(voted), Rule::BecomeLeader, || {
             let durable: Vec<_> = membership.voters().into_iter().filter(|id| voted(*id)).collect();
-            format!("leads in {term} with the durable votes of {durable:?} in {membership}")
+            format!("leads in {term} with the durable votes of only {durable:?} in {membership}")
         })?;
         self.ledger.elected(term, me, &self.server.log)?;
         self.server.role = Role::Leader;
@@ -218,7 +218,7 @@ impl Step<'_> {
         self.server.configurations.append(entry);
     }
 
-    /// The guard of a configuration: what was committed in this step counts for it.
+    /// The guard of a configuration. Commits of this step count for it.
     fn reconfigure(&mut self, next: &Membership) -> Checked {
         if self.raft.commit_index() <= self.server.log.last().index {
             self.advance_commit(self.raft.commit_index())?;
@@ -228,7 +228,7 @@ impl Step<'_> {
         let committed = server.configurations.current_is_at_most(server.commit);
         let term_committed = server.log.term_at(server.commit) == Some(server.ballot.term);
         let allowed = match (current.outgoing(), next.outgoing()) {
-            // Takes it back, or leaves it.
+            // Reverts the joint configuration, or leaves it.
             (Some(_), None) => *next == current.reverted() || (*next == current.left() && committed),
             (Some(_), Some(_)) => false,
             (None, None) => committed && next.incoming().voters == current.incoming().voters,
@@ -279,12 +279,12 @@ impl Step<'_> {
             format!("appends after {before} and keeps a conflict at {:?}", skipped.map(|entry| entry.index))
         })?;
         check(new == entries && !entries.is_empty(), Rule::TakeEntries, || {
-            format!("appends {} entries after {before} where the message has {}", entries.len(), new.len())
+            format!("appends {} entries after {before}, but the message has {}", entries.len(), new.len())
         })?;
         for entry in entries {
             let real = entry.index == before.index.next() && self.ledger.holds(entry, Some(before.term));
             check(real, Rule::TakeEntries, || {
-                format!("appends after {before} what no leader created there: {}", entry.position())
+                format!("appends after {before} an entry that no leader created there: {}", entry.position())
             })?;
             self.push(entry);
             before = entry.position();
@@ -295,14 +295,16 @@ impl Step<'_> {
     fn replace_log(&mut self, header: &SnapshotHeader) -> Checked {
         self.follow()?;
         let (position, server) = (header.position, &*self.server);
-        check(self.snapshot() == Some(header), Rule::InstallSnapshot, || format!("installs {position} from nobody"))?;
+        check(self.snapshot() == Some(header), Rule::InstallSnapshot, || {
+            format!("installs {position}, which its leader did not send")
+        })?;
         let lacks = position.index > server.commit && !server.log.contains(position);
         check(lacks, Rule::InstallSnapshot, || {
             format!("replaces its log up to {} by a snapshot up to {position}", server.log.last())
         })?;
         let committed = self.ledger.committed_at(position.index);
         check(committed == Some(position.term), Rule::InstallSnapshot, || {
-            format!("installs a snapshot up to {position}, where {committed:?} is committed")
+            format!("installs a snapshot up to {position}, but {committed:?} is committed there")
         })?;
         self.server.log.reset(position);
         self.server.configurations.reset(header.membership.clone());
@@ -320,7 +322,7 @@ impl Step<'_> {
             Role::Leader => Rule::AdvanceCommitIndex,
             Role::Follower | Role::Candidate => Rule::LearnCommitIndex,
         };
-        check(to >= commit, rule, || format!("takes its commit index back from {commit} to {to}"))?;
+        check(to >= commit, rule, || format!("lowers its commit index from {commit} to {to}"))?;
         if to == commit {
             return Ok(());
         }
@@ -333,8 +335,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// `AdvanceCommitIndex`: what counts is what is on the disks at this moment. Whoever has
-    /// acknowledged an entry to this leader can't have lost it, or Raft would be broken.
+    /// `AdvanceCommitIndex`: a quorum of disks must hold the entry at this moment. A server that acknowledged it to
+    /// this leader can't have lost it.
     fn leader_commits(&mut self, to: Index) -> Checked {
         let (server, others) = (&*self.server, self.others);
         let term = server.ballot.term;
@@ -353,7 +355,7 @@ impl Step<'_> {
         let membership = server.configurations.current();
         check(server.configurations.quorum(holds), Rule::AdvanceCommitIndex, || {
             let held: Vec<_> = membership.voters().into_iter().filter(|id| holds(*id)).collect();
-            format!("commits {position} with the copies of {held:?} in {membership}")
+            format!("commits {position} with the copies of only {held:?} in {membership}")
         })?;
         for index in (self.server.commit.0 + 1..=to.0).map(Index) {
             if let Some(term) = self.server.log.term_at(index) {
@@ -377,11 +379,11 @@ impl Step<'_> {
         };
         let server = &*self.server;
         check(to <= told && to <= server.verified, Rule::LearnCommitIndex, || {
-            format!("commits {to}, was told of {told}, and its log is known to match up to {}", server.verified)
+            format!("commits {to}, but was told of {told}, and its log is known to match up to {}", server.verified)
         })?;
         let (own, agreed) = (server.log.term_at(to), self.ledger.committed_at(to));
         check(own.is_some() && own == agreed, Rule::LearnCommitIndex, || {
-            format!("commits {to} of {own:?}, where {agreed:?} is committed")
+            format!("commits {to} of {own:?}, but {agreed:?} is committed there")
         })
     }
 
@@ -420,7 +422,7 @@ impl Step<'_> {
             _ => false,
         };
         check(allowed, Rule::Answer, || {
-            format!("says of the command at {position} (committed: {committed}): {outcome}")
+            format!("answers the command at {position} (committed: {committed}) with: {outcome}")
         })
     }
 }

@@ -99,7 +99,7 @@ pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&
     system.ctx.coverage.struck(fault);
 }
 
-/// Returns whether it ran.
+/// Pauses a replica. Returns whether it ran.
 fn pause_one(system: &mut System<'_>, leap: bool) -> bool {
     let (victim, span) = (victim(system), span(system));
     let runs = system.hosts[victim].is_up() && !system.hosts[victim].paused;
