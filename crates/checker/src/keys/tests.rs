@@ -162,7 +162,7 @@ fn every_verdict_on_small_histories_is_that_of_trying_every_order() {
         let mut random = Random(seed);
         let mut draw = |bound| random.below(bound);
         let mut history = random_history(&mut draw, 7);
-        // One answer becomes another one that was seen, which is mostly wrong.
+        // Replaces an answer by another one from the history, which is mostly wrong.
         let values: Vec<Answer> = history.iter().map(|operation| operation.answer.clone()).collect();
         let place = draw(7) as usize;
         let other = values[draw(7) as usize].clone();
@@ -215,7 +215,7 @@ fn random_history(random: &mut impl FnMut(u64) -> u64, operations: u64) -> Vec<O
     let mut state: Option<String> = None;
     let mut history = Vec::new();
     for number in 0..operations {
-        // It takes effect at `now`, and is seen from a while before to a while after.
+        // It takes effect at `now`, between its call and its return.
         let now = 1_000 + number * 10;
         let (call, ret) = (now - random(35), now + random(35));
         let value = number.to_string();

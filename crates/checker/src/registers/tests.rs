@@ -1,4 +1,4 @@
-//! Textbook histories by name, and every verdict against brute force.
+//! Tests with textbook histories, and comparisons of verdicts with brute force.
 
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ fn a_lost_write_is_a_violation() {
 
 #[test]
 fn a_new_old_inversion_is_a_violation() {
-    // Lamport's regular but not atomic register: during one write, a later read is older.
+    // Lamport's regular but not atomic register: during one write, a later read returns the older value.
     let write = write(1, "b", 0, 100);
     assert!(!is_fine(&[write.clone(), read(2, "b", 10, 20), read(3, "", 30, 40)]));
     assert!(is_fine(&[write, read(2, "", 10, 20), read(3, "b", 30, 40)]));
@@ -200,16 +200,16 @@ fn a_right_hint_needs_no_search_and_a_wrong_one_does_no_harm() {
     }
 }
 
-/// A history that a real register may produce, and what to do to it.
+/// The parameters of a history that a real register may produce.
 struct Shape {
     clients: u64,
     operations: usize,
     keys: u64,
-    /// How many different values are written to a key; 0 for all different.
+    /// Number of different values that are written to a key; 0 if all are different.
     values: u64,
     /// In percent.
     unknown: u64,
-    /// How long an operation takes, at most; time between operations is a tenth of it.
+    /// Maximum duration of an operation; the time between operations is a tenth of it.
     duration: u64,
 }
 
@@ -241,7 +241,7 @@ fn simulate(random: &mut Random, shape: &Shape) -> Vec<Operation> {
                 0 => number.to_string(),
                 values => random.below(values).to_string(),
             };
-            // An unknown outcome may be: it never happened.
+            // An operation with an unknown outcome may never have happened.
             if !unknown || random.chance(50) {
                 registers[key].clone_from(&value);
             }
@@ -260,7 +260,7 @@ fn simulate(random: &mut Random, shape: &Shape) -> Vec<Operation> {
     history
 }
 
-/// All subsets of the unanswered writes, all orders: no idea in common with the search.
+/// Brute force: tries all orders of all subsets of the unanswered writes. It shares no idea with the search.
 fn brute_force(history: &[Operation]) -> bool {
     let needed: Vec<&Operation> = history.iter().filter(|o| o.action != Action::Read(None)).collect();
     let optional = |o: &&Operation| o.ret.is_none() && matches!(o.action, Action::Write(_));
@@ -313,7 +313,7 @@ fn small_history(random: &mut Random) -> Vec<Operation> {
         duration: 10,
     };
     let mut history = simulate(random, &shape);
-    // Most real histories are fine: spoil some by answers and by times.
+    // Most such histories are linearizable, so corrupt answers and times of some.
     for _ in 0..random.below(9) {
         let other = usize::try_from(random.below(history.len() as u64)).unwrap();
         let value = match &history[other].action {
@@ -406,8 +406,7 @@ fn large_shapes() -> [(&'static str, Shape); 7] {
     ]
 }
 
-/// Histories of real registers, which must pass, and the same with one result changed to one that
-/// is far away in time, which must not.
+/// Histories of real registers must pass. With one result replaced by one from a distant time they must not.
 #[test]
 fn large_histories_are_decided_in_time() {
     for (name, shape) in large_shapes() {

@@ -139,7 +139,7 @@ impl Machine {
     }
 }
 
-/// Functions for a store in a file. Other states need nothing.
+/// Of a store in a file. Without one there is nothing to do.
 impl Machine {
     /// The last applied index, as far as the store knows.
     pub(crate) fn applied(&self) -> Index {

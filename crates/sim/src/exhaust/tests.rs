@@ -9,8 +9,8 @@ fn nothing_is_wrong_near_any_start() {
     }
 }
 
-/// Names mean nothing to the core: a step under other names is the same step. Were a name forgotten in
-/// a renaming, states that differ would be taken for one.
+/// The core doesn't depend on names: a step under other names is the same step. If a renaming forgot a name, different
+/// states would count as one.
 #[test]
 fn a_step_under_other_names_is_the_same_step() {
     for start in STARTS.iter().filter(|start| start.name != "2015") {

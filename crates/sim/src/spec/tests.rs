@@ -1,5 +1,5 @@
-//! The model sees wrong steps: three real replicas are brought somewhere by right steps, then one
-//! takes a step that it must not.
+//! Tests that the model finds wrong steps: three real replicas reach a state by right steps, then one takes a wrong
+//! step.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,14 +15,14 @@ const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 
-/// Three replicas whose disks are at once.
+/// Three replicas whose writes are durable at once.
 struct Cluster {
     model: Lockstep,
     rafts: BTreeMap<NodeId, Raft>,
     written: BTreeMap<NodeId, PersistId>,
     network: VecDeque<(NodeId, NodeId, Message)>,
     now: Time,
-    /// Whose disk takes its time.
+    /// The replicas whose writes are not durable at once.
     slow: Option<NodeId>,
 }
 
@@ -99,7 +99,7 @@ impl Cluster {
         }
     }
 
-    /// Delivers what is to arrive, and loses the rest.
+    /// Delivers the chosen messages, and loses the rest.
     fn deliver(&mut self, arrives: impl Fn(&(NodeId, NodeId, Message)) -> bool) {
         while let Some(sent) = self.network.pop_front() {
             if arrives(&sent) {
@@ -109,9 +109,9 @@ impl Cluster {
         }
     }
 
-    /// Lets `id` win an election with everybody's vote; what it sends then is on its way.
+    /// Lets `id` win an election with all votes. Its messages as a leader stay on their way.
     fn elect(&mut self, id: NodeId) {
-        // Whoever led before has heard nobody for so long that it gives up.
+        // The previous leader has heard nobody for so long that it steps down.
         for leader in [N1, N2, N3].into_iter().filter(|id| self.rafts[id].is_leader()).collect::<Vec<_>>() {
             self.now = self.now.after(Config::new(id, 7).election_timeout_max * 2);
             self.feed(leader, Input::Wake);
@@ -142,7 +142,7 @@ impl Cluster {
         self.persist(id, Write::HardState(HardState { term: Term(term), voted_for }))
     }
 
-    /// A step that `id` did not take: the rule that forbids it.
+    /// Checks a step that `id` did not take. Returns the rule that forbids it.
     fn wrong(&mut self, id: NodeId, input: Input, effects: &[Effect]) -> Rule {
         let raft = self.rafts[&id].clone();
         self.wrong_as(&raft, input, effects)
@@ -266,7 +266,7 @@ fn a_leader_by_votes_that_nobody_gave() {
 fn a_commit_by_counting_an_entry_of_an_old_term() {
     let mut it = Cluster::led();
     it.propose(N1, 1, "x");
-    // Everyone has it, and its leader never learns that.
+    // All replicas have the entry, but its leader never learns that.
     it.deliver(|(from, ..)| *from == N1);
     it.elect(N2);
     let old = send(N3, 2, append(position(2, 1), Vec::new(), 2));

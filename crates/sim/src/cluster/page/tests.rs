@@ -5,14 +5,14 @@ use bowline_raft::NodeId;
 
 const HOSTILE: &str = "</script><script>alert(1)</script><b onclick='x' \"y\">&amp; \u{7}\n";
 
-/// A run that fails, recorded.
+/// The recording of a run that fails.
 fn failing() -> Recording {
     let mut plans = (1..60).map(|seed| Plan { sabotage: Some(Sabotage::StaleReads), ..Plan::drawn(seed) });
     let plan = plans.find(|plan| run(plan, None).violation.is_some()).expect("one of them fails");
     record(&plan)
 }
 
-/// The page without what its script and its data hold, and without its style.
+/// The page without its script, data and style.
 fn markup(page: &str) -> String {
     let mut rest = page;
     let mut out = String::new();
@@ -59,7 +59,7 @@ fn the_page_of_a_failure_is_whole_and_names_what_it_is_about() {
     ] {
         assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "the id {id}");
     }
-    // What the script asks for is there.
+    // Every element that the script asks for exists.
     for part in page.split("getElementById('").skip(1) {
         let id = part.split('\'').next().unwrap_or_default();
         assert!(page.contains(&format!("id=\"{id}\"")), "the script asks for {id}");
@@ -67,7 +67,7 @@ fn the_page_of_a_failure_is_whole_and_names_what_it_is_about() {
     assert!(page.contains("bowline sim replay 3"));
     assert!(page.contains(&format!("{:.6} s after the start", violation.at as f64 / 1e9)));
     assert!(page.matches("<li>").count() >= 3, "it says how the violation came about");
-    // Nothing comes from elsewhere.
+    // The page loads nothing.
     for outside in ["src=", "@import", "url(http", "fetch("] {
         assert!(!page.contains(outside), "{outside}");
     }

@@ -1,4 +1,4 @@
-//! Disks that lose, damage or bring back what was written. D-numbers are those of the catalogue of faults.
+//! Disks that lose, damage or bring back written data. D-numbers are those of the catalogue of faults.
 
 use super::{Mutant, insert, patch, remove, replace};
 
@@ -18,19 +18,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "SuspectVotes",
         origin: "D3",
-        breaks: "A replica whose disk has lost entries votes and stands all the same.",
+        breaks: "A replica whose disk has lost entries still votes and stands for election.",
         edits: &[replace(RETURNING, "confirmed && ", "self.suspect.is_none()", "true")],
     },
     Mutant {
         name: "RepairedTooEarly",
         origin: "D3",
-        breaks: "A replica whose disk has lost entries takes the first word of a leader for its repair.",
+        breaks: "A replica whose disk has lost entries counts as repaired after a leader's first message.",
         edits: &[replace(DAMAGE, "if ", "verified >= last_possible", "true")],
     },
     Mutant {
         name: "NothingRemembered",
         origin: "D14",
-        breaks: "Who is asked by a replica that comes back says that it remembers no more.",
+        breaks: "A peer asked by a replica that comes back doesn't tell it what is missing.",
         edits: &[replace(RETURNING, "let missing = ", "memory.map(|memory| memory.term)", "None")],
     },
     Mutant {
@@ -60,13 +60,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "NoDirSyncAfterRename",
         origin: "32",
-        breaks: "A snapshot's name is not made durable: after a loss of power the file may be gone that the log relies on.",
+        breaks: "A snapshot's name is not made durable: after a power failure the file that the log relies on may be gone.",
         edits: &[remove(SNAPSHOT_FILES, "", "self.snapshots.disk.sync_dir(SNAPSHOT_DIR)?;")],
     },
     Mutant {
         name: "TornTailAccepted",
         origin: "33",
-        breaks: "A last write that a crash tore is taken as whole: its checksum is not looked at.",
+        breaks: "A last write torn by a crash is taken as whole: its checksum is not checked.",
         edits: &[
             replace(
                 SCAN,
@@ -107,7 +107,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
     Mutant {
         name: "DamageTakenForTornTail",
         origin: "34, D3",
-        breaks: "Damage at the end of the log is cut like a write that a crash tore.",
+        breaks: "Damage at the end of the log is cut like a torn write.",
         edits: &[insert(
             SCAN,
             r"Severity::Harmless, what));
@@ -136,7 +136,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
     Mutant {
         name: "SuffixResurrected",
         origin: "36",
-        breaks: "What a truncation took away is there again after a restart.",
+        breaks: "Truncated entries come back after a restart.",
         edits: &[patch(
             SCAN,
             r"Record::HardState(hard_state) => self.hard = (self.state.hard_version, hard_state),
@@ -148,7 +148,7 @@ pub(crate) fn decode_torn(place: Place, bytes: &[u8]) -> Option<Batch> {
     Mutant {
         name: "RecordWithoutPlace",
         origin: "39",
-        breaks: "What an earlier use of a segment's file has left is read as if it belonged to this one.",
+        breaks: "Records left from an earlier use of a segment's file are read as current.",
         edits: &[
             replace(
                 SCAN,
@@ -173,7 +173,7 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
     Mutant {
         name: "StateNotSynced",
         origin: "D1",
-        breaks: "The log is cut though the state that holds its entries is not synced.",
+        breaks: "The log is compacted although the state that holds its entries is not synced.",
         edits: &[
             insert(
                 ON_DISK,

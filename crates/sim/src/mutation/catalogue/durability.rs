@@ -1,4 +1,4 @@
-//! What must be on disk before it counts, or is told.
+//! What must be on disk before it counts or is sent.
 
 use super::{Mutant, insert, patch, replace};
 

@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "ReadBeforeApplied",
         origin: "55",
-        breaks: "A read is served before the state machine is there.",
+        breaks: "A read is served before the state machine has reached its index.",
         edits: &[replace(READ, "self.requests.readable(token, index, ", "self.applying.applied()", "index")],
     },
     Mutant {
@@ -94,7 +94,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "TransferNeverCleared",
         origin: "S60",
-        breaks: "A transfer that fails is under way for ever (hashicorp#696).",
+        breaks: "A failed transfer of the leadership never ends (hashicorp#696).",
         edits: &[
             replace(
                 REPLICATION,

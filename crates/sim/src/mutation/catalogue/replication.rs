@@ -13,7 +13,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "SkipPrevLogTerm",
         origin: "16",
-        breaks: "An entry of any term will do at `prev`.",
+        breaks: "An entry of any term is accepted at `prev`.",
         edits: &[replace(
             REPLICATION,
             "prev.index <= self.commit_index || ",
@@ -24,7 +24,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "TruncateOnStaleAppend",
         origin: "17, S21",
-        breaks: "What lies behind a message's last entry is cut, also if all of it matched (hashicorp#113).",
+        breaks: "Entries behind a message's last one are cut even if the whole message matched (hashicorp#113).",
         edits: &[insert(
             REPLICATION,
             "let Some(new_from) = entries.iter().position(|entry| !known(entry)) else { ",

@@ -56,7 +56,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "SnapshotPromotesLearners",
         origin: "S42",
-        breaks: "A snapshot makes voters of learners (dragonboat#94).",
+        breaks: "A snapshot turns learners into voters (dragonboat#94).",
         edits: &[replace(
             SNAPSHOT,
             "self.membership.reset(",
@@ -81,7 +81,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "SnapshotFailureForgotten",
         origin: "S39",
-        breaks: "A failed transfer is waited for without end (etcd#10225, dgraph#2707).",
+        breaks: "A leader waits for ever for a failed transfer (etcd#10225, dgraph#2707).",
         edits: &[insert(
             SNAPSHOT,
             "!matches!(progress.state, State::Snapshot) {\n            return;\n        }\n        ",

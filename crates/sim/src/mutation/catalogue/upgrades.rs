@@ -1,10 +1,10 @@
-//! What members of another version may say.
+//! Messages of members with another version.
 
 use super::{Mutant, replace};
 
 const WIRE: &str = "crates/node/src/wire.rs";
 
-/// The mutants: none is of the list, which is older than versions that work together.
+/// The mutants. None is from the list, which predates mixed versions.
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "UnknownFieldDropped",
