@@ -64,7 +64,7 @@ pub enum Answer {
 pub struct Operation {
     /// The client. The check doesn't depend on it.
     pub client: u64,
-    /// Which key.
+    /// The key.
     pub key: String,
     /// What was asked.
     pub request: Request,

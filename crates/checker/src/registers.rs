@@ -48,7 +48,7 @@ pub enum Action {
 pub struct Operation {
     /// The client. The check doesn't depend on it.
     pub client: u64,
-    /// Which register.
+    /// The register.
     pub key: String,
     /// What was asked, and the result of a read.
     #[serde(flatten)]

@@ -64,7 +64,7 @@ struct Op {
     ret: Option<Moment>,
     /// When it ended, with any outcome.
     ended: Option<Moment>,
-    /// What a read returned: the operation that wrote it.
+    /// For a read: the operation that wrote the returned value.
     read: Option<u64>,
     attempt: u32,
     /// How often another replica was chosen because the one asked could not help.
@@ -76,7 +76,7 @@ struct Op {
     dice: Dice,
 }
 
-/// What a replica does with a request.
+/// How a replica handles a request.
 pub(crate) enum Request {
     /// It takes an input.
     Step(NodeInput),

@@ -31,7 +31,7 @@ pub(crate) const LEASE_OPS: u64 = 1 << 48;
 /// Maximum time to live that a keeper asks for, in seconds.
 const LONGEST_TTL: u64 = 4;
 
-/// What a keeper asks of a replica.
+/// A keeper's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// The command of this number.
@@ -40,7 +40,7 @@ pub(crate) enum Ask {
     Renew(i64),
 }
 
-/// What a keeper is told.
+/// The answer to a keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     /// The store's reply to a command.

@@ -23,7 +23,7 @@ pub(crate) struct Applied {
     pub(crate) op: u64,
     /// The operation whose value the key holds now, in a map.
     pub(crate) holds: Option<u64>,
-    /// What the store said.
+    /// The store's reply.
     pub(crate) reply: Option<Bytes>,
     /// The changes of leases.
     pub(crate) leases: Vec<LeaseChange>,
@@ -276,7 +276,7 @@ impl StateMachine for Machine {
                     let _ = store.flush();
                 }
                 if store.fault().is_some() {
-                    // Nobody is told of it, and the state is not to be looked at any more.
+                    // The effect is not reported, because the state must not be used any more.
                     return reply;
                 }
                 let did = digest(&reply);

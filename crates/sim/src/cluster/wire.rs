@@ -7,7 +7,7 @@ use bytes::BytesMut;
 pub(crate) const UNKNOWN_FIELD: &[u8] = &[0xf8, 0x07, 1];
 
 /// Encodes a message like the sender and decodes it like the receiver. Every other sender has a later version. `None`
-/// if it can't be decoded, for example a mangled message.
+/// if it can't be decoded, for example a message that no replica would send.
 pub(crate) fn arrived(from: usize, message: &NodeMessage) -> Option<NodeMessage> {
     let extension = if from % 2 == 1 { UNKNOWN_FIELD } else { &[] };
     let mut bytes = BytesMut::new();

@@ -51,7 +51,7 @@ pub(super) enum Action {
     TimeOut(usize, usize),
     Heartbeat(usize),
     Propose(usize, u8),
-    /// The first replica is told to remove the second.
+    /// An operator tells the first replica to remove the second.
     Remove(usize, usize),
     Persist(usize),
     Restart(usize),

@@ -41,7 +41,7 @@ pub enum Rule {
     Compact,
     /// Committed entries go to the state machine.
     Apply,
-    /// What a client is told.
+    /// The answer to a client.
     Answer,
     /// `Restart`.
     Restart,
