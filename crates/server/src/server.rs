@@ -266,9 +266,9 @@ fn log_leaders(replica: &Replica) {
             }
             told = leader;
             match leader {
-                Some(leader) if leader == own => info!(%term, "became leader"),
-                Some(leader) => info!(%term, leader = leader.0, "following a leader"),
-                None => warn!(%term, "lost the leader"),
+                Some(leader) if leader == own => info!(term, "became leader"),
+                Some(leader) => info!(term, leader = leader.0, "following a leader"),
+                None => warn!(term, "lost the leader"),
             }
         }
     });
