@@ -186,7 +186,7 @@ impl SnapshotThread {
         match received {
             Ok(received) => Ok(Report::Added { transfer, received }),
             Err(error) if error.is_passing() => {
-                error!(%from, %error, "can't keep a snapshot from the leader for now");
+                error!(member = from.0, %error, "can't keep a snapshot from the leader for now");
                 let received = self.arriving.as_ref().map_or(0, Arriving::received);
                 Ok(Report::Added { transfer, received })
             }
@@ -224,12 +224,12 @@ impl SnapshotThread {
         self.metrics.received(from, whole);
         match restored {
             Ok(state) => {
-                info!(%from, snapshot = %header.position, "received a snapshot");
+                info!(member = from.0, snapshot = %header.position, "received a snapshot");
                 self.shared.put_restored(Some(Restored { transfer, header, state }));
             }
             // The core asks for it again, from its start.
             Err(error @ (RestoreError::Invalid(_) | RestoreError::Read(_) | RestoreError::Engine(_))) => {
-                error!(%from, %error, "can't use the snapshot from the leader");
+                error!(member = from.0, %error, "can't use the snapshot from the leader");
             }
         }
         arriving.remove().map_err(fatal)?;
