@@ -50,10 +50,10 @@ impl Raft {
         self.ask_silent_voters(out);
     }
 
-    /// Whether this replica may stand for election. A learner or a removed member may not (S17, S54), nor may a
-    /// replica whose log has lost something, or one that has just come back and has not heard from enough peers. But
-    /// a removal that isn't known to be committed may need this replica: "a server that is not part of its own latest
-    /// configuration should still start new elections, as it might still be needed until the C_new entry is
+    /// Whether this replica may stand for election. A learner or a removed member may not (S17, S54), nor may a replica
+    /// whose log has lost something, or one that has just come back and has not heard from enough peers. But as long as
+    /// its removal isn't known to be committed, the cluster may need this replica: "a server that is not part of its
+    /// own latest configuration should still start new elections, as it might still be needed until the C_new entry is
     /// committed" (thesis 4.2.2). Its own vote then doesn't count.
     pub(crate) fn may_stand(&self) -> bool {
         if !self.may_vote() {
@@ -64,7 +64,7 @@ impl Raft {
         committed_or_later.any(|membership| membership.is_voter(me))
     }
 
-    /// Asks every other voter that has not answered yet.
+    /// Asks every other voter that has not answered yet for its pre-vote or its vote.
     pub(crate) fn ask_silent_voters(&mut self, out: &mut Effects) {
         let (now, last) = (self.now, self.log.last());
         let (votes, body) = match &mut self.role {
@@ -85,8 +85,8 @@ impl Raft {
         }
     }
 
-    /// When this replica stands for election, or asks for votes again: "Servers retry RPCs if they do not receive a
-    /// response in a timely manner" (5.1).
+    /// When this replica next stands for election, or asks for votes again: "Servers retry RPCs if they do not receive
+    /// a response in a timely manner" (5.1).
     pub(crate) fn next_election_deadline(&self) -> Time {
         let asked_at = match &self.role {
             Role::PreCandidate(candidate) => Some(candidate.asked_at),
@@ -105,7 +105,8 @@ impl Raft {
         }
     }
 
-    /// Grants a pre-vote if it would grant its vote now. The grant itself changes nothing.
+    /// Grants a pre-vote if this replica would now vote for the sender in the next term. The message has the sender's
+    /// current term. The grant itself is not stored, and does not reset the election timeout.
     pub(crate) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position, out: &mut Effects) {
         if self.hears_leader() {
             probe!(PreVoteIgnored);
@@ -136,9 +137,9 @@ impl Raft {
         out: &mut Effects,
     ) {
         // "If a server receives a RequestVote request within the minimum election timeout of hearing
-        // from a current leader, it does not update its term or grant its vote" (6): unless that
-        // leader itself asked for the election (thesis 4.2.3). The vote is refused even if this replica has learned
-        // of the candidate's term in another way: the old leader's lease depends on it.
+        // from a current leader, it does not update its term or grant its vote" (6). An election that the leader
+        // itself asked for, in a leadership transfer, is exempt (thesis 4.2.3). The vote is refused even if this
+        // replica has learned of the candidate's term in another way: the old leader's lease depends on it.
         let promised = !transfer && self.hears_leader();
         if promised {
             probe!(VoteWithheld);
@@ -152,7 +153,8 @@ impl Raft {
         let free = self.voted_for.is_none_or(|candidate| candidate == from);
         let following = self.leader().is_some();
         let mut granted = term == self.term && !promised && free && !following && self.is_up_to_date(last);
-        // A suspect replica may have acknowledged what this candidate lacks.
+        // A suspect replica may have acknowledged entries that this candidate lacks. One that has just come back may
+        // have voted already, and lost that vote.
         granted &= self.may_vote();
         if term == self.term && !promised {
             mark_vote(granted, self.voted_for, from, last >= self.log.last());
@@ -174,8 +176,8 @@ impl Raft {
         last >= self.log.last()
     }
 
-    /// Whether this replica has heard from a leader within the minimum election timeout. A leader counts as heard: if
-    /// it has lost its quorum, check-quorum soon ends its term.
+    /// Whether this replica leads, or has heard from a leader within the minimum election timeout. A leader that has
+    /// lost its quorum refuses votes, too, but check-quorum soon makes it step down.
     fn hears_leader(&self) -> bool {
         let promised_until = |contact: Time| contact.after(self.config.election_timeout_min);
         self.is_leader() || self.leader_contact.is_some_and(|contact| self.now < promised_until(contact))
@@ -246,14 +248,14 @@ impl Raft {
         self.leader_contact = None;
         self.track_members(next_index);
         self.append_own(Payload::Blank, out);
-        // Thrifty mode makes no exception: everyone must learn at once that the election is over.
+        // In thrifty mode, too, this goes to everyone: all must learn at once that the election is over.
         self.heartbeat_all(out);
         self.adopt_relays(out);
         self.settle_transfer(out);
     }
 
-    /// Tracks the progress of every other member, and forgets those that are no longer members. A member that comes
-    /// back starts a new session (S28).
+    /// Tracks the progress of every other member, and forgets those that are no longer members. A member that was
+    /// removed and added again gets a new session (S28).
     pub(crate) fn track_members(&mut self, next_index: Index) {
         let mut members = self.membership.current().members();
         members.remove(&self.config.id);
@@ -268,7 +270,7 @@ impl Raft {
     }
 }
 
-/// Hits the probe for the reason why a vote was granted or refused.
+/// Counts the rare reasons why a vote was granted or refused, for the tests' coverage.
 fn mark_vote(granted: bool, voted_for: Option<NodeId>, from: NodeId, up_to_date: bool) {
     match (granted, voted_for) {
         (true, Some(_)) => probe!(VoteRepeated),

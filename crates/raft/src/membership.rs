@@ -2,7 +2,7 @@
 //! configuration comes from.
 //!
 //! A configuration is in force from the moment its entry is *appended*, committed or not. So it is not stored beside
-//! the log but derived from it: it is that of the last membership entry in the log, or else that of the snapshot.
+//! the log but derived from it: the last membership entry in the log holds it; if there is none, the snapshot does.
 //! Truncating the log also takes back the configurations in it.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -81,7 +81,7 @@ impl Membership {
         self.outgoing.as_ref()
     }
 
-    /// Whether decisions need two groups.
+    /// Whether decisions need majorities of two groups.
     #[must_use]
     pub fn is_joint(&self) -> bool {
         self.outgoing.is_some()
@@ -131,7 +131,7 @@ impl Membership {
         Membership::simple(self.outgoing.clone().unwrap_or_else(|| self.incoming.clone()))
     }
 
-    /// How many bytes it counts for in limits.
+    /// How many bytes this counts for in limits on bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.groups().map(|group| (group.voters.len() + group.learners.len()) * size_of::<NodeId>()).sum()
@@ -174,8 +174,8 @@ pub enum MembershipChange {
     Remove(NodeId),
     /// Replaces the whole group at once; every new voter must be a learner that has caught up.
     Replace(Group),
-    /// Undoes a joint configuration: its outgoing group stays. This helps when no majority of the incoming group
-    /// answers.
+    /// Undoes a joint configuration: its outgoing group becomes the configuration. This helps when no majority of the
+    /// incoming group answers.
     Revert,
 }
 
@@ -217,7 +217,8 @@ pub enum MembershipError {
 /// The group that `change` makes of the `current` one. [`MembershipChange::Revert`] makes none and is refused here.
 ///
 /// # Errors
-/// The member to add is a member already, the member to change is none, or the resulting group isn't valid.
+/// The member to add is a member already, the member to change isn't what the change needs (a voter, a learner, or
+/// either), a new voter is not a learner, or the resulting group isn't valid.
 pub(crate) fn target_of(current: &Group, change: &MembershipChange) -> Result<Group, MembershipError> {
     let mut target = current.clone();
     match change {
@@ -293,7 +294,7 @@ impl MembershipHistory {
         later.next().map(|(at, membership)| (*at, membership))
     }
 
-    /// Notes the configuration of an entry that was appended.
+    /// Adds the configuration of an entry that was appended to the log.
     pub fn append(&mut self, index: Index, membership: Membership) {
         assert!(self.current_index().is_none_or(|last| last < index), "configurations follow the log's order");
         self.changes.push_back((index, membership));

@@ -21,7 +21,7 @@ impl Raft {
         if leader.transfer.is_some() {
             return self.requests.answer(token, Outcome::Refused(Refusal::TransferUnderWay), out);
         }
-        // One entry is always accepted, however large: the host bounds the size of requests.
+        // If nothing else is uncommitted, an entry of any size is accepted: the host bounds the size of requests.
         let uncommitted = self.uncommitted_bytes();
         let full = uncommitted > 0 && uncommitted + command.len() > self.config.max_uncommitted_bytes;
         if full {
@@ -104,7 +104,8 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
         let prev = match progress.next_index() {
             Some(next_index) => self.log.position_at(next_index.previous()),
-            // The follower refuses this message, but it hears its leader and does not stand for election.
+            // A snapshot is on its way. The follower may refuse this message, but it hears its leader and does not
+            // stand for election.
             None => Some(self.log.base()),
         };
         let Some(prev) = prev else {
@@ -135,7 +136,7 @@ impl Raft {
         carried.is_some()
     }
 
-    /// Takes a follower's answer.
+    /// Handles a follower's answer to AppendEntries.
     pub(crate) fn handle_append_reply(&mut self, from: NodeId, reply: &AppendEntriesReply, out: &mut Effects) {
         let (now, last) = (self.now, self.log.last().index);
         let Role::Leader(leader) = &mut self.role else { return };
@@ -185,7 +186,8 @@ impl Raft {
     fn go_on_with(&mut self, id: NodeId, out: &mut Effects) {
         let Some(leader) = self.leader_ref() else { return };
         let Some(progress) = leader.progress.get(&id) else { return };
-        // A new leader may not know yet which entries of earlier terms are committed.
+        // A new leader may not know yet which entries of earlier terms are committed. So a peer is also catching up
+        // until it has the first entry of this term.
         let catching_up = progress.match_index < self.commit_index.max(leader.term_start);
         let transfer_target = self.is_transfer_target(id);
         if self.config.thrifty.is_none() || catching_up || transfer_target {
@@ -230,8 +232,8 @@ impl Raft {
         }
     }
 
-    /// "If followers crash or run slowly, or if network packets are lost, the leader retries
-    /// AppendEntries RPCs indefinitely" (5.3). In thrifty mode another peer may take over.
+    /// "If followers crash or run slowly, or if network packets are lost, the leader retries AppendEntries RPCs
+    /// indefinitely" (5.3). In thrifty mode another peer may take the place of a silent one.
     fn retry_overdue(&mut self, out: &mut Effects) {
         let (now, config) = (self.now, self.config.clone());
         let Role::Leader(leader) = &mut self.role else { return };
@@ -256,8 +258,8 @@ impl Raft {
         }
     }
 
-    /// When this leader steps down if no quorum answers before: a leader that has not heard from a quorum for a whole
-    /// election timeout gives up its term, so that clients don't wait for it in vain (thesis 6.2). The time counts
+    /// When this leader must step down unless a quorum answers before: a leader that has not heard from a quorum for
+    /// the longest election timeout steps down, so that clients don't wait for it in vain (thesis 6.2). The time counts
     /// from when the answered messages were *sent*.
     pub(crate) fn check_quorum_deadline(&self, leader: &Leader) -> Time {
         let contact = |id: NodeId| match leader.progress.get(&id) {
@@ -317,8 +319,8 @@ impl Raft {
         true
     }
 
-    /// Whether this log equals the leader's up to `prev`. Up to the commit index it always does, even where the
-    /// entries are gone from the log (S23).
+    /// Whether this log equals the leader's up to `prev`. Up to the commit index it always does, even where this log is
+    /// compacted (S23).
     fn is_known_to_match(&self, prev: Position) -> bool {
         prev.index <= self.commit_index || self.log.contains(prev)
     }
@@ -350,8 +352,8 @@ impl Raft {
             self.halt(Fault::LeaderContradictsItself { from, term: self.term, index: first }, out);
             return None;
         }
-        // If `prev` is committed here, it was accepted without a look at its term, and the sender may have claimed a
-        // smaller one.
+        // A `prev` up to the commit index was accepted without a comparison of terms, and the sender may have claimed
+        // a smaller term for it.
         let before = first.previous();
         if self.log.term_at(before).is_some_and(|term| term > entries[new_from].term) {
             self.halt(Fault::CommittedConflict { from, index: before }, out);
@@ -374,8 +376,8 @@ impl Raft {
         self.membership.truncate_from(from);
     }
 
-    /// The refusal, with a hint where the logs may still agree: this log's last entry before `prev` whose term is at
-    /// most that of `prev`.
+    /// The refusal, with a hint where the logs may still agree. The hint is this log's last entry before `prev` whose
+    /// term is at most that of `prev`.
     fn refuse_at(&self, prev: Position) -> AppendOutcome {
         let limit = prev.index.previous().min(self.log.last().index);
         let hint = self.log.last_at_most(limit, prev.term).unwrap_or(self.log.base());
@@ -396,14 +398,15 @@ impl Raft {
         }
     }
 
-    /// "Reply false if term < currentTerm" (5.1): a sender with an earlier term learns of this one. That also frees a
-    /// replica whose term is higher than everyone else's: the leader adopts that term, and the next election follows.
+    /// "Reply false if term < currentTerm" (5.1): a sender with an earlier term learns of this one. That also lets a
+    /// replica take part again whose term is higher than everyone else's: the leader steps down, adopts that term, and
+    /// the next election follows.
     pub(crate) fn answer_stale(&self, from: NodeId, body: &Body, out: &mut Effects) {
         let (session, prev_index) = match body {
             Body::AppendEntries(append) => (append.session, append.prev.index),
             Body::InstallSnapshot(install) => (install.session, install.snapshot.position.index),
             Body::ReadIndex { context, .. } => {
-                // A removed replica learns of new terms in no other way, and its clients wait.
+                // Only this answer tells a removed replica of the new term, and its clients wait.
                 return self.send_durably(from, Body::ReadIndexReply { context: *context, index: None }, out);
             }
             _ => return,
@@ -415,8 +418,8 @@ impl Raft {
     }
 }
 
-/// Whether the entries of a message follow `prev` and each other without a gap, with terms that a leader of
-/// `term` can have.
+/// Whether a leader of `term` can have sent this message: the entries follow `prev` and each other without a gap, and
+/// their terms, their configurations and the session are valid.
 fn is_well_formed(append: &AppendEntries, term: crate::types::Term) -> bool {
     let mut last = append.prev;
     for entry in &append.entries {
