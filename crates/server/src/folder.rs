@@ -21,10 +21,10 @@ use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
 use crate::state_files::StateFiles;
 
-/// Bytes of a segment of the log. Two are written in full when the folder is created.
+/// Size of a segment of the log, in bytes. Two segments are written in full when the folder is created.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// Pause before trying again while the disk is full or the system lacks something else.
+/// Pause before the next attempt while the disk is full, or while the system lacks descriptors, memory or threads.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a data folder can't be used.
@@ -133,7 +133,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
     })
 }
 
-/// Makes the state of a member without a file of the state that fits its log.
+/// Makes the state of a member that has no state file that fits its log: from a snapshot if there is one, else empty.
 fn make_state(
     files: &mut StateFiles,
     snapshots: &Snapshots<RealDisk>,
@@ -169,7 +169,8 @@ pub struct FolderLog {
     log: Log<RealDisk>,
     /// The thread that prepares the next segment, if there is one.
     spare: Option<JoinHandle<Result<(), DiskError>>>,
-    /// Whether that fails for now: the disk is full, or the system lacks descriptors, memory or threads.
+    /// Whether the next segment can't be prepared for now: the disk is full, or the system lacks descriptors, memory or
+    /// threads.
     refused: bool,
 }
 
@@ -204,12 +205,13 @@ impl FolderLog {
         }
     }
 
-    /// Handles the end of the thread that prepares a segment. Returns whether none is being prepared now.
+    /// Handles the end of the thread that prepares a segment. Returns true if no segment is being prepared now.
     fn spare_is_made(&mut self) -> bool {
         let Some(spare) = self.spare.take_if(|spare| spare.is_finished()) else { return self.spare.is_none() };
         match spare.join() {
             Ok(Ok(())) => self.tell_room(true, ""),
-            // Until a segment can be prepared, no entry is accepted: the rest of the log is for votes.
+            // Until a segment can be prepared, entries are accepted only while the current segment has room, less a
+            // reserve for votes.
             Ok(Err(error)) if error.is_passing() => self.tell_room(false, &error.to_string()),
             Ok(Err(error)) => warn!(%error, "can't prepare a segment of the log"),
             Err(_) => warn!("can't prepare a segment of the log: the thread panicked"),
@@ -263,7 +265,7 @@ impl LogStore for FolderLog {
         self.insist(|log| log.compact(snapshot))
     }
 
-    /// A missing segment is created when it is needed, unless that failed just now.
+    /// There is room unless the next segment can't be prepared: a missing segment is created when it is needed.
     fn admits(&self, bytes: u64) -> bool {
         !self.refused || self.log.admits(bytes)
     }

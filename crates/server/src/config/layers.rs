@@ -1,4 +1,4 @@
-//! The sources of values: flags, then the environment, then a file, then defaults.
+//! The sources of settings: a flag overrides the environment, which overrides the file, which overrides the default.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, LogFormat, ServerConfig};
 use crate::peer::Protocol;
 
-/// A setting, which is a flag, a variable, and a key in the file.
+/// A setting. It can be given as a flag, as an environment variable, or as a key in the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// The key in the file, from which the variable is derived.
+    /// The key in the file; the variable's name is derived from it.
     pub key: &'static str,
     /// The flag, without its dashes.
     pub flag: &'static str,
@@ -49,46 +49,57 @@ pub const SETTINGS: [Setting; 19] = [
     Setting {
         key: "listen_peer",
         flag: "listen-peer",
-        help: "Address to accept other members on [default: the one in --initial-cluster]",
+        help: "Address to accept connections of other members on [default: the one in --initial-cluster]",
     },
     Setting {
         key: "initial_cluster",
         flag: "initial-cluster",
-        help: "The founding members: 1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
+        help: "Number and address of each founding member, the same for all members at every start: \
+               1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
     },
     Setting {
         key: "initial_cluster_state",
         flag: "initial-cluster-state",
-        help: "Whether the cluster is new or existing; existing refuses an empty data folder [default: new]",
+        help: "new or existing: whether a member with an empty data folder joins a new cluster, or refuses to start \
+               because its data is lost [default: new]",
     },
     Setting {
         key: "cluster_token",
         flag: "cluster-token",
-        help: "Distinguishes clusters that have the same members [default: bowline]",
+        help: "Text that distinguishes clusters with the same --initial-cluster [default: bowline]",
     },
-    Setting { key: "election_min", flag: "election-min", help: "Shortest election timeout [default: 300ms]" },
+    Setting {
+        key: "election_min",
+        flag: "election-min",
+        help: "Shortest election timeout; each is drawn at random [default: 300ms]",
+    },
     Setting { key: "election_max", flag: "election-max", help: "Longest election timeout [default: 600ms]" },
     Setting { key: "heartbeat", flag: "heartbeat", help: "Interval of the leader's heartbeats [default: 100ms]" },
     Setting {
         key: "snapshot_bytes",
         flag: "snapshot-bytes",
-        help: "Log size at which the member saves its state and removes the log before it [default: 64MiB]",
+        help: "Log size at which the member syncs its state and removes old log entries [default: 64MiB]",
     },
     Setting {
         key: "shrink_bytes",
         flag: "shrink-bytes",
-        help: "Size from which the state's file is rewritten if less than half of it is in use [default: 64MiB]",
+        help: "Size from which the file state.redb is rewritten if less than half of it is in use [default: 64MiB]",
     },
     Setting {
         key: "max_connections",
         flag: "max-connections",
         help: "Maximum number of client connections [default: as many as the limit of open files allows]",
     },
-    Setting { key: "max_request_bytes", flag: "max-request-bytes", help: "Largest request [default: 1.5MiB]" },
+    Setting {
+        key: "max_request_bytes",
+        flag: "max-request-bytes",
+        help: "Maximum size of a client's request [default: 1.5MiB]",
+    },
     Setting {
         key: "reads",
         flag: "reads",
-        help: "How reads are made linearizable: quorum, or lease, which relies on clocks [default: quorum]",
+        help: "How reads are made linearizable: quorum asks a majority; lease is faster, but relies on clocks that run \
+               at the same speed within 1 % [default: quorum]",
     },
     Setting {
         key: "log_format",
@@ -102,7 +113,8 @@ pub const SETTINGS: [Setting; 19] = [
     },
 ];
 
-/// Raw values, from the weakest source to the strongest.
+/// The values as text. A value that is added replaces an earlier one of the same setting, so add the file first, then
+/// the environment, then the flags.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     values: BTreeMap<&'static str, Raw>,

@@ -1,7 +1,8 @@
 //! The raft thread: owns the [`Conductor`].
 //!
-//! Each round takes a portion of the inbox, hands it to the conductor, and carries out its effects. The thread does no
-//! I/O and applies nothing: the log, the state machine and the snapshots have threads, the network has tasks.
+//! Each iteration of its loop takes a portion of the inbox, hands it to the conductor, and carries out the conductor's
+//! effects. The thread does no I/O and applies no entries: the log, the state machine and the snapshots have threads of
+//! their own, and the network has tasks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,7 +113,8 @@ impl RaftThread {
         }
     }
 
-    /// Counts when a leader is so late with its heartbeats that its followers may give it up.
+    /// Counts how often this leader acts more than a heartbeat interval too late. Then its heartbeats are late, too,
+    /// and its followers may stand for election.
     fn note_lateness(&self, due: Time) {
         let raft = self.conductor.raft();
         if raft.is_leader() && self.clock.now().since(due) > raft.config().heartbeat_interval {
@@ -120,7 +122,7 @@ impl RaftThread {
         }
     }
 
-    /// Answers all waiting requests: the replica has stopped.
+    /// Answers all waiting requests with the failure that the replica has stopped.
     fn end(self, ending: Ending) -> Ending {
         self.inbox.close();
         for (_, reply) in self.waiting {
@@ -168,7 +170,7 @@ impl RaftThread {
         answers.extend(self.waiting.remove(&token).map(|reply| (reply, response)));
     }
 
-    /// Tells the leases whether this replica leads.
+    /// Tells [`Leases`] in which term this replica leads, if it does.
     fn follow(&mut self, now: Time) {
         let raft = self.conductor.raft();
         self.leases.follow(now, raft.is_leader().then(|| raft.term().0));
@@ -227,7 +229,7 @@ impl RaftThread {
         self.room.load(Ordering::Relaxed) && self.shared.has_room()
     }
 
-    /// Why a request is refused now, if it is.
+    /// Why this request must be refused now; `None` if it need not be.
     fn refusal(&self, body: &RequestBody) -> Option<Failure> {
         if let RequestBody::Write(_) = body { self.write_refusal() } else { None }
     }
@@ -330,7 +332,7 @@ impl RaftThread {
 }
 
 /// On a full disk, removes the entries from a leader's message, so that it counts as a heartbeat only. The leader sends
-/// the entries again. Returns whether there were some.
+/// the entries again later. Returns whether the message had any.
 fn leave_entries(message: &mut NodeMessage) -> bool {
     match message {
         NodeMessage::Raft(Message { body: Body::AppendEntries(append), .. }) => {
@@ -340,8 +342,8 @@ fn leave_entries(message: &mut NodeMessage) -> bool {
     }
 }
 
-/// Removes the answers to AppendEntries from the effects after `since`. An answer that entries are missing would make
-/// the leader send them again at once, over and over, until the disk has room. Heartbeats are answered.
+/// Removes the answers to AppendEntries from the effects after `since`. They would make the leader send the missing
+/// entries again at once, over and over, until the disk has room. Messages without entries are answered.
 fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
     let mut at = 0;
     effects.retain(|effect| {
@@ -355,7 +357,7 @@ fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
 /// Another thread of the replica is gone.
 struct Deserted;
 
-/// The status before the first round.
+/// The status before the first iteration.
 pub(crate) fn first_status(conductor: &Conductor, facts: Facts) -> Status {
     let raft = conductor.raft();
     Status {
