@@ -39,7 +39,7 @@ struct Host<'a> {
     transfers: Vec<(NodeId, Session)>,
     halted: bool,
     /// What the replica calls its start.
-    life: u64,
+    start_id: u64,
 }
 
 impl<'a> Host<'a> {
@@ -64,7 +64,7 @@ impl<'a> Host<'a> {
             open: BTreeSet::new(),
             transfers: Vec::new(),
             halted: false,
-            life: 0,
+            start_id: 0,
         }
     }
 
@@ -154,7 +154,9 @@ impl<'a> Host<'a> {
                 Effect::FetchSnapshot { to, session } => self.transfers.push((to, session)),
                 Effect::Answer { token, .. } => assert!(self.open.remove(&token), "a request was answered twice"),
                 Effect::Halt { .. } => self.halted = true,
-                Effect::Send { message: Message { body: Body::Returned { life, .. }, .. }, .. } => self.life = life,
+                Effect::Send { message: Message { body: Body::Returned { start_id, .. }, .. }, .. } => {
+                    self.start_id = start_id
+                }
                 Effect::Send { .. } => {}
             }
         }
@@ -228,7 +230,7 @@ impl<'a> Host<'a> {
             _ => AppendOutcome::Damaged {
                 prev_index: Index(self.source.number()),
                 hint: self.position(),
-                life: self.source.number(),
+                loss_id: self.source.number(),
             },
         };
         AppendEntriesReply {
@@ -260,10 +262,10 @@ impl<'a> Host<'a> {
                 snapshot: SnapshotHeader { position: self.position(), membership: self.membership() },
             }),
             10 => Body::TimeoutNow,
-            11 => Body::Returned { life: self.source.number(), found: self.found() },
+            11 => Body::Returned { start_id: self.source.number(), found: self.found() },
             12 => Body::Remembered {
                 // Mostly an answer to what was asked.
-                life: if self.source.flag() { self.life } else { self.source.number() },
+                start_id: if self.source.flag() { self.start_id } else { self.source.number() },
                 missing: self.source.flag().then(|| Term(self.source.number())),
                 leads: self.source.flag().then(|| self.position()),
             },
