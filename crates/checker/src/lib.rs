@@ -7,8 +7,6 @@
 
 pub mod history;
 pub mod keys;
-#[cfg(test)]
-mod random;
 pub mod registers;
 pub mod trace;
 mod verdict;

@@ -28,7 +28,7 @@ use bowline_lan::LanId;
 use bowline_lan::message::{Content, Envelope, Header, MessageError, shorten};
 use bytes::Bytes;
 
-use crate::random::Random;
+use crate::Random;
 use crate::scenario::{EventKind, Scenario};
 
 mod clients;

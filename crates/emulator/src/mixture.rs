@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bowline_lan::profile::Profile;
 
+use crate::Random;
 use crate::emulation::{ExtraFaults, LinkCut, Record};
 use crate::history;
 use crate::judge::{Check, Status};
-use crate::random::Random;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::virtual_run::{Links, VirtualOptions};

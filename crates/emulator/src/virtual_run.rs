@@ -12,8 +12,8 @@ use bowline_lan::replica::{Ignored, LanReplica};
 use bowline_node::raft::{ConfigError, Time};
 use bytes::Bytes;
 
+use crate::Random;
 use crate::emulation::{Action, Emulation, ExtraFaults, Note, Record};
-use crate::random::Random;
 use crate::scenario::Scenario;
 
 /// The most steps of one run, far more than any real run has, so that an endless loop is an error.

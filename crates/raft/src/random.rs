@@ -1,8 +1,8 @@
-//! The core's own random numbers. The host seeds them, so that a run can be repeated bit for bit.
+//! The random numbers of all pure code. The host chooses the seed, so that a run can be repeated bit for bit.
 
 use std::time::Duration;
 
-/// A small generator (SplitMix64: Steele, Lea and Flood, 2014). It draws timeouts, and is not fit for secrets.
+/// A small generator (SplitMix64: Steele, Lea and Flood, 2014). It is not fit for secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Random {
     state: u64,
@@ -15,6 +15,12 @@ impl Random {
         Random { state: seed }
     }
 
+    /// A generator for one purpose: draws for one purpose change nothing for another.
+    #[must_use]
+    pub fn stream(seed: u64, purpose: u64) -> Random {
+        Random::new(seed ^ Random::new(purpose).next_u64())
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -22,6 +28,33 @@ impl Random {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`; 0 if `limit` is 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        // The high half of the product. Its bias is below `limit` / 2^64.
+        let product = u128::from(self.next_u64()) * u128::from(limit);
+        u64::try_from(product >> 64).expect("the high half of a product is below its factor")
+    }
+
+    /// True with probability `p`: never for 0 and below, always for 1 and above.
+    pub fn chance(&mut self, p: f64) -> bool {
+        // 53 bits, because a double represents every such fraction exactly.
+        let fraction = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        fraction < p
+    }
+
+    /// One of `items`; `None` if there are none.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        items.get(self.below(items.len() as u64) as usize)
+    }
+
+    /// Shuffles `items`. Every order is equally likely.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last as u64 + 1) as usize;
+            items.swap(last, other);
+        }
     }
 
     /// A span drawn evenly from `shortest..=longest`, in whole nanoseconds.
@@ -56,6 +89,37 @@ mod tests {
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn below_stays_below_and_reaches_everything() {
+        let mut random = Random::new(1);
+        let mut seen = [0_u32; 7];
+        for _ in 0..7_000 {
+            seen[random.below(7) as usize] += 1;
+        }
+        assert!(seen.iter().all(|&count| (800..1200).contains(&count)), "{seen:?}");
+        assert_eq!(random.below(0), 0);
+        assert_eq!(random.below(1), 0);
+    }
+
+    #[test]
+    fn chance_keeps_its_share_and_its_ends() {
+        let mut random = Random::new(2);
+        let hits = (0..10_000).filter(|_| random.chance(0.3)).count();
+        assert!((2_800..3_200).contains(&hits), "{hits}");
+        assert!((0..1_000).all(|_| !random.chance(0.0)));
+        assert!((0..1_000).all(|_| random.chance(1.0)));
+    }
+
+    #[test]
+    fn shuffle_keeps_every_item() {
+        let mut random = Random::new(3);
+        let mut items: Vec<u32> = (0..50).collect();
+        random.shuffle(&mut items);
+        assert_ne!(items, (0..50).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..50).collect::<Vec<_>>());
     }
 
     #[test]

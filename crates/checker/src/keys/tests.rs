@@ -1,6 +1,7 @@
+use bowline_raft::Random;
+
 use super::*;
 use crate::history::write_history;
-use crate::random::Random;
 
 fn operation(client: u64, request: Request, answer: Answer, call: u64, ret: Option<u64>) -> Operation {
     let key = "k".to_owned();
@@ -149,7 +150,7 @@ fn a_file_holds_a_history() {
 #[test]
 fn histories_of_a_real_key_are_accepted() {
     for seed in 0..100_u64 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let history = random_history(&mut |bound| random.below(bound), 150);
         assert!(is_linearizable(&history), "seed {seed}");
     }
@@ -159,7 +160,7 @@ fn histories_of_a_real_key_are_accepted() {
 fn every_verdict_on_small_histories_is_that_of_trying_every_order() {
     let mut refused = 0;
     for seed in 0..3_000_u64 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut draw = |bound| random.below(bound);
         let mut history = random_history(&mut draw, 7);
         // Replaces an answer by another one from the history, which is mostly wrong.

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use bowline_raft::Random;
+
 use super::*;
 use crate::history::{MAX_LINE_BYTES, write_history};
-use crate::random::Random;
 
 fn write(client: u64, value: &str, call: u64, ret: impl Into<Option<u64>>) -> Operation {
     Operation { client, key: "x".to_owned(), action: Action::Write(value.to_owned()), call, ret: ret.into() }
@@ -175,7 +176,7 @@ fn hostile_text_is_escaped_and_cut_in_reports() {
 
 #[test]
 fn a_search_over_its_bound_is_undecided_and_says_so() {
-    let history = simulate(&mut Random(1), &Shape { operations: 500, ..Shape::default() });
+    let history = simulate(&mut Random::new(1), &Shape { operations: 500, ..Shape::default() });
     let options = Options { max_steps: 50, hint: None };
     let said = check(&history, &options).explanation();
     let expected = "undecided: the search over key \"key 0\" (500 operations) reached its bound of 50 steps";
@@ -235,14 +236,14 @@ fn simulate(random: &mut Random, shape: &Shape) -> Vec<Operation> {
     let mut history = Vec::new();
     for (number, (_, client, call, ret)) in planned.into_iter().enumerate() {
         let key = usize::try_from(random.below(shape.keys)).unwrap();
-        let unknown = random.chance(shape.unknown);
-        let action = if random.chance(50) {
+        let unknown = random.chance(shape.unknown as f64 / 100.0);
+        let action = if random.chance(0.5) {
             let value = match shape.values {
                 0 => number.to_string(),
                 values => random.below(values).to_string(),
             };
             // An operation with an unknown outcome may never have happened.
-            if !unknown || random.chance(50) {
+            if !unknown || random.chance(0.5) {
                 registers[key].clone_from(&value);
             }
             Action::Write(value)
@@ -323,10 +324,10 @@ fn small_history(random: &mut Random) -> Vec<Operation> {
         let at = usize::try_from(random.below(history.len() as u64)).unwrap();
         if let Action::Read(result @ Some(_)) = &mut history[at].action {
             *result = Some(value);
-            if random.chance(10) {
+            if random.chance(0.1) {
                 history[at].ret = None;
             }
-        } else if random.chance(30) {
+        } else if random.chance(0.3) {
             history[at].call = random.below(20);
             history[at].ret = history[at].ret.map(|ret| ret.max(history[at].call));
         }
@@ -336,7 +337,7 @@ fn small_history(random: &mut Random) -> Vec<Operation> {
 
 #[test]
 fn every_verdict_is_that_of_brute_force() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let (mut fine, mut wrong, mut unknown) = ([0, 0], 0, 0);
     for case in 0..12_000 {
         let history = small_history(&mut random);
@@ -359,7 +360,7 @@ fn every_verdict_is_that_of_brute_force() {
 
 #[test]
 fn a_hint_never_changes_a_verdict() {
-    let mut random = Random(8);
+    let mut random = Random::new(8);
     let mut explained = 0;
     for case in 0..4000 {
         let history = small_history(&mut random);
@@ -383,7 +384,7 @@ fn a_hint_never_changes_a_verdict() {
 
 #[test]
 fn the_order_in_which_a_register_worked_is_always_a_witness() {
-    let mut random = Random(9);
+    let mut random = Random::new(9);
     for values in [0, 1, 2, 5] {
         let shape = Shape { operations: 3000, keys: 3, values, ..Shape::default() };
         let history = simulate(&mut random, &shape);
@@ -410,7 +411,7 @@ fn large_shapes() -> [(&'static str, Shape); 7] {
 #[test]
 fn large_histories_are_decided_in_time() {
     for (name, shape) in large_shapes() {
-        let mut history = simulate(&mut Random(10), &shape);
+        let mut history = simulate(&mut Random::new(10), &shape);
         let started = Instant::now();
         let verdict = check(&history, &Options::default());
         eprintln!("{name}: fine in {:?}", started.elapsed());
@@ -431,7 +432,7 @@ fn large_histories_are_decided_in_time() {
 
 #[test]
 fn a_file_holds_a_history_exactly() {
-    let mut history = simulate(&mut Random(3), &Shape { unknown: 30, ..Shape::default() });
+    let mut history = simulate(&mut Random::new(3), &Shape { unknown: 30, ..Shape::default() });
     history.push(write(u64::MAX, "\"\n\u{1f422}\0", 0, u64::MAX));
     let mut file = Vec::new();
     write_history(&mut file, &history).unwrap();

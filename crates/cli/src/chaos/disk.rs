@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::out::remark;
 use anyhow::Context;
-use bowline_emulator::random::Random;
+use bowline_emulator::Random;
 use bowline_storage::SECTOR;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 

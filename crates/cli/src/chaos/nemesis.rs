@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bowline_client::Client;
-use bowline_emulator::random::Random;
+use bowline_emulator::Random;
 
 use super::disk::{SmallDisk, flip_bits};
 use super::members::Members;

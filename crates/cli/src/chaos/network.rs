@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bowline_emulator::random::Random;
+use bowline_emulator::Random;
 use bowline_server::peer::{put_frame, read_frame, sender};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

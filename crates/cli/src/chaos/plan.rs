@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline_emulator::random::Random;
+use bowline_emulator::Random;
 
 /// The target of a fault, resolved when it strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

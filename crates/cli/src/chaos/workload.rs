@@ -10,7 +10,7 @@ use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb::KeyValue;
 use bowline_checker::keys::{Answer, Operation, Request};
 use bowline_client::{Client, ClientError};
-use bowline_emulator::random::Random;
+use bowline_emulator::Random;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 
 /// Clients that share keys. It bounds the concurrent operations on a key, and with it the checker's work.

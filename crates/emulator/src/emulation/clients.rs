@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::record::{Operation, Request};
-use crate::random::Random;
+use crate::Random;
 
 /// How many clients there are.
 pub const CLIENTS: usize = 8;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::random::Random;
+use crate::Random;
 
 /// Faults beyond those of scenario files, for the simulator. All times count from the start of the
 /// run, not from the start of the lifetime.

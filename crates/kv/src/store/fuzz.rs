@@ -92,18 +92,14 @@ mod tests {
     use super::super::codec::Sink;
     use super::*;
 
-    /// Runs the fuzzer's entry points in every test run, with bytes from SplitMix64.
+    /// Runs the fuzzer's entry points in every test run, with random bytes.
     #[test]
     fn random_bytes_are_survived() {
-        let mut state = 1_u64;
-        let mut next = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z ^ (z >> 27)
-        };
+        let mut random = bowline_node::raft::Random::new(1);
         for _ in 0..2_000 {
-            let length = next() % 120;
-            let data: Vec<u8> = (0..length).map(|_| if next() % 3 == 0 { 0 } else { next() as u8 }).collect();
+            let length = random.below(120);
+            let byte = |_| if random.below(3) == 0 { 0 } else { random.next_u64() as u8 };
+            let data: Vec<u8> = (0..length).map(byte).collect();
             fuzz_restore(&data);
             fuzz_commands(&data);
         }

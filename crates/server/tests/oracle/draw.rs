@@ -4,6 +4,7 @@
 //! of unknown kinds. Those are the checklist's.
 
 use bowline_api::etcdserverpb as pb;
+use bowline_node::raft::Random;
 use bytes::Bytes;
 use pb::compare::TargetUnion;
 use pb::request_op::Request as Op;
@@ -58,14 +59,14 @@ fn keep_nothing(txn: &mut pb::TxnRequest) {
 const DEPTH: u32 = 2;
 
 pub(crate) struct Draw {
-    state: u64,
+    random: Random,
     revision: i64,
     compacted: i64,
 }
 
 impl Draw {
     pub(crate) fn new(seed: u64) -> Draw {
-        Draw { state: seed, revision: 1, compacted: -1 }
+        Draw { random: Random::new(seed), revision: 1, compacted: -1 }
     }
 
     pub(crate) fn revision(&self) -> i64 {
@@ -85,17 +86,8 @@ impl Draw {
         }
     }
 
-    /// SplitMix64: small, and the same everywhere.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.random.below(bound)
     }
 
     fn between(&mut self, least: i64, most: i64) -> i64 {

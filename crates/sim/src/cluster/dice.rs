@@ -8,8 +8,7 @@ pub(crate) struct Dice(Random);
 
 impl Dice {
     pub(crate) fn new(seed: u64, purpose: u64) -> Dice {
-        let mixed = Random::new(purpose).next_u64();
-        Dice(Random::new(seed ^ mixed))
+        Dice(Random::stream(seed, purpose))
     }
 
     pub(crate) fn word(&mut self) -> u64 {
@@ -18,8 +17,7 @@ impl Dice {
 
     /// A number below `limit`; 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        let product = u128::from(self.word()) * u128::from(limit);
-        u64::try_from(product >> 64).expect("the high half of a product is below its factor")
+        self.0.below(limit)
     }
 
     pub(crate) fn index(&mut self, len: usize) -> usize {
@@ -57,12 +55,11 @@ impl Dice {
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
-        if items.is_empty() { None } else { Some(items[self.index(items.len())]) }
+        // An empty list draws nothing.
+        if items.is_empty() { None } else { self.0.pick(items).copied() }
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.index(last + 1));
-        }
+        self.0.shuffle(items);
     }
 }
