@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bowline_kv::{Command, Map};
 use bowline_node::raft::{ConfigError, Fault, Group, Membership, NodeId, ReadKind, Recovered, Time, Token};
 use bowline_node::{Failure, Node, NodeConfig, NodeEffect, NodeInput, NodeMessage, RecoveredNode, Response};
 
 use crate::lan_id::LanId;
+use crate::map::{Command, Map};
 use crate::message::{Asker, Content, Envelope, Header, MessageError};
 use crate::wire;
 

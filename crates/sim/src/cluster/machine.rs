@@ -7,7 +7,7 @@ use bowline_kv::store::{
     Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Response, Store, TxnRequest,
     encode_reply,
 };
-use bowline_kv::{Command, Map};
+use bowline_lan::map::{Command, Map};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bowline_raft::{Index, SnapshotHeader};
 use bowline_storage::{Identity, Label};

@@ -2,7 +2,7 @@
 
 use super::{Mutant, insert, patch, replace};
 
-const MAP: &str = "crates/kv/src/map.rs";
+const MAP: &str = "crates/lan/src/map.rs";
 const CONDUCTOR: &str = "crates/node/src/conductor.rs";
 const HELD: &str = "crates/node/src/held.rs";
 const RAFT: &str = "crates/raft/src/raft.rs";

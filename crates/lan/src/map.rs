@@ -1,12 +1,16 @@
 //! The state of the LAN protocol: a map of text, and the origins of the latest commands.
 
+mod command;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bowline_node::raft::Index;
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bytes::Bytes;
 
-use crate::command::{Command, CommandError, Reader, write_field};
+use command::{Reader, write_field};
+
+pub use command::{Command, CommandError, MAX_FIELD_BYTES};
 
 /// How many of the latest commands the state remembers, to apply each only once.
 pub const REMEMBERED: usize = 8192;
