@@ -3,17 +3,15 @@
 //! This crate's tests run them without mutants; a copy with mutants has them built in.
 
 // The hosts, oracles, scripts and schedules of the core's own tests.
-#[path = "clusters.rs"]
-mod clusters;
 #[path = "../../../raft/tests/support/mod.rs"]
 mod support;
 
 use std::ops::Range;
 
+use crate::cluster::{Plan, Rule, run};
 use crate::exhaust::{STARTS, explore};
 use crate::mutation::{Budget, Check, Kill, LAYERS, Layer, Look, Mutant, chosen};
 use crate::panics::{Panic, caught};
-use clusters::Clusters;
 use support::schedule::{Flavour, Schedule};
 use support::script::Script;
 
@@ -24,9 +22,9 @@ pub fn layers(scripts: Vec<(String, String)>, budget: &Budget) -> Vec<Box<dyn La
     let Budget { seeds, from, states } = *budget;
     let all: [Box<dyn Layer>; LAYERS.len()] = [
         Box::new(Scripts::of(scripts)),
-        Box::new(Schedules { seeds: 0..seeds }),
+        Box::new(Seeds { name: "schedules", seeds: 0..seeds, run: schedule }),
         Box::new(Search { states }),
-        Box::new(Clusters { seeds: from..from + seeds }),
+        Box::new(Seeds { name: "clusters", seeds: from..from + seeds, run: cluster }),
     ];
     all.into()
 }
@@ -94,25 +92,18 @@ fn is_script_of(script: &str, mutant: &Mutant) -> bool {
     script.starts_with('s') && numbers.into_iter().any(|wanted| number(script) == Some(wanted))
 }
 
-/// Random schedules of a few replicas, with the oracles and drills of the core's own tests.
-struct Schedules {
-    /// The seeds.
+/// Runs that a seed decides.
+struct Seeds {
+    name: &'static str,
+    /// The seeds of the usual budget; a larger budget continues after its end.
     seeds: Range<u64>,
-}
-
-impl Schedules {
     /// Runs one seed. Returns how the mutant was noticed, if it was.
-    fn run(seed: u64) -> Option<(Check, String)> {
-        let flavours = [Flavour::Plain, Flavour::Membership, Flavour::Snapshots, Flavour::Everything];
-        let flavour = flavours[(seed % 4) as usize];
-        let outcome = caught(|| Schedule::new(seed, flavour).run());
-        outcome.err().map(|panic| (whose(&panic), panic.said))
-    }
+    run: fn(u64) -> Option<(Check, String)>,
 }
 
-impl Layer for Schedules {
+impl Layer for Seeds {
     fn name(&self) -> &'static str {
-        "schedules"
+        self.name
     }
 
     fn unit(&self) -> &'static str {
@@ -125,10 +116,30 @@ impl Layer for Schedules {
 
     fn look_at(&self, piece: u64, _: u64) -> Look {
         let seed = self.seeds.start + piece;
-        let noticed = Self::run(seed);
-        let kill = noticed.map(|(by, said)| Kill { by, said, cost: 1, at: format!("seed {seed}") });
+        let kill = (self.run)(seed).map(|(by, said)| Kill { by, said, cost: 1, at: format!("seed {seed}") });
         Look { kill, spent: 1 }
     }
+}
+
+/// A random schedule of a few replicas, with the oracles and drills of the core's own tests.
+fn schedule(seed: u64) -> Option<(Check, String)> {
+    let flavours = [Flavour::Plain, Flavour::Membership, Flavour::Snapshots, Flavour::Everything];
+    let flavour = flavours[(seed % 4) as usize];
+    let outcome = caught(|| Schedule::new(seed, flavour).run());
+    outcome.err().map(|panic| (whose(&panic), panic.said))
+}
+
+/// A simulated cluster: the same seeds that `bowline sim explore` searches.
+fn cluster(seed: u64) -> Option<(Check, String)> {
+    let violation = run(&Plan::drawn(seed), None).violation?;
+    let by = match violation.rule {
+        Rule::Assertion | Rule::NoReplicaHalts => Check::Assertion,
+        Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce => Check::Liveness,
+        Rule::Refinement => Check::Model,
+        Rule::Linearizable => Check::History,
+        _ => Check::Oracle,
+    };
+    Some((by, violation.to_string()))
 }
 
 /// The exhaustive search, from every start in turn.
