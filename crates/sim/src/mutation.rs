@@ -65,7 +65,7 @@ pub enum Check {
     Assertion,
     /// A rule of the oracles.
     Oracle,
-    /// A cluster that should serve didn't.
+    /// A cluster that should make progress didn't.
     Liveness,
     /// The output of a script changed.
     Script,

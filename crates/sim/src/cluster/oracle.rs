@@ -81,10 +81,13 @@ rules! {
 }
 
 impl Rule {
-    /// Whether only a cluster that should make progress and does not can break it.
+    /// Whether it is about progress. A run that is to break it again needs the liveness phase.
     #[must_use]
     pub fn is_of_liveness(self) -> bool {
-        matches!(self, Rule::Elects | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce)
+        matches!(
+            self,
+            Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce
+        )
     }
 }
 

@@ -134,7 +134,7 @@ fn cluster(seed: u64) -> Option<(Check, String)> {
     let violation = run(&Plan::drawn(seed), None).violation?;
     let by = match violation.rule {
         Rule::Assertion | Rule::NoReplicaHalts => Check::Assertion,
-        Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::EveryRequestEndsOnce => Check::Liveness,
+        rule if rule.is_of_liveness() => Check::Liveness,
         Rule::Refinement => Check::Model,
         Rule::Linearizable => Check::History,
         _ => Check::Oracle,
