@@ -13,7 +13,7 @@ use crate::cluster::plan::{MILLI, NetworkPlan};
 use crate::cluster::trace::describe;
 
 /// Maximum number of replicas that a cluster can ever have.
-pub(crate) const MAX_HOSTS: usize = 24;
+const MAX_HOSTS: usize = 24;
 /// A narrow link drops messages that would wait longer than this.
 const LONGEST_QUEUE: Moment = 2_000 * MILLI;
 

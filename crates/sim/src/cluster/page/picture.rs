@@ -5,25 +5,22 @@ use serde_json::{Value, json};
 
 use crate::cluster::clients::OperationSeen;
 use crate::cluster::page::evidence::Named;
-use crate::cluster::page::recording::{End, Kind, Recording, Seen, Sent, Way};
+use crate::cluster::page::recording::{End, Recording, Seen, Sent, Way};
 
 /// The data as JSON. Lanes are numbered: replicas first, then clients.
 pub(super) fn data(recording: &Recording, named: &Named) -> String {
     let hosts = recording.base.len();
     let until = recording.until();
     let clients = recording.operations.iter().map(|op| op.client + 1).max().unwrap_or(0);
-    let kinds: Vec<&str> = Kind::ALL.iter().map(|(_, name)| *name).collect();
     let changes: Vec<Value> =
         recording.changes.iter().map(|change| json!([change.at, change.host, seen(&change.seen)])).collect();
     let value = json!({
         "since": recording.since,
-        "heartbeatsSince": recording.heartbeats_since,
         "until": until,
         "violated": recording.outcome.violation.as_ref().map(|violation| violation.at),
         "named": named.hosts,
         "hosts": hosts,
         "clients": clients,
-        "kinds": kinds,
         "groups": recording.groups,
         "base": recording.base.iter().map(seen).collect::<Vec<_>>(),
         "changes": changes,

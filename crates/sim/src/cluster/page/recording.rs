@@ -10,7 +10,7 @@ use crate::cluster::Summary;
 use crate::cluster::clients::OperationSeen;
 use crate::cluster::clock::Moment;
 use crate::cluster::host::Host;
-use crate::cluster::network::{Fate, MAX_HOSTS, Network};
+use crate::cluster::network::{Fate, Network};
 use crate::cluster::trace::{Line, describe, describe_response};
 
 /// A recording keeps this many of the latest messages, and as many heartbeats.
@@ -155,9 +155,8 @@ pub(crate) struct Recorder {
     dealings: VecDeque<Sent>,
     notes: VecDeque<Line>,
     lines: VecDeque<Line>,
-    /// By pair of replicas: the highest acknowledgement, as term and index, to tell which ones are new.
-    acknowledged: Vec<(u64, u64)>,
-    told: Vec<(u64, u64)>,
+    /// By sender and receiver: the highest acknowledgement, as term and index, to tell which ones are new.
+    acknowledged: BTreeMap<(usize, usize), (u64, u64)>,
     /// All memberships that were ever in force anywhere, as text.
     groups: Vec<String>,
     /// By receiver and sender: the last answer, to tell which ones are new.
@@ -270,9 +269,6 @@ impl Recorder {
 
     /// Returns the message's kind, whether it grants a vote, and the entries it is about.
     fn meaning(&mut self, from: usize, to: usize, message: &NodeMessage) -> (Kind, bool, Option<(u64, u64)>) {
-        self.acknowledged.resize(MAX_HOSTS * MAX_HOSTS, (0, 0));
-        self.told.resize(MAX_HOSTS * MAX_HOSTS, (0, 0));
-        let pair = (from * MAX_HOSTS + to).min(MAX_HOSTS * MAX_HOSTS - 1);
         let NodeMessage::Raft(message) = message else { return (Kind::Snapshot, false, None) };
         match &message.body {
             Body::PreVote { .. } => (Kind::PreVote, false, None),
@@ -286,9 +282,9 @@ impl Recorder {
             Body::AppendEntriesReply(reply) => match reply.outcome {
                 AppendOutcome::Accepted { match_index } => {
                     let acknowledged = (message.term.0, match_index.0);
-                    let news = acknowledged > self.acknowledged[pair];
-                    self.acknowledged[pair] = self.acknowledged[pair].max(acknowledged);
-                    let kind = if news { Kind::Ack } else { Kind::Heartbeat };
+                    let highest = self.acknowledged.entry((from, to)).or_default();
+                    let kind = if acknowledged > *highest { Kind::Ack } else { Kind::Heartbeat };
+                    *highest = acknowledged.max(*highest);
                     (kind, false, Some((match_index.0, match_index.0)))
                 }
                 AppendOutcome::Rejected { .. } | AppendOutcome::Damaged { .. } => (Kind::Ack, false, None),
