@@ -175,12 +175,7 @@ impl Disk {
             Err(Trouble::NoSpace) => return Ended::NoSpace,
             Err(Trouble::Fatal(why)) => return Ended::Failed(why),
         }
-        let index = self.storing.pop_front().map(|snapshot| {
-            let index = snapshot.header.position.index;
-            self.pending.push_back(Item::Compact(snapshot.header));
-            index
-        });
-        Ended::Done(index)
+        Ended::Done(self.compact_soon())
     }
 
     /// The replica's own state becomes durable in its file, so the log before it may be removed soon.
@@ -195,12 +190,15 @@ impl Disk {
         }
         self.checkpoint = Some(node.machine().applied());
         hit(Probe::StateCheckpointed);
-        let index = self.storing.pop_front().map(|snapshot| {
-            let index = snapshot.header.position.index;
-            self.pending.push_back(Item::Compact(snapshot.header));
-            index
-        });
-        Ended::Done(index)
+        Ended::Done(self.compact_soon())
+    }
+
+    /// The oldest of the snapshots being stored is durable. A later sync removes the log before it.
+    fn compact_soon(&mut self) -> Option<Index> {
+        let StoredSnapshot { header, .. } = self.storing.pop_front()?;
+        let index = header.position.index;
+        self.pending.push_back(Item::Compact(header));
+        Some(index)
     }
 
     /// A leader's snapshot has replaced the state's file, durably. Checkpoints of the old state are no longer needed.
