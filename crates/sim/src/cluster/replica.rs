@@ -87,6 +87,14 @@ impl Replica {
         }
     }
 
+    /// Why its state can't be read or written any more; see [`OnDiskNode::fault`].
+    pub(crate) fn fault(&self) -> Option<&str> {
+        match self {
+            Replica::InMemory(_) => None,
+            Replica::OnDisk(node) => node.fault(),
+        }
+    }
+
     /// The process, if its state is in a file.
     pub(crate) fn on_disk(&mut self) -> Option<&mut OnDiskNode> {
         match self {

@@ -110,8 +110,7 @@ impl System<'_> {
 
     fn release_held(&mut self, host: usize) {
         let durable = self.hosts[host].durable;
-        while self.hosts[host].held.front().is_some_and(|(after, _, _)| *after <= durable) {
-            let Some((_, to, message)) = self.hosts[host].held.pop_front() else { return };
+        while let Some((_, to, message)) = self.hosts[host].held.pop_front_if(|(after, ..)| *after <= durable) {
             self.send(host, to, message);
         }
     }
@@ -198,7 +197,7 @@ impl System<'_> {
         let mut effects = std::mem::take(&mut self.effects);
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.ctx.now), input, &mut effects);
-        if let Some(why) = node.on_disk().and_then(|node| node.fault().map(str::to_owned)) {
+        if let Some(why) = node.fault().map(str::to_owned) {
             // No answer or message that depends on the fault may leave.
             effects.clear();
             self.effects = effects;
@@ -229,7 +228,7 @@ impl System<'_> {
         self.judge_return(host);
         self.end_leases(host);
         self.hosts[host].start_sync(&mut self.ctx);
-        if self.hosts[host].busy_until > self.ctx.now && applied {
+        if applied {
             self.stay_busy(host);
         }
         self.hosts[host].reschedule(&mut self.ctx);
@@ -393,14 +392,12 @@ impl System<'_> {
                     let of_the_stream = matches!(effects.peek(), Some(NodeEffect::Persist { write: Write::Snapshot(header), .. })
                         if *header == snapshot.header);
                     self.ctx.trace(Some(host), || format!("stores a snapshot up to {}", snapshot.header.position));
-                    if !of_the_stream {
-                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
-                        let judged = judged.and_then(|()| self.judge_stored(host, &snapshot));
-                        self.ctx.judge(judged);
-                    }
                     if of_the_stream {
                         self.hosts[host].disk.write(Item::File(snapshot));
                     } else {
+                        let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
+                        let judged = judged.and_then(|()| self.judge_stored(host, &snapshot));
+                        self.ctx.judge(judged);
                         self.hosts[host].disk.start_storing(snapshot);
                         let plan = &self.ctx.plan.disk;
                         let span = self.ctx.chances.disk.between(plan.sync_low, plan.sync_high * 4);
@@ -475,7 +472,7 @@ impl System<'_> {
     fn read_now(&mut self, host: usize, key: &str, query: &TxnRequest) -> Option<Bytes> {
         let node = self.hosts[host].node.as_mut()?;
         let seen = node.look(key, query);
-        if let Some(why) = node.on_disk().and_then(|node| node.fault().map(str::to_owned)) {
+        if let Some(why) = node.fault().map(str::to_owned) {
             self.stop_for(host, &why);
             return None;
         }
