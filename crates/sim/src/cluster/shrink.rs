@@ -182,7 +182,7 @@ impl Search<'_> {
         self.leaving_out = "kinds of fault";
         let kinds = self.reduced().kinds();
         let without = self.best.without.clone();
-        let _ = minimal(self, &kinds, &mut |search, kept| {
+        minimal(self, &kinds, &mut |search, kept| {
             let gone = kinds.iter().filter(|kind| !kept.contains(kind)).copied();
             let without = without.iter().copied().chain(gone).collect();
             search.fails(Reduction { without, ..search.best.clone() })
@@ -192,31 +192,25 @@ impl Search<'_> {
     fn leave_out_members(&mut self) {
         self.leaving_out = "members";
         let plan = self.reduced();
-        let learners = (0..plan.learners).map(|count| Reduction { learners: Some(count), ..Reduction::default() });
-        let members = (1..plan.voters).map(|count| Reduction { members: Some(count), ..Reduction::default() });
-        let clients = (1..plan.clients()).map(|count| Reduction { clients: Some(count), ..Reduction::default() });
-        let (learners, members, clients): (Vec<_>, Vec<_>, Vec<_>) =
-            (learners.collect(), members.collect(), clients.collect());
-        for fewer in [learners, members, clients] {
-            for one in fewer {
-                let best = &self.best;
-                let tried = Reduction {
-                    learners: one.learners.or(best.learners),
-                    members: one.members.or(best.members),
-                    clients: one.clients.or(best.clients),
-                    ..best.clone()
-                };
-                if self.fails(tried) {
-                    break;
-                }
-            }
+        let counts: [(_, fn(&mut Reduction) -> &mut Option<usize>); 3] = [
+            (0..plan.learners, |reduction| &mut reduction.learners),
+            (1..plan.voters, |reduction| &mut reduction.members),
+            (1..plan.clients(), |reduction| &mut reduction.clients),
+        ];
+        for (mut fewer, of) in counts {
+            // The fewest first.
+            let _ = fewer.any(|count| {
+                let mut tried = self.best.clone();
+                *of(&mut tried) = Some(count);
+                self.fails(tried)
+            });
         }
     }
 
     fn leave_out_strikes(&mut self) {
         self.leaving_out = "strikes";
         let strikes = self.happened.strikes.clone();
-        let _ = minimal(self, &strikes, &mut |search, kept| {
+        minimal(self, &strikes, &mut |search, kept| {
             search.fails(Reduction { strikes: Some(kept.to_vec()), ..search.best.clone() })
         });
     }
@@ -233,7 +227,7 @@ impl Search<'_> {
             }
         }
         let operations = self.best.operations.clone().unwrap_or_default();
-        let _ = minimal(self, &operations, &mut |search, kept| {
+        minimal(self, &operations, &mut |search, kept| {
             search.fails(Reduction { operations: Some(kept.to_vec()), ..search.best.clone() })
         });
     }
@@ -259,15 +253,11 @@ impl Search<'_> {
     }
 }
 
-/// The fewest of `items` with which `fails` still holds, as far as one pass finds: it tries none of them, then leaves
-/// out large parts, then smaller ones.
-fn minimal<T: Copy>(
-    search: &mut Search<'_>,
-    items: &[T],
-    fails: &mut dyn FnMut(&mut Search<'_>, &[T]) -> bool,
-) -> Vec<T> {
+/// Looks in one pass for the fewest of `items` with which `fails` still holds: it tries none of them, then leaves out
+/// large parts, then smaller ones.
+fn minimal<T: Copy>(search: &mut Search<'_>, items: &[T], fails: &mut dyn FnMut(&mut Search<'_>, &[T]) -> bool) {
     if items.is_empty() || fails(search, &[]) {
-        return Vec::new();
+        return;
     }
     let mut kept = items.to_vec();
     let mut size = kept.len().div_ceil(2);
@@ -284,5 +274,4 @@ fn minimal<T: Copy>(
         }
         size /= 2;
     }
-    kept
 }
