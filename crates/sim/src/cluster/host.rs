@@ -89,7 +89,6 @@ pub(crate) struct Host {
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
     pub(crate) image: Option<Box<Disk>>,
-    keeps_images: bool,
     /// Its state was damaged or missing. Its log is useless without it, so it waits for a leader's snapshot.
     lacks_state: bool,
 }
@@ -127,7 +126,6 @@ impl Host {
             lessor: Lessor::default(),
             matches: Matches::default(),
             image: None,
-            keeps_images: plan.sabotage == Some(Sabotage::OldImages),
             lacks_state: false,
         }
     }
@@ -137,11 +135,9 @@ impl Host {
         self.id.0 as usize - 1
     }
 
-    /// Keeps a copy of the disk, if there is none yet.
+    /// Sabotage: keeps a copy of the disk, if there is none yet.
     pub(crate) fn note_image(&mut self) {
-        if self.keeps_images {
-            self.image.get_or_insert_with(|| Box::new(self.disk.image()));
-        }
+        self.image.get_or_insert_with(|| Box::new(self.disk.image()));
     }
 
     /// Sabotage: restores the disk to the copy.

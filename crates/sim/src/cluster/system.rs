@@ -225,7 +225,9 @@ impl System<'_> {
                 if sabotage == Some(Sabotage::ForgottenVotes) {
                     it.disk.forget_vote(&mut start.found);
                 }
-                it.note_image();
+                if sabotage == Some(Sabotage::OldImages) {
+                    it.note_image();
+                }
                 Some(start)
             }
             Ok(Err(what)) => {
