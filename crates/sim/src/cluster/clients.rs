@@ -2,13 +2,12 @@
 //! operations must explain the recorded history.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bowline_checker::registers::{Action, Operation, Options, check};
 use bowline_checker::{Verdict, keys};
 use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store, TxnRequest};
 use bowline_node::{Failure, NodeInput, NotDone, Response, StateMachine, StoredSnapshot};
-use bowline_raft::{Index, NodeId, ReadKind, Time};
+use bowline_raft::{Index, NodeId, ReadKind};
 use bytes::Bytes;
 
 use crate::cluster::clock::Moment;
@@ -478,8 +477,7 @@ impl Clients {
         ctx.trace(Some(it.at()), || format!("is asked for operation {op}, try {attempt}"));
         let known = ctx.oracle.commits.len();
         let stale = ctx.plan.sabotage == Some(Sabotage::StaleReads);
-        let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
-        let deadline: Option<Time> = ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout));
+        let deadline = it.deadline(ctx);
         let input = match kind {
             Kind::Read(consistency) if stale || consistency == Consistency::Serializable => {
                 return Some(Request::ReadAtOnce { known });

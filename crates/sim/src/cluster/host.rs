@@ -1,11 +1,12 @@
 //! A simulated replica's surroundings: its process, disk, clock and sockets.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bowline_kv::store::{Lessor, Renewal};
 use bowline_node::NodeMessage;
 use bowline_raft::probe::{Probe, hit};
-use bowline_raft::{Index, Membership, NodeId, PersistId, Token};
+use bowline_raft::{Index, Membership, NodeId, PersistId, Time, Token};
 
 use crate::cluster::clock::{Clock, Moment};
 use crate::cluster::context::Context;
@@ -219,6 +220,12 @@ impl Host {
         };
         let shown = dice.magnitude(1, 1_000 * SECOND);
         self.clock = Clock::new(ctx.now, shown, gains);
+    }
+
+    /// The deadline of a request that arrives now, if the plan has deadlines.
+    pub(crate) fn deadline(&self, ctx: &Context<'_>) -> Option<Time> {
+        let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
+        ctx.plan.workload.deadlines.then(|| self.clock.shows(ctx.now).after(timeout))
     }
 
     /// Whether a deadline of the replica has been reached.

@@ -10,7 +10,7 @@ use bowline_kv::store::{
     Response as StoreResponse,
 };
 use bowline_node::{Failure, NodeInput, NotDone, Response};
-use bowline_raft::{NodeId, ReadKind, Time};
+use bowline_raft::{NodeId, ReadKind};
 use bytes::Bytes;
 
 use crate::cluster::Sabotage;
@@ -400,7 +400,7 @@ impl Keepers {
             Ask::Write(number) => {
                 let command = self.encoded(number);
                 let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
-                Some(NodeInput::Write { token, command, deadline: deadline(ctx, it) })
+                Some(NodeInput::Write { token, command, deadline: it.deadline(ctx) })
             }
             Ask::Renew(_) if !leads => {
                 self.tell(ctx, network, host, keeper, call, Said::Elsewhere(leader));
@@ -424,7 +424,7 @@ impl Keepers {
         (keeper, call, ask): (usize, u64, Ask),
         renewal: Renewal,
     ) -> NodeInput {
-        let deadline = deadline(ctx, it);
+        let deadline = it.deadline(ctx);
         let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: Some(renewal) });
         let kind = if self.dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
         NodeInput::Read { token, kind, deadline }
@@ -532,10 +532,4 @@ impl Keepers {
             it.lessor.retry(later, term, request);
         }
     }
-}
-
-/// The deadline that a replica gets with a request, if the plan has deadlines.
-fn deadline(ctx: &Context<'_>, it: &Host) -> Option<Time> {
-    let timeout = Duration::from_nanos(ctx.plan.workload.timeout);
-    ctx.plan.workload.deadlines.then(|| it.clock.shows(ctx.now).after(timeout))
 }
