@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bowline_raft::NodeId;
+use bowline_raft::{NodeId, Raft};
 
 use crate::cluster::clock::Moment;
 use crate::cluster::event::Event;
@@ -11,12 +11,14 @@ use crate::cluster::oracle::Rule;
 use crate::cluster::plan::{Clocks, NetworkPlan, SECOND, Sabotage};
 use crate::cluster::run::Cluster;
 
-/// The majority must have a leader that can commit within this many of the longest election timeouts.
-const ELECTS_WITHIN: u64 = 10;
-/// A leader must stay for this many of the longest election timeouts while everything is whole and idle.
+// All bounds are in longest election timeouts (`election_max`).
+
+/// The majority must have a leader that can commit within this time, beside the time to catch up under tight limits.
+const ELECTS_WITHIN: u64 = 20;
+/// A leader must stay for this time while everything is whole and idle.
 const STAYS_FOR: u64 = 50;
-/// Every request of the clients must end within this many timeouts once the majority is whole and has a leader.
-const SERVES_WITHIN: u64 = 20;
+/// Every request of the clients must end within this time once no more begin, beside the time to ask every replica.
+const SERVES_WITHIN: u64 = 40;
 
 impl Cluster<'_> {
     /// Heals a majority, and watches it.
@@ -27,10 +29,10 @@ impl Cluster<'_> {
         self.system.give_restored_up();
         let core = self.choose_core();
         self.make_whole(&core);
-        let timeout = self.system.ctx.plan.settings.election_max * 2;
+        let election = self.system.ctx.plan.settings.election_max;
         let healed = self.now();
         let catching_up = self.longest_catching_up(&core);
-        if !self.wait_for(healed + timeout * ELECTS_WITHIN + catching_up, |cluster| {
+        if !self.wait_for(healed + election * ELECTS_WITHIN + catching_up, |cluster| {
             cluster.system.hosts.led_by(&core).is_some()
         }) {
             let what = format!("no leader among {} within {ELECTS_WITHIN} election timeouts", names(&core));
@@ -41,25 +43,26 @@ impl Cluster<'_> {
             self.system.hand_over();
         }
         // They serve for a while, and then finish what is open.
-        self.run_until(self.now() + timeout * 4);
+        self.run_until(self.now() + election * 8);
         self.system.clients.stopped = true;
         self.system.keepers.stop(self.now());
         // A client may have to ask every replica once, and wait for each as long as its timeout.
         let round = self.system.ctx.plan.workload.timeout * (core.len() as u64 + 1);
         if !self
-            .wait_for(self.now() + timeout * SERVES_WITHIN + round, |cluster| cluster.system.clients.open().is_none())
+            .wait_for(self.now() + election * SERVES_WITHIN + round, |cluster| cluster.system.clients.open().is_none())
         {
             let (open, oldest) = self.system.clients.open().unwrap_or_default();
             let what = format!("{open} requests are still open, the oldest since {:.3} s", oldest as f64 / 1e9);
             return self.system.ctx.judge(Err((Rule::Serves, what)));
         }
         let transfer = self.longest_transfer();
-        if !self.wait_for(self.now() + timeout * SERVES_WITHIN + transfer, |cluster| cluster.converged(&core).is_ok()) {
+        if !self.wait_for(self.now() + election * SERVES_WITHIN + transfer, |cluster| cluster.converged(&core).is_ok())
+        {
             let why = self.converged(&core).err().unwrap_or_default();
             return self.system.ctx.judge(Err((Rule::Converges, why)));
         }
         self.system.ctx.trace(None, || "converged".to_owned());
-        self.leases_end(timeout);
+        self.leases_end(election);
         self.every_request_has_ended(&core);
         if self.system.ctx.chances.hosts.percent(25) {
             self.keeps_its_leader();
@@ -86,7 +89,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// Runs until `done` or `end`. Returns false at `end`.
+    /// Runs until `done`, or until a rule is violated. Returns false if neither happens by `end`.
     pub(crate) fn wait_for(&mut self, end: Moment, done: impl Fn(&Self) -> bool) -> bool {
         let step = self.system.ctx.plan.settings.heartbeat;
         while !self.is_violated() && !done(self) {
@@ -259,18 +262,17 @@ impl Cluster<'_> {
 
     /// Law 5: every request ends. Requests may wait while they can't be done, but now all of them can.
     fn every_request_has_ended(&mut self, core: &BTreeSet<usize>) {
-        let timeout = self.system.ctx.plan.settings.election_max * 2;
+        let election = self.system.ctx.plan.settings.election_max;
         let ended = |cluster: &Self| core.iter().all(|host| cluster.system.hosts[*host].tokens.is_empty());
-        let members_end = self.wait_for(self.now() + timeout * SERVES_WITHIN, ended);
-        let leader = self.system.hosts.led_by(core);
-        let members =
-            leader.and_then(|host| self.system.hosts[host].node.as_ref()).map(|node| node.raft().membership().clone());
-        if members_end {
+        if self.wait_for(self.now() + election * SERVES_WITHIN, ended) {
             return;
         }
+        // A replica that is no longer a member may wait for a leader.
+        let hosts = &self.system.hosts;
+        let members = hosts.led_by(core).and_then(|leader| hosts.raft(leader)).map(Raft::membership);
         let open = core.iter().find(|host| {
-            let it = &self.system.hosts[**host];
-            !it.tokens.is_empty() && members.as_ref().is_some_and(|members| members.contains(it.id))
+            let it = &hosts[**host];
+            !it.tokens.is_empty() && members.is_some_and(|members| members.contains(it.id))
         });
         if let Some(host) = open.copied() {
             let what = format!("n{} has not answered {} requests", host + 1, self.system.hosts[host].tokens.len());
@@ -280,9 +282,9 @@ impl Cluster<'_> {
 
     /// C4: no lease is kept alive any more, so every lease must end within its time and an election, counted from when
     /// the last leader began to lead.
-    fn leases_end(&mut self, timeout: Moment) {
+    fn leases_end(&mut self, election: Moment) {
         let Some(longest) = self.system.keepers.longest_lease().filter(|_| !self.is_violated()) else { return };
-        let longest = longest + timeout * 4;
+        let longest = longest + election * 8;
         let began = |cluster: &Self| {
             let stopped = cluster.system.keepers.stopped().unwrap_or(cluster.now());
             stopped.max(cluster.system.hosts.led_since)
