@@ -80,7 +80,7 @@ pub(crate) struct Cluster {
     pub(crate) now: Time,
     hosts: BTreeMap<NodeId, Host>,
     configure: fn(&mut NodeConfig),
-    /// How late state machines are at most; at once if there is no such bound.
+    /// How late state machines report at most; without it they do their jobs at once.
     late: Option<Duration>,
     flying: BTreeMap<(Time, u64), (NodeId, NodeId, NodeMessage)>,
     posted: u64,
@@ -121,7 +121,7 @@ impl Cluster {
         Cluster::with_machines(count, seed, configure, None)
     }
 
-    /// State machines that are elsewhere, if `late` says how late they are at most.
+    /// Like [`Cluster::configured`]; with `late`, each state machine runs elsewhere and reports at most that late.
     pub(crate) fn with_machines(
         count: u64,
         seed: u64,

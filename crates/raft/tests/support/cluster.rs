@@ -114,7 +114,7 @@ impl Cluster {
         }
     }
 
-    fn carry_out(&mut self, id: NodeId, effect: Effect, before: &mut bowline_raft::Position) {
+    fn carry_out(&mut self, id: NodeId, effect: Effect, before: &mut Position) {
         match effect {
             Effect::Persist { id: at, write } => {
                 if let bowline_raft::Write::Truncate { from } = &write {

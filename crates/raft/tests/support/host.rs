@@ -72,7 +72,7 @@ pub(crate) enum Work {
 }
 
 impl Host {
-    /// A founding member, or with no membership one that waits to be added.
+    /// The host of a founding member; without `founders`, of a replica that waits to be added.
     pub(crate) fn new(config: Config, founders: Option<Membership>) -> Host {
         let mut host = Host {
             id: config.id,

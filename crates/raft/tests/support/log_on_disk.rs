@@ -15,7 +15,7 @@ pub(crate) struct LogOnDisk {
 }
 
 impl LogOnDisk {
-    /// Of a founding member, or with no membership of one that waits to be added.
+    /// The log of a founding member; without `founders`, of a replica that waits to be added.
     pub(crate) fn founding(founders: Option<Membership>) -> LogOnDisk {
         let snapshot = founders.and_then(|membership| Recovered::founding(membership).snapshot);
         LogOnDisk { snapshot, ..LogOnDisk::default() }
@@ -58,7 +58,7 @@ impl LogOnDisk {
         self.snapshot = Some(header);
     }
 
-    /// What a replica starts with whose state machine has applied everything up to `applied`.
+    /// What a replica starts with. Its state machine has applied everything up to `applied`.
     pub(crate) fn recovered(self, applied: Index) -> Recovered {
         let LogOnDisk { hard_state, snapshot, entries, suspect } = self;
         Recovered { hard_state, snapshot, entries, applied, suspect }

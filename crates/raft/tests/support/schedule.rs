@@ -34,7 +34,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a seed, of replicas to whose configuration `carry` gives the last touch.
+    /// The schedule of a seed: the cluster, its configuration and its clocks are drawn.
     pub(crate) fn new(seed: u64, flavour: Flavour) -> Schedule {
         let mut random = Random::new(seed);
         let voters = [3, 3, 5][random.next_u64() as usize % 3];
