@@ -1,5 +1,5 @@
-//! Holds the numbers that the sources cite against the pages in `docs/` that explain them, and those pages against the
-//! tables in the code.
+//! Holds the numbers that the sources cite against the pages in `docs/` that explain them, those pages against the tables
+//! in the code, and the paths that the documents name against the files.
 //!
 //! A citation is "law 5", or a letter with one or two digits as a word of its own, such as I12, D14 or S68:
 //! - in a comment of a Rust source or of a golden script;
@@ -15,6 +15,8 @@ use bowline_sim::cluster::{Fault, Rule};
 
 /// Fewer citations than there are: if less is found, the search is wrong.
 const FOUND_AT_LEAST: usize = 300;
+/// The same for names of files.
+const NAMED_AT_LEAST: usize = 120;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("a crate lies two folders deep").to_path_buf()
@@ -200,11 +202,21 @@ fn every_number_that_is_cited_is_explained() {
 
 #[test]
 fn every_file_that_the_pages_name_is_there() {
-    for page in ["docs/laws.md", "docs/invariants.md", "docs/faults.md"] {
-        for name in names(&read(page)).filter(|name| name.starts_with("crates/") || name.starts_with("fuzz/")) {
-            assert!(workspace().join(&name).exists(), "{page}: there is no {name}");
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "DIFFERENCES.md"].map(str::to_owned);
+    let mut paths = Vec::new();
+    files("docs", &mut paths);
+    let mut count = 0;
+    for page in pages.iter().chain(&paths) {
+        for name in
+            names(&read(page)).filter(|name| ["crates/", "docs/", "fuzz/"].iter().any(|it| name.starts_with(it)))
+        {
+            // Of a pattern, what precedes its file.
+            let path = name.split_once('*').map_or(&name[..], |(start, _)| start.rsplit_once('/').expect("a folder").0);
+            assert!(workspace().join(path).exists(), "{page}: there is no {name}");
+            count += 1;
         }
     }
+    assert!(count >= NAMED_AT_LEAST, "only {count} names of files were found");
 }
 
 #[test]
