@@ -221,8 +221,12 @@ impl FolderLog {
 
     fn tell_room(&mut self, room: bool, why: &str) {
         match (std::mem::replace(&mut self.refused, !room), room) {
-            (false, false) => error!(error = why, "refusing writes for now: can't prepare a segment of the log"),
-            (true, true) => info!("accepting writes again"),
+            (false, false) => error!(
+                error = why,
+                "can't prepare the next segment of the log; trying again; writes are refused once the current one is \
+                 nearly full"
+            ),
+            (true, true) => info!("the next segment of the log is ready; no writes are refused for want of it"),
             _ => {}
         }
     }
@@ -265,7 +269,8 @@ impl LogStore for FolderLog {
         self.insist(|log| log.compact(snapshot))
     }
 
-    /// There is room unless the next segment can't be prepared: a missing segment is created when it is needed.
+    /// Usually there is room, as a missing segment is created when it is needed. While none can be prepared, only the
+    /// room in the current one counts.
     fn admits(&self, bytes: u64) -> bool {
         !self.refused || self.log.admits(bytes)
     }
