@@ -22,9 +22,9 @@ const UNFINISHED_FILE: &str = "unfinished";
 pub enum OpenError {
     /// There is no data where a known member's should be (D13).
     #[error(
-        "{place} holds no data of member {} of cluster {cluster}: if its data was lost, don't start it under its old id, \
-         as it may have voted or acknowledged entries: remove the member and add it again under a new id; if the data \
-         is elsewhere, point --data-dir there",
+        "{place} holds no data of member {} of cluster {cluster}: if the data is elsewhere, point --data-dir there; if it \
+         is lost, restore the folder from a copy: the member may have voted or acknowledged entries, so it must not \
+         start without them",
         replica.0
     )]
     Missing {
@@ -37,8 +37,8 @@ pub enum OpenError {
     },
     /// The folder is somebody else's (D15).
     #[error(
-        "{place} belongs to {found}, not to member {} of cluster {cluster}: point --data-dir at that member's own \
-         folder, or remove the member and add it again under a new id",
+        "{place} belongs to {found}, not to member {} of cluster {cluster}: check --data-dir, --id, --initial-cluster \
+         and --cluster-token",
         replica.0
     )]
     Foreign {
@@ -62,7 +62,7 @@ pub enum OpenError {
     /// There is data, but no identity.
     #[error(
         "{place} holds data, but no file that says which member it belongs to: nothing was changed; restore the file \
-         `identity`, or choose an empty folder and a new id"
+         `identity` from a copy, or choose an empty folder if the member is new"
     )]
     Unclaimed {
         /// The folder.
@@ -70,8 +70,8 @@ pub enum OpenError {
     },
     /// Both copies of the identity are unreadable.
     #[error(
-        "the identity in {place} is damaged beyond repair: nothing in it can be trusted; remove the member and add it \
-         again under a new id, with an empty folder"
+        "the identity in {place} is damaged beyond repair, so nothing in the folder can be trusted: restore the folder \
+         from a copy"
     )]
     IdentityDamaged {
         /// The folder.
@@ -98,17 +98,14 @@ pub enum OpenError {
     /// Term and vote can't be read from either copy (D6).
     #[error(
         "term and vote in {place} are damaged in the log and in their copy: the member could vote twice in a term; \
-         remove it and add it again under a new id, with an empty folder"
+         restore the folder from a copy"
     )]
     HardStateLost {
         /// The folder.
         place: String,
     },
     /// No segment of the log has a readable beginning.
-    #[error(
-        "the log in {place} is missing or unreadable from its beginning: remove the member and add it again under a new \
-         id, with an empty folder"
-    )]
+    #[error("the log in {place} is missing or unreadable from its beginning: restore the folder from a copy")]
     LogLost {
         /// The folder.
         place: String,

@@ -58,7 +58,7 @@ impl Drop for SmallDisk {
 /// Flips bits in the written part of the log of a stopped member. Returns where.
 ///
 /// A segment begins with two checkpoints, of one sector each with so few members. Only the one in sector `checkpoint`,
-/// 0 or 1, is ever damaged: a log whose last segment has lost both is refused, and its member must be replaced by hand.
+/// 0 or 1, is ever damaged: a log whose last segment has lost both is refused, and its member does not start again.
 pub(super) fn flip_bits(folder: &Path, bits: u64, checkpoint: u64, random: &mut Random) -> anyhow::Result<String> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder.join("log")).context("the member has no log")? {

@@ -108,8 +108,8 @@ impl Directory {
         if all.get(&id).is_some_and(|heard| heard.incarnation != incarnation) {
             // It may have voted and acknowledged entries with the other folder, and has forgotten that now.
             return Err(format!(
-                "member {} has a different data folder than before: remove a member whose folder was lost or \
-                 replaced, and add it again under a new id",
+                "member {} has a different data folder than before: start it with the earlier one, or with a copy of \
+                 that; a member whose folder is lost can't be replaced yet",
                 id.0
             ));
         }
