@@ -41,9 +41,7 @@ pub(super) struct Probe {
     check: Check,
 }
 
-const PROBE_COUNT: usize = 5;
-
-const PROBES: [Probe; PROBE_COUNT] = [
+const PROBES: [Probe; 5] = [
     Probe { page: "livez", check: Check::SerializableRead },
     Probe { page: "readyz", check: Check::DataCorruption },
     Probe { page: "readyz", check: Check::SerializableRead },
@@ -55,7 +53,7 @@ const PROBES: [Probe; PROBE_COUNT] = [
 #[derive(Debug)]
 pub(super) struct Tallies {
     /// The last result of each probe: 0 none yet, 1 bad, 2 good.
-    last: [AtomicU8; PROBE_COUNT],
+    last: [AtomicU8; PROBES.len()],
     /// Of each probe the good answers, then the bad ones.
     answers: Fixed<Labels<3>, Counter>,
 }
