@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_errand_arrives_as_it_was_and_says_how_long_it_may_take() {
+    fn a_request_arrives_as_it_was_and_says_how_long_it_may_take() {
         let write = LeaderRequest::Write(Bytes::from_static(b"command"));
         let renew = LeaderRequest::Lease { id: 7, renew: true };
         let all = [(write, "08091088271a07636f6d6d616e64"), (renew, "0809108827220408071001")];
