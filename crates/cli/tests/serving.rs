@@ -54,6 +54,16 @@ fn the_log_is_text_or_json_down_to_a_level() {
     assert!(warned.contains(" WARN other users") && !warned.contains("INFO"), "{warned}");
 }
 
+#[test]
+fn debug_logs_what_the_default_level_does_not() {
+    let members = Members::new(2);
+    let mut one = members.start(1, "export BOWLINE_LOG_LEVEL=debug");
+    let mut two = members.start(2, ":");
+    one.says("DEBUG a member connected member=2");
+    two.says("ready to serve client requests");
+    assert!(!two.said().contains("DEBUG"), "{}", two.said());
+}
+
 /// Everything in a folder that other users could read or list, and it itself.
 fn open_to_others(path: &Path, found: &mut Vec<String>) {
     let mode = fs::symlink_metadata(path).expect("it is there").permissions().mode();
