@@ -7,9 +7,9 @@
 mod cluster;
 mod late;
 mod ledger;
-#[path = "../../../raft/tests/support/log_on_disk.rs"]
-mod log_on_disk;
 mod operations;
 mod random_schedules;
 mod requests;
+#[path = "../../../raft/tests/support/simulation.rs"]
+mod simulation;
 mod snapshots;

@@ -1,47 +1,59 @@
 //! A handful of replicas, their hosts, and the network between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::time::Duration;
 
 use bowline_raft::{
-    Body, Config, Effect, Effects, Entry, Group, Index, Input, InstallSnapshot, Membership, Message, NodeId, Position,
-    Session, Time, Token,
+    Body, Config, Effect, Effects, Entry, Group, Index, Input, InstallSnapshot, Membership, Message, NodeId, PersistId,
+    Position, Raft, Session, Time, Token, Write,
 };
 
-use bowline_sim::spec::Lockstep;
-
-use super::host::{Host, Work};
+use super::host::{CoreHost, Work};
 use super::invariants::{Before, Invariants};
 use super::narrate::{self, Status};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Request};
+use super::simulation::{self, Simulated, Simulation};
 
-/// A message on its way.
-#[derive(Clone)]
-pub(crate) struct Envelope {
-    pub(crate) from: NodeId,
-    pub(crate) to: NodeId,
-    pub(crate) message: Message,
-    /// With a snapshot: what the state machine contains.
-    pub(crate) contents: Vec<Entry>,
-}
+pub(crate) type Cluster = Simulation<Raft>;
+pub(crate) type Envelope = simulation::Envelope<Message>;
 
+/// What the tests of the core add to the cluster.
 #[derive(Default)]
-pub(crate) struct Cluster {
-    pub(crate) hosts: BTreeMap<NodeId, Host>,
-    pub(crate) network: Vec<Envelope>,
+pub(crate) struct CoreCluster {
+    configs: BTreeMap<NodeId, Config>,
+    /// What the state machines of snapshots contain: everything up to their positions, from index 1.
+    contents: BTreeMap<Position, Vec<Entry>>,
     /// Messages that the script keeps from arriving for now.
     pub(crate) delayed: Vec<Envelope>,
-    /// Links that lose everything, each for one direction.
-    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) oracle: Oracle,
-    /// The reference model: each step of each replica must be one of its steps.
-    pub(crate) model: Lockstep,
     pub(crate) invariants: Invariants,
     pub(crate) trace: Vec<String>,
     /// Nobody reads the trace, so no line is written.
     pub(crate) silent: bool,
-    names: BTreeMap<Token, String>,
-    next_token: u64,
+}
+
+impl Simulated for Raft {
+    type Message = Message;
+    type Job = (PersistId, Write);
+    type Request = Request;
+    type Host = CoreHost;
+    type Cluster = CoreCluster;
+
+    fn raft(&self) -> &Raft {
+        self
+    }
+
+    fn forget(host: &mut CoreHost) {
+        let (clock, owed, machine) = (host.clock, take(&mut host.owed), take(&mut host.machine));
+        *host = CoreHost { clock, owed, machine, ..CoreHost::default() };
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster::empty(CoreCluster::default())
+    }
 }
 
 impl Cluster {
@@ -52,25 +64,22 @@ impl Cluster {
         let founders = Membership::simple(group);
         let mut cluster = Cluster::default();
         cluster.invariants.founders = founders.clone();
+        cluster.contents.insert(Position::ORIGIN, Vec::new());
         for id in (1..=voters + learners + spares).map(NodeId) {
             let membership = (id.0 <= voters + learners).then(|| founders.clone());
-            let host = Host::new(config(id), membership);
-            cluster.model.started(host.raft()).unwrap_or_else(|violation| panic!("{violation}"));
-            cluster.hosts.insert(id, host);
+            cluster.configs.insert(id, config(id));
+            cluster.add_host(id, membership);
+            cluster.start(id);
         }
+        cluster.watch();
         cluster
     }
 
-    pub(crate) fn host(&self, id: NodeId) -> &Host {
-        &self.hosts[&id]
-    }
-
-    pub(crate) fn host_mut(&mut self, id: NodeId) -> &mut Host {
-        self.hosts.get_mut(&id).expect("the test names replicas that exist")
-    }
-
-    pub(crate) fn is_up(&self, id: NodeId) -> bool {
-        self.host(id).raft.is_some()
+    /// Starts a replica with what its disk holds.
+    fn start(&mut self, id: NodeId) {
+        let config = self.configs[&id].clone();
+        let contents = self.contents[&self.host(id).disk.base()].clone();
+        self.start_with(id, |host| host.recover(config, &contents));
     }
 
     pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
@@ -82,34 +91,31 @@ impl Cluster {
     /// Gives a replica an input and carries out what follows from it, except for what the network,
     /// a held disk or a held state machine keeps back.
     pub(crate) fn feed(&mut self, id: NodeId, input: Input) {
-        let silent = self.silent;
         let host = self.hosts.get_mut(&id).expect("the test names replicas that exist");
-        let clock = host.clock;
-        let Some(raft) = &mut host.raft else { return };
-        let before = (!silent).then(|| Status::of(raft));
+        let clock = host.own.clock;
+        let Some(raft) = &mut host.replica else { return };
+        let before = (!self.own.silent).then(|| Status::of(raft));
         let known = Before::of(raft, &input);
         let (led, last) = (raft.is_leader(), raft.log().last());
         let mut effects = Effects::new();
-        let watched = self.model.drive(raft, clock, input, &mut effects);
+        let model = self.model.as_ref().expect("the model watches");
+        let watched = model.lock().expect("the model").drive(raft, clock, input, &mut effects);
         watched.unwrap_or_else(|violation| panic!("{violation}"));
-        let elected = !led && raft.is_leader();
         let lines = before.map(|before| Status::of(raft).changes_since(&before, raft)).unwrap_or_default();
-        if elected {
-            self.oracle.elected(self.hosts[&id].raft());
+        if !led && raft.is_leader() {
+            self.own.oracle.elected(raft);
         }
-        self.invariants.check(&self.hosts, id, &known);
-        for line in lines {
-            self.say(|| line);
-        }
+        self.own.invariants.check(&self.hosts, id, &known);
+        self.trace.extend(lines);
         let mut before = last;
         for effect in effects.drain() {
             self.carry_out(id, effect, &mut before);
         }
-        self.oracle.check(&self.hosts[&id]);
-        if !self.host(id).disk_held {
+        self.own.oracle.check(&self.hosts[&id]);
+        if !self.host(id).own.disk_held {
             self.sync(id, usize::MAX);
         }
-        if !self.host(id).machine_held {
+        if !self.host(id).own.machine_held {
             self.work(id);
         }
     }
@@ -117,41 +123,39 @@ impl Cluster {
     fn carry_out(&mut self, id: NodeId, effect: Effect, before: &mut Position) {
         match effect {
             Effect::Persist { id: at, write } => {
-                if let bowline_raft::Write::Truncate { from } = &write {
-                    self.oracle.truncated(self.host(id), *from);
+                if let Write::Truncate { from } = &write {
+                    self.own.oracle.truncated(&self.hosts[&id], *from);
                     *before = self.host(id).unsynced_position(from.previous());
                 }
-                if let bowline_raft::Write::Append(entries) = &write {
+                if let Write::Append(entries) = &write {
                     self.oracle.written(*before, &write);
                     *before = entries.last().map_or(*before, Entry::position);
                 }
-                let held = if self.host(id).disk_held { " (not synced)" } else { "" };
+                let held = if self.host(id).own.disk_held { " (not synced)" } else { "" };
                 self.say(|| format!("{id} writes {}{held}", narrate::write(&write)));
-                self.host_mut(id).unsynced.push_back((at, write));
+                self.host_mut(id).jobs.push_back((at, write));
             }
-            Effect::Send { to, message, after } => match after.filter(|after| *after > self.host(id).durable) {
-                Some(after) => {
-                    if self.host(id).disk_held {
-                        self.say(|| format!("{id} ⋯ {to} {message} (waits for the disk)"));
-                    }
-                    self.host_mut(id).parked.push_back((after, to, message));
+            Effect::Send { to, message, after: Some(after) } if after > self.host(id).durable => {
+                if self.host(id).own.disk_held {
+                    self.say(|| format!("{id} ⋯ {to} {message} (waits for the disk)"));
                 }
-                None => self.post(Envelope { from: id, to, message, contents: Vec::new() }),
-            },
+                self.host_mut(id).waiting.push((after, to, message));
+            }
+            Effect::Send { to, message, .. } => self.post(id, to, message),
             Effect::Apply { entries } => {
                 let last = entries.last().map_or(Position::ORIGIN, Entry::position);
-                assert!(self.host(id).disk.holds(last), "{id} applies {last}, which it could still forget (S71)");
-                self.host_mut(id).unapplied.push_back(Work::Apply(entries));
+                assert!(self.host(id).holds(last), "{id} applies {last}, which it could still forget (S71)");
+                self.host_mut(id).own.unapplied.push_back(Work::Apply(entries));
             }
             Effect::InstallSnapshot { snapshot } => {
                 let durable = self.host(id).disk.base().index >= snapshot.position.index;
                 assert!(durable, "{id} installs a snapshot whose mark in the log it could still forget");
-                self.host_mut(id).unapplied.push_back(Work::Install(snapshot));
+                self.host_mut(id).own.unapplied.push_back(Work::Install(snapshot));
             }
             Effect::Answer { token, outcome } => {
-                self.oracle.answered(&self.hosts[&id], token, &outcome);
-                let name = self.names.get(&token).cloned().unwrap_or_default();
-                self.say(|| format!("{id} answers {name}: {outcome}"));
+                let request = self.answered(id, token);
+                self.own.oracle.answered(&self.hosts[&id], &request, &outcome);
+                self.say(|| format!("{id} answers {}: {outcome}", request.name));
             }
             Effect::FetchSnapshot { to, session } => self.send_snapshot(id, to, session),
             Effect::Halt { fault } => {
@@ -164,22 +168,19 @@ impl Cluster {
     fn send_snapshot(&mut self, from: NodeId, to: NodeId, session: Session) {
         let host = self.host(from);
         let snapshot = host.disk.snapshot.clone().expect("a log is compacted only under a snapshot");
-        let contents = host.disk.contents.clone();
+        let term = host.raft().term();
         self.invariants.snapshot_names(snapshot.position, &snapshot.membership);
         let body = Body::InstallSnapshot(InstallSnapshot { session, snapshot });
-        let message = Message { term: host.raft().term(), body };
-        self.post(Envelope { from, to, message, contents });
+        self.post(from, to, Message { term, body });
     }
 
-    fn post(&mut self, envelope: Envelope) {
-        let Envelope { from, to, message, .. } = &envelope;
-        let host = &self.hosts[from];
-        self.oracle.sent(*from, *to, message, &host.disk, host.raft());
-        if !self.silent {
-            let lost = if self.cut.contains(&(*from, *to)) { " ✗ lost" } else { "" };
-            self.trace.push(format!("{from} → {to} {message}{lost}"));
-        }
-        if self.cut.contains(&(*from, *to)) {
+    fn post(&mut self, from: NodeId, to: NodeId, message: Message) {
+        let host = &self.hosts[&from];
+        self.own.oracle.sent(from, to, &message, &host.disk, host.raft());
+        let cut = self.cut.contains(&(from, to));
+        self.say(|| format!("{from} → {to} {message}{}", if cut { " ✗ lost" } else { "" }));
+        let envelope = Envelope { from, to, message, arrives: Time::NEVER };
+        if cut {
             self.lost(envelope);
         } else {
             self.network.push(envelope);
@@ -188,7 +189,7 @@ impl Cluster {
 
     /// The sender's host notices when a snapshot can't be brought.
     pub(crate) fn lost(&mut self, envelope: Envelope) {
-        if let Body::InstallSnapshot(install) = envelope.message.body {
+        if let Body::InstallSnapshot(install) = &envelope.message.body {
             let session = install.session;
             self.feed(envelope.from, Input::SnapshotSent { to: envelope.to, session, delivered: false });
         }
@@ -196,17 +197,17 @@ impl Cluster {
 
     /// A message arrives.
     pub(crate) fn deliver(&mut self, envelope: Envelope) {
-        let Envelope { from, to, message, contents } = envelope;
+        let Envelope { from, to, .. } = envelope;
         if !self.is_up(to) {
-            self.say(|| format!("{to} is down: {message} from {from} is lost"));
-            return self.lost(Envelope { from, to, message, contents });
+            self.say(|| format!("{to} is down: {} from {from} is lost", envelope.message));
+            return self.lost(envelope);
         }
         let mut delivered = None;
-        if let Body::InstallSnapshot(install) = &message.body {
-            self.host_mut(to).received.insert(install.snapshot.position, contents);
+        if let Body::InstallSnapshot(install) = &envelope.message.body {
+            self.host_mut(to).own.received.insert(install.snapshot.position);
             delivered = Some(install.session);
         }
-        self.feed(to, Input::Receive { from, message });
+        self.feed(to, Input::Receive { from, message: envelope.message });
         if let Some(session) = delivered {
             self.feed(from, Input::SnapshotSent { to, session, delivered: true });
         }
@@ -215,38 +216,45 @@ impl Cluster {
     /// Makes up to `count` writes durable, and lets go what waited for them.
     pub(crate) fn sync(&mut self, id: NodeId, count: usize) {
         let host = self.host_mut(id);
-        if host.unsynced.is_empty() || host.raft.is_none() {
+        let oldest = host.jobs.drain(..count.min(host.jobs.len())).collect::<Vec<_>>();
+        if oldest.is_empty() {
             return;
         }
-        for _ in 0..count.min(host.unsynced.len()) {
-            host.sync_one();
+        for (up_to, write) in oldest {
+            let host = self.host_mut(id);
+            match &write {
+                Write::Repaired => host.own.owed.clear(),
+                Write::Snapshot(header) => assert!(host.own.received.contains(&header.position), "it was received"),
+                _ => {}
+            }
+            self.make_durable(id, up_to, write);
         }
-        let durable = host.durable;
-        self.model.durable(id, durable);
-        while let Some((_, to, message)) = self.host_mut(id).parked.pop_front_if(|(after, ..)| *after <= durable) {
-            self.post(Envelope { from: id, to, message, contents: Vec::new() });
+        for (to, message) in self.host_mut(id).released() {
+            self.post(id, to, message);
         }
+        let durable = self.host(id).durable;
         self.feed(id, Input::Persisted { up_to: durable });
     }
 
     /// Lets the state machine do what it was given.
     pub(crate) fn work(&mut self, id: NodeId) {
-        while let Some(work) = self.host_mut(id).unapplied.pop_front() {
+        while let Some(work) = self.host_mut(id).own.unapplied.pop_front() {
             let index = match work {
                 Work::Apply(entries) => {
                     self.say(|| format!("{id} applies {}", narrate::entries(&entries)));
                     for entry in entries {
                         assert_eq!(entry.index, self.host(id).applied().next(), "{id} applies in order");
                         self.oracle.applied(id, &entry);
-                        self.host_mut(id).machine.push(entry);
+                        self.host_mut(id).own.machine.push(entry);
                     }
                     self.host(id).applied()
                 }
                 Work::Install(snapshot) => {
                     self.say(|| format!("{id} installs the snapshot {}", snapshot.position));
-                    let contents = self.host(id).received[&snapshot.position].clone();
+                    assert!(self.host(id).own.received.contains(&snapshot.position), "it was received");
+                    let contents = self.contents[&snapshot.position].clone();
                     contents.iter().for_each(|entry| self.oracle.applied(id, entry));
-                    self.host_mut(id).machine = contents;
+                    self.host_mut(id).own.machine = contents;
                     snapshot.position.index
                 }
             };
@@ -254,78 +262,67 @@ impl Cluster {
         }
     }
 
-    /// A new request's name.
+    /// A new request, with its name and its command, if it has one.
     pub(crate) fn token(&mut self, at: NodeId, name: &str, command: Option<&[u8]>) -> Token {
-        self.next_token += 1;
-        let token = Token(self.next_token);
-        self.names.insert(token, name.to_owned());
-        self.oracle.opened(token, at, command.map(<[u8]>::to_vec));
-        token
-    }
-
-    pub(crate) fn crash(&mut self, id: NodeId) {
-        self.host_mut(id).crash();
-        self.oracle.forget_requests(id);
+        let request = self.oracle.request(name, command);
+        self.ask(at, request)
     }
 
     /// The disk of a replica that is down loses its log from an index on. Whoever looks at it knows
     /// where the log has ended, or only in which term.
     pub(crate) fn damage(&mut self, id: NodeId, from: Index, end_is_known: bool) -> Position {
         let host = self.host_mut(id);
-        assert!(host.raft.is_none(), "it is down");
+        assert!(host.replica.is_none(), "it is down");
         let last =
             if end_is_known { host.disk.last() } else { Position::new(Index(u64::MAX), host.disk.hard_state.term) };
         let last_possible = host.disk.suspect.max(Some(last)).expect("there is one");
         host.disk.suspect = Some(last_possible);
-        let lost = host.disk.log.entries.iter().filter(|entry| entry.index >= from);
-        host.disk.owed.extend(lost.map(Entry::position));
+        let lost = host.disk.entries.iter().filter(|entry| entry.index >= from);
+        host.own.owed.extend(lost.map(Entry::position));
         host.disk.entries.retain(|entry| entry.index < from);
-        host.machine.truncate(usize::try_from(from.0 - 1).expect("a short log"));
+        host.own.machine.truncate(usize::try_from(from.0 - 1).expect("a short log"));
         self.oracle.damaged(id);
         self.invariants.damaged(id);
         last_possible
     }
 
     pub(crate) fn restart(&mut self, id: NodeId) {
-        self.oracle.restarted(id, &self.hosts[&id].disk);
-        self.host_mut(id).start();
-        self.model.started(self.hosts[&id].raft()).unwrap_or_else(|violation| panic!("{violation}"));
+        self.own.oracle.restarted(&self.hosts[&id]);
+        self.start(id);
     }
 
+    /// Stores a snapshot of the state machine as it is. Returns its index.
     pub(crate) fn store_snapshot(&mut self, id: NodeId) -> Option<Index> {
-        let index = self.host_mut(id).store_snapshot()?;
-        let disk = &self.hosts[&id].disk;
-        if let Some(snapshot) = &disk.snapshot {
-            self.invariants.snapshot_names(snapshot.position, &snapshot.membership);
+        let host = self.hosts.get_mut(&id)?;
+        let index = host.applied();
+        let header = host.raft().snapshot_header(index)?;
+        if index <= host.disk.base().index || index > host.disk.last().index {
+            return None;
         }
+        self.own.invariants.snapshot_names(header.position, &header.membership);
+        let known = self.own.contents.entry(header.position).or_insert_with(|| host.own.machine.clone());
+        assert_eq!(known, &host.own.machine, "two snapshots at {} differ", header.position);
+        host.disk.start_after(header);
         self.feed(id, Input::SnapshotStored { index });
         Some(index)
     }
 
-    /// Cuts every link between the groups, in both directions.
+    /// Cuts every link between the groups. What is under way there is lost.
     pub(crate) fn partition(&mut self, groups: &[BTreeSet<NodeId>]) {
-        let ids: Vec<NodeId> = self.hosts.keys().copied().collect();
-        let group_of = |id: &NodeId| groups.iter().position(|group| group.contains(id));
-        for from in &ids {
-            for to in ids.iter().filter(|to| group_of(from) != group_of(to)) {
-                self.cut.insert((*from, *to));
-            }
-        }
-        let lost = |envelope: &Envelope| self.cut.contains(&(envelope.from, envelope.to));
-        let (gone, kept) = std::mem::take(&mut self.network).into_iter().partition(lost);
-        self.network = kept;
-        let gone: Vec<Envelope> = gone;
+        self.cut_between(groups);
+        let gone = self.network.extract_if(.., |envelope| self.cut.contains(&(envelope.from, envelope.to)));
+        let gone: Vec<Envelope> = gone.collect();
         gone.into_iter().for_each(|envelope| self.lost(envelope));
     }
 
     /// Lets time pass on these hosts' clocks, which run side by side, waking each replica when it
     /// wants to be.
     pub(crate) fn tick(&mut self, ids: &[NodeId], span: Duration, deliver: bool) {
-        let start: BTreeMap<NodeId, Time> = ids.iter().map(|id| (*id, self.host(*id).clock)).collect();
+        let start: BTreeMap<NodeId, Time> = ids.iter().map(|id| (*id, self.host(*id).own.clock)).collect();
         loop {
             let due = |id: &NodeId| {
                 let host = &self.hosts[id];
-                let due = host.raft.as_ref()?.next_deadline().max(host.clock);
+                let due = host.replica.as_ref()?.next_deadline().max(host.own.clock);
                 Some((due.since(start[id]), *id)).filter(|(passed, _)| *passed <= span)
             };
             let Some((passed, id)) = ids.iter().filter_map(due).min() else { break };
@@ -340,7 +337,7 @@ impl Cluster {
 
     fn set_clocks(&mut self, start: &BTreeMap<NodeId, Time>, passed: Duration) {
         for (id, start) in start {
-            self.host_mut(*id).clock = start.after(passed);
+            self.host_mut(*id).own.clock = start.after(passed);
         }
     }
 
@@ -355,11 +352,6 @@ impl Cluster {
             self.deliver(envelope);
         }
         panic!("the messages never end");
-    }
-
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        let leaders = self.hosts.values().filter_map(|host| host.raft.as_ref()).filter(|raft| raft.is_leader());
-        leaders.max_by_key(|raft| raft.term()).map(bowline_raft::Raft::id)
     }
 }
 

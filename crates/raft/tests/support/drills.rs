@@ -37,11 +37,6 @@ impl Schedule {
         self.cluster.host(id).raft().term()
     }
 
-    fn isolate(&mut self, id: NodeId) {
-        let rest = self.cluster.hosts.keys().copied().filter(|other| *other != id).collect();
-        self.cluster.partition(&[BTreeSet::from([id]), rest]);
-    }
-
     /// A command is taken and done.
     fn serve(&mut self, leader: NodeId) {
         let done = self.cluster.oracle.done;
@@ -58,7 +53,7 @@ impl Schedule {
     /// Check-quorum: a leader that is cut off gives up, and the others go on (thesis 6.2).
     fn the_others_elect_while_the_leader_is_cut_off(&mut self, voters: &BTreeSet<NodeId>) {
         let old = self.leader();
-        self.isolate(old);
+        self.cluster.partition(&[BTreeSet::from([old])]);
         self.pass(Duration::from_secs(3), true);
         assert!(!self.cluster.host(old).raft().is_leader(), "{old} leads alone for ten election timeouts");
         let new = self.leader();

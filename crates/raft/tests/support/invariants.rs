@@ -156,7 +156,7 @@ fn terms_grow_for_a_reason(raft: &Raft, before: &Before) {
 /// A leader commits what a quorum has on disk, its own disk counted like any other (I10).
 fn committed_on_a_quorum(hosts: &BTreeMap<NodeId, Host>, raft: &Raft, before: &Membership) {
     let Some(position) = raft.snapshot_header(raft.commit_index()).map(|header| header.position) else { return };
-    let holds = |id: &NodeId| hosts.get(id).is_some_and(|host| host.disk.holds(position));
+    let holds = |id: &NodeId| hosts.get(id).is_some_and(|host| host.holds(position));
     let agreed = |membership: &Membership| {
         let mut groups = std::iter::once(membership.incoming()).chain(membership.outgoing());
         groups.all(|group| group.voters.iter().filter(|id| holds(id)).count() * 2 > group.voters.len())
@@ -187,7 +187,8 @@ fn changes_step_by_step(raft: &Raft, before: &Membership) {
 
 /// While one replica would answer under its lease, no replica leads a later term (I21).
 fn lease_is_exclusive(hosts: &BTreeMap<NodeId, Host>) {
-    let leaders: Vec<&Host> = hosts.values().filter(|host| host.raft.as_ref().is_some_and(Raft::is_leader)).collect();
+    let leaders: Vec<&Host> =
+        hosts.values().filter(|host| host.replica.as_ref().is_some_and(Raft::is_leader)).collect();
     let Some(newest) = leaders.iter().map(|host| host.raft().term()).max() else { return };
     for host in leaders.iter().filter(|host| host.raft().term() < newest) {
         assert!(!would_read_at_once(host), "{} has a lease while another leads {newest} (I21)", host.id);
@@ -195,10 +196,10 @@ fn lease_is_exclusive(hosts: &BTreeMap<NodeId, Host>) {
 }
 
 fn would_read_at_once(host: &Host) -> bool {
-    let mut raft = host.raft().clone();
+    let (mut raft, clock) = (host.raft().clone(), host.own.clock);
     let token = Token(u64::MAX);
     let mut effects = Effects::new();
-    raft.handle(host.clock, Input::Read { token, kind: ReadKind::Lease, deadline: Some(Time::NEVER) }, &mut effects);
+    raft.handle(clock, Input::Read { token, kind: ReadKind::Lease, deadline: Some(Time::NEVER) }, &mut effects);
     let served = |effect: &Effect| matches!(effect, Effect::Answer { token: of, outcome: Outcome::Readable { .. } } if *of == token);
     effects.as_slice().iter().any(served)
 }

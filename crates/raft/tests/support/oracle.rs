@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bowline_raft::{
-    AppendOutcome, Body, Entry, Index, Message, NodeId, Outcome, Payload, Position, Raft, Term, Token, Write,
-};
+use bowline_raft::{AppendOutcome, Body, Entry, Index, Message, NodeId, Outcome, Payload, Position, Raft, Term, Write};
 
-use super::host::{Disk, Host};
+use super::host::Host;
+use super::simulation::LogOnDisk;
 
 /// Remembers everything that was promised, and panics at the first broken promise.
 #[derive(Default)]
@@ -23,8 +22,6 @@ pub(crate) struct Oracle {
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// The latest acknowledgements that left over the wire, by the term in which they did.
     acks: BTreeMap<(NodeId, Term), Position>,
-    /// Open requests, with what must be visible to them when they end.
-    open: BTreeMap<Token, Request>,
     /// The greatest index that a finished request has seen.
     finished: Index,
     /// Commands that were said not to take effect.
@@ -34,38 +31,28 @@ pub(crate) struct Oracle {
     pub(crate) readable: usize,
 }
 
-struct Request {
-    at: NodeId,
+/// A request without an answer.
+pub(crate) struct Request {
+    pub(crate) name: String,
     command: Option<Vec<u8>>,
+    /// What must be visible to it when it ends.
     floor: Index,
 }
 
 impl Oracle {
-    pub(crate) fn opened(&mut self, token: Token, at: NodeId, command: Option<Vec<u8>>) {
-        let request = Request { at, command, floor: self.finished };
-        assert!(self.open.insert(token, request).is_none(), "the test names each request once");
+    /// A request that is asked now.
+    pub(crate) fn request(&self, name: &str, command: Option<&[u8]>) -> Request {
+        Request { name: name.to_owned(), command: command.map(<[u8]>::to_vec), floor: self.finished }
     }
 
-    /// Requests that wait at a replica that went down are nobody's any more.
-    pub(crate) fn forget_requests(&mut self, at: NodeId) {
-        self.open.retain(|_, request| request.at != at);
-    }
-
-    /// Where requests still wait.
-    pub(crate) fn open_at(&self) -> impl Iterator<Item = (Token, NodeId)> {
-        self.open.iter().map(|(token, request)| (*token, request.at))
-    }
-
-    pub(crate) fn answered(&mut self, host: &Host, token: Token, outcome: &Outcome) {
-        let request = self.open.remove(&token).unwrap_or_else(|| panic!("{token:?} is answered twice: {outcome}"));
-        assert_eq!(request.at, host.id, "a request ends where it began");
+    pub(crate) fn answered(&mut self, host: &Host, request: &Request, outcome: &Outcome) {
         match outcome {
             Outcome::Done { position } => {
                 self.done += 1;
                 self.finished = self.finished.max(position.index.min(host.applied()));
-                if let Some(command) = request.command {
+                if let Some(command) = &request.command {
                     let entry = &self.applied[&position.index];
-                    assert_eq!(entry.payload, Payload::Command(command.into()), "another command was done");
+                    assert_eq!(entry.payload, Payload::Command(command.clone().into()), "another command was done");
                     assert_eq!(entry.position(), *position);
                 }
             }
@@ -77,11 +64,11 @@ impl Oracle {
             }
             Outcome::Expired => {}
             Outcome::NotLeader { .. } | Outcome::Overloaded { .. } | Outcome::Superseded | Outcome::Refused(_) => {
-                let Some(command) = request.command else { return };
+                let Some(command) = &request.command else { return };
                 let applied =
                     self.applied.values().any(|entry| entry.payload == Payload::Command(command.clone().into()));
                 assert!(!applied, "{} says that an applied command had no effect: {outcome}", host.id);
-                self.refused.insert(command);
+                self.refused.insert(command.clone());
             }
         }
     }
@@ -114,7 +101,7 @@ impl Oracle {
     }
 
     /// A message leaves a host.
-    pub(crate) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &Disk, raft: &Raft) {
+    pub(crate) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &LogOnDisk, raft: &Raft) {
         let term = message.term;
         assert!(term <= raft.term());
         match &message.body {
@@ -130,7 +117,7 @@ impl Oracle {
         }
     }
 
-    fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId, disk: &Disk) {
+    fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId, disk: &LogOnDisk) {
         let vote = self.votes.entry((voter, term)).or_insert(candidate);
         assert_eq!(*vote, candidate, "{voter} votes twice in {term}");
         let state = disk.hard_state;
@@ -138,7 +125,7 @@ impl Oracle {
         assert!(durable, "{voter} tells a vote that it could forget");
     }
 
-    fn acknowledged(&mut self, follower: NodeId, term: Term, index: Index, disk: &Disk) {
+    fn acknowledged(&mut self, follower: NodeId, term: Term, index: Index, disk: &LogOnDisk) {
         assert!(
             disk.last().index >= index || disk.hard_state.term > term,
             "{follower} acknowledges before it is durable"
@@ -151,14 +138,14 @@ impl Oracle {
     }
 
     /// A replica comes back: it remembers what it promised.
-    pub(crate) fn restarted(&self, id: NodeId, disk: &Disk) {
-        let state = disk.hard_state;
+    pub(crate) fn restarted(&self, host: &Host) {
+        let (id, state) = (host.id, host.disk.hard_state);
         for ((_, term), vote) in self.votes.range((id, state.term)..).take_while(|((voter, _), _)| *voter == id) {
             assert_eq!(*term, state.term, "{id} forgot {term}");
             assert_eq!(state.voted_for, Some(*vote), "{id} forgot its vote");
         }
         if let Some(position) = self.acks.get(&(id, state.term)) {
-            assert!(disk.holds(*position), "{id} forgot {position}, which it had acknowledged in {}", state.term);
+            assert!(host.holds(*position), "{id} forgot {position}, which it had acknowledged in {}", state.term);
         }
     }
 
@@ -169,7 +156,7 @@ impl Oracle {
 
     /// After an input.
     pub(crate) fn check(&mut self, host: &Host) {
-        let Some(raft) = &host.raft else { return };
+        let Some(raft) = &host.replica else { return };
         if raft.is_leader() {
             let leader = *self.leaders.entry(raft.term()).or_insert(raft.id());
             assert_eq!(leader, raft.id(), "two leaders in {} (Election Safety)", raft.term());

@@ -96,13 +96,13 @@ impl Schedule {
         let end = self.now + span;
         while self.now < end {
             self.now += Duration::from_millis(5);
-            let ids: Vec<NodeId> = self.cluster.hosts.keys().copied().collect();
+            let ids = self.cluster.ids();
             for id in &ids {
-                self.cluster.host_mut(*id).clock = self.clock(*id, self.now);
+                self.cluster.host_mut(*id).own.clock = self.clock(*id, self.now);
             }
             for id in ids {
-                let due = |raft: &bowline_raft::Raft| raft.next_deadline() <= self.cluster.host(id).clock;
-                if self.cluster.host(id).raft.as_ref().is_some_and(due) {
+                let due = |raft: &bowline_raft::Raft| raft.next_deadline() <= self.cluster.host(id).own.clock;
+                if self.cluster.host(id).replica.as_ref().is_some_and(due) {
                     self.cluster.feed(id, Input::Wake);
                 }
             }
@@ -152,7 +152,7 @@ impl Schedule {
         let Some(id) = self.served() else { return };
         self.proposals += 1;
         let command = format!("c{}", self.proposals).into_bytes();
-        let deadline = self.chance(50).then(|| self.cluster.host(id).clock.after(Duration::from_millis(400)));
+        let deadline = self.chance(50).then(|| self.cluster.host(id).own.clock.after(Duration::from_millis(400)));
         let token = self.cluster.token(id, "", Some(&command));
         self.cluster.feed(id, Input::Propose { token, command: command.into(), deadline });
     }
@@ -160,7 +160,7 @@ impl Schedule {
     fn read(&mut self) {
         let Some(id) = self.served() else { return };
         let kind = if self.chance(60) { ReadKind::Lease } else { ReadKind::Quorum };
-        let deadline = self.chance(50).then(|| self.cluster.host(id).clock.after(Duration::from_millis(300)));
+        let deadline = self.chance(50).then(|| self.cluster.host(id).own.clock.after(Duration::from_millis(300)));
         let token = self.cluster.token(id, "", None);
         self.cluster.feed(id, Input::Read { token, kind, deadline });
     }
@@ -168,16 +168,16 @@ impl Schedule {
     fn disk_step(&mut self) {
         let id = self.any();
         match self.below(5) {
-            0 => self.cluster.host_mut(id).disk_held = true,
-            1 => self.cluster.host_mut(id).machine_held = true,
+            0 => self.cluster.host_mut(id).own.disk_held = true,
+            1 => self.cluster.host_mut(id).own.machine_held = true,
             2 => self.cluster.sync(id, 1),
             _ => self.release(id),
         }
     }
 
     fn release(&mut self, id: NodeId) {
-        self.cluster.host_mut(id).disk_held = false;
-        self.cluster.host_mut(id).machine_held = false;
+        self.cluster.host_mut(id).own.disk_held = false;
+        self.cluster.host_mut(id).own.machine_held = false;
         self.cluster.sync(id, usize::MAX);
         self.cluster.work(id);
     }
@@ -186,8 +186,7 @@ impl Schedule {
         match self.below(4) {
             0 => {
                 let side: BTreeSet<NodeId> = (0..2).map(|_| self.any()).collect();
-                let rest = self.cluster.hosts.keys().copied().filter(|id| !side.contains(id)).collect();
-                self.cluster.partition(&[side, rest]);
+                self.cluster.partition(&[side]);
             }
             1 => {
                 let link = (self.any(), self.any());
@@ -269,7 +268,7 @@ impl Schedule {
     /// Everything works again: then the cluster must too.
     pub(crate) fn heal_and_serve(&mut self) {
         self.cluster.cut.clear();
-        let ids: Vec<NodeId> = self.cluster.hosts.keys().copied().collect();
+        let ids = self.cluster.ids();
         for id in &ids {
             if !self.cluster.is_up(*id) {
                 self.cluster.restart(*id);
@@ -290,12 +289,11 @@ impl Schedule {
         for id in members.members() {
             assert_eq!(self.cluster.host(id).applied(), commit, "{id} has everything");
         }
-        let open: Vec<_> = self.cluster.oracle.open_at().filter(|(_, at)| members.contains(*at)).collect();
+        let open = self.cluster.open.iter().map(|(token, (at, _))| (token, at));
+        let open: Vec<_> = open.filter(|(_, at)| members.contains(**at)).collect();
         assert!(open.is_empty(), "requests without an answer: {open:?}");
     }
-}
 
-impl Schedule {
     pub(crate) fn nobody_leads(&self) -> NodeId {
         let explanations = self.cluster.hosts.values().map(|host| host.raft().explain().to_string());
         panic!("nobody leads within ten election timeouts\n{}", explanations.collect::<String>());

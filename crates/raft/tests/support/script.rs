@@ -63,17 +63,13 @@ fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(
 }
 
 impl Script {
-    fn all(&self) -> Vec<NodeId> {
-        self.cluster.hosts.keys().copied().collect()
-    }
-
     /// The replicas that are named, or all.
     fn some(&self, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<NodeId>> {
         let mut named = Vec::new();
         while let Some(id) = args.next_pos() {
             named.push(NodeId(id.parse()?));
         }
-        Ok(if named.is_empty() { self.all() } else { named })
+        Ok(if named.is_empty() { self.cluster.ids() } else { named })
     }
 
     /// `cluster voters=3 learners=1 spares=1 seed=7 ...` with the settings that a script needs.
@@ -182,8 +178,8 @@ impl Script {
             }
             _ => {
                 let id = id(args)?;
-                let (clock, due) = (self.cluster.host(id).clock, self.cluster.host(id).raft().next_deadline());
-                self.cluster.host_mut(id).clock = clock.max(due);
+                let (clock, due) = (self.cluster.host(id).own.clock, self.cluster.host(id).raft().next_deadline());
+                self.cluster.host_mut(id).own.clock = clock.max(due);
                 self.cluster.feed(id, Input::Wake);
                 if name == "elect" {
                     self.cluster.deliver_all();
@@ -195,7 +191,7 @@ impl Script {
 
     fn request(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let id = id(args)?;
-        let clock = self.cluster.host(id).clock;
+        let clock = self.cluster.host(id).own.clock;
         let deadline = args.take_key("within").map(span).transpose()?.map(|span| clock.after(span));
         let input = match name {
             "propose" => {
@@ -242,7 +238,7 @@ impl Script {
                 let verb = args.next_pos().ok_or("hold, sync or release?")?;
                 let count = number(args, "count", usize::MAX)?;
                 let host = self.cluster.host_mut(id);
-                let held = if name == "disk" { &mut host.disk_held } else { &mut host.machine_held };
+                let held = if name == "disk" { &mut host.own.disk_held } else { &mut host.own.machine_held };
                 *held = verb == "hold" || (verb == "sync" && *held);
                 match (name, verb) {
                     (_, "hold") => {}
@@ -262,7 +258,7 @@ impl Script {
     fn show(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Answer<Vec<String>> {
         let mut lines = Vec::new();
         for id in self.some(args)? {
-            let Some(raft) = &self.cluster.host(id).raft else {
+            let Some(raft) = &self.cluster.host(id).replica else {
                 lines.push(format!("{id} is down"));
                 continue;
             };
