@@ -18,6 +18,9 @@ const FEW: usize = 12;
 /// Maximum number of rounds that try to leave out everything again.
 const MOST_ROUNDS: usize = 4;
 
+/// One of the counts in a reduction.
+type CountOf = fn(&mut Reduction) -> &mut Option<usize>;
+
 /// The progress of the search for a smaller run, after each run.
 #[derive(Clone, Copy, Debug)]
 pub struct Shrinking {
@@ -192,7 +195,7 @@ impl Search<'_> {
     fn leave_out_members(&mut self) {
         self.leaving_out = "members";
         let plan = self.reduced();
-        let counts: [(_, fn(&mut Reduction) -> &mut Option<usize>); 3] = [
+        let counts: [(_, CountOf); 3] = [
             (0..plan.learners, |reduction| &mut reduction.learners),
             (1..plan.voters, |reduction| &mut reduction.members),
             (1..plan.clients(), |reduction| &mut reduction.clients),
