@@ -1,0 +1,90 @@
+//! The history as watchers read it: by revision.
+
+use std::ops::ControlFlow;
+
+use super::Store;
+use super::engine::{Engine, EngineError, Revision};
+use super::types::KeyValue;
+use crate::watch::{Event, History, Portion, PortionLimits};
+
+impl<E: Engine> Store<E> {
+    /// Whether [`Store::take_events`] is to return the writes from now on.
+    pub fn note_events(&mut self, wanted: bool) {
+        if wanted {
+            self.events.get_or_insert_default();
+        } else {
+            self.events = None;
+        }
+    }
+
+    /// The writes since the last call, in order; none if they are not noted.
+    ///
+    /// # Errors
+    /// A record is damaged; the store then has a [`Store::fault`].
+    pub fn take_events(&mut self) -> Result<Vec<Event>, EngineError> {
+        let noted = self.events.as_mut().map(std::mem::take).unwrap_or_default();
+        let events = noted.iter().map(|(at, record)| Event::of(*at, record)).collect();
+        self.watch(events)
+    }
+}
+
+impl<E: Engine> History for Store<E> {
+    fn revision(&self) -> i64 {
+        Store::revision(self)
+    }
+
+    fn compacted_revision(&self) -> i64 {
+        Store::compacted_revision(self)
+    }
+
+    fn events(
+        &self,
+        from: i64,
+        limits: &PortionLimits,
+        watchers: &mut dyn FnMut(&[u8]) -> usize,
+    ) -> Result<Portion, EngineError> {
+        let mut portion = Portion { events: Vec::new(), through: self.meta.revision };
+        let (mut records, mut revisions, mut bytes) = (0, 0, 0);
+        // The revision of the last record, and whether it has an event.
+        let (mut current, mut counted) = (from - 1, false);
+        let mut failed = None;
+        let until = Revision::start_of(self.meta.revision + 1);
+        let outcome = self.scan(Revision::start_of(from), until, &mut |at, record| {
+            if at.main > current {
+                if revisions >= limits.revisions || records >= limits.records || bytes >= limits.bytes {
+                    portion.through = current;
+                    return ControlFlow::Break(());
+                }
+                (current, counted) = (at.main, false);
+            }
+            records += 1;
+            match Event::of(at, &record) {
+                Ok(event) => {
+                    let count = watchers(&event.kv.key);
+                    if count > 0 {
+                        revisions += usize::from(!counted);
+                        counted = true;
+                        bytes += event.size() * count;
+                        portion.events.push(event);
+                    }
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        self.watch(outcome.and_then(|()| failed.map_or(Ok(portion), Err)))
+    }
+
+    fn before(&self, key: &[u8], revision: i64) -> Result<Option<KeyValue>, EngineError> {
+        let at = revision - 1;
+        if at < self.meta.compacted {
+            return Ok(None);
+        }
+        let view = self.view();
+        let version = view.index.get(key).and_then(|history| history.visible(at));
+        self.watch(version.map(|version| view.load(version.at)).transpose())
+    }
+}

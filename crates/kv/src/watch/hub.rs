@@ -1,0 +1,221 @@
+//! The hub: which streams are given which events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::event::{Event, KeyRange};
+use super::interest::Interest;
+
+/// What a delivery takes in a mailbox, in bytes, beside its events.
+const OVERHEAD: usize = 64;
+
+/// The number of a watcher in its stream, which never uses it twice. Its client's number may be used again.
+pub(crate) type Serial = u64;
+
+/// Names a stream. A hub never uses a name twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(u64);
+
+/// Events of one applied batch for one stream.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The events of the batch, shared by all deliveries.
+    pub(crate) batch: Arc<[Event]>,
+    /// For each watcher with events, their places in the batch.
+    pub(crate) hits: BTreeMap<Serial, Vec<u32>>,
+    /// The revision of the hub after the batch.
+    pub(crate) revision: i64,
+}
+
+impl Delivery {
+    fn size(&self) -> usize {
+        let of = |places: &Vec<u32>| places.iter().map(|place| self.batch[*place as usize].size() + 4).sum::<usize>();
+        self.hits.values().map(of).sum::<usize>() + OVERHEAD
+    }
+}
+
+/// The content of a mailbox.
+#[derive(Debug)]
+pub struct Taken {
+    /// The deliveries, in order.
+    pub(crate) deliveries: VecDeque<Delivery>,
+    /// Watchers that are live no longer, for want of room or because a snapshot was installed, each with the revision
+    /// of the last delivery that it can have got.
+    pub(crate) dropped: BTreeMap<Serial, i64>,
+    /// The revision of the hub.
+    pub(crate) revision: i64,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    deliveries: VecDeque<Delivery>,
+    bytes: usize,
+    dropped: BTreeMap<Serial, i64>,
+    /// The live watchers of the stream.
+    watchers: BTreeMap<Serial, Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    range: KeyRange,
+    /// It gets events from this revision on.
+    from: i64,
+}
+
+/// Distributes the events of each applied batch to the mailboxes of streams.
+#[derive(Debug)]
+pub struct Hub {
+    /// All events up to this revision were distributed.
+    revision: i64,
+    interest: Interest<(StreamId, Serial)>,
+    mailboxes: BTreeMap<StreamId, Mailbox>,
+    /// Streams that want to know when the hub has reached a revision.
+    awaited: BTreeSet<(i64, StreamId)>,
+    next_stream: u64,
+    /// Most bytes in one mailbox.
+    mailbox_bytes: usize,
+}
+
+impl Hub {
+    /// A hub for a store that has this revision. A mailbox holds at most `mailbox_bytes`, but always one delivery.
+    #[must_use]
+    pub fn new(revision: i64, mailbox_bytes: usize) -> Hub {
+        let (interest, mailboxes, awaited) = (Interest::default(), BTreeMap::new(), BTreeSet::new());
+        Hub { revision, interest, mailboxes, awaited, next_stream: 0, mailbox_bytes }
+    }
+
+    /// The revision up to which events were distributed.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Whether no watcher is live: then [`Hub::applied`] needs no events.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.interest.is_empty()
+    }
+
+    /// The number of live watchers.
+    #[must_use]
+    pub fn live_watchers(&self) -> usize {
+        self.mailboxes.values().map(|mailbox| mailbox.watchers.len()).sum()
+    }
+
+    /// Adds a stream.
+    pub fn open(&mut self) -> StreamId {
+        let stream = StreamId(self.next_stream);
+        self.next_stream += 1;
+        self.mailboxes.insert(stream, Mailbox::default());
+        stream
+    }
+
+    /// Removes a stream and its watchers.
+    pub fn close(&mut self, stream: StreamId) {
+        self.awaited.retain(|(_, waiting)| *waiting != stream);
+        if let Some(mailbox) = self.mailboxes.remove(&stream) {
+            forget(&mut self.interest, stream, &mailbox.watchers);
+        }
+    }
+
+    /// Distributes the events of a batch that has raised the store to `revision`. Returns the streams that have something
+    /// to take now.
+    pub fn applied(&mut self, events: Vec<Event>, revision: i64) -> Vec<StreamId> {
+        self.revision = self.revision.max(revision);
+        let mut woken = self.reached();
+        if events.is_empty() || self.interest.is_empty() {
+            return woken.into_iter().collect();
+        }
+        let batch: Arc<[Event]> = events.into();
+        let mut hits: BTreeMap<StreamId, BTreeMap<Serial, Vec<u32>>> = BTreeMap::new();
+        for (place, event) in (0..).zip(batch.iter()) {
+            self.interest.find(&event.kv.key, &mut |(stream, watcher)| {
+                let live = self.mailboxes.get(&stream).and_then(|mailbox| mailbox.watchers.get(&watcher));
+                if live.is_some_and(|live| event.revision() >= live.from) {
+                    hits.entry(stream).or_default().entry(watcher).or_default().push(place);
+                }
+            });
+        }
+        woken.extend(hits.keys());
+        for (stream, hits) in hits {
+            self.deliver(stream, Delivery { batch: Arc::clone(&batch), hits, revision });
+        }
+        woken.into_iter().collect()
+    }
+
+    /// The streams that have waited for the hub's revision.
+    fn reached(&mut self) -> BTreeSet<StreamId> {
+        let mut reached = BTreeSet::new();
+        while let Some((revision, stream)) = self.awaited.first().copied().filter(|(at, _)| *at <= self.revision) {
+            self.awaited.remove(&(revision, stream));
+            reached.insert(stream);
+        }
+        reached
+    }
+
+    /// Wakes a stream when the hub has reached a revision.
+    pub(crate) fn wake_at(&mut self, stream: StreamId, revision: i64) {
+        self.awaited.insert((revision, stream));
+    }
+
+    fn deliver(&mut self, stream: StreamId, delivery: Delivery) {
+        let Some(mailbox) = self.mailboxes.get_mut(&stream) else { return };
+        let size = delivery.size();
+        if mailbox.bytes > 0 && mailbox.bytes + size > self.mailbox_bytes {
+            return self.break_off(stream);
+        }
+        mailbox.bytes += size;
+        mailbox.deliveries.push_back(delivery);
+    }
+
+    /// The store was replaced by a snapshot that has this revision: the events in between can only be read from it.
+    /// Returns all streams: each of them may have something to read.
+    pub fn replaced(&mut self, revision: i64) -> Vec<StreamId> {
+        self.revision = self.revision.max(revision);
+        self.awaited.clear();
+        let streams: Vec<StreamId> = self.mailboxes.keys().copied().collect();
+        streams.iter().for_each(|stream| self.break_off(*stream));
+        streams
+    }
+
+    /// Removes all watchers of a stream, which then read history.
+    fn break_off(&mut self, stream: StreamId) {
+        let Some(mailbox) = self.mailboxes.get_mut(&stream) else { return };
+        let watchers = std::mem::take(&mut mailbox.watchers);
+        let through = mailbox.deliveries.back().map_or(0, |delivery| delivery.revision);
+        mailbox.dropped.extend(watchers.keys().map(|watcher| (*watcher, through)));
+        forget(&mut self.interest, stream, &watchers);
+    }
+
+    /// Takes what is in the mailbox of a stream.
+    pub fn take(&mut self, stream: StreamId) -> Taken {
+        let Some(mailbox) = self.mailboxes.get_mut(&stream) else {
+            return Taken { deliveries: VecDeque::new(), dropped: BTreeMap::new(), revision: self.revision };
+        };
+        mailbox.bytes = 0;
+        let (deliveries, dropped) = (std::mem::take(&mut mailbox.deliveries), std::mem::take(&mut mailbox.dropped));
+        Taken { deliveries, dropped, revision: self.revision }
+    }
+
+    /// Makes a watcher live: it gets events from the revision `from` on, which must be later than the hub's.
+    pub(crate) fn watch(&mut self, stream: StreamId, watcher: Serial, range: &KeyRange, from: i64) {
+        debug_assert!(from > self.revision, "earlier events are history");
+        let Some(mailbox) = self.mailboxes.get_mut(&stream) else { return };
+        self.interest.insert(range, (stream, watcher));
+        mailbox.watchers.insert(watcher, Live { range: range.clone(), from });
+    }
+
+    /// Removes a live watcher, if it is there.
+    pub(crate) fn unwatch(&mut self, stream: StreamId, watcher: Serial) {
+        let live = self.mailboxes.get_mut(&stream).and_then(|mailbox| mailbox.watchers.remove(&watcher));
+        if let Some(Live { range, .. }) = live {
+            self.interest.remove(&range, (stream, watcher));
+        }
+    }
+}
+
+fn forget(interest: &mut Interest<(StreamId, Serial)>, stream: StreamId, watchers: &BTreeMap<Serial, Live>) {
+    for (watcher, live) in watchers {
+        interest.remove(&live.range, (stream, *watcher));
+    }
+}
