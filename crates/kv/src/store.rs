@@ -106,8 +106,8 @@ pub struct Store<E> {
     lease_changes: Vec<LeaseChange>,
     /// The operations of the last command.
     operations: Operations,
-    /// The writes since the last [`Store::take_events`], if somebody wants to know them.
-    events: Option<Vec<(Revision, Record)>>,
+    /// The writes since the last [`Store::take_writes`], if they are noted.
+    noted: Option<Vec<(Revision, Record)>>,
     /// The note in the engine.
     flushed: Meta,
     /// The checksum of a compaction that is being computed.
@@ -161,7 +161,7 @@ impl<E: Engine> Store<E> {
         let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
         let (lease_changes, operations) = (Vec::new(), Operations::default());
         let (flushed, hashing) = (meta.clone(), None);
-        let (tee, events, fault) = (Tee::default(), None, OnceLock::new());
+        let (tee, noted, fault) = (Tee::default(), None, OnceLock::new());
         let store = Store {
             engine,
             index,
@@ -172,7 +172,7 @@ impl<E: Engine> Store<E> {
             pending_leases,
             lease_changes,
             operations,
-            events,
+            noted,
             flushed,
             hashing,
             tee,

@@ -2,29 +2,20 @@
 
 use std::ops::ControlFlow;
 
-use super::Store;
 use super::engine::{Engine, EngineError, Revision};
 use super::types::KeyValue;
+use super::{Record, Store};
 use crate::watch::{Event, History, Portion, PortionLimits};
 
 impl<E: Engine> Store<E> {
-    /// Whether [`Store::take_events`] is to return the writes from now on.
-    pub fn note_events(&mut self, wanted: bool) {
-        if wanted {
-            self.events.get_or_insert_default();
-        } else {
-            self.events = None;
-        }
+    /// From now on, [`Store::take_writes`] returns the writes.
+    pub fn note_writes(&mut self) {
+        self.noted.get_or_insert_default();
     }
 
     /// The writes since the last call, in order; none if they are not noted.
-    ///
-    /// # Errors
-    /// A record is damaged; the store then has a [`Store::fault`].
-    pub fn take_events(&mut self) -> Result<Vec<Event>, EngineError> {
-        let noted = self.events.as_mut().map(std::mem::take).unwrap_or_default();
-        let events = noted.iter().map(|(at, record)| Event::of(*at, record)).collect();
-        self.watch(events)
+    pub fn take_writes(&mut self) -> Vec<(Revision, Record)> {
+        self.noted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 

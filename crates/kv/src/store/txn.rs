@@ -71,8 +71,8 @@ impl<E: Engine> WriteTxn<'_, E> {
         for (sub, record) in (0..).zip(self.staged) {
             self.store.book.note(&record)?;
             self.store.pending_bytes += record.stored().len();
-            if let Some(events) = &mut self.store.events {
-                events.push((Revision { main, sub }, record.clone()));
+            if let Some(noted) = &mut self.store.noted {
+                noted.push((Revision { main, sub }, record.clone()));
             }
             self.store.pending.push((Revision { main, sub }, record));
         }

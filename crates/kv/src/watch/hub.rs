@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::event::{Event, KeyRange};
 use super::interest::Interest;
+use crate::store::{EngineError, Record, Revision};
 
 /// What a delivery takes in a mailbox, in bytes, beside its events.
 const OVERHEAD: usize = 64;
@@ -90,7 +91,7 @@ impl Hub {
         self.revision
     }
 
-    /// Whether no watcher is live: then [`Hub::applied`] needs no events.
+    /// Whether no watcher is live.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.interest.is_empty()
@@ -118,15 +119,19 @@ impl Hub {
         }
     }
 
-    /// Distributes the events of a batch that has raised the store to `revision`. Returns the streams that have something
+    /// Distributes the writes of a batch that has raised the store to `revision`. Returns the streams that have something
     /// to take now.
-    pub fn applied(&mut self, events: Vec<Event>, revision: i64) -> Vec<StreamId> {
+    ///
+    /// # Errors
+    /// A record is damaged.
+    pub fn applied(&mut self, writes: &[(Revision, Record)], revision: i64) -> Result<Vec<StreamId>, EngineError> {
         self.revision = self.revision.max(revision);
         let mut woken = self.reached();
-        if events.is_empty() || self.interest.is_empty() {
-            return woken.into_iter().collect();
+        if writes.is_empty() || self.interest.is_empty() {
+            return Ok(woken.into_iter().collect());
         }
-        let batch: Arc<[Event]> = events.into();
+        let events = writes.iter().map(|(at, record)| Event::of(*at, record));
+        let batch: Arc<[Event]> = events.collect::<Result<_, EngineError>>()?;
         let mut hits: BTreeMap<StreamId, BTreeMap<Serial, Vec<u32>>> = BTreeMap::new();
         for (place, event) in (0..).zip(batch.iter()) {
             self.interest.find(&event.kv.key, &mut |(stream, watcher)| {
@@ -140,7 +145,7 @@ impl Hub {
         for (stream, hits) in hits {
             self.deliver(stream, Delivery { batch: Arc::clone(&batch), hits, revision });
         }
-        woken.into_iter().collect()
+        Ok(woken.into_iter().collect())
     }
 
     /// The streams that have waited for the hub's revision.

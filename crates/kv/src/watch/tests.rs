@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::store::{
-    Command, CompactionRequest, DeleteRangeRequest, KeyValue, MemoryEngine, Operation, PutRequest, RequestOp, Store,
-    TxnRequest,
+    Command, CompactionRequest, DeleteRangeRequest, KeyValue, MemoryEngine, Operation, PutRequest, Record, RequestOp,
+    Revision, Store, TxnRequest,
 };
 
 /// What one watcher has been sent, and what it should be sent.
@@ -45,7 +45,7 @@ struct Harness {
     index: u64,
     hub: Hub,
     /// Applied, but not given to the hub yet.
-    held: Vec<Event>,
+    held: Vec<(Revision, Record)>,
     /// Every event that there was, with the key before it.
     log: Vec<Event>,
     state: BTreeMap<Bytes, KeyValue>,
@@ -59,7 +59,7 @@ const LIMITS: PortionLimits = PortionLimits { revisions: 3, records: 12, bytes: 
 impl Harness {
     fn new(seed: u64) -> Harness {
         let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
-        store.note_events(true);
+        store.note_writes();
         let mut hub = Hub::new(store.revision(), 1_500);
         let clients = (0..3).map(|_| Client {
             stream: Stream::open(&mut hub),
@@ -117,7 +117,8 @@ impl Harness {
         self.index += 1;
         // A compaction of what is compacted, or two puts of one key in a transaction, may be refused.
         let _ = self.store.apply_command(Index(self.index), &command);
-        for event in self.store.take_events().expect("it is whole") {
+        for (at, record) in self.store.take_writes() {
+            let event = Event::of(at, &record).expect("it is whole");
             let before = match event.kind {
                 EventKind::Put => self.state.insert(event.kv.key.clone(), event.kv.clone()),
                 EventKind::Delete => self.state.remove(&event.kv.key),
@@ -129,7 +130,7 @@ impl Harness {
                 .rev()
                 .find(|other| other.kv.key == event.kv.key && other.revision() == event.revision());
             let prev_kv = earlier.map_or(before, |earlier| earlier.prev_kv.clone());
-            self.held.push(event.clone());
+            self.held.push((at, record));
             self.log.push(Event { prev_kv, ..event });
         }
         if self.below(3) == 0 {
@@ -138,12 +139,12 @@ impl Harness {
     }
 
     fn publish(&mut self) {
-        let events = std::mem::take(&mut self.held);
+        let writes = std::mem::take(&mut self.held);
         if self.below(40) == 0 {
             // As if a snapshot had brought them.
             self.hub.replaced(self.store.revision());
         } else {
-            self.hub.applied(events, self.store.revision());
+            self.hub.applied(&writes, self.store.revision()).expect("they are whole");
         }
     }
 
