@@ -94,6 +94,8 @@ pub struct ServerConfig {
     pub max_connections: Option<usize>,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
+    /// How often quiet watchers that asked for it are told how far they have come.
+    pub watch_progress_interval: Duration,
     /// How reads are made linearizable.
     pub read_kind: ReadKind,
     /// The format of the log.

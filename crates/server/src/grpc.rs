@@ -1,6 +1,6 @@
 //! The etcd v3 API over gRPC.
 //!
-//! Requests to services that do not exist yet (Watch, Auth, Lock, Election) are answered with `Unimplemented`.
+//! Requests to services that do not exist yet (Auth, Lock, Election) are answered with `Unimplemented`.
 
 mod call;
 mod cluster;
@@ -13,6 +13,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod stream;
+mod watches;
 
 pub(crate) use call::attend;
 pub(crate) use cluster::ClusterService;
@@ -23,6 +24,7 @@ pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
 pub(crate) use maintenance::{API_VERSION, MaintenanceService};
+pub(crate) use watches::WatchService;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -20,6 +20,7 @@ mod random;
 pub mod replica;
 mod server;
 mod state_files;
+mod watches;
 
 pub use clock::Clock;
 pub use descriptors::{TooFew, raise_limit};

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use bowline_kv::store::{
-    Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, RedbEngine, RedbRecords,
-    RestoreError, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
+    Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, Record, RedbEngine,
+    RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
 };
+use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::Recall;
 use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
 use bowline_storage::{Identity, Label};
@@ -31,6 +32,8 @@ pub(crate) struct Applied {
     pub(crate) leases: Vec<LeaseChange>,
     /// The operations on keys.
     pub(crate) operations: Operations,
+    /// The records that were written, for watchers.
+    pub(crate) writes: Vec<(Revision, Record)>,
 }
 
 /// The store of a member.
@@ -48,7 +51,12 @@ impl KvMachine {
     pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
         let mut store = Store::open(KvMachine::make_engine(path)?)?;
         store.checkpoint_with(Some(&label(identity, None)))?;
-        Ok(KvMachine { store, identity })
+        Ok(KvMachine::of(store, identity))
+    }
+
+    fn of(mut store: Store<RedbEngine>, identity: Identity) -> KvMachine {
+        store.note_writes();
+        KvMachine { store, identity }
     }
 
     /// Opens the store in a file. Also returns the header of its last checkpoint, if it has had one since it was
@@ -60,7 +68,7 @@ impl KvMachine {
         let store = Store::open(KvMachine::make_engine(path)?)?;
         let label = Label::decode(&store.engine().label()?).map_err(|error| EngineError::new("be used", error))?;
         match label.identity == identity {
-            true => Ok((KvMachine { store, identity }, label.header)),
+            true => Ok((KvMachine::of(store, identity), label.header)),
             false => Err(EngineError::new("be used", format!("it belongs to {}", label.identity))),
         }
     }
@@ -83,7 +91,7 @@ impl KvMachine {
         if snapshot.read(&mut [0])? > 0 {
             return Err(RestoreError::Invalid("there is data after its end".to_owned()));
         }
-        let mut machine = KvMachine { store, identity };
+        let mut machine = KvMachine::of(store, identity);
         machine.checkpoint(header)?;
         Ok(machine)
     }
@@ -105,6 +113,12 @@ impl KvMachine {
     /// Applies entries, but none after one for which a program of this version is too old: see
     /// [`KvMachine::check_version`].
     pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
+        let mut applied = self.apply_all(entries, metrics, program);
+        applied.writes = self.store.take_writes();
+        applied
+    }
+
+    fn apply_all(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
         let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
         for entry in entries {
             match &entry.payload {
@@ -127,6 +141,14 @@ impl KvMachine {
             }
         }
         applied
+    }
+
+    /// Reads history for a stream of watches.
+    ///
+    /// # Errors
+    /// The store is broken.
+    pub(crate) fn advance(&self, stream: &mut Stream, limits: &PortionLimits) -> Result<(), EngineError> {
+        stream.advance(&self.store, limits)
     }
 
     /// All leases.

@@ -18,6 +18,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bowline_kv::store::{KvError, Query};
+use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
@@ -28,6 +29,7 @@ use crate::clock::Clock;
 use crate::machine::KvMachine;
 use crate::peer::{Forwarder, LeaderRequest, Outbox};
 use crate::state_files::StateFiles;
+use crate::watches::Watches;
 use apply_thread::ApplyThread;
 use inbox::Request;
 use leases::Leases;
@@ -355,6 +357,24 @@ impl Replica {
         };
         self.metrics.did(&operations);
         Ok(answer)
+    }
+
+    /// The watches of this replica.
+    pub(crate) fn watches(&self) -> &Watches {
+        self.shared.watches()
+    }
+
+    /// Makes messages of what a stream of watches has taken, and of a portion of history.
+    ///
+    /// # Errors
+    /// The replica has stopped, or its state is broken.
+    pub(crate) async fn advance(&self, stream: &mut Stream, limits: &PortionLimits) -> Result<(), Failure> {
+        if self.inbox.is_closed() {
+            return Err(Unknown::Stopped.into());
+        }
+        // History may be read from the disk; the tasks of the network must not wait for that.
+        let advanced = tokio::task::block_in_place(|| self.shared.read().advance(stream, limits));
+        advanced.map_err(|error| Failure::refused(error.to_string()))
     }
 
     /// Transfers the leadership, if this replica leads.

@@ -13,6 +13,7 @@ use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
 use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
+use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
 use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, Recovered};
@@ -28,7 +29,9 @@ use crate::clock::Clock;
 use crate::cluster_version;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
-use crate::grpc::{ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, attend};
+use crate::grpc::{
+    ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, WatchService, attend,
+};
 use crate::http;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
 use crate::random::random;
@@ -219,6 +222,8 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
     // As in etcd: three election timeouts.
     let leaderless = config.election_max * 3;
+    let progress_interval = config.watch_progress_interval;
+    let watch = WatchService { context: context.clone(), leaderless, progress_interval };
     let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
     /// Settings that all services share.
     macro_rules! service {
@@ -228,6 +233,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     }
     let grpc = Routes::new(service!(KvServer, KvService { context: context.clone() }))
         .add_service(service!(LeaseServer, lease))
+        .add_service(service!(WatchServer, watch))
         .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory: directory.clone() }))
         .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
         // Not compressed: its answers have two bytes.

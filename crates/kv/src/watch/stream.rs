@@ -170,6 +170,12 @@ impl Stream {
         self.lagging_count > 0
     }
 
+    /// The number of messages that wait.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.messages.len()
+    }
+
     /// The next message.
     pub fn next_message(&mut self) -> Option<Message> {
         self.messages.pop_front()

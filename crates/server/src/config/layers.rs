@@ -31,7 +31,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     Setting { key: "id", flag: "id", help: "Number of this member in --initial-cluster, from 1" },
     Setting { key: "name", flag: "name", help: "Name of this member [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/member-ID]" },
@@ -94,6 +94,11 @@ pub const SETTINGS: [Setting; 19] = [
         key: "max_request_bytes",
         flag: "max-request-bytes",
         help: "Maximum size of a client's request [default: 1.5MiB]",
+    },
+    Setting {
+        key: "watch_progress_interval",
+        flag: "watch-progress-interval",
+        help: "Interval of progress notifications to watchers that ask for them [default: 10m]",
     },
     Setting {
         key: "reads",
@@ -245,6 +250,7 @@ impl Layers {
             shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
             max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
+            watch_progress_interval: self.progress_interval()?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
             log_format: self.parse("log_format", "text, json", format)?.unwrap_or_default(),
             log_level: self.parse("log_level", "error, warn, info, debug", level)?.unwrap_or(Level::INFO),
@@ -269,6 +275,13 @@ impl Layers {
         let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
         let time = self.parse(key, "a time from 5ms to 60s, such as 300ms", parse)?;
         Ok(time.unwrap_or(Duration::from_millis(default_millis)))
+    }
+
+    fn progress_interval(&self) -> Result<Duration, ConfigError> {
+        let bounds = Duration::from_millis(100)..=Duration::from_secs(86_400);
+        let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
+        let interval = self.parse("watch_progress_interval", "a time from 100ms to 24h, such as 10m", parse)?;
+        Ok(interval.unwrap_or(Duration::from_secs(600)))
     }
 
     fn size(

@@ -40,15 +40,17 @@ const KV: &str = "etcdserverpb.KV";
 const LEASE: &str = "etcdserverpb.Lease";
 const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
+const WATCH: &str = "etcdserverpb.Watch";
 const HEALTH: &str = "grpc.health.v1.Health";
 
-const METHODS: [Method; 27] = [
+const METHODS: [Method; 28] = [
     method(KV, "Range"),
     stream(KV, "RangeStream", SERVER_STREAM),
     method(KV, "Put"),
     method(KV, "DeleteRange"),
     method(KV, "Txn"),
     method(KV, "Compact"),
+    stream(WATCH, "Watch", BIDI_STREAM),
     method(LEASE, "LeaseGrant"),
     method(LEASE, "LeaseRevoke"),
     stream(LEASE, "LeaseKeepAlive", BIDI_STREAM),

@@ -144,13 +144,14 @@ impl ApplyThread {
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let Applied { responses, leases, operations } = machine.apply(entries, &self.metrics, self.version);
+        let Applied { responses, leases, operations, writes } = machine.apply(entries, &self.metrics, self.version);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let facts = machine.facts();
         drop(machine);
+        self.shared.watches().applied(&writes, facts.revision).map_err(broken)?;
         self.shared.set_facts(facts);
         self.metrics.did(&operations);
         // Before the report, so that the raft thread knows the changes of leases when it hears of the entries.
@@ -170,6 +171,7 @@ impl ApplyThread {
         // The old file is removed already. Free its memory after the lock is released.
         let old = std::mem::replace(&mut *self.shared.write(), machine);
         drop(old);
+        self.shared.watches().replaced(facts.revision);
         self.shared.set_facts(facts);
         let index = header.position.index;
         self.inbox.push_event(Event::LeasesReset(leases));

@@ -10,6 +10,7 @@ use super::rewriting::{GivenUp, Rewriting};
 use super::status::Facts;
 use crate::machine::KvMachine;
 use crate::state_files::NewState;
+use crate::watches::Watches;
 
 /// A state machine that was restored from a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Restored {
 #[derive(Debug)]
 pub(crate) struct Shared {
     machine: RwLock<KvMachine>,
+    watches: Watches,
     facts: Mutex<Facts>,
     /// Whether the state machine's disk has room.
     room: AtomicBool,
@@ -36,9 +38,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(machine: KvMachine) -> Shared {
-        let facts = Mutex::new(machine.facts());
+        let facts = machine.facts();
+        let (watches, facts) = (Watches::new(facts.revision), Mutex::new(facts));
         Shared {
             machine: RwLock::new(machine),
+            watches,
             facts,
             room: AtomicBool::new(true),
             restored: Mutex::default(),
@@ -74,6 +78,11 @@ impl Shared {
     /// For the apply thread.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, KvMachine> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The watches of the member.
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     pub(crate) fn facts(&self) -> Facts {
