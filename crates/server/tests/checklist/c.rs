@@ -10,16 +10,14 @@ use crate::site::{Site, refused, revision};
 
 const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
-const NO_WATCH: &str = "there is no Watch yet";
 
 pub(crate) fn lines() -> Vec<Line> {
     vec![
         line!(Fresh, c01_the_future_and_what_is_compacted_are_refused),
         line!(Fresh, c02_reads_at_the_compacted_revision_succeed_and_before_it_fail),
         line!(Members, c02_the_member_that_was_asked_has_compacted_when_it_answers),
-        line!(Fresh, c02_a_watch_from_the_compacted_revision_succeeds_and_from_before_it_fails).not_on_ours(NO_WATCH),
+        line!(Fresh, c02_a_watch_from_the_compacted_revision_succeeds_and_from_before_it_fails),
         line!(Fresh, c03_a_tombstone_at_the_compacted_revision_is_still_watched)
-            .not_on_ours(NO_WATCH)
             .not_on_3_4("3.4.23 never tells of it, which is the bug that the line is about (etcd#19179)"),
         line!(Fresh, c04_a_physical_compaction_is_answered_when_the_data_is_gone),
         line!(Fresh, c05_the_newest_value_of_each_key_stays),

@@ -19,6 +19,7 @@ mod r;
 mod requests;
 mod site;
 mod t;
+mod w;
 mod x;
 
 #[path = "../cluster/harness.rs"]
@@ -33,7 +34,7 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 9] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 10] {
     [
         ("h", 13, h::lines()),
         ("r", 21, r::lines()),
@@ -43,6 +44,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 9] {
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
         ("l", 11, l::lines()),
+        ("w", 16, w::lines()),
         ("x", 14, x::lines()),
     ]
 }

@@ -1,0 +1,312 @@
+//! Watches.
+
+use std::time::Duration;
+
+use bowline_api::etcdserverpb as pb;
+use bowline_api::mvccpb::event::EventType;
+use bytes::Bytes;
+use pb::watch_client::WatchClient;
+use pb::watch_create_request::FilterType;
+use pb::watch_request::RequestUnion;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::line::{Line, line};
+use crate::requests::*;
+use crate::site::{Site, revision};
+
+/// How long a message that must come may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn lines() -> Vec<Line> {
+    vec![
+        line!(Shared, w01_the_first_message_says_that_the_watcher_was_created),
+        line!(Shared, w02_numbers_are_assigned_or_chosen_and_never_twice),
+        line!(Shared, w03_an_empty_range_is_refused),
+        line!(Fresh, w04_an_empty_key_is_the_first_one_and_an_end_of_zero_is_none),
+        line!(Shared, w05_without_a_start_only_later_events_come),
+        line!(Fresh, w06_history_comes_first_and_no_revision_is_split),
+        line!(Fresh, w07_a_future_start_waits),
+        line!(Fresh, w08_a_compacted_start_is_cancelled_after_the_creation),
+        line!(Shared, w09_a_negative_start_is_refused).not_on_3_4("3.4.23 accepts it"),
+        line!(Shared, w10_the_events_of_a_revision_come_in_one_message),
+        line!(Shared, w11_a_put_has_the_key_and_a_deletion_its_revision),
+        line!(Shared, w12_the_key_before_comes_with_updates_and_deletions),
+        line!(Shared, w13_filters_drop_puts_or_deletions),
+        line!(Shared, w14_large_messages_are_split_if_that_is_wanted),
+        line!(Shared, w15_a_cancellation_is_confirmed_and_an_unknown_one_is_not),
+        line!(Shared, w16_progress_is_told_for_the_stream),
+    ]
+}
+
+/// A stream of watches.
+struct Watch {
+    requests: mpsc::Sender<pb::WatchRequest>,
+    responses: Streaming<pb::WatchResponse>,
+}
+
+impl Watch {
+    async fn open(site: &Site, first: pb::WatchCreateRequest) -> (Watch, pb::WatchResponse) {
+        let (requests, waiting) = mpsc::channel(64);
+        // A server may send nothing before the first request.
+        requests.send(wrapped(RequestUnion::CreateRequest(first))).await.expect("there is room");
+        let mut client = WatchClient::new(site.channel()).max_decoding_message_size(64 << 20);
+        let responses = client.watch(ReceiverStream::new(waiting)).await.expect("a stream").into_inner();
+        let mut watch = Watch { requests, responses };
+        let created = watch.next().await;
+        (watch, created)
+    }
+
+    async fn send(&self, request: RequestUnion) {
+        self.requests.send(wrapped(request)).await.expect("the stream is open");
+    }
+
+    async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+        self.send(RequestUnion::CreateRequest(request)).await;
+        self.next().await
+    }
+
+    async fn next(&mut self) -> pb::WatchResponse {
+        let next = tokio::time::timeout(PATIENCE, self.responses.message()).await;
+        next.expect("a message in time").expect("no error").expect("the stream is open")
+    }
+
+    /// The next events: kind, key and revision of each.
+    async fn events(&mut self, count: usize) -> Vec<(EventType, Bytes, i64)> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let message = self.next().await;
+            assert!(!message.canceled, "{message:?}");
+            for event in message.events {
+                let kind = event.r#type();
+                let kv = event.kv.expect("a key");
+                events.push((kind, kv.key, kv.mod_revision));
+            }
+        }
+        assert_eq!(events.len(), count, "{events:?}");
+        events
+    }
+}
+
+fn wrapped(request: RequestUnion) -> pb::WatchRequest {
+    pb::WatchRequest { request_union: Some(request) }
+}
+
+fn of(key: impl Into<Bytes>) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest { key: key.into(), ..Default::default() }
+}
+
+/// All keys of a line.
+fn prefix(site: &Site) -> pb::WatchCreateRequest {
+    let mut end = site.key("").into_bytes();
+    *end.last_mut().expect("it ends with a slash") += 1;
+    pb::WatchCreateRequest { range_end: end.into(), ..of(site.key("")) }
+}
+
+async fn w01_the_first_message_says_that_the_watcher_was_created(site: Site) {
+    let at = revision(&site.put("k", "1").await.header);
+    let (mut watch, created) =
+        Watch::open(&site, pb::WatchCreateRequest { start_revision: at, ..of(site.key("k")) }).await;
+    assert!(created.created && !created.canceled && created.events.is_empty(), "{created:?}");
+    assert!(revision(&created.header) >= at);
+    assert_eq!(watch.events(1).await, [(EventType::Put, site.key("k").into(), at)]);
+}
+
+async fn w02_numbers_are_assigned_or_chosen_and_never_twice(site: Site) {
+    let (mut watch, first) = Watch::open(&site, of(site.key("k"))).await;
+    let second = watch.create(of(site.key("k"))).await;
+    assert_eq!((first.watch_id, second.watch_id), (0, 1));
+    let chosen = watch.create(pb::WatchCreateRequest { watch_id: 7, ..of(site.key("k")) }).await;
+    assert_eq!((chosen.watch_id, chosen.created, chosen.canceled), (7, true, false));
+    let twice = watch.create(pb::WatchCreateRequest { watch_id: 7, ..of(site.key("k")) }).await;
+    assert_eq!((twice.watch_id, twice.created, twice.canceled), (-1, true, true));
+    assert_eq!(twice.cancel_reason, "mvcc: duplicate watch ID provided on the WatchStream");
+}
+
+async fn w03_an_empty_range_is_refused(site: Site) {
+    let empty = |end: &str| pb::WatchCreateRequest { range_end: site.key(end).into(), ..of(site.key("k")) };
+    let (mut watch, first) = Watch::open(&site, empty("a")).await;
+    let second = watch.create(empty("k")).await;
+    for refused in [first, second] {
+        assert_eq!((refused.watch_id, refused.created, refused.canceled), (-1, true, true));
+        assert_eq!(refused.cancel_reason, "mvcc: watcher range is empty");
+    }
+}
+
+async fn w04_an_empty_key_is_the_first_one_and_an_end_of_zero_is_none(site: Site) {
+    let all = pb::WatchCreateRequest { range_end: Bytes::from_static(b"\0"), ..of("") };
+    let (mut watch, _) = Watch::open(&site, all).await;
+    let (mut single, _) = Watch::open(&site, of("")).await;
+    let mut kv = site.kv();
+    kv.put(pb::PutRequest { key: Bytes::from_static(b"\0"), ..Default::default() }).await.expect("written");
+    kv.put(pb::PutRequest { key: Bytes::from_static(b"\xff\xff"), ..Default::default() }).await.expect("written");
+    let keys: Vec<_> = watch.events(2).await.into_iter().map(|(_, key, _)| key).collect();
+    assert_eq!(keys, [&b"\0"[..], b"\xff\xff"]);
+    assert_eq!(single.events(1).await[0].1, &b"\0"[..]);
+}
+
+async fn w05_without_a_start_only_later_events_come(site: Site) {
+    site.put("k", "before").await;
+    let (mut watch, created) = Watch::open(&site, of(site.key("k"))).await;
+    let at = revision(&site.put("k", "after").await.header);
+    let events = watch.events(1).await;
+    assert_eq!(events, [(EventType::Put, site.key("k").into(), at)]);
+    assert!(at > revision(&created.header));
+}
+
+async fn w06_history_comes_first_and_no_revision_is_split(site: Site) {
+    let mut at = Vec::new();
+    for round in 0..700 {
+        let ops = (0..3).map(|part| op_put(&site.key(&format!("{part}")), &format!("{round}"))).collect();
+        let written = site.kv().txn(all(ops)).await.expect("written").into_inner();
+        at.push(revision(&written.header));
+    }
+    let from = pb::WatchCreateRequest { start_revision: at[0], ..prefix(&site) };
+    let (mut watch, _) = Watch::open(&site, from).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2_100 {
+        let message = watch.next().await;
+        let revisions: Vec<i64> =
+            message.events.iter().map(|event| event.kv.as_ref().expect("a key").mod_revision).collect();
+        let last = *revisions.last().expect("events");
+        assert_eq!(revisions.iter().filter(|revision| **revision == last).count(), 3, "a revision is split");
+        assert!(revision(&message.header) >= last);
+        seen.extend(revisions);
+    }
+    let expected: Vec<i64> = at.iter().flat_map(|at| [*at; 3]).collect();
+    assert_eq!(seen, expected);
+}
+
+async fn w07_a_future_start_waits(site: Site) {
+    let now = revision(&site.put("k", "1").await.header);
+    let later = pb::WatchCreateRequest { start_revision: now + 3, ..of(site.key("k")) };
+    let (mut watch, created) = Watch::open(&site, later).await;
+    assert!(created.created && !created.canceled);
+    for value in ["2", "3", "4"] {
+        site.put("k", value).await;
+    }
+    assert_eq!(watch.events(1).await[0].2, now + 3);
+}
+
+async fn w08_a_compacted_start_is_cancelled_after_the_creation(site: Site) {
+    let first = revision(&site.put("k", "1").await.header);
+    let at = revision(&site.put("k", "2").await.header);
+    site.compact(at).await;
+    let (mut watch, created) =
+        Watch::open(&site, pb::WatchCreateRequest { start_revision: first, ..of(site.key("k")) }).await;
+    assert!(created.created && !created.canceled, "{created:?}");
+    let cancelled = watch.next().await;
+    assert_eq!((cancelled.canceled, cancelled.compact_revision), (true, at), "{cancelled:?}");
+    assert_eq!((revision(&cancelled.header), cancelled.cancel_reason.as_str()), (0, ""));
+}
+
+async fn w09_a_negative_start_is_refused(site: Site) {
+    let (_, refused) = Watch::open(&site, pb::WatchCreateRequest { start_revision: -1, ..of(site.key("k")) }).await;
+    assert_eq!((refused.watch_id, refused.created, refused.canceled), (-1, true, true));
+    assert_eq!(refused.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+}
+
+async fn w10_the_events_of_a_revision_come_in_one_message(site: Site) {
+    let (mut watch, _) = Watch::open(&site, prefix(&site)).await;
+    site.put("b", "0").await;
+    watch.events(1).await;
+    let ops = vec![op_put(&site.key("c"), "1"), op_delete(&site.key("b"), ""), op_put(&site.key("a"), "2")];
+    let at = revision(&site.kv().txn(all(ops)).await.expect("written").into_inner().header);
+    let message = watch.next().await;
+    let seen: Vec<_> = message.events.iter().map(|event| (event.r#type(), event.kv.clone().expect("a key"))).collect();
+    let keys: Vec<_> = seen.iter().map(|(kind, kv)| (*kind, kv.key.clone(), kv.mod_revision)).collect();
+    let expected = [(EventType::Put, "c"), (EventType::Delete, "b"), (EventType::Put, "a")];
+    assert_eq!(keys, expected.map(|(kind, key)| (kind, Bytes::from(site.key(key)), at)));
+}
+
+async fn w11_a_put_has_the_key_and_a_deletion_its_revision(site: Site) {
+    let (mut watch, _) = Watch::open(&site, of(site.key("k"))).await;
+    let mut put_one = put(&site.key("k"), "v");
+    put_one.value = Bytes::from_static(b"value");
+    let created = revision(&site.try_put(put_one).await.expect("written").header);
+    let deleted = revision(&site.delete("k").await.header);
+    let event = watch.next().await.events.remove(0);
+    let kv = event.kv.expect("a key");
+    assert_eq!((&kv.value[..], kv.version, kv.create_revision, kv.mod_revision), (&b"value"[..], 1, created, created));
+    let event = watch.next().await.events.remove(0);
+    assert_eq!(event.r#type(), EventType::Delete);
+    let kv = event.kv.expect("a key");
+    assert_eq!((kv.mod_revision, kv.create_revision, kv.version, kv.value.len()), (deleted, 0, 0, 0));
+    assert!(event.prev_kv.is_none());
+}
+
+async fn w12_the_key_before_comes_with_updates_and_deletions(site: Site) {
+    let (mut watch, _) = Watch::open(&site, pb::WatchCreateRequest { prev_kv: true, ..of(site.key("k")) }).await;
+    site.put("k", "1").await;
+    site.put("k", "2").await;
+    site.delete("k").await;
+    let mut before = Vec::new();
+    while before.len() < 3 {
+        let events = watch.next().await.events;
+        before.extend(events.into_iter().map(|event| event.prev_kv.map(|kv| (kv.value, kv.version))));
+    }
+    assert_eq!(before, [None, Some((Bytes::from_static(b"1"), 1)), Some((Bytes::from_static(b"2"), 2))]);
+}
+
+async fn w13_filters_drop_puts_or_deletions(site: Site) {
+    let filtered = |filter: FilterType| pb::WatchCreateRequest { filters: vec![filter as i32], ..of(site.key("k")) };
+    let (mut no_put, _) = Watch::open(&site, filtered(FilterType::Noput)).await;
+    let (mut no_delete, _) = Watch::open(&site, filtered(FilterType::Nodelete)).await;
+    let first = revision(&site.put("k", "1").await.header);
+    let deleted = revision(&site.delete("k").await.header);
+    let second = revision(&site.put("k", "2").await.header);
+    let at = |events: Vec<(EventType, Bytes, i64)>| events.into_iter().map(|(_, _, at)| at).collect::<Vec<_>>();
+    assert_eq!(at(no_put.events(1).await), [deleted]);
+    assert_eq!(at(no_delete.events(2).await), [first, second]);
+}
+
+async fn w14_large_messages_are_split_if_that_is_wanted(site: Site) {
+    let value = "v".repeat(1_000_000);
+    let first = revision(&site.put("a", &value).await.header);
+    for key in ["b", "c", "d"] {
+        site.put(key, &value).await;
+    }
+    let from = pb::WatchCreateRequest { start_revision: first, fragment: true, ..prefix(&site) };
+    let (mut watch, _) = Watch::open(&site, from).await;
+    let (mut events, mut messages) = (0, 0);
+    while events < 4 {
+        let message = watch.next().await;
+        events += message.events.len();
+        messages += 1;
+        assert!(message.events.len() <= 2, "{} events in one fragment", message.events.len());
+        assert!(!message.fragment || events < 4, "the last one is no fragment");
+    }
+    assert!(messages >= 2, "{messages} messages");
+}
+
+async fn w15_a_cancellation_is_confirmed_and_an_unknown_one_is_not(site: Site) {
+    let (mut watch, created) = Watch::open(&site, of(site.key("k"))).await;
+    watch.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 99 })).await;
+    watch.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: created.watch_id })).await;
+    let cancelled = watch.next().await;
+    assert_eq!((cancelled.watch_id, cancelled.canceled), (created.watch_id, true));
+    assert_eq!(cancelled.compact_revision, 0);
+    site.put("k", "1").await;
+    let again = watch.create(of(site.key("k"))).await;
+    assert!(again.created && !again.canceled, "the stream lives, and says nothing of what was cancelled: {again:?}");
+}
+
+async fn w16_progress_is_told_for_the_stream(site: Site) {
+    let first = revision(&site.put("k", "1").await.header);
+    let (mut watch, _) =
+        Watch::open(&site, pb::WatchCreateRequest { start_revision: first, ..of(site.key("k")) }).await;
+    watch.create(of(site.key("other"))).await;
+    watch.events(1).await;
+    let at = revision(&site.put("k", "2").await.header);
+    watch.events(1).await;
+    // etcd says nothing while a watcher is not synchronised: ask again then.
+    let progress = loop {
+        watch.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+        if let Ok(message) = tokio::time::timeout(Duration::from_millis(500), watch.responses.message()).await {
+            break message.expect("no error").expect("a message");
+        }
+    };
+    assert_eq!((progress.watch_id, progress.events.len(), progress.created), (-1, 0, false), "{progress:?}");
+    assert!(revision(&progress.header) >= at);
+}
