@@ -296,8 +296,8 @@ async fn w16_progress_is_told_for_the_stream(site: Site) {
     let first = revision(&site.put("k", "1").await.header);
     let (mut watch, _) =
         Watch::open(&site, pb::WatchCreateRequest { start_revision: first, ..of(site.key("k")) }).await;
-    watch.create(of(site.key("other"))).await;
     watch.events(1).await;
+    watch.create(of(site.key("other"))).await;
     let at = revision(&site.put("k", "2").await.header);
     watch.events(1).await;
     // etcd says nothing while a watcher is not synchronised: ask again then.
