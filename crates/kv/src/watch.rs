@@ -22,5 +22,5 @@ mod stream;
 mod tests;
 
 pub use event::{Event, EventKind, History, KeyRange, Portion, PortionLimits};
-pub use hub::{Delivery, Hub, StreamId, Taken};
+pub use hub::{Delivery, Hub, StreamId, Taken, WatchCounts};
 pub use stream::{Body, Message, Stream, WatchRequest};

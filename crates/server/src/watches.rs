@@ -7,6 +7,8 @@ use bowline_kv::store::{EngineError, Record, Revision};
 use bowline_kv::watch::{Hub, Stream, StreamId};
 use tokio::sync::Notify;
 
+use crate::random::random;
+
 /// Bound of what waits for one stream, in bytes. Beyond it, the stream's watchers read history.
 const MAILBOX_BYTES: usize = 4 << 20;
 
@@ -24,7 +26,7 @@ struct Inner {
 impl Watches {
     /// For a store that has this revision.
     pub(crate) fn new(revision: i64) -> Watches {
-        Watches(Mutex::new(Inner { hub: Hub::new(revision, MAILBOX_BYTES), wakers: BTreeMap::new() }))
+        Watches(Mutex::new(Inner { hub: Hub::new(revision, MAILBOX_BYTES, random()), wakers: BTreeMap::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bowline_node::raft::Random;
+
 use super::event::{Event, KeyRange};
 use super::interest::Interest;
 use crate::store::{EngineError, Record, Revision};
@@ -47,6 +49,21 @@ pub struct Taken {
     pub(crate) revision: i64,
 }
 
+/// How many watches there are, and what they are at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchCounts {
+    /// The open streams.
+    pub streams: usize,
+    /// The watchers of all streams.
+    pub watchers: usize,
+    /// Those that read history.
+    pub lagging: usize,
+    /// The events that wait in mailboxes; one that two watchers get counts twice.
+    pub waiting: usize,
+    /// The events in messages so far; one that two watchers got counts twice.
+    pub sent: u64,
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
     deliveries: VecDeque<Delivery>,
@@ -54,6 +71,8 @@ struct Mailbox {
     dropped: BTreeMap<Serial, i64>,
     /// The live watchers of the stream.
     watchers: BTreeMap<Serial, Live>,
+    /// How many other watchers the stream has.
+    lagging: usize,
 }
 
 #[derive(Debug)]
@@ -75,14 +94,25 @@ pub struct Hub {
     next_stream: u64,
     /// Most bytes in one mailbox.
     mailbox_bytes: usize,
+    /// For trees of ranges.
+    seeds: Random,
+    /// The events in messages so far.
+    sent: u64,
 }
 
 impl Hub {
     /// A hub for a store that has this revision. A mailbox holds at most `mailbox_bytes`, but always one delivery.
+    /// Clients must not know the seed, which balances the trees of the ranges that they choose.
     #[must_use]
-    pub fn new(revision: i64, mailbox_bytes: usize) -> Hub {
-        let (interest, mailboxes, awaited) = (Interest::default(), BTreeMap::new(), BTreeSet::new());
-        Hub { revision, interest, mailboxes, awaited, next_stream: 0, mailbox_bytes }
+    pub fn new(revision: i64, mailbox_bytes: usize, seed: u64) -> Hub {
+        let mut seeds = Random::new(seed);
+        let (interest, mailboxes, awaited) = (Interest::new(seeds.next_u64()), BTreeMap::new(), BTreeSet::new());
+        Hub { revision, interest, mailboxes, awaited, next_stream: 0, mailbox_bytes, seeds, sent: 0 }
+    }
+
+    /// A seed for a tree of ranges.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.seeds.next_u64()
     }
 
     /// The revision up to which events were distributed.
@@ -97,10 +127,25 @@ impl Hub {
         self.interest.is_empty()
     }
 
-    /// The number of live watchers.
+    /// How many watches there are, and what they are at. Takes time in proportion to what waits.
     #[must_use]
-    pub fn live_watchers(&self) -> usize {
-        self.mailboxes.values().map(|mailbox| mailbox.watchers.len()).sum()
+    pub fn counts(&self) -> WatchCounts {
+        let mut counts = WatchCounts { streams: self.mailboxes.len(), sent: self.sent, ..WatchCounts::default() };
+        for mailbox in self.mailboxes.values() {
+            counts.watchers += mailbox.watchers.len() + mailbox.lagging;
+            counts.lagging += mailbox.lagging;
+            let hits = mailbox.deliveries.iter().flat_map(|delivery| delivery.hits.values());
+            counts.waiting += hits.map(Vec::len).sum::<usize>();
+        }
+        counts
+    }
+
+    /// A stream says how many of its watchers read history, and how many events it has sent since it last said that.
+    pub(crate) fn report(&mut self, stream: StreamId, lagging: usize, sent: u64) {
+        self.sent += sent;
+        if let Some(mailbox) = self.mailboxes.get_mut(&stream) {
+            mailbox.lagging = lagging;
+        }
     }
 
     /// Adds a stream.
@@ -187,6 +232,7 @@ impl Hub {
     fn break_off(&mut self, stream: StreamId) {
         let Some(mailbox) = self.mailboxes.get_mut(&stream) else { return };
         let watchers = std::mem::take(&mut mailbox.watchers);
+        mailbox.lagging += watchers.len();
         let through = mailbox.deliveries.back().map_or(0, |delivery| delivery.revision);
         mailbox.dropped.extend(watchers.keys().map(|watcher| (*watcher, through)));
         forget(&mut self.interest, stream, &watchers);

@@ -15,13 +15,12 @@ pub(crate) struct Interest<W> {
     ranges: IntervalTree<W>,
 }
 
-impl<W> Default for Interest<W> {
-    fn default() -> Interest<W> {
-        Interest { keys: HashMap::new(), ranges: IntervalTree::default() }
-    }
-}
-
 impl<W: Copy + Ord> Interest<W> {
+    /// Nobody watches anything. The seed is for the tree of ranges.
+    pub(crate) fn new(seed: u64) -> Interest<W> {
+        Interest { keys: HashMap::new(), ranges: IntervalTree::new(seed) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.len() == 0
     }

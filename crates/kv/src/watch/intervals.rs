@@ -1,9 +1,10 @@
 //! Ranges of keys, and which of them hold a key, in less than linear time.
 //!
 //! An interval tree: a search tree by the start of the ranges, in which each node also knows how far the ranges below it
-//! extend. It is a treap: random priorities keep it balanced. They come from a counter, so the same calls give the same
-//! tree.
+//! extend. It is a treap: random priorities keep it balanced. Clients choose the ranges, so they
+//! must not know the seed: who knows the priorities can choose ranges that make the tree a list.
 
+use bowline_node::raft::Random;
 use bytes::Bytes;
 
 /// Ranges, each with its owner. No owner has two ranges with the same start.
@@ -11,7 +12,7 @@ use bytes::Bytes;
 pub(crate) struct IntervalTree<W> {
     root: Link<W>,
     len: usize,
-    inserted: u64,
+    priorities: Random,
 }
 
 type Link<W> = Option<Box<Node<W>>>;
@@ -29,23 +30,21 @@ struct Node<W> {
     right: Link<W>,
 }
 
-impl<W> Default for IntervalTree<W> {
-    fn default() -> IntervalTree<W> {
-        IntervalTree { root: None, len: 0, inserted: 0 }
-    }
-}
-
 impl<W: Copy + Ord> IntervalTree<W> {
+    /// An empty tree, whose priorities come from this seed.
+    pub(crate) fn new(seed: u64) -> IntervalTree<W> {
+        IntervalTree { root: None, len: 0, priorities: Random::new(seed) }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Adds a range, from `start` to before `end`.
     pub(crate) fn insert(&mut self, start: Bytes, end: Option<Bytes>, owner: W) {
-        self.inserted += 1;
         self.len += 1;
         let (less, greater) = split(self.root.take(), (&start[..], owner));
-        let (furthest, priority) = (end.clone(), scatter(self.inserted));
+        let (furthest, priority) = (end.clone(), self.priorities.next_u64());
         let node = Box::new(Node { start, end, owner, priority, furthest, left: None, right: None });
         self.root = merge(merge(less, Some(node)), greater);
     }
@@ -142,14 +141,6 @@ fn remove<W: Copy + Ord>(link: &mut Link<W>, place: (&[u8], W)) -> bool {
     removed
 }
 
-/// Spreads numbers over the whole range (the finalizer of splitmix64).
-fn scatter(number: u64) -> u64 {
-    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -179,7 +170,7 @@ mod tests {
             ], 0..60),
             keys in prop::collection::vec(key(), 8),
         ) {
-            let (mut tree, mut list) = (IntervalTree::default(), Vec::new());
+            let (mut tree, mut list) = (IntervalTree::new(1), Vec::new());
             for (owner, step) in (0_u32..).zip(steps) {
                 match step {
                     Step::Insert(start, end) => {
@@ -211,7 +202,7 @@ mod tests {
 
     #[test]
     fn it_stays_balanced() {
-        let mut tree = IntervalTree::default();
+        let mut tree = IntervalTree::new(1);
         for number in 0..100_000_u32 {
             let start = number.to_be_bytes();
             tree.insert(

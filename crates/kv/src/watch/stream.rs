@@ -125,6 +125,8 @@ pub struct Stream {
     header: i64,
     messages: VecDeque<Message>,
     progress_wanted: bool,
+    /// The events in messages that the hub was not told of.
+    sent: u64,
 }
 
 impl Stream {
@@ -133,7 +135,7 @@ impl Stream {
         Stream {
             id: hub.open(),
             watchers: BTreeMap::new(),
-            lagging: Interest::default(),
+            lagging: Interest::new(hub.seed()),
             lagging_count: 0,
             next_id: 0,
             ids: BTreeMap::new(),
@@ -143,6 +145,7 @@ impl Stream {
             header: hub.revision(),
             messages: VecDeque::new(),
             progress_wanted: false,
+            sent: 0,
         }
     }
 
@@ -218,6 +221,12 @@ impl Stream {
         self.ids.insert(serial, id);
         self.watchers.insert(id, Watcher { serial, request, range, next, is_lagging, is_quiet: true });
         self.say(id, now, Body::Created);
+        self.report(hub);
+    }
+
+    /// Tells the hub what it counts.
+    fn report(&mut self, hub: &mut Hub) {
+        hub.report(self.id, self.lagging_count, std::mem::take(&mut self.sent));
     }
 
     fn free_id(&mut self) -> i64 {
@@ -232,6 +241,7 @@ impl Stream {
     pub fn cancel(&mut self, hub: &mut Hub, watch_id: i64) {
         if self.remove(hub, watch_id) {
             self.say(watch_id, hub.revision(), Body::Cancelled);
+            self.report(hub);
         }
     }
 
@@ -321,6 +331,7 @@ impl Stream {
         }
         if !sent.is_empty() {
             *is_quiet = false;
+            self.sent += sent.len() as u64;
             let fragment = request.fragment;
             self.say(id, revision, Body::Events { events: sent, fragment });
         }
@@ -378,6 +389,7 @@ impl Stream {
                 hub.watch(self.id, watcher.serial, &watcher.range, watcher.next);
             }
         }
+        self.report(hub);
         if self.progress_wanted && !self.is_lagging() && self.deliveries.is_empty() {
             let begins = self.watchers.values().map(|watcher| watcher.request.start_revision).max().unwrap_or(0);
             let (through, needed) = (self.taken_through, begins.max(self.header));

@@ -60,7 +60,7 @@ impl Harness {
     fn new(seed: u64) -> Harness {
         let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
         store.note_writes();
-        let mut hub = Hub::new(store.revision(), 1_500);
+        let mut hub = Hub::new(store.revision(), 1_500, seed);
         let clients = (0..3).map(|_| Client {
             stream: Stream::open(&mut hub),
             watchers: BTreeMap::new(),
@@ -275,7 +275,9 @@ impl Harness {
                 assert_eq!(seen.count, expected, "watcher {id} of {client}");
             }
         }
-        assert_eq!(self.hub.live_watchers(), self.clients.iter().map(|client| client.stream.len()).sum::<usize>());
+        let counts = self.hub.counts();
+        assert_eq!(counts.watchers, self.clients.iter().map(|client| client.stream.len()).sum::<usize>());
+        assert_eq!((counts.lagging, counts.waiting), (0, 0), "all have come to the end");
         for client in &self.clients {
             self.hub.close(client.stream.id());
         }

@@ -83,6 +83,7 @@ impl Collector for Snapshot {
         self.member(&mut out)?;
         self.identity(&mut out)?;
         self.peers(&mut out)?;
+        self.watches(&mut out)?;
         let help = "Whether the last answer to a probe was good; before the first one, whether it would be.";
         let probes = self.pages.tallies.good(&self.pages.context, &self.status);
         out.each("etcd_server_healthcheck", help, probes.map(|(labels, good)| (labels, flag(good))))?;
@@ -135,6 +136,20 @@ impl Snapshot {
         // As etcd, where it is told to have none.
         let help = "The state's quota, in bytes; negative: there is none.";
         out.one("etcd_server_quota_backend_bytes", help, ConstGauge::new(-1_i64))
+    }
+
+    fn watches(&self, out: &mut Families<'_>) -> fmt::Result {
+        let counts = self.pages.context.replica.watches().with(|hub| hub.counts());
+        let gauges = [
+            ("etcd_debugging_mvcc_watch_stream_total", "Open streams of watches.", counts.streams),
+            ("etcd_debugging_mvcc_watcher_total", "Watchers.", counts.watchers),
+            ("etcd_debugging_mvcc_slow_watcher_total", "Watchers that read history.", counts.lagging),
+            ("etcd_debugging_mvcc_pending_events_total", "Events that wait for streams.", counts.waiting),
+        ];
+        for (name, help, value) in gauges {
+            out.one(name, help, ConstGauge::new(value as u64))?;
+        }
+        out.one("etcd_debugging_mvcc_events_total", "Events that were sent to watchers.", ConstCounter::new(counts.sent))
     }
 
     /// Ids are hexadecimal, as on etcd.

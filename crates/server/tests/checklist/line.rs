@@ -32,7 +32,6 @@ pub(crate) struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Everyone,
-    Ours,
     Etcd,
     Etcd34,
 }
@@ -61,11 +60,6 @@ impl Line {
         self.except(Who::Etcd34, why)
     }
 
-    /// Our own server is not asked.
-    pub(crate) fn not_on_ours(self, why: &'static str) -> Line {
-        self.except(Who::Ours, why)
-    }
-
     fn except(mut self, who: Who, why: &'static str) -> Line {
         self.exceptions.push((who, why));
         self
@@ -74,7 +68,6 @@ impl Line {
     fn exception(&self, target: &Target) -> Option<&'static str> {
         let applies = |who| match who {
             Who::Everyone => true,
-            Who::Ours => target.is_ours(),
             Who::Etcd => !target.is_ours(),
             Who::Etcd34 => target.is_3_4(),
         };

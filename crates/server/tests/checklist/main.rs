@@ -44,7 +44,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 10] {
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
         ("l", 11, l::lines()),
-        ("w", 16, w::lines()),
+        ("w", 23, w::lines()),
         ("x", 14, x::lines()),
     ]
 }

@@ -18,7 +18,12 @@ use crate::line::Place;
 use crate::requests;
 
 /// Settings of members that have nothing else to do than to answer a test.
-const QUICK: [(&str, &str); 3] = [("election_min", "60ms"), ("election_max", "120ms"), ("heartbeat", "20ms")];
+const QUICK: [(&str, &str); 4] = [
+    ("election_min", "60ms"),
+    ("election_max", "120ms"),
+    ("heartbeat", "20ms"),
+    ("watch_progress_interval", "200ms"),
+];
 
 /// Whom the tests are pointed at.
 pub(crate) struct Target {
@@ -96,7 +101,7 @@ impl Target {
             (Place::Shared, _) => None,
             (Place::Fresh, Some(program)) => Some(Running::Etcd(Etcd::start(program).await)),
             (Place::Fresh, None) => Some(Running::Ours(Cluster::start(1, &QUICK))),
-            (Place::Members, _) => Some(Running::Ours(Cluster::start(3, &[]))),
+            (Place::Members, _) => Some(Running::Ours(Cluster::start(3, &[("snapshot_bytes", "64KiB")]))),
         };
         let urls = match &running {
             None => self.shared.clone(),
@@ -159,18 +164,23 @@ impl Site {
         self.channel.clone()
     }
 
+    /// Another connection, to another member where there are several.
+    pub(crate) async fn channel_to(&self, number: usize) -> Channel {
+        connect(&self.urls[number % self.urls.len()]).await
+    }
+
     pub(crate) fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
     }
 
     /// Another member, where there are several; each time its own connection.
     pub(crate) async fn member(&self, number: usize) -> KvClient<Channel> {
-        KvClient::new(connect(&self.urls[number % self.urls.len()]).await)
+        KvClient::new(self.channel_to(number).await)
     }
 
     /// The same, for leases.
     pub(crate) async fn member_leases(&self, number: usize) -> LeaseClient<Channel> {
-        LeaseClient::new(connect(&self.urls[number % self.urls.len()]).await)
+        LeaseClient::new(self.channel_to(number).await)
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {

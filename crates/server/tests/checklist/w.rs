@@ -1,17 +1,22 @@
 //! Watches.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb::event::EventType;
+use bowline_api::mvccpb::{self, KeyValue};
+use bowline_node::raft::Random;
 use bytes::Bytes;
 use pb::watch_client::WatchClient;
 use pb::watch_create_request::FilterType;
 use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Streaming};
 
+use crate::cluster::http;
 use crate::line::{Line, line};
 use crate::requests::*;
 use crate::site::{Site, revision};
@@ -37,6 +42,13 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, w14_large_messages_are_split_if_that_is_wanted),
         line!(Shared, w15_a_cancellation_is_confirmed_and_an_unknown_one_is_not),
         line!(Shared, w16_progress_is_told_for_the_stream),
+        line!(Fresh, w17_progress_is_told_to_a_quiet_watcher_that_asks).not_on_etcd("its interval is ten minutes"),
+        line!(Fresh, w18_the_published_guarantees_hold),
+        line!(Fresh, w19_a_client_that_does_not_read_delays_nobody_and_loses_nothing),
+        line!(Members, w20_a_stream_that_requires_a_leader_ends_without_one),
+        Line::untested("w21_a_refusal_comes_in_the_stream", "there are no users yet"),
+        line!(Members, w22_a_watcher_misses_nothing_when_its_member_gets_a_snapshot),
+        Line::untested("w23_permission_is_checked_for_the_range_that_is_watched", "there are no users yet"),
     ]
 }
 
@@ -48,11 +60,24 @@ struct Watch {
 
 impl Watch {
     async fn open(site: &Site, first: pb::WatchCreateRequest) -> (Watch, pb::WatchResponse) {
+        Watch::open_on(site.channel(), first, false).await
+    }
+
+    /// A stream of a connection; with `insists`, one that requires a leader.
+    async fn open_on(
+        channel: Channel,
+        first: pb::WatchCreateRequest,
+        insists: bool,
+    ) -> (Watch, pb::WatchResponse) {
         let (requests, waiting) = mpsc::channel(64);
         // A server may send nothing before the first request.
         requests.send(wrapped(RequestUnion::CreateRequest(first))).await.expect("there is room");
-        let mut client = WatchClient::new(site.channel()).max_decoding_message_size(64 << 20);
-        let responses = client.watch(ReceiverStream::new(waiting)).await.expect("a stream").into_inner();
+        let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
+        let mut request = Request::new(ReceiverStream::new(waiting));
+        if insists {
+            request.metadata_mut().insert("hasleader", "true".parse().expect("a good value"));
+        }
+        let responses = client.watch(request).await.expect("a stream").into_inner();
         let mut watch = Watch { requests, responses };
         let created = watch.next().await;
         (watch, created)
@@ -309,4 +334,187 @@ async fn w16_progress_is_told_for_the_stream(site: Site) {
     };
     assert_eq!((progress.watch_id, progress.events.len(), progress.created), (-1, 0, false), "{progress:?}");
     assert!(revision(&progress.header) >= at);
+}
+
+async fn w17_progress_is_told_to_a_quiet_watcher_that_asks(site: Site) {
+    let asks = pb::WatchCreateRequest { progress_notify: true, watch_id: 5, ..of(site.key("k")) };
+    let (mut watch, _) = Watch::open(&site, asks).await;
+    watch.create(of(site.key("k"))).await;
+    let at = revision(&site.put("other", "1").await.header);
+    // What was on its way may be of before.
+    let mut progress = watch.next().await;
+    while revision(&progress.header) < at {
+        progress = watch.next().await;
+    }
+    assert_eq!((progress.watch_id, progress.events.len(), progress.canceled), (5, 0, false), "{progress:?}");
+    assert_eq!(revision(&progress.header), at);
+}
+
+/// A write as a watcher must see it.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    kind: EventType,
+    kv: KeyValue,
+    before: Option<KeyValue>,
+}
+
+/// The events of a message, and the revision in its header. The events are ordered, and none is split off.
+fn events_of(message: pb::WatchResponse, last: &mut i64) -> Vec<Seen> {
+    assert!(!message.canceled && !message.created && !message.fragment, "{message:?}");
+    let at = revision(&message.header);
+    let see = |event: mvccpb::Event| {
+        let (kind, kv) = (event.r#type(), event.kv.expect("a key"));
+        Seen { kind, kv, before: event.prev_kv }
+    };
+    let events: Vec<Seen> = message.events.into_iter().map(see).collect();
+    let Some(first) = events.first() else { return events };
+    assert!(first.kv.mod_revision > *last, "a revision comes again, or its events come in two messages");
+    assert!(events.is_sorted_by_key(|seen| seen.kv.mod_revision), "Ordered");
+    *last = events.last().map_or(*last, |seen| seen.kv.mod_revision);
+    assert!(at >= *last, "the header is of before the events");
+    events
+}
+
+/// Puts, deletions and transactions of a few keys; returns the revision of the last.
+async fn write_at_random(site: &Site, writer: u64) -> i64 {
+    let (mut random, mut last) = (Random::new(writer), 0);
+    let mut kv = site.kv();
+    for round in 0..60 {
+        let mut keys: Vec<u64> = (0..4).collect();
+        random.shuffle(&mut keys);
+        keys.truncate(1 + usize::try_from(random.below(3)).expect("a small number"));
+        let op = |key: &u64| match random.chance(25) {
+            true => op_delete(&site.key(&key.to_string()), ""),
+            false => op_put(&site.key(&key.to_string()), &format!("{writer}/{round}")),
+        };
+        let ops = keys.iter().map(op).collect();
+        last = revision(&kv.txn(all(ops)).await.expect("written").get_ref().header);
+    }
+    last
+}
+
+/// Watches until a revision, and starts anew after each message if `resumes`.
+async fn watch_until(site: &Site, from: i64, until: i64, resumes: bool) -> Vec<Seen> {
+    let request = |from| pb::WatchCreateRequest { start_revision: from, prev_kv: true, ..prefix(site) };
+    let (mut seen, mut last) = (Vec::new(), from - 1);
+    let (mut watch, _) = Watch::open(site, request(from)).await;
+    while last < until {
+        seen.extend(events_of(watch.next().await, &mut last));
+        if resumes {
+            (watch, _) = Watch::open(site, request(last + 1)).await;
+        }
+    }
+    seen
+}
+
+async fn w18_the_published_guarantees_hold(site: Site) {
+    let first = site.revision().await + 1;
+    let (live, _) = Watch::open(&site, pb::WatchCreateRequest { prev_kv: true, ..prefix(&site) }).await;
+    let ((a, b, c), resumed) = tokio::join!(
+        async { tokio::join!(write_at_random(&site, 1), write_at_random(&site, 2), write_at_random(&site, 3)) },
+        watch_until(&site, first, first + 60, true),
+    );
+    let until = a.max(b).max(c);
+    let (mut watch, mut seen, mut last) = (live, Vec::new(), first - 1);
+    while last < until {
+        seen.extend(events_of(watch.next().await, &mut last));
+    }
+    // Reliable and Resumable: live, from history and with breaks, the same events.
+    assert_eq!(watch_until(&site, first, until, false).await, seen);
+    assert_eq!(resumed, seen[..resumed.len()]);
+    // Unique, Reliable and Atomic: together the events are the state, and each revision's are those of its transaction.
+    let mut state: BTreeMap<Bytes, KeyValue> = BTreeMap::new();
+    for Seen { kind, kv, before } in &seen {
+        assert_eq!(state.remove(&kv.key), *before, "the key before");
+        match kind {
+            EventType::Put => {
+                let created = before.as_ref().map_or((kv.mod_revision, 1), |kv| (kv.create_revision, kv.version + 1));
+                assert_eq!((kv.create_revision, kv.version), created);
+                state.insert(kv.key.clone(), kv.clone());
+            }
+            EventType::Delete => assert!(before.is_some(), "nothing is deleted twice"),
+        }
+    }
+    assert_eq!(site.range(site.all()).await.kvs, state.into_values().collect::<Vec<_>>());
+    for at in [first, first + 20, until] {
+        let kvs = site.range(pb::RangeRequest { revision: at, min_mod_revision: at, ..site.all() }).await.kvs;
+        let puts = seen.iter().filter(|seen| seen.kv.mod_revision == at && seen.kind == EventType::Put);
+        let mut puts: Vec<KeyValue> = puts.map(|seen| seen.kv.clone()).collect();
+        puts.sort_by(|one, other| one.key.cmp(&other.key));
+        assert_eq!(kvs, puts);
+    }
+    // Bookmarkable: all events up to the revision of a message of progress were sent.
+    watch.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+    let progress = watch.next().await;
+    assert_eq!((progress.events.len(), revision(&progress.header)), (0, until));
+}
+
+async fn w19_a_client_that_does_not_read_delays_nobody_and_loses_nothing(site: Site) {
+    const VALUES: usize = 300;
+    let first = site.revision().await + 1;
+    // A connection of its own: what is not read fills the window of the whole connection.
+    let (mut stalled, _) = Watch::open_on(site.channel_to(0).await, of(site.key("k")), false).await;
+    let (mut other, _) = Watch::open_on(site.channel_to(0).await, of(site.key("k")), false).await;
+    let value = "v".repeat(100_000);
+    let mut last = first - 1;
+    for _ in 0..VALUES {
+        let at = revision(&site.put("k", &value).await.header);
+        while last < at {
+            last = other.events(1).await[0].2;
+        }
+    }
+    let revisions = stalled.events(VALUES).await.into_iter().map(|(_, _, at)| at);
+    assert!(revisions.eq(first..=last), "each event once");
+}
+
+async fn w20_a_stream_that_requires_a_leader_ends_without_one(mut site: Site) {
+    let cluster = site.members();
+    let leader = cluster.leader().await;
+    let stays = cluster.follower().await;
+    let (mut insists, _) = Watch::open_on(cluster.channel(stays).await, of("k"), true).await;
+    let (mut quiet, _) = Watch::open_on(cluster.channel(stays).await, of("k"), false).await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != stays).collect();
+    others.iter().for_each(|id| cluster.kill(*id));
+    let ended = tokio::time::timeout(PATIENCE, insists.responses.message()).await.expect("it ends in time");
+    let error = ended.expect_err("it ends");
+    assert_eq!((error.code(), error.message()), (Code::Unavailable, "etcdserver: no leader"));
+    // Whoever did not ask for that waits, and goes on.
+    others.iter().for_each(|id| cluster.restart(*id));
+    cluster.leader_of_all().await;
+    cluster.client(leader).await.put(put("k", "v")).await.expect("written");
+    assert_eq!(quiet.events(1).await[0].1, "k");
+}
+
+async fn w22_a_watcher_misses_nothing_when_its_member_gets_a_snapshot(mut site: Site) {
+    let all = || pb::WatchCreateRequest { range_end: Bytes::from_static(b"\0"), ..of("a") };
+    let cluster = site.members();
+    let leader = cluster.leader().await;
+    let behind = cluster.follower().await;
+    let third = (1..=3).find(|id| *id != leader && *id != behind).expect("there are three");
+    let mut client = cluster.client(leader).await;
+    let start = revision(&client.put(put("k", "first")).await.expect("written").get_ref().header);
+    cluster.kill(behind);
+    // More than the log keeps.
+    for number in 0..200 {
+        client.put(put(&format!("k/{number:03}"), &"x".repeat(2_000))).await.expect("written");
+    }
+    // Nobody can lead, so nobody sends a snapshot before the watchers are there.
+    cluster.kill(third);
+    cluster.without_leader(leader).await;
+    cluster.restart(behind);
+    let from_start = pb::WatchCreateRequest { start_revision: start, ..all() };
+    let (mut from_start, created) = Watch::open_on(cluster.channel(behind).await, from_start, false).await;
+    let behind_at = revision(&created.header);
+    let (mut live, created) = Watch::open_on(cluster.channel(behind).await, all(), false).await;
+    assert_eq!(revision(&created.header), behind_at, "it has nothing new yet");
+    assert!(behind_at < start + 200, "it is behind");
+    cluster.restart(third);
+    let last = start + 200;
+    for (watch, first) in [(&mut from_start, start), (&mut live, behind_at + 1)] {
+        let count = usize::try_from(last + 1 - first).expect("more than none");
+        let revisions = watch.events(count).await.into_iter().map(|(_, _, at)| at);
+        assert!(revisions.eq(first..=last), "each event once");
+    }
+    let metrics = http(cluster.server(behind).client_address(), "GET /metrics").await;
+    assert!(metrics.contains("\netcd_network_snapshot_receive_success{"), "it got no snapshot: {metrics}");
 }
