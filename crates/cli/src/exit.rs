@@ -110,7 +110,7 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
 
 fn client_is_to_blame(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Unknown { .. } => false,
+        ClientError::Unreachable { .. } | ClientError::Unknown { .. } | ClientError::Compacted { .. } => false,
         ClientError::Refused { status, .. } => status.code() == tonic::Code::InvalidArgument,
         ClientError::Endpoint(_) | ClientError::NoEndpoint => true,
     }
@@ -158,6 +158,7 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         ClientError::Refused { status, .. } if status.message().contains("compacted") => {
             Some("the history before the last compaction is removed; read without --rev, or at a later revision")
         }
+        ClientError::Compacted { .. } => Some("watch from that revision on, or without --rev"),
         ClientError::Refused { status, .. } if status.message() == "no answer in time" => {
             Some("`bowline status` shows the state of the members; --timeout allows more time")
         }

@@ -1,7 +1,8 @@
 //! A client of a cluster, or of any other server of the etcd v3 API.
 //!
 //! The client gets a list of endpoints and uses the first that answers. It repeats a failed read at other endpoints. It
-//! never repeats a write that may have taken effect: only the caller knows whether doing it twice is harmless.
+//! never repeats a write that may have taken effect: only the caller knows whether doing it twice is harmless. A watch
+//! ([`Client::watch`]) resumes at another endpoint if it loses its member, and delivers each event once.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 mod lease;
+mod watch;
+
+pub use watch::{EventKind, WatchEvent, WatchItem, WatchRequest, Watcher};
 
 /// Time limit for connecting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -57,6 +61,14 @@ pub enum ClientError {
         endpoint: String,
         /// What went wrong.
         why: String,
+    },
+    /// The next events of a watch are removed from the history.
+    #[error("can't watch from revision {next} on: the history before revision {compact_revision} is compacted")]
+    Compacted {
+        /// The revision of which the watch would have delivered the events next.
+        next: i64,
+        /// The oldest revision from which it can be watched.
+        compact_revision: i64,
     },
 }
 
@@ -248,7 +260,7 @@ impl Client {
         A: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let until = Instant::now() + self.patience;
-        let share = self.patience / u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
+        let share = self.share();
         loop {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
@@ -264,6 +276,11 @@ impl Client {
             self.try_next();
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Time limit of an attempt at one endpoint, if the request may be repeated at the others.
+    fn share(&self) -> Duration {
+        self.patience / u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)
     }
 
     /// Sends a write once, and again only if it was certainly not done.
