@@ -1,4 +1,5 @@
-//! The client commands: `bowline put`, `get`, `del`, `txn`, `lease`, `compact`, `hashkv`, `status` and `shell`.
+//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `hashkv`, `status` and
+//! `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -31,6 +32,7 @@ mod status;
 mod table;
 mod txn;
 mod txn_text;
+mod watch;
 mod words;
 
 pub(crate) use compact::CompactArgs;
@@ -45,6 +47,7 @@ pub(crate) use shell::ShellCommand;
 pub(crate) use status::StatusArgs;
 pub(crate) use table::Table;
 pub(crate) use txn::TxnArgs;
+pub(crate) use watch::WatchArgs;
 
 /// The default endpoint.
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";

@@ -31,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   bowline up --detach                 in the background; bowline down stops them
   bowline put hello world             set a key
   bowline get hello                   print its value
+  bowline watch --prefix ''           print all writes as they happen
   bowline shell                       enter commands line by line
   bowline serve --config member.toml  one member of a cluster
   bowline chaos --minutes 2           test a real cluster under real faults
@@ -59,6 +60,8 @@ enum Command {
     Del(Once<client::DelArgs>),
     /// Compares keys and runs one of two lists of operations, atomically.
     Txn(Once<client::TxnArgs>),
+    /// Prints the writes of a key or a range as they happen.
+    Watch(Once<client::WatchArgs>),
     /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(client::LeaseCommand),
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),
         Command::Txn(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Lease(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::HashKv(command) => command.run(),

@@ -5,17 +5,25 @@ mod support;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Folder, Said, run};
+use support::{Folder, Running, Said, run};
 
 struct Etcdctl {
     folder: Folder,
 }
 
 impl Etcdctl {
-    fn ask_with(&self, arguments: &[&str], input: &[u8]) -> Said {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command.args(arguments).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", self.folder.endpoints());
-        run(&mut command, input)
+        command
+    }
+
+    fn ask_with(&self, arguments: &[&str], input: &[u8]) -> Said {
+        run(&mut self.command(arguments), input)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments))
     }
 
     fn says(&self, arguments: &[&str], expected: &str) {
@@ -56,6 +64,7 @@ fn etcdctl_works_unchanged() {
     etcdctl.says(&["del", "a/", "--prefix", "--prev-kv"], "2\na/1\none\na/2\nthree\n");
     etcdctl.says(&["del", "a/1"], "0\n");
     leases(&etcdctl);
+    watches(&etcdctl);
 
     let status = etcdctl.ask_with(&["endpoint", "status", "-w", "json"], b"");
     let status: Value = serde_json::from_slice(&status.out).expect("it is JSON");
@@ -85,4 +94,40 @@ fn leases(etcdctl: &Etcdctl) {
     etcdctl.says(&["lease", "timetolive", id], &format!("lease {id} already expired\n"));
     let gone = etcdctl.ask_with(&["lease", "revoke", id], b"");
     assert!(gone.code == Some(1) && gone.err.contains("requested lease not found"), "{gone:?}");
+}
+
+fn watches(etcdctl: &Etcdctl) {
+    etcdctl.says(&["put", "w/1", "one"], "OK\n");
+    let found: Value = serde_json::from_slice(&etcdctl.ask_with(&["get", "w/1", "-w", "json"], b"").out).expect("JSON");
+    let revision = found["kvs"][0]["mod_revision"].as_i64().expect("a revision");
+    let (first, second) = (revision.to_string(), (revision + 1).to_string());
+    etcdctl.says(&["put", "w/2", "a \"b\""], "OK\n");
+    etcdctl.says(&["del", "w/1"], "1\n");
+    etcdctl.start(&["watch", "w/1", "--rev", &first]).prints("PUT\nw/1\none\nDELETE\nw/1\n\n");
+    let all = "PUT\nw/1\none\nPUT\nw/2\na \"b\"\nDELETE\nw/1\n\n";
+    etcdctl.start(&["watch", "--prefix", "w/", "--rev", &first]).prints(all);
+    etcdctl.start(&["watch", "w/1", "w/3", "--rev", &first]).prints(all);
+    let before = etcdctl.start(&["watch", "w/1", "--prev-kv", "--rev", &first]);
+    before.prints("PUT\nw/1\none\nDELETE\nw/1\none\nw/1\n\n");
+
+    // Of a watch without a revision, nobody knows when it begins.
+    let live = etcdctl.start(&["watch", "w/live"]);
+    while live.out().is_empty() {
+        etcdctl.says(&["put", "w/live", "v"], "OK\n");
+    }
+    live.waits_for("it prints events", |out, _| out.starts_with("PUT\nw/live\nv\n"));
+
+    let mut interactive = etcdctl.start(&["watch", "-i"]);
+    interactive.types(&format!("watch w/2 --rev {first}\n"));
+    interactive.prints("PUT\nw/2\na \"b\"\n");
+    interactive.types("progress\n");
+    interactive.waits_for("it tells progress", |out, _| out.contains("\nprogress notify: "));
+
+    let echo = "echo $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE";
+    let command = etcdctl.start(&["watch", "w/2", "--rev", &first, "--", "sh", "-c", echo]);
+    command.prints("PUT\nw/2\na \"b\"\n\"PUT\" \"w/2\" \"a \\\"b\\\"\"\n");
+
+    etcdctl.says(&["compaction", &second], &format!("compacted revision {second}\n"));
+    let compacted = etcdctl.ask_with(&["watch", "w/1", "--rev", &first], b"");
+    assert!(compacted.err.contains("required revision has been compacted"), "{compacted:?}");
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Said, run};
+use support::{Running, Said, run};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -135,6 +135,12 @@ fn a_leader_whose_cable_is_pulled_is_replaced_and_acknowledges_nothing() {
     let old = lab.leader();
     assert_eq!(lab.ask(&["put", "k", "before"], &lab.endpoints()).code, Some(0));
 
+    // A watch at the leader, which will hear nothing any more, not even that its connection is lost.
+    let first = (0..3).map(|place| lab.endpoint((old - 1 + place) % 3 + 1)).collect::<Vec<_>>().join(",");
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    let watch = Running::start(watch.args(["watch", "k", "--rev", "2", "--endpoints", &first]));
+    watch.waits_for("it prints the first event", |out, _| out.starts_with("PUT\nk\nbefore\n"));
+
     lab.cable(old, "down");
     let others: Vec<String> = (1..=3).filter(|id| *id != old).map(|id| lab.endpoint(id)).collect();
     let pulled_at = Instant::now();
@@ -145,6 +151,9 @@ fn a_leader_whose_cable_is_pulled_is_replaced_and_acknowledges_nothing() {
     assert_eq!(said.code, Some(1), "it is alone, and must not acknowledge: {said:?}");
     let said = lab.ask_inside(old, &["get", "k", "--timeout", "2"]);
     assert_eq!((said.code, said.text()), (Some(1), ""), "it is alone, and must not answer: {said:?}");
+
+    watch.waits_for("it has resumed at another member", |out, _| out.contains("\nafter\n"));
+    assert!(watch.err().starts_with("the connection was lost: "), "{}", watch.err());
 
     lab.cable(old, "up");
     let until = Instant::now() + PATIENCE;

@@ -10,6 +10,7 @@ use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use support::Member;
 
@@ -137,6 +138,30 @@ fn tab_completes_keys_that_are_no_text() {
     // A terminal gets no bytes that would confuse it, and what it shows is unambiguous.
     terminal.types("get tab/ --prefix --keys-only\r");
     terminal.wait_for(r#""tab/\xff\x01 odd""#);
+    terminal.wait_for("bowline> ");
+    terminal.types("exit\r");
+    terminal.ends();
+}
+
+#[test]
+fn ctrl_c_ends_a_watch_but_not_the_shell() {
+    let member = &Member::start();
+    member.ask(&["put", "watched/k", "first"]);
+    let mut terminal = Terminal::open(member);
+    terminal.types("wat\t");
+    terminal.wait_for("watch");
+    terminal.types(" watched/\t");
+    terminal.wait_for("watched/k");
+    terminal.types(" --rev 2\r");
+    terminal.wait_for("PUT");
+    terminal.wait_for("first");
+    member.ask(&["put", "watched/k", "second"]);
+    terminal.wait_for("second");
+    // The terminal would send it, if the shell were its foreground job.
+    kill_process(Pid::from_child(&terminal.shell), Signal::INT).expect("it runs");
+    terminal.wait_for("bowline> ");
+    terminal.types("get watched/k\r");
+    terminal.wait_for("second");
     terminal.wait_for("bowline> ");
     terminal.types("exit\r");
     terminal.ends();

@@ -70,8 +70,10 @@ impl Helper {
             Some("help") => starting(shell::commands()),
             Some("mode") => starting(["plain", "table", "json", "raw"].map(str::to_owned).to_vec()),
             Some(command) if word.starts_with(b"-") => starting(shell::flags(command)),
-            Some("get" | "put" | "del") if before.any(|word| word == "--hex") => starting(self.keys_in_hex(&word)),
-            Some("get" | "put" | "del") => self.keys(&word).iter().map(|key| words::as_word(key)).collect(),
+            Some("get" | "put" | "del" | "watch") if before.any(|word| word == "--hex") => {
+                starting(self.keys_in_hex(&word))
+            }
+            Some("get" | "put" | "del" | "watch") => self.keys(&word).iter().map(|key| words::as_word(key)).collect(),
             Some(_) => Vec::new(),
         };
         (start, candidates)

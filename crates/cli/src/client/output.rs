@@ -32,15 +32,22 @@ pub(crate) struct OutputArgs {
     /// Same as -o raw.
     #[arg(long, conflicts_with = "output")]
     raw: bool,
+    /// Same as -o json.
+    #[arg(long, conflicts_with_all = ["output", "raw"])]
+    json: bool,
 }
 
 impl OutputArgs {
     pub(crate) fn of(format: Format) -> OutputArgs {
-        OutputArgs { output: format, raw: false }
+        OutputArgs { output: format, ..OutputArgs::default() }
     }
 
     pub(crate) fn format(self) -> Format {
-        if self.raw { Format::Raw } else { self.output }
+        match (self.raw, self.json) {
+            (true, _) => Format::Raw,
+            (_, true) => Format::Json,
+            _ => self.output,
+        }
     }
 }
 
@@ -143,12 +150,14 @@ pub(crate) fn pair(kv: &KeyValue, notation: Notation) -> Value {
 
 /// Keys as JSON, in the form of a pair's key.
 pub(crate) fn keys(keys: &[bytes::Bytes], notation: Notation) -> Value {
-    let key = |key: &bytes::Bytes| {
-        let mut object = Map::new();
-        put_bytes(&mut object, "key", "key_encoding", key, notation);
-        Value::Object(object)
-    };
-    keys.iter().map(key).collect()
+    keys.iter().map(|bytes| key(bytes, notation)).collect()
+}
+
+/// A key as JSON.
+pub(crate) fn key(bytes: &[u8], notation: Notation) -> Value {
+    let mut object = Map::new();
+    put_bytes(&mut object, "key", "key_encoding", bytes, notation);
+    Value::Object(object)
 }
 
 fn put_bytes(object: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8], notation: Notation) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bowline_kv::store::prefix_end;
 use bytes::Bytes;
 use clap::Args;
@@ -13,9 +13,10 @@ use super::{Notation, words};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RangeArgs {
     /// The key, or the first key of a range.
-    key: OsString,
+    #[arg(index = 1, required = true)]
+    key: Option<OsString>,
     /// End of the range: select the keys from KEY up to, but not including, this one.
-    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    #[arg(index = 2, conflicts_with_all = ["prefix", "from_key"])]
     range_end: Option<OsString>,
     /// Select all keys that begin with KEY.
     #[arg(long, conflicts_with = "from_key")]
@@ -73,6 +74,7 @@ impl RangeArgs {
     fn given(&self, default: Notation) -> anyhow::Result<(Bytes, Option<Bytes>)> {
         let notation = self.notation.or(default);
         let end = self.range_end.as_ref().map(|end| notation.read("RANGE_END", end)).transpose()?;
-        Ok((notation.read("KEY", &self.key)?, end))
+        let key = self.key.as_deref().context("KEY is missing")?;
+        Ok((notation.read("KEY", key)?, end))
     }
 }

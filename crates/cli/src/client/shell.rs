@@ -4,8 +4,13 @@ use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use anyhow::Context;
 use bowline_client::Client;
+use bowline_emulator::harness::Interrupts;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustyline::Editor;
 use rustyline::config::{CompletionType, Config};
@@ -17,21 +22,25 @@ use super::completion::Helper;
 use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
 use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request, StatusArgs, TxnArgs};
-use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, words};
+use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, WatchArgs, words};
 use crate::exit::{self, Exit};
 use crate::out::{self, Out, Unprinted, remark, tell};
 
 const PROMPT: &str = "bowline> ";
+
+/// How often a request that runs until Ctrl-C looks for it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Number of lines in the history.
 const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, lease, compact, hashkv, status, mode, help and exit, with the options \
-of the command line; `help get` lists those of get. Text in quotes may contain line breaks. In \
-double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line that begins with # is a comment. Tab \
-completes commands and keys. The history is kept in $BOWLINE_HISTORY, or else ~/.bowline_history.
+    after_help = "Commands: get, put, del, txn, watch, lease, compact, hashkv, status, mode, help and exit, with the \
+options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
+in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
+that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
+else ~/.bowline_history.
 
 Lines from a pipe run one by one. The first line that can't be parsed is reported and ends the \
 shell, unless --keep-going is given. A command that fails does not end it.
@@ -78,6 +87,8 @@ enum Simple {
     Put(PutArgs),
     /// Deletes a key or a range.
     Del(DelArgs),
+    /// Prints the writes of a key or a range as they happen, until Ctrl-C.
+    Watch(WatchArgs),
     /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(Lease),
@@ -243,7 +254,7 @@ struct Unread;
 /// be completed.
 fn carry_out<S: Source>(session: &RefCell<Session>, line: &Line, lines: &mut Lines<S>) -> anyhow::Result<Ended> {
     let command = match line.locate(parse(&line.text)) {
-        Ok(Some(command)) => command,
+        Ok(Some(CommandLine { command })) => command,
         Ok(None) => return Ok(Ended::Line(Exit::Passed)),
         Err(error) if may_begin_a_transaction(&line.text) => return Err(error.context(Unread)),
         Err(error) => return Err(error),
@@ -263,14 +274,14 @@ fn may_begin_a_transaction(line: &[u8]) -> bool {
     words::word(line.trim_ascii_start(), b"").map_or(true, |(word, _)| word == b"txn")
 }
 
-/// Parses the command of a line; `None` if the line is empty or asked for help, which is printed.
-fn parse(line: &[u8]) -> anyhow::Result<Option<Command>> {
+/// Parses a line; `None` if the line is empty or asked for help, which is printed.
+pub(super) fn parse<P: Parser>(line: &[u8]) -> anyhow::Result<Option<P>> {
     let words = words::split(line)?;
     if words.is_empty() {
         return Ok(None);
     }
-    match CommandLine::try_parse_from(words) {
-        Ok(line) => Ok(Some(line.command)),
+    match P::try_parse_from(words) {
+        Ok(line) => Ok(Some(line)),
         Err(error) if !error.use_stderr() => {
             tell!("{}", error.render().ansi())?;
             Ok(None)
@@ -285,9 +296,10 @@ impl Session {
             Simple::Get(get) => self.ask(&get),
             Simple::Put(put) => self.ask(&put.on_a_line(Notation::default())?),
             Simple::Del(del) => self.ask(&del),
+            Simple::Watch(watch) => self.follow(&watch.on_a_line()?),
             Simple::Lease(Lease::Grant(grant)) => self.ask(&grant),
             Simple::Lease(Lease::Revoke(revoke)) => self.ask(&revoke),
-            Simple::Lease(Lease::KeepAlive(keep_alive)) => self.ask(&keep_alive),
+            Simple::Lease(Lease::KeepAlive(keep_alive)) => self.follow(&keep_alive),
             Simple::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
             Simple::Lease(Lease::List(list)) => self.ask(&list),
             Simple::Compact(compact) => self.ask(&compact),
@@ -299,6 +311,15 @@ impl Session {
             }
             Simple::Exit => Ok(Ended::Shell),
         }
+    }
+
+    /// Runs a request that has no end of its own. On a terminal, Ctrl-C ends it, but not the shell.
+    fn follow(&mut self, request: &impl Request) -> anyhow::Result<Ended> {
+        if !std::io::stdin().is_terminal() {
+            return self.ask(request);
+        }
+        let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
+        self.ask(&UntilInterrupted { request, interrupted: interrupts.flag() })
     }
 
     fn ask(&mut self, request: &impl Request) -> anyhow::Result<Ended> {
@@ -313,6 +334,30 @@ impl Session {
             remark!("not found or not successful: the exit code of this command would be 1");
         }
         Ok(Ended::Line(verdict))
+    }
+}
+
+/// A request that has no end of its own, and ends with Ctrl-C.
+struct UntilInterrupted<'a, R> {
+    request: &'a R,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl<R: Request> Request for UntilInterrupted<'_, R> {
+    async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
+        let interrupted = async {
+            while !self.interrupted.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            verdict = self.request.run(client, output, out) => verdict,
+            () = interrupted => {
+                // The terminal shows ^C, and the prompt needs a line of its own.
+                remark!("");
+                Ok(Exit::Passed)
+            }
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// How long anything may take.
@@ -189,6 +190,91 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Said {
     let output = child.wait_with_output().expect("it ends");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     Said { code: output.status.code(), out: output.stdout, err }
+}
+
+/// A program that goes on until it is ended, and what it has said so far.
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    out: Arc<Mutex<Vec<u8>>>,
+    err: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Running {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let out = gathered(child.stdout.take().expect("it is piped"));
+        let err = gathered(child.stderr.take().expect("it is piped"));
+        Running { stdin: child.stdin.take(), child, out, err }
+    }
+
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8_lossy(&self.out.lock().expect("nobody panics")).into_owned()
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8_lossy(&self.err.lock().expect("nobody panics")).into_owned()
+    }
+
+    /// Waits until this holds for what it has printed, and for what it has said on standard error.
+    pub(crate) fn waits_for(&self, what: &str, holds: impl Fn(&str, &str) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds(&self.out(), &self.err()) {
+            assert!(Instant::now() < until, "{what}: {:?}, {:?}", self.out(), self.err());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until it has printed this, and nothing else.
+    pub(crate) fn prints(&self, text: &str) {
+        self.waits_for(&format!("it has not printed {text:?}"), |out, _| out == text);
+    }
+
+    pub(crate) fn types(&mut self, text: &str) {
+        self.stdin.as_mut().expect("its input is open").write_all(text.as_bytes()).expect("it reads");
+    }
+
+    /// Ends its input.
+    pub(crate) fn ends_input(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is a child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it goes on: {:?}, {:?}", self.out(), self.err());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended already needs no signal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a pipe has given so far.
+fn gathered(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
+    let all: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let gathered = Arc::clone(&all);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            all.lock().expect("nobody panics").extend(&buffer[..read]);
+        }
+    });
+    gathered
 }
 
 /// Members that are started one by one, each by a shell that sets something up before.
