@@ -208,7 +208,13 @@ impl WatchService {
                     None => return Ok(()),
                 },
                 () = waker.notified(), if ready => serving.advance().await?,
-                _ = ticks.tick() => serving.stream.tick(),
+                _ = ticks.tick() => {
+                    // Writes of other keys wake no stream, and progress must count them.
+                    if ready {
+                        serving.advance().await?;
+                    }
+                    serving.stream.tick();
+                }
             }
         }
     }
