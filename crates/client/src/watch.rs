@@ -44,6 +44,7 @@ const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct WatchRequest {
     create: pb::WatchCreateRequest,
+    delivers_progress: bool,
     reports_connection: bool,
 }
 
@@ -53,8 +54,15 @@ impl WatchRequest {
     #[must_use]
     pub fn range(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> WatchRequest {
         let (key, range_end) = (key.into(), range_end.into());
-        let create = pb::WatchCreateRequest { key, range_end, fragment: true, ..pb::WatchCreateRequest::default() };
-        WatchRequest { create, reports_connection: false }
+        let create = pb::WatchCreateRequest {
+            key,
+            range_end,
+            fragment: true,
+            // A quiet watch must know how far it has come: else it could not resume after a compaction.
+            progress_notify: true,
+            ..pb::WatchCreateRequest::default()
+        };
+        WatchRequest { create, delivers_progress: false, reports_connection: false }
     }
 
     /// Watches one key.
@@ -105,7 +113,7 @@ impl WatchRequest {
     /// Delivers [`WatchItem::Progress`] now and then while there are no events; the server decides how often.
     #[must_use]
     pub fn progress_notify(mut self) -> WatchRequest {
-        self.create.progress_notify = true;
+        self.delivers_progress = true;
         self
     }
 
@@ -364,7 +372,12 @@ impl Task {
                 }
             };
             for item in self.cursor.take(response, &opened.endpoint)? {
-                self.owes_progress &= !matches!(item, WatchItem::Progress { .. });
+                if matches!(item, WatchItem::Progress { .. })
+                    && !std::mem::take(&mut self.owes_progress)
+                    && !self.request.delivers_progress
+                {
+                    continue;
+                }
                 if self.items.send(Ok(item)).await.is_err() {
                     return Ok(());
                 }

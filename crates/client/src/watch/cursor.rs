@@ -8,6 +8,9 @@ use tonic::{Code, Status};
 use super::{EventKind, WatchEvent, WatchItem};
 use crate::ClientError;
 
+/// The id of progress that was asked for.
+const WHOLE_STREAM: i64 = -1;
+
 /// The position of a watch. It does no I/O.
 #[derive(Debug)]
 pub(super) struct Cursor {
@@ -49,7 +52,7 @@ impl Cursor {
             return Ok(Vec::new());
         }
         if response.events.is_empty() {
-            return Ok(self.progress(revision).into_iter().collect());
+            return Ok(self.progress(revision, response.watch_id).into_iter().collect());
         }
         let mut items = Vec::new();
         for event in response.events.into_iter().map(event) {
@@ -71,11 +74,14 @@ impl Cursor {
     }
 
     /// Progress up to a revision, unless more was delivered, as at a member that is behind.
-    fn progress(&mut self, revision: i64) -> Option<WatchItem> {
+    fn progress(&mut self, revision: i64, watch_id: i64) -> Option<WatchItem> {
         if !self.partial.is_empty() || revision + 1 < self.next {
             return None;
         }
-        self.next = revision + 1;
+        // Some versions of etcd tell progress of the whole stream before they have sent all events.
+        if watch_id != WHOLE_STREAM {
+            self.next = revision + 1;
+        }
         Some(WatchItem::Progress { revision })
     }
 
@@ -185,7 +191,10 @@ mod tests {
         }
         assert_eq!(delivered(&mut cursor, response(9, &[])), [(9, 0)]);
         assert_eq!(delivered(&mut cursor, response(12, &[])), [(12, 0)]);
-        assert_eq!(cursor.next(), 13, "progress need not be asked for again");
+        assert_eq!(cursor.next(), 13, "what is before need not be asked for again");
+        let asked_for = WatchResponse { watch_id: WHOLE_STREAM, ..response(20, &[]) };
+        assert_eq!(delivered(&mut cursor, asked_for), [(20, 0)]);
+        assert_eq!(delivered(&mut cursor, response(20, &[19])), [(19, 1)], "it was told too early");
     }
 
     #[test]

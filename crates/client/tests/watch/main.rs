@@ -14,6 +14,12 @@ async fn next(watcher: &mut Watcher) -> Result<WatchItem, ClientError> {
     next.expect("an item in time").expect("the watch goes on")
 }
 
+/// Waits for an item.
+async fn until(watcher: &mut Watcher, is_wanted: impl Fn(&WatchItem) -> bool) {
+    let comes = async { while !is_wanted(&next(watcher).await.expect("no error")) {} };
+    tokio::time::timeout(PATIENCE, comes).await.expect("it comes in time");
+}
+
 /// The events of the next revision.
 async fn events(watcher: &mut Watcher) -> (i64, Vec<WatchEvent>) {
     match next(watcher).await.expect("no error") {
@@ -197,8 +203,32 @@ async fn what_was_asked_for_is_delivered() {
     assert_eq!(kinds(all.clone().only(Put), 2).await, [(Put, put), (Put, last)]);
     assert_eq!(kinds(all.clone().only(Delete), 1).await, [(Delete, put + 1)]);
     assert_eq!(kinds(WatchRequest::prefix("k").start_revision(put), 2).await, [(Put, put), (Delete, put + 1)]);
-    let mut quiet = client.watch(WatchRequest::key("quiet").progress_notify()).await.expect("created");
-    assert_eq!(next(&mut quiet).await.expect("no error"), WatchItem::Progress { revision: last });
+    let mut told = client.watch(WatchRequest::key("quiet").progress_notify()).await.expect("created");
+    let mut untold = client.watch(WatchRequest::key("quiet")).await.expect("created");
+    for _ in 0..3 {
+        assert_eq!(next(&mut told).await.expect("no error"), WatchItem::Progress { revision: last });
+    }
+    let at = client.put("quiet", "3").await.expect("written");
+    assert_eq!(events(&mut untold).await.0, at, "who did not ask for progress is not told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_watch_resumes_after_a_compaction() {
+    let mut cluster = Cluster::start(1);
+    let mut client = cluster.client(&[1]);
+    client.put("other", "0").await.expect("written");
+    let mut watcher = client.watch(WatchRequest::key("quiet").progress_notify()).await.expect("created");
+    let mut last = 0;
+    for value in ["1", "2", "3"] {
+        last = client.put("other", value).await.expect("written");
+    }
+    // Writes of other keys count.
+    until(&mut watcher, |item| *item == WatchItem::Progress { revision: last }).await;
+    client.compact(last, false).await.expect("compacted");
+    cluster.kill(1);
+    cluster.restart(1);
+    while client.put("quiet", "1").await.is_err() {}
+    until(&mut watcher, |item| matches!(item, WatchItem::Events { .. })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
