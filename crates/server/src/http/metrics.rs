@@ -149,7 +149,11 @@ impl Snapshot {
         for (name, help, value) in gauges {
             out.one(name, help, ConstGauge::new(value as u64))?;
         }
-        out.one("etcd_debugging_mvcc_events_total", "Events that were sent to watchers.", ConstCounter::new(counts.sent))
+        out.one(
+            "etcd_debugging_mvcc_events_total",
+            "Events that were sent to watchers.",
+            ConstCounter::new(counts.sent),
+        )
     }
 
     /// Ids are hexadecimal, as on etcd.

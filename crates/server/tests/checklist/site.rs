@@ -18,12 +18,8 @@ use crate::line::Place;
 use crate::requests;
 
 /// Settings of members that have nothing else to do than to answer a test.
-const QUICK: [(&str, &str); 4] = [
-    ("election_min", "60ms"),
-    ("election_max", "120ms"),
-    ("heartbeat", "20ms"),
-    ("watch_progress_interval", "200ms"),
-];
+const QUICK: [(&str, &str); 4] =
+    [("election_min", "60ms"), ("election_max", "120ms"), ("heartbeat", "20ms"), ("watch_progress_interval", "200ms")];
 
 /// Whom the tests are pointed at.
 pub(crate) struct Target {

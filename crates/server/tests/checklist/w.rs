@@ -64,11 +64,7 @@ impl Watch {
     }
 
     /// A stream of a connection; with `insists`, one that requires a leader.
-    async fn open_on(
-        channel: Channel,
-        first: pb::WatchCreateRequest,
-        insists: bool,
-    ) -> (Watch, pb::WatchResponse) {
+    async fn open_on(channel: Channel, first: pb::WatchCreateRequest, insists: bool) -> (Watch, pb::WatchResponse) {
         let (requests, waiting) = mpsc::channel(64);
         // A server may send nothing before the first request.
         requests.send(wrapped(RequestUnion::CreateRequest(first))).await.expect("there is room");
@@ -340,8 +336,9 @@ async fn w17_progress_is_told_to_a_quiet_watcher_that_asks(site: Site) {
     let asks = pb::WatchCreateRequest { progress_notify: true, watch_id: 5, ..of(site.key("k")) };
     let (mut watch, _) = Watch::open(&site, asks).await;
     watch.create(of(site.key("k"))).await;
+    assert!(watch.next().await.events.is_empty());
+    // A write of another key is progress too.
     let at = revision(&site.put("other", "1").await.header);
-    // What was on its way may be of before.
     let mut progress = watch.next().await;
     while revision(&progress.header) < at {
         progress = watch.next().await;
@@ -383,7 +380,7 @@ async fn write_at_random(site: &Site, writer: u64) -> i64 {
         let mut keys: Vec<u64> = (0..4).collect();
         random.shuffle(&mut keys);
         keys.truncate(1 + usize::try_from(random.below(3)).expect("a small number"));
-        let op = |key: &u64| match random.chance(25) {
+        let op = |key: &u64| match random.chance(0.25) {
             true => op_delete(&site.key(&key.to_string()), ""),
             false => op_put(&site.key(&key.to_string()), &format!("{writer}/{round}")),
         };
