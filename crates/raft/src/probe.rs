@@ -95,6 +95,11 @@ probes! {
     LeaseEndRefused: "the end of a lease was refused, and is proposed again",
     LeaseFoundLate: "a lease was found by the read that confirms a renewal",
     LeaseGoneMeanwhile: "a lease had ended when its renewal was confirmed",
+    WatchLagged: "a watch read history",
+    WatchCompacted: "the next events of a watch were compacted",
+    WatchResumed: "a watch resumed at a replica",
+    WatchAhead: "a watch resumed at a replica that was behind",
+    WatchedStateReplaced: "a snapshot replaced a state that was watched",
 }
 
 /// Turns counting on or off, for all threads.

@@ -38,6 +38,7 @@ mod shrink;
 mod steps;
 mod system;
 mod trace;
+mod watchers;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

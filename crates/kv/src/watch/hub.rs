@@ -144,7 +144,8 @@ impl Hub {
     pub(crate) fn report(&mut self, stream: StreamId, lagging: usize, sent: u64) {
         self.sent += sent;
         if let Some(mailbox) = self.mailboxes.get_mut(&stream) {
-            mailbox.lagging = lagging;
+            // It does not know yet of those that were dropped since it took its mailbox.
+            mailbox.lagging = lagging + mailbox.dropped.len();
         }
     }
 

@@ -22,6 +22,7 @@ use crate::cluster::oracle::{Judged, Oracle, Rule, digest};
 use crate::cluster::plan::{MILLI, Sabotage, Workload};
 use crate::cluster::shape::{Asked, History, Seen, Shape, by_key, reply_of, revision_of, seen};
 use crate::cluster::trace::describe_response;
+use crate::cluster::watchers::TrueEvents;
 
 /// Maximum size of a value above the limits (K3), in bytes.
 const HUGE: u64 = 30_000;
@@ -127,6 +128,8 @@ struct StoreSide {
     history: History,
     /// A store that replays every command of the log once.
     replay: Store<MemoryEngine>,
+    /// What that store has written, for watchers.
+    events: TrueEvents,
     /// By identity: the changes of a lease, with the index of each.
     leases: BTreeMap<i64, Vec<(u64, Option<Lease>)>>,
     /// By operation: the digest of the store's reply; 0 if there is none.
@@ -139,9 +142,12 @@ struct StoreSide {
 
 impl StoreSide {
     fn new(workload: &Workload) -> StoreSide {
+        let mut replay = empty_store();
+        replay.note_writes();
         StoreSide {
             history: History::default(),
-            replay: empty_store(),
+            replay,
+            events: TrueEvents::default(),
             leases: BTreeMap::new(),
             replies: Vec::new(),
             seen: vec![None; workload.keys as usize],
@@ -162,6 +168,7 @@ impl StoreSide {
         }
         self.replies[at] = digest(bytes);
         let replayed = asked.command().map(|command| self.replay.apply_command(Index(applied.index), &command));
+        self.events.follow(&mut self.replay);
         match (reply_of(bytes), replayed) {
             (Some(reply), Some(replayed)) if reply == replayed => {
                 self.history.took_effect(asked, &reply).map_err(|what| (Rule::RevisionsCount, what))
@@ -176,6 +183,7 @@ impl StoreSide {
     /// Checks a command about leases, or about a keeper's key.
     fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
         let replayed = self.replay.apply_command(Index(applied.index), command);
+        self.events.follow(&mut self.replay);
         let reply = applied.reply.as_deref().and_then(reply_of);
         if reply.as_ref() != Some(&replayed) || self.replay.lease_changes() != applied.leases {
             let what = format!("{command:?} replies {reply:?}, but {replayed:?} when replayed");
@@ -322,6 +330,11 @@ impl Clients {
             }
             _ => Ok(()),
         }
+    }
+
+    /// All events of the committed log, if the state machine is a store.
+    pub(crate) fn true_events(&self) -> Option<&TrueEvents> {
+        self.store.as_ref().map(|store| &store.events)
     }
 
     /// Whether no lease exists, after everything applied so far.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bowline_kv::store::{Lessor, Renewal};
+use bowline_kv::watch::Hub;
 use bowline_node::NodeMessage;
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, Membership, NodeId, PersistId, Time, Token};
@@ -86,6 +87,8 @@ pub(crate) struct Host {
     pub(crate) busy_until: Moment,
     /// When leases end, while it leads.
     pub(crate) lessor: Lessor,
+    /// Gives its writes to watchers; made when the first one looks.
+    pub(crate) hub: Option<Hub>,
     /// The match indices that it had for its peers, while it leads.
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
@@ -125,6 +128,7 @@ impl Host {
             unreadable: 0,
             busy_until: 0,
             lessor: Lessor::default(),
+            hub: None,
             matches: Matches::default(),
             image: None,
             lacks_state: false,

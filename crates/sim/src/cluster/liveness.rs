@@ -64,6 +64,7 @@ impl Cluster<'_> {
         self.system.ctx.trace(None, || "converged".to_owned());
         self.leases_end(election);
         self.every_request_has_ended(&core);
+        self.watches_catch_up(&core);
         if self.system.ctx.chances.hosts.percent(25) {
             self.keeps_its_leader();
         }
@@ -278,6 +279,17 @@ impl Cluster<'_> {
             let what = format!("n{} has not answered {} requests", host + 1, self.system.hosts[host].tokens.len());
             self.system.ctx.judge(Err((Rule::EveryRequestEndsOnce, what)));
         }
+    }
+
+    /// L6: watchers at any replica that is a member come to the end of the history.
+    fn watches_catch_up(&mut self, core: &BTreeSet<usize>) {
+        let hosts = &self.system.hosts;
+        let members = hosts.led_by(core).and_then(|leader| hosts.raft(leader)).map(Raft::membership);
+        let is_member = |host: &usize| members.is_some_and(|members| members.contains(hosts[*host].id));
+        let Some(host) = core.iter().copied().filter(is_member).last().filter(|_| !self.is_violated()) else { return };
+        let Some(truth) = self.system.clients.true_events() else { return };
+        let judged = self.system.watchers.catch_up(&mut self.system.hosts[host], truth);
+        self.system.ctx.judge(judged);
     }
 
     /// C4: no lease is kept alive any more, so every lease must end within its time and an election, counted from when

@@ -4,9 +4,10 @@
 use std::cell::{Cell, RefCell};
 
 use bowline_kv::store::{
-    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, RedbEngine, Response, Store, TxnRequest,
-    encode_reply,
+    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, Record, RedbEngine, Response, Revision,
+    Store, TxnRequest, encode_reply,
 };
+use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bowline_raft::{Index, SnapshotHeader};
@@ -27,6 +28,8 @@ pub(crate) struct Applied {
     pub(crate) reply: Option<Bytes>,
     /// The changes of leases.
     pub(crate) leases: Vec<LeaseChange>,
+    /// The records that the store has written.
+    pub(crate) writes: Vec<(Revision, Record)>,
     /// A digest over all commands applied so far and their effects.
     pub(crate) digest: u64,
 }
@@ -69,7 +72,12 @@ impl Machine {
         Machine::at(state, 0, 0)
     }
 
-    fn at(state: State, last: u64, digest: u64) -> Machine {
+    fn at(mut state: State, last: u64, digest: u64) -> Machine {
+        match &mut state {
+            State::Map(_) => {}
+            State::Store(store) => store.note_writes(),
+            State::OnDisk(store) => store.note_writes(),
+        }
         Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
     }
 
@@ -112,6 +120,25 @@ impl Machine {
         let kept = |hash: HashKv| (hash.compact_revision, hash.hash);
         replay.hash_kv_now(own.hash_revision).is_ok_and(|hash| hash.hash == own.hash)
             && self.hash(compacted).map(kept) == replay.hash_kv(compacted).ok().map(kept)
+    }
+
+    /// The history of a store.
+    pub(crate) fn history(&self) -> Option<&dyn History> {
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => Some(&**store),
+            State::OnDisk(store) => Some(&**store),
+        }
+    }
+
+    /// The latest revision of a store.
+    pub(crate) fn revision(&self) -> i64 {
+        self.history().map_or(0, History::revision)
+    }
+
+    /// The oldest readable revision of a store.
+    pub(crate) fn compacted_revision(&self) -> i64 {
+        self.history().map_or(-1, History::compacted_revision)
     }
 
     /// Index of the last command, and the digest after it.
@@ -207,22 +234,28 @@ pub(crate) fn empty_store() -> Store<MemoryEngine> {
     Store::open(MemoryEngine::default()).expect("an empty memory can be read")
 }
 
-/// The operation of a command, its reply, and its changes of leases.
-type Effect = (u64, Bytes, Vec<LeaseChange>);
+/// What a command of the store did.
+struct Effect {
+    op: u64,
+    reply: Bytes,
+    leases: Vec<LeaseChange>,
+    writes: Vec<(Revision, Record)>,
+}
 
 /// Applies a command of the store, which follows the number of its operation. After a fault of the engine the effect is
 /// empty.
 fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> Effect {
     let Some((number, command)) = command.split_first_chunk() else {
-        return (u64::MAX, encode_reply(&Err(KvError::Unreadable)), Vec::new());
+        let reply = encode_reply(&Err(KvError::Unreadable));
+        return Effect { op: u64::MAX, reply, leases: Vec::new(), writes: Vec::new() };
     };
     let reply = store.apply_bytes(index, command);
-    let leases = store.lease_changes().to_vec();
+    let (leases, writes) = (store.lease_changes().to_vec(), store.take_writes());
     if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
         // The store keeps an error as its fault.
         let _ = store.scrub(SCRUB_BUDGET);
     }
-    (u64::from_le_bytes(*number), reply, leases)
+    Effect { op: u64::from_le_bytes(*number), reply, leases, writes }
 }
 
 /// The value that an operation writes: its number, padded with dots to the size.
@@ -252,7 +285,7 @@ fn parse(command: &[u8]) -> Option<(u64, &str)> {
 
 impl StateMachine for Machine {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
-        let mut leases = Vec::new();
+        let (mut leases, mut writes) = (Vec::new(), Vec::new());
         let (op, holds, response, did) = match &mut self.state {
             State::Map(map) => {
                 let response = map.apply(index, command);
@@ -263,15 +296,17 @@ impl StateMachine for Machine {
                 (op, holds, response, holds.unwrap_or(u64::MAX))
             }
             State::Store(store) => {
-                let (op, reply, changes) = apply_to_store(store, index, command, true);
-                leases = changes;
+                let effect = apply_to_store(store, index, command, true);
+                let (op, reply) = (effect.op, effect.reply);
+                (leases, writes) = (effect.leases, effect.writes);
                 assert!(store.fault().is_none(), "a memory can be written");
                 let did = digest(&reply);
                 (op, None, reply, did)
             }
             State::OnDisk(store) => {
-                let (op, reply, changes) = apply_to_store(store, index, command, self.room);
-                leases = changes;
+                let effect = apply_to_store(store, index, command, self.room);
+                let (op, reply) = (effect.op, effect.reply);
+                (leases, writes) = (effect.leases, effect.writes);
                 if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
                     let _ = store.flush();
                 }
@@ -286,7 +321,7 @@ impl StateMachine for Machine {
         self.digest = mix(mix(mix(self.digest, index.0), op), did);
         self.last = index.0;
         let reply = (!matches!(self.state, State::Map(_))).then(|| response.clone());
-        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, leases, digest: self.digest });
+        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, leases, writes, digest: self.digest });
         response
     }
 

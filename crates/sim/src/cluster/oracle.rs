@@ -63,6 +63,7 @@ rules! {
     OneLease: "leases never overlap (I21)";
     AnswersAreTrue: "what is answered is true (I22)";
     RevisionsCount: "each change is one revision, and answers say which (I23)";
+    WatchesAreComplete: "a watch gets each event once, in order (I24)";
     LeasesAreKept: "a lease lives as long as was promised (C4)";
     LeasesEnd: "a lease that nobody keeps alive ends (C4)";
     Refinement: "each step is one of the model's (I28)";
@@ -75,6 +76,7 @@ rules! {
     Stays: "a whole majority keeps its leader (L2)";
     Serves: "a whole majority serves (L3)";
     Converges: "a whole majority converges (L4, L5)";
+    WatchesCatchUp: "watches catch up (L6)";
     Deterministic: "the same seed gives the same run (I27)";
     Assertion: "an assertion of the core";
     NoReplicaHalts: "no replica sees a broken promise";
@@ -86,7 +88,13 @@ impl Rule {
     pub fn is_of_liveness(self) -> bool {
         matches!(
             self,
-            Rule::Elects | Rule::Stays | Rule::Serves | Rule::Converges | Rule::LeasesEnd | Rule::EveryRequestEndsOnce
+            Rule::Elects
+                | Rule::Stays
+                | Rule::Serves
+                | Rule::Converges
+                | Rule::WatchesCatchUp
+                | Rule::LeasesEnd
+                | Rule::EveryRequestEndsOnce
         )
     }
 }

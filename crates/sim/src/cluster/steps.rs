@@ -274,9 +274,13 @@ impl System<'_> {
         let after = raft.commit_index();
         node.machine().take_news(&mut self.news);
         let shown = it.clock.shows(self.ctx.now);
-        if let Some(leases) = node.machine().take_leases() {
+        let leases = node.machine().take_leases();
+        // Another state, which nobody has seen.
+        let replaced = leases.is_some();
+        if let Some(leases) = leases {
             it.lessor.reset(shown, leases);
         }
+        let writes: Vec<_> = self.news.iter_mut().flat_map(|applied| std::mem::take(&mut applied.writes)).collect();
         for change in self.news.iter().flat_map(|applied| &applied.leases) {
             it.lessor.note(shown, *change);
         }
@@ -297,6 +301,9 @@ impl System<'_> {
             self.commit_advanced(host, before);
         }
         self.judge_news(host, witness);
+        if let Some(truth) = self.clients.true_events() {
+            self.watchers.follow(&mut self.ctx, &mut self.hosts[host], truth, &writes, replaced);
+        }
         if self.hosts.leading().len() > 1 && self.hosts[host].leads() {
             self.ctx.judge(self.hosts.judge_leases(self.ctx.now));
         }

@@ -1,5 +1,5 @@
-//! The system that faults and the operator act on: the hosts with their replicas, the network, the clients and the
-//! keepers. This file starts, stops and pauses processes, and handles failed disks: a disk that can't be read now is
+//! The system that faults and the operator act on: the hosts with their replicas, the network, the clients, the
+//! keepers and the watchers. This file starts, stops and pauses processes, and handles failed disks: a disk that can't be read now is
 //! tried again later; one that can't be used at all is lost. The steps of a running process are in `steps.rs`.
 
 use bowline_kv::store::Lessor;
@@ -23,6 +23,7 @@ use crate::cluster::oracle::{Rule, Shadow};
 use crate::cluster::plan::{MILLI, SECOND, Sabotage};
 use crate::cluster::reduction::run_dice;
 use crate::cluster::replica::{OnDiskNode, Replica};
+use crate::cluster::watchers::Watchers;
 
 pub(crate) struct System<'a> {
     pub(crate) ctx: Context<'a>,
@@ -30,6 +31,7 @@ pub(crate) struct System<'a> {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) keepers: Keepers,
+    pub(crate) watchers: Watchers,
     pub(crate) model: Model,
     /// The replica that came back with an old image and doesn't know it yet.
     pub(crate) restored: Option<Restored>,
@@ -58,6 +60,7 @@ impl<'a> System<'a> {
             network: Network::new(ctx.plan.network.clone()),
             clients: Clients::new(&ctx.plan.workload),
             keepers: Keepers::new(&ctx.plan),
+            watchers: Watchers::new(&ctx.plan),
             model: Model::new(ctx.plan.watched),
             restored: None,
             losses: Vec::new(),
@@ -131,6 +134,7 @@ impl<'a> System<'a> {
         it.backlog.clear();
         it.tokens.clear();
         it.lessor = Lessor::default();
+        it.hub = None;
         self.hosts.leads_no_more(host);
         let it = &mut self.hosts[host];
         match it.disk.crash(power && self.ctx.plan.disk.lost_writes, node.on_disk(), &mut self.ctx.chances.disk) {

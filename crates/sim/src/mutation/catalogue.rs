@@ -12,6 +12,7 @@ mod reads;
 mod replication;
 mod snapshots;
 mod upgrades;
+mod watches;
 
 /// A known bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 8] = [
+const AREAS: [&[Mutant]; 9] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -82,6 +83,7 @@ const AREAS: [&[Mutant]; 8] = [
     reads::MUTANTS,
     disks::MUTANTS,
     upgrades::MUTANTS,
+    watches::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.
@@ -125,8 +127,6 @@ const fn absent(number: &'static str, name: &'static str, why: &'static str) -> 
     Absent { number, name, why }
 }
 
-const WATCH: &str = "a bug of watches, which are not built yet";
-
 /// Every bug of the list without a mutant.
 pub const ABSENT: &[Absent] = &[
     absent(
@@ -139,9 +139,6 @@ pub const ABSENT: &[Absent] = &[
         "session-dedupe-lost-on-leader-change",
         "not a bug here: only the replicated state remembers what was applied, so a leader has nothing to lose",
     ),
-    absent("60", "watch-gap-at-compaction", WATCH),
-    absent("61", "duplicate-after-resume", WATCH),
-    absent("62", "progress-before-events", WATCH),
     absent("63", "local-clock-in-apply", "a bug of the state machine, which has no access to a clock"),
     absent("64", "HashMap-order-in-apply", "a bug of the state machine; the simulated clusters compare state hashes"),
 ];
