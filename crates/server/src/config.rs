@@ -7,6 +7,7 @@ use std::time::Duration;
 use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
 
+pub use crate::compaction::Retention;
 use crate::peer::Protocol;
 
 mod layers;
@@ -94,6 +95,8 @@ pub struct ServerConfig {
     pub max_connections: Option<usize>,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
+    /// How much history automatic compaction keeps; `None`: there is no automatic compaction.
+    pub auto_compaction: Option<Retention>,
     /// How often quiet watchers that asked for it are told how far they have come.
     pub watch_progress_interval: Duration,
     /// How reads are made linearizable.

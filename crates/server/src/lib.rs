@@ -7,6 +7,7 @@ mod accept;
 mod client_connection;
 mod clock;
 mod cluster_version;
+mod compaction;
 pub mod config;
 mod descriptors;
 pub mod folder;

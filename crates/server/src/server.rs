@@ -27,6 +27,7 @@ use crate::accept::Acceptor;
 use crate::client_connection;
 use crate::clock::Clock;
 use crate::cluster_version;
+use crate::compaction;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
@@ -167,6 +168,9 @@ impl Server {
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
         let context = Context { replica: replica.clone(), cluster_id, protocol, limits, counts, stopping };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
+        if let Some(retention) = config.auto_compaction {
+            compaction::keep(replica.clone(), clock, retention);
+        }
         let router = routes(context, directory, outbox, config);
         let served = tokio::spawn(client_connection::serve(router, clients, stopped));
         log_leaders(&replica);

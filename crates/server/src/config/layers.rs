@@ -8,7 +8,7 @@ use bowline_node::raft::{NodeId, ReadKind};
 use tracing::Level;
 
 use super::values::{Url, parse_duration, parse_size};
-use super::{ConfigError, LogFormat, ServerConfig};
+use super::{ConfigError, LogFormat, Retention, ServerConfig};
 use crate::peer::Protocol;
 
 /// A setting. It can be given as a flag, as an environment variable, or as a key in the file.
@@ -31,7 +31,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 22] = [
     Setting { key: "id", flag: "id", help: "Number of this member in --initial-cluster, from 1" },
     Setting { key: "name", flag: "name", help: "Name of this member [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/member-ID]" },
@@ -94,6 +94,18 @@ pub const SETTINGS: [Setting; 20] = [
         key: "max_request_bytes",
         flag: "max-request-bytes",
         help: "Maximum size of a client's request [default: 1.5MiB]",
+    },
+    Setting {
+        key: "auto_compaction_mode",
+        flag: "auto-compaction-mode",
+        help: "What --auto-compaction-retention means: periodic, a time, or revision, a number of revisions [default: \
+               periodic]",
+    },
+    Setting {
+        key: "auto_compaction_retention",
+        flag: "auto-compaction-retention",
+        help: "How much history the leader keeps when it compacts automatically: a time such as 30m, or hours without \
+               a unit; with --auto-compaction-mode revision, a number of revisions; 0 turns it off [default: 0]",
     },
     Setting {
         key: "watch_progress_interval",
@@ -250,6 +262,7 @@ impl Layers {
             shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
             max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
+            auto_compaction: self.auto_compaction()?,
             watch_progress_interval: self.progress_interval()?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
             log_format: self.parse("log_format", "text, json", format)?.unwrap_or_default(),
@@ -282,6 +295,29 @@ impl Layers {
         let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
         let interval = self.parse("watch_progress_interval", "a time from 100ms to 24h, such as 10m", parse)?;
         Ok(interval.unwrap_or(Duration::from_secs(600)))
+    }
+
+    fn auto_compaction(&self) -> Result<Option<Retention>, ConfigError> {
+        let mode = |text: &str| match text {
+            "periodic" => Some(false),
+            "revision" => Some(true),
+            _ => None,
+        };
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(100_000 * 3_600);
+        let time = |text: &str| {
+            // As in etcd, a number without a unit means hours.
+            let bare = text.bytes().all(|byte| byte.is_ascii_digit());
+            let time = if bare { parse_duration(&format!("{text}h"))? } else { parse_duration(text)? };
+            (time.is_zero() || bounds.contains(&time)).then_some(Retention::Time(time))
+        };
+        let revisions = |text: &str| text.parse().ok().filter(|count| *count >= 0).map(Retention::Revisions);
+        let key = "auto_compaction_retention";
+        let retention = match self.parse("auto_compaction_mode", "periodic, revision", mode)?.unwrap_or(false) {
+            false => self.parse(key, "0, a time from 1s to 100000h, such as 30m, or a number of hours", time)?,
+            true => self.parse(key, "a number of revisions, from 0, because the mode is revision", revisions)?,
+        };
+        Ok(retention
+            .filter(|retention| !matches!(retention, Retention::Time(Duration::ZERO) | Retention::Revisions(0))))
     }
 
     fn size(

@@ -61,7 +61,7 @@ fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
 fn nothing_impossible_is_taken() {
     let long = "x".repeat(100_000);
     let crowd: Vec<String> = (1..=65).map(|id| format!("{id}=h{id}:1")).collect();
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 14] = [
         ("id", &["", "0", "-1", "1.5", "1e3", "18446744073709551616", "one", "\0"]),
         ("name", &["", &long]),
         ("data_dir", &[""]),
@@ -73,6 +73,8 @@ fn nothing_impossible_is_taken() {
         ("initial_cluster_state", &["", "old", "NEW", "new "]),
         ("election_min", &["", "0", "0ms", "-5ms", "4ms", "61s", "1e9s", "NaNs", "infs", "300", "300 ms "]),
         ("snapshot_bytes", &["", "0", "-1", "1", "1e300", "17179869185", "64 MB", "\u{221e}"]),
+        ("auto_compaction_mode", &["", "Periodic", "off"]),
+        ("auto_compaction_retention", &["", "-1", "0.5", "999ms", "1d", "100001", "1e3", "999999999999999999999999"]),
         ("max_request_bytes", &["", "0", "-1", "1023", "9MiB", "99999999999999999999999999"]),
     ];
     for (key, values) in cases {
@@ -86,6 +88,28 @@ fn nothing_impossible_is_taken() {
     assert_eq!(error, "--initial-cluster has 65 members; allowed: at most 64");
     let error = with("election_max", "5ms").expect_err("it is before the shortest").to_string();
     assert!(error.contains("election_timeout"), "{error}");
+}
+
+#[test]
+fn automatic_compaction_keeps_a_time_or_a_number_of_revisions() {
+    let time = |seconds| Some(Retention::Time(Duration::from_secs(seconds)));
+    let kept = |value| with("auto_compaction_retention", value).expect(value).auto_compaction;
+    assert_eq!(minimal().check().expect("it is enough").auto_compaction, None);
+    for (value, expected) in [("0", None), ("0s", None), ("1", time(3_600)), ("90m", time(5_400)), ("1s", time(1))] {
+        assert_eq!(kept(value), expected, "{value}");
+    }
+    let revisions = |value: &str| {
+        let mut layers = minimal();
+        layers.add_flag("auto_compaction_mode", "revision".to_owned());
+        layers.add_flag("auto_compaction_retention", value.to_owned());
+        layers.check().map(|config| config.auto_compaction)
+    };
+    assert_eq!(revisions("0"), Ok(None));
+    assert_eq!(revisions("1000"), Ok(Some(Retention::Revisions(1_000))));
+    let error = revisions("1h").expect_err("it is no number").to_string();
+    let told =
+        "--auto-compaction-retention is \"1h\"; allowed: a number of revisions, from 0, because the mode is revision";
+    assert_eq!(error, told);
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Fresh, c04_a_physical_compaction_is_answered_when_the_data_is_gone),
         line!(Fresh, c05_the_newest_value_of_each_key_stays),
         line!(Fresh, c06_a_compaction_blocks_neither_reads_nor_writes),
-        Line::untested("c07_compaction_by_itself", "there is no --auto-compaction-mode yet"),
+        line!(Fresh, c07_old_revisions_are_compacted_automatically).with(&[("auto_compaction_retention", "1s")]),
+        line!(Members, c07_a_new_leader_compacts_automatically).with(&[("auto_compaction_retention", "1s")]),
     ]
 }
 
@@ -162,4 +163,36 @@ async fn c06_a_compaction_blocks_neither_reads_nor_writes(site: Site) {
         }
     };
     tokio::join!(compaction, others);
+}
+
+async fn c07_old_revisions_are_compacted_automatically(site: Site) {
+    let at = revision(&site.put("k", "1").await.header);
+    site.put("k", "2").await;
+    compacts(&mut site.kv(), &site.key("k"), at).await;
+    assert_eq!(&site.get("k").await.expect("it is there").value[..], b"2");
+}
+
+async fn c07_a_new_leader_compacts_automatically(mut site: Site) {
+    let key = site.key("k");
+    let leader = site.members().leader().await;
+    site.members().kill(leader);
+    let other = site.members().leader().await;
+    let mut client = site.members().client(other).await;
+    let at = revision(&client.put(put(&key, "1")).await.expect("written").into_inner().header);
+    client.put(put(&key, "2")).await.expect("written");
+    compacts(&mut client, &key, at).await;
+}
+
+/// Waits until a revision is compacted, with no request to compact it.
+async fn compacts(client: &mut pb::kv_client::KvClient<tonic::transport::Channel>, key: &str, revision: i64) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let past = pb::RangeRequest { revision, ..get(key) };
+        match client.range(past).await {
+            Err(status) if status.message() == COMPACTED => return,
+            other => drop(other.expect("it is readable until then")),
+        }
+        assert!(std::time::Instant::now() < until, "revision {revision} is not compacted");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Etcd {
     program: PathBuf,
+    flags: Vec<String>,
     folder: TempDir,
     client: String,
     peer: String,
@@ -22,13 +23,15 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// Starts one member with an empty store, and waits until it serves.
-    pub(crate) async fn start(program: &Path) -> Etcd {
+    pub(crate) async fn start(program: &Path, settings: &[(&str, &str)]) -> Etcd {
+        let flag = |(key, value): &(&str, &str)| format!("--{}={value}", key.replace('_', "-"));
+        let flags: Vec<String> = settings.iter().map(flag).collect();
         for _ in 0..3 {
             let folder = tempfile::tempdir().expect("a folder");
             // Somebody else may take the ports before it does: then once more.
             let (client, peer) = (free_url(), free_url());
-            let child = launch(program, folder.path(), &client, &peer);
-            let mut etcd = Etcd { program: program.to_owned(), folder, client, peer, child };
+            let child = launch(program, &flags, folder.path(), &client, &peer);
+            let mut etcd = Etcd { program: program.to_owned(), flags: flags.clone(), folder, client, peer, child };
             if etcd.serves().await {
                 return etcd;
             }
@@ -43,7 +46,7 @@ impl Etcd {
     /// As kill -9, and a start in the same folder.
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        self.child = launch(&self.program, self.folder.path(), &self.client, &self.peer);
+        self.child = launch(&self.program, &self.flags, self.folder.path(), &self.client, &self.peer);
         assert!(self.serves().await, "it doesn't come back");
     }
 
@@ -79,7 +82,7 @@ fn free_url() -> String {
     format!("http://{}", listener.local_addr().expect("it is bound"))
 }
 
-fn launch(program: &Path, folder: &Path, client: &str, peer: &str) -> Child {
+fn launch(program: &Path, flags: &[String], folder: &Path, client: &str, peer: &str) -> Child {
     Command::new(program)
         .args(["--name", "only", "--data-dir"])
         .arg(folder.join("data"))
@@ -87,6 +90,7 @@ fn launch(program: &Path, folder: &Path, client: &str, peer: &str) -> Child {
         .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
         .args(["--initial-cluster", &format!("only={peer}")])
         .args(["--heartbeat-interval", "20", "--election-timeout", "200", "--logger", "zap", "--log-level", "fatal"])
+        .args(flags)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -24,6 +24,8 @@ type Check = Box<dyn Fn(Site) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync
 pub(crate) struct Line {
     pub(crate) name: &'static str,
     place: Place,
+    /// Settings of a server of its own, with the names that etcd and ours share.
+    settings: &'static [(&'static str, &'static str)],
     check: Option<Check>,
     /// Whom it is not for, and why.
     exceptions: Vec<(Who, &'static str)>,
@@ -42,12 +44,17 @@ impl Line {
         F: Future<Output = ()> + 'static,
     {
         let check: Check = Box::new(move |site| Box::pin(check(site)));
-        Line { name, place, check: Some(check), exceptions: Vec::new() }
+        Line { name, place, settings: &[], check: Some(check), exceptions: Vec::new() }
     }
 
     /// A line that has no test.
     pub(crate) fn untested(name: &'static str, why: &'static str) -> Line {
-        Line { name, place: Place::Shared, check: None, exceptions: vec![(Who::Everyone, why)] }
+        Line { name, place: Place::Shared, settings: &[], check: None, exceptions: vec![(Who::Everyone, why)] }
+    }
+
+    /// A server of its own gets these settings.
+    pub(crate) fn with(self, settings: &'static [(&'static str, &'static str)]) -> Line {
+        Line { settings, ..self }
     }
 
     /// A real etcd is not asked.
@@ -83,7 +90,7 @@ impl Line {
             }
             let check = self.check.as_ref().ok_or("a line without a test has its reason")?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { check(target.site(self.place, self.name).await).await });
+            runtime.block_on(async { check(target.site(self.place, self.settings, self.name).await).await });
             Ok::<_, Failed>(Completion::Completed)
         })
     }

@@ -50,7 +50,7 @@ impl Target {
             let (shared, running) = match (endpoint, &etcd) {
                 (Some(url), _) => (vec![url], None),
                 (None, Some(program)) => {
-                    let etcd = Etcd::start(program).await;
+                    let etcd = Etcd::start(program, &[]).await;
                     (vec![etcd.url().to_owned()], Some(Running::Etcd(etcd)))
                 }
                 (None, None) => {
@@ -92,12 +92,14 @@ impl Target {
     }
 
     /// A place for one line.
-    pub(crate) async fn site(&self, place: Place, name: &str) -> Site {
+    pub(crate) async fn site(&self, place: Place, settings: &[(&str, &str)], name: &str) -> Site {
         let running = match (place, &self.etcd) {
             (Place::Shared, _) => None,
-            (Place::Fresh, Some(program)) => Some(Running::Etcd(Etcd::start(program).await)),
-            (Place::Fresh, None) => Some(Running::Ours(Cluster::start(1, &QUICK))),
-            (Place::Members, _) => Some(Running::Ours(Cluster::start(3, &[("snapshot_bytes", "64KiB")]))),
+            (Place::Fresh, Some(program)) => Some(Running::Etcd(Etcd::start(program, settings).await)),
+            (Place::Fresh, None) => Some(Running::Ours(Cluster::start(1, &[&QUICK, settings].concat()))),
+            (Place::Members, _) => {
+                Some(Running::Ours(Cluster::start(3, &[&[("snapshot_bytes", "64KiB")], settings].concat())))
+            }
         };
         let urls = match &running {
             None => self.shared.clone(),

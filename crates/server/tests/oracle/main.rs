@@ -55,7 +55,7 @@ async fn every_answer_is_that_of_a_real_etcd() {
     };
     let (seed, steps) = (number("BOWLINE_ORACLE_SEED", 1), number("BOWLINE_ORACLE_STEPS", 1_000));
     let again = format!("again: BOWLINE_ORACLE_SEED={seed} BOWLINE_ORACLE_STEPS={steps}");
-    let theirs = Etcd::start(&program).await;
+    let theirs = Etcd::start(&program, &[]).await;
     let cluster = Cluster::start(3, &[]);
     cluster.leader().await;
     // One that follows has a longer way to go for each answer.
