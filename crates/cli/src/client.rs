@@ -1,5 +1,5 @@
-//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `hashkv`, `status` and
-//! `shell`.
+//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `hashkv`, `status`
+//! and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::out::Out;
 use output::OutputArgs;
 
+mod alarm;
 mod compact;
 mod completion;
 mod del;
@@ -35,6 +36,7 @@ mod txn_text;
 mod watch;
 mod words;
 
+pub(crate) use alarm::{AlarmCommand, AlarmListArgs, DisarmArgs};
 pub(crate) use compact::CompactArgs;
 pub(crate) use del::DelArgs;
 pub(crate) use get::GetArgs;

@@ -68,6 +68,9 @@ enum Command {
     /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(Once<client::CompactArgs>),
+    /// Lists alarms, which make members refuse requests, and deactivates them.
+    #[command(subcommand)]
+    Alarm(client::AlarmCommand),
     /// Compares the states of the members by checksum.
     #[command(name = "hashkv")]
     HashKv(Once<client::HashKvArgs>),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Watch(command) => command.run(),
         Command::Lease(command) => command.run(),
         Command::Compact(command) => command.run(),
+        Command::Alarm(command) => command.run(),
         Command::HashKv(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),

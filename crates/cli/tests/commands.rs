@@ -418,6 +418,7 @@ fn help_has_examples() {
         &["sim", "replay", "--help"],
         &["check", "--help"],
         &["lease", "--help"],
+        &["alarm", "--help"],
     ] {
         let said = bowline(&folder, arguments);
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");

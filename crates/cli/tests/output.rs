@@ -169,7 +169,7 @@ fn an_answer_that_nobody_reads_ends_in_silence() {
     let lease =
         member.json(&["lease", "grant", "600", "-o", "json"])["lease"].as_str().expect("an identity").to_owned();
     member.ask(&["put", "silent", "1"]);
-    let reads: [&[&str]; 10] = [
+    let reads: [&[&str]; 11] = [
         &["get", "silent"],
         &["get", "silent", "-o", "json"],
         &["get", "silent", "-o", "table"],
@@ -178,6 +178,8 @@ fn an_answer_that_nobody_reads_ends_in_silence() {
         &["lease", "list"],
         &["lease", "timetolive", &lease],
         &["lease", "keep-alive", &lease],
+        // There is none, but JSON says so.
+        &["alarm", "list", "-o", "json"],
         &["hashkv"],
         &["status"],
     ];

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb::KeyValue;
 use bytes::Bytes;
+use pb::alarm_request::AlarmAction;
 use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -212,6 +213,26 @@ impl Client {
         // The member reads its whole state, which may take a while.
         let ask = move |channel| async move { MaintenanceClient::new(channel).hash_kv(request).await };
         self.each(self.patience, ask).await
+    }
+
+    /// The active alarms of all members.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn alarms(&mut self) -> Result<Vec<pb::AlarmMember>, ClientError> {
+        let ask = |channel| async move { MaintenanceClient::new(channel).alarm(pb::AlarmRequest::default()).await };
+        Ok(self.read_at(ask).await?.alarms)
+    }
+
+    /// Deactivates an alarm. Returns whether it was active.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disarm(&mut self, alarm: pb::AlarmMember) -> Result<bool, ClientError> {
+        let pb::AlarmMember { member_id, alarm } = alarm;
+        let request = pb::AlarmRequest { action: AlarmAction::Deactivate.into(), member_id, alarm };
+        let ask = |channel| async move { MaintenanceClient::new(channel).alarm(request).await };
+        Ok(!self.write_at(ask).await?.alarms.is_empty())
     }
 
     /// Transfers the leadership to a member. Only the leader can do this, so only the endpoint in use is asked.

@@ -21,6 +21,7 @@
 //! # Ok::<(), bowline_kv::store::EngineError>(())
 //! ```
 
+mod alarms;
 mod backend;
 mod check;
 mod codec;
@@ -237,6 +238,7 @@ impl<E: Engine> Store<E> {
     pub fn apply_command(&mut self, index: Index, command: &Command) -> Reply {
         self.begin(index)?;
         let outcome = match command {
+            _ if let Err(error) = self.refuse_alarmed(command) => Err(error.into()),
             Command::Put(put) => self.write(|txn| txn.put(put)).map(Response::Put),
             Command::DeleteRange(delete) => self.write(|txn| txn.delete_range(delete)).map(Response::DeleteRange),
             Command::Txn(txn) => self.write(|write| write.txn(txn)).map(Response::Txn),
@@ -245,6 +247,7 @@ impl<E: Engine> Store<E> {
             Command::LeaseRevoke(revoke) => self.revoke_lease(revoke.id).map(Response::LeaseRevoke),
             Command::LeaseExpire(expire) => self.expire_leases(expire).map(Response::LeaseExpire),
             Command::ClusterVersion(raise) => Ok(Response::ClusterVersion(self.raise_cluster_version(raise))),
+            Command::Alarm(alarm) => self.change_alarm(alarm).map(Response::Alarm),
         };
         let reply = self.settle(outcome);
         self.finish(index)?;

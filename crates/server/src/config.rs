@@ -97,6 +97,8 @@ pub struct ServerConfig {
     pub max_request_bytes: usize,
     /// How much history automatic compaction keeps; `None`: there is no automatic compaction.
     pub auto_compaction: Option<Retention>,
+    /// Size of the state's file, in bytes, at which no more data is accepted; negative: there is no such size.
+    pub quota_backend_bytes: i64,
     /// How often quiet watchers that asked for it are told how far they have come.
     pub watch_progress_interval: Duration,
     /// How reads are made linearizable.

@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 
 use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
-use bowline_kv::store::{Change, Command, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
+use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest};
+use bowline_kv::store::{Change, Command, KvError, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
 use bowline_node::{Failure, Unknown};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -39,6 +40,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::peer::Protocol;
+use crate::quota::{self, Quota};
 use crate::replica::Replica;
 
 /// Size in bytes of answers that are compressed if the client accepts that. Compression gains little on smaller
@@ -63,6 +65,7 @@ pub(crate) struct Context {
     pub(crate) cluster_id: u64,
     pub(crate) protocol: Protocol,
     pub(crate) limits: Limits,
+    pub(crate) quota: Quota,
     pub(crate) counts: Arc<Counts>,
     /// Whether the server is stopping, which ends streams.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -85,6 +88,18 @@ impl Context {
 
     fn insists_on_leader(&self, metadata: &MetadataMap) -> bool {
         metadata.get("hasleader").is_some_and(|value| value == "true")
+    }
+
+    /// The alarms that this member knows.
+    pub(crate) async fn alarms(&self) -> Result<Vec<Alarm>, Status> {
+        let all = AlarmListRequest { kind: AlarmKind::None.into() };
+        Ok(self.read(all, true).await?.alarms)
+    }
+
+    /// Refuses a request that reads no state, if an alarm says that the members' states differ.
+    fn refuse_corrupt(&self) -> Result<(), Status> {
+        let corrupt = self.replica.status().facts.alarms.corrupt;
+        if corrupt { Err(errors::of_store(KvError::Corrupt)) } else { Ok(()) }
     }
 
     /// Waits until no leader was known for `patience`. Returns the status that ends a stream then.
@@ -111,9 +126,13 @@ impl Context {
     /// Writes a change through the log, then waits until this member's own state contains it, so that the client's next
     /// read here does not see an older state.
     async fn write<C: Change>(&self, change: C) -> Result<C::Response, Status> {
-        let Context { replica, limits, .. } = self;
+        let Context { replica, limits, quota, .. } = self;
         let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
+        if !quota.admits(&replica.status().facts, command.cost()) {
+            quota::raise(replica).await;
+            return Err(errors::of_store(KvError::NoSpace));
+        }
         let written = replica.write(self.extended(command.to_bytes())).await;
         if written.is_err() {
             replica.metrics().proposals_failed.inc();

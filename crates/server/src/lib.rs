@@ -17,6 +17,7 @@ mod instruments;
 mod machine;
 pub mod paste;
 pub mod peer;
+mod quota;
 mod random;
 pub mod replica;
 mod server;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use bowline_kv::store::{
-    Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, Record, RedbEngine,
-    RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
+    AlarmKind, Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, Record,
+    RedbEngine, RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
 };
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::Recall;
@@ -15,7 +15,7 @@ use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
 use crate::peer::check_version;
-use crate::replica::{Facts, Metrics};
+use crate::replica::{AlarmFacts, Facts, Metrics};
 
 /// Records that one step of removing old revisions visits.
 const SCRUB_BUDGET: usize = 1_024;
@@ -238,7 +238,21 @@ impl KvMachine {
             db_size: size.total,
             db_size_in_use: size.in_use,
             cluster_version: self.store.cluster_version(),
+            alarms: self.alarm_facts(),
         }
+    }
+
+    fn alarm_facts(&self) -> AlarmFacts {
+        let mut facts = AlarmFacts::default();
+        for alarm in self.store.alarms() {
+            facts.count += 1;
+            facts.corrupt |= alarm.kind() == AlarmKind::Corrupt;
+            if alarm.kind() == AlarmKind::NoSpace {
+                facts.no_space = true;
+                facts.own = facts.own.or((alarm.member == self.identity.replica.0).then_some(alarm.automatic));
+            }
+        }
+        facts
     }
 
     /// Whether compacted revisions are still to be removed.

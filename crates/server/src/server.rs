@@ -35,6 +35,7 @@ use crate::grpc::{
 };
 use crate::http;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
+use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
@@ -166,8 +167,10 @@ impl Server {
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
-        let context = Context { replica: replica.clone(), cluster_id, protocol, limits, counts, stopping };
+        let quota = Quota(config.quota_backend_bytes);
+        let context = Context { replica: replica.clone(), cluster_id, protocol, limits, quota, counts, stopping };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
+        quota::keep(replica.clone(), quota);
         if let Some(retention) = config.auto_compaction {
             compaction::keep(replica.clone(), clock, retention);
         }

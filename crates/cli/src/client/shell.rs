@@ -21,7 +21,10 @@ use tokio::runtime::Runtime;
 use super::completion::Helper;
 use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
-use super::{Cluster, CompactArgs, DelArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request, StatusArgs, TxnArgs};
+use super::{
+    AlarmListArgs, Cluster, CompactArgs, DelArgs, DisarmArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request,
+    StatusArgs, TxnArgs,
+};
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, WatchArgs, words};
 use crate::exit::{self, Exit};
 use crate::out::{self, Out, Unprinted, remark, tell};
@@ -36,7 +39,7 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, watch, lease, compact, hashkv, status, mode, help and exit, with the \
+    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, hashkv, status, mode, help and exit, with the \
 options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
 in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
 that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
@@ -95,6 +98,9 @@ enum Simple {
     /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(CompactArgs),
+    /// Lists alarms, which make members refuse requests, and deactivates them.
+    #[command(subcommand)]
+    Alarm(Alarm),
     /// Compares the states of the members by checksum.
     Hashkv(HashKvArgs),
     /// Shows the state of each member.
@@ -123,6 +129,15 @@ enum Lease {
     Timetolive(TimeToLiveArgs),
     /// Lists all leases.
     List(ListArgs),
+}
+
+/// The commands for alarms.
+#[derive(Subcommand)]
+enum Alarm {
+    /// Lists the active alarms.
+    List(AlarmListArgs),
+    /// Deactivates all alarms.
+    Disarm(DisarmArgs),
 }
 
 /// The state that the lines of a shell share.
@@ -303,6 +318,8 @@ impl Session {
             Simple::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
             Simple::Lease(Lease::List(list)) => self.ask(&list),
             Simple::Compact(compact) => self.ask(&compact),
+            Simple::Alarm(Alarm::List(list)) => self.ask(&list),
+            Simple::Alarm(Alarm::Disarm(disarm)) => self.ask(&disarm),
             Simple::Hashkv(hashkv) => self.ask(&hashkv),
             Simple::Status(status) => self.ask(&status),
             Simple::Mode { form } => {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::types::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, Operation, PutRequest, RangeRequest,
-    RequestOp, SortOrder, SortTarget, TxnRequest,
+    AlarmKind, AlarmRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, Operation,
+    PutRequest, RangeRequest, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 use super::{Command, KvError, MAX_LEASE_TTL};
 
@@ -43,6 +43,7 @@ impl Command {
             Command::DeleteRange(delete) => delete.check()?,
             Command::Txn(txn) => txn.check_operations(limits)?,
             Command::LeaseGrant(grant) => grant.check()?,
+            Command::Alarm(alarm) => alarm.check()?,
             Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::ClusterVersion(_) => {}
         }
         check_size(self.encoded_len(), limits)
@@ -158,6 +159,16 @@ impl LeaseGrantRequest {
             return Err(KvError::LeaseTtlTooLarge);
         }
         if self.id == 0 || self.ttl < 1 { Err(KvError::Unreadable) } else { Ok(()) }
+    }
+}
+
+impl AlarmRequest {
+    /// Whether it follows the rules.
+    ///
+    /// # Errors
+    /// Its kind is unknown: only a bug in a server can cause this.
+    pub fn check(&self) -> Result<(), KvError> {
+        AlarmKind::try_from(self.kind).map(|_| ()).map_err(|_| KvError::Unreadable)
     }
 }
 

@@ -11,7 +11,7 @@ use super::MAX_FIELD_BYTES;
 use super::codec::CodecError;
 use super::legacy;
 use super::types::{
-    ClusterVersionRequest, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest,
+    AlarmRequest, ClusterVersionRequest, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest,
     LeaseRevokeRequest, PutRequest, TxnRequest,
 };
 
@@ -42,12 +42,15 @@ pub enum Command {
     /// Raises the version of the cluster.
     #[prost(message, tag = "8")]
     ClusterVersion(ClusterVersionRequest),
+    /// Activates or deactivates an alarm. Version 5 of the cluster introduced it.
+    #[prost(message, tag = "9")]
+    Alarm(AlarmRequest),
 }
 
 /// The message in the log.
 #[derive(Clone, PartialEq, prost::Message)]
 struct LogCommand {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     command: Option<Command>,
 }
 

@@ -11,8 +11,12 @@ pub enum Code {
     FailedPrecondition,
     /// A revision or a number is out of range.
     OutOfRange,
+    /// There is no space for it.
+    ResourceExhausted,
     /// This replica can't serve the request; another one may.
     Unavailable,
+    /// The data can't be trusted.
+    DataLoss,
 }
 
 impl Code {
@@ -22,9 +26,11 @@ impl Code {
         match self {
             Code::InvalidArgument => 3,
             Code::NotFound => 5,
+            Code::ResourceExhausted => 8,
             Code::FailedPrecondition => 9,
             Code::OutOfRange => 11,
             Code::Unavailable => 14,
+            Code::DataLoss => 15,
         }
     }
 }
@@ -81,6 +87,12 @@ pub enum KvError {
     /// The log entry was applied before. Etcd does not have this text, but no client waits for this answer.
     #[error("etcdserver: already applied")]
     AlreadyApplied = 14,
+    /// The request needs space, and there is an alarm that a member has none.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace = 17,
+    /// There is an alarm that the members' states differ.
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt = 18,
 }
 
 impl KvError {
@@ -100,7 +112,9 @@ impl KvError {
             KvError::Compacted | KvError::FutureRevision | KvError::LeaseTtlTooLarge => Code::OutOfRange,
             KvError::LeaseNotFound => Code::NotFound,
             KvError::LeaseExists | KvError::AlreadyApplied => Code::FailedPrecondition,
+            KvError::NoSpace => Code::ResourceExhausted,
             KvError::Stopped => Code::Unavailable,
+            KvError::Corrupt => Code::DataLoss,
         }
     }
 }

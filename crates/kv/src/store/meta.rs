@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 
+use super::alarms::Alarms;
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{EngineError, Revision};
 use super::kept_hashes::{KeptHash, KeptHashes};
+use super::types::Alarm;
 
-/// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster.
-const VERSION: u8 = 3;
+/// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster, 3 no alarms.
+const VERSION: u8 = 4;
+/// The version of a note without alarms, so that the program before can be started again while there are none.
+const WITHOUT_ALARMS: u8 = 3;
 
 /// The content of the note.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,18 +30,20 @@ pub(crate) struct Meta {
     pub(crate) hashes: KeptHashes,
     /// The version that every member speaks; 0 before the first agreement.
     pub(crate) cluster_version: u32,
+    /// The active alarms.
+    pub(crate) alarms: Alarms,
 }
 
 impl Default for Meta {
     fn default() -> Meta {
-        let (cursor, hashes) = (Revision::default(), KeptHashes::default());
-        Meta { applied: 0, revision: 1, compacted: -1, scrubbed: -1, cursor, hashes, cluster_version: 0 }
+        let (cursor, hashes, alarms) = (Revision::default(), KeptHashes::default(), Alarms::default());
+        Meta { applied: 0, revision: 1, compacted: -1, scrubbed: -1, cursor, hashes, cluster_version: 0, alarms }
     }
 }
 
 impl Meta {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = vec![VERSION];
+        let mut out = vec![if self.alarms.is_empty() { WITHOUT_ALARMS } else { VERSION }];
         out.u64(self.applied);
         out.i64(self.revision);
         out.i64(self.compacted);
@@ -47,6 +53,10 @@ impl Meta {
         out.u32(self.cluster_version);
         out.length(self.hashes.iter().count());
         self.hashes.iter().for_each(|kept| kept.write(&mut out));
+        if !self.alarms.is_empty() {
+            out.length(self.alarms.len());
+            self.alarms.iter().for_each(|alarm| alarm.write(&mut out));
+        }
         out.into()
     }
 
@@ -56,7 +66,8 @@ impl Meta {
             return Ok(None);
         }
         let failed = |error: &dyn std::fmt::Display| EngineError::new("read the store's note", error);
-        let (mut meta, kept) = Meta::read(bytes).map_err(|error| failed(&error))?;
+        let (mut meta, kept, alarms) = Meta::read(bytes).map_err(|error| failed(&error))?;
+        alarms.into_iter().try_for_each(|alarm| meta.alarms.restore(alarm)).map_err(|error| failed(&error))?;
         kept.into_iter().try_for_each(|kept| meta.hashes.restore(kept)).map_err(|error| failed(&error))?;
         match meta.hashes.end_at(meta.compacted) {
             true => Ok(Some(meta)),
@@ -64,7 +75,7 @@ impl Meta {
         }
     }
 
-    fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>), CodecError> {
+    fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>, Vec<Alarm>), CodecError> {
         let mut source = Source::new(bytes);
         let version = source.u8("version")?;
         if !(1..=VERSION).contains(&version) {
@@ -77,10 +88,11 @@ impl Meta {
             scrubbed: source.i64("scrubbed")?,
             cursor: Revision { main: source.i64("cursor")?, sub: source.u32("cursor")? },
             cluster_version: if version < 3 { 0 } else { source.u32("cluster version")? },
-            hashes: KeptHashes::default(),
+            ..Meta::default()
         };
         let kept = if version < 2 { Vec::new() } else { source.list("checksums", KeptHash::read)? };
+        let alarms = if version < 4 { Vec::new() } else { source.list("alarms", Alarm::read)? };
         source.end()?;
-        Ok((meta, kept))
+        Ok((meta, kept, alarms))
     }
 }

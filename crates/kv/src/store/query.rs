@@ -4,8 +4,8 @@ use prost::Message;
 
 use super::check::{Limits, check_size};
 use super::types::{
-    HashKv, HashKvRequest, LeaseListRequest, LeaseListResponse, LeaseTimeToLive, LeaseTimeToLiveRequest, RangeRequest,
-    RangeResponse, StoreStatus, StoreStatusRequest, TxnRequest, TxnResponse,
+    AlarmListRequest, AlarmResponse, HashKv, HashKvRequest, LeaseListRequest, LeaseListResponse, LeaseTimeToLive,
+    LeaseTimeToLiveRequest, RangeRequest, RangeResponse, StoreStatus, StoreStatusRequest, TxnRequest, TxnResponse,
 };
 use super::{Engine, KvError, Operations, Store};
 
@@ -62,6 +62,7 @@ impl Query for TxnRequest {
 
     fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(TxnResponse, u64), KvError> {
         store.refuse_fault()?;
+        store.refuse_corrupt()?;
         store.settle(store.read_txn(self))
     }
 }
@@ -95,6 +96,7 @@ impl Query for LeaseTimeToLiveRequest {
 
     fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(LeaseTimeToLive, u64), KvError> {
         store.refuse_fault()?;
+        store.refuse_corrupt()?;
         Ok((store.time_to_live(self), 0))
     }
 }
@@ -104,7 +106,20 @@ impl Query for LeaseListRequest {
 
     fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(LeaseListResponse, u64), KvError> {
         store.refuse_fault()?;
+        store.refuse_corrupt()?;
         Ok((store.list_leases(self), 0))
+    }
+}
+
+impl Query for AlarmListRequest {
+    type Answer = AlarmResponse;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(AlarmResponse, u64), KvError> {
+        Ok((store.list_alarms(self.kind), 0))
     }
 }
 
@@ -131,6 +146,7 @@ impl<E: Engine> Store<E> {
     /// As [`Store::ask`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         self.refuse_fault()?;
+        self.refuse_corrupt()?;
         request.check_fields()?;
         self.settle(self.view().range(request))
     }

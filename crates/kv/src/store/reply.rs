@@ -5,9 +5,9 @@ use prost::Message;
 
 use super::codec::CodecError;
 use super::types::{
-    ClusterVersionRequest, ClusterVersionResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest, TxnResponse,
+    AlarmRequest, AlarmResponse, ClusterVersionRequest, ClusterVersionResponse, CompactionRequest, CompactionResponse,
+    DeleteRangeRequest, DeleteRangeResponse, LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest, TxnResponse,
 };
 use super::{Command, KvError};
 
@@ -41,12 +41,15 @@ pub enum Response {
     /// For the version of the cluster.
     #[prost(message, tag = "8")]
     ClusterVersion(ClusterVersionResponse),
+    /// For an alarm.
+    #[prost(message, tag = "9")]
+    Alarm(AlarmResponse),
 }
 
 /// The encoding of a reply: exactly one of the two fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     response: Option<Response>,
     #[prost(enumeration = "KvError", optional, tag = "15")]
     error: Option<i32>,
@@ -102,6 +105,7 @@ changes! {
     LeaseRevoke: LeaseRevokeRequest => LeaseRevokeResponse,
     LeaseExpire: LeaseExpireRequest => LeaseExpireResponse,
     ClusterVersion: ClusterVersionRequest => ClusterVersionResponse,
+    Alarm: AlarmRequest => AlarmResponse,
 }
 
 /// Whether a reply is a success, from its first byte alone.

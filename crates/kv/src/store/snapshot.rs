@@ -2,7 +2,7 @@
 //!
 //! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
 //! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
-//! revisions, and the checksums of the latest compactions, oldest first. The end holds the number of all these items
+//! revisions, the checksums of the latest compactions, oldest first, and the alarms. The end holds the number of all these items
 //! and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where damage is.
 //! All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that replicas with
 //! the same state write the same bytes.
@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::alarms::Alarms;
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
 use super::hash::HashPass;
@@ -21,16 +22,20 @@ use super::leases::{Lease, LeaseChange};
 use super::meta::Meta;
 use super::rebuild::Rebuild;
 use super::record::Record;
+use super::types::Alarm;
 use super::{MAX_FIELD_BYTES, Store};
 
 /// The first bytes; the format's version follows. Version 1 had no leases, 2 no checksums of
-/// compactions, 3 no version of the cluster.
+/// compactions, 3 no version of the cluster, 4 no alarms.
 const MARK: [u8; 9] = *b"BOWLINEKV";
-const VERSION: u8 = 4;
-/// Leases and checksums of compactions have these in place of a record's revision. No record has such a revision.
+const VERSION: u8 = 5;
+/// The version of a snapshot without alarms, which the program before can read, too.
+const WITHOUT_ALARMS: u8 = 4;
+/// Leases, checksums of compactions and alarms have these in place of a record's revision. No record has such a revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
-/// Bytes of a head before its checksum, in versions 1 to 3; version 4 has four more.
+const ALARMS: Revision = Revision { main: 1, sub: 2 };
+/// Bytes of a head before its checksum, in versions 1 to 3; later versions have four more.
 const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
 /// Bytes of an end, after the zero in place of a block's length.
 const END_BYTES: usize = 8 + 4 + 4;
@@ -108,7 +113,7 @@ impl<E: Engine> Store<E> {
         if !found.hashes.end_at(meta.compacted) {
             return Err(invalid("its checksums are not those of its compactions"));
         }
-        meta.hashes = found.hashes;
+        (meta.hashes, meta.alarms) = (found.hashes, found.alarms);
         let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
         store.write_batch(&Batch::default())?;
         Ok(store)
@@ -158,6 +163,7 @@ impl<V: Records> Dump<V> {
         for (kept, pass) in &hashes {
             writer.hash(&KeptHash { hash: kept.hash.or(Some(pass.hash())), ..*kept })?;
         }
+        self.meta.alarms.iter().try_for_each(|alarm| writer.alarm(&alarm))?;
         writer.end()
     }
 }
@@ -193,7 +199,7 @@ impl<W: Write> BlockWriter<'_, W> {
 
     fn head(&mut self, meta: &Meta) -> io::Result<()> {
         let mut head = Vec::from(MARK);
-        head.u8(VERSION);
+        head.u8(if meta.alarms.is_empty() { WITHOUT_ALARMS } else { VERSION });
         head.u64(meta.applied);
         head.i64(meta.revision);
         head.i64(meta.compacted);
@@ -216,6 +222,12 @@ impl<W: Write> BlockWriter<'_, W> {
         let mut bytes = Vec::new();
         kept.write(&mut bytes);
         self.item(HASHES, &bytes)
+    }
+
+    fn alarm(&mut self, alarm: &Alarm) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        alarm.write(&mut bytes);
+        self.item(ALARMS, &bytes)
     }
 
     fn item(&mut self, at: Revision, bytes: &[u8]) -> io::Result<()> {
@@ -258,7 +270,7 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     source.read_exact(&mut head)?;
     let version = head[MARK.len()];
     if head[..MARK.len()] != MARK || !(1..=VERSION).contains(&version) {
-        return Err(invalid("it does not begin with the mark of format 1 to 4"));
+        return Err(invalid("it does not begin with the mark of format 1 to 5"));
     }
     let rest = if version < 4 { 4 } else { 4 + 4 };
     source.take(rest).read_to_end(&mut head)?;
@@ -276,8 +288,8 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     if revision > MAX_ORDINAL || applied > MAX_ORDINAL.unsigned_abs() {
         return Err(invalid("its revision or its index is beyond 2^62"));
     }
-    let (cursor, hashes) = (Revision::start_of(compacted), KeptHashes::default());
-    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, hashes, cluster_version })
+    let cursor = Revision::start_of(compacted);
+    Ok(Meta { applied, revision, compacted, scrubbed: compacted, cursor, cluster_version, ..Meta::default() })
 }
 
 /// The next block; `None` at the zero that announces the end.
@@ -312,6 +324,7 @@ struct Found {
     last: Revision,
     last_lease: Option<i64>,
     hashes: KeptHashes,
+    alarms: Alarms,
 }
 
 /// The content of a block.
@@ -331,6 +344,13 @@ impl Found {
             let length = source.u32("record")? as usize;
             let bytes = source.raw(length, "record")?;
             self.count += 1;
+            if at == ALARMS {
+                self.alarm(bytes)?;
+                continue;
+            }
+            if !self.alarms.is_empty() {
+                return Err(invalid("something follows its alarms"));
+            }
             if at == HASHES {
                 self.hash(bytes)?;
                 continue;
@@ -384,6 +404,13 @@ impl Found {
             return Err(invalid("it lacks a checksum of a compaction"));
         }
         self.hashes.restore(kept).map_err(invalid)
+    }
+
+    fn alarm(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let mut source = Source::new(bytes);
+        let alarm = Alarm::read(&mut source)?;
+        source.end()?;
+        self.alarms.restore(alarm).map_err(invalid)
     }
 
     fn check_end(&self, source: &mut impl Read) -> Result<(), RestoreError> {

@@ -458,6 +458,67 @@ pub struct ClusterVersionResponse {
     pub version: u32,
 }
 
+/// What an alarm says. The numbers are etcd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum AlarmKind {
+    /// Nothing: no alarm has this kind. In a query it stands for all kinds.
+    None = 0,
+    /// A member has no space for more data.
+    NoSpace = 1,
+    /// A member's state differs from that of the others.
+    Corrupt = 2,
+}
+
+/// An active alarm.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Alarm {
+    /// The member that it is about.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// What it says.
+    #[prost(enumeration = "AlarmKind", tag = "2")]
+    pub kind: i32,
+    /// Whether the member has raised it by itself, and takes it back by itself.
+    #[prost(bool, tag = "3")]
+    pub automatic: bool,
+}
+
+/// Activates or deactivates an alarm.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct AlarmRequest {
+    /// The member that it is about.
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    /// Its kind; nothing changes if it is [`AlarmKind::None`].
+    #[prost(enumeration = "AlarmKind", tag = "2")]
+    pub kind: i32,
+    /// Whether the member does this by itself: then an operator's alarm does not change.
+    #[prost(bool, tag = "3")]
+    pub automatic: bool,
+    /// Whether it is activated.
+    #[prost(bool, tag = "4")]
+    pub active: bool,
+}
+
+/// Alarms.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct AlarmResponse {
+    /// The header's revision: the store's.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// The alarm that is now active, or no longer; or those that were asked for.
+    #[prost(message, repeated, tag = "2")]
+    pub alarms: Vec<Alarm>,
+}
+
+/// Asks for the active alarms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlarmListRequest {
+    /// An [`AlarmKind`], or any other number, of which there are no alarms.
+    pub kind: i32,
+}
+
 /// Asks for a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseTimeToLiveRequest {

@@ -1,6 +1,7 @@
 //! The checklist of etcd's v3 API, line by line, as far as the state machine decides it; then the store
 //! against a naive model, restarts, snapshots and hostile bytes.
 
+mod alarms;
 mod bench;
 mod codec;
 mod compactions;

@@ -44,6 +44,12 @@ enum Step {
     /// Leases that are believed to be granted so many entries ago.
     Expire(Vec<(i64, u64)>),
     ClusterVersion(u32),
+    Alarm {
+        member: u64,
+        kind: AlarmKind,
+        automatic: bool,
+        active: bool,
+    },
     Range {
         from: usize,
         to: Option<usize>,
@@ -85,10 +91,18 @@ fn some_step() -> impl Strategy<Value = Step> {
         1 => LEASES.prop_map(Step::Revoke),
         1 => prop::collection::vec((LEASES, 1..9_u64), 1..3).prop_map(Step::Expire),
         1 => (0..4_u32).prop_map(Step::ClusterVersion),
+        3 => some_alarm(),
         1 => (1..5_usize).prop_map(Step::Scrub),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
     ]
+}
+
+/// Mostly the end of an alarm, so that more than alarms is tested.
+fn some_alarm() -> impl Strategy<Value = Step> {
+    let kinds = prop::sample::select(vec![AlarmKind::None, AlarmKind::NoSpace, AlarmKind::Corrupt]);
+    (1..=2_u64, kinds, any::<bool>(), prop::bool::weighted(0.25))
+        .prop_map(|(member, kind, automatic, active)| Step::Alarm { member, kind, automatic, active })
 }
 
 type Map = BTreeMap<Vec<u8>, KeyValue>;
@@ -103,6 +117,8 @@ struct Model {
     /// What granted each lease.
     leases: BTreeMap<i64, Index>,
     cluster_version: u32,
+    /// The active alarms by member and kind: whether each is automatic.
+    alarms: BTreeMap<(u64, i32), bool>,
 }
 
 /// What a transaction works on: the map, whether it changed, and the revision that it gets.
@@ -114,12 +130,66 @@ struct Draft {
 
 impl Model {
     fn new() -> Model {
-        let (hashes, leases) = (Vec::new(), BTreeMap::new());
-        Model { maps: vec![(1, Map::new())], compacted: -1, compactions: 0, hashes, leases, cluster_version: 0 }
+        let (maps, hashes, leases) = (vec![(1, Map::new())], Vec::new(), BTreeMap::new());
+        let alarms = BTreeMap::new();
+        Model { maps, compacted: -1, compactions: 0, hashes, leases, cluster_version: 0, alarms }
     }
 
     fn revision(&self) -> i64 {
         self.maps.last().expect("there is always one").0
+    }
+
+    fn is_active(&self, kind: AlarmKind) -> bool {
+        self.alarms.keys().any(|(_, active)| *active == i32::from(kind))
+    }
+
+    fn refuse_corrupt(&self) -> Result<(), KvError> {
+        if self.is_active(AlarmKind::Corrupt) { Err(KvError::Corrupt) } else { Ok(()) }
+    }
+
+    /// What a client reads.
+    fn read(&self, range: &RangeRequest) -> Result<RangeResponse, KvError> {
+        self.refuse_corrupt()?;
+        self.range(&self.draft(), range)
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Response {
+        let AlarmRequest { member, kind, automatic, active } = *request;
+        let before = self.alarms.get(&(member, kind)).copied();
+        let changed = match (before, active) {
+            _ if kind == i32::from(AlarmKind::None) => None,
+            (before, true) => Some(automatic && before != Some(false)),
+            (Some(before), false) if before || !automatic => Some(before),
+            (_, false) => None,
+        };
+        if let Some(automatic) = changed {
+            self.alarms.remove(&(member, kind));
+            if active {
+                self.alarms.insert((member, kind), automatic);
+            }
+        }
+        let alarms = changed.map(|automatic| Alarm { member, kind, automatic }).into_iter().collect();
+        Response::Alarm(AlarmResponse { revision: self.revision(), alarms })
+    }
+
+    /// Whether an operation is a put, or a transaction with one.
+    fn puts(op: &RequestOp) -> bool {
+        match &op.operation {
+            Some(Operation::Put(_)) => true,
+            Some(Operation::Txn(txn)) => txn.success.iter().chain(&txn.failure).any(Model::puts),
+            _ => false,
+        }
+    }
+
+    fn refuse_alarmed(&self, command: &Command) -> Result<(), KvError> {
+        let needs_space = match command {
+            Command::Alarm(_) | Command::ClusterVersion(_) => return Ok(()),
+            Command::Put(_) | Command::LeaseGrant(_) => true,
+            Command::Txn(txn) => txn.success.iter().chain(&txn.failure).any(Model::puts),
+            _ => false,
+        };
+        self.refuse_corrupt()?;
+        if needs_space && self.is_active(AlarmKind::NoSpace) { Err(KvError::NoSpace) } else { Ok(()) }
     }
 
     /// A compaction will be applied: its checksum must be this one from then on.
@@ -148,6 +218,7 @@ impl Model {
     }
 
     fn apply(&mut self, index: Index, command: &Command) -> Reply {
+        self.refuse_alarmed(command)?;
         let mut draft = self.draft();
         let reply = match command {
             Command::Put(put) => self.put(&mut draft, put).map(Response::Put)?,
@@ -188,6 +259,7 @@ impl Model {
                 let (revision, version) = (self.revision(), self.cluster_version);
                 return Ok(Response::ClusterVersion(ClusterVersionResponse { revision, version }));
             }
+            Command::Alarm(alarm) => return Ok(self.alarm(alarm)),
         };
         if draft.written {
             self.maps.push((draft.next, draft.map));
@@ -345,6 +417,10 @@ fn command(step: &Step, revision: i64, index: u64) -> Option<Command> {
                 Command::LeaseExpire(LeaseExpireRequest { leases })
             }
             Step::ClusterVersion(version) => Command::ClusterVersion(ClusterVersionRequest { version: *version }),
+            Step::Alarm { member, kind, automatic, active } => {
+                let (member, kind, automatic, active) = (*member, (*kind).into(), *automatic, *active);
+                Command::Alarm(AlarmRequest { member, kind, automatic, active })
+            }
             _ => return None,
         },
     })
@@ -386,8 +462,13 @@ fn op(step: &Step, revision: i64) -> Option<Operation> {
         Step::Compact { .. } | Step::Grant(_) | Step::Revoke(_) | Step::Expire(_) | Step::ClusterVersion(_) => {
             return None;
         }
+        Step::Alarm { .. } => return None,
         Step::Scrub(_) | Step::Flush | Step::Reopen => return None,
     })
+}
+
+fn alarms<E: Engine>(store: &Store<E>) -> BTreeMap<(u64, i32), bool> {
+    store.alarms().map(|Alarm { member, kind, automatic }| ((member, kind), automatic)).collect()
 }
 
 /// One store on each kind of engine, which must never differ, and the model.
@@ -410,33 +491,37 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
             // What the server would not propose gets no further, and the model knows nothing of it.
             if command.check(&Limits::default()).is_ok() {
                 let at = Index(index);
-                if let Command::Compact(CompactionRequest { revision, .. }) = command {
+                if let (Command::Compact(CompactionRequest { revision, .. }), Ok(())) =
+                    (&command, model.refuse_corrupt())
+                {
+                    let revision = *revision;
                     model.remember(revision, store.hash_kv(revision));
                 }
                 prop_assert_eq!(store.apply_command(at, &command), model.apply(at, &command), "{:?}", command);
             }
         }
         if let Some(Operation::Range(range)) = op(step, model.revision()) {
-            prop_assert_eq!(store.range(&range), model.range(&model.draft(), &range), "{:?}", range);
+            prop_assert_eq!(store.range(&range), model.read(&range), "{:?}", range);
         }
         let now = model.draft();
-        prop_assert_eq!(store.range(&everything()), model.range(&now, &everything()));
+        prop_assert_eq!(store.range(&everything()), model.read(&everything()));
         prop_assert_eq!((store.revision(), store.len()), (model.revision(), now.map.len() as u64));
         prop_assert_eq!(store.cluster_version(), model.cluster_version);
+        prop_assert_eq!(alarms(&store), model.alarms.clone());
         for hash in model.kept() {
             prop_assert_eq!(store.hash_kv(hash.hash_revision), Ok(hash));
         }
         let leases: Vec<_> = store.leases().map(|lease| (lease.id, lease.granted_at)).collect();
         prop_assert_eq!(leases, model.leases.iter().map(|(id, at)| (*id, *at)).collect::<Vec<_>>());
         for id in LEASES {
-            let found = store.ask(&LeaseTimeToLiveRequest { id, keys: true }).expect("nothing forbids it");
-            let attached: Vec<_> = now.map.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
-            prop_assert_eq!(found.keys, attached);
+            let found = store.ask(&LeaseTimeToLiveRequest { id, keys: true }).map(|found| found.keys);
+            let attached = || now.map.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
+            prop_assert_eq!(found, model.refuse_corrupt().map(|()| attached()));
         }
     }
     for at in model.compacted.max(1)..=model.revision() {
         let range = RangeRequest { revision: at, ..everything() };
-        prop_assert_eq!(store.range(&range), model.range(&model.draft(), &range));
+        prop_assert_eq!(store.range(&range), model.read(&range));
     }
     let mut snapshot = Vec::new();
     store
@@ -445,6 +530,7 @@ fn follow<E: Engine>(steps: &[Step], engine: E, reopen: impl Fn(Store<E>) -> E) 
         .expect("the engine works");
     let restored = Store::restore_from(MemoryEngine::default(), &mut &snapshot[..]).expect("it is one");
     prop_assert_eq!(restored.cluster_version(), model.cluster_version);
+    prop_assert_eq!(alarms(&restored), model.alarms.clone());
     for hash in model.kept() {
         prop_assert_eq!(restored.hash_kv(hash.hash_revision), Ok(hash));
     }

@@ -10,6 +10,7 @@ use tracing::Level;
 use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, LogFormat, Retention, ServerConfig};
 use crate::peer::Protocol;
+use crate::quota::DEFAULT_BYTES as DEFAULT_QUOTA;
 
 /// A setting. It can be given as a flag, as an environment variable, or as a key in the file.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     Setting { key: "id", flag: "id", help: "Number of this member in --initial-cluster, from 1" },
     Setting { key: "name", flag: "name", help: "Name of this member [default: member-ID]" },
     Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/member-ID]" },
@@ -106,6 +107,12 @@ pub const SETTINGS: [Setting; 22] = [
         flag: "auto-compaction-retention",
         help: "How much history the leader keeps when it compacts automatically: a time such as 30m, or hours without \
                a unit; with --auto-compaction-mode revision, a number of revisions; 0 turns it off [default: 0]",
+    },
+    Setting {
+        key: "quota_backend_bytes",
+        flag: "quota-backend-bytes",
+        help: "Size of the state's file at which no more data is accepted; a negative number: no such size \
+               [default: 2GiB]",
     },
     Setting {
         key: "watch_progress_interval",
@@ -263,6 +270,7 @@ impl Layers {
             max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             auto_compaction: self.auto_compaction()?,
+            quota_backend_bytes: self.quota()?,
             watch_progress_interval: self.progress_interval()?,
             read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
             log_format: self.parse("log_format", "text, json", format)?.unwrap_or_default(),
@@ -295,6 +303,17 @@ impl Layers {
         let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
         let interval = self.parse("watch_progress_interval", "a time from 100ms to 24h, such as 10m", parse)?;
         Ok(interval.unwrap_or(Duration::from_secs(600)))
+    }
+
+    fn quota(&self) -> Result<i64, ConfigError> {
+        let parse = |text: &str| match text.starts_with('-') {
+            true => text.parse().ok().filter(|bytes| *bytes < 0),
+            false => parse_size(text).and_then(|bytes| i64::try_from(bytes).ok()),
+        };
+        let allowed = "a size such as 2GiB, 0 for the default, or a negative number for no quota";
+        let bytes = self.parse("quota_backend_bytes", allowed, parse)?;
+        // As in etcd, 0 means the default.
+        Ok(bytes.filter(|bytes| *bytes != 0).unwrap_or(DEFAULT_QUOTA))
     }
 
     fn auto_compaction(&self) -> Result<Option<Retention>, ConfigError> {

@@ -61,7 +61,7 @@ fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
 fn nothing_impossible_is_taken() {
     let long = "x".repeat(100_000);
     let crowd: Vec<String> = (1..=65).map(|id| format!("{id}=h{id}:1")).collect();
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("id", &["", "0", "-1", "1.5", "1e3", "18446744073709551616", "one", "\0"]),
         ("name", &["", &long]),
         ("data_dir", &[""]),
@@ -75,6 +75,7 @@ fn nothing_impossible_is_taken() {
         ("snapshot_bytes", &["", "0", "-1", "1", "1e300", "17179869185", "64 MB", "\u{221e}"]),
         ("auto_compaction_mode", &["", "Periodic", "off"]),
         ("auto_compaction_retention", &["", "-1", "0.5", "999ms", "1d", "100001", "1e3", "999999999999999999999999"]),
+        ("quota_backend_bytes", &["", "-", "--1", "-1.5", "1e9", "10000TiB", "99999999999999999999", "none"]),
         ("max_request_bytes", &["", "0", "-1", "1023", "9MiB", "99999999999999999999999999"]),
     ];
     for (key, values) in cases {
@@ -110,6 +111,15 @@ fn automatic_compaction_keeps_a_time_or_a_number_of_revisions() {
     let told =
         "--auto-compaction-retention is \"1h\"; allowed: a number of revisions, from 0, because the mode is revision";
     assert_eq!(error, told);
+}
+
+#[test]
+fn a_quota_is_a_size_or_negative() {
+    let quota = |value| with("quota_backend_bytes", value).expect(value).quota_backend_bytes;
+    assert_eq!(minimal().check().expect("it is enough").quota_backend_bytes, 2 << 30);
+    for (value, expected) in [("0", 2 << 30), ("16MiB", 16 << 20), ("1000", 1_000), ("-1", -1), ("-7", -7)] {
+        assert_eq!(quota(value), expected, "{value}");
+    }
 }
 
 #[test]

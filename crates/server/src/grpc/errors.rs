@@ -12,7 +12,9 @@ pub(super) fn of_store(error: KvError) -> Status {
         StoreCode::NotFound => Code::NotFound,
         StoreCode::FailedPrecondition => Code::FailedPrecondition,
         StoreCode::OutOfRange => Code::OutOfRange,
+        StoreCode::ResourceExhausted => Code::ResourceExhausted,
         StoreCode::Unavailable => Code::Unavailable,
+        StoreCode::DataLoss => Code::DataLoss,
     };
     Status::new(code, error.to_string())
 }

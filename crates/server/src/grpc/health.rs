@@ -1,6 +1,7 @@
 //! gRPC's health service, for Kubernetes and load balancers.
 //!
-//! There is one service name, the empty one, which stands for the member. It is serving while it knows a leader.
+//! There is one service name, the empty one, which stands for the member. It is serving while it knows a leader and
+//! no alarm says that the members' states differ.
 
 use std::collections::HashMap;
 
@@ -19,9 +20,10 @@ pub(crate) struct HealthService {
     pub(crate) context: Context,
 }
 
-/// Whether a member in this state is serving. (Alarms will count, too, when they exist.)
+/// Whether a member in this state is serving. Without space it still serves reads and deletions.
 fn serving(status: &replica::Status) -> ServingStatus {
-    if status.leader.is_some() { ServingStatus::Serving } else { ServingStatus::NotServing }
+    let serves = status.leader.is_some() && !status.facts.alarms.corrupt;
+    if serves { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 fn response(status: ServingStatus) -> pb::HealthCheckResponse {

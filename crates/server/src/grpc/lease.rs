@@ -50,6 +50,7 @@ impl LeaseService {
 
     async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let replica = &self.context.replica;
+        self.context.refuse_corrupt()?;
         // The revision from before the renewal: at a later one, the lease may be gone.
         let header = Some(self.context.header(replica.status().facts.revision));
         let renewed = replica.lease_time(id, true).await.map_err(errors::of_request)?;
@@ -142,6 +143,7 @@ impl LeaseApi for LeaseService {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         self.context.require_leader(request.metadata())?;
+        self.context.refuse_corrupt()?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let replica = &self.context.replica;
         let mut found = replica.lease_time(id, false).await.map_err(errors::of_request)?;

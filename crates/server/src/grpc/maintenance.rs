@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::HashKvRequest;
+use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, AlarmRequest, AlarmResponse, HashKvRequest};
 use bowline_node::raft::NodeId;
 use pb::alarm_request::AlarmAction;
 use pb::maintenance_server::Maintenance;
@@ -11,6 +11,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Context, answer, errors};
+use crate::peer::Protocol;
+
+/// Maximum number of alarms. They are written with every batch of the state.
+const MAX_ALARMS: usize = 1_000;
+
+/// The number of no kind of alarm.
+const NO_ALARM: i32 = -1;
 
 /// The version of etcd's API. Clients parse it as three numbers, and some require at least 3.5.13.
 pub(crate) const API_VERSION: &str = "3.6.0";
@@ -26,6 +33,8 @@ impl Maintenance for MaintenanceService {
         let status = self.context.replica.status();
         let size = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
+        let alarms = self.context.alarms().await?;
+        let errors = no_leader.into_iter().chain(alarms.iter().map(told)).collect();
         Ok(answer(pb::StatusResponse {
             header: Some(self.context.header(status.facts.revision)),
             version: API_VERSION.to_owned(),
@@ -34,11 +43,11 @@ impl Maintenance for MaintenanceService {
             raft_index: status.commit_index,
             raft_term: status.term,
             raft_applied_index: status.applied_index,
-            errors: no_leader.into_iter().collect(),
+            errors,
             db_size_in_use: size(status.facts.db_size_in_use),
             is_learner: !status.membership.is_voter(self.context.replica.id()),
             storage_version: API_VERSION.to_owned(),
-            db_size_quota: 0,
+            db_size_quota: self.context.quota.0,
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }
@@ -56,17 +65,20 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// There are no alarms yet, so none is listed or cleared. As in etcd, where this goes through the log, the answer
-    /// waits for a quorum.
+    /// As in etcd, where each of them goes through the log, all actions wait for a quorum.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        let request = request.into_inner();
-        let none = request.alarm == pb::AlarmType::None as i32;
-        if request.action == AlarmAction::Activate as i32 && !none {
-            return Err(Status::unimplemented("bowline: raising alarms is not supported yet"));
-        }
-        self.context.replica.confirm().await.map_err(errors::of_request)?;
-        let header = self.context.header(self.context.replica.status().facts.revision);
-        Ok(answer(pb::AlarmResponse { header: Some(header), alarms: Vec::new() }))
+        let pb::AlarmRequest { action, member_id, alarm: kind } = request.into_inner();
+        let told = match AlarmAction::try_from(action) {
+            Ok(AlarmAction::Get) => self.context.read(AlarmListRequest { kind }, false).await?,
+            Ok(action) => self.change_alarm(member_id, kind, action == AlarmAction::Activate).await?,
+            Err(_) => {
+                let text = format!("bowline: action is {action}; allowed: GET, ACTIVATE, DEACTIVATE");
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        let alarm = |alarm: &Alarm| pb::AlarmMember { member_id: alarm.member, alarm: alarm.kind };
+        let header = Some(self.context.header(told.revision));
+        Ok(answer(pb::AlarmResponse { header, alarms: told.alarms.iter().map(alarm).collect() }))
     }
 
     /// Rewrites this member's file and waits for the end. Unlike in etcd, the member serves meanwhile.
@@ -109,5 +121,50 @@ impl Maintenance for MaintenanceService {
         _request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         Err(Status::unimplemented("bowline: downgrades are not supported yet"))
+    }
+}
+
+impl MaintenanceService {
+    async fn change_alarm(&self, member: u64, kind: i32, active: bool) -> Result<AlarmResponse, Status> {
+        let Ok(alarm) = AlarmKind::try_from(kind) else {
+            return Err(Status::invalid_argument(format!("bowline: alarm is {kind}; allowed: NONE, NOSPACE, CORRUPT")));
+        };
+        let replica = &self.context.replica;
+        // A new cluster agrees on its version as soon as its members know each other.
+        let agreed =
+            replica.status().facts.cluster_version > 0 || replica.reaches(|facts| facts.cluster_version > 0).await;
+        let facts = replica.status().facts;
+        let known = agreed && facts.cluster_version >= Protocol::ALARMS;
+        if alarm == AlarmKind::None || !known && !active {
+            // Nothing changes.
+            let none = AlarmListRequest { kind: NO_ALARM };
+            return self.context.read(none, false).await;
+        }
+        if !known {
+            let text = format!(
+                "bowline: alarms need version {} of the peer protocol, but the cluster has version {}: start a newer \
+                 program on every member",
+                Protocol::ALARMS,
+                facts.cluster_version
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        if active && facts.alarms.count >= MAX_ALARMS {
+            let text = format!("bowline: there are {} alarms already; deactivate some of them", facts.alarms.count);
+            return Err(Status::resource_exhausted(text));
+        }
+        let changed = self.context.write(AlarmRequest { member, kind, automatic: false, active }).await?;
+        // It has no revision of its own to wait for. This member tells of the alarm from now on.
+        replica.confirm().await.map_err(errors::of_request)?;
+        Ok(changed)
+    }
+}
+
+/// Etcd's text for an alarm.
+fn told(alarm: &Alarm) -> String {
+    let kind = pb::AlarmType::try_from(alarm.kind).map_or("UNKNOWN", |kind| kind.as_str_name());
+    match alarm.member {
+        0 => format!("alarm:{kind} "),
+        member => format!("memberID:{member} alarm:{kind} "),
     }
 }

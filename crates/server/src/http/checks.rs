@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::{NO_SNIFF, PLAIN, Pages, not_found, refusal};
 use crate::grpc::{Context, of_request};
 use crate::instruments::{Fixed, Labels, register};
-use crate::replica::Status;
+use crate::replica::{AlarmFacts, Status};
 
 /// Time limit of a check: health is asked for again and again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// No alarm tells that members' states differ. There are no alarms yet.
+    /// No alarm tells that members' states differ.
     DataCorruption,
     /// This member's own state can be read, so its threads run.
     SerializableRead,
@@ -106,7 +106,10 @@ impl Check {
     /// Runs the check. Returns etcd's text for the failure, if it fails.
     async fn failure(self, context: &Context) -> Option<String> {
         match self {
-            Check::DataCorruption => None,
+            Check::DataCorruption => {
+                let good = self.seems_good(context, &context.replica.status());
+                (!good).then(|| "alarm activated: CORRUPT".to_owned())
+            }
             Check::SerializableRead => read_local(context).await.err(),
             Check::LinearizableRead => read_latest(context).await.err(),
             Check::NonLearner => {
@@ -118,7 +121,7 @@ impl Check {
 
     fn seems_good(self, context: &Context, status: &Status) -> bool {
         match self {
-            Check::DataCorruption => true,
+            Check::DataCorruption => !status.facts.alarms.corrupt,
             Check::SerializableRead => status.fault.is_none(),
             Check::LinearizableRead => status.leader.is_some(),
             Check::NonLearner => status.membership.is_voter(context.replica.id()),
@@ -126,11 +129,21 @@ impl Check {
     }
 }
 
-/// Checks whether this member can read the latest state, or its own with `?serializable=true`.
+/// The first active alarm that is not excluded.
+fn alarm(alarms: AlarmFacts, excluded: &[String]) -> Option<&'static str> {
+    let all = [("NOSPACE", alarms.no_space), ("CORRUPT", alarms.corrupt)];
+    all.into_iter().find(|(name, active)| *active && !excluded.iter().any(|other| other == name)).map(|(name, _)| name)
+}
+
+/// Checks whether no alarm is active, except those that are excluded, and whether this member can read the latest state, or its own with `?serializable=true`.
 pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let context = &pages.context;
     let serializable = values(query.as_deref(), "serializable").next().is_some_and(|value| value == "true");
-    let reason = if context.replica.status().leader.is_none() && !serializable {
+    let status = context.replica.status();
+    let excluded: Vec<String> = values(query.as_deref(), "exclude").collect();
+    let reason = if let Some(alarm) = alarm(status.facts.alarms, &excluded) {
+        Some(format!("ALARM {alarm}"))
+    } else if status.leader.is_none() && !serializable {
         Some("RAFT NO LEADER".to_owned())
     } else {
         let read = if serializable { read_local(context).await } else { read_latest(context).await };

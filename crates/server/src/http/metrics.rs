@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use bowline_api::etcdserverpb as pb;
+use bowline_kv::store::Alarm;
 use bowline_node::raft::NodeId;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode, encode_registry};
@@ -28,7 +30,10 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// All metrics, in OpenMetrics for whoever asks for that by name, and in the older format for all others.
 pub(super) async fn page(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let mut now = Registry::default();
-    now.register_collector(Box::new(Snapshot { status: pages.context.replica.status(), pages: pages.clone() }));
+    // A member that has stopped knows none any more.
+    let alarms = pages.context.alarms().await.unwrap_or_default();
+    let status = pages.context.replica.status();
+    now.register_collector(Box::new(Snapshot { status, alarms, pages: pages.clone() }));
     let mut text = String::new();
     let written = encode_registry(&mut text, &pages.registry).and_then(|()| encode(&mut text, &now));
     written.expect("writing to a string does not fail");
@@ -75,6 +80,7 @@ fn older(text: &str) -> String {
 struct Snapshot {
     pages: Pages,
     status: Status,
+    alarms: Vec<Alarm>,
 }
 
 impl Collector for Snapshot {
@@ -133,9 +139,13 @@ impl Snapshot {
         name("etcd_server_id", "This member's id.", "server_id", &format!("{:x}", own.0))?;
         let learner = !self.status.membership.is_voter(own);
         out.one("etcd_server_is_learner", "Whether this member has no vote.", flag(learner))?;
-        // As etcd, where it is told to have none.
+        let alarm = |alarm: &Alarm| {
+            let kind = pb::AlarmType::try_from(alarm.kind).map_or("UNKNOWN", |kind| kind.as_str_name());
+            ([("server_id", format!("{:x}", alarm.member)), ("alarm_type", kind.to_owned())], flag(true))
+        };
+        out.each("etcd_debugging_server_alarms", "The active alarms of members.", self.alarms.iter().map(alarm))?;
         let help = "The state's quota, in bytes; negative: there is none.";
-        out.one("etcd_server_quota_backend_bytes", help, ConstGauge::new(-1_i64))
+        out.one("etcd_server_quota_backend_bytes", help, ConstGauge::new(self.pages.context.quota.0))
     }
 
     fn watches(&self, out: &mut Families<'_>) -> fmt::Result {

@@ -20,8 +20,11 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// The protocol of this program. Version 4 was the first one in protobuf.
-    pub const CURRENT: Protocol = Protocol { version: 4, oldest_version: 4, extension: &[] };
+    /// The protocol of this program. Version 4 was the first one in protobuf, version 5 introduced alarms.
+    pub const CURRENT: Protocol = Protocol { version: 5, oldest_version: 4, extension: &[] };
+
+    /// The version that introduced the command for alarms.
+    pub const ALARMS: u32 = 5;
 }
 
 /// The version to which the leader can raise the cluster; `None` if it can't. `members`: the version of each member;

@@ -121,11 +121,11 @@ impl Leases {
         self.asked.remove(&token);
         let Some((term, request)) = self.expiring.remove(&token) else { return };
         match response {
-            Ok(reply) => {
-                if let Ok(Ok((ended, _))) = decode_reply_to::<LeaseExpireRequest>(reply.clone()) {
-                    self.metrics.leases_expired.inc_by(ended.expired);
-                }
-            }
+            Ok(reply) => match decode_reply_to::<LeaseExpireRequest>(reply.clone()) {
+                Ok(Ok((ended, _))) => drop(self.metrics.leases_expired.inc_by(ended.expired)),
+                // An alarm forbade it.
+                _ => self.lessor.retry(now.after(RETRY), term, &request),
+            },
             // The proposal may be in the log, and then takes effect when it is committed.
             Err(Failure::Unknown(_)) => {}
             Err(Failure::NotDone(_)) => self.lessor.retry(now.after(RETRY), term, &request),

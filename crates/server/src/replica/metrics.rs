@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments, milliseconds, seconds};
 
 /// What commands do, in the order of their kinds: etcd's names.
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 10] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -20,6 +20,7 @@ const OPERATIONS: [&str; 9] = [
     "LeaseRevoke",
     "LeaseExpire",
     "ClusterVersionSet",
+    "Alarm",
     "unknown",
 ];
 

@@ -179,7 +179,9 @@ impl RaftThread {
     /// Proposes the end of expired leases, in the term in which they were found expired.
     fn end_leases(&mut self, now: Time, effects: &mut Vec<ConductorEffect>) {
         self.follow(now);
-        let (token, blocked) = (Token(self.next_token + 1), self.write_refusal().is_some());
+        let token = Token(self.next_token + 1);
+        // In a corrupt cluster the store would refuse it.
+        let blocked = self.write_refusal().is_some() || self.shared.facts().alarms.corrupt;
         if let Some(request) = self.leases.expired(now, token, blocked) {
             self.next_token = token.0;
             let command = Command::LeaseExpire(request).to_bytes();

@@ -21,6 +21,21 @@ pub struct Facts {
     pub db_size_in_use: u64,
     /// The version of the cluster; 0 before the members first agreed on one.
     pub cluster_version: u32,
+    /// The active alarms.
+    pub alarms: AlarmFacts,
+}
+
+/// Which alarms are active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlarmFacts {
+    /// Number of alarms.
+    pub count: usize,
+    /// Whether a member has no space.
+    pub no_space: bool,
+    /// Whether the members' states differ.
+    pub corrupt: bool,
+    /// The alarm of this member that it has no space, if it is active: whether the member raised it by itself.
+    pub own: Option<bool>,
 }
 
 /// The status of a replica.

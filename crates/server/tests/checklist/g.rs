@@ -3,6 +3,7 @@
 use bowline_api::{etcdserverpb as pb, healthpb};
 use healthpb::health_check_response::ServingStatus;
 use healthpb::health_client::HealthClient;
+use pb::alarm_request::AlarmAction;
 use pb::compare::TargetUnion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,8 +21,10 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, g02_health_is_told),
         line!(Shared, g02_health_over_grpc_is_told),
         line!(Members, g02_a_member_without_a_leader_is_not_healthy),
+        line!(Fresh, g02_with_an_alarm_a_member_is_not_healthy),
         line!(Shared, g03_each_check_can_be_asked_for).not_on_3_4("came with 3.5"),
         line!(Members, g03_a_member_without_a_leader_is_alive_but_not_ready),
+        line!(Fresh, g03_a_corrupt_member_is_alive_but_not_ready).not_on_3_4("came with 3.5"),
         line!(Shared, g04_the_version_is_told),
         line!(Shared, g04_variables_are_told),
         Line::untested("g05_gateway_methods", NO_GATEWAY),
@@ -36,7 +39,7 @@ pub(crate) fn lines() -> Vec<Line> {
 }
 
 /// What a request is answered, head and body.
-async fn ask(url: &str, request: &str) -> String {
+pub(crate) async fn ask(url: &str, request: &str) -> String {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     // 1.0: so that the body comes as a whole.
@@ -98,6 +101,37 @@ async fn g02_a_member_without_a_leader_is_not_healthy(mut site: Site) {
     assert_eq!(body(&answer), "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n");
     let answer = ask(site.url(), "GET /health?serializable=true").await;
     assert_status(&answer, 200);
+}
+
+async fn g02_with_an_alarm_a_member_is_not_healthy(site: Site) {
+    for (kind, name) in [(pb::AlarmType::Nospace, "NOSPACE"), (pb::AlarmType::Corrupt, "CORRUPT")] {
+        site.alarm(AlarmAction::Activate, 7, kind).await;
+        let answer = ask(site.url(), "GET /health").await;
+        assert_status(&answer, 503);
+        if !site.is_3_4() {
+            // The reason came within the line of 3.4.
+            assert_eq!(body(&answer), format!("{{\"health\":\"false\",\"reason\":\"ALARM {name}\"}}\n"));
+        }
+        assert_status(&ask(site.url(), "GET /health?exclude=OTHER").await, 503);
+        assert_status(&ask(site.url(), &format!("GET /health?exclude=OTHER&exclude={name}")).await, 200);
+        let alarm = format!("etcd_debugging_server_alarms{{server_id=\"7\",alarm_type=\"{name}\"}} 1\n");
+        assert!(site.is_etcd() || ask(site.url(), "GET /metrics").await.contains(&alarm));
+        site.alarm(AlarmAction::Deactivate, 7, kind).await;
+        assert_status(&ask(site.url(), "GET /health").await, 200);
+    }
+}
+
+async fn g03_a_corrupt_member_is_alive_but_not_ready(site: Site) {
+    site.alarm(AlarmAction::Activate, 7, pb::AlarmType::Nospace).await;
+    assert_status(&ask(site.url(), "GET /readyz").await, 200);
+    site.alarm(AlarmAction::Activate, 7, pb::AlarmType::Corrupt).await;
+    assert_status(&ask(site.url(), "GET /livez").await, 200);
+    for path in ["/readyz", "/readyz/data_corruption"] {
+        let answer = ask(site.url(), &format!("GET {path}")).await;
+        assert_status(&answer, 503);
+        assert!(body(&answer).contains("[-]data_corruption failed: alarm activated: CORRUPT\n"), "{answer}");
+    }
+    assert_status(&ask(site.url(), "GET /readyz?exclude=data_corruption").await, 200);
 }
 
 async fn without_leader(site: &mut Site) {

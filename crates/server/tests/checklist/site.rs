@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bowline_api::etcdserverpb as pb;
 use bytes::Bytes;
+use pb::alarm_request::AlarmAction;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
@@ -257,6 +258,12 @@ impl Site {
 
     pub(crate) async fn hash(&self, revision: i64) -> Result<pb::HashKvResponse, Status> {
         self.maintenance().hash_kv(pb::HashKvRequest { revision }).await.map(tonic::Response::into_inner)
+    }
+
+    /// Asks for alarms, or changes one.
+    pub(crate) async fn alarm(&self, action: AlarmAction, member_id: u64, kind: pb::AlarmType) -> Vec<pb::AlarmMember> {
+        let request = pb::AlarmRequest { action: action as i32, member_id, alarm: kind as i32 };
+        self.maintenance().alarm(request).await.expect("told").into_inner().alarms
     }
 
     /// A member's checksum up to a revision.

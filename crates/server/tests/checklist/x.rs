@@ -11,7 +11,11 @@ use crate::requests::*;
 use crate::site::{Site, bytes, refused, revision};
 
 const NO_SNAPSHOT: &str = "fetching snapshots is not supported yet";
-const NO_ALARMS: &str = "there are no alarms and no quota yet; a full disk is tested in cluster/full_disk.rs";
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+const CORRUPT: &str = "etcdserver: corrupt cluster";
+
+/// A quota that a few puts reach.
+const SMALL: (&str, &str) = ("quota_backend_bytes", "16777216");
 
 pub(crate) fn lines() -> Vec<Line> {
     vec![
@@ -28,9 +32,17 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Fresh, x08_leadership_goes_to_members_only),
         line!(Fresh, x09_whoever_asks_for_alarms_finds_none),
         line!(Fresh, x09_activating_no_alarm_changes_nothing).not_on_3_4("3.4.23 panics, and again at every start"),
-        Line::untested("x10_no_space", NO_ALARMS),
-        Line::untested("x11_corrupt", NO_ALARMS),
-        Line::untested("x12_quota", NO_ALARMS),
+        line!(Fresh, x09_alarms_are_activated_listed_and_deactivated),
+        line!(Members, x09_what_is_no_alarm_is_refused),
+        line!(Fresh, x10_with_an_alarm_of_an_operator_nothing_is_added),
+        line!(Fresh, x10_a_store_that_reaches_its_quota_raises_the_alarm).with(&[SMALL]),
+        line!(Fresh, x10_a_full_store_refuses_puts_and_frees_itself)
+            .with(&[SMALL, ("shrink_bytes", "1MiB")])
+            .not_on_etcd("its alarm stays until an operator deactivates it"),
+        line!(Members, x10_an_alarm_of_one_member_is_for_all),
+        line!(Fresh, x11_in_a_corrupt_cluster_neither_keys_nor_leases_are_touched),
+        line!(Fresh, x12_the_quota_is_two_gibibytes),
+        line!(Fresh, x12_a_negative_quota_is_none).with(&[("quota_backend_bytes", "-1")]),
         line!(Shared, x13_defragment_is_answered),
         Line::untested("x14_downgrade", "downgrades are not supported yet"),
     ]
@@ -199,8 +211,7 @@ async fn x08_leadership_goes_to_members_only(site: Site) {
 }
 
 async fn alarms(site: &Site, action: AlarmAction, alarm: pb::AlarmType) -> usize {
-    let request = pb::AlarmRequest { action: action as i32, member_id: 0, alarm: alarm as i32 };
-    site.maintenance().alarm(request).await.expect("told").into_inner().alarms.len()
+    site.alarm(action, 0, alarm).await.len()
 }
 
 async fn x09_whoever_asks_for_alarms_finds_none(site: Site) {
@@ -216,6 +227,196 @@ async fn x09_activating_no_alarm_changes_nothing(mut site: Site) {
     site.put("k", "v").await;
     site.restart().await;
     assert_eq!(&site.get("k").await.expect("it is there").value[..], b"v");
+}
+
+/// An alarm as the API tells it.
+fn member(member_id: u64, alarm: pb::AlarmType) -> pb::AlarmMember {
+    pb::AlarmMember { member_id, alarm: alarm as i32 }
+}
+
+async fn x09_alarms_are_activated_listed_and_deactivated(mut site: Site) {
+    use AlarmAction::{Activate, Deactivate, Get};
+    use pb::AlarmType::{Corrupt, None, Nospace};
+    for (id, kind) in [(0, Nospace), (7, Nospace), (7, Nospace), (7, Corrupt)] {
+        assert_eq!(site.alarm(Activate, id, kind).await, [member(id, kind)]);
+    }
+    let sorted = |mut alarms: Vec<pb::AlarmMember>| {
+        alarms.sort_by_key(|alarm| (alarm.alarm, alarm.member_id));
+        alarms
+    };
+    let all = [member(0, Nospace), member(7, Nospace), member(7, Corrupt)];
+    assert_eq!(sorted(site.alarm(Get, 0, None).await), all);
+    assert_eq!(sorted(site.alarm(Get, 0, Nospace).await), all[..2]);
+    let mut errors = site.status().await.errors;
+    errors.sort();
+    assert_eq!(errors, ["alarm:NOSPACE ", "memberID:7 alarm:CORRUPT ", "memberID:7 alarm:NOSPACE "]);
+    site.restart().await;
+    assert_eq!(sorted(site.alarm(Get, 0, None).await), all);
+    assert_eq!(site.alarm(Deactivate, 9, Nospace).await, []);
+    assert_eq!(site.alarm(Deactivate, 7, None).await, []);
+    for alarm in all {
+        assert_eq!(site.alarm(Deactivate, alarm.member_id, alarm.alarm()).await, [alarm]);
+    }
+    assert_eq!(site.alarm(Get, 0, None).await, []);
+    assert!(site.status().await.errors.is_empty());
+}
+
+async fn x09_what_is_no_alarm_is_refused(site: Site) {
+    for (action, alarm, text) in [
+        (9, 1, "bowline: action is 9; allowed: GET, ACTIVATE, DEACTIVATE"),
+        (1, 9, "bowline: alarm is 9; allowed: NONE, NOSPACE, CORRUPT"),
+        (2, -1, "bowline: alarm is -1; allowed: NONE, NOSPACE, CORRUPT"),
+    ] {
+        let request = pb::AlarmRequest { action, member_id: 1, alarm };
+        refused(site.maintenance().alarm(request).await, Code::InvalidArgument, text);
+    }
+    assert_eq!(site.alarm(AlarmAction::Get, 0, pb::AlarmType::None).await, []);
+}
+
+async fn grant(site: &Site, id: i64) -> Result<pb::LeaseGrantResponse, tonic::Status> {
+    let granted = site.member_leases(0).await.lease_grant(pb::LeaseGrantRequest { ttl: 600, id }).await;
+    granted.map(tonic::Response::into_inner)
+}
+
+async fn x10_with_an_alarm_of_an_operator_nothing_is_added(site: Site) {
+    let key = site.key("k");
+    site.put("k", "v").await;
+    let lease = grant(&site, 0).await.expect("granted").id;
+    site.alarm(AlarmAction::Activate, 0, pb::AlarmType::Nospace).await;
+    let full = Code::ResourceExhausted;
+    refused(site.try_put(put(&key, "w")).await, full, NO_SPACE);
+    refused(site.try_txn(all(vec![op_put(&key, "w")])).await, full, NO_SPACE);
+    refused(site.try_txn(branches(vec![], vec![], vec![op_put(&key, "w")])).await, full, NO_SPACE);
+    if !site.is_etcd() {
+        // There, nested puts don't count.
+        refused(site.try_txn(all(vec![op_txn(all(vec![op_put(&key, "w")]))])).await, full, NO_SPACE);
+    }
+    refused(grant(&site, 0).await, full, NO_SPACE);
+    assert_eq!(&site.get("k").await.expect("it is there").value[..], b"v");
+    site.txn(all(vec![op_get(&key), op_delete(&site.key("other"), "")])).await;
+    let at = revision(&site.delete("k").await.header);
+    site.compact(at).await;
+    site.maintenance().defragment(pb::DefragmentRequest {}).await.expect("done");
+    let revoke = pb::LeaseRevokeRequest { id: lease };
+    site.member_leases(0).await.lease_revoke(revoke).await.expect("revoked");
+    // It is the operator's, and so it stays, although there is space.
+    refused(site.try_put(put(&key, "w")).await, full, NO_SPACE);
+    site.alarm(AlarmAction::Deactivate, 0, pb::AlarmType::Nospace).await;
+    site.put("k", "w").await;
+}
+
+/// Puts until there is no more space. Every put is of another key.
+async fn fill(site: &Site) {
+    let value = "v".repeat(500_000);
+    for number in 0..200 {
+        match site.try_put(put(&site.key(&format!("{number:03}")), &value)).await {
+            Ok(_) => {}
+            outcome => return refused(outcome, Code::ResourceExhausted, NO_SPACE),
+        }
+    }
+    panic!("100 MB fit into 16 MiB");
+}
+
+/// Deletes all keys of this line, and what is known of them.
+async fn empty(site: &Site) {
+    let request = site.all();
+    let delete = pb::DeleteRangeRequest { key: request.key, range_end: request.range_end, prev_kv: false };
+    let at = revision(&site.try_delete(delete).await.expect("deleted").header);
+    let request = pb::CompactionRequest { revision: at, physical: true };
+    site.kv().compact(request).await.expect("compacted");
+}
+
+async fn x10_a_store_that_reaches_its_quota_raises_the_alarm(site: Site) {
+    fill(&site).await;
+    let status = site.status().await;
+    let own = status.header.expect("a header").member_id;
+    let alarm = member(own, pb::AlarmType::Nospace);
+    assert_eq!(site.alarm(AlarmAction::Get, 0, pb::AlarmType::None).await, [alarm]);
+    assert_eq!(site.status().await.errors, [format!("memberID:{own} alarm:NOSPACE ")]);
+    assert_eq!(status.db_size_quota, if site.is_3_4() { 0 } else { 16 << 20 });
+    refused(site.try_put(put(&site.key("small"), "v")).await, Code::ResourceExhausted, NO_SPACE);
+    empty(&site).await;
+    site.maintenance().defragment(pb::DefragmentRequest {}).await.expect("done");
+    // Ours may have been quicker.
+    site.alarm(AlarmAction::Deactivate, own, pb::AlarmType::Nospace).await;
+    site.put("small", "v").await;
+}
+
+async fn x10_a_full_store_refuses_puts_and_frees_itself(site: Site) {
+    fill(&site).await;
+    assert_eq!(site.alarm(AlarmAction::Get, 0, pb::AlarmType::None).await.len(), 1);
+    empty(&site).await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !site.alarm(AlarmAction::Get, 0, pb::AlarmType::None).await.is_empty() {
+        assert!(std::time::Instant::now() < until, "the alarm stays: {:?}", site.status().await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    site.put("small", "v").await;
+}
+
+async fn x10_an_alarm_of_one_member_is_for_all(site: Site) {
+    site.alarm(AlarmAction::Activate, 2, pb::AlarmType::Nospace).await;
+    for number in 0..3 {
+        let outcome = site.member(number).await.put(put(&site.key("k"), "v")).await;
+        refused(outcome, Code::ResourceExhausted, NO_SPACE);
+    }
+    site.alarm(AlarmAction::Deactivate, 2, pb::AlarmType::Nospace).await;
+    for number in 0..3 {
+        site.member(number).await.put(put(&site.key("k"), "v")).await.expect("written");
+    }
+}
+
+async fn x11_in_a_corrupt_cluster_neither_keys_nor_leases_are_touched(site: Site) {
+    let (key, lost) = (site.key("k"), Code::DataLoss);
+    site.put("k", "v").await;
+    let at = revision(&site.put("k", "w").await.header);
+    let id = grant(&site, 0).await.expect("granted").id;
+    let before = site.hash(0).await.expect("told").hash;
+    site.alarm(AlarmAction::Activate, 3, pb::AlarmType::Corrupt).await;
+    refused(site.try_put(put(&key, "x")).await, lost, CORRUPT);
+    refused(site.try_delete(delete(&key)).await, lost, CORRUPT);
+    refused(site.try_txn(all(vec![op_put(&key, "x")])).await, lost, CORRUPT);
+    refused(site.try_compact(at).await, lost, CORRUPT);
+    refused(grant(&site, 0).await, lost, CORRUPT);
+    let mut leases = site.member_leases(0).await;
+    refused(leases.lease_revoke(pb::LeaseRevokeRequest { id }).await, lost, CORRUPT);
+    if !site.is_etcd() {
+        // Etcd goes on with everything that does not go through its log.
+        refused(site.try_txn(all(vec![op_get(&key)])).await, lost, CORRUPT);
+        refused(site.try_range(get(&key)).await, lost, CORRUPT);
+        refused(site.try_range(pb::RangeRequest { serializable: true, ..get(&key) }).await, lost, CORRUPT);
+        let asked = pb::LeaseTimeToLiveRequest { id, keys: false };
+        refused(leases.lease_time_to_live(asked).await, lost, CORRUPT);
+        refused(leases.lease_leases(pb::LeaseLeasesRequest {}).await, lost, CORRUPT);
+        let keep = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+        let mut stream = leases.lease_keep_alive(keep).await.expect("a stream").into_inner();
+        refused(stream.message().await, lost, CORRUPT);
+    }
+    assert_eq!(site.hash(0).await.expect("told").hash, before);
+    site.maintenance().defragment(pb::DefragmentRequest {}).await.expect("done");
+    assert_eq!(site.status().await.errors, ["memberID:3 alarm:CORRUPT "]);
+    site.alarm(AlarmAction::Deactivate, 3, pb::AlarmType::Corrupt).await;
+    assert_eq!(&site.get("k").await.expect("it is there").value[..], b"w");
+    leases.lease_revoke(pb::LeaseRevokeRequest { id }).await.expect("revoked");
+}
+
+/// The quota in `/metrics`.
+async fn told_quota(site: &Site) -> f64 {
+    let page = crate::g::ask(site.url(), "GET /metrics").await;
+    let line = page.lines().find_map(|line| line.strip_prefix("etcd_server_quota_backend_bytes "));
+    line.and_then(|value| value.parse().ok()).expect("it is there")
+}
+
+async fn x12_the_quota_is_two_gibibytes(site: Site) {
+    assert_eq!(told_quota(&site).await, 2_147_483_648.0);
+    assert_eq!(site.status().await.db_size_quota, if site.is_3_4() { 0 } else { 2 << 30 });
+}
+
+async fn x12_a_negative_quota_is_none(site: Site) {
+    site.put("k", "v").await;
+    if !site.is_etcd() {
+        assert_eq!((told_quota(&site).await, site.status().await.db_size_quota), (-1.0, -1));
+    }
 }
 
 async fn x13_defragment_is_answered(site: Site) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_server::config::{Layers, ServerConfig};
+use bowline_server::peer::Protocol;
 use bowline_server::{Listeners, Server, folder};
 use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
@@ -34,6 +35,11 @@ fn free_port() -> (TcpListener, SocketAddr) {
 impl Cluster {
     /// A cluster of so many members, with some settings changed.
     pub(crate) fn start(members: u64, settings: &[(&str, &str)]) -> Cluster {
+        Cluster::start_with(members, settings, Protocol::CURRENT)
+    }
+
+    /// The same, with a program of another version.
+    pub(crate) fn start_with(members: u64, settings: &[(&str, &str)], protocol: Protocol) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder");
         let ports: Vec<_> = (1..=members).map(|id| (id, free_port(), free_port())).collect();
         let all: Vec<String> = ports.iter().map(|(id, _, (_, peer))| format!("{id}=http://{peer}")).collect();
@@ -51,7 +57,7 @@ impl Cluster {
             ];
             flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
             settings.iter().for_each(|(key, value)| layers.add_flag(key, (*value).to_owned()));
-            let config = layers.check().expect("a good configuration");
+            let config = ServerConfig { protocol, ..layers.check().expect("a good configuration") };
             servers.insert(id, start(&config, Listeners { client, peer }));
             configs.insert(id, config);
         }

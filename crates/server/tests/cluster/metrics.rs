@@ -101,7 +101,7 @@ async fn metrics_say_who_a_member_is_and_what_went_through_it() {
         ("etcd_cluster_version{cluster_version=\"3.6\"}".to_owned(), 1.0),
         (format!("etcd_server_id{{server_id=\"{leader:x}\"}}"), 1.0),
         ("etcd_server_is_learner".to_owned(), 0.0),
-        ("etcd_server_quota_backend_bytes".to_owned(), -1.0),
+        ("etcd_server_quota_backend_bytes".to_owned(), 2_147_483_648.0),
         (format!("etcd_network_known_peers{{Local=\"{leader:x}\",Remote=\"{follower:x}\"}}"), 1.0),
         (format!("etcd_network_active_peers{{Local=\"{leader:x}\",Remote=\"{follower:x}\"}}"), 1.0),
         ("etcd_server_apply_duration_seconds_count{version=\"v3\",op=\"Put\",success=\"true\"}".to_owned(), 2.0),

@@ -9,6 +9,10 @@ use bowline_server::config::ServerConfig;
 use bowline_server::folder::{self, FolderError};
 use bowline_server::peer::Protocol;
 
+use bowline_api::etcdserverpb as pb;
+use pb::alarm_request::AlarmAction;
+use tonic::Code;
+
 use crate::harness::{Cluster, PATIENCE, bind_again, blocking, put};
 
 /// The program after this one.
@@ -76,4 +80,41 @@ async fn an_older_program_stops_where_its_log_raises_the_version() {
     let why = failed.recv_timeout(PATIENCE).expect("it stops");
     assert!(why.contains(&told()), "{why}");
     blocking(|| server.kill());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alarms_wait_until_every_member_knows_them() {
+    let old = Protocol { version: Protocol::ALARMS - 1, oldest_version: Protocol::ALARMS - 1, ..Protocol::CURRENT };
+    let mut cluster = Cluster::start_with(1, &[("quota_backend_bytes", "1")], old);
+    cluster.leader().await;
+    let activate =
+        pb::AlarmRequest { action: AlarmAction::Activate.into(), member_id: 7, alarm: pb::AlarmType::Nospace.into() };
+    let refused = cluster.maintenance(1).await.alarm(activate).await.expect_err("nobody knows it");
+    let told = format!(
+        "bowline: alarms need version {} of the peer protocol, but the cluster has version {}: start a newer program on \
+         every member",
+        Protocol::ALARMS,
+        old.version
+    );
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, told.as_str()));
+    let full = cluster.client(1).await.put(put("k", "v")).await.expect_err("it is over its quota");
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    assert_eq!(alarms(&cluster).await, []);
+
+    cluster.kill(1);
+    config(&mut cluster).protocol = Protocol::CURRENT;
+    cluster.restart(1);
+    let mut status = cluster.server(1).replica().watch_status();
+    let raised = status.wait_for(|status| status.facts.cluster_version == Protocol::CURRENT.version);
+    drop(tokio::time::timeout(PATIENCE, raised).await.expect("in time").expect("it runs"));
+    cluster.client(1).await.put(put("k", "v")).await.expect_err("it is over its quota");
+    assert_eq!(alarms(&cluster).await, [1], "the first refused write raises the alarm");
+    cluster.maintenance(1).await.alarm(activate).await.expect("known by now");
+    assert_eq!(alarms(&cluster).await, [1, 7]);
+}
+
+/// The members that have an alarm.
+async fn alarms(cluster: &Cluster) -> Vec<u64> {
+    let told = cluster.maintenance(1).await.alarm(pb::AlarmRequest::default()).await.expect("told").into_inner();
+    told.alarms.iter().map(|alarm| alarm.member_id).collect()
 }
