@@ -69,18 +69,18 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            // Also on a full disk, because a rewrite may free space.
+            if self.catch_up()? {
+                untidy = self.shared.read().is_untidy();
+                if untidy && tidied.elapsed() >= TIDY_PAUSE {
+                    let began = *since.get_or_insert_with(Instant::now);
+                    untidy = self.tidy(began)?;
+                    tidied = Instant::now();
+                    since = since.filter(|_| untidy);
+                }
+            }
+            // After the last step of a removal, which no other event follows. Also on a full disk, because a rewrite may
+            // free space.
             self.shrink.tend(&self.shared, &self.snapshots, &self.inbox, &self.metrics)?;
-            if !self.catch_up()? {
-                continue;
-            }
-            untidy = self.shared.read().is_untidy();
-            if untidy && tidied.elapsed() >= TIDY_PAUSE {
-                let began = *since.get_or_insert_with(Instant::now);
-                untidy = self.tidy(began)?;
-                tidied = Instant::now();
-                since = since.filter(|_| untidy);
-            }
         }
     }
 

@@ -45,9 +45,12 @@ struct Rule {
 
 impl Rule {
     fn applies(&self, facts: &Facts, now: Instant) -> bool {
-        facts.db_size >= self.at_bytes
+        // A member that has no space for more data rewrites a smaller file, too, and for less.
+        let full = facts.alarms.own == Some(true);
+        let worth = if full { facts.db_size / 4 * 3 } else { facts.db_size / 2 };
+        (full || facts.db_size >= self.at_bytes)
             && self.not_before.is_none_or(|not_before| now >= not_before)
-            && self.expected(facts) < facts.db_size / 2
+            && self.expected(facts) < worth
     }
 
     /// The expected size of a new file.
@@ -225,6 +228,7 @@ mod crashes;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::AlarmFacts;
 
     fn facts(db_size: u64, db_size_in_use: u64) -> Facts {
         Facts { db_size, db_size_in_use, ..Facts::default() }
@@ -236,6 +240,15 @@ mod tests {
         let applies = |size, in_use| rule.applies(&facts(size, in_use), Instant::now());
         assert!(applies(1_000, 499) && applies(1_000, 0) && applies(9_000, 4_000));
         assert!(!applies(999, 0) && !applies(1_000, 500) && !applies(1_000, 1_000));
+    }
+
+    #[test]
+    fn a_member_that_has_no_space_rewrites_a_smaller_file_for_less() {
+        let rule = Rule { at_bytes: 1_000, last: None, not_before: None };
+        let alarms = AlarmFacts { own: Some(true), ..AlarmFacts::default() };
+        let applies = |size, in_use| rule.applies(&Facts { alarms, ..facts(size, in_use) }, Instant::now());
+        assert!(applies(400, 299) && applies(1_000, 749));
+        assert!(!applies(400, 300) && !applies(1_000, 750));
     }
 
     #[test]
