@@ -6,6 +6,7 @@ use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, AlarmRequest, AlarmResponse, HashKvRequest};
 use bowline_node::raft::NodeId;
 use pb::alarm_request::AlarmAction;
+use pb::downgrade_request::DowngradeAction;
 use pb::maintenance_server::Maintenance;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -116,11 +117,32 @@ impl Maintenance for MaintenanceService {
         Err(Status::unimplemented("bowline: fetching snapshots is not supported yet"))
     }
 
+    /// There is no other version of the API to downgrade to. So a target is refused as in etcd, or because of that, and
+    /// no downgrade is ever in progress.
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(Status::unimplemented("bowline: downgrades are not supported yet"))
+        let pb::DowngradeRequest { action, version } = request.into_inner();
+        let action = DowngradeAction::try_from(action).map_err(|_| {
+            Status::invalid_argument(format!("bowline: action is {action}; allowed: VALIDATE, ENABLE, CANCEL"))
+        })?;
+        let target = (action != DowngradeAction::Cancel).then(|| minor_version(&version));
+        if target == Some(None) {
+            return Err(Status::invalid_argument("etcdserver: wrong downgrade target version format"));
+        }
+        self.context.replica.confirm().await.map_err(errors::of_request)?;
+        let (major, minor) = minor_version(API_VERSION).expect("it is three numbers");
+        match target.flatten() {
+            None => Err(Status::failed_precondition("etcdserver: no inflight downgrade job")),
+            Some(target) if target != (major, minor - 1) => {
+                Err(Status::invalid_argument("etcdserver: invalid downgrade target version"))
+            }
+            Some(_) => Err(Status::unimplemented(format!(
+                "bowline: a downgrade to version {version} of etcd's API is not supported; to return to an earlier \
+                 program, restart one member after the other with it"
+            ))),
+        }
     }
 }
 
@@ -160,11 +182,40 @@ impl MaintenanceService {
     }
 }
 
+/// Major and minor version of a text like `3.5`, `3.5.1` or `3.5.0-rc.1+build`.
+fn minor_version(text: &str) -> Option<(u64, u64)> {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let parts: Vec<&str> = text.split(['-', '+']).next()?.split('.').collect();
+    match parts[..] {
+        [major, minor] if parts.join(".") == text => Some((number(major)?, number(minor)?)),
+        [major, minor, patch] => number(patch).and(Some((number(major)?, number(minor)?))),
+        _ => None,
+    }
+}
+
 /// Etcd's text for an alarm.
 fn told(alarm: &Alarm) -> String {
     let kind = pb::AlarmType::try_from(alarm.kind).map_or("UNKNOWN", |kind| kind.as_str_name());
     match alarm.member {
         0 => format!("alarm:{kind} "),
         member => format!("memberID:{member} alarm:{kind} "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_two_or_three_numbers() {
+        for (text, expected) in [("3.5", (3, 5)), ("3.5.0", (3, 5)), ("3.6.7-rc.1+b", (3, 6)), ("12.34.56+b", (12, 34))]
+        {
+            assert_eq!(minor_version(text), Some(expected), "{text}");
+        }
+        for text in
+            ["", "3", "3.", ".5", "3.5.", "3.5.x", "3.5.0.0", "-3.5.0", "3.5-rc.1", "v3.5.0", "3.99999999999999999999"]
+        {
+            assert_eq!(minor_version(text), None, "{text}");
+        }
     }
 }

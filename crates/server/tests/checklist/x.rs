@@ -37,14 +37,14 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Fresh, x10_with_an_alarm_of_an_operator_nothing_is_added),
         line!(Fresh, x10_a_store_that_reaches_its_quota_raises_the_alarm).with(&[SMALL]),
         line!(Fresh, x10_a_full_store_refuses_puts_and_frees_itself)
-            .with(&[SMALL, ("shrink_bytes", "1MiB")])
+            .with(&[SMALL])
             .not_on_etcd("its alarm stays until an operator deactivates it"),
         line!(Members, x10_an_alarm_of_one_member_is_for_all),
         line!(Fresh, x11_in_a_corrupt_cluster_neither_keys_nor_leases_are_touched),
         line!(Fresh, x12_the_quota_is_two_gibibytes),
         line!(Fresh, x12_a_negative_quota_is_none).with(&[("quota_backend_bytes", "-1")]),
         line!(Shared, x13_defragment_is_answered),
-        Line::untested("x14_downgrade", "downgrades are not supported yet"),
+        line!(Fresh, x14_a_downgrade_has_a_target_one_minor_version_below).not_on_3_4("came with 3.5"),
     ]
 }
 
@@ -417,6 +417,32 @@ async fn x12_a_negative_quota_is_none(site: Site) {
     if !site.is_etcd() {
         assert_eq!((told_quota(&site).await, site.status().await.db_size_quota), (-1.0, -1));
     }
+}
+
+async fn x14_a_downgrade_has_a_target_one_minor_version_below(site: Site) {
+    use pb::downgrade_request::DowngradeAction::{Cancel, Enable, Validate};
+    let ask = async |action: pb::downgrade_request::DowngradeAction, version: &str| {
+        let request = pb::DowngradeRequest { action: action as i32, version: version.to_owned() };
+        site.maintenance().downgrade(request).await.map(tonic::Response::into_inner)
+    };
+    let version = site.status().await.version;
+    let minor: u32 = version.split('.').nth(1).expect("three numbers").parse().expect("a number");
+    for action in [Validate, Enable] {
+        for text in ["", "x", "3", "3.x", "3.5.0.0"] {
+            let wrong = "etcdserver: wrong downgrade target version format";
+            refused(ask(action, text).await, Code::InvalidArgument, wrong);
+        }
+        for text in [version.clone(), format!("3.{}.0", minor - 2), format!("3.{}", minor + 1), "2.3.0".to_owned()] {
+            let invalid = "etcdserver: invalid downgrade target version";
+            refused(ask(action, &text).await, Code::InvalidArgument, invalid);
+        }
+    }
+    let below = format!("3.{}.0", minor - 1);
+    match site.is_etcd() {
+        true => drop(ask(Validate, &below).await.expect("it is valid")),
+        false => assert_eq!(ask(Validate, &below).await.expect_err("there is none").code(), Code::Unimplemented),
+    }
+    refused(ask(Cancel, "").await, Code::FailedPrecondition, "etcdserver: no inflight downgrade job");
 }
 
 async fn x13_defragment_is_answered(site: Site) {
