@@ -16,8 +16,8 @@ const EXAMPLES: &str = "Examples:
   bowline alarm list      which member has no space (NOSPACE) or a state unlike the others (CORRUPT)
   bowline alarm disarm    deactivate all alarms, after their causes are gone
 
-With NOSPACE, puts and new leases are refused. With CORRUPT, everything about keys and leases is refused. A member that \
-reached --quota-backend-bytes takes its alarm back by itself when its state is smaller again.";
+With NOSPACE, puts and new leases are refused. With CORRUPT, everything about keys and leases is \
+refused. A member that reached --quota-backend-bytes takes its alarm back by itself when its state is smaller again.";
 
 /// The commands for alarms.
 #[derive(Subcommand, Debug)]

@@ -39,8 +39,8 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, hashkv, status, mode, help and exit, with the \
-options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
+    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, hashkv, status, mode, help and exit, with \
+the options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
 in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
 that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
 else ~/.bowline_history.

@@ -2,10 +2,10 @@
 //!
 //! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
 //! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
-//! revisions, the checksums of the latest compactions, oldest first, and the alarms. The end holds the number of all these items
-//! and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where damage is.
-//! All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that replicas with
-//! the same state write the same bytes.
+//! revisions, the checksums of the latest compactions, oldest first, and the alarms. The end holds the number of all
+//! these items and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where
+//! damage is. All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that
+//! replicas with the same state write the same bytes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -31,7 +31,8 @@ const MARK: [u8; 9] = *b"BOWLINEKV";
 const VERSION: u8 = 5;
 /// The version of a snapshot without alarms, which the program before can read, too.
 const WITHOUT_ALARMS: u8 = 4;
-/// Leases, checksums of compactions and alarms have these in place of a record's revision. No record has such a revision.
+/// Leases, checksums of compactions and alarms have these in place of a record's revision. No record has such a
+/// revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
 const ALARMS: Revision = Revision { main: 1, sub: 2 };

@@ -17,9 +17,6 @@ use crate::peer::Protocol;
 /// Maximum number of alarms. They are written with every batch of the state.
 const MAX_ALARMS: usize = 1_000;
 
-/// The number of no kind of alarm.
-const NO_ALARM: i32 = -1;
-
 /// The version of etcd's API. Clients parse it as three numbers, and some require at least 3.5.13.
 pub(crate) const API_VERSION: &str = "3.6.0";
 
@@ -152,15 +149,18 @@ impl MaintenanceService {
             return Err(Status::invalid_argument(format!("bowline: alarm is {kind}; allowed: NONE, NOSPACE, CORRUPT")));
         };
         let replica = &self.context.replica;
-        // A new cluster agrees on its version as soon as its members know each other.
-        let agreed =
-            replica.status().facts.cluster_version > 0 || replica.reaches(|facts| facts.cluster_version > 0).await;
+        // From now on the facts are recent.
+        replica.confirm().await.map_err(errors::of_request)?;
+        if active && alarm != AlarmKind::None {
+            // A new cluster agrees on its version as soon as all members know each other. If they don't, this waits in
+            // vain.
+            let _ = replica.reaches(|facts| facts.cluster_version > 0).await;
+        }
         let facts = replica.status().facts;
-        let known = agreed && facts.cluster_version >= Protocol::ALARMS;
+        let known = facts.cluster_version >= Protocol::ALARMS;
         if alarm == AlarmKind::None || !known && !active {
             // Nothing changes.
-            let none = AlarmListRequest { kind: NO_ALARM };
-            return self.context.read(none, false).await;
+            return Ok(AlarmResponse { revision: facts.revision, alarms: Vec::new() });
         }
         if !known {
             let text = format!(

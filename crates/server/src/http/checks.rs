@@ -135,7 +135,8 @@ fn alarm(alarms: AlarmFacts, excluded: &[String]) -> Option<&'static str> {
     all.into_iter().find(|(name, active)| *active && !excluded.iter().any(|other| other == name)).map(|(name, _)| name)
 }
 
-/// Checks whether no alarm is active, except those that are excluded, and whether this member can read the latest state, or its own with `?serializable=true`.
+/// Checks whether no alarm is active, except those that are excluded, and whether this member can read the latest
+/// state, or its own with `?serializable=true`.
 pub(super) async fn health(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let context = &pages.context;
     let serializable = values(query.as_deref(), "serializable").next().is_some_and(|value| value == "true");
