@@ -134,7 +134,7 @@ impl Context {
         let command: Command = change.into();
         command.check(limits).map_err(errors::of_store)?;
         if !quota.admits(&replica.status().facts, command.cost()) {
-            quota::raise(replica).await;
+            quota::raise(replica, *quota).await;
             return Err(errors::of_store(KvError::NoSpace));
         }
         let written = replica.write(self.extended(command.to_bytes())).await;

@@ -33,24 +33,29 @@ impl Quota {
         cost == 0 || u64::try_from(self.0).map_or(true, |quota| facts.db_size.saturating_add(cost) < quota)
     }
 
+    /// Whether the state is so far below the quota that there is no reason for an alarm.
+    fn is_far(self, facts: &Facts) -> bool {
+        u64::try_from(self.0).map_or(true, |quota| facts.db_size < quota - quota / MARGIN)
+    }
+
     /// Whether the member's own alarm is to be raised (`true`) or taken back (`false`). `wrote`: whether something was
     /// written since the last time. Otherwise an alarm that an operator has just deactivated would be raised again.
     fn change(self, facts: &Facts, wrote: bool) -> Option<bool> {
         match (facts.alarms.own, u64::try_from(self.0)) {
             _ if facts.cluster_version < Protocol::ALARMS => None,
             (None, Ok(quota)) => (wrote && facts.db_size >= quota).then_some(true),
-            (Some(true), Ok(quota)) => (facts.db_size < quota - quota / MARGIN).then_some(false),
-            // The quota was turned off.
-            (Some(true), Err(_)) => Some(false),
+            // The quota may have been turned off, too.
+            (Some(true), _) => self.is_far(facts).then_some(false),
             (Some(false), _) | (None, Err(_)) => None,
         }
     }
 }
 
-/// Raises this member's alarm. If that fails, the next refused write tries it again.
-pub(crate) async fn raise(replica: &Replica) {
+/// Raises this member's alarm, because a write was refused. If that fails, the next refused write tries it again. One
+/// large write that is refused far below the quota is no reason for an alarm.
+pub(crate) async fn raise(replica: &Replica, quota: Quota) {
     let facts = replica.status().facts;
-    if facts.alarms.own.is_none() && facts.cluster_version >= Protocol::ALARMS {
+    if facts.alarms.own.is_none() && facts.cluster_version >= Protocol::ALARMS && !quota.is_far(&facts) {
         let _ = set(replica, true).await;
     }
 }
