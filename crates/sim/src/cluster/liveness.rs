@@ -286,7 +286,7 @@ impl Cluster<'_> {
         let hosts = &self.system.hosts;
         let members = hosts.led_by(core).and_then(|leader| hosts.raft(leader)).map(Raft::membership);
         let is_member = |host: &usize| members.is_some_and(|members| members.contains(hosts[*host].id));
-        let Some(host) = core.iter().copied().filter(is_member).last().filter(|_| !self.is_violated()) else { return };
+        let Some(host) = core.iter().copied().rfind(is_member).filter(|_| !self.is_violated()) else { return };
         let Some(truth) = self.system.clients.true_events() else { return };
         let judged = self.system.watchers.catch_up(&mut self.system.hosts[host], truth);
         self.system.ctx.judge(judged);
