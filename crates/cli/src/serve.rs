@@ -22,9 +22,9 @@ mod log;
 const LOOK: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "Examples:
-  bowline serve --id 1 --initial-cluster 1=http://127.0.0.1:2380
-  bowline serve --id 2 --data-dir /var/lib/bowline \\
-      --initial-cluster 1=10.0.0.1:2380,2=10.0.0.2:2380,3=10.0.0.3:2380 \\
+  bowline serve
+  bowline serve --name b --data-dir /var/lib/bowline \\
+      --initial-cluster a=10.0.0.1:2380,b=10.0.0.2:2380,c=10.0.0.3:2380 \\
       --listen-client 0.0.0.0:2379 --advertise-client 10.0.0.2:2379
   BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml --log-format json
 

@@ -8,6 +8,7 @@ use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
 
 pub use crate::compaction::Retention;
+use crate::founding;
 use crate::peer::Protocol;
 
 mod layers;
@@ -60,6 +61,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// A founding member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    /// Its name, 1 to 128 bytes.
+    pub name: String,
+    /// The address of its peer port.
+    pub url: Url,
+}
+
 /// A server's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -75,8 +85,10 @@ pub struct ServerConfig {
     pub advertise_client: Url,
     /// Host and port to listen on for other members.
     pub listen_peer: String,
-    /// The founding members, including this one, with the addresses of their peer ports.
-    pub initial_cluster: BTreeMap<NodeId, Url>,
+    /// The founding members, including this one.
+    pub initial_cluster: BTreeMap<NodeId, Founder>,
+    /// Whether the ids of the founding members were given, not derived from their addresses.
+    pub numbered: bool,
     /// Whether an empty data folder means a new member. If not, it means that the data was lost.
     pub may_found: bool,
     /// Distinguishes clusters that have the same members.
@@ -115,9 +127,12 @@ impl ServerConfig {
     /// The id of the cluster: the same for all members with the same token and founders.
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
+        if !self.numbered {
+            return founding::cluster_id(self.initial_cluster.keys().copied());
+        }
         let mut text = format!("{}\n", self.cluster_token);
-        for (id, url) in &self.initial_cluster {
-            text.push_str(&format!("{}={}\n", id.0, url.authority()));
+        for (id, founder) in &self.initial_cluster {
+            text.push_str(&format!("{}={}\n", id.0, founder.url.authority()));
         }
         fnv1a(text.as_bytes()).max(1)
     }

@@ -11,6 +11,7 @@ mod compaction;
 pub mod config;
 mod descriptors;
 pub mod folder;
+pub mod founding;
 mod grpc;
 mod http;
 mod instruments;

@@ -138,7 +138,7 @@ impl Server {
             _ => config.advertise_client.clone(),
         };
         let addresses: BTreeMap<NodeId, String> =
-            config.initial_cluster.iter().map(|(id, url)| (*id, url.authority().to_owned())).collect();
+            config.initial_cluster.iter().map(|(id, founder)| (*id, founder.url.authority().to_owned())).collect();
         let directory = Directory::new(identity, config.protocol, (&config.name, &advertised.to_string()), addresses);
         let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
         let forwarder = Forwarder::start(&directory);

@@ -37,8 +37,8 @@ pub enum OpenError {
     },
     /// The folder is somebody else's (D15).
     #[error(
-        "{place} belongs to {found}, not to member {} of cluster {cluster}: check --data-dir, --id, --initial-cluster \
-         and --cluster-token",
+        "{place} belongs to {found}, not to member {} of cluster {cluster}: check --data-dir, --name, --id, \
+         --initial-cluster and --cluster-token",
         replica.0
     )]
     Foreign {

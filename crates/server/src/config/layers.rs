@@ -1,14 +1,15 @@
 //! The sources of settings: a flag overrides the environment, which overrides the file, which overrides the default.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_node::raft::{NodeId, ReadKind};
 use tracing::Level;
 
 use super::values::{Url, parse_duration, parse_size};
-use super::{ConfigError, LogFormat, Retention, ServerConfig};
+use super::{ConfigError, Founder, LogFormat, Retention, ServerConfig};
+use crate::founding;
 use crate::peer::Protocol;
 use crate::quota::DEFAULT_BYTES as DEFAULT_QUOTA;
 
@@ -33,9 +34,18 @@ impl Setting {
 
 /// Every setting.
 pub const SETTINGS: [Setting; 23] = [
-    Setting { key: "id", flag: "id", help: "Number of this member in --initial-cluster, from 1" },
-    Setting { key: "name", flag: "name", help: "Name of this member [default: member-ID]" },
-    Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/member-ID]" },
+    Setting {
+        key: "id",
+        flag: "id",
+        help: "Id of this member, if --initial-cluster has ids instead of names: a whole number from 1 [default: as \
+               in etcd, a hash of --cluster-token and the member's address]",
+    },
+    Setting {
+        key: "name",
+        flag: "name",
+        help: "Name of this member in --initial-cluster [default: default; with --id, member-ID]",
+    },
+    Setting { key: "data_dir", flag: "data-dir", help: "Data folder [default: bowline-data/NAME]" },
     Setting {
         key: "listen_client",
         flag: "listen-client",
@@ -55,8 +65,8 @@ pub const SETTINGS: [Setting; 23] = [
     Setting {
         key: "initial_cluster",
         flag: "initial-cluster",
-        help: "Number and address of each founding member, the same for all members at every start: \
-               1=http://10.0.0.1:2380,2=http://10.0.0.2:2380,...",
+        help: "Name and address of each founding member, the same for all members at every start: \
+               a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,... [default: NAME=http://127.0.0.1:2380]",
     },
     Setting {
         key: "initial_cluster_state",
@@ -213,19 +223,23 @@ impl Layers {
     pub fn check(&self) -> Result<ServerConfig, ConfigError> {
         let number = |text: &str| text.parse().ok().filter(|id| *id > 0).map(NodeId);
         let id = self.parse("id", "a whole number from 1", number)?;
-        let id = id.ok_or_else(|| missing("id", "it says which member this is"))?;
-        let allowed = "1=http://host:port,2=http://host:port,..., with addresses that the other members can reach";
-        let cluster = self.parse("initial_cluster", allowed, members)?;
-        let initial_cluster = cluster.ok_or_else(|| missing("initial_cluster", "it lists the members"))?;
+        let name = |text: &str| (!text.is_empty() && text.len() <= 128).then(|| text.to_owned());
+        let given_name = self.parse("name", "1 to 128 bytes", name)?;
+        let cluster_token = self.parse("cluster_token", "1 to 128 bytes", name)?.unwrap_or("bowline".to_owned());
+        let default_name = id.map_or_else(|| "default".to_owned(), |NodeId(id)| format!("member-{id}"));
+        let own_name = given_name.unwrap_or(default_name);
+        let initial_cluster = self.initial_cluster(id, &own_name, &cluster_token)?;
+        let own_id = || initial_cluster.iter().find(|(_, founder)| founder.name == own_name).map(|(own, _)| *own);
+        let numbered = id.is_some();
+        let id = id.or_else(own_id).ok_or_else(|| not_among(&own_name, &initial_cluster))?;
         let address = "host:port or http://host:port (TLS is not supported)";
         let listen_client = self.parse("listen_client", address, Url::parse)?;
         let listen_client =
             listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
-        let own_peer = initial_cluster.get(&id).cloned().unwrap_or_else(|| listen_client.clone());
+        let own_peer = initial_cluster.get(&id).map_or_else(|| listen_client.clone(), |founder| founder.url.clone());
         let advertise_client = self.parse("advertise_client", REACHABLE, reachable)?;
         let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client, &own_peer), Ok)?;
         let listen_peer = |text: &str| Url::parse(text).filter(|url| url.port() != 0);
-        let name = |text: &str| (!text.is_empty() && text.len() <= 128).then(|| text.to_owned());
         let connections = |text: &str| text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
         let folder = |text: &str| (!text.is_empty()).then(|| text.into());
         let state = |text: &str| match text {
@@ -252,16 +266,17 @@ impl Layers {
         };
         let config = ServerConfig {
             id,
-            name: self.parse("name", "1 to 128 bytes", name)?.unwrap_or_else(|| format!("member-{}", id.0)),
             data_dir: self
                 .parse("data_dir", "a folder", folder)?
-                .unwrap_or_else(|| format!("bowline-data/member-{}", id.0).into()),
+                .unwrap_or_else(|| default_folder(&own_name, id, numbered)),
+            name: own_name,
+            numbered,
             advertise_client,
             listen_client: listen_client.authority().to_owned(),
             listen_peer: self.parse("listen_peer", address, listen_peer)?.unwrap_or(own_peer).authority().to_owned(),
             initial_cluster,
             may_found: self.parse("initial_cluster_state", "new, existing", state)?.unwrap_or(true),
-            cluster_token: self.parse("cluster_token", "1 to 128 bytes", name)?.unwrap_or("bowline".to_owned()),
+            cluster_token,
             election_min: self.time("election_min", 300)?,
             election_max: self.time("election_max", 600)?,
             heartbeat: self.time("heartbeat", 100)?,
@@ -278,6 +293,35 @@ impl Layers {
             protocol: Protocol::CURRENT,
         };
         config.check()
+    }
+
+    /// The founding members, with the ids that their names are, or that are derived as in etcd.
+    fn initial_cluster(
+        &self,
+        id: Option<NodeId>,
+        name: &str,
+        token: &str,
+    ) -> Result<BTreeMap<NodeId, Founder>, ConfigError> {
+        let allowed = "NAME=http://host:port,NAME=http://host:port,..., with addresses that the other members can \
+                       reach; with --id, each name is an id, a whole number from 1";
+        let founders = |text: &str| {
+            let members = members(text)?.into_iter().map(|founder| {
+                let number = || founder.name.parse().ok().filter(|id| *id > 0).map(NodeId);
+                let id = match id {
+                    Some(_) => number()?,
+                    None => founding::member_id(token, &[founder.url.to_string()]),
+                };
+                Some((id, founder))
+            });
+            let members: Vec<(NodeId, Founder)> = members.collect::<Option<_>>()?;
+            let ids: BTreeMap<NodeId, Founder> = members.iter().cloned().collect();
+            (ids.len() == members.len()).then_some(ids)
+        };
+        if let Some(given) = self.parse("initial_cluster", allowed, founders)? {
+            return Ok(given);
+        }
+        let name = id.map_or_else(|| name.to_owned(), |NodeId(id)| id.to_string());
+        Ok(founders(&format!("{name}=http://127.0.0.1:2380")).expect("it is one member with an address"))
     }
 
     fn parse<T>(
@@ -373,20 +417,29 @@ fn advertised(listen_client: &Url, own_peer: &Url) -> Result<Url, ConfigError> {
     Ok(own_peer.with_port(listen_client.port()))
 }
 
-fn missing(key: &str, needed: &'static str) -> ConfigError {
-    ConfigError::Missing { field: format!("--{}", key.replace('_', "-")), needed }
+/// The data folder if none is given. A name that is no plain file name is not used.
+fn default_folder(name: &str, NodeId(id): NodeId, numbered: bool) -> PathBuf {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if plain && !numbered { format!("bowline-data/{name}").into() } else { format!("bowline-data/member-{id}").into() }
 }
 
-/// Parses `1=http://host:port,2=...`: no member and no address may occur twice.
-fn members(text: &str) -> Option<BTreeMap<NodeId, Url>> {
-    let mut members: BTreeMap<NodeId, Url> = BTreeMap::new();
+fn not_among(name: &str, members: &BTreeMap<NodeId, Founder>) -> ConfigError {
+    let mut names: Vec<&str> = members.values().map(|founder| founder.name.as_str()).collect();
+    names.sort_unstable();
+    ConfigError::Together(format!("--name is {name:?}; allowed: a member of --initial-cluster ({})", names.join(", ")))
+}
+
+/// Parses `a=http://host:port,b=...`: no name and no address may occur twice.
+fn members(text: &str) -> Option<Vec<Founder>> {
+    let mut members: Vec<Founder> = Vec::new();
     for part in text.split(',') {
-        let (id, url) = part.trim().split_once('=')?;
-        let id = NodeId(id.parse().ok().filter(|id| *id > 0)?);
+        let (name, url) = part.trim().split_once('=')?;
         let url = reachable(url)?;
-        if members.values().any(|other| *other == url) || members.insert(id, url).is_some() {
+        let doubled = members.iter().any(|other| other.url == url || other.name == name);
+        if doubled || name.is_empty() || name.len() > 128 {
             return None;
         }
+        members.push(Founder { name: name.to_owned(), url });
     }
     Some(members)
 }

@@ -151,9 +151,31 @@ fn addresses_that_nobody_can_reach_are_not_told_to_others() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
-    let error = Layers::new().check().expect_err("nothing is there").to_string();
-    assert_eq!(error, "--id is missing: it says which member this is");
+fn a_member_alone_needs_no_flags() {
+    let config = Layers::new().check().expect("the defaults are enough");
+    assert_eq!((config.name.as_str(), config.initial_cluster.len()), ("default", 1));
+    assert_eq!(config.id, founding::member_id("bowline", &["http://127.0.0.1:2380".to_owned()]));
+    assert_eq!(config.data_dir, PathBuf::from("bowline-data/default"));
+}
+
+#[test]
+fn members_have_names_and_get_ids_from_their_addresses() {
+    let mut layers = Layers::new();
+    layers.add_flag("initial_cluster", "a=http://a:2380,b=http://b:2380".to_owned());
+    let error = layers.check().expect_err("which of them?").to_string();
+    assert_eq!(error, "--name is \"default\"; allowed: a member of --initial-cluster (a, b)");
+    layers.add_flag("name", "b".to_owned());
+    let config = layers.check().expect("good");
+    assert_eq!(config.id, founding::member_id("bowline", &["http://b:2380".to_owned()]));
+    assert_eq!(config.cluster_id(), founding::cluster_id(config.initial_cluster.keys().copied()));
+    assert_eq!(config.listen_peer, "b:2380");
+    layers.add_flag("id", "2".to_owned());
+    let error = layers.check().expect_err("its names are no ids").to_string();
+    assert!(error.starts_with("--initial-cluster is") && error.contains("with --id, each name is an id"), "{error}");
+    let mut odd = Layers::new();
+    odd.add_flag("name", "../b".to_owned());
+    let odd = odd.check().expect("a name is any text");
+    assert_eq!(odd.data_dir, PathBuf::from(format!("bowline-data/member-{}", odd.id.0)));
 }
 
 #[test]
