@@ -91,8 +91,9 @@ impl ServeCommand {
         let server = Server::start(&config, disk, listeners, failed)?;
         let client_address = server.client_address();
         info!(
-            member = config.id.0,
-            cluster = format_args!("{:016x}", config.cluster_id()),
+            name = config.name,
+            member = format_args!("{:x}", server.identity().replica.0),
+            cluster = format_args!("{:016x}", server.identity().cluster),
             listen_peer = config.listen_peer,
             "listening for clients at http://{client_address}"
         );
@@ -101,7 +102,7 @@ impl ServeCommand {
             stop_at_eof(Arc::clone(&stop));
         }
         let mut ready = false;
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) && !server.is_removed() {
             // Scripts wait for this line before they send requests, which would be refused without a leader.
             if !ready && server.replica().status().leader.is_some() {
                 ready = true;
@@ -109,8 +110,13 @@ impl ServeCommand {
             }
             std::thread::sleep(LOOK);
         }
+        let removed = server.is_removed();
         info!("stopping");
         match server.stop() {
+            StopReason::Told if removed => bail!(NotDone(format!(
+                "stopped: this member was removed from the cluster, and its data in {} is of no more use",
+                config.data_dir.display()
+            ))),
             StopReason::Told => {
                 info!("stopped; every acknowledged write is on disk");
                 Ok(Exit::Passed)

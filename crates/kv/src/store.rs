@@ -39,6 +39,7 @@ mod leases;
 mod legacy;
 mod lessor;
 mod machine;
+mod members;
 mod memory;
 mod meta;
 mod operations;
@@ -70,6 +71,7 @@ pub use error::{Code, KvError};
 pub use fuzz::{fuzz_commands, fuzz_restore};
 pub use leases::{Lease, LeaseChange, MAX_LEASE_TTL};
 pub use lessor::{Lessor, Renewal, Renewed};
+pub use members::Members;
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use operations::Operations;
 pub use query::Query;
@@ -248,6 +250,7 @@ impl<E: Engine> Store<E> {
             Command::LeaseExpire(expire) => self.expire_leases(expire).map(Response::LeaseExpire),
             Command::ClusterVersion(raise) => Ok(Response::ClusterVersion(self.raise_cluster_version(raise))),
             Command::Alarm(alarm) => self.change_alarm(alarm).map(Response::Alarm),
+            Command::Member(request) => self.change_member(request).map(Response::Member),
         };
         let reply = self.settle(outcome);
         self.finish(index)?;

@@ -75,11 +75,13 @@ impl Raft {
         self.membership.current_index().is_none_or(|index| index <= self.commit_index)
     }
 
-    /// Whether a learner lacks so few entries that it would not hold up the cluster as a voter.
+    /// Whether a learner may become a voter: it has answered lately, and its log is at most `max_promotion_lag` entries
+    /// behind. One that is down would be counted on at once, and might be needed for every commit (thesis 4.2.1).
     fn has_caught_up(&self, id: crate::types::NodeId) -> bool {
-        let match_index = self.leader_ref().and_then(|leader| leader.progress.get(&id)).map(|peer| peer.match_index);
-        let lag = match_index.map(|index| self.log.last().index.distance_from(index));
-        lag.is_some_and(|lag| lag <= self.config.max_promotion_lag)
+        let Some(peer) = self.leader_ref().and_then(|leader| leader.progress.get(&id)) else { return false };
+        let silence = peer.contact.map(|contact| self.now.since(contact));
+        let answers = silence.is_some_and(|silence| silence <= self.config.election_timeout_max);
+        answers && self.log.last().index.distance_from(peer.match_index) <= self.config.max_promotion_lag
     }
 
     /// Appends a configuration, which is in force from here on (section 6).

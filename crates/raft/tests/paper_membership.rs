@@ -208,6 +208,22 @@ fn a_server_that_lags_is_not_promoted() {
     assert!(outcomes(&effects).is_empty());
 }
 
+/// Thesis 4.2.1: while the log is short, a server that has never answered lags by few entries. As a voter it might be
+/// needed for every commit, the one that takes it back among them.
+#[test]
+fn a_server_that_does_not_answer_is_not_promoted() {
+    let mut bench = Setup::new(N1, Membership::simple(group(&[1, 2, 3], &[4]))).lead_and_commit();
+    let effects = bench.change(MembershipChange::Promote(N4));
+    assert_eq!(outcome(&effects), &refused(MembershipError::NotCaughtUp(N4)), "it has never answered");
+    bench.these_accept(&[N4]);
+    for _ in 0..10 {
+        bench.wait(ms(100));
+        bench.these_accept(&[N2, N3]);
+    }
+    let effects = bench.change(MembershipChange::Promote(N4));
+    assert_eq!(outcome(&effects), &refused(MembershipError::NotCaughtUp(N4)), "its answer is long ago");
+}
+
 /// The bug of 2015 (S49): no change before the leader has committed an entry of its term.
 #[test]
 fn no_change_before_an_entry_of_the_own_term_is_committed() {

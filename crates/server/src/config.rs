@@ -73,7 +73,7 @@ pub struct Founder {
 /// A server's configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// The id of this member.
+    /// The id of this member, if it is a founding one.
     pub id: NodeId,
     /// Its name.
     pub name: String,
@@ -85,11 +85,14 @@ pub struct ServerConfig {
     pub advertise_client: Url,
     /// Host and port to listen on for other members.
     pub listen_peer: String,
+    /// The address that other members are told.
+    pub advertise_peer: Url,
     /// The founding members, including this one.
     pub initial_cluster: BTreeMap<NodeId, Founder>,
     /// Whether the ids of the founding members were given, not derived from their addresses.
     pub numbered: bool,
-    /// Whether an empty data folder means a new member. If not, it means that the data was lost.
+    /// Whether an empty data folder means a founding member. If not, it means a member that joins, or one whose data
+    /// was lost.
     pub may_found: bool,
     /// Distinguishes clusters that have the same members.
     pub cluster_token: String,
@@ -139,8 +142,8 @@ impl ServerConfig {
 
     /// The configuration of the replica. `seed` must differ between members and between starts.
     #[must_use]
-    pub fn node(&self, seed: u64) -> NodeConfig {
-        let mut raft = Config::new(self.id, seed);
+    pub fn node(&self, id: NodeId, seed: u64) -> NodeConfig {
+        let mut raft = Config::new(id, seed);
         raft.election_timeout_min = self.election_min;
         raft.election_timeout_max = self.election_max;
         raft.heartbeat_interval = self.heartbeat;
@@ -184,7 +187,7 @@ impl ServerConfig {
             let (id, ids) = (self.id.0, ids.join(", "));
             return Err(ConfigError::Together(format!("--id is {id}; allowed: a member of --initial-cluster ({ids})")));
         }
-        self.node(0).raft.validate().map_err(|error| ConfigError::Together(error.to_string()))?;
+        self.node(self.id, 0).raft.validate().map_err(|error| ConfigError::Together(error.to_string()))?;
         Ok(self)
     }
 }

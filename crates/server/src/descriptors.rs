@@ -19,6 +19,9 @@ const STRANGERS: u64 = 24;
 /// Descriptors that are reserved if there are plenty, as in etcd.
 const COMFORTABLE: u64 = 150;
 
+/// From this limit on, there is room for one more member than are known.
+const ROOMY: u64 = 256;
+
 /// Connections that must at least remain for clients.
 const FEW: u64 = 8;
 
@@ -63,7 +66,8 @@ pub(crate) fn current_limit() -> u64 {
 /// # Errors
 /// Too few descriptors remain for clients.
 pub(crate) fn share(limit: u64, peers: usize, wanted: Option<usize>) -> Result<Shares, TooFew> {
-    let peers = peers as u64;
+    // One more member may be added, if there is room for it.
+    let peers = peers as u64 + u64::from(limit >= ROOMY);
     let strangers = if peers > 0 { STRANGERS } else { 1 };
     let own = OWN_FILES + EACH_PEER * peers + strangers;
     if limit < own + FEW {
@@ -91,6 +95,8 @@ mod tests {
         assert_eq!(clients(40, 0), Err(TooFew { limit: 40, needed: 41 }));
         assert_eq!(clients(95, 2), Err(TooFew { limit: 95, needed: 96 }));
         assert_eq!(share(1_024, 2, Some(5)).map(|shares| shares.clients), Ok(5));
-        assert_eq!(share(1_024, 2, None).map(|shares| shares.peers), Ok(40));
+        assert_eq!(share(1_024, 2, None).map(|shares| shares.peers), Ok(48));
+        assert_eq!(share(255, 0, None).map(|shares| shares.peers), Ok(1));
+        assert_eq!(share(256, 0, None).map(|shares| shares.peers), Ok(32));
     }
 }

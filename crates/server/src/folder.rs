@@ -1,21 +1,24 @@
 //! A member's data folder, which is created at the first start and opened at every later one.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bowline_kv::store::{EngineError, RestoreError};
-use bowline_node::raft::{Group, Membership, SnapshotHeader, Write};
+use bowline_node::raft::{Group, Membership, NodeId, Payload, Recovered, SnapshotHeader, Write};
 use bowline_storage::{
-    ClusterId, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery, SnapshotError,
-    Snapshots, SpareJob, Suspicion,
+    ClusterId, Disk as _, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery,
+    SnapshotError, Snapshots, SpareJob, Suspicion,
 };
 use tracing::{error, info, warn};
 
 use crate::config::ServerConfig;
+use crate::join::{self, JoinError};
 use crate::machine::KvMachine;
 use crate::paste::quote;
+use crate::peer::hex;
 use crate::random::random;
 use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
@@ -62,6 +65,9 @@ pub enum FolderError {
         /// Which entries may be missing.
         suspicion: Suspicion,
     },
+    /// A new member can't join the cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The cluster has a version that this program does not speak.
     #[error("{folder}: {why}")]
     TooOld {
@@ -72,7 +78,7 @@ pub enum FolderError {
     },
 }
 
-/// Opens the data folder, or creates it if it is empty and the cluster is new. Logs unusual findings.
+/// Opens the data folder. If it is empty, creates it for a founding member or for one that joins. Logs unusual findings.
 ///
 /// # Errors
 /// See [`FolderError`].
@@ -80,16 +86,33 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
     let disk = RealDisk::new(&config.data_dir)
         .with_notice(|error| error!(%error, "a call to the system failed; trying again"));
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
-    let cluster = ClusterId(config.cluster_id());
-    if config.may_found && is_empty(&config.data_dir) {
-        let identity = Identity { cluster, replica: config.id, incarnation: random() };
-        let founders = Membership::simple(Group::of_voters(config.initial_cluster.keys().copied()));
-        bowline_storage::create(&disk, &identity, Some(founders), &options)?;
-        info!(folder = %config.data_dir.display(), "created the data folder");
-    }
+    let founder = (ClusterId(config.cluster_id()), config.id);
+    let mut known: BTreeMap<NodeId, String> =
+        config.initial_cluster.iter().map(|(id, founder)| (*id, founder.url.authority().to_owned())).collect();
+    let (cluster, id) = match is_empty(&config.data_dir) {
+        true if config.may_found => {
+            let founders = Membership::simple(Group::of_voters(known.keys().copied()));
+            make(&disk, founder, Some(founders), &options)?;
+            founder
+        }
+        // There is nobody to join.
+        true if known.len() == 1 => founder,
+        true => {
+            let joined = join::find(config)?;
+            make(&disk, (ClusterId(joined.cluster), joined.id), None, &options)?;
+            known = joined.members;
+            (ClusterId(joined.cluster), joined.id)
+        }
+        // Members have come and gone since the cluster was founded, so the folder says which one this is.
+        false if !config.may_found => match bowline_storage::identity(&disk)? {
+            Some(identity) => (identity.cluster, identity.replica),
+            None => founder,
+        },
+        false => founder,
+    };
     warn_of_readers(&config.data_dir);
     let mut found = Vec::new();
-    let opened = bowline_storage::open_with(&disk, cluster, config.id, &options, |identity| {
+    let opened = bowline_storage::open_with(&disk, cluster, id, &options, |identity| {
         let place = config.data_dir.display().to_string();
         let refused = |error: EngineError| OpenError::State { place, why: error.to_string() };
         found = StateFiles::new(&config.data_dir, *identity).find().map_err(refused)?;
@@ -100,7 +123,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
         warn!(file = finding.file, severity = ?finding.severity, "{}", finding.what);
     }
     if let Some(suspicion) = recovery.suspect {
-        if config.initial_cluster.len() == 1 {
+        if is_alone(&recovery.recovered, id).unwrap_or(config.initial_cluster.len() == 1) {
             return Err(FolderError::Suspect { folder: config.data_dir.display().to_string(), suspicion });
         }
         warn!(
@@ -125,12 +148,44 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
         snapshots.remove(position).map_err(SnapshotError::from)?;
     }
     let arriving = snapshots.find_arriving().map_err(SnapshotError::from)?;
+    if machine.members().is_empty() && !known.contains_key(&id) {
+        // It joined, and its state is still in the log alone.
+        known = join::from_log(&recovery.recovered.entries);
+        if known.is_empty() {
+            // It was stopped before it had heard from a leader.
+            known = join::find_again(config, cluster.0)?;
+        }
+    }
+    let Identity { cluster: ClusterId(cluster), replica, incarnation } = identity;
     Ok(Disk {
-        incarnation: identity.incarnation,
+        identity: crate::peer::Identity { cluster, replica, incarnation },
+        known,
         recovered: recovery.recovered,
         log: FolderLog { log, spare: None, refused: false },
         state: State { machine, files, snapshots, arriving },
     })
+}
+
+fn make(
+    disk: &RealDisk,
+    (cluster, replica): (ClusterId, NodeId),
+    founders: Option<Membership>,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let identity = Identity { cluster, replica, incarnation: random() };
+    bowline_storage::create(disk, &identity, founders, options)?;
+    info!(folder = %disk.place(), member = %hex(replica), "created the data folder");
+    Ok(())
+}
+
+/// Whether a member is the only voter; `None` if its log does not tell.
+fn is_alone(recovered: &Recovered, id: NodeId) -> Option<bool> {
+    let in_log = recovered.entries.iter().rev().find_map(|entry| match &entry.payload {
+        Payload::Membership(membership) => Some(membership),
+        _ => None,
+    });
+    let known = in_log.or(recovered.snapshot.as_ref().map(|snapshot| &snapshot.membership));
+    known.map(|membership| membership.voters().iter().eq([&id]))
 }
 
 /// Makes the state of a member that has no state file that fits its log: from a snapshot if there is one, else empty.

@@ -15,7 +15,7 @@ mod maintenance;
 mod stream;
 mod watches;
 
-pub(crate) use call::attend;
+pub(crate) use call::{Gate, attend};
 pub(crate) use cluster::ClusterService;
 pub(crate) use counts::Counts;
 pub(crate) use errors::of_request;
@@ -27,6 +27,7 @@ pub(crate) use maintenance::{API_VERSION, MaintenanceService};
 pub(crate) use watches::WatchService;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::Message;
@@ -67,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) quota: Quota,
     pub(crate) counts: Arc<Counts>,
+    /// Whether this member is a learner, until an operator promotes it.
+    pub(crate) learner: Arc<AtomicBool>,
     /// Whether the server is stopping, which ends streams.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -98,6 +101,12 @@ impl Context {
         }
         let all = AlarmListRequest { kind: AlarmKind::None.into() };
         Ok(self.read(all, true).await?.alarms)
+    }
+
+    /// As in etcd, a learner reads only its own state.
+    fn refuse_for_learner(&self, serializable: bool) -> Result<(), Status> {
+        let refused = !serializable && self.learner.load(Ordering::Relaxed);
+        if refused { Err(call::not_for_learners()) } else { Ok(()) }
     }
 
     /// Refuses a request that reads no state, if an alarm says that the members' states differ.
@@ -179,6 +188,7 @@ impl Context {
 
     /// Reads a range, and measures how long reading the state takes.
     async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
+        self.refuse_for_learner(serializable)?;
         self.admit(&range, serializable).await?;
         let began = Instant::now();
         let found = self.replica.look(range).await.map_err(errors::of_request)?;

@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bowline_kv::store::{
-    AlarmKind, Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Operations, Part, Query, Record,
-    RedbEngine, RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
+    AlarmKind, Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Members, Operations, Part, Query,
+    Record, RedbEngine, RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
 };
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::Recall;
@@ -154,6 +155,11 @@ impl KvMachine {
     /// All leases.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.store.leases().copied().collect()
+    }
+
+    /// The records of the members.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        Arc::clone(self.store.members())
     }
 
     /// Answers a query, and returns the operations that it took.

@@ -4,6 +4,8 @@
 //! entries for a snapshot, and each kind has its own bounds. A connection carries messages in one direction; only
 //! requests are answered on it. Delivery is not guaranteed: the core repeats what is lost.
 
+use bowline_node::raft::NodeId;
+
 mod coalesce;
 mod directory;
 mod forward;
@@ -21,7 +23,10 @@ pub use forward::Forwarder;
 pub(crate) use forward::LeaderRequest;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
-pub use handshake::{Channel, HandshakeError, Hello, Identity, Introduction, Welcome, accept, connect, sender};
+pub use handshake::{
+    Channel, ClusterInfo, HandshakeError, Hello, Identity, Introduction, MemberInfo, Refusal, Welcome, accept, connect,
+    discover, sender,
+};
 pub(crate) use inbound::Inbound;
 pub(crate) use lane::weight;
 pub use outbound::Outbox;
@@ -38,4 +43,9 @@ const MAX_CONTROL_FRAME: u32 = 64 << 10;
 /// The longest frame of a channel, in bytes.
 fn max_frame(channel: Channel) -> u32 {
     if channel == Channel::Control { MAX_CONTROL_FRAME } else { MAX_FRAME }
+}
+
+/// The id of a member for the log and for error texts: hexadecimal, as in etcd.
+pub(crate) fn hex(id: NodeId) -> impl std::fmt::Display {
+    std::fmt::from_fn(move |f| write!(f, "{:x}", id.0))
 }

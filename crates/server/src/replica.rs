@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{KvError, Query};
 use bowline_kv::watch::{PortionLimits, Stream};
-use bowline_node::raft::{ConfigError, NodeId, ReadKind, Recovered};
+use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
 use bytes::Bytes;
@@ -163,7 +163,7 @@ impl Replica {
         let (room, ending) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicBool>::default());
         let leases = Leases::new(clock.now(), machine.leases(), Arc::clone(&metrics));
         let shared = Arc::new(Shared::new(machine));
-        let (status, status_seen) = watch::channel(first_status(&conductor, shared.facts()));
+        let (status, status_seen) = watch::channel(first_status(&conductor, shared.published()));
         let (log_jobs, log_queue) = sync_channel(LOG_QUEUE);
         let (apply_jobs, apply_queue) = channel();
         let (snapshot_jobs, snapshot_queue) = channel();
@@ -388,6 +388,23 @@ impl Replica {
             Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member became leader")),
             answer => answer.map(|_| ()),
         }
+    }
+
+    /// Changes the configuration by one step, if this replica leads.
+    ///
+    /// # Errors
+    /// It does not lead, or the step is not possible now.
+    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.patience;
+        self.ask(RequestBody::ChangeMembership(change), deadline).await.map(|_| ())
+    }
+
+    /// Makes a learner a voter, here or at the leader.
+    ///
+    /// # Errors
+    /// See [`Failure`]. It is refused as long as the learner has not caught up.
+    pub(crate) async fn promote(&self, id: NodeId) -> Result<(), Failure> {
+        self.run(LeaderRequest::Promote(id)).await.map(|_| ())
     }
 
     /// Rewrites the file of this replica's state without its free space, and waits for the end. The replica serves

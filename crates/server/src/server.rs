@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +16,7 @@ use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
-use bowline_kv::store::Limits;
+use bowline_kv::store::{Limits, Member};
 use bowline_node::raft::{NodeId, Recovered};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -31,10 +32,11 @@ use crate::compaction;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
-    ClusterService, Context, HealthService, KvService, LeaseService, MaintenanceService, WatchService, attend,
+    ClusterService, Context, Gate, HealthService, KvService, LeaseService, MaintenanceService, WatchService, attend,
 };
 use crate::http;
-use crate::peer::{Directory, Forwarder, Identity, Inbound, Outbox};
+use crate::membership;
+use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
 use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
@@ -70,14 +72,23 @@ pub enum StartError {
 /// The opened data of a member.
 #[derive(Debug)]
 pub struct Disk<L> {
-    /// The random number that the data folder got when it was created.
-    pub incarnation: u64,
+    /// Whose it is.
+    pub identity: Identity,
+    /// Host and port of the peer port of the members that are known without the state, this one among them.
+    pub known: BTreeMap<NodeId, String>,
     /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
     pub log: L,
     /// The state machine and its files.
     pub state: State,
+}
+
+impl<L> Disk<L> {
+    /// How many other members are known.
+    fn expected_peers(&self) -> usize {
+        self.state.machine.members().iter().count().max(self.known.len()) - 1
+    }
 }
 
 /// The two ports of a member.
@@ -108,6 +119,7 @@ pub struct Server {
     runtime: Runtime,
     replica: Replica,
     threads: Threads,
+    directory: Directory,
     client_address: SocketAddr,
     stop_serving: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
@@ -126,33 +138,41 @@ impl Server {
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<Server, StartError> {
         let limit = descriptors::current_limit();
-        let shares = descriptors::share(limit, config.initial_cluster.len() - 1, config.max_connections)?;
+        let (identity, own) = (disk.identity, disk.identity.replica);
+        let shares = descriptors::share(limit, disk.expected_peers(), config.max_connections)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
         // Tasks and sockets belong to the runtime that is entered.
         let entered = runtime.enter();
-        let (clock, own) = (Clock::start(), config.id);
-        let identity = Identity { cluster: config.cluster_id(), replica: own, incarnation: disk.incarnation };
+        let clock = Clock::start();
         let client_address = listeners.client.local_addr().map_err(StartError::Threads)?;
         let advertised = match config.advertise_client.port() {
             0 => config.advertise_client.with_port(client_address.port()),
             _ => config.advertise_client.clone(),
         };
-        let addresses: BTreeMap<NodeId, String> =
-            config.initial_cluster.iter().map(|(id, founder)| (*id, founder.url.authority().to_owned())).collect();
-        let directory = Directory::new(identity, config.protocol, (&config.name, &advertised.to_string()), addresses);
-        let outbox = Arc::new(Outbox::new(directory.peers().map(|(id, _)| id)));
-        let forwarder = Forwarder::start(&directory);
-        let node = config.node(random());
-        let Disk { recovered, log, state, .. } = disk;
+        let introduction = Introduction::new(&config.name, &advertised.to_string(), config.protocol);
+        let introduction = introduction.at(&config.advertise_peer.to_string());
+        let record = Member {
+            id: own.0,
+            name: introduction.name.clone(),
+            client_urls: vec![introduction.client_url.clone()],
+            incarnation: identity.incarnation,
+            ..Member::default()
+        };
+        let Disk { known, recovered, log, state, .. } = disk;
+        let directory = Directory::new(identity, config.protocol, introduction, known);
+        let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::default());
+        let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
         let version = config.protocol.version;
         let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, state };
         let patience = config.patience();
-        let (replica, threads) = Replica::start(start, clock, Arc::clone(&outbox), forwarder, patience, on_failure)?;
+        let (replica, threads) =
+            Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;
 
         let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
-        outbox.start(&directory);
+        let learner = Arc::<AtomicBool>::default();
+        membership::keep(&replica, (&directory, &outbox, &forwarder), record, Arc::clone(&learner));
         let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
         let bound = format!("{limit} open files");
         let peers = Acceptor::new(peer, shares.peers, "members", bound.clone());
@@ -167,8 +187,10 @@ impl Server {
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
+        let known = directory.clone();
         let quota = Quota(config.quota_backend_bytes);
-        let context = Context { replica: replica.clone(), cluster_id, protocol, limits, quota, counts, stopping };
+        let context =
+            Context { replica: replica.clone(), cluster_id, protocol, limits, quota, counts, learner, stopping };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
         quota::keep(replica.clone(), quota);
         if let Some(retention) = config.auto_compaction {
@@ -178,13 +200,27 @@ impl Server {
         let served = tokio::spawn(client_connection::serve(router, clients, stopped));
         log_leaders(&replica);
         drop(entered);
-        Ok(Server { runtime, replica, threads, client_address, stop_serving, served })
+        Ok(Server { runtime, replica, threads, directory: known, client_address, stop_serving, served })
     }
 
     /// The replica.
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// The identity of the member.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.directory.own()
+    }
+
+    /// Whether the member was removed from the cluster: then it must stop.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        let (status, own) = (self.replica.status(), self.replica.id());
+        let applied = status.members.is_removed(own.0) && !status.membership.contains(own);
+        applied || self.directory.is_removed()
     }
 
     /// The address on which it listens for clients.
@@ -232,6 +268,9 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     let progress_interval = config.watch_progress_interval;
     let watch = WatchService { context: context.clone(), leaderless, progress_interval };
     let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
+    let (known, queues) = (directory.clone(), Arc::clone(&outbox));
+    let cluster = ClusterService { context: context.clone(), directory: known, outbox: queues };
+    let gate = Gate { counts: Arc::clone(&context.counts), learner: Arc::clone(&context.learner) };
     /// Settings that all services share.
     macro_rules! service {
         ($server:ident, $service:expr) => {
@@ -241,7 +280,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     let grpc = Routes::new(service!(KvServer, KvService { context: context.clone() }))
         .add_service(service!(LeaseServer, lease))
         .add_service(service!(WatchServer, watch))
-        .add_service(service!(ClusterServer, ClusterService { context: context.clone(), directory: directory.clone() }))
+        .add_service(service!(ClusterServer, cluster))
         .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
         // Not compressed: its answers have two bytes.
         .add_service(
@@ -250,7 +289,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
                 .accept_compressed(Gzip),
         )
         .prepare();
-    let attended = axum::middleware::from_fn_with_state(Arc::clone(&context.counts), attend);
+    let attended = axum::middleware::from_fn_with_state(Arc::new(gate), attend);
     grpc.into_axum_router().merge(http::router(context, directory, outbox)).fallback(unknown).layer(attended)
 }
 

@@ -22,10 +22,10 @@ const UNFINISHED_FILE: &str = "unfinished";
 pub enum OpenError {
     /// There is no data where a known member's should be (D13).
     #[error(
-        "{place} holds no data of member {} of cluster {cluster}: if the data is elsewhere, point --data-dir there; if it \
-         is lost, restore the folder from a copy: the member may have voted or acknowledged entries, so it must not \
-         start without them",
-        replica.0
+        "{place} holds no data of member {:x} of cluster {cluster}: if the data is elsewhere, point --data-dir there; if \
+         it is lost, replace the member: bowline join --replace {:x}; it may have voted or acknowledged entries, so it \
+         must not start without them",
+        replica.0, replica.0
     )]
     Missing {
         /// The folder.
@@ -37,7 +37,7 @@ pub enum OpenError {
     },
     /// The folder is somebody else's (D15).
     #[error(
-        "{place} belongs to {found}, not to member {} of cluster {cluster}: check --data-dir, --name, --id, \
+        "{place} belongs to {found}, not to member {:x} of cluster {cluster}: check --data-dir, --name, --id, \
          --initial-cluster and --cluster-token",
         replica.0
     )]
@@ -210,6 +210,14 @@ pub fn create<D: Disk>(
     disk.remove(UNFINISHED_FILE)?;
     disk.sync_dir("")?;
     Ok(())
+}
+
+/// Reads whose folder it is, without locking or changing it; `None` if it says nothing.
+///
+/// # Errors
+/// The identity is unreadable, or the disk refuses.
+pub fn identity<D: Disk>(disk: &D) -> Result<Option<Identity>, OpenError> {
+    Ok(identity::read(disk)?.map(|found| found.identity))
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

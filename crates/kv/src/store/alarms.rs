@@ -61,6 +61,11 @@ impl Alarms {
         Ok(())
     }
 
+    /// Removes the alarms of a member that is no longer one.
+    pub(crate) fn forget(&mut self, member: u64) {
+        self.0.retain(|(of, _), _| *of != member);
+    }
+
     fn change(&mut self, request: &AlarmRequest) -> Result<Option<Alarm>, KvError> {
         let AlarmRequest { member, automatic, active, .. } = *request;
         let kind = AlarmKind::try_from(request.kind).map_err(|_| KvError::Unreadable)?;
@@ -116,7 +121,8 @@ impl Command {
             | Command::LeaseRevoke(_)
             | Command::LeaseExpire(_)
             | Command::ClusterVersion(_)
-            | Command::Alarm(_) => 0,
+            | Command::Alarm(_)
+            | Command::Member(_) => 0,
         }
     }
 }
@@ -164,7 +170,8 @@ impl<E: Engine> Store<E> {
     /// # Errors
     /// An alarm forbids the command.
     pub(crate) fn refuse_alarmed(&self, command: &Command) -> Result<(), KvError> {
-        if !matches!(command, Command::Alarm(_) | Command::ClusterVersion(_)) {
+        // A corrupt member must be replaced.
+        if !matches!(command, Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_)) {
             self.refuse_corrupt()?;
         }
         let full = command.cost() > 0 && self.meta.alarms.is_active(AlarmKind::NoSpace);

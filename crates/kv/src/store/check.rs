@@ -44,6 +44,7 @@ impl Command {
             Command::Txn(txn) => txn.check_operations(limits)?,
             Command::LeaseGrant(grant) => grant.check()?,
             Command::Alarm(alarm) => alarm.check()?,
+            Command::Member(request) => request.check()?,
             Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::ClusterVersion(_) => {}
         }
         check_size(self.encoded_len(), limits)

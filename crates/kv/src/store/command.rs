@@ -12,7 +12,7 @@ use super::codec::CodecError;
 use super::legacy;
 use super::types::{
     AlarmRequest, ClusterVersionRequest, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, TxnRequest,
+    LeaseRevokeRequest, MemberRequest, PutRequest, TxnRequest,
 };
 
 /// A change of the store, as it goes through the log.
@@ -45,12 +45,15 @@ pub enum Command {
     /// Activates or deactivates an alarm. Version 5 of the cluster introduced it.
     #[prost(message, tag = "9")]
     Alarm(AlarmRequest),
+    /// Changes the record of a member. Version 6 of the cluster introduced it.
+    #[prost(message, tag = "10")]
+    Member(MemberRequest),
 }
 
 /// The message in the log.
 #[derive(Clone, PartialEq, prost::Message)]
 struct LogCommand {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     command: Option<Command>,
 }
 

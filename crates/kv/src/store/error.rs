@@ -17,6 +17,8 @@ pub enum Code {
     Unavailable,
     /// The data can't be trusted.
     DataLoss,
+    /// Etcd gives one of its errors this code.
+    Unknown,
 }
 
 impl Code {
@@ -24,6 +26,7 @@ impl Code {
     #[must_use]
     pub fn number(self) -> i32 {
         match self {
+            Code::Unknown => 2,
             Code::InvalidArgument => 3,
             Code::NotFound => 5,
             Code::ResourceExhausted => 8,
@@ -35,7 +38,7 @@ impl Code {
     }
 }
 
-/// Why a request is refused. The texts are exactly etcd's, but for two. The numbers go over the wire, and never change.
+/// Why a request is refused. The texts are exactly etcd's, but for four. The numbers go over the wire, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration, thiserror::Error)]
 #[repr(i32)]
 pub enum KvError {
@@ -93,6 +96,34 @@ pub enum KvError {
     /// There is an alarm that the members' states differ.
     #[error("etcdserver: corrupt cluster")]
     Corrupt = 18,
+    /// No member has this id.
+    #[error("etcdserver: member not found")]
+    MemberNotFound = 19,
+    /// A member has this id, or had it.
+    #[error("etcdserver: member ID already exist")]
+    MemberExists = 20,
+    /// Another member has one of these addresses.
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists = 21,
+    /// The addresses are missing, too many, or too long.
+    #[error("etcdserver: given member URLs are invalid")]
+    BadMemberUrls = 22,
+    /// Too few of the voters after the change have started once.
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    TooFewStarted = 23,
+    /// The member is a voter already.
+    #[error("etcdserver: can only promote a learner member")]
+    NotLearner = 24,
+    /// There is a learner already.
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners = 25,
+    /// There are as many members as there can be. Etcd has no such bound, and so no such text.
+    #[error("etcdserver: too many members in cluster")]
+    TooManyMembers = 26,
+    /// The member has started with another data folder before. Etcd does not have this text, but no client waits for
+    /// this answer.
+    #[error("etcdserver: member has another data folder")]
+    OtherFolder = 27,
 }
 
 impl KvError {
@@ -108,10 +139,19 @@ impl KvError {
             | KvError::DuplicateKey
             | KvError::InvalidSortOption
             | KvError::RequestTooLarge
+            | KvError::BadMemberUrls
             | KvError::Unreadable => Code::InvalidArgument,
             KvError::Compacted | KvError::FutureRevision | KvError::LeaseTtlTooLarge => Code::OutOfRange,
-            KvError::LeaseNotFound => Code::NotFound,
-            KvError::LeaseExists | KvError::AlreadyApplied => Code::FailedPrecondition,
+            KvError::LeaseNotFound | KvError::MemberNotFound => Code::NotFound,
+            KvError::LeaseExists
+            | KvError::AlreadyApplied
+            | KvError::MemberExists
+            | KvError::PeerUrlExists
+            | KvError::NotLearner
+            | KvError::TooManyLearners
+            | KvError::TooManyMembers
+            | KvError::OtherFolder => Code::FailedPrecondition,
+            KvError::TooFewStarted => Code::Unknown,
             KvError::NoSpace => Code::ResourceExhausted,
             KvError::Stopped => Code::Unavailable,
             KvError::Corrupt => Code::DataLoss,

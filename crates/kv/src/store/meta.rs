@@ -1,15 +1,21 @@
 //! The store's note about itself, kept together with the records.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::alarms::Alarms;
 use super::codec::{CodecError, Sink, Source};
 use super::engine::{EngineError, Revision};
 use super::kept_hashes::{KeptHash, KeptHashes};
+use super::members::Members;
 use super::types::Alarm;
 
-/// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster, 3 no alarms.
-const VERSION: u8 = 4;
+/// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster, 3 no alarms,
+/// 4 no members.
+const VERSION: u8 = 5;
+/// The version of a note without members, so that the program before can be started again while there are none.
+const WITHOUT_MEMBERS: u8 = 4;
 /// The version of a note without alarms, so that the program before can be started again while there are none.
 const WITHOUT_ALARMS: u8 = 3;
 
@@ -32,18 +38,36 @@ pub(crate) struct Meta {
     pub(crate) cluster_version: u32,
     /// The active alarms.
     pub(crate) alarms: Alarms,
+    /// The records of the members.
+    pub(crate) members: Arc<Members>,
 }
 
 impl Default for Meta {
     fn default() -> Meta {
         let (cursor, hashes, alarms) = (Revision::default(), KeptHashes::default(), Alarms::default());
-        Meta { applied: 0, revision: 1, compacted: -1, scrubbed: -1, cursor, hashes, cluster_version: 0, alarms }
+        let members = Arc::default();
+        Meta {
+            applied: 0,
+            revision: 1,
+            compacted: -1,
+            scrubbed: -1,
+            cursor,
+            hashes,
+            cluster_version: 0,
+            alarms,
+            members,
+        }
     }
 }
 
 impl Meta {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = vec![if self.alarms.is_empty() { WITHOUT_ALARMS } else { VERSION }];
+        let version = match (self.members.is_empty(), self.alarms.is_empty()) {
+            (false, _) => VERSION,
+            (true, false) => WITHOUT_MEMBERS,
+            (true, true) => WITHOUT_ALARMS,
+        };
+        let mut out = vec![version];
         out.u64(self.applied);
         out.i64(self.revision);
         out.i64(self.compacted);
@@ -53,9 +77,12 @@ impl Meta {
         out.u32(self.cluster_version);
         out.length(self.hashes.iter().count());
         self.hashes.iter().for_each(|kept| kept.write(&mut out));
-        if !self.alarms.is_empty() {
+        if version > WITHOUT_ALARMS {
             out.length(self.alarms.len());
             self.alarms.iter().for_each(|alarm| alarm.write(&mut out));
+        }
+        if version > WITHOUT_MEMBERS {
+            out.bytes(&self.members.encode());
         }
         out.into()
     }
@@ -66,7 +93,8 @@ impl Meta {
             return Ok(None);
         }
         let failed = |error: &dyn std::fmt::Display| EngineError::new("read the store's note", error);
-        let (mut meta, kept, alarms) = Meta::read(bytes).map_err(|error| failed(&error))?;
+        let (mut meta, kept, alarms, members) = Meta::read(bytes).map_err(|error| failed(&error))?;
+        meta.members = Arc::new(Members::decode(&members).map_err(|error| failed(&error))?);
         alarms.into_iter().try_for_each(|alarm| meta.alarms.restore(alarm)).map_err(|error| failed(&error))?;
         kept.into_iter().try_for_each(|kept| meta.hashes.restore(kept)).map_err(|error| failed(&error))?;
         match meta.hashes.end_at(meta.compacted) {
@@ -75,7 +103,7 @@ impl Meta {
         }
     }
 
-    fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>, Vec<Alarm>), CodecError> {
+    fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>, Vec<Alarm>, Bytes), CodecError> {
         let mut source = Source::new(bytes);
         let version = source.u8("version")?;
         if !(1..=VERSION).contains(&version) {
@@ -92,7 +120,8 @@ impl Meta {
         };
         let kept = if version < 2 { Vec::new() } else { source.list("checksums", KeptHash::read)? };
         let alarms = if version < 4 { Vec::new() } else { source.list("alarms", Alarm::read)? };
+        let members = if version < 5 { Bytes::new() } else { source.bytes("members")? };
         source.end()?;
-        Ok((meta, kept, alarms))
+        Ok((meta, kept, alarms, members))
     }
 }

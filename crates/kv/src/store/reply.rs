@@ -7,7 +7,8 @@ use super::codec::CodecError;
 use super::types::{
     AlarmRequest, AlarmResponse, ClusterVersionRequest, ClusterVersionResponse, CompactionRequest, CompactionResponse,
     DeleteRangeRequest, DeleteRangeResponse, LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest, TxnResponse,
+    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, MemberRequest, MemberResponse, PutRequest,
+    PutResponse, TxnRequest, TxnResponse,
 };
 use super::{Command, KvError};
 
@@ -44,12 +45,15 @@ pub enum Response {
     /// For an alarm.
     #[prost(message, tag = "9")]
     Alarm(AlarmResponse),
+    /// For the record of a member.
+    #[prost(message, tag = "10")]
+    Member(MemberResponse),
 }
 
 /// The encoding of a reply: exactly one of the two fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     response: Option<Response>,
     #[prost(enumeration = "KvError", optional, tag = "15")]
     error: Option<i32>,
@@ -106,6 +110,7 @@ changes! {
     LeaseExpire: LeaseExpireRequest => LeaseExpireResponse,
     ClusterVersion: ClusterVersionRequest => ClusterVersionResponse,
     Alarm: AlarmRequest => AlarmResponse,
+    Member: MemberRequest => MemberResponse,
 }
 
 /// Whether a reply is a success, from its first byte alone.

@@ -2,7 +2,7 @@
 //!
 //! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
 //! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
-//! revisions, the checksums of the latest compactions, oldest first, and the alarms. The end holds the number of all
+//! revisions, the checksums of the latest compactions, oldest first, the alarms, and the records of the members. The end holds the number of all
 //! these items and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where
 //! damage is. All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that
 //! replicas with the same state write the same bytes.
@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -19,6 +20,7 @@ use super::engine::{Batch, Engine, EngineError, Records, Revision};
 use super::hash::HashPass;
 use super::kept_hashes::{KeptHash, KeptHashes};
 use super::leases::{Lease, LeaseChange};
+use super::members::Members;
 use super::meta::Meta;
 use super::rebuild::Rebuild;
 use super::record::Record;
@@ -26,16 +28,19 @@ use super::types::Alarm;
 use super::{MAX_FIELD_BYTES, Store};
 
 /// The first bytes; the format's version follows. Version 1 had no leases, 2 no checksums of
-/// compactions, 3 no version of the cluster, 4 no alarms.
+/// compactions, 3 no version of the cluster, 4 no alarms, 5 no members.
 const MARK: [u8; 9] = *b"BOWLINEKV";
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
+/// The version of a snapshot without members, likewise.
+const WITHOUT_MEMBERS: u8 = 5;
 /// The version of a snapshot without alarms, which the program before can read, too.
 const WITHOUT_ALARMS: u8 = 4;
-/// Leases, checksums of compactions and alarms have these in place of a record's revision. No record has such a
+/// Leases, checksums of compactions, alarms and members have these in place of a record's revision. No record has such a
 /// revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
 const ALARMS: Revision = Revision { main: 1, sub: 2 };
+const MEMBERS: Revision = Revision { main: 1, sub: 3 };
 /// Bytes of a head before its checksum, in versions 1 to 3; later versions have four more.
 const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
 /// Bytes of an end, after the zero in place of a block's length.
@@ -114,7 +119,7 @@ impl<E: Engine> Store<E> {
         if !found.hashes.end_at(meta.compacted) {
             return Err(invalid("its checksums are not those of its compactions"));
         }
-        (meta.hashes, meta.alarms) = (found.hashes, found.alarms);
+        (meta.hashes, meta.alarms, meta.members) = (found.hashes, found.alarms, Arc::new(found.members));
         let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
         store.write_batch(&Batch::default())?;
         Ok(store)
@@ -165,6 +170,9 @@ impl<V: Records> Dump<V> {
             writer.hash(&KeptHash { hash: kept.hash.or(Some(pass.hash())), ..*kept })?;
         }
         self.meta.alarms.iter().try_for_each(|alarm| writer.alarm(&alarm))?;
+        if !self.meta.members.is_empty() {
+            writer.item(MEMBERS, &self.meta.members.encode())?;
+        }
         writer.end()
     }
 }
@@ -200,7 +208,11 @@ impl<W: Write> BlockWriter<'_, W> {
 
     fn head(&mut self, meta: &Meta) -> io::Result<()> {
         let mut head = Vec::from(MARK);
-        head.u8(if meta.alarms.is_empty() { WITHOUT_ALARMS } else { VERSION });
+        head.u8(match (meta.members.is_empty(), meta.alarms.is_empty()) {
+            (false, _) => VERSION,
+            (true, false) => WITHOUT_MEMBERS,
+            (true, true) => WITHOUT_ALARMS,
+        });
         head.u64(meta.applied);
         head.i64(meta.revision);
         head.i64(meta.compacted);
@@ -326,6 +338,7 @@ struct Found {
     last_lease: Option<i64>,
     hashes: KeptHashes,
     alarms: Alarms,
+    members: Members,
 }
 
 /// The content of a block.
@@ -345,6 +358,13 @@ impl Found {
             let length = source.u32("record")? as usize;
             let bytes = source.raw(length, "record")?;
             self.count += 1;
+            if !self.members.is_empty() {
+                return Err(invalid("something follows its members"));
+            }
+            if at == MEMBERS {
+                self.members = Members::decode(bytes).map_err(RestoreError::Invalid)?;
+                continue;
+            }
             if at == ALARMS {
                 self.alarm(bytes)?;
                 continue;

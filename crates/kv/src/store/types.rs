@@ -512,6 +512,82 @@ pub struct AlarmResponse {
     pub alarms: Vec<Alarm>,
 }
 
+/// The record of a member.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Member {
+    /// Its id; never 0.
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// Its name, up to 300 bytes; empty until it has started once.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Where other members reach it: up to 16 addresses of up to 300 bytes each.
+    #[prost(string, repeated, tag = "3")]
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it, likewise; empty until it has started once.
+    #[prost(string, repeated, tag = "4")]
+    pub client_urls: Vec<String>,
+    /// Whether it is to stay a learner until an operator promotes it. Another member becomes a voter by itself.
+    #[prost(bool, tag = "5")]
+    pub is_learner: bool,
+    /// The incarnation of its data folder; 0 until it has started once. With another folder it may not take part.
+    #[prost(fixed64, tag = "6")]
+    pub incarnation: u64,
+}
+
+/// Changes the record of a member.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberRequest {
+    /// The change.
+    #[prost(oneof = "MemberChange", tags = "1, 2, 3, 4, 5, 6")]
+    pub change: Option<MemberChange>,
+}
+
+/// A change of the record of a member.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum MemberChange {
+    /// An operator adds a member.
+    #[prost(message, tag = "1")]
+    Add(Member),
+    /// A member of the configuration gets a record, if it has none.
+    #[prost(message, tag = "2")]
+    Adopt(Member),
+    /// An operator changes the addresses of a member for others.
+    #[prost(message, tag = "3")]
+    Update(MemberUrls),
+    /// An operator removes a member.
+    #[prost(fixed64, tag = "4")]
+    Remove(u64),
+    /// A member publishes its name, its addresses for clients and the incarnation of its folder.
+    #[prost(message, tag = "5")]
+    Publish(Member),
+    /// A learner is one no longer.
+    #[prost(fixed64, tag = "6")]
+    Promote(u64),
+}
+
+/// Addresses of a member for other members.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberUrls {
+    /// The member.
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// The addresses.
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: Vec<String>,
+}
+
+/// The records after a change.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberResponse {
+    /// The header's revision: the store's.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// All records, in the order of their ids.
+    #[prost(message, repeated, tag = "2")]
+    pub members: Vec<Member>,
+}
+
 /// Asks for the active alarms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlarmListRequest {

@@ -76,6 +76,31 @@ fn some_txn() -> impl Strategy<Value = TxnRequest> {
     txn(op.boxed())
 }
 
+fn some_member() -> impl Strategy<Value = Member> {
+    let urls = || prop::collection::vec("[a-z:/]{0,12}", 0..3);
+    (0..4_u64, "[a-z]{0,5}", urls(), urls(), any::<bool>(), 0..3_u64).prop_map(
+        |(id, name, peer_urls, client_urls, is_learner, incarnation)| Member {
+            id,
+            name,
+            peer_urls,
+            client_urls,
+            is_learner,
+            incarnation,
+        },
+    )
+}
+
+fn some_member_change() -> impl Strategy<Value = MemberChange> {
+    prop_oneof![
+        some_member().prop_map(MemberChange::Add),
+        some_member().prop_map(MemberChange::Adopt),
+        some_member().prop_map(|Member { id, peer_urls, .. }| MemberChange::Update(MemberUrls { id, peer_urls })),
+        (0..4_u64).prop_map(MemberChange::Remove),
+        some_member().prop_map(MemberChange::Publish),
+        (0..4_u64).prop_map(MemberChange::Promote),
+    ]
+}
+
 fn some_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         some_put().prop_map(Command::Put),
@@ -89,6 +114,7 @@ fn some_command() -> impl Strategy<Value = Command> {
         (any::<u64>(), -1..4_i32, any::<(bool, bool)>()).prop_map(|(member, kind, (automatic, active))| {
             Command::Alarm(AlarmRequest { member, kind, automatic, active })
         }),
+        prop::option::of(some_member_change()).prop_map(|change| Command::Member(MemberRequest { change })),
         prop::collection::vec(any::<(i64, u64)>().prop_map(|(id, granted_at)| ExpiredLease { id, granted_at }), 0..4)
             .prop_map(|leases| Command::LeaseExpire(LeaseExpireRequest { leases })),
     ]
@@ -148,6 +174,8 @@ fn some_reply() -> impl Strategy<Value = Reply> {
                 Ok(Response::Alarm(AlarmResponse { revision, alarms: alarms.into_iter().map(alarm).collect() }))
             }
         ),
+        (any::<i64>(), prop::collection::vec(some_member(), 0..3))
+            .prop_map(|(revision, members)| Ok(Response::Member(MemberResponse { revision, members }))),
         any::<(i64, u64)>()
             .prop_map(|(revision, expired)| { Ok(Response::LeaseExpire(LeaseExpireResponse { revision, expired })) }),
         prop::sample::select(errors).prop_map(Err),
@@ -247,6 +275,15 @@ fn commands_keep_their_bytes() {
                 .into(),
         ],
     };
+    let member = Member {
+        id: 1,
+        name: "n".to_owned(),
+        peer_urls: vec!["p".to_owned()],
+        client_urls: vec!["c".to_owned()],
+        is_learner: true,
+        incarnation: 2,
+    };
+    let change = |change| Command::Member(MemberRequest { change: Some(change) });
     let commands = [
         Command::Put(put),
         Command::DeleteRange(delete),
@@ -257,6 +294,12 @@ fn commands_keep_their_bytes() {
         Command::LeaseExpire(LeaseExpireRequest { leases: vec![ExpiredLease { id: 1, granted_at: 2 }] }),
         Command::ClusterVersion(ClusterVersionRequest { version: 1 }),
         Command::Alarm(AlarmRequest { member: 1, kind: AlarmKind::NoSpace.into(), automatic: true, active: true }),
+        change(MemberChange::Add(member.clone())),
+        change(MemberChange::Adopt(member.clone())),
+        change(MemberChange::Update(MemberUrls { id: 1, peer_urls: vec!["p".to_owned()] })),
+        change(MemberChange::Remove(1)),
+        change(MemberChange::Publish(member)),
+        change(MemberChange::Promote(1)),
     ];
     let lines: String = commands.iter().map(|command| hex(&command.to_bytes())).collect();
     assert_eq!(lines, include_str!("commands.hex"));
@@ -287,6 +330,7 @@ fn replies_keep_their_bytes() {
             revision: 1,
             alarms: vec![Alarm { member: 2, kind: AlarmKind::Corrupt.into(), automatic: true }],
         })),
+        Ok(Response::Member(MemberResponse { revision: 1, members: vec![Member { id: 2, ..Member::default() }] })),
     ];
     let errors = (1..).map_while(|number| KvError::try_from(number).ok()).map(Err);
     let lines: String = replies.into_iter().chain(errors).map(|reply| hex(&encode_reply(&reply))).collect();

@@ -9,6 +9,7 @@ mod disk;
 mod hashes;
 mod headers;
 mod leases;
+mod members;
 mod model;
 mod puts;
 mod ranges;

@@ -237,6 +237,7 @@ impl Layers {
         let listen_client =
             listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
         let own_peer = initial_cluster.get(&id).map_or_else(|| listen_client.clone(), |founder| founder.url.clone());
+        let advertise_peer = own_peer.clone();
         let advertise_client = self.parse("advertise_client", REACHABLE, reachable)?;
         let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client, &own_peer), Ok)?;
         let listen_peer = |text: &str| Url::parse(text).filter(|url| url.port() != 0);
@@ -272,6 +273,7 @@ impl Layers {
             name: own_name,
             numbered,
             advertise_client,
+            advertise_peer,
             listen_client: listen_client.authority().to_owned(),
             listen_peer: self.parse("listen_peer", address, listen_peer)?.unwrap_or(own_peer).authority().to_owned(),
             initial_cluster,

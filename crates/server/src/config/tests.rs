@@ -21,7 +21,7 @@ fn little_is_needed() {
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.patience(), Duration::from_millis(6_200));
     assert_eq!(config.min_lease_ttl(), 2);
-    assert_eq!(config.node(7).raft.validate(), Ok(()));
+    assert_eq!(config.node(config.id, 7).raft.validate(), Ok(()));
 }
 
 #[test]

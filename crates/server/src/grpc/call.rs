@@ -25,14 +25,15 @@ const PREFIX: usize = 5;
 ///
 /// A call whose deadline expires ends with DEADLINE_EXCEEDED at any point: before its request is complete, before the
 /// first answer, or in the middle of a stream. No other layer reads `grpc-timeout`.
-pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         return next.run(request).await;
     }
-    let call = Arc::new(Call::begin(counts, request.uri().path()));
-    let deadline = match call.admit(request.headers(), began) {
+    let path = request.uri().path();
+    let call = Arc::new(Call::begin(Arc::clone(&gate.counts), path));
+    let deadline = match call.admit(request.headers(), began).and_then(|deadline| gate.admit(path).map(|()| deadline)) {
         Ok(deadline) => deadline,
         Err(status) => return call.refuse(&status),
     };
@@ -56,6 +57,33 @@ pub(crate) async fn attend(State(counts): State<Arc<Counts>>, mut request: Reque
     // The answer of a unary call is complete by now.
     let expiry = deadline.filter(|_| call.is_stream()).map(|deadline| Box::pin(sleep_until(deadline)));
     response.map(|body| Body::new(Said { body, messages: Messages::default(), call, expiry }))
+}
+
+/// What every call passes.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) counts: Arc<Counts>,
+    /// Whether this member is a learner, until an operator promotes it.
+    pub(crate) learner: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// As in etcd, a learner answers only what needs no other member. (Of ranges, only serializable ones: their service
+    /// checks that.)
+    fn admit(&self, path: &str) -> Result<(), Status> {
+        const SERVED: [&str; 4] = [
+            "/etcdserverpb.KV/Range",
+            "/etcdserverpb.KV/RangeStream",
+            "/etcdserverpb.Maintenance/Status",
+            "/etcdserverpb.Maintenance/Snapshot",
+        ];
+        let refused = self.learner.load(Relaxed) && path.starts_with("/etcdserverpb.") && !SERVED.contains(&path);
+        if refused { Err(not_for_learners()) } else { Ok(()) }
+    }
+}
+
+pub(super) fn not_for_learners() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
 }
 
 /// The status that etcd's clients expect.

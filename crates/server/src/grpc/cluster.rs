@@ -1,43 +1,152 @@
-//! The Cluster service: lists the members. Changing them is not supported yet.
+//! The Cluster service: lists the members, and changes them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+use bowline_kv::store::{KvError, Member, MemberChange, MemberRequest, MemberUrls};
+use bowline_node::raft::{MembershipError, NodeId};
+use bowline_node::{Failure, NotDone};
 use pb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
 use super::{Context, answer, errors};
 use crate::config::Url;
-use crate::peer::Directory;
+use crate::peer::{Directory, Outbox, Protocol};
+use crate::random::random;
+use crate::replica;
+
+/// Pause before a promotion that another change delays is tried again.
+const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterService {
     pub(crate) context: Context,
     pub(crate) directory: Directory,
+    pub(crate) outbox: Arc<Outbox>,
 }
 
 impl ClusterService {
     fn members(&self) -> Vec<pb::Member> {
-        let membership = self.context.replica.status().membership;
-        let member = |(id, address): (bowline_node::raft::NodeId, &str)| {
+        let status = self.context.replica.status();
+        let mut members: Vec<pb::Member> = status.members.iter().map(listed).collect();
+        // A founding member gets its record once every member speaks the version that has them.
+        let member = |id: NodeId| {
             let introduction = self.directory.introduction(id);
+            let own = id == self.directory.own().replica;
+            let address = self.directory.address(id, 0).map(|address| format!("http://{address}"));
+            let peer_url = if own { Some(introduction.peer_url).filter(|url| !url.is_empty()) } else { address };
             pb::Member {
                 id: id.0,
                 name: introduction.name,
-                peer_ur_ls: vec![format!("http://{address}")],
+                peer_ur_ls: peer_url.into_iter().collect(),
                 // It is unknown before the member's introduction, and may not be a reachable address.
-                client_ur_ls: Some(introduction.client_url).filter(|url| can_be_reached(url)).into_iter().collect(),
-                is_learner: !membership.is_voter(id),
+                client_ur_ls: reachable(&[introduction.client_url]),
+                is_learner: !status.membership.is_voter(id),
             }
         };
-        self.directory.addresses().filter(|(id, _)| membership.contains(*id)).map(member).collect()
+        let missing = |id: &NodeId| status.members.get(id.0).is_none() && !status.members.is_removed(id.0);
+        members.extend(status.membership.members().into_iter().filter(missing).map(member));
+        members.sort_unstable_by_key(|member| member.id);
+        members
+    }
+
+    /// Waits until the members can be changed: all speak the version for it, and the founding members that run have
+    /// published their records.
+    async fn ready(&self) -> Result<(), Status> {
+        let replica = &self.context.replica;
+        let published = |status: &replica::Status, id: NodeId| match status.members.get(id.0) {
+            Some(record) => record.has_started() || self.reached([id].iter()) == 0,
+            None => status.members.is_removed(id.0),
+        };
+        let recorded =
+            |status: &replica::Status| status.membership.members().into_iter().all(|id| published(status, id));
+        let mut status = replica.watch_status();
+        let ready = status.wait_for(|status| status.facts.cluster_version >= Protocol::MEMBERS && recorded(status));
+        match tokio::time::timeout(replica.patience(), ready).await {
+            Ok(Ok(_)) => Ok(()),
+            _ if replica.status().leader.is_none() => Err(errors::of_request(Failure::not_leader(None))),
+            // A member with an earlier program could not follow the change.
+            _ => Err(Status::failed_precondition("etcdserver: not capable")),
+        }
+    }
+
+    /// How many of these voters this member can reach, itself among them.
+    fn reached<'a>(&self, voters: impl Iterator<Item = &'a NodeId>) -> usize {
+        let own = self.directory.own().replica;
+        voters.filter(|id| **id == own || self.outbox.reaches(**id)).count()
+    }
+
+    /// Refuses a change if this member is connected to no majority, as etcd does.
+    fn refuse_unhealthy(&self, without: Option<NodeId>) -> Result<(), Status> {
+        let voters = self.context.replica.status().membership.voters();
+        if let Some(id) = without
+            && (!voters.contains(&id) || self.reached([id].iter()) == 0)
+        {
+            // Without a member that is dead anyway, there are no fewer.
+            return Ok(());
+        }
+        let rest = || voters.iter().filter(|id| Some(**id) != without);
+        // That the last voter can't go, the store says.
+        let healthy = rest().next().is_none() || self.reached(rest()) > rest().count() / 2;
+        if healthy { Ok(()) } else { Err(Status::unavailable("etcdserver: unhealthy cluster")) }
+    }
+
+    async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
+        let response = self.context.write(MemberRequest { change: Some(change) }).await?;
+        Ok(response.members.iter().map(listed).collect())
+    }
+
+    /// Promotes a learner in the configuration.
+    async fn promote_voter(&self, id: NodeId) -> Result<(), Status> {
+        let replica = &self.context.replica;
+        let until = Instant::now() + replica.patience();
+        loop {
+            let refused = match replica.promote(id).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::NotDone(NotDone::Refused { reason })) => reason,
+                Err(failure) => return Err(errors::of_request(failure)),
+            };
+            if replica.status().membership.is_voter(id) {
+                return Ok(());
+            }
+            let passing = [MembershipError::ChangeUnderWay, MembershipError::TermNotCommitted];
+            if !passing.iter().any(|error| error.to_string() == refused) || Instant::now() >= until {
+                return Err(Status::failed_precondition(
+                    "etcdserver: can only promote a learner member which is in sync with leader",
+                ));
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
 }
 
-fn can_be_reached(url: &str) -> bool {
-    Url::parse(url).is_some_and(|url| url.can_be_reached())
+fn listed(member: &Member) -> pb::Member {
+    pb::Member {
+        id: member.id,
+        name: member.name.clone(),
+        peer_ur_ls: member.peer_urls.clone(),
+        client_ur_ls: reachable(&member.client_urls),
+        is_learner: member.is_learner,
+    }
 }
 
-fn not_yet<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("bowline: changing members is not supported yet"))
+fn reachable(urls: &[String]) -> Vec<String> {
+    let can_be_reached = |url: &&String| Url::parse(url).is_some_and(|url| url.can_be_reached());
+    urls.iter().filter(can_be_reached).cloned().collect()
+}
+
+/// Checks addresses for other members, and sorts them as etcd does.
+fn checked(urls: Vec<String>) -> Result<Vec<String>, Status> {
+    let parse = |url: String| {
+        // Etcd wants the scheme, too.
+        let parsed = Url::parse(&url).filter(|_| url.starts_with("http://"));
+        parsed.filter(Url::can_be_reached).map(|url| url.to_string())
+    };
+    let parsed: Option<Vec<String>> = urls.into_iter().map(parse).collect();
+    let mut parsed = parsed.filter(|urls| !urls.is_empty()).ok_or_else(|| errors::of_store(KvError::BadMemberUrls))?;
+    parsed.sort_unstable();
+    Ok(parsed)
 }
 
 #[tonic::async_trait]
@@ -47,7 +156,7 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         if request.into_inner().linearizable {
-            // After a linearizable read, the membership is recent, too.
+            // After a linearizable read, the records are recent, too.
             self.context.replica.confirm().await.map_err(errors::of_request)?;
         }
         let header = Some(self.context.header(0));
@@ -56,29 +165,70 @@ impl Cluster for ClusterService {
 
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        not_yet()
+        let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
+        let peer_urls = checked(peer_ur_ls)?;
+        self.ready().await?;
+        if !is_learner {
+            self.refuse_unhealthy(None)?;
+        }
+        // Zero means "no member".
+        let member = Member { id: random().max(1), peer_urls, is_learner, ..Member::default() };
+        let members = self.change(MemberChange::Add(member.clone())).await?;
+        let header = Some(self.context.header(0));
+        Ok(answer(pb::MemberAddResponse { header, member: Some(listed(&member)), members }))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        not_yet()
+        let id = NodeId(request.into_inner().id);
+        self.ready().await?;
+        self.refuse_unhealthy(Some(id))?;
+        let members = self.change(MemberChange::Remove(id.0)).await?;
+        // The leader removes it from the configuration now.
+        let replica = &self.context.replica;
+        let mut status = replica.watch_status();
+        let removed = status.wait_for(|status| !status.membership.contains(id));
+        // The removed member itself may not hear of it.
+        if id != replica.id() && !matches!(tokio::time::timeout(replica.patience(), removed).await, Ok(Ok(_))) {
+            return Err(errors::of_request(bowline_node::Unknown::Expired.into()));
+        }
+        Ok(answer(pb::MemberRemoveResponse { header: Some(self.context.header(0)), members }))
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        not_yet()
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let peer_urls = checked(peer_ur_ls)?;
+        self.ready().await?;
+        let members = self.change(MemberChange::Update(MemberUrls { id, peer_urls })).await?;
+        Ok(answer(pb::MemberUpdateResponse { header: Some(self.context.header(0)), members }))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        not_yet()
+        let id = request.into_inner().id;
+        self.ready().await?;
+        self.context.replica.confirm().await.map_err(errors::of_request)?;
+        let status = self.context.replica.status();
+        match status.members.get(id) {
+            None => return Err(errors::of_store(KvError::MemberNotFound)),
+            Some(record) if !record.is_learner => return Err(errors::of_store(KvError::NotLearner)),
+            Some(_) => {}
+        }
+        self.promote_voter(NodeId(id)).await?;
+        let members = match self.change(MemberChange::Promote(id)).await {
+            // The leader was faster.
+            Err(status) if status.message() == KvError::NotLearner.to_string() => self.members(),
+            changed => changed?,
+        };
+        Ok(answer(pb::MemberPromoteResponse { header: Some(self.context.header(0)), members }))
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn of_store(error: KvError) -> Status {
         StoreCode::ResourceExhausted => Code::ResourceExhausted,
         StoreCode::Unavailable => Code::Unavailable,
         StoreCode::DataLoss => Code::DataLoss,
+        StoreCode::Unknown => Code::Unknown,
     };
     Status::new(code, error.to_string())
 }

@@ -170,7 +170,7 @@ impl Snapshot {
     fn peers(&self, out: &mut Families<'_>) -> fmt::Result {
         let Pages { context, directory, outbox, .. } = &self.pages;
         let own = context.replica.id();
-        let members = directory.peers().map(|(id, _)| id).filter(|id| self.status.membership.contains(*id));
+        let members = directory.peers().into_iter().filter(|id| self.status.membership.contains(*id));
         let peers: Vec<_> = members.map(|id| (id, directory.traffic(id))).collect();
         let pair = |to: NodeId| [("Local", format!("{:x}", own.0)), ("Remote", format!("{:x}", to.0))];
         let known = peers.iter().map(|(id, _)| (pair(*id), flag(true)));

@@ -5,11 +5,11 @@
 //! the outcome is unknown.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bowline_node::raft::NodeId;
+use bowline_node::raft::{MembershipChange, NodeId};
 use bowline_node::{Failure, NotDone, Response, Unknown};
 use bytes::{Bytes, BytesMut};
 use prost::{DecodeError, Message};
@@ -39,7 +39,8 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60);
 /// Sends requests to other replicas. Copies share the connections.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarder {
-    links: Arc<BTreeMap<NodeId, mpsc::Sender<Sent>>>,
+    /// The task of a link ends with its sender.
+    links: Arc<RwLock<BTreeMap<NodeId, mpsc::Sender<Sent>>>>,
 }
 
 /// A request that only the leader can serve.
@@ -54,6 +55,8 @@ pub(crate) enum LeaderRequest {
         /// Whether to renew it.
         renew: bool,
     },
+    /// Make a learner a voter.
+    Promote(NodeId),
 }
 
 impl LeaderRequest {
@@ -68,6 +71,7 @@ impl From<LeaderRequest> for RequestBody {
         match request {
             LeaderRequest::Write(command) => RequestBody::Write(command),
             LeaderRequest::Lease { id, renew } => RequestBody::Lease { id, renew },
+            LeaderRequest::Promote(id) => RequestBody::ChangeMembership(MembershipChange::Promote(id)),
         }
     }
 }
@@ -81,19 +85,25 @@ struct Sent {
 }
 
 impl Forwarder {
-    /// Starts the tasks that keep the connections.
-    pub(crate) fn start(directory: &Directory) -> Forwarder {
-        let links = directory.peers().map(|(peer, address)| {
-            let (requests, waiting) = mpsc::channel(QUEUE);
-            tokio::spawn(keep(Line::new(directory, peer, address, Channel::Requests), waiting));
-            (peer, requests)
-        });
-        Forwarder { links: Arc::new(links.collect()) }
+    /// Has connections to all members of the directory from now on, and to no others.
+    pub(crate) fn follow(&self, directory: &Directory) {
+        let peers = directory.peers();
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            links.entry(peer).or_insert_with(|| {
+                let (requests, waiting) = mpsc::channel(QUEUE);
+                tokio::spawn(keep(Line::new(directory, peer, Channel::Requests), waiting));
+                requests
+            });
+        }
     }
 
     /// Sends a request to another replica, and waits for its answer.
     pub(crate) async fn forward(&self, to: NodeId, request: LeaderRequest, deadline: Instant) -> Response {
-        let Some(link) = self.links.get(&to) else { return Err(NotDone::Unreachable.into()) };
+        // Every change is complete before the lock is released, even after a panic.
+        let link = self.links.read().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
+        let Some(link) = link else { return Err(NotDone::Unreachable.into()) };
         let (reply, answer) = oneshot::channel();
         if let Err(error) = link.try_send(Sent { request, deadline, reply }) {
             return Err(match error {
@@ -260,7 +270,7 @@ struct RequestMessage {
     /// Its time limit, in milliseconds.
     #[prost(uint64, tag = "2")]
     patience: u64,
-    #[prost(oneof = "RequestKind", tags = "3, 4")]
+    #[prost(oneof = "RequestKind", tags = "3, 4, 5")]
     kind: Option<RequestKind>,
 }
 
@@ -271,6 +281,9 @@ enum RequestKind {
     Write(Bytes),
     #[prost(message, tag = "4")]
     Lease(LeaseQuestion),
+    /// The learner. Version 6 introduced it.
+    #[prost(fixed64, tag = "5")]
+    Promote(u64),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -328,6 +341,7 @@ fn encode_request(id: u64, patience: Duration, request: &LeaderRequest, out: &mu
     let kind = match request {
         LeaderRequest::Write(command) => RequestKind::Write(command.clone()),
         LeaderRequest::Lease { id, renew } => RequestKind::Lease(LeaseQuestion { id: *id, renew: *renew }),
+        LeaderRequest::Promote(id) => RequestKind::Promote(id.0),
     };
     let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     put(&RequestMessage { id, patience, kind: Some(kind) }, out);
@@ -344,6 +358,7 @@ fn decode_request(frame: Bytes) -> Result<(u64, Duration, Option<LeaderRequest>)
     let request = kind.map(|kind| match kind {
         RequestKind::Write(command) => LeaderRequest::Write(command),
         RequestKind::Lease(LeaseQuestion { id, renew }) => LeaderRequest::Lease { id, renew },
+        RequestKind::Promote(id) => LeaderRequest::Promote(NodeId(id)),
     });
     Ok((id, Duration::from_millis(patience), request))
 }
@@ -438,7 +453,12 @@ mod tests {
     fn a_request_arrives_as_it_was_and_says_how_long_it_may_take() {
         let write = LeaderRequest::Write(Bytes::from_static(b"command"));
         let renew = LeaderRequest::Lease { id: 7, renew: true };
-        let all = [(write, "08091088271a07636f6d6d616e64"), (renew, "0809108827220408071001")];
+        let promote = LeaderRequest::Promote(NodeId(7));
+        let all = [
+            (write, "08091088271a07636f6d6d616e64"),
+            (renew, "0809108827220408071001"),
+            (promote, "0809108827290700000000000000"),
+        ];
         for (request, expected) in all {
             let bytes = encoded(|out| encode_request(9, Duration::from_secs(5), &request, out));
             assert_eq!(hex(&bytes), expected);

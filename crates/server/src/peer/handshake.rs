@@ -1,7 +1,8 @@
 //! The handshake: the first frame of each connection, and its answer.
 //!
 //! The connecting member sends its versions of the protocol, its identity, the id of the member that it wants, and the
-//! channel. The other one accepts, or refuses with a reason. Nothing else is read before.
+//! channel. The other one accepts, or refuses with a reason. Nothing else is read before. A new member that knows only
+//! an address may ask for the members instead ([`discover`]).
 //!
 //! The first frame begins with six bytes whose format never changes: "BWLN", and the sender's version as a `u16` in
 //! little-endian order. A protobuf message follows, and the answer is one, too; field numbers never change.
@@ -26,6 +27,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest frame of a handshake, in bytes.
 const MAX_BYTES: u32 = 4096;
 
+/// Longest answer to a new member, in bytes.
+const MAX_CLUSTER_BYTES: u32 = 1 << 20;
+
 /// Longest reason for a refusal, in characters, and longest text of an introduction, in bytes.
 const MAX_TEXT: usize = 512;
 
@@ -42,10 +46,12 @@ pub enum Channel {
     Snapshot = 3,
     /// Requests of clients that are forwarded to the leader, and their answers.
     Requests = 4,
+    /// The question of a new member who the members are. The connection ends with the answer.
+    Discovery = 5,
 }
 
 impl Channel {
-    /// All kinds.
+    /// The kinds of traffic between members.
     pub const ALL: [Channel; 4] = [Channel::Control, Channel::Entries, Channel::Snapshot, Channel::Requests];
 }
 
@@ -75,15 +81,24 @@ pub struct Introduction {
     /// The oldest version that it also speaks.
     #[prost(uint32, tag = "4")]
     pub oldest_version: u32,
+    /// Its address for other members; empty before version 6.
+    #[prost(string, tag = "5")]
+    pub peer_url: String,
 }
 
 impl Introduction {
-    /// The introduction of a member. Texts are cut to 512 bytes.
+    /// The introduction of a member without its address for other members. Texts are cut to 512 bytes.
     #[must_use]
     pub fn new(name: &str, client_url: &str, protocol: Protocol) -> Introduction {
         let cut = |text: &str| text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
         let Protocol { version, oldest_version, .. } = protocol;
-        Introduction { name: cut(name), client_url: cut(client_url), version, oldest_version }
+        Introduction { name: cut(name), client_url: cut(client_url), version, oldest_version, peer_url: String::new() }
+    }
+
+    /// The same with its address for other members, which is cut likewise.
+    #[must_use]
+    pub fn at(self, peer_url: &str) -> Introduction {
+        Introduction { peer_url: peer_url[..peer_url.floor_char_boundary(MAX_TEXT)].to_owned(), ..self }
     }
 }
 
@@ -109,12 +124,57 @@ pub struct Welcome {
     pub introduction: Introduction,
 }
 
+/// The answer to a new member.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ClusterInfo {
+    /// The id of the cluster.
+    #[prost(fixed64, tag = "1")]
+    pub cluster: u64,
+    /// Its members.
+    #[prost(message, repeated, tag = "2")]
+    pub members: Vec<MemberInfo>,
+}
+
+/// A member, for a new one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberInfo {
+    /// Its id.
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// Its addresses for other members.
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: Vec<String>,
+    /// Whether it has started once, so that it must have a data folder.
+    #[prost(bool, tag = "3")]
+    pub has_started: bool,
+}
+
+/// Why a member is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// For this reason; it may try again.
+    Reason(String),
+    /// It was removed from the cluster, and can stop.
+    Removed(String),
+}
+
+impl From<Refusal> for String {
+    /// The reason.
+    fn from(refusal: Refusal) -> String {
+        let (Refusal::Reason(why) | Refusal::Removed(why)) = refusal;
+        why
+    }
+}
+
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The other end refused.
     #[error("refused by the other end: {0}")]
     Refused(String),
+    /// The other end says that this member was removed from the cluster.
+    #[error("refused by the other end: {0}")]
+    Removed(String),
     /// This end refused.
     #[error("{0}")]
     Unwelcome(String),
@@ -155,7 +215,7 @@ struct HelloMessage {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMessage {
-    #[prost(oneof = "Answer", tags = "1, 2")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4")]
     answer: Option<Answer>,
 }
 
@@ -166,6 +226,11 @@ enum Answer {
     /// The reason.
     #[prost(string, tag = "2")]
     Refused(String),
+    /// The member was removed. Version 6 introduced it.
+    #[prost(string, tag = "3")]
+    Removed(String),
+    #[prost(message, tag = "4")]
+    Cluster(ClusterInfo),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -184,11 +249,39 @@ pub async fn connect<S>(stream: &mut S, hello: &Hello) -> Result<Welcome, Handsh
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    match ask(stream, hello, MAX_BYTES).await? {
+        Answer::Welcome(WelcomeMessage { incarnation, introduction }) => Ok(Welcome { incarnation, introduction }),
+        Answer::Removed(reason) => Err(HandshakeError::Removed(readable(&reason))),
+        Answer::Refused(_) | Answer::Cluster(_) => Err(HandshakeError::Foreign),
+    }
+}
+
+/// Asks a member who the members are.
+///
+/// # Errors
+/// The other end refuses or does not answer.
+pub async fn discover<S>(stream: &mut S, introduction: &Introduction) -> Result<ClusterInfo, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let nobody = Identity { cluster: 0, replica: NodeId(0), incarnation: 0 };
+    let (to, channel, introduction) = (NodeId(0), Channel::Discovery, introduction.clone());
+    match ask(stream, &Hello { from: nobody, to, channel, introduction }, MAX_CLUSTER_BYTES).await? {
+        Answer::Cluster(info) => Ok(info),
+        Answer::Welcome(_) | Answer::Refused(_) | Answer::Removed(_) => Err(HandshakeError::Foreign),
+    }
+}
+
+/// Sends the first frame, and reads the answer. A refusal is an error.
+async fn ask<S>(stream: &mut S, hello: &Hello, limit: u32) -> Result<Answer, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut out = BytesMut::new();
     put_frame(&mut out, |out| put_hello(hello, out));
     let answer = async {
         stream.write_all(&out).await.map_err(FrameError::from)?;
-        read_frame(stream, MAX_BYTES).await
+        read_frame(stream, limit).await
     };
     let answer = timeout(PATIENCE, answer).await.map_err(|_| HandshakeError::Silent)??;
     let answer = answer.ok_or(HandshakeError::HungUp)?;
@@ -197,11 +290,8 @@ where
         return Err(HandshakeError::Refused(readable(&String::from_utf8_lossy(reason))));
     }
     match AnswerMessage::decode(answer)?.answer {
-        Some(Answer::Welcome(WelcomeMessage { incarnation, introduction })) => {
-            Ok(Welcome { incarnation, introduction })
-        }
         Some(Answer::Refused(reason)) => Err(HandshakeError::Refused(readable(&reason))),
-        None => Err(HandshakeError::Foreign),
+        answer => answer.ok_or(HandshakeError::Foreign),
     }
 }
 
@@ -211,7 +301,7 @@ fn readable(text: &str) -> String {
 }
 
 /// Does the handshake at the accepting end. `judge` may refuse a member that speaks the protocol and wants this
-/// replica.
+/// replica. `cluster` is the answer to a new member. Returns `None` if it was given.
 ///
 /// # Errors
 /// This end refuses, and has told the other end why; or the handshake can't be read.
@@ -219,30 +309,37 @@ pub async fn accept<S>(
     stream: &mut S,
     own: Identity,
     introduction: &Introduction,
-    judge: impl FnOnce(&Hello) -> Result<(), String>,
-) -> Result<Hello, HandshakeError>
+    judge: impl FnOnce(&Hello) -> Result<(), Refusal>,
+    cluster: impl FnOnce() -> ClusterInfo,
+) -> Result<Option<Hello>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let first = timeout(PATIENCE, read_frame(stream, MAX_BYTES)).await.map_err(|_| HandshakeError::Silent)??;
     let first = first.ok_or(HandshakeError::HungUp)?;
     let hello = match hello(&first, introduction) {
-        Ok(Ok(hello)) => judge_identity(&hello, own).and_then(|()| judge(&hello)).map(|()| hello),
-        Ok(Err(reason)) => Err(reason),
+        Ok(Ok(Hello { channel: Channel::Discovery, .. })) => Ok(None),
+        Ok(Ok(hello)) => {
+            let judged = judge_identity(&hello, own).map_err(Refusal::Reason).and_then(|()| judge(&hello));
+            judged.map(|()| Some(hello))
+        }
+        Ok(Err(reason)) => Err(Refusal::Reason(reason)),
         Err(error) => return Err(error),
     };
     let answer = match &hello {
-        Ok(_) => {
+        Ok(Some(_)) => {
             let (incarnation, introduction) = (own.incarnation, introduction.clone());
             Answer::Welcome(WelcomeMessage { incarnation, introduction })
         }
-        Err(reason) => Answer::Refused(readable(reason)),
+        Ok(None) => Answer::Cluster(cluster()),
+        Err(Refusal::Reason(reason)) => Answer::Refused(readable(reason)),
+        Err(Refusal::Removed(reason)) => Answer::Removed(readable(reason)),
     };
     let answer = AnswerMessage { answer: Some(answer) }.encode_to_vec();
     let mut out = BytesMut::new();
     put_frame(&mut out, |out| out.put_slice(&answer));
     let answered = timeout(PATIENCE, stream.write_all(&out)).await.map_err(|_| HandshakeError::Silent)?;
-    let hello = hello.map_err(HandshakeError::Unwelcome)?;
+    let hello = hello.map_err(|refusal| HandshakeError::Unwelcome(refusal.into()))?;
     answered.map_err(FrameError::from)?;
     Ok(hello)
 }
@@ -251,14 +348,16 @@ fn judge_identity(hello: &Hello, own: Identity) -> Result<(), String> {
     let Hello { from, to, .. } = hello;
     if from.cluster != own.cluster {
         return Err(format!(
-            "member {} belongs to cluster {:016x}, but this is member {} of cluster {:016x}: check \
+            "member {:x} belongs to cluster {:016x}, but this is member {:x} of cluster {:016x}: check \
              --initial-cluster and --cluster-token",
             from.replica.0, from.cluster, own.replica.0, own.cluster
         ));
     }
     if *to != own.replica {
         let (from, to, own) = (from.replica.0, to.0, own.replica.0);
-        return Err(format!("member {from} wants member {to}, but this is member {own}: check --initial-cluster"));
+        return Err(format!(
+            "member {from:x} wants member {to:x}, but this is member {own:x}: check --initial-cluster"
+        ));
     }
     Ok(())
 }
@@ -351,8 +450,12 @@ mod tests {
     ) -> (Result<Welcome, HandshakeError>, Result<Hello, HandshakeError>) {
         let (mut near, mut far) = tokio::io::duplex(4096);
         let hello = Hello { from, to: NodeId(to), channel, introduction: introduction("a") };
-        let own = introduction("b");
-        tokio::join!(connect(&mut near, &hello), accept(&mut far, B, &own, |_| Ok(())))
+        tokio::join!(connect(&mut near, &hello), welcome(&mut far))
+    }
+
+    async fn welcome(far: &mut tokio::io::DuplexStream) -> Result<Hello, HandshakeError> {
+        let accepted = accept(far, B, &introduction("b"), |_| Ok(()), ClusterInfo::default).await;
+        accepted.map(|hello| hello.expect("it did not ask for the members"))
     }
 
     #[tokio::test]
@@ -392,8 +495,7 @@ mod tests {
             out.put_slice(rest);
         });
         near.write_all(&out).await.expect("there is room");
-        let own = introduction("b");
-        let far = accept(&mut far, B, &own, |_| Ok(())).await;
+        let far = welcome(&mut far).await;
         let hello = Hello { from: A, to: NodeId(2), channel: Channel::Control, introduction: introduction("a") };
         (connect(&mut near, &hello).await, far)
     }
@@ -433,7 +535,7 @@ mod tests {
     #[tokio::test]
     async fn a_purpose_that_is_not_known_is_refused() {
         let message = HelloMessage { channel: 99, ..hello_of(introduction("a")) };
-        let (_, far) = say(&[&[4, 0][..], &message.encode_to_vec()].concat()).await;
+        let (_, far) = say(&[&[9, 0][..], &message.encode_to_vec()].concat()).await;
         let told = "unknown kind of connection, number 99";
         assert_eq!(far.expect_err("unknown").to_string(), told);
     }
@@ -463,13 +565,44 @@ mod tests {
         assert_eq!(hex(hello), format!("{said}3216{own}"));
         assert_eq!(hex(answer(welcome)), format!("0a210909000000000000001216{own}"));
         assert_eq!(hex(answer(Answer::Refused("why".to_owned()))), "1203776879");
+        assert_eq!(hex(answer(Answer::Removed("why".to_owned()))), "1a03776879");
+        let member = MemberInfo { id: 1, peer_urls: vec!["p".to_owned()], has_started: true };
+        let cluster = Answer::Cluster(ClusterInfo { cluster: 7, members: vec![member] });
+        assert_eq!(hex(answer(cluster)), "2219090700000000000000120e0901000000000000001201701801");
+        assert_eq!(hex(Introduction::default().at("p").encode_to_vec()), "2a0170");
+    }
+
+    #[tokio::test]
+    async fn a_new_member_is_told_who_the_members_are() {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let member = |id| MemberInfo { id, peer_urls: vec![format!("http://h{id}:1")], has_started: id == 1 };
+        let info = ClusterInfo { cluster: 7, members: (1..=64).map(member).collect() };
+        let (own, asking, told) = (introduction("b"), introduction("a"), info.clone());
+        let (near, far) = tokio::join!(
+            discover(&mut near, &asking),
+            accept(&mut far, B, &own, |_| panic!("there is nobody to judge"), || told)
+        );
+        assert_eq!(near.expect("told"), info);
+        assert_eq!(far.expect("answered"), None);
+    }
+
+    #[tokio::test]
+    async fn a_removed_member_is_told_so() {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let hello = Hello { from: A, to: NodeId(2), channel: Channel::Control, introduction: introduction("a") };
+        let removed = |_: &Hello| Err(Refusal::Removed("member 1 was removed".to_owned()));
+        let own = introduction("b");
+        let (near, far) =
+            tokio::join!(connect(&mut near, &hello), accept(&mut far, B, &own, removed, ClusterInfo::default));
+        assert!(matches!(near, Err(HandshakeError::Removed(why)) if why == "member 1 was removed"));
+        assert!(matches!(far, Err(HandshakeError::Unwelcome(_))));
     }
 
     #[tokio::test]
     async fn somebody_elses_protocol_is_no_handshake() {
         let (mut near, mut far) = tokio::io::duplex(4096);
         near.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("there is room");
-        let error = accept(&mut far, B, &introduction("b"), |_| Ok(())).await.expect_err("not ours");
+        let error = welcome(&mut far).await.expect_err("not ours");
         assert!(matches!(error, HandshakeError::Frame(FrameError::TooLong { .. })), "{error}");
     }
 }

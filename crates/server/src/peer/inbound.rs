@@ -49,14 +49,19 @@ impl Inbound {
     }
 
     async fn serve(&self, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let hello = accept(&mut stream, self.directory.own(), self.directory.own_introduction(), |hello| {
-            self.directory.judge(hello)
-        })
-        .await?;
+        let directory = &self.directory;
+        let (judge, cluster) = (|hello: &_| directory.judge(hello), || directory.cluster());
+        let accepted = accept(&mut stream, directory.own(), directory.own_introduction(), judge, cluster).await?;
+        // A new member got its answer.
+        let Some(hello) = accepted else { return Ok(()) };
         let from = hello.from.replica;
         debug!(member = from.0, channel = ?hello.channel, "a member connected");
         let traffic = self.directory.traffic(from);
-        let served = self.take(stream, hello.channel, from, &traffic).await;
+        let served = tokio::select! {
+            served = self.take(stream, hello.channel, from, &traffic) => served,
+            // When it connects again, it is told.
+            () = directory.left(from) => Ok(()),
+        };
         if served.is_err() {
             traffic.received_failures.fetch_add(1, Relaxed);
         }

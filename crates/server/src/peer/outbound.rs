@@ -1,9 +1,9 @@
 //! The sending side: a queue for each peer and kind of traffic, and a task that maintains its connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bowline_node::NodeMessage;
@@ -12,6 +12,7 @@ use bowline_node::wire::encode_extended;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -19,6 +20,7 @@ use super::coalesce::coalesce;
 use super::directory::Directory;
 use super::frame::put_frame;
 use super::handshake::{Channel, HandshakeError, Hello, connect};
+use super::hex;
 use super::lane::Lane;
 use super::traffic::Traffic;
 use crate::random::random;
@@ -35,22 +37,56 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 
+/// The channels of the queues, and the bounds of each in messages and in bytes.
+const LANES: [(Channel, usize, usize); 3] =
+    [(Channel::Control, 8_192, 4 << 20), (Channel::Entries, 8_192, 32 << 20), (Channel::Snapshot, 64, 8 << 20)];
+
 /// The queues for messages to other replicas. Sending never waits.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    lanes: BTreeMap<(NodeId, Channel), Arc<Lane>>,
+    lanes: RwLock<BTreeMap<(NodeId, Channel), Kept>>,
+}
+
+/// A queue, and the task that maintains its connection.
+#[derive(Debug)]
+struct Kept {
+    lane: Arc<Lane>,
+    task: AbortHandle,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Outbox {
-    /// An outbox for messages to these replicas.
+    /// An outbox without any queue.
     #[must_use]
-    pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Outbox {
-        let bounds =
-            [(Channel::Control, 8_192, 4 << 20), (Channel::Entries, 8_192, 32 << 20), (Channel::Snapshot, 64, 8 << 20)];
-        let lanes = peers.into_iter().flat_map(|peer| {
-            bounds.map(|(channel, messages, bytes)| ((peer, channel), Arc::new(Lane::new(messages, bytes))))
-        });
-        Outbox { lanes: lanes.collect() }
+    pub fn new() -> Outbox {
+        Outbox::default()
+    }
+
+    /// Has queues for all members of the directory from now on, and for no others.
+    pub(crate) fn follow(&self, directory: &Directory) {
+        let peers: BTreeSet<NodeId> = directory.peers();
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|(peer, _), _| peers.contains(peer));
+        for peer in peers {
+            for (channel, messages, bytes) in LANES {
+                lanes.entry((peer, channel)).or_insert_with(|| {
+                    let lane = Arc::new(Lane::new(messages, bytes));
+                    let line = Line::new(directory, peer, channel);
+                    Kept { task: tokio::spawn(keep(line, Arc::clone(&lane))).abort_handle(), lane }
+                });
+            }
+        }
+    }
+
+    fn lane(&self, to: NodeId, channel: Channel) -> Option<Arc<Lane>> {
+        // Every change is complete before the lock is released, even after a panic.
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&(to, channel)).map(|kept| Arc::clone(&kept.lane))
     }
 
     /// Puts a message into its queue. It may be lost.
@@ -60,38 +96,21 @@ impl Outbox {
             NodeMessage::Raft(Message { body: Body::AppendEntries(_), .. }) => Channel::Entries,
             NodeMessage::Raft(_) | NodeMessage::ChunkReply(_) => Channel::Control,
         };
-        if let Some(lane) = self.lanes.get(&(to, channel)) {
+        if let Some(lane) = self.lane(to, channel) {
             lane.push(message);
         }
-    }
-
-    /// The number of messages that were dropped, for lack of room or of a connection.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lanes.values().map(|lane| lane.lost()).sum()
     }
 
     /// The number of dropped messages to this replica.
     #[must_use]
     pub fn lost_to(&self, to: NodeId) -> u64 {
-        self.lanes.iter().filter(|((peer, _), _)| *peer == to).map(|(_, lane)| lane.lost()).sum()
+        LANES.iter().filter_map(|(channel, ..)| self.lane(to, *channel)).map(|lane| lane.lost()).sum()
     }
 
     /// Whether there is a control connection to this replica.
     #[must_use]
     pub fn reaches(&self, to: NodeId) -> bool {
-        self.lanes.get(&(to, Channel::Control)).is_some_and(|lane| lane.is_connected())
-    }
-
-    /// Starts the tasks that maintain the connections.
-    pub(crate) fn start(&self, directory: &Directory) {
-        for (peer, address) in directory.peers() {
-            for channel in [Channel::Control, Channel::Entries, Channel::Snapshot] {
-                let Some(lane) = self.lanes.get(&(peer, channel)) else { continue };
-                let line = Line::new(directory, peer, address, channel);
-                tokio::spawn(keep(line, Arc::clone(lane)));
-            }
-        }
+        self.lane(to, Channel::Control).is_some_and(|lane| lane.is_connected())
     }
 }
 
@@ -99,15 +118,20 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Line {
     hello: Hello,
-    /// Host and port.
-    address: String,
     directory: Directory,
+    attempts: AtomicUsize,
 }
 
 impl Line {
-    pub(super) fn new(directory: &Directory, to: NodeId, address: &str, channel: Channel) -> Line {
+    pub(super) fn new(directory: &Directory, to: NodeId, channel: Channel) -> Line {
         let hello = Hello { from: directory.own(), to, channel, introduction: directory.own_introduction().clone() };
-        Line { hello, address: address.to_owned(), directory: directory.clone() }
+        Line { hello, directory: directory.clone(), attempts: AtomicUsize::new(0) }
+    }
+
+    /// The address of the present attempt, for the log.
+    fn address(&self) -> String {
+        let attempt = self.attempts.load(Ordering::Relaxed);
+        self.directory.address(self.hello.to, attempt).unwrap_or_default()
     }
 
     /// The traffic counters of the peer.
@@ -123,16 +147,20 @@ impl Line {
             match self.try_connect().await {
                 Ok(stream) => {
                     if told.is_some() && self.logs() {
-                        info!(member = self.hello.to.0, address = self.address, "reconnected to a member");
+                        info!(member = %hex(self.hello.to), address = self.address(), "reconnected to a member");
                     }
                     return stream;
                 }
                 Err(error) => {
+                    if let HandshakeError::Removed(_) = error {
+                        self.directory.note_removal();
+                    }
                     let error = error.to_string();
                     if told.as_ref() != Some(&error) && delay > FIRST_DELAY * 8 {
                         self.warn_of("can't reach a member", &error);
                         told = Some(error);
                     }
+                    self.attempts.fetch_add(1, Ordering::Relaxed);
                 }
             }
             tokio::select! {
@@ -144,14 +172,16 @@ impl Line {
     }
 
     async fn try_connect(&self) -> Result<TcpStream, HandshakeError> {
-        let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(&self.address));
+        let address = self.directory.address(self.hello.to, self.attempts.load(Ordering::Relaxed));
+        let address = address.ok_or_else(|| HandshakeError::Unwelcome("its address is not known yet".to_owned()))?;
+        let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(&address));
         let stream = stream.await.map_err(|_| HandshakeError::Silent)?;
         let mut stream = stream.map_err(super::FrameError::from)?;
         // Otherwise a message may wait for the acknowledgement of the one before.
         stream.set_nodelay(true).map_err(super::FrameError::from)?;
         let welcome = connect(&mut stream, &self.hello).await?;
         let heard = self.directory.hear(self.hello.to, welcome.incarnation, &welcome.introduction);
-        heard.map_err(HandshakeError::Unwelcome)?;
+        heard.map_err(|refusal| HandshakeError::Unwelcome(refusal.into()))?;
         Ok(stream)
     }
 
@@ -162,7 +192,7 @@ impl Line {
 
     fn warn_of(&self, what: &str, error: &dyn std::fmt::Display) {
         if self.logs() {
-            warn!(member = self.hello.to.0, address = self.address, %error, "{what}");
+            warn!(member = %hex(self.hello.to), address = self.address(), %error, "{what}");
         }
     }
 }

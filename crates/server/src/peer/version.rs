@@ -20,11 +20,15 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// The protocol of this program. Version 4 was the first one in protobuf, version 5 introduced alarms.
-    pub const CURRENT: Protocol = Protocol { version: 5, oldest_version: 4, extension: &[] };
+    /// The protocol of this program. Version 4 was the first one in protobuf, version 5 introduced alarms, version 6
+    /// changes of the members.
+    pub const CURRENT: Protocol = Protocol { version: 6, oldest_version: 5, extension: &[] };
 
     /// The version that introduced the command for alarms.
     pub const ALARMS: u32 = 5;
+
+    /// The version that introduced the command for members, and members that join.
+    pub const MEMBERS: u32 = 6;
 }
 
 /// The version to which the leader can raise the cluster; `None` if it can't. `members`: the version of each member;

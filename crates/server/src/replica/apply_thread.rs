@@ -149,10 +149,10 @@ impl ApplyThread {
             return Err(broken(fault.clone()));
         }
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
-        let facts = machine.facts();
+        let (facts, members) = (machine.facts(), machine.members());
         drop(machine);
         self.shared.watches().applied(&writes, facts.revision).map_err(broken)?;
-        self.shared.set_facts(facts);
+        self.shared.publish(facts, members);
         self.metrics.did(&operations);
         // Before the report, so that the raft thread knows the changes of leases when it hears of the entries.
         if !leases.is_empty() {
@@ -167,12 +167,12 @@ impl ApplyThread {
         let machine = accepted.state.install();
         let machine = machine.map_err(|error| StoreError::Fatal(format!("can't install a snapshot: {error}")))?;
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
-        let (facts, leases) = (machine.facts(), machine.leases());
+        let (facts, members, leases) = (machine.facts(), machine.members(), machine.leases());
         // The old file is removed already. Free its memory after the lock is released.
         let old = std::mem::replace(&mut *self.shared.write(), machine);
         drop(old);
         self.shared.watches().replaced(facts.revision);
-        self.shared.set_facts(facts);
+        self.shared.publish(facts, members);
         let index = header.position.index;
         self.inbox.push_event(Event::LeasesReset(leases));
         self.inbox.push_event(Event::Report(Report::Applied { index, responses: Vec::new() }));

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bowline_kv::store::{Lease, LeaseChange};
-use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Time, Token};
+use bowline_node::raft::{MembershipChange, NodeId, PersistId, SnapshotHeader, Time, Token};
 use bowline_node::{Failure, NodeMessage, Report, Response, Unknown};
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -47,6 +47,8 @@ pub(crate) enum RequestBody {
     },
     /// Transfer the leadership, to the most suitable member if none is named.
     TransferLeadership(Option<NodeId>),
+    /// Change the configuration by one step.
+    ChangeMembership(MembershipChange),
     /// Rewrite the state's file.
     Shrink,
 }
@@ -58,6 +60,7 @@ impl RequestBody {
             RequestBody::Read
             | RequestBody::Lease { .. }
             | RequestBody::TransferLeadership(_)
+            | RequestBody::ChangeMembership(_)
             | RequestBody::Shrink => 64,
         }
     }

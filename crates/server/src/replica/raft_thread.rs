@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
-use bowline_kv::store::Command;
+use bowline_kv::store::{Command, Members};
 use bowline_node::raft::{Body, Fault, Message, ReadKind, Time, Token, Write};
 use bowline_node::{Conductor, ConductorEffect, Failure, Job, NodeInput, NodeMessage, NotDone, Response, Unknown};
 use tokio::sync::{oneshot, watch};
@@ -215,6 +215,7 @@ impl RaftThread {
                 NodeInput::Read { token, kind: self.read_kind, deadline }
             }
             RequestBody::TransferLeadership(to) => NodeInput::TransferLeadership { token, to },
+            RequestBody::ChangeMembership(change) => NodeInput::ChangeMembership { token, change },
             RequestBody::Shrink => {
                 // If the thread is gone, the reply is dropped, which tells the receiver.
                 let _ = self.apply.send(ApplyJob::Shrink(reply));
@@ -305,12 +306,13 @@ impl RaftThread {
     }
 
     fn publish(&mut self, fault: Option<&Fault>) {
-        let (raft, facts) = (self.conductor.raft(), self.shared.facts());
+        let (raft, (facts, members)) = (self.conductor.raft(), self.shared.published());
         let waiting = self.conductor.waiting();
         let metrics = &self.metrics;
         self.status.send_if_modified(|status| {
             let before = (status.term, status.leader, status.applied_index, status.commit_index);
             let (old_facts, had_leader) = (status.facts, status.leader);
+            let old_members = (Arc::clone(&status.membership), Arc::clone(&status.members));
             status.term = raft.term().0;
             status.leader = raft.leader();
             status.is_leader = raft.is_leader();
@@ -320,6 +322,7 @@ impl RaftThread {
             status.leader_contact = raft.leader_contact();
             status.waiting = waiting;
             status.facts = facts;
+            status.members = members;
             status.fault = fault.map(ToString::to_string);
             if *status.membership != *raft.membership() {
                 status.membership = Arc::new(raft.membership().clone());
@@ -328,7 +331,8 @@ impl RaftThread {
                 metrics.leader_changes.inc();
             }
             let after = (status.term, status.leader, status.applied_index, status.commit_index);
-            before != after || old_facts != facts || fault.is_some()
+            let same = Arc::ptr_eq(&old_members.0, &status.membership) && Arc::ptr_eq(&old_members.1, &status.members);
+            before != after || old_facts != facts || fault.is_some() || !same
         });
     }
 }
@@ -360,7 +364,7 @@ fn forget_replies(effects: &mut Vec<ConductorEffect>, since: usize) {
 struct Deserted;
 
 /// The status before the first iteration.
-pub(crate) fn first_status(conductor: &Conductor, facts: Facts) -> Status {
+pub(crate) fn first_status(conductor: &Conductor, (facts, members): (Facts, Arc<Members>)) -> Status {
     let raft = conductor.raft();
     Status {
         term: raft.term().0,
@@ -371,6 +375,7 @@ pub(crate) fn first_status(conductor: &Conductor, facts: Facts) -> Status {
         last_index: raft.log().last().index.0,
         leader_contact: None,
         membership: Arc::new(raft.membership().clone()),
+        members,
         waiting: 0,
         facts,
         fault: None,

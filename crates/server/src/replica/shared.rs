@@ -1,8 +1,9 @@
 //! What the threads of a replica share: the state machine, numbers about it, and new states that are to replace it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
+use bowline_kv::store::Members;
 use bowline_node::SnapshotTransfer;
 use bowline_node::raft::SnapshotHeader;
 
@@ -25,7 +26,7 @@ pub(crate) struct Restored {
 pub(crate) struct Shared {
     machine: RwLock<KvMachine>,
     watches: Watches,
-    facts: Mutex<Facts>,
+    facts: Mutex<(Facts, Arc<Members>)>,
     /// Whether the state machine's disk has room.
     room: AtomicBool,
     /// A restored state, until the core accepts or discards it.
@@ -38,8 +39,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(machine: KvMachine) -> Shared {
-        let facts = machine.facts();
-        let (watches, facts) = (Watches::new(facts.revision), Mutex::new(facts));
+        let (facts, members) = (machine.facts(), machine.members());
+        let (watches, facts) = (Watches::new(facts.revision), Mutex::new((facts, members)));
         Shared {
             machine: RwLock::new(machine),
             watches,
@@ -86,11 +87,21 @@ impl Shared {
     }
 
     pub(crate) fn facts(&self) -> Facts {
-        *locked(&self.facts)
+        locked(&self.facts).0
     }
 
+    /// For a change that leaves the members as they are.
     pub(crate) fn set_facts(&self, facts: Facts) {
-        *locked(&self.facts) = facts;
+        locked(&self.facts).0 = facts;
+    }
+
+    /// The facts, and the records of the members at the same moment.
+    pub(crate) fn published(&self) -> (Facts, Arc<Members>) {
+        locked(&self.facts).clone()
+    }
+
+    pub(crate) fn publish(&self, facts: Facts, members: Arc<Members>) {
+        *locked(&self.facts) = (facts, members);
     }
 
     pub(crate) fn put_restored(&self, restored: Option<Restored>) {

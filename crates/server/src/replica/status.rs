@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bowline_kv::store::Members;
 use bowline_node::raft::{Membership, NodeId, Time};
 
 /// Numbers about a state machine.
@@ -57,6 +58,8 @@ pub struct Status {
     pub leader_contact: Option<Time>,
     /// The current membership.
     pub membership: Arc<Membership>,
+    /// The records of the members.
+    pub members: Arc<Members>,
     /// Number of requests that wait for an answer.
     pub waiting: usize,
     /// Numbers about its state machine.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+use pb::cluster_client::ClusterClient;
 use pb::compare::TargetUnion;
 use pb::request_op::Request;
 use tonic::{Code, Status};
@@ -13,7 +14,7 @@ use crate::site::{Site, bytes, refused};
 
 pub(crate) fn lines() -> Vec<Line> {
     vec![
-        Line::untested("e01_codes_of_reconfiguration", "members can't be added yet"),
+        line!(Fresh, e01_a_refused_reconfiguration_has_the_code_unknown),
         line!(Shared, e02_a_request_that_is_too_large_is_told_so_in_two_ways),
         Line::untested("e03_what_clients_retry", "is about Go's client; that nothing is Internal, e06 asserts"),
         line!(Members, e04_a_request_ends_in_time_without_a_quorum),
@@ -23,6 +24,16 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, e07_metadata_of_clients_is_accepted),
         line!(Members, e07_whoever_insists_on_a_leader_is_told_that_there_is_none),
     ]
+}
+
+async fn e01_a_refused_reconfiguration_has_the_code_unknown(site: Site) {
+    let mut members = ClusterClient::new(site.channel());
+    let mut add = async |url: &str| {
+        members.member_add(pb::MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner: false }).await
+    };
+    add("http://127.0.0.1:1").await.expect("one may become two");
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    refused(add("http://127.0.0.1:3").await, Code::Unknown, text);
 }
 
 async fn e02_a_request_that_is_too_large_is_told_so_in_two_ways(site: Site) {

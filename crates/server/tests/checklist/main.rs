@@ -14,6 +14,7 @@ mod g;
 mod h;
 mod l;
 mod line;
+mod m;
 mod p;
 mod r;
 mod requests;
@@ -34,7 +35,7 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 10] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 11] {
     [
         ("h", 13, h::lines()),
         ("r", 21, r::lines()),
@@ -44,6 +45,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 10] {
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
         ("l", 11, l::lines()),
+        ("m", 6, m::lines()),
         ("w", 23, w::lines()),
         ("x", 14, x::lines()),
     ]

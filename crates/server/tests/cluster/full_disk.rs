@@ -58,9 +58,9 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     layers.add_flag("data_dir", folder.path().join("member").display().to_string());
     let config = layers.check().expect("a good configuration");
     let full = Arc::new(AtomicBool::new(false));
-    let Disk { incarnation, recovered, state, .. } = folder::open(&config).expect("a good folder");
+    let Disk { identity, known, recovered, state, .. } = folder::open(&config).expect("a good folder");
     let log = Narrow { memory: MemoryStore::default(), full: Arc::clone(&full) };
-    let disk = Disk { incarnation, recovered, log, state };
+    let disk = Disk { identity, known, recovered, log, state };
     let failed = |why: String| panic!("the member failed: {why}");
     let server = Server::start(&config, disk, listeners, failed).expect("it starts");
     let mut client = KvClient::connect(format!("http://{}", server.client_address())).await.expect("it listens");

@@ -26,6 +26,13 @@ pub(crate) struct Cluster {
     _folder: TempDir,
 }
 
+/// A port for clients and one for other members.
+pub(crate) type Ports = ((TcpListener, SocketAddr), (TcpListener, SocketAddr));
+
+pub(crate) fn free_ports() -> Ports {
+    (free_port(), free_port())
+}
+
 fn free_port() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let address = listener.local_addr().expect("it is bound");
@@ -62,6 +69,34 @@ impl Cluster {
             configs.insert(id, config);
         }
         Cluster { configs, servers, _folder: folder }
+    }
+
+    /// Starts a new member under this key, which the others must know already by the address of its peer port.
+    pub(crate) fn join(&mut self, key: u64, ports: Ports) {
+        let ((client, client_address), (peer, peer_address)) = ports;
+        let name = format!("joined-{key}");
+        let others = self.configs.iter().map(|(id, config)| format!("m{id}={}", config.advertise_peer));
+        let mut all: Vec<String> = others.collect();
+        all.push(format!("{name}=http://{peer_address}"));
+        let mut layers = Layers::new();
+        let flags = [
+            ("name", name.clone()),
+            ("data_dir", self._folder.path().join(&name).display().to_string()),
+            ("listen_client", client_address.to_string()),
+            ("initial_cluster", all.join(",")),
+            ("initial_cluster_state", "existing".to_owned()),
+            ("election_min", "250ms".to_owned()),
+            ("election_max", "500ms".to_owned()),
+            ("heartbeat", "50ms".to_owned()),
+        ];
+        flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
+        let config = layers.check().expect("a good configuration");
+        self.servers.insert(key, start(&config, Listeners { client, peer }));
+        self.configs.insert(key, config);
+    }
+
+    pub(crate) async fn members(&self, id: u64) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel(id).await)
     }
 
     pub(crate) fn server(&self, id: u64) -> &Server {

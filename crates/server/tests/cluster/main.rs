@@ -10,6 +10,7 @@ mod health;
 mod hostile;
 mod leases;
 mod malformed;
+mod members;
 mod metrics;
 mod raw;
 mod service;
