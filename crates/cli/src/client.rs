@@ -1,5 +1,5 @@
-//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `hashkv`, `status`
-//! and `shell`.
+//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `member`,
+//! `move-leader`, `hashkv`, `status` and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -24,6 +24,7 @@ mod get;
 mod hashkv;
 mod lease;
 mod lines;
+mod member;
 mod notation;
 mod output;
 mod put;
@@ -42,6 +43,10 @@ pub(crate) use del::DelArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
+pub(crate) use member::{
+    MemberAddArgs, MemberCommand, MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs,
+    MemberUpdateArgs, MoveLeaderArgs, find, hex, peer_url,
+};
 pub(crate) use notation::Notation;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
@@ -67,7 +72,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn client(&self) -> anyhow::Result<Client> {
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
             let told = |name| match std::env::var(name) {

@@ -7,6 +7,7 @@ mod client;
 mod complaint;
 mod exit;
 mod history;
+mod join;
 mod lan;
 mod live;
 mod out;
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   bowline watch --prefix ''           print all writes as they happen
   bowline shell                       enter commands line by line
   bowline serve --config member.toml  one member of a cluster
+  bowline join 10.0.0.1:2379          one more member of that cluster
   bowline chaos --minutes 2           test a real cluster under real faults
   bowline lan run                     five replicas on an emulated network, 30 s
   bowline lan run --all               every scenario, and one table
@@ -52,6 +54,8 @@ enum Command {
     Down(up::DownCommand),
     /// Runs one member of a cluster, which serves the etcd v3 API.
     Serve(serve::ServeCommand),
+    /// Adds this machine to a running cluster as a new member, and runs it.
+    Join(join::JoinCommand),
     /// Sets a key.
     Put(Once<client::PutArgs>),
     /// Prints the value of a key, or the keys and values of a range.
@@ -71,6 +75,11 @@ enum Command {
     /// Lists alarms, which make members refuse requests, and deactivates them.
     #[command(subcommand)]
     Alarm(client::AlarmCommand),
+    /// Lists the members, and changes them.
+    #[command(subcommand)]
+    Member(client::MemberCommand),
+    /// Hands the leadership to another member.
+    MoveLeader(Once<client::MoveLeaderArgs>),
     /// Compares the states of the members by checksum.
     #[command(name = "hashkv")]
     HashKv(Once<client::HashKvArgs>),
@@ -104,6 +113,7 @@ fn main() -> ExitCode {
         Command::Up(command) => command.run(),
         Command::Down(command) => command.run(),
         Command::Serve(command) => command.run(),
+        Command::Join(command) => command.run(),
         Command::Put(command) => command.run(),
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),
@@ -112,6 +122,8 @@ fn main() -> ExitCode {
         Command::Lease(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::Alarm(command) => command.run(),
+        Command::Member(command) => command.run(),
+        Command::MoveLeader(command) => command.run(),
         Command::HashKv(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),

@@ -12,7 +12,7 @@ use bowline_server::config::{Layers, SETTINGS, ServerConfig};
 use bowline_server::replica::StopReason;
 use bowline_server::{Listeners, Server, folder};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::exit::{Exit, NotDone};
 
@@ -77,55 +77,13 @@ impl Args for ServeCommand {
 
 impl ServeCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
-        let interrupts = Interrupts::watch().context("can't handle signals")?;
-        let config = self.configuration()?;
-        bowline_server::raise_limit();
-        log::start(config.log_format, config.log_level);
-        let listeners = Listeners::bind(&config)?;
-        let disk = folder::open(&config)?;
-        let failed = |why: String| {
-            // Nothing that is not durable may be acknowledged, so the process ends here.
-            error!(%why, "stopping at once");
-            std::process::exit(1);
-        };
-        let server = Server::start(&config, disk, listeners, failed)?;
-        let client_address = server.client_address();
-        info!(
-            name = config.name,
-            member = format_args!("{:x}", server.identity().replica.0),
-            cluster = format_args!("{:016x}", server.identity().cluster),
-            listen_peer = config.listen_peer,
-            "listening for clients at http://{client_address}"
-        );
-        let stop = interrupts.flag();
-        if self.stop_at_eof {
-            stop_at_eof(Arc::clone(&stop));
-        }
-        let mut ready = false;
-        while !stop.load(Ordering::Relaxed) && !server.is_removed() {
-            // Scripts wait for this line before they send requests, which would be refused without a leader.
-            if !ready && server.replica().status().leader.is_some() {
-                ready = true;
-                info!("ready to serve client requests at http://{client_address}");
-            }
-            std::thread::sleep(LOOK);
-        }
-        let removed = server.is_removed();
-        info!("stopping");
-        match server.stop() {
-            StopReason::Told if removed => bail!(NotDone(format!(
-                "stopped: this member was removed from the cluster, and its data in {} is of no more use",
-                config.data_dir.display()
-            ))),
-            StopReason::Told => {
-                info!("stopped; every acknowledged write is on disk");
-                Ok(Exit::Passed)
-            }
-            StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),
-        }
+        let config = self.layers()?.check()?;
+        let listen = |config: &ServerConfig| Ok(Listeners::bind(config)?);
+        run_member(&config, self.stop_at_eof, &[], listen, |_| {})
     }
 
-    fn configuration(&self) -> anyhow::Result<ServerConfig> {
+    /// The settings from the file, the environment and the flags.
+    pub(crate) fn layers(&self) -> anyhow::Result<Layers> {
         let mut layers = Layers::new();
         if let Some(file) = &self.config {
             layers.add_file(file)?;
@@ -134,12 +92,77 @@ impl ServeCommand {
         for (key, value) in &self.flags {
             layers.add_flag(key, value.clone());
         }
-        Ok(layers.check()?)
+        Ok(layers)
+    }
+
+    /// Whether to stop when the process that started this one is gone.
+    pub(crate) fn stops_at_eof(&self) -> bool {
+        self.stop_at_eof
+    }
+}
+
+/// Runs a member until it is told to stop or is removed. Logs `notes` first, gets its ports from `listen`, and calls
+/// `watch` again and again while it runs.
+pub(crate) fn run_member(
+    config: &ServerConfig,
+    stop_at_eof: bool,
+    notes: &[String],
+    listen: impl FnOnce(&ServerConfig) -> anyhow::Result<Listeners>,
+    mut watch: impl FnMut(&Server),
+) -> anyhow::Result<Exit> {
+    let interrupts = Interrupts::watch().context("can't handle signals")?;
+    bowline_server::raise_limit();
+    log::start(config.log_format, config.log_level);
+    for note in notes {
+        warn!("{note}");
+    }
+    let listeners = listen(config)?;
+    let disk = folder::open(config)?;
+    let failed = |why: String| {
+        // Nothing that is not durable may be acknowledged, so the process ends here.
+        error!(%why, "stopping at once");
+        std::process::exit(1);
+    };
+    let server = Server::start(config, disk, listeners, failed)?;
+    let client_address = server.client_address();
+    info!(
+        name = config.name,
+        member = format_args!("{:x}", server.identity().replica.0),
+        cluster = format_args!("{:016x}", server.identity().cluster),
+        listen_peer = config.listen_peer,
+        "listening for clients at http://{client_address}"
+    );
+    let stop = interrupts.flag();
+    if stop_at_eof {
+        watch_for_eof(Arc::clone(&stop));
+    }
+    let mut ready = false;
+    while !stop.load(Ordering::Relaxed) && !server.is_removed() {
+        // Scripts wait for this line before they send requests, which would be refused without a leader.
+        if !ready && server.replica().status().leader.is_some() {
+            ready = true;
+            info!("ready to serve client requests at http://{client_address}");
+        }
+        watch(&server);
+        std::thread::sleep(LOOK);
+    }
+    let removed = server.is_removed();
+    info!("stopping");
+    match server.stop() {
+        StopReason::Told if removed => bail!(NotDone(format!(
+            "stopped: this member was removed from the cluster, and its data in {} is of no more use",
+            config.data_dir.display()
+        ))),
+        StopReason::Told => {
+            info!("stopped; every acknowledged write is on disk");
+            Ok(Exit::Passed)
+        }
+        StopReason::Failed(why) => bail!(NotDone(format!("stopped: {why}"))),
     }
 }
 
 /// Stops when the process that started this one is gone.
-fn stop_at_eof(stop: Arc<AtomicBool>) {
+fn watch_for_eof(stop: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
         while std::io::stdin().read(&mut buffer).is_ok_and(|read| read > 0) {}

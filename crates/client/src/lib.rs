@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 mod lease;
+mod members;
 mod watch;
 
 pub use watch::{EventKind, WatchEvent, WatchItem, WatchRequest, Watcher};

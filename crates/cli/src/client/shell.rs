@@ -22,8 +22,9 @@ use super::completion::Helper;
 use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
 use super::{
-    AlarmListArgs, Cluster, CompactArgs, DelArgs, DisarmArgs, GetArgs, HashKvArgs, Notation, PutArgs, Request,
-    StatusArgs, TxnArgs,
+    AlarmListArgs, Cluster, CompactArgs, DelArgs, DisarmArgs, GetArgs, HashKvArgs, MemberAddArgs, MemberListArgs,
+    MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs, MemberUpdateArgs, MoveLeaderArgs, Notation, PutArgs,
+    Request, StatusArgs, TxnArgs,
 };
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, WatchArgs, words};
 use crate::exit::{self, Exit};
@@ -39,7 +40,7 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, hashkv, status, mode, help and exit, with \
+    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, member, move-leader, hashkv, status, mode, help and exit, with \
 the options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
 in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
 that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
@@ -101,6 +102,11 @@ enum Simple {
     /// Lists alarms, which make members refuse requests, and deactivates them.
     #[command(subcommand)]
     Alarm(Alarm),
+    /// Lists the members, and changes them.
+    #[command(subcommand)]
+    Member(Member),
+    /// Hands the leadership to another member.
+    MoveLeader(MoveLeaderArgs),
     /// Compares the states of the members by checksum.
     Hashkv(HashKvArgs),
     /// Shows the state of each member.
@@ -138,6 +144,23 @@ enum Alarm {
     List(AlarmListArgs),
     /// Deactivates all alarms.
     Disarm(DisarmArgs),
+}
+
+/// The commands for members.
+#[derive(Subcommand)]
+enum Member {
+    /// Lists the members and what each is doing.
+    List(MemberListArgs),
+    /// Adds a member, which is to be started then.
+    Add(MemberAddArgs),
+    /// Removes a member.
+    Remove(MemberRemoveArgs),
+    /// Makes a learner a voter.
+    Promote(MemberPromoteArgs),
+    /// Changes the address of a member for other members.
+    Update(MemberUpdateArgs),
+    /// Adds a member, waits until it votes, and removes another one.
+    Replace(MemberReplaceArgs),
 }
 
 /// The state that the lines of a shell share.
@@ -320,6 +343,13 @@ impl Session {
             Simple::Compact(compact) => self.ask(&compact),
             Simple::Alarm(Alarm::List(list)) => self.ask(&list),
             Simple::Alarm(Alarm::Disarm(disarm)) => self.ask(&disarm),
+            Simple::Member(Member::List(list)) => self.ask(&list),
+            Simple::Member(Member::Add(add)) => self.ask(&add),
+            Simple::Member(Member::Remove(remove)) => self.ask(&remove),
+            Simple::Member(Member::Promote(promote)) => self.ask(&promote),
+            Simple::Member(Member::Update(update)) => self.ask(&update),
+            Simple::Member(Member::Replace(replace)) => self.follow(&replace),
+            Simple::MoveLeader(to) => self.ask(&to),
             Simple::Hashkv(hashkv) => self.ask(&hashkv),
             Simple::Status(status) => self.ask(&status),
             Simple::Mode { form } => {

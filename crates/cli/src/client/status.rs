@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Format, OutputArgs, human_size, write_json};
-use super::{Request, Table};
+use super::{Request, Table, hex};
 use crate::exit::Exit;
 use crate::out::Out;
 
@@ -35,7 +35,7 @@ impl Request for StatusArgs {
                     let header = status.header.unwrap_or_default();
                     table.row([
                         endpoint.clone(),
-                        header.member_id.to_string(),
+                        hex(header.member_id),
                         role(status).to_owned(),
                         status.raft_term.to_string(),
                         status.raft_applied_index.to_string(),

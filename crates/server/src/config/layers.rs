@@ -207,9 +207,15 @@ impl Layers {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn values_from(&mut self, other: Layers) {
+    /// Adds all values of other layers, which replace earlier ones.
+    pub fn add_all(&mut self, other: Layers) {
         self.values.extend(other.values);
+    }
+
+    /// A value as the user wrote it.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(|raw| raw.text.as_str())
     }
 
     fn set(&mut self, setting: &Setting, name: String, text: String) {

@@ -35,7 +35,7 @@ fn a_flag_beats_the_environment_and_that_a_file() {
         "BOWLINE_NAME" | "BOWLINE_CLUSTER_TOKEN" => Some("environment".to_owned()),
         _ => None,
     });
-    layers.values_from(minimal());
+    layers.add_all(minimal());
     layers.add_flag("name", "flag".to_owned());
     let config = layers.check().expect("all is good");
     assert_eq!(config.name, "flag");
