@@ -50,7 +50,7 @@ const LOOK: Duration = Duration::from_millis(200);
 Members are real processes in a temporary folder, and a proxy carries their traffic. Faults \
 strike alone or together: kill -9 of one or all members, SIGSTOP, flipped bits in the logs of a \
 minority, network partitions, slow and corrupting links, a full disk (where a small one can be \
-mounted), leadership transfers. The run passes if all histories are linearizable, revisions \
+mounted), members that lose their data and are replaced, leadership transfers. The run passes if all histories are linearizable, revisions \
 follow real time, no acknowledged write is lost, and all members are equal at the end. After a \
 failure, the folder and the history are kept.
 

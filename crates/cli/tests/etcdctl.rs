@@ -65,6 +65,8 @@ fn etcdctl_works_unchanged() {
     etcdctl.says(&["del", "a/1"], "0\n");
     leases(&etcdctl);
     watches(&etcdctl);
+    maintains(&etcdctl);
+    members(&etcdctl);
 
     let status = etcdctl.ask_with(&["endpoint", "status", "-w", "json"], b"");
     let status: Value = serde_json::from_slice(&status.out).expect("it is JSON");
@@ -77,6 +79,46 @@ fn etcdctl_works_unchanged() {
     assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
     let members = etcdctl.ask_with(&["member", "list"], b"");
     assert_eq!(members.text().lines().filter(|line| line.contains(", started, member-")).count(), 3, "{members:?}");
+}
+
+fn maintains(etcdctl: &Etcdctl) {
+    etcdctl.says(&["put", "m", "v"], "OK\n");
+    let status: Value =
+        serde_json::from_slice(&etcdctl.ask_with(&["get", "m", "-w", "json"], b"").out).expect("it is JSON");
+    let revision = status["header"]["revision"].to_string();
+    etcdctl.says(&["compaction", &revision, "--physical"], &format!("compacted revision {revision}\n"));
+    let defragmented = etcdctl.ask_with(&["defrag"], b"");
+    assert_eq!(defragmented.text().matches("Finished defragmenting etcd member").count(), 3, "{defragmented:?}");
+    etcdctl.says(&["alarm", "list"], "");
+    etcdctl.says(&["alarm", "disarm"], "");
+    for form in ["table", "json"].map(|form| ["-w", form]) {
+        for what in ["status", "health", "hashkv"] {
+            let asked = etcdctl.ask_with(&[&["endpoint", what][..], &form].concat(), b"");
+            assert_eq!(asked.code, Some(0), "{what} {form:?}: {asked:?}");
+        }
+    }
+}
+
+fn members(etcdctl: &Etcdctl) {
+    let list = || etcdctl.ask_with(&["member", "list"], b"").text().to_owned();
+    let before = list();
+    let added = etcdctl.ask_with(&["member", "add", "new", "--peer-urls=http://127.0.0.1:1", "--learner"], b"");
+    let words: Vec<&str> = added.text().split_whitespace().collect();
+    let ["Member", id, "added", "to", "cluster", ..] = words[..] else { panic!("{added:?}") };
+    assert!(list().contains(&format!("{id}, unstarted, , http://127.0.0.1:1, , true")), "{}", list());
+    let promoted = etcdctl.ask_with(&["member", "promote", id], b"");
+    assert!(promoted.err.contains("can only promote a learner member which is in sync with leader"), "{promoted:?}");
+    let updated = etcdctl.ask_with(&["member", "update", id, "--peer-urls=http://127.0.0.1:2"], b"");
+    assert!(updated.text().starts_with(&format!("Member {id} updated in cluster")), "{updated:?}");
+    let removed = etcdctl.ask_with(&["member", "remove", id], b"");
+    assert!(removed.text().starts_with(&format!("Member {id} removed from cluster")), "{removed:?}");
+    assert_eq!(list(), before);
+    let follower = |line: &&str| {
+        let id = line.split(',').next().expect("it begins with its id").to_owned();
+        let moved = etcdctl.ask_with(&["move-leader", &id], b"");
+        moved.code == Some(0) && moved.text().contains("Leadership transferred")
+    };
+    assert!(before.lines().any(|line| follower(&line)), "the leadership goes to one of them");
 }
 
 fn leases(etcdctl: &Etcdctl) {

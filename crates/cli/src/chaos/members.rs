@@ -18,6 +18,10 @@ pub(super) struct Member {
     pub(super) client_port: u16,
     pub(super) peer_port: u16,
     pub(super) folder: PathBuf,
+    /// The address by which the others reach it: that of the proxy.
+    pub(super) peer_url: String,
+    /// Whether it is a founding member, and not one that took the place of another.
+    founding: bool,
     log: PathBuf,
     child: Option<Child>,
     paused: bool,
@@ -90,12 +94,15 @@ impl Members {
         let (mut entries, mut held, mut all, mut cluster) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for id in 1..=count {
             let (entry, client, peer) = (listen()?, listen()?, listen()?);
-            cluster.push(format!("{id}=http://127.0.0.1:{}", port(&entry)?));
+            let peer_url = format!("http://127.0.0.1:{}", port(&entry)?);
+            cluster.push(format!("{id}={peer_url}"));
             all.push(Member {
                 id,
                 client_port: port(&client)?,
                 peer_port: port(&peer)?,
                 folder: folder.join(format!("member-{id}")).join("data"),
+                peer_url,
+                founding: true,
                 log: folder.join(format!("member-{id}.log")),
                 child: None,
                 paused: false,
@@ -115,6 +122,18 @@ impl Members {
         self.founded = true;
     }
 
+    /// Deletes the data of a member that does not run.
+    pub(super) fn wipe(&self, place: usize) -> anyhow::Result<()> {
+        let folder = &self.all[place].folder;
+        fs::remove_dir_all(folder).with_context(|| format!("can't delete {}", folder.display()))
+    }
+
+    /// Has a new member with this id in a place from now on.
+    pub(super) fn replace(&mut self, place: usize, id: u64) {
+        self.all[place].id = id;
+        self.all[place].founding = false;
+    }
+
     /// Starts a member unless it is running.
     pub(super) fn start(&mut self, place: usize) -> anyhow::Result<()> {
         let member = &mut self.all[place];
@@ -126,10 +145,9 @@ impl Members {
         let mut command = Command::new(program);
         command
             .arg("serve")
-            .args(["--id", &member.id.to_string()])
             .args(["--listen-client", &format!("127.0.0.1:{}", member.client_port)])
             .args(["--listen-peer", &format!("127.0.0.1:{}", member.peer_port)])
-            .args(["--initial-cluster", &self.cluster, "--cluster-token", &self.token])
+            .args(["--cluster-token", &self.token])
             .args(["--snapshot-bytes", SNAPSHOT_BYTES])
             .arg("--data-dir")
             .arg(&member.folder)
@@ -140,6 +158,13 @@ impl Members {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log);
+        if member.founding {
+            command.args(["--id", &member.id.to_string(), "--initial-cluster", &self.cluster]);
+        } else {
+            // It finds its id by its address.
+            let named = self.cluster.split(',').map(|member| format!("m{member}")).collect::<Vec<_>>().join(",");
+            command.args(["--name", &format!("m{}", place + 1), "--initial-cluster", &named]);
+        }
         if self.founded {
             command.args(["--initial-cluster-state", "existing"]);
         }

@@ -48,6 +48,8 @@ pub(super) struct Nemesis<'a> {
     pub(super) stopped_when_full: u64,
     /// Members with damaged logs, and the index that they must have again to be whole; `None` until they are restarted.
     damaged: BTreeMap<usize, Option<u64>>,
+    /// The member whose data was deleted, until another one has its place.
+    wiped: Option<usize>,
     /// Which of the two checkpoints of a segment may be damaged, 0 or 1: always the same one.
     checkpoint: u64,
     /// For each leader that was killed while nothing else was wrong, the period to search for write gaps.
@@ -92,6 +94,7 @@ impl<'a> Nemesis<'a> {
             is_full: false,
             stopped_when_full: 0,
             damaged: BTreeMap::new(),
+            wiped: None,
             checkpoint: seed % 2,
             leader_deaths: Vec::new(),
             combined: 0,
@@ -119,6 +122,9 @@ impl<'a> Nemesis<'a> {
         self.check()?;
         self.heal()?;
         let healed = Instant::now();
+        if let Some(place) = self.wiped {
+            self.replace(place).await?;
+        }
         if strike.hurry {
             tokio::time::sleep(strike.calm).await;
         } else {
@@ -187,6 +193,7 @@ impl<'a> Nemesis<'a> {
                 }
                 None => None,
             },
+            Fault::Replace(whom) => return self.wipe(self.find(whom)),
             Fault::MoveLeader(draw) => self.move_leader(draw).await,
         };
         Ok(what.map(|what| (kind, what)))
@@ -224,7 +231,8 @@ impl<'a> Nemesis<'a> {
     fn damage(&mut self, place: usize, bits: u64, draw: u64) -> anyhow::Result<Option<(&'static str, String)>> {
         let count = self.members.all.len();
         self.forget_repaired();
-        let others = self.damaged.keys().filter(|damaged| **damaged != place).count();
+        let damaged = self.damaged.keys().chain(&self.wiped);
+        let others = damaged.filter(|damaged| **damaged != place).count();
         if !self.members.all[place].kill() {
             return Ok(None);
         }
@@ -235,6 +243,58 @@ impl<'a> Nemesis<'a> {
         let places = flip_bits(&self.members.all[place].folder, bits, self.checkpoint, &mut random)?;
         self.damaged.insert(place, None);
         Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
+    }
+
+    /// Kills a member, and deletes its data if those of all others are whole.
+    fn wipe(&mut self, place: usize) -> anyhow::Result<Option<(&'static str, String)>> {
+        self.forget_repaired();
+        if !self.members.all[place].kill() {
+            return Ok(None);
+        }
+        if !self.damaged.is_empty() || self.wiped.is_some() {
+            return Ok(Some(("kill", format!("kill {}", place + 1))));
+        }
+        self.members.wipe(place)?;
+        self.wiped = Some(place);
+        Ok(Some(("replaced", format!("deleted the data of {}", place + 1))))
+    }
+
+    /// Puts a new member into the place of the one whose data was deleted, and waits until it votes.
+    async fn replace(&mut self, place: usize) -> anyhow::Result<()> {
+        let (endpoints, peer_url) = (self.members.endpoints(), self.members.all[place].peer_url.clone());
+        let others: Vec<String> =
+            endpoints.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, url)| url.clone()).collect();
+        let until = Instant::now() + RECOVERY;
+        let mut client = Client::new(&others, MOVE_PATIENCE)?;
+        let id = loop {
+            let changed = exchange(&mut client, self.members.all[place].id, &peer_url).await;
+            self.check()?;
+            match changed {
+                Ok(id) => break id,
+                Err(error) if Instant::now() >= until => {
+                    return Err(error).context(format!("member {} can't be replaced", place + 1));
+                }
+                // Some of the others may have no leader yet.
+                Err(_) => tokio::time::sleep(LOOK * 5).await,
+            }
+        };
+        self.network.assign(id, place);
+        self.members.replace(place, id);
+        self.wiped = None;
+        self.members.start(place)?;
+        let own = Client::new(&endpoints[place..=place], MOVE_PATIENCE)?;
+        let until = Instant::now() + RECOVERY;
+        loop {
+            let status = own.status().await.pop().and_then(|(_, status)| status.ok());
+            if status.is_some_and(|status| status.leader != 0 && !status.is_learner) {
+                return Ok(());
+            }
+            self.check()?;
+            if Instant::now() >= until {
+                anyhow::bail!("the new member {} does not vote after {} s", place + 1, RECOVERY.as_secs());
+            }
+            tokio::time::sleep(LOOK * 5).await;
+        }
     }
 
     /// A damaged member is whole when it has applied everything that was committed when it was restarted.
@@ -262,7 +322,7 @@ impl<'a> Nemesis<'a> {
         let target = (leader + 1 + (draw % (count as u64 - 1).max(1)) as usize) % count;
         let endpoint = format!("127.0.0.1:{}", self.members.all[leader].client_port);
         let mut client = Client::new(&[endpoint], MOVE_PATIENCE).ok()?;
-        client.move_leader(target as u64 + 1).await.ok()?;
+        client.move_leader(self.members.all[target].id).await.ok()?;
         Some(format!("leader moved from {} to {}", leader + 1, target + 1))
     }
 
@@ -281,7 +341,9 @@ impl<'a> Nemesis<'a> {
         self.is_full = false;
         for place in 0..self.members.all.len() {
             self.members.all[place].go_on();
-            self.members.start(place)?;
+            if self.wiped != Some(place) {
+                self.members.start(place)?;
+            }
         }
         Ok(())
     }
@@ -326,6 +388,23 @@ impl<'a> Nemesis<'a> {
                 anyhow::bail!("members are still not equal after {} s: {told:?}", RECOVERY.as_secs());
             }
             tokio::time::sleep(LOOK * 5).await;
+        }
+    }
+}
+
+/// Removes a member and adds another one at the same address, unless that was done before. Returns the id of the new
+/// one.
+async fn exchange(client: &mut Client, old: u64, peer_url: &str) -> anyhow::Result<u64> {
+    let members = client.member_list(true).await?.members;
+    if members.iter().any(|member| member.id == old) {
+        client.member_remove(old).await?;
+    }
+    let known = members.iter().find(|member| member.id != old && member.peer_ur_ls.iter().any(|url| url == peer_url));
+    match known {
+        Some(member) => Ok(member.id),
+        None => {
+            let added = client.member_add(&[peer_url.to_owned()], false).await?;
+            added.member.map(|member| member.id).context("the member is missing in the answer")
         }
     }
 }

@@ -1,10 +1,13 @@
 //! A proxy that carries all traffic between members.
 //!
 //! Members know only the proxy's addresses. A member that connects names itself in the handshake (see
-//! `bowline_server::peer`), so the proxy knows both ends of each connection. Each direction of a link can be cut,
+//! `bowline_server::peer`), so the proxy knows both ends of each connection. (A new member that asks for the members
+//! has no id yet: nothing disturbs that.) Each direction of a link can be cut,
 //! slowed down, or made to corrupt bytes.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bowline_emulator::Random;
@@ -55,19 +58,30 @@ impl Links {
 pub(super) struct Network {
     members: usize,
     links: watch::Sender<Links>,
+    places: Places,
 }
+
+/// The place of each member, by its id.
+type Places = Arc<Mutex<BTreeMap<u64, usize>>>;
 
 impl Network {
     /// Starts a network without faults. Others reach member `i` at `entries[i]`; it listens at `targets[i]`.
     pub(super) fn start(entries: Vec<std::net::TcpListener>, targets: &[u16], seed: u64) -> std::io::Result<Network> {
         let (links, view) = watch::channel(Links::all_well(targets.len()));
+        let places: Places = Arc::new(Mutex::new((0..targets.len()).map(|place| (place as u64 + 1, place)).collect()));
         for (to, (entry, port)) in entries.into_iter().zip(targets).enumerate() {
             entry.set_nonblocking(true)?;
             let entry = TcpListener::from_std(entry)?;
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            tokio::spawn(accept(entry, to, target, view.clone(), Random::stream(seed, 100 + to as u64)));
+            let known = (view.clone(), Arc::clone(&places));
+            tokio::spawn(accept(entry, to, target, known, Random::stream(seed, 100 + to as u64)));
         }
-        Ok(Network { members: targets.len(), links })
+        Ok(Network { members: targets.len(), links, places })
+    }
+
+    /// Records that the member of this id has this place.
+    pub(super) fn assign(&self, id: u64, place: usize) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(id, place);
     }
 
     /// Changes the links from `from` to `to` wherever `which` says so.
@@ -86,16 +100,22 @@ impl Network {
     }
 }
 
-async fn accept(entry: TcpListener, to: usize, target: SocketAddr, view: watch::Receiver<Links>, mut random: Random) {
+async fn accept(
+    entry: TcpListener,
+    to: usize,
+    target: SocketAddr,
+    (view, places): (watch::Receiver<Links>, Places),
+    mut random: Random,
+) {
     loop {
         let Ok((stream, _)) = entry.accept().await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let (view, seed) = (view.clone(), random.next_u64());
+        let (view, places, seed) = (view.clone(), Arc::clone(&places), random.next_u64());
         tokio::spawn(async move {
             // An error only ends the connection, which the members handle.
-            let _ = carry(stream, to, target, view, seed).await;
+            let _ = carry(stream, to, target, (view, &places), seed).await;
         });
     }
 }
@@ -104,18 +124,19 @@ async fn carry(
     near: TcpStream,
     to: usize,
     target: SocketAddr,
-    view: watch::Receiver<Links>,
+    (view, places): (watch::Receiver<Links>, &Places),
     seed: u64,
 ) -> std::io::Result<()> {
     near.set_nodelay(true)?;
     let mut near = near;
     let hello = tokio::time::timeout(PATIENCE, read_frame(&mut near, MAX_HELLO)).await;
     let hello = hello.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?.unwrap_or_default();
-    let members = view.borrow().0.len();
     // The member that connects decides which link this is.
-    let id = sender(&hello).and_then(|id| usize::try_from(id.0).ok());
-    let from = id.and_then(|id| id.checked_sub(1)).filter(|from| *from < members);
-    let from = from.ok_or_else(|| std::io::Error::other("no member"))?;
+    let place = |id: u64| match id {
+        0 => Some(to),
+        id => places.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied(),
+    };
+    let from = sender(&hello).and_then(|id| place(id.0)).ok_or_else(|| std::io::Error::other("no member"))?;
     let refused = |view: &watch::Receiver<Links>| view.borrow().get(from, to).cut == Some(Cut::Refuse);
     if refused(&view) {
         return Ok(());

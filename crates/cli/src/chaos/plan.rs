@@ -57,12 +57,14 @@ pub(super) enum Fault {
     Corrupt { whom: Whom },
     /// The small disk is filled to the last byte.
     FillDisk,
+    /// kill -9, the data is deleted, and when everything is healed, a new member takes the place.
+    Replace(Whom),
     /// The leadership is transferred.
     MoveLeader(u64),
 }
 
 /// The names of the faults, in the order of the report.
-pub(super) const KINDS: [&str; 12] = [
+pub(super) const KINDS: [&str; 13] = [
     "kill leader",
     "kill",
     "kill all",
@@ -75,6 +77,7 @@ pub(super) const KINDS: [&str; 12] = [
     "slow links",
     "corrupt bytes",
     "full disk",
+    "replaced",
 ];
 
 /// The name of the graceful fault.
@@ -95,6 +98,7 @@ impl Fault {
             Fault::Slow { .. } => "slow links",
             Fault::Corrupt { .. } => "corrupt bytes",
             Fault::FillDisk => "full disk",
+            Fault::Replace(_) => "replaced",
             Fault::MoveLeader(_) => MOVE,
         }
     }
@@ -147,7 +151,8 @@ impl Plan {
             73..78 => Fault::CutPair { draw, cut: self.cut() },
             78..84 => Fault::Slow { whom: self.whom(), millis: 20 + self.random.below(400) },
             84..89 => Fault::Corrupt { whom: self.whom() },
-            89..93 => Fault::FillDisk,
+            89..92 => Fault::FillDisk,
+            92..96 => Fault::Replace(self.whom()),
             _ => Fault::MoveLeader(draw),
         }
     }

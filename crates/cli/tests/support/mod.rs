@@ -36,6 +36,10 @@ impl Ports {
         (12_000..32_000).step_by(20).find_map(block).expect("some of a thousand blocks of ports are free")
     }
 
+    pub(crate) fn first(&self) -> u16 {
+        self.first
+    }
+
     /// The option of `bowline up` that takes them.
     pub(crate) fn option(&self) -> String {
         format!("--first-port={}", self.first)
