@@ -36,7 +36,7 @@ use crate::grpc::{
 };
 use crate::http;
 use crate::membership;
-use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox};
+use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, hex};
 use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
@@ -319,7 +319,7 @@ fn log_leaders(replica: &Replica) {
             told = leader;
             match leader {
                 Some(leader) if leader == own => info!(term, "became leader"),
-                Some(leader) => info!(term, leader = leader.0, "following a leader"),
+                Some(leader) => info!(term, leader = %hex(leader), "following a leader"),
                 None => warn!(term, "lost the leader"),
             }
         }
