@@ -23,6 +23,7 @@
 
 mod alarms;
 mod backend;
+mod backup;
 mod check;
 mod codec;
 mod command;
@@ -61,6 +62,7 @@ use std::sync::OnceLock;
 use bowline_node::raft::Index;
 
 pub use backend::OnDisk;
+pub use backup::{BACKUP_VERSION, Backup, BackupError, BackupOrigin, BackupPlan, BackupSummary};
 pub use check::{Limits, MAX_TXN_DEPTH};
 pub use codec::{CodecError, MAX_FIELD_BYTES};
 pub use command::Command;

@@ -12,6 +12,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod snapshot;
 mod stream;
 mod watches;
 
@@ -24,6 +25,7 @@ pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
 pub(crate) use maintenance::{API_VERSION, MaintenanceService};
+pub(crate) use snapshot::SnapshotSender;
 pub(crate) use watches::WatchService;
 
 use std::sync::Arc;

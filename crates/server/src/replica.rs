@@ -17,7 +17,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline_kv::store::{KvError, Query};
+use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
@@ -357,6 +357,20 @@ impl Replica {
         };
         self.metrics.did(&operations);
         Ok(answer)
+    }
+
+    /// This replica's own state, to be written elsewhere soon.
+    ///
+    /// # Errors
+    /// The replica has stopped, or its state is broken.
+    pub(crate) async fn dump(&self) -> Result<Dump<RedbRecords>, Failure> {
+        if self.inbox.is_closed() {
+            return Err(Unknown::Stopped.into());
+        }
+        let shared = Arc::clone(&self.shared);
+        let dumped = tokio::task::spawn_blocking(move || shared.read().dump());
+        let dumped = dumped.await.map_err(|_| Unknown::Stopped)?;
+        dumped.map_err(|error| Failure::refused(error.to_string()))
     }
 
     /// The watches of this replica.

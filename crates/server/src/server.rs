@@ -32,7 +32,8 @@ use crate::compaction;
 use crate::config::ServerConfig;
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
-    ClusterService, Context, Gate, HealthService, KvService, LeaseService, MaintenanceService, WatchService, attend,
+    ClusterService, Context, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
+    WatchService, attend,
 };
 use crate::http;
 use crate::membership;
@@ -267,6 +268,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     let leaderless = config.election_max * 3;
     let progress_interval = config.watch_progress_interval;
     let watch = WatchService { context: context.clone(), leaderless, progress_interval };
+    let maintenance = MaintenanceService { context: context.clone(), snapshots: SnapshotSender::new(&config.data_dir) };
     let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
     let (known, queues) = (directory.clone(), Arc::clone(&outbox));
     let cluster = ClusterService { context: context.clone(), directory: known, outbox: queues };
@@ -281,7 +283,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         .add_service(service!(LeaseServer, lease))
         .add_service(service!(WatchServer, watch))
         .add_service(service!(ClusterServer, cluster))
-        .add_service(service!(MaintenanceServer, MaintenanceService { context: context.clone() }))
+        .add_service(service!(MaintenanceServer, maintenance))
         // Not compressed: its answers have two bytes.
         .add_service(
             HealthServer::new(HealthService { context: context.clone() })

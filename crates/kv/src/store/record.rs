@@ -35,6 +35,12 @@ impl Record {
         Record(out.into())
     }
 
+    /// A record from the bytes of [`Record::message`].
+    pub(crate) fn of_message(is_tombstone: bool, message: &[u8]) -> Record {
+        let kind = if is_tombstone { TOMBSTONE } else { PUT };
+        Record([&[kind], message].concat().into())
+    }
+
     /// A record from the bytes of [`Record::stored`].
     #[must_use]
     pub fn from_stored(bytes: Bytes) -> Record {

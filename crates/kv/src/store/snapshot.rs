@@ -57,12 +57,12 @@ pub(super) const MAX_ORDINAL: i64 = 1 << 62;
 
 /// The state at one moment, to be written elsewhere while the store is in use.
 pub struct Dump<V> {
-    view: V,
-    pending: Vec<(Revision, Record)>,
-    leases: Vec<Lease>,
-    meta: Meta,
+    pub(super) view: V,
+    pub(super) pending: Vec<(Revision, Record)>,
+    pub(super) leases: Vec<Lease>,
+    pub(super) meta: Meta,
     /// The records that are still to be removed, each with the revision from which on no reader sees it.
-    leavings: BTreeMap<Revision, i64>,
+    pub(super) leavings: BTreeMap<Revision, i64>,
 }
 
 /// Why a snapshot could not be restored.
@@ -138,7 +138,7 @@ impl<V: Records> Dump<V> {
     /// # Errors
     /// The state can't be read (as an error of kind `Other`), or the bytes can't be written.
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<u64> {
-        let mut writer = BlockWriter { out, block: Vec::new(), written: 0, count: 0, checksum: 0 };
+        let mut writer = BlockWriter::new(out);
         writer.head(&self.meta)?;
         self.leases.iter().try_for_each(|lease| writer.lease(lease))?;
         let mut failed = None;
@@ -190,7 +190,7 @@ pub(super) fn seal(meta: &Meta, block: &[u8]) -> Vec<u8> {
     out
 }
 
-struct BlockWriter<'a, W> {
+pub(super) struct BlockWriter<'a, W> {
     out: &'a mut W,
     block: Vec<u8>,
     written: u64,
@@ -200,13 +200,17 @@ struct BlockWriter<'a, W> {
 }
 
 impl<W: Write> BlockWriter<'_, W> {
+    pub(super) fn new(out: &mut W) -> BlockWriter<'_, W> {
+        BlockWriter { out, block: Vec::new(), written: 0, count: 0, checksum: 0 }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 
-    fn head(&mut self, meta: &Meta) -> io::Result<()> {
+    pub(super) fn head(&mut self, meta: &Meta) -> io::Result<()> {
         let mut head = Vec::from(MARK);
         head.u8(match (meta.members.is_empty(), meta.alarms.is_empty()) {
             (false, _) => VERSION,
@@ -221,13 +225,13 @@ impl<W: Write> BlockWriter<'_, W> {
         self.write(&head)
     }
 
-    fn lease(&mut self, lease: &Lease) -> io::Result<()> {
+    pub(super) fn lease(&mut self, lease: &Lease) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(Lease::BYTES);
         lease.write(&mut bytes);
         self.item(LEASES, &bytes)
     }
 
-    fn record(&mut self, at: Revision, record: &Record) -> io::Result<()> {
+    pub(super) fn record(&mut self, at: Revision, record: &Record) -> io::Result<()> {
         self.item(at, record.stored())
     }
 
@@ -264,7 +268,7 @@ impl<W: Write> BlockWriter<'_, W> {
         Ok(())
     }
 
-    fn end(mut self) -> io::Result<u64> {
+    pub(super) fn end(mut self) -> io::Result<u64> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -331,7 +335,7 @@ fn read_block(source: &mut impl Read) -> Result<Option<Vec<u8>>, RestoreError> {
 
 /// The results from the blocks so far.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     count: u64,
     checksum: u32,
     last: Revision,
@@ -386,27 +390,45 @@ impl Found {
                 continue;
             }
             let record = Record::from_stored(Bytes::copy_from_slice(bytes));
-            let version = rebuild.record(at, &record).map_err(|error| RestoreError::Invalid(error.to_string()))?;
-            if at <= self.last || at.main < 2 || at.main > meta.revision {
-                return Err(invalid("its revisions are not in order"));
-            }
-            if version.version < 0 || version.version == 0 && !record.is_tombstone() {
-                return Err(invalid("a version is not positive"));
-            }
-            // Each write has a place of its own, and each revision has 2^32 places.
-            if version.version > at.main.saturating_mul(1 << 32).min(MAX_ORDINAL) {
-                return Err(invalid("a key has more versions than there were writes"));
-            }
-            self.last = at;
+            self.admit(at, &record, meta, rebuild)?;
             contents.records.push((at, record));
         }
         Ok(contents)
+    }
+
+    /// Checks the next record, and takes it.
+    pub(super) fn admit(
+        &mut self,
+        at: Revision,
+        record: &Record,
+        meta: &Meta,
+        rebuild: &mut Rebuild,
+    ) -> Result<(), RestoreError> {
+        let version = rebuild.record(at, record).map_err(|error| RestoreError::Invalid(error.to_string()))?;
+        if at <= self.last || at.main < 2 || at.main > meta.revision {
+            return Err(invalid("its revisions are not in order"));
+        }
+        if version.version < 0 || version.version == 0 && !record.is_tombstone() {
+            return Err(invalid("a version is not positive"));
+        }
+        // Each write has a place of its own, and each revision has 2^32 places.
+        if version.version > at.main.saturating_mul(1 << 32).min(MAX_ORDINAL) {
+            return Err(invalid("a key has more versions than there were writes"));
+        }
+        self.last = at;
+        Ok(())
     }
 
     fn lease(&mut self, bytes: &[u8], meta: &Meta) -> Result<Lease, RestoreError> {
         let mut source = Source::new(bytes);
         let lease = Lease::read(&mut source)?;
         source.end()?;
+        self.admit_lease(lease, meta)?;
+        Ok(lease)
+    }
+
+    /// Checks the next lease, and takes it.
+    pub(super) fn admit_lease(&mut self, lease: Lease, meta: &Meta) -> Result<(), RestoreError> {
         if self.last != Revision::default() || self.last_lease.is_some_and(|last| last >= lease.id) {
             return Err(invalid("its leases are not in order"));
         }
@@ -414,7 +436,7 @@ impl Found {
             return Err(invalid("it holds an invalid lease"));
         }
         self.last_lease = Some(lease.id);
-        Ok(lease)
+        Ok(())
     }
 
     fn hash(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

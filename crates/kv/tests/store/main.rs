@@ -2,6 +2,7 @@
 //! against a naive model, restarts, snapshots and hostile bytes.
 
 mod alarms;
+mod backups;
 mod bench;
 mod codec;
 mod compactions;

@@ -8,10 +8,10 @@ use bowline_node::raft::NodeId;
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
 use pb::maintenance_server::Maintenance;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Context, answer, errors};
+use super::snapshot::Blobs;
+use super::{Context, SnapshotSender, answer, errors};
 use crate::peer::Protocol;
 
 /// Maximum number of alarms. They are written with every batch of the state.
@@ -23,6 +23,7 @@ pub(crate) const API_VERSION: &str = "3.6.0";
 #[derive(Clone, Debug)]
 pub(crate) struct MaintenanceService {
     pub(crate) context: Context,
+    pub(crate) snapshots: SnapshotSender,
 }
 
 #[tonic::async_trait]
@@ -108,10 +109,14 @@ impl Maintenance for MaintenanceService {
         Err(Status::unimplemented("bowline: Hash depends on etcd's own files; use HashKV"))
     }
 
-    type SnapshotStream = ReceiverStream<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = Blobs;
 
-    async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Status::unimplemented("bowline: fetching snapshots is not supported yet"))
+    /// As in etcd, the snapshot is of this member's own state, and any member has one.
+    async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Blobs>, Status> {
+        let mut response = Response::new(self.snapshots.start(self.context.clone()));
+        // Compressing gigabytes would delay other calls.
+        response.disable_compression();
+        Ok(response)
     }
 
     /// There is no other version of the API to downgrade to. So a target is refused as in etcd, or because of that, and

@@ -2,15 +2,16 @@
 
 use bowline_api::etcdserverpb as pb;
 use bowline_api::{Message, mvccpb};
+use bowline_bolt::Bolt;
 use pb::alarm_request::AlarmAction;
 use pb::maintenance_client::MaintenanceClient;
+use sha2::{Digest, Sha256};
 use tonic::Code;
 
 use crate::line::{Line, line};
 use crate::requests::*;
 use crate::site::{Site, bytes, refused, revision};
 
-const NO_SNAPSHOT: &str = "fetching snapshots is not supported yet";
 const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const CORRUPT: &str = "etcdserver: corrupt cluster";
 
@@ -22,12 +23,13 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Fresh, x01_the_status_tells_how_a_member_is),
         line!(Members, x01_the_status_tells_that_nobody_leads),
         line!(Shared, x02_the_version_is_three_numbers),
-        Line::untested("x03_snapshots", NO_SNAPSHOT),
-        Line::untested("x04_snapshots_for_etcdctl", NO_SNAPSHOT),
+        line!(Fresh, x03_a_snapshot_comes_in_blobs_and_ends_with_its_checksum),
+        line!(Members, x03_snapshots_wait_for_each_other_but_not_for_a_client_that_is_gone),
+        line!(Fresh, x04_a_snapshot_is_a_database_of_etcd),
         line!(Fresh, x05_the_checksum_is_made_of_the_history),
         line!(Fresh, x05_the_checksums_of_the_latest_compactions_are_kept).not_on_3_4("it is new with 3.5"),
         line!(Fresh, x06_a_checksum_has_the_bounds_of_a_read),
-        Line::untested("x07_hash", "it depends on etcd's own files, by the line itself; ours has none"),
+        line!(Shared, x07_the_hash_of_the_database_is_etcds_own),
         line!(Members, x08_only_the_leader_hands_over_and_only_to_a_member),
         line!(Fresh, x08_leadership_goes_to_members_only),
         line!(Fresh, x09_whoever_asks_for_alarms_finds_none),
@@ -188,6 +190,114 @@ async fn x06_a_checksum_has_the_bounds_of_a_read(site: Site) {
     refused(site.hash(at - 2).await, Code::OutOfRange, past);
     let future = "etcdserver: mvcc: required revision is a future revision";
     refused(site.hash(at + 1).await, Code::OutOfRange, future);
+}
+
+/// All messages of a snapshot.
+async fn snapshot(site: &Site) -> Vec<pb::SnapshotResponse> {
+    let mut stream = site.maintenance().snapshot(pb::SnapshotRequest {}).await.expect("it begins").into_inner();
+    let mut messages = Vec::new();
+    while let Some(message) = stream.message().await.expect("it goes on") {
+        messages.push(message);
+    }
+    messages
+}
+
+/// The database in it.
+fn database(mut messages: Vec<pb::SnapshotResponse>) -> Vec<u8> {
+    messages.pop();
+    messages.iter().flat_map(|message| message.blob.to_vec()).collect()
+}
+
+async fn x03_a_snapshot_comes_in_blobs_and_ends_with_its_checksum(site: Site) {
+    for number in 0..50 {
+        site.put(&number.to_string(), &"v".repeat(3_000)).await;
+    }
+    let messages = snapshot(&site).await;
+    let (last, blobs) = messages.split_last().expect("there are some");
+    let total: usize = blobs.iter().map(|message| message.blob.len()).sum();
+    assert!(total > 150_000 && total.is_multiple_of(512), "{total}");
+    let mut left = total;
+    for (number, message) in blobs.iter().enumerate() {
+        assert!(message.blob.len() == 32 << 10 || number + 1 == blobs.len(), "{number}: {}", message.blob.len());
+        left -= message.blob.len();
+        assert_eq!((message.remaining_bytes, &message.header), (left as u64, &None));
+    }
+    assert_eq!((last.remaining_bytes, &last.header), (0, &None));
+    let hash = Sha256::digest(blobs.iter().flat_map(|message| message.blob.to_vec()).collect::<Vec<u8>>());
+    assert_eq!(last.blob[..], hash[..]);
+    if !site.is_etcd() {
+        assert!(messages.iter().all(|message| message.version == "3.5.0"), "the database has the form of 3.5");
+    }
+}
+
+async fn x03_snapshots_wait_for_each_other_but_not_for_a_client_that_is_gone(mut site: Site) {
+    for number in 0..8 {
+        site.put(&number.to_string(), &"v".repeat(1_000_000)).await;
+    }
+    // It takes a message, so it has its turn; and not the rest, which is more than the connection holds.
+    let mut first = site.maintenance().snapshot(pb::SnapshotRequest {}).await.expect("it begins").into_inner();
+    assert!(first.message().await.expect("it begins").is_some());
+    let mut second = site.maintenance().snapshot(pb::SnapshotRequest {}).await.expect("it waits").into_inner();
+    drop(first);
+    let mut total = 0;
+    while let Some(message) = second.message().await.expect("it goes on") {
+        total += message.blob.len();
+    }
+    assert!(total > 8_000_000, "{total}");
+    let folder = site.members().data_dir(1);
+    let names = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with("snapshot")), "no file is left");
+}
+
+async fn x04_a_snapshot_is_a_database_of_etcd(site: Site) {
+    let (a, b) = (site.key("a"), site.key("b"));
+    let lease = grant(&site, 0).await.expect("granted").id;
+    site.try_put(pb::PutRequest { lease, ..put(&a, "1") }).await.expect("written");
+    site.put("a", "2").await;
+    site.txn(all(vec![op_put(&b, "3"), op_delete(&a, "")])).await;
+    site.compact(3).await;
+    let total = snapshot(&site).await.iter().map(|message| message.blob.len()).sum::<usize>();
+    assert_eq!(total % 512, 32, "etcdctl refuses any other");
+
+    let bolt = Bolt::open(database(snapshot(&site).await)).expect("it is a bbolt file");
+    let (mut names, mut cursor) = (Vec::new(), bolt.cursor(&bolt.root()));
+    while let Some(entry) = cursor.next().expect("it is whole") {
+        names.push(String::from_utf8_lossy(entry.key).into_owned());
+    }
+    let of_etcd =
+        ["alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"];
+    assert_eq!(names, of_etcd);
+    let pairs = |bucket: &str| {
+        let bucket = bolt.bucket(bucket.as_bytes()).expect("it is whole").expect("it is there");
+        let (mut pairs, mut cursor) = (Vec::new(), bolt.cursor(&bucket));
+        while let Some(entry) = cursor.next().expect("it is whole") {
+            pairs.push((entry.key.to_vec(), entry.value.expect("it is a pair").to_vec()));
+        }
+        pairs
+    };
+    // The record of revision 3 stays for readers at that revision, but does not count any more.
+    let records = pairs("key");
+    let mut checksum = crc32c::crc32c(b"key");
+    for (key, value) in records.iter().filter(|(key, _)| key[7] > 3) {
+        checksum = crc32c::crc32c_append(crc32c::crc32c_append(checksum, key), value);
+    }
+    assert_eq!(checksum, site.hash(0).await.expect("told").hash);
+    let leases = pairs("lease");
+    assert_eq!((leases.len(), &leases[0].0[..]), (1, &lease.to_be_bytes()[..]));
+    let meta = pairs("meta");
+    let compacted = meta.iter().find(|(key, _)| key == b"scheduledCompactRev").expect("it is there");
+    assert_eq!(compacted.1[..8], 3_i64.to_be_bytes());
+}
+
+async fn x07_the_hash_of_the_database_is_etcds_own(site: Site) {
+    let hash = site.maintenance().hash(pb::HashRequest {}).await;
+    match site.is_etcd() {
+        true => assert!(hash.expect("told").into_inner().header.is_some()),
+        false => {
+            let text = "bowline: Hash depends on etcd's own files; use HashKV";
+            refused(hash, Code::Unimplemented, text);
+        }
+    }
 }
 
 async fn x08_only_the_leader_hands_over_and_only_to_a_member(mut site: Site) {
