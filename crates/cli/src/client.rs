@@ -1,5 +1,5 @@
 //! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `member`,
-//! `move-leader`, `hashkv`, `status` and `shell`.
+//! `move-leader`, `hashkv`, `status`, `snapshot` and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -30,6 +30,7 @@ mod output;
 mod put;
 mod range;
 mod shell;
+mod snapshot;
 mod status;
 mod table;
 mod txn;
@@ -51,6 +52,7 @@ pub(crate) use notation::Notation;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
 pub(crate) use shell::ShellCommand;
+pub(crate) use snapshot::SnapshotCommand;
 pub(crate) use status::StatusArgs;
 pub(crate) use table::Table;
 pub(crate) use txn::TxnArgs;

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use bowline_client::ClientError;
 use bowline_emulator::harness::HarnessError;
 use bowline_emulator::virtual_run::VirtualError;
+use bowline_kv::store::BackupError;
 use bowline_lan::replica_program::ReplicaError;
 use bowline_server::StartError;
 use bowline_server::folder::FolderError;
+use bowline_server::restore::FromBackupError;
 use bowline_storage::OpenError;
 
 use crate::complaint;
@@ -88,6 +90,11 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
     }
     if let Some(error) = cause.downcast_ref::<FolderError>() {
         return Some(is_another_folder_needed(error));
+    }
+    match cause.downcast_ref() {
+        Some(FromBackupError::Folder(OpenError::Disk(_) | OpenError::InUse { .. })) => return Some(false),
+        Some(FromBackupError::Backup(BackupError::Write(_))) => return Some(false),
+        _ => {}
     }
     match cause.downcast_ref() {
         Some(StartError::Listen { .. } | StartError::Threads(_) | StartError::Descriptors(_)) => return Some(false),

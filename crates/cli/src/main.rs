@@ -34,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   bowline get hello                   print its value
   bowline watch --prefix ''           print all writes as they happen
   bowline shell                       enter commands line by line
+  bowline snapshot save backup.db     save the state in a file
   bowline serve --config member.toml  one member of a cluster
   bowline join 10.0.0.1:2379          one more member of that cluster
   bowline chaos --minutes 2           test a real cluster under real faults
@@ -85,6 +86,9 @@ enum Command {
     HashKv(Once<client::HashKvArgs>),
     /// Shows the state of each member.
     Status(Once<client::StatusArgs>),
+    /// Saves the state of a cluster in a file, and makes a new cluster from one.
+    #[command(subcommand)]
+    Snapshot(client::SnapshotCommand),
     /// Runs client commands line by line, from a terminal or a pipe.
     Shell(client::ShellCommand),
     /// Runs replicas of the LAN protocol, and emulates a hostile network for them.
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
         Command::Member(command) => command.run(),
         Command::MoveLeader(command) => command.run(),
         Command::HashKv(command) => command.run(),
+        Command::Snapshot(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Lan(command) => command.run(),

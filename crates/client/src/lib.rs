@@ -17,8 +17,10 @@ use tonic::{Code, Status};
 
 mod lease;
 mod members;
+mod snapshot;
 mod watch;
 
+pub use snapshot::Snapshot;
 pub use watch::{EventKind, WatchEvent, WatchItem, WatchRequest, Watcher};
 
 /// Time limit for connecting.

@@ -249,7 +249,7 @@ impl Client {
         let (items, delivered) = mpsc::channel(AHEAD);
         let wanted = Arc::<Notify>::default();
         let mut task = Task {
-            client: self.for_a_watch(),
+            client: self.for_a_stream(),
             cursor: Cursor::new(request.create.start_revision),
             request,
             items,
@@ -273,7 +273,7 @@ impl Client {
 
     /// A client of the same endpoints, without a connection yet. It begins with the endpoint that this one uses, and
     /// notices when a member no longer answers.
-    fn for_a_watch(&self) -> Client {
+    pub(crate) fn for_a_stream(&self) -> Client {
         let mut endpoints = self.endpoints.clone();
         if let Some((place, _)) = self.connected {
             endpoints.rotate_left(place);

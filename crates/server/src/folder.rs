@@ -78,6 +78,11 @@ pub enum FolderError {
     },
 }
 
+/// The options of a member's log.
+pub(crate) fn log_options() -> Options {
+    Options { segment_bytes: SEGMENT_BYTES, ..Options::default() }
+}
+
 /// Opens the data folder. If it is empty, creates it for a founding member or for one that joins. Logs unusual findings.
 ///
 /// # Errors
@@ -85,7 +90,7 @@ pub enum FolderError {
 pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
     let disk = RealDisk::new(&config.data_dir)
         .with_notice(|error| error!(%error, "a call to the system failed; trying again"));
-    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+    let options = log_options();
     let founder = (ClusterId(config.cluster_id()), config.id);
     let mut known: BTreeMap<NodeId, String> =
         config.initial_cluster.iter().map(|(id, founder)| (*id, founder.url.authority().to_owned())).collect();
@@ -203,7 +208,7 @@ fn make_state(
 }
 
 /// Whether a folder does not exist or is empty.
-fn is_empty(folder: &Path) -> bool {
+pub(crate) fn is_empty(folder: &Path) -> bool {
     folder.read_dir().map_or(!folder.exists(), |mut entries| entries.next().is_none())
 }
 

@@ -23,6 +23,7 @@ pub mod peer;
 mod quota;
 mod random;
 pub mod replica;
+pub mod restore;
 mod server;
 mod state_files;
 mod watches;

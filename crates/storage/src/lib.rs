@@ -145,4 +145,4 @@ pub use log::{Fatal, Log, LogError, LogStats, Options, SpareJob};
 pub use recovery::{Finding, Severity};
 pub use snapshot::{CHUNK_BYTES, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
 pub use state::Suspicion;
-pub use store::{KeptState, OpenError, Opened, Recovery, create, identity, open, open_with};
+pub use store::{KeptState, OpenError, Opened, Recovery, create, create_with_snapshot, identity, open, open_with};

@@ -56,7 +56,7 @@ impl State {
     pub(crate) fn founding(base: Option<SnapshotHeader>) -> State {
         let start = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
         State {
-            hard_state: HardState::default(),
+            hard_state: HardState { term: start.term, voted_for: None },
             hard_version: 0,
             log_version: 0,
             base,

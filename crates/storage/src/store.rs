@@ -10,7 +10,7 @@ use crate::identity::{self, Binding, ClusterId, IDENTITY_FILE, Identity};
 use crate::log::{Log, Options};
 use crate::recovery::{self, Finding, Severity};
 use crate::segments::LOG_DIR;
-use crate::snapshot::{SNAPSHOT_DIR, Snapshots};
+use crate::snapshot::{SNAPSHOT_DIR, SnapshotError, SnapshotWriter, Snapshots};
 use crate::state::{State, Suspicion};
 
 const LOCK_FILE: &str = "lock";
@@ -176,9 +176,57 @@ pub fn create<D: Disk>(
     founders: Option<Membership>,
     options: &Options,
 ) -> Result<(), OpenError> {
+    let base = founders.map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
+    make(disk, identity, base, options, |_| Ok(()))
+}
+
+/// As [`create`], for a founding member of a cluster whose state machine begins with a snapshot, at a position after the
+/// origin. All founding members must begin with the same one. `write` adds its data.
+///
+/// # Errors
+/// There is data already, the disk refuses, or `write` fails: then the folder is incomplete, and can't be opened.
+pub fn create_with_snapshot<D: Disk, E: From<OpenError>>(
+    disk: &D,
+    identity: &Identity,
+    header: &SnapshotHeader,
+    options: &Options,
+    write: impl FnOnce(&mut SnapshotWriter<D>) -> Result<(), E>,
+) -> Result<(), E> {
+    make(disk, identity, Some(header.clone()), options, |snapshots| {
+        let failed = |error: SnapshotError| E::from(error.into_disk_error().into());
+        let mut writer = snapshots.write(header).map_err(failed)?;
+        write(&mut writer)?;
+        writer.finish().map_err(failed)
+    })
+}
+
+/// Makes the folder of a new member whose log starts after `base`. `add` adds what belongs to that.
+fn make<D: Disk, E: From<OpenError>>(
+    disk: &D,
+    identity: &Identity,
+    base: Option<SnapshotHeader>,
+    options: &Options,
+    add: impl FnOnce(&Snapshots<D>) -> Result<(), E>,
+) -> Result<(), E> {
+    let lock = begin(disk, options)?;
+    let refused = |error: DiskError| OpenError::from(error);
+    let binding = Binding::of(identity);
+    let state = State::founding(base);
+    let empty = Slot { version: 0, hard_state: state.hard_state, log_version: 0, extent: None };
+    hard_state::write_both(disk, binding, &empty).map_err(refused)?;
+    crate::log::found(disk, identity, &state, options).map_err(refused)?;
+    add(&Snapshots::new(disk.clone(), binding, Arc::new(lock)).map_err(refused)?)?;
+    // Last, so that a folder with an identity is complete.
+    identity::write(disk, identity).map_err(refused)?;
+    disk.remove(UNFINISHED_FILE).map_err(refused)?;
+    Ok(disk.sync_dir("").map_err(refused)?)
+}
+
+/// Prepares an empty folder, or one whose creation was interrupted.
+fn begin<D: Disk>(disk: &D, options: &Options) -> Result<D::Lock, OpenError> {
     options.validate().map_err(OpenError::Options)?;
     disk.make_dir("")?;
-    let _lock = lock(disk)?;
+    let lock = lock(disk)?;
     if let Some(found) = identity::read(disk)? {
         return Err(OpenError::AlreadyThere { place: disk.place(), found: found.identity });
     }
@@ -199,17 +247,7 @@ pub fn create<D: Disk>(
         }
         disk.sync_dir(dir)?;
     }
-    let binding = Binding::of(identity);
-    let base = founders.map(|membership| SnapshotHeader { position: Position::ORIGIN, membership });
-    let state = State::founding(base);
-    let empty = Slot { version: 0, hard_state: state.hard_state, log_version: 0, extent: None };
-    hard_state::write_both(disk, binding, &empty)?;
-    crate::log::found(disk, identity, &state, options)?;
-    // Last, so that a folder with an identity is complete.
-    identity::write(disk, identity)?;
-    disk.remove(UNFINISHED_FILE)?;
-    disk.sync_dir("")?;
-    Ok(())
+    Ok(lock)
 }
 
 /// Reads whose folder it is, without locking or changing it; `None` if it says nothing.

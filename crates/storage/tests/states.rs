@@ -7,7 +7,9 @@ use std::io::Read;
 use bowline_raft::{
     Entry, HardState, Index, Membership, NodeId, Payload, Position, Session, SnapshotHeader, Term, Write,
 };
-use bowline_storage::{Arrival, CHUNK_BYTES, KeptState, Log, Opened, SimDisk, create, open_with};
+use bowline_storage::{
+    Arrival, CHUNK_BYTES, KeptState, Log, OpenError, Opened, SimDisk, create, create_with_snapshot, open_with,
+};
 use common::{IDENTITY, founders, options};
 
 const SEGMENT: u64 = 16 << 10;
@@ -131,4 +133,32 @@ fn a_snapshot_is_read_from_anywhere_in_it() {
     let mut all = Vec::new();
     reader.into_reader().read_to_end(&mut all).expect("it is whole");
     assert!(all == data);
+}
+
+#[test]
+fn a_member_may_begin_with_a_snapshot() {
+    let disk = SimDisk::new();
+    let make = |data: &[&[u8]]| {
+        create_with_snapshot(&disk, &IDENTITY, &header(1), &options(SEGMENT), |writer| {
+            for data in data {
+                writer.put(data).expect("there is room");
+            }
+            if data.is_empty() { Err(OpenError::Options("nothing to write".to_owned())) } else { Ok(()) }
+        })
+    };
+    let open = || open_with(&disk, IDENTITY.cluster, IDENTITY.replica, &options(SEGMENT), |_| Ok(Vec::new()));
+    assert_eq!(make(&[]), Err(OpenError::Options("nothing to write".to_owned())));
+    assert!(matches!(open().map(|_| ()), Err(OpenError::Missing { .. })), "an incomplete folder is not opened");
+    assert_eq!(make(&[b"some ", b"data"]), Ok(()));
+    assert!(matches!(make(&[b"other"]), Err(OpenError::AlreadyThere { .. })));
+    let mut opened = open().expect("it is complete");
+    let recovered = &opened.recovery.recovered;
+    assert_eq!((recovered.hard_state.term, recovered.applied), (Term(1), Index(1)));
+    assert_eq!((&recovered.snapshot, &opened.recovery.suspect), (&Some(header(1)), &None));
+    let position = opened.recovery.snapshot.expect("the state begins with it");
+    assert_eq!(opened.snapshots.load(position, 100).expect("it is whole").1, b"some data");
+    append(&mut opened.log, 2..=5);
+    drop(opened);
+    // With the host's own state, the snapshot is no longer needed.
+    assert_eq!(start(&disk, &[kept(1)]).recovery.kept, Some(0));
 }

@@ -1,0 +1,63 @@
+//! Fetching a snapshot of a member's state.
+
+use bowline_api::etcdserverpb as pb;
+use bytes::Bytes;
+use pb::maintenance_client::MaintenanceClient;
+use tonic::{Status, Streaming};
+
+use super::{Client, ClientError, MAX_RESPONSE, kv};
+
+/// A snapshot that is being fetched.
+#[derive(Debug)]
+pub struct Snapshot {
+    endpoint: String,
+    is_recent: bool,
+    stream: Streaming<pb::SnapshotResponse>,
+}
+
+impl Client {
+    /// Begins to fetch a snapshot of the state of one member, the first that can be reached. First waits until the member
+    /// has everything that was acknowledged before, at most for the client's patience: see [`Snapshot::is_recent`]. There
+    /// is no time limit for the snapshot, but a lost connection ends it.
+    ///
+    /// # Errors
+    /// No endpoint can be reached, or the member refuses.
+    pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
+        let mut client = self.for_a_stream();
+        let (endpoint, channel) = client.channel().await?;
+        let key = Bytes::from_static(&[0]);
+        let read = pb::RangeRequest { key, count_only: true, ..pb::RangeRequest::default() };
+        let mut member = kv(channel.clone());
+        let read = tokio::time::timeout(self.patience, member.range(read)).await;
+        let is_recent = read.is_ok_and(|answer| answer.is_ok());
+        let mut member = MaintenanceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+        let refused = |status| ClientError::Refused { endpoint: endpoint.clone(), status: Box::new(status) };
+        let stream = member.snapshot(pb::SnapshotRequest {}).await.map_err(refused)?.into_inner();
+        Ok(Snapshot { endpoint, is_recent, stream })
+    }
+}
+
+impl Snapshot {
+    /// The member's endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whether the snapshot surely has everything that was acknowledged before it was asked for. If not, the member has
+    /// no leader, so its state may be behind.
+    #[must_use]
+    pub fn is_recent(&self) -> bool {
+        self.is_recent
+    }
+
+    /// The next message; `None` after the last one. That one is the SHA-256 of all others.
+    ///
+    /// # Errors
+    /// The connection is lost, or the member gives up.
+    pub async fn next(&mut self) -> Result<Option<pb::SnapshotResponse>, ClientError> {
+        let failed =
+            |status: Status| ClientError::Refused { endpoint: self.endpoint.clone(), status: Box::new(status) };
+        self.stream.message().await.map_err(failed)
+    }
+}
