@@ -1,5 +1,5 @@
 //! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `member`,
-//! `move-leader`, `hashkv`, `status`, `snapshot` and `shell`.
+//! `move-leader`, `hashkv`, `status`, `snapshot`, `mirror` and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -25,6 +25,7 @@ mod hashkv;
 mod lease;
 mod lines;
 mod member;
+mod mirror;
 mod notation;
 mod output;
 mod put;
@@ -48,6 +49,7 @@ pub(crate) use member::{
     MemberAddArgs, MemberCommand, MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs,
     MemberUpdateArgs, MoveLeaderArgs, find, hex, peer_url,
 };
+pub(crate) use mirror::MirrorCommand;
 pub(crate) use notation::Notation;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;

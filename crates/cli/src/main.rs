@@ -89,6 +89,8 @@ enum Command {
     /// Saves the state of a cluster in a file, and makes a new cluster from one.
     #[command(subcommand)]
     Snapshot(client::SnapshotCommand),
+    /// Keeps a part of another cluster equal to a part of this one.
+    Mirror(client::MirrorCommand),
     /// Runs client commands line by line, from a terminal or a pipe.
     Shell(client::ShellCommand),
     /// Runs replicas of the LAN protocol, and emulates a hostile network for them.
@@ -130,6 +132,7 @@ fn main() -> ExitCode {
         Command::MoveLeader(command) => command.run(),
         Command::HashKv(command) => command.run(),
         Command::Snapshot(command) => command.run(),
+        Command::Mirror(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Lan(command) => command.run(),

@@ -1,5 +1,8 @@
 //! Servers with names, ours and etcd's, and all that can be seen of their state.
 
+// Not every test uses all of it.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
