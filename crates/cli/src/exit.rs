@@ -13,6 +13,7 @@ use bowline_lan::replica_program::ReplicaError;
 use bowline_server::StartError;
 use bowline_server::folder::FolderError;
 use bowline_server::restore::FromBackupError;
+use bowline_server::salvage::SalvageError;
 use bowline_storage::OpenError;
 
 use crate::complaint;
@@ -90,6 +91,11 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
     }
     if let Some(error) = cause.downcast_ref::<FolderError>() {
         return Some(is_another_folder_needed(error));
+    }
+    match cause.downcast_ref() {
+        Some(SalvageError::Folder(error)) => return Some(is_another_folder_needed(error)),
+        Some(SalvageError::State(_) | SalvageError::Refused { .. }) => return Some(false),
+        _ => {}
     }
     match cause.downcast_ref() {
         Some(FromBackupError::Folder(OpenError::Disk(_) | OpenError::InUse { .. })) => return Some(false),

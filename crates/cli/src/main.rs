@@ -11,6 +11,7 @@ mod join;
 mod lan;
 mod live;
 mod out;
+mod recover;
 mod scenarios;
 mod serve;
 mod sim;
@@ -57,6 +58,8 @@ enum Command {
     Serve(serve::ServeCommand),
     /// Adds this machine to a running cluster as a new member, and runs it.
     Join(join::JoinCommand),
+    /// Makes a new cluster of one member from the data of members whose cluster has lost its majority.
+    Recover(recover::RecoverCommand),
     /// Sets a key.
     Put(Once<client::PutArgs>),
     /// Prints the value of a key, or the keys and values of a range.
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Command::Down(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Join(command) => command.run(),
+        Command::Recover(command) => command.run(),
         Command::Put(command) => command.run(),
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),

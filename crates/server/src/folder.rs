@@ -153,7 +153,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
         snapshots.remove(position).map_err(SnapshotError::from)?;
     }
     let arriving = snapshots.find_arriving().map_err(SnapshotError::from)?;
-    if machine.members().is_empty() && !known.contains_key(&id) {
+    if machine.members().is_empty() && recovery.recovered.snapshot.is_none() && !known.contains_key(&id) {
         // It joined, and its state is still in the log alone.
         known = join::from_log(&recovery.recovered.entries);
         if known.is_empty() {

@@ -24,6 +24,7 @@ mod quota;
 mod random;
 pub mod replica;
 pub mod restore;
+pub mod salvage;
 mod server;
 mod state_files;
 mod watches;
