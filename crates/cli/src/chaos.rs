@@ -23,6 +23,7 @@ use report::Report;
 use watcher::Watcher;
 use workload::Record;
 
+mod backups;
 mod disk;
 mod members;
 mod nemesis;
@@ -51,7 +52,8 @@ Members are real processes in a temporary folder, and a proxy carries their traf
 strike alone or together: kill -9 of one or all members, SIGSTOP, flipped bits in the logs of a \
 minority, network partitions, slow and corrupting links, a full disk (where a small one can be \
 mounted), members that lose their data and are replaced, leadership transfers. The run passes if all histories are linearizable, revisions \
-follow real time, no acknowledged write is lost, and all members are equal at the end. After a \
+follow real time, no acknowledged write is lost, all members are equal at the end, and backups that \
+were taken meanwhile can be restored, the last one with the members' checksum. After a \
 failure, the folder and the history are kept.
 
 Exit codes: 0 passed; 1 failed, or the report could not be printed; 2 bad input, or the run was \
@@ -126,6 +128,7 @@ impl ChaosCommand {
         let record = Arc::new(Record::new());
         let done = Arc::new(AtomicBool::new(false));
         let clients = workload::start(&endpoints, seed, &record, &done)?;
+        let backups = backups::start(folder, &endpoints, &done);
         let said = (live, self.verbose);
         let mut nemesis = Nemesis::new(members, network, watcher.clone(), Arc::clone(&record), small_disk, seed, said);
         let mut failures = Vec::new();
@@ -136,6 +139,12 @@ impl ChaosCommand {
         failures.extend(struck.err().map(|error| format!("{error:#}")));
         let healed = finish(&mut nemesis, &endpoints, &record, &done, clients).await;
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
+        let backups = backups.await.context("the backups' task panicked")?;
+        if let Some(equal) = equal {
+            live.message("restoring a backup".to_owned());
+            let checked = backups::check(folder, &endpoints[0], &backups, equal).await;
+            failures.extend(checked.err().map(|error| format!("{error:#}")));
+        }
         live.message("checking the history".to_owned());
         let history = record.history();
         failures.extend(keys::check(&history).explanation());
@@ -152,6 +161,7 @@ impl ChaosCommand {
             leader_gaps,
             slowest_recovery: nemesis.slowest_recovery,
             equal,
+            backups: backups.len() as u64 + 1,
             failures,
             kept: None,
         };

@@ -26,6 +26,8 @@ pub(super) struct Report {
     pub(super) slowest_recovery: Duration,
     /// Revision and checksum of all members.
     pub(super) equal: Option<(i64, u32)>,
+    /// Backups that were taken, with the one at the end.
+    pub(super) backups: u64,
     /// The violations.
     pub(super) failures: Vec<String>,
     /// The folder with data, logs and history, if it is kept.
@@ -64,6 +66,7 @@ impl Report {
             tell!("  members     equal at revision {revision}, hash {hash:08x}")?;
         }
         if passed {
+            tell!("  backups     {} can be restored; the last one equals the members", self.backups)?;
             tell!("  history     linearizable, with revisions in the order of real time")?;
         }
         for failure in &self.failures {
@@ -99,6 +102,7 @@ impl Report {
             "slowest_recovery_ms": millis(&self.slowest_recovery),
             "revision": self.equal.map(|(revision, _)| revision),
             "hash": self.equal.map(|(_, hash)| format!("{hash:08x}")),
+            "backups": self.backups,
             "kept": self.kept,
         })
     }
