@@ -32,7 +32,11 @@ fn main() -> Result<(), Failure> {
     let keys: usize = std::env::args().nth(1).map_or(Ok(500_000), |keys| keys.parse())?;
     let place = tempfile::tempdir()?;
     let data = place.path().join("member");
-    let listeners = Listeners { client: TcpListener::bind("127.0.0.1:0")?, peer: TcpListener::bind("127.0.0.1:0")? };
+    let listeners = Listeners {
+        client: vec![TcpListener::bind("127.0.0.1:0")?],
+        peer: TcpListener::bind("127.0.0.1:0")?,
+        metrics: Vec::new(),
+    };
     let mut layers = Layers::new();
     layers.add_flag("id", "1".to_owned());
     layers.add_flag("initial_cluster", format!("1={}", listeners.peer.local_addr()?));

@@ -1,5 +1,6 @@
 //! Accepts connections, up to a limit.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,9 +23,11 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long a new connection may be silent: it takes the place of another one.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A listener with a limit of connections.
+/// Listeners with a common limit of connections.
 pub(crate) struct Acceptor {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
+    /// The one that is asked first.
+    first: usize,
     room: Arc<Semaphore>,
     most: usize,
     /// For the warning: whose connections they are, and where the limit comes from.
@@ -35,9 +38,9 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// Accepts `most` connections at a time. If there are more, a warning names `whose` they are and the `bound`.
-    pub(crate) fn new(listener: TcpListener, most: usize, whose: &'static str, bound: String) -> Acceptor {
+    pub(crate) fn new(listeners: Vec<TcpListener>, most: usize, whose: &'static str, bound: String) -> Acceptor {
         let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Acceptor { listener, room, most, whose, bound, said: None }
+        Acceptor { listeners, first: 0, room, most, whose, bound, said: None }
     }
 
     /// Waits for the next connection. At the limit, new connections wait in the system's queue.
@@ -53,7 +56,7 @@ impl Acceptor {
             }
         };
         loop {
-            match self.listener.accept().await {
+            match poll_fn(|context| self.poll_accept(context)).await {
                 Ok((stream, address)) => {
                     // Without it, each answer may wait 40 ms for an acknowledgement. A failure shows up later.
                     let _ = stream.set_nodelay(true);
@@ -69,6 +72,19 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    /// A connection at any of the listeners. Each is asked first in turn, so that none keeps the others waiting.
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let count = self.listeners.len();
+        self.first = (self.first + 1) % count.max(1);
+        for place in 0..count {
+            let accepted = self.listeners[(self.first + place) % count].poll_accept(context);
+            if accepted.is_ready() {
+                return accepted;
+            }
+        }
+        Poll::Pending
     }
 
     fn may_warn(&mut self) -> bool {
@@ -156,7 +172,7 @@ mod tests {
     async fn acceptor(most: usize) -> (Acceptor, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
         let address = listener.local_addr().expect("it is bound");
-        (Acceptor::new(listener, most, "clients", "the test".to_owned()), address)
+        (Acceptor::new(vec![listener], most, "clients", "the test".to_owned()), address)
     }
 
     #[tokio::test]

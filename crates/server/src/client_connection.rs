@@ -14,9 +14,6 @@ use tokio::sync::watch;
 
 use crate::accept::{Acceptor, Connection};
 
-/// Maximum number of concurrent requests on one connection.
-const MAX_STREAMS: u32 = 10_000;
-
 /// Bytes that a client may send of one request before the server reads them.
 const STREAM_WINDOW: u32 = 4 << 20;
 
@@ -26,9 +23,11 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Interval of pings to a silent HTTP/2 client, and the time limit of the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// Serves connections until the server stops and their last requests are answered.
-pub(crate) async fn serve(router: Router, mut clients: Acceptor, mut stopped: watch::Receiver<bool>) {
-    let (builder, service, graceful) = (builder(), TowerToHyperService::new(router), GracefulShutdown::new());
+/// Serves connections until the server stops and their last requests are answered. Each may have `max_streams` requests
+/// open.
+pub(crate) async fn serve(router: Router, mut clients: Acceptor, max_streams: u32, mut stopped: watch::Receiver<bool>) {
+    let (builder, service, graceful) =
+        (builder(max_streams), TowerToHyperService::new(router), GracefulShutdown::new());
     loop {
         let accepted = tokio::select! {
             _ = stopped.wait_for(|stopping| *stopping) => break,
@@ -46,7 +45,7 @@ pub(crate) async fn serve(router: Router, mut clients: Acceptor, mut stopped: wa
     graceful.shutdown().await;
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(max_streams: u32) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // The timer ends requests whose headers never end.
     builder.http1().timer(TokioTimer::new());
@@ -55,7 +54,7 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     builder

@@ -79,9 +79,11 @@ pub struct ServerConfig {
     pub name: String,
     /// Its data folder.
     pub data_dir: PathBuf,
-    /// Host and port to listen on for clients.
-    pub listen_client: String,
-    /// The address that clients are told. With port 0, it gets the port of the listener.
+    /// Where to listen for clients: at least one address.
+    pub listen_client: Vec<Url>,
+    /// Where else to serve the pages, such as `/metrics`, without the API.
+    pub listen_metrics: Vec<Url>,
+    /// The address that clients are told. With port 0, it gets the port of the first listener.
     pub advertise_client: Url,
     /// Host and port to listen on for other members.
     pub listen_peer: String,
@@ -110,6 +112,10 @@ pub struct ServerConfig {
     pub max_connections: Option<usize>,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
+    /// Most operations, or comparisons, of a transaction.
+    pub max_txn_ops: usize,
+    /// Most requests and streams that may be open on one connection of a client.
+    pub max_concurrent_streams: u32,
     /// How much history automatic compaction keeps; `None`: there is no automatic compaction.
     pub auto_compaction: Option<Retention>,
     /// Size of the state's file, in bytes, at which no more data is accepted; negative: there is no such size.

@@ -24,7 +24,8 @@ pub use fuzz::fuzz_requests;
 pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
-pub(crate) use maintenance::{API_VERSION, MaintenanceService};
+pub use maintenance::API_VERSION;
+pub(crate) use maintenance::MaintenanceService;
 pub(crate) use snapshot::SnapshotSender;
 pub(crate) use watches::WatchService;
 

@@ -31,7 +31,7 @@ mod watches;
 
 pub use clock::Clock;
 pub use descriptors::{TooFew, raise_limit};
-pub use grpc::fuzz_requests;
+pub use grpc::{API_VERSION, fuzz_requests};
 pub use machine::KvMachine;
 pub use server::{Disk, Listeners, Server, StartError};
 pub use state_files::StateFiles;

@@ -29,7 +29,7 @@ use crate::client_connection;
 use crate::clock::Clock;
 use crate::cluster_version;
 use crate::compaction;
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
     ClusterService, Context, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
@@ -44,6 +44,9 @@ use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
 
 /// Bytes that a message may have beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Connections to the addresses that are for metrics only.
+const READERS: usize = 16;
 
 /// How long a stopping server waits for its clients.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -92,13 +95,15 @@ impl<L> Disk<L> {
     }
 }
 
-/// The two ports of a member.
+/// The ports of a member.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For clients.
-    pub client: TcpListener,
+    /// For clients: at least one.
+    pub client: Vec<TcpListener>,
     /// For other members.
     pub peer: TcpListener,
+    /// For the pages, such as `/metrics`, without the API.
+    pub metrics: Vec<TcpListener>,
 }
 
 impl Listeners {
@@ -110,7 +115,12 @@ impl Listeners {
         let bind = |address: &str| {
             TcpListener::bind(address).map_err(|why| StartError::Listen { address: address.to_owned(), why })
         };
-        Ok(Listeners { client: bind(&config.listen_client)?, peer: bind(&config.listen_peer)? })
+        let all = |urls: &[Url]| urls.iter().map(|url| bind(url.authority())).collect::<Result<Vec<_>, _>>();
+        Ok(Listeners {
+            client: all(&config.listen_client)?,
+            peer: bind(&config.listen_peer)?,
+            metrics: all(&config.listen_metrics)?,
+        })
     }
 }
 
@@ -145,7 +155,7 @@ impl Server {
         // Tasks and sockets belong to the runtime that is entered.
         let entered = runtime.enter();
         let clock = Clock::start();
-        let client_address = listeners.client.local_addr().map_err(StartError::Threads)?;
+        let client_address = listeners.client[0].local_addr().map_err(StartError::Threads)?;
         let advertised = match config.advertise_client.port() {
             0 => config.advertise_client.with_port(client_address.port()),
             _ => config.advertise_client.clone(),
@@ -171,19 +181,23 @@ impl Server {
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;
 
-        let (client, peer) = (listening(listeners.client)?, listening(listeners.peer)?);
+        let all = |listeners: Vec<TcpListener>| listeners.into_iter().map(listening).collect::<Result<Vec<_>, _>>();
+        let (client, peer, metrics) = (all(listeners.client)?, listening(listeners.peer)?, all(listeners.metrics)?);
         let learner = Arc::<AtomicBool>::default();
         membership::keep(&replica, (&directory, &outbox, &forwarder), record, Arc::clone(&learner));
         let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
         let bound = format!("{limit} open files");
-        let peers = Acceptor::new(peer, shares.peers, "members", bound.clone());
+        let peers = Acceptor::new(vec![peer], shares.peers, "members", bound.clone());
         tokio::spawn(Arc::new(inbound).listen(peers));
         let bound = match config.max_connections {
             Some(wanted) if wanted == shares.clients => "--max-connections".to_owned(),
             _ => bound,
         };
-        let clients = Acceptor::new(client, shares.clients, "clients", bound);
-        let limits = Limits { max_request_bytes: config.max_request_bytes, ..Limits::default() };
+        // Whoever reads metrics must not be kept out by clients.
+        let readers = if metrics.is_empty() { 0 } else { READERS.min(shares.clients / 2) };
+        let clients = Acceptor::new(client, shares.clients - readers, "clients", bound.clone());
+        let readers = Acceptor::new(metrics, readers.max(1), "--listen-metrics", bound);
+        let limits = Limits { max_request_bytes: config.max_request_bytes, max_txn_ops: config.max_txn_ops };
         let counts = Arc::default();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
@@ -197,8 +211,12 @@ impl Server {
         if let Some(retention) = config.auto_compaction {
             compaction::keep(replica.clone(), clock, retention);
         }
-        let router = routes(context, directory, outbox, config);
-        let served = tokio::spawn(client_connection::serve(router, clients, stopped));
+        let (router, pages) = routes(context, directory, outbox, config);
+        let streams = config.max_concurrent_streams;
+        let served = tokio::spawn(async move {
+            let readers = client_connection::serve(pages, readers, streams, stopped.clone());
+            tokio::join!(client_connection::serve(router, clients, streams, stopped), readers);
+        });
         log_leaders(&replica);
         drop(entered);
         Ok(Server { runtime, replica, threads, directory: known, client_address, stop_serving, served })
@@ -261,7 +279,8 @@ fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartErro
     tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
 }
 
-fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> Router {
+/// What clients are served, and the pages alone.
+fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> (Router, Router) {
     // The limit applies to the decompressed message.
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
     // As in etcd: three election timeouts.
@@ -292,7 +311,9 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         )
         .prepare();
     let attended = axum::middleware::from_fn_with_state(Arc::new(gate), attend);
-    grpc.into_axum_router().merge(http::router(context, directory, outbox)).fallback(unknown).layer(attended)
+    let pages = http::router(context, directory, outbox);
+    let router = grpc.into_axum_router().merge(pages.clone()).fallback(unknown).layer(attended);
+    (router, pages.fallback(async || http::not_found()))
 }
 
 /// Answers `Unimplemented` to a gRPC client, and 404 to others.

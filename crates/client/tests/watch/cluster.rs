@@ -41,14 +41,14 @@ impl Cluster {
             ];
             settings.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
             let config = layers.check().expect("good settings");
-            cluster.servers.insert(id, serve(&config, Listeners { client, peer }));
+            cluster.servers.insert(id, serve(&config, Listeners { client: vec![client], peer, metrics: Vec::new() }));
             cluster.configs.insert(id, config);
         }
         cluster
     }
 
     pub(crate) fn endpoint(&self, id: u64) -> String {
-        format!("http://{}", self.configs[&id].listen_client)
+        self.configs[&id].listen_client[0].to_string()
     }
 
     /// A client of these members, in this order.
@@ -86,8 +86,9 @@ impl Cluster {
         let line = format!("\netcd_debugging_mvcc_watcher_total {count}\n");
         let until = Instant::now() + PATIENCE;
         loop {
-            let mut stream =
-                tokio::net::TcpStream::connect(&self.configs[&id].listen_client).await.expect("it listens");
+            let mut stream = tokio::net::TcpStream::connect(self.configs[&id].listen_client[0].authority())
+                .await
+                .expect("it listens");
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").await.expect("sent");
             let mut page = String::new();
             stream.read_to_string(&mut page).await.expect("answered");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, ReadKind};
 use tracing::Level;
 
@@ -33,7 +34,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 26] = [
     Setting {
         key: "id",
         flag: "id",
@@ -49,13 +50,19 @@ pub const SETTINGS: [Setting; 23] = [
     Setting {
         key: "listen_client",
         flag: "listen-client",
-        help: "Address to serve clients on [default: 127.0.0.1:2379]",
+        help: "Addresses to serve clients on, separated by commas [default: 127.0.0.1:2379]",
     },
     Setting {
         key: "advertise_client",
         flag: "advertise-client",
-        help: "Address that clients are told to use [default: --listen-client; if that is a wildcard address, the \
-               host in --initial-cluster]",
+        help: "Address that clients are told to use [default: the first of --listen-client; if that is a wildcard \
+               address, the host in --initial-cluster]",
+    },
+    Setting {
+        key: "listen_metrics",
+        flag: "listen-metrics",
+        help: "More addresses for /metrics, /health and the other pages, without the API, separated by commas \
+               [default: none; clients' addresses have these pages, too]",
     },
     Setting {
         key: "listen_peer",
@@ -105,6 +112,16 @@ pub const SETTINGS: [Setting; 23] = [
         key: "max_request_bytes",
         flag: "max-request-bytes",
         help: "Maximum size of a client's request [default: 1.5MiB]",
+    },
+    Setting {
+        key: "max_txn_ops",
+        flag: "max-txn-ops",
+        help: "Maximum number of operations, or of comparisons, in a transaction [default: 128]",
+    },
+    Setting {
+        key: "max_concurrent_streams",
+        flag: "max-concurrent-streams",
+        help: "Maximum number of requests and streams that a client may have open on one connection [default: 10000]",
     },
     Setting {
         key: "auto_compaction_mode",
@@ -207,6 +224,13 @@ impl Layers {
         }
     }
 
+    /// Adds a value that the user gave under another name, which errors will use.
+    pub fn add_as(&mut self, key: &str, name: String, text: String) {
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            self.set(setting, name, text);
+        }
+    }
+
     /// Adds all values of other layers, which replace earlier ones.
     pub fn add_all(&mut self, other: Layers) {
         self.values.extend(other.values);
@@ -239,38 +263,15 @@ impl Layers {
         let numbered = id.is_some();
         let id = id.or_else(own_id).ok_or_else(|| not_among(&own_name, &initial_cluster))?;
         let address = "host:port or http://host:port (TLS is not supported)";
-        let listen_client = self.parse("listen_client", address, Url::parse)?;
+        let listen_client = self.parse("listen_client", address, urls)?;
         let listen_client =
-            listen_client.unwrap_or_else(|| Url::parse("127.0.0.1:2379").expect("it is a host and a port"));
-        let own_peer = initial_cluster.get(&id).map_or_else(|| listen_client.clone(), |founder| founder.url.clone());
+            listen_client.unwrap_or_else(|| vec![Url::parse("127.0.0.1:2379").expect("it is a host and a port")]);
+        let own_peer = initial_cluster.get(&id).map_or_else(|| listen_client[0].clone(), |founder| founder.url.clone());
         let advertise_peer = own_peer.clone();
         let advertise_client = self.parse("advertise_client", REACHABLE, reachable)?;
-        let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client, &own_peer), Ok)?;
+        let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client[0], &own_peer), Ok)?;
         let listen_peer = |text: &str| Url::parse(text).filter(|url| url.port() != 0);
-        let connections = |text: &str| text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
         let folder = |text: &str| (!text.is_empty()).then(|| text.into());
-        let state = |text: &str| match text {
-            "new" => Some(true),
-            "existing" => Some(false),
-            _ => None,
-        };
-        let reads = |text: &str| match text {
-            "quorum" => Some(ReadKind::Quorum),
-            "lease" => Some(ReadKind::Lease),
-            _ => None,
-        };
-        let format = |text: &str| match text {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        };
-        let level = |text: &str| match text {
-            "error" => Some(Level::ERROR),
-            "warn" => Some(Level::WARN),
-            "info" => Some(Level::INFO),
-            "debug" => Some(Level::DEBUG),
-            _ => None,
-        };
         let config = ServerConfig {
             id,
             data_dir: self
@@ -280,24 +281,27 @@ impl Layers {
             numbered,
             advertise_client,
             advertise_peer,
-            listen_client: listen_client.authority().to_owned(),
+            listen_client,
+            listen_metrics: self.parse("listen_metrics", address, urls)?.unwrap_or_default(),
             listen_peer: self.parse("listen_peer", address, listen_peer)?.unwrap_or(own_peer).authority().to_owned(),
             initial_cluster,
-            may_found: self.parse("initial_cluster_state", "new, existing", state)?.unwrap_or(true),
+            may_found: self.choice("initial_cluster_state", &[("new", true), ("existing", false)])?.unwrap_or(true),
             cluster_token,
             election_min: self.time("election_min", 300)?,
             election_max: self.time("election_max", 600)?,
             heartbeat: self.time("heartbeat", 100)?,
             snapshot_bytes: self.size("snapshot_bytes", 64 << 20, (64 << 10)..=(16 << 30))?,
             shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
-            max_connections: self.parse("max_connections", "a whole number from 1 to 1000000", connections)?,
+            max_connections: self.count("max_connections", 1_000_000)?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
+            max_txn_ops: self.count("max_txn_ops", 65_536)?.unwrap_or(Limits::default().max_txn_ops),
+            max_concurrent_streams: self.count("max_concurrent_streams", 1_000_000)?.unwrap_or(10_000),
             auto_compaction: self.auto_compaction()?,
             quota_backend_bytes: self.quota()?,
             watch_progress_interval: self.progress_interval()?,
-            read_kind: self.parse("reads", "quorum, lease", reads)?.unwrap_or(ReadKind::Quorum),
-            log_format: self.parse("log_format", "text, json", format)?.unwrap_or_default(),
-            log_level: self.parse("log_level", "error, warn, info, debug", level)?.unwrap_or(Level::INFO),
+            read_kind: self.choice("reads", &READS)?.unwrap_or(ReadKind::Quorum),
+            log_format: self.choice("log_format", &LOG_FORMATS)?.unwrap_or_default(),
+            log_level: self.choice("log_level", &LOG_LEVELS)?.unwrap_or(Level::INFO),
             protocol: Protocol::CURRENT,
         };
         config.check()
@@ -343,6 +347,22 @@ impl Layers {
         parse(text).ok_or_else(wrong).map(Some)
     }
 
+    /// The value that one of these words stands for.
+    fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let find = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        self.parse(key, &allowed.join(", "), find)
+    }
+
+    /// A whole number from 1 to `most`.
+    fn count<T: TryFrom<u32>>(&self, key: &'static str, most: u32) -> Result<Option<T>, ConfigError> {
+        let parse = |text: &str| {
+            let count = text.parse().ok().filter(|count| (1..=most).contains(count))?;
+            T::try_from(count).ok()
+        };
+        self.parse(key, &format!("a whole number from 1 to {most}"), parse)
+    }
+
     fn time(&self, key: &'static str, default_millis: u64) -> Result<Duration, ConfigError> {
         let bounds = Duration::from_millis(5)..=Duration::from_secs(60);
         let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
@@ -369,11 +389,6 @@ impl Layers {
     }
 
     fn auto_compaction(&self) -> Result<Option<Retention>, ConfigError> {
-        let mode = |text: &str| match text {
-            "periodic" => Some(false),
-            "revision" => Some(true),
-            _ => None,
-        };
         let bounds = Duration::from_secs(1)..=Duration::from_secs(100_000 * 3_600);
         let time = |text: &str| {
             // As in etcd, a number without a unit means hours.
@@ -383,10 +398,11 @@ impl Layers {
         };
         let revisions = |text: &str| text.parse().ok().filter(|count| *count >= 0).map(Retention::Revisions);
         let key = "auto_compaction_retention";
-        let retention = match self.parse("auto_compaction_mode", "periodic, revision", mode)?.unwrap_or(false) {
-            false => self.parse(key, "0, a time from 1s to 100000h, such as 30m, or a number of hours", time)?,
-            true => self.parse(key, "a number of revisions, from 0, because the mode is revision", revisions)?,
-        };
+        let retention =
+            match self.choice("auto_compaction_mode", &[("periodic", false), ("revision", true)])?.unwrap_or(false) {
+                false => self.parse(key, "0, a time from 1s to 100000h, such as 30m, or a number of hours", time)?,
+                true => self.parse(key, "a number of revisions, from 0, because the mode is revision", revisions)?,
+            };
         Ok(retention
             .filter(|retention| !matches!(retention, Retention::Time(Duration::ZERO) | Retention::Revisions(0))))
     }
@@ -401,6 +417,25 @@ impl Layers {
         let size = self.parse(key, &allowed, |text| parse_size(text).filter(|size| bounds.contains(size)))?;
         Ok(usize::try_from(size.unwrap_or(default)).unwrap_or(usize::MAX))
     }
+}
+
+const READS: [(&str, ReadKind); 2] = [("quorum", ReadKind::Quorum), ("lease", ReadKind::Lease)];
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const LOG_LEVELS: [(&str, Level); 4] =
+    [("error", Level::ERROR), ("warn", Level::WARN), ("info", Level::INFO), ("debug", Level::DEBUG)];
+
+/// Addresses that are separated by commas, each once.
+fn urls(text: &str) -> Option<Vec<Url>> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let url = Url::parse(part.trim())?;
+        if !all.contains(&url) {
+            all.push(url);
+        }
+    }
+    Some(all)
 }
 
 /// What is allowed for an address that others use.

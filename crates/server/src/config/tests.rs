@@ -17,7 +17,7 @@ fn with(key: &str, value: &str) -> Result<ServerConfig, ConfigError> {
 fn little_is_needed() {
     let config = minimal().check().expect("it is enough");
     assert_eq!((config.id, config.name.as_str()), (NodeId(2), "member-2"));
-    assert_eq!((config.listen_client.as_str(), config.listen_peer.as_str()), ("127.0.0.1:2379", "b:2380"));
+    assert_eq!((config.listen_client[0].authority(), config.listen_peer.as_str()), ("127.0.0.1:2379", "b:2380"));
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.patience(), Duration::from_millis(6_200));
     assert_eq!(config.min_lease_ttl(), 2);
@@ -202,6 +202,8 @@ fn times_sizes_and_addresses_are_read_as_people_write_them() {
     assert_eq!(parse_duration("300ms"), Some(Duration::from_millis(300)));
     assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
     assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+    assert_eq!(parse_duration("1h30m0.5s"), Some(Duration::from_millis(5_400_500)));
+    assert_eq!([parse_duration("1h30"), parse_duration("1x"), parse_duration("m")], [None; 3]);
     assert_eq!([parse_duration("5"), parse_duration("-1s"), parse_duration("infs"), parse_duration("")], [None; 4]);
     assert_eq!(
         [parse_size("4096"), parse_size("64KiB"), parse_size("1.5MiB")],
@@ -219,4 +221,29 @@ fn times_sizes_and_addresses_are_read_as_people_write_them() {
 fn a_lease_lives_longer_than_an_election() {
     let shortest = |election: &str| with("election_max", election).expect("good").min_lease_ttl();
     assert_eq!(["700ms", "1333ms", "1334ms", "2s", "3s"].map(shortest), [2, 2, 3, 3, 5]);
+}
+
+#[test]
+fn a_member_may_listen_on_several_addresses() {
+    let listens = |key, value| with(key, value).map(|config| (config.listen_client, config.listen_metrics));
+    let urls =
+        |texts: &[&str]| -> Vec<Url> { texts.iter().map(|text| Url::parse(text).expect("an address")).collect() };
+    let several = "http://127.0.0.1:2379,10.0.0.2:2379, http://127.0.0.1:2379";
+    let expected = urls(&["127.0.0.1:2379", "10.0.0.2:2379"]);
+    assert_eq!(listens("listen_client", several), Ok((expected.clone(), Vec::new())));
+    assert_eq!(with("listen_client", several).expect("good").advertise_client, expected[0]);
+    assert_eq!(listens("listen_metrics", several), Ok((urls(&["127.0.0.1:2379"]), expected)));
+    for (key, value) in [("listen_client", "127.0.0.1:2379,"), ("listen_metrics", ""), ("listen_metrics", "here")] {
+        assert!(listens(key, value).is_err(), "{key}: {value}");
+    }
+}
+
+#[test]
+fn limits_of_requests_have_bounds() {
+    let config = minimal().check().expect("good");
+    assert_eq!((config.max_txn_ops, config.max_concurrent_streams), (128, 10_000));
+    assert_eq!(with("max_txn_ops", "1000").map(|config| config.max_txn_ops), Ok(1_000));
+    let error = with("max_txn_ops", "0").expect_err("too few").to_string();
+    assert_eq!(error, "--max-txn-ops is \"0\"; allowed: a whole number from 1 to 65536");
+    assert!(with("max_concurrent_streams", "4294967295").is_err());
 }

@@ -3,13 +3,23 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Parses a time such as `300ms`, `1.5s`, `5m` or `1h`.
+/// Parses a time such as `300ms`, `1.5s`, `5m`, `1h` or `1h30m`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
-    let (number, unit) = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))?;
-    let number: f64 = parse_number(number)?;
-    Duration::try_from_secs_f64(number * unit).ok()
+    let units = [("h", 3_600.0), ("m", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6)];
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    loop {
+        let digits = rest.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, tail) = rest.split_at(digits);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
+        let (_, seconds) = units.iter().find(|(name, _)| *name == unit)?;
+        let part = Duration::try_from_secs_f64(parse_number(number)? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        if tail.is_empty() {
+            return Some(total);
+        }
+        rest = tail;
+    }
 }
 
 /// Parses a size such as `4096`, `64KiB`, `1.5MiB` or `2GiB`, in bytes.

@@ -18,7 +18,7 @@ use crate::peer::Protocol;
 const MAX_ALARMS: usize = 1_000;
 
 /// The version of etcd's API. Clients parse it as three numbers, and some require at least 3.5.13.
-pub(crate) const API_VERSION: &str = "3.6.0";
+pub const API_VERSION: &str = "3.6.0";
 
 #[derive(Clone, Debug)]
 pub(crate) struct MaintenanceService {

@@ -18,6 +18,7 @@ mod m;
 mod p;
 mod r;
 mod requests;
+mod s;
 mod site;
 mod t;
 mod w;
@@ -35,7 +36,7 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 11] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 12] {
     [
         ("h", 13, h::lines()),
         ("r", 21, r::lines()),
@@ -44,6 +45,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 11] {
         ("c", 7, c::lines()),
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
+        ("s", 2, s::lines()),
         ("l", 11, l::lines()),
         ("m", 6, m::lines()),
         ("w", 23, w::lines()),

@@ -50,7 +50,7 @@ impl LogStore for Narrow {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let bind = || TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let listeners = Listeners { client: bind(), peer: bind() };
+    let listeners = Listeners { client: vec![bind()], peer: bind(), metrics: Vec::new() };
     let mut layers = Layers::new();
     layers.add_flag("id", "1".to_owned());
     layers.add_flag("initial_cluster", format!("1={}", listeners.peer.local_addr().expect("bound")));

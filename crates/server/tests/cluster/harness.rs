@@ -65,7 +65,7 @@ impl Cluster {
             flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
             settings.iter().for_each(|(key, value)| layers.add_flag(key, (*value).to_owned()));
             let config = ServerConfig { protocol, ..layers.check().expect("a good configuration") };
-            servers.insert(id, start(&config, Listeners { client, peer }));
+            servers.insert(id, start(&config, Listeners { client: vec![client], peer, metrics: Vec::new() }));
             configs.insert(id, config);
         }
         Cluster { configs, servers, _folder: folder }
@@ -91,7 +91,7 @@ impl Cluster {
         ];
         flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
         let config = layers.check().expect("a good configuration");
-        self.servers.insert(key, start(&config, Listeners { client, peer }));
+        self.servers.insert(key, start(&config, Listeners { client: vec![client], peer, metrics: Vec::new() }));
         self.configs.insert(key, config);
     }
 
