@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod chaos;
 mod client;
 mod complaint;
+mod etcd;
 mod exit;
 mod history;
 mod join;
@@ -60,6 +61,8 @@ enum Command {
     Join(join::JoinCommand),
     /// Makes a new cluster of one member from the data of members whose cluster has lost its majority.
     Recover(recover::RecoverCommand),
+    /// Runs one member with the flags and variables of etcd, also if the program is called etcd.
+    Etcd(etcd::EtcdCommand),
     /// Sets a key.
     Put(Once<client::PutArgs>),
     /// Prints the value of a key, or the keys and values of a range.
@@ -109,6 +112,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(command) = etcd::EtcdCommand::by_name() {
+        return exit::code_of(command.run());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => error.exit(),
@@ -124,6 +130,7 @@ fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Join(command) => command.run(),
         Command::Recover(command) => command.run(),
+        Command::Etcd(command) => command.run(),
         Command::Put(command) => command.run(),
         Command::Get(command) => command.run(),
         Command::Del(command) => command.run(),

@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Twenty ports that no other test takes, of any process: a cluster that was stopped finds its own ones free. They are
 /// below those that the system gives to sockets that ask for none.
 pub(crate) struct Ports {
-    first: u16,
+    pub(crate) first: u16,
     _lock: File,
 }
 
