@@ -28,4 +28,8 @@ pub mod healthpb {
     include!("../generated/grpc.health.v1.rs");
 }
 
+/// The descriptors of all services and messages, as an encoded `google.protobuf.FileDescriptorSet`, for gRPC's reflection
+/// service.
+pub const DESCRIPTORS: &[u8] = include_bytes!("../generated/descriptors.bin");
+
 pub use prost::{DecodeError, Message};

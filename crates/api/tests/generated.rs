@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The generated files by their names.
-fn files(folder: &Path) -> BTreeMap<String, String> {
+use bowline_api::Message;
+
+/// The files of a folder by their names.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).expect("the folder is there");
     let read = |entry: fs::DirEntry| {
-        let text = fs::read_to_string(entry.path()).expect("generated code is text");
-        (entry.file_name().into_string().expect("its name is text"), text)
+        let bytes = fs::read(entry.path()).expect("it is readable");
+        (entry.file_name().into_string().expect("its name is text"), bytes)
     };
     entries.map(|entry| read(entry.expect("it is readable"))).collect()
 }
@@ -27,17 +29,20 @@ fn the_checked_in_code_is_generated_from_the_protocol_files() {
     let (proto, checked_in) = (root.join("proto"), root.join("generated"));
     let mut sources: Vec<_> = files(&proto).into_keys().collect();
     sources.sort();
-    let descriptors = protox::compile(sources, [&proto]).expect("the protocol files are right");
+    let mut descriptors = protox::compile(sources, [&proto]).expect("the protocol files are right");
     let folder = tempfile::tempdir().expect("a folder");
     let out = if std::env::var_os("BOWLINE_GENERATE").is_some() { checked_in.as_path() } else { folder.path() };
     // Keys and values stay slices of the buffer that they arrived in.
     let generator = tonic_prost_build::configure().bytes(".").out_dir(out);
-    generator.compile_fds(descriptors).expect("code can be generated");
+    generator.compile_fds(descriptors.clone()).expect("code can be generated");
+    // Clients that ask for the descriptors need no comments.
+    descriptors.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec()).expect("the folder can be written");
     let (now, before) = (files(out), files(&checked_in));
     assert_eq!(now.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
-    for (name, text) in now {
+    for (name, bytes) in now {
         assert!(
-            text == before[&name],
+            bytes == before[&name],
             "generated/{name} is not what proto/ says; the head of this file tells the remedy"
         );
     }

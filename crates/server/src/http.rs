@@ -77,7 +77,7 @@ fn version() -> String {
     format!(r#"{{"etcdserver":"{API_VERSION}","etcdcluster":"{API_VERSION}","storage":"{API_VERSION}"}}"#)
 }
 
-/// The variables that tools for etcd read, as JSON. As in etcd, ids are hexadecimal.
+/// The variables that tools for etcd read, as JSON in the form of Go's package `expvar`. As in etcd, ids are hexadecimal.
 async fn variables(State(pages): State<Pages>) -> Response {
     let replica = &pages.context.replica;
     let status = replica.status();
@@ -88,11 +88,14 @@ async fn variables(State(pages): State<Pages>) -> Response {
     };
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = process::limit(&limits, "Max open files").unwrap_or(0.0);
+    let words: Vec<String> = std::env::args_os().map(|word| json_text(&word.to_string_lossy())).collect();
     let body = format!(
         concat!(
-            r#"{{"file_descriptor_limit":{files},"raft.status":{{"id":"{id:x}","term":{term},"commit":{commit},"#,
-            r#""lead":"{lead:x}","raftState":"{state}","applied":{applied}}}}}"#
+            "{{\n\"cmdline\": [{words}],\n\"file_descriptor_limit\": {files},\n\"raft.status\": ",
+            r#"{{"id":"{id:x}","term":{term},"commit":{commit},"lead":"{lead:x}","raftState":"{state}","#,
+            "\"applied\":{applied}}}\n}}\n"
         ),
+        words = words.join(","),
         files = files,
         id = replica.id().0,
         term = status.term,
@@ -101,5 +104,25 @@ async fn variables(State(pages): State<Pages>) -> Response {
         state = state,
         applied = status.applied_index,
     );
-    (JSON, body).into_response()
+    ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
+}
+
+/// A text as JSON.
+fn json_text(text: &str) -> String {
+    let escaped = text.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped_in_json() {
+        assert_eq!(json_text("a\"b\\\n\u{e9}"), "\"a\\\"b\\\\\\u000a\u{e9}\"");
+    }
 }

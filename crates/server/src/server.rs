@@ -32,7 +32,7 @@ use crate::compaction;
 use crate::config::{ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
-    ClusterService, Context, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
+    ClusterService, Context, Counts, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
     WatchService, attend,
 };
 use crate::http;
@@ -309,11 +309,26 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
                 .max_decoding_message_size(limit)
                 .accept_compressed(Gzip),
         )
+        .add_service(reflection().build_v1().expect(OWN_DESCRIPTORS))
+        .add_service(reflection().build_v1alpha().expect(OWN_DESCRIPTORS))
         .prepare();
     let attended = axum::middleware::from_fn_with_state(Arc::new(gate), attend);
     let pages = http::router(context, directory, outbox);
     let router = grpc.into_axum_router().merge(pages.clone()).fallback(unknown).layer(attended);
     (router, pages.fallback(async || http::not_found()))
+}
+
+const OWN_DESCRIPTORS: &str = "the descriptors are generated, and a test asks for them";
+
+/// gRPC's reflection, which tells clients such as grpcurl which services and messages there are: only those that are
+/// served.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
+    let builder = [bowline_api::DESCRIPTORS, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET]
+        .into_iter()
+        .fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set));
+    Counts::services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
 }
 
 /// Answers `Unimplemented` to a gRPC client, and 404 to others.

@@ -32,7 +32,7 @@ pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, 
         return next.run(request).await;
     }
     let path = request.uri().path();
-    let call = Arc::new(Call::begin(Arc::clone(&gate.counts), path));
+    let call = Arc::new(Call::begin(Arc::clone(&gate.counts), path, began));
     let deadline = match call.admit(request.headers(), began).and_then(|deadline| gate.admit(path).map(|()| deadline)) {
         Ok(deadline) => deadline,
         Err(status) => return call.refuse(&status),
@@ -97,16 +97,17 @@ struct Call {
     counts: Arc<Counts>,
     /// Its method's place in the counts; `None` if there is no such method.
     place: Option<usize>,
+    began: Instant,
     ended: AtomicBool,
 }
 
 impl Call {
-    fn begin(counts: Arc<Counts>, path: &str) -> Call {
+    fn begin(counts: Arc<Counts>, path: &str, began: Instant) -> Call {
         let place = Counts::place(path);
         if let Some(place) = place {
             counts.started[place].inc();
         }
-        Call { counts, place, ended: AtomicBool::new(false) }
+        Call { counts, place, began, ended: AtomicBool::new(false) }
     }
 
     fn is_stream(&self) -> bool {
@@ -148,6 +149,7 @@ impl Call {
         }
         if let Some(place) = self.place {
             self.counts.handled.count(place, code);
+            self.counts.times.took(place, self.began.elapsed());
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 
 use crate::instruments::{Fixed, Labels, Unsuffixed, instruments};
 
@@ -43,7 +46,10 @@ const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 const WATCH: &str = "etcdserverpb.Watch";
 const HEALTH: &str = "grpc.health.v1.Health";
 
-const METHODS: [Method; 28] = [
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+const OLD_REFLECTION: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+const METHODS: [Method; 30] = [
     method(KV, "Range"),
     stream(KV, "RangeStream", SERVER_STREAM),
     method(KV, "Put"),
@@ -72,6 +78,8 @@ const METHODS: [Method; 28] = [
     method(HEALTH, "Check"),
     method(HEALTH, "List"),
     stream(HEALTH, "Watch", SERVER_STREAM),
+    stream(REFLECTION, "ServerReflectionInfo", BIDI_STREAM),
+    stream(OLD_REFLECTION, "ServerReflectionInfo", BIDI_STREAM),
 ];
 
 /// The names of the codes, by their numbers.
@@ -106,6 +114,8 @@ instruments! {
         sent: Fixed<Method, Counter> = Fixed::new(METHODS, Counter::default), "grpc_server_msg_sent_total";
         /// Calls that ended, by their code.
         handled: Handled, "grpc_server_handled_total";
+        /// How long calls took, streams too.
+        times: Times, "grpc_server_handling_seconds";
         /// Calls, by the version that the client says that it speaks.
         versions: Versions, "etcd_server_client_requests_total";
         /// Bytes of the messages from clients, as they came: some are compressed.
@@ -134,6 +144,13 @@ impl Counts {
 
     pub(super) fn is_stream(place: usize) -> bool {
         METHODS[place].grpc_type != UNARY
+    }
+
+    /// The services, in the order of the list.
+    pub(crate) fn services() -> Vec<&'static str> {
+        let mut names: Vec<&str> = METHODS.iter().map(|method| method.grpc_service).collect();
+        names.dedup();
+        names
     }
 
     /// Whether it answers with many small messages.
@@ -171,6 +188,47 @@ impl EncodeMetric for Handled {
 
     fn metric_type(&self) -> MetricType {
         MetricType::Counter
+    }
+}
+
+/// How long calls took: a histogram for each method. Those of methods that were called are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Times(Arc<[(AtomicBool, Histogram)]>);
+
+/// Bounds in seconds: those of etcd from 5 ms on, and finer ones below.
+const TIMES: [f64; 16] =
+    [1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+impl Default for Times {
+    fn default() -> Times {
+        Times(METHODS.iter().map(|_| (AtomicBool::new(false), Histogram::new(TIMES))).collect())
+    }
+}
+
+impl Times {
+    pub(super) fn took(&self, place: usize, time: Duration) {
+        let (called, histogram) = &self.0[place];
+        histogram.observe(time.as_secs_f64());
+        called.store(true, Relaxed);
+    }
+}
+
+impl EncodeMetric for Times {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (method, (called, histogram)) in METHODS.iter().zip(&*self.0) {
+            if called.load(Relaxed) {
+                histogram.encode(encoder.encode_family(method)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|(called, _)| !called.load(Relaxed))
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a replica counts, under the names that dashboards for etcd know.
 
+use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bowline_kv::store::Operations;
 use bowline_node::raft::NodeId;
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -27,8 +29,18 @@ const OPERATIONS: [&str; 10] = [
 /// Whether something succeeded, as a label. The first place is that of success.
 const SUCCESS: [(&str, &str); 2] = [("success", "true"), ("success", "false")];
 
-/// The member that something came from, as a label.
-type Peer = [(&'static str, String); 1];
+/// Another member, as a label.
+type Peer = [(&'static str, Hex); 1];
+
+/// A member's id, in hexadecimal as in etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hex(u64);
+
+impl EncodeLabelValue for Hex {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        write!(encoder, "{:x}", self.0)
+    }
+}
 
 /// What takes longer than this to apply is slow: as etcd.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
@@ -103,6 +115,9 @@ instruments! {
         snapshots_received: Family<Peer, Unsuffixed>, "etcd_network_snapshot_receive_success";
         /// Snapshots from a member that were of no use.
         snapshots_refused: Family<Peer, Unsuffixed>, "etcd_network_snapshot_receive_failures";
+        /// How long a follower's answers took from the leader's message on, with the follower's sync.
+        round_trips: Family<Peer, Histogram> = Family::new_with_constructor(seconds),
+            "etcd_network_peer_round_trip_time_seconds";
     }
 }
 
@@ -143,9 +158,14 @@ impl Metrics {
         self.last_compaction.set(now.as_secs());
     }
 
+    /// A follower has answered a message of this leader.
+    pub(crate) fn answered(&self, by: NodeId, time: Duration) {
+        self.round_trips.get_or_create(&[("To", Hex(by.0))]).observe(time.as_secs_f64());
+    }
+
     /// A snapshot has come from a leader.
     pub(crate) fn received(&self, from: NodeId, whole: bool) {
-        let from = [("From", format!("{:x}", from.0))];
+        let from = [("From", Hex(from.0))];
         self.snapshots_received.get_or_create(&from).inc_by(whole.into());
         self.snapshots_refused.get_or_create(&from).inc_by((!whole).into());
     }

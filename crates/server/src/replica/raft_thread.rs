@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
 use bowline_kv::store::{Command, Members};
-use bowline_node::raft::{Body, Fault, Message, ReadKind, Time, Token, Write};
+use bowline_node::raft::{Body, Fault, Message, NodeId, ReadKind, Time, Token, Write};
 use bowline_node::{Conductor, ConductorEffect, Failure, Job, NodeInput, NodeMessage, NotDone, Response, Unknown};
 use tokio::sync::{oneshot, watch};
 
@@ -78,6 +78,7 @@ impl RaftThread {
             for (from, mut message) in portion.peers {
                 let left = !self.has_room() && leave_entries(&mut message);
                 let before = effects.len();
+                self.note_answer(from, &message);
                 self.conductor.handle(self.clock.now(), NodeInput::Receive { from, message }, &mut effects);
                 if left {
                     forget_replies(&mut effects, before);
@@ -119,6 +120,16 @@ impl RaftThread {
         let raft = self.conductor.raft();
         if raft.is_leader() && self.clock.now().since(due) > raft.config().heartbeat_interval {
             self.metrics.late_heartbeats.inc();
+        }
+    }
+
+    /// Measures how long a follower's answer took.
+    fn note_answer(&self, from: NodeId, message: &NodeMessage) {
+        let NodeMessage::Raft(Message { term, body: Body::AppendEntriesReply(reply) }) = message else { return };
+        let (raft, now) = (self.conductor.raft(), self.clock.now());
+        // The time in an answer to an earlier process is of another clock.
+        if raft.is_leader() && *term == raft.term() && reply.sent_at <= now {
+            self.metrics.answered(from, now.since(reply.sent_at));
         }
     }
 

@@ -13,6 +13,7 @@ mod malformed;
 mod members;
 mod metrics;
 mod raw;
+mod reflection;
 mod service;
 mod space;
 mod state;
