@@ -77,3 +77,68 @@ fn translated(message: &str) -> Option<Status> {
     let unreadable = message.starts_with("failed to decode Protobuf message");
     unreadable.then(|| Status::invalid_argument(message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The errors of the store in the order of their numbers, with etcd's codes and texts without their beginning.
+    const STORE: [(Code, &str); 27] = [
+        (Code::InvalidArgument, "key is not provided"),
+        (Code::InvalidArgument, "key not found"),
+        (Code::InvalidArgument, "value is provided"),
+        (Code::InvalidArgument, "lease is provided"),
+        (Code::InvalidArgument, "too many operations in txn request"),
+        (Code::InvalidArgument, "duplicate key given in txn request"),
+        (Code::InvalidArgument, "invalid sort option"),
+        (Code::InvalidArgument, "request is too large"),
+        (Code::OutOfRange, "mvcc: required revision has been compacted"),
+        (Code::OutOfRange, "mvcc: required revision is a future revision"),
+        (Code::NotFound, "requested lease not found"),
+        (Code::Unavailable, "server stopped"),
+        // etcd does not have these two; no client can cause them.
+        (Code::InvalidArgument, "unreadable request"),
+        (Code::FailedPrecondition, "already applied"),
+        (Code::FailedPrecondition, "lease already exists"),
+        (Code::OutOfRange, "too large lease TTL"),
+        (Code::ResourceExhausted, "mvcc: database space exceeded"),
+        (Code::DataLoss, "corrupt cluster"),
+        (Code::NotFound, "member not found"),
+        (Code::FailedPrecondition, "member ID already exist"),
+        (Code::FailedPrecondition, "Peer URLs already exists"),
+        (Code::InvalidArgument, "given member URLs are invalid"),
+        // A quirk of etcd.
+        (Code::Unknown, "re-configuration failed due to not enough started members"),
+        (Code::FailedPrecondition, "can only promote a learner member"),
+        (Code::FailedPrecondition, "too many learner members in cluster"),
+        // etcd does not have these two.
+        (Code::FailedPrecondition, "too many members in cluster"),
+        (Code::FailedPrecondition, "member has another data folder"),
+    ];
+
+    #[test]
+    fn errors_have_the_codes_and_texts_of_etcd() {
+        let refused = |reason: &str| Failure::NotDone(NotDone::Refused { reason: reason.to_owned() });
+        let requests = [
+            (Failure::overloaded("requests"), Code::ResourceExhausted, "too many requests"),
+            (NotDone::NoSpace.into(), Code::ResourceExhausted, "mvcc: database space exceeded"),
+            (Failure::not_leader(None), Code::Unavailable, "no leader"),
+            (NotDone::Superseded.into(), Code::Unavailable, "no leader"),
+            (NotDone::TryAgain.into(), Code::Unavailable, "no leader"),
+            (NotDone::Unreachable.into(), Code::Unavailable, "no leader"),
+            (refused("bad leader transferee"), Code::FailedPrecondition, "bad leader transferee"),
+            (Unknown::Expired.into(), Code::Unavailable, "request timed out"),
+            (Unknown::ConnectionLost.into(), Code::Unavailable, "request timed out, possibly due to connection lost"),
+            (Unknown::Stopped.into(), Code::Unavailable, "server stopped"),
+        ];
+        let requests = requests.into_iter().map(|(failure, code, text)| (of_request(failure), code, text));
+        let store = (1..).zip(STORE).map(|(number, (code, text))| {
+            let error = KvError::try_from(number).expect("there are as many as the table has");
+            (of_store(error), code, text)
+        });
+        for (status, code, text) in requests.chain(store) {
+            assert_eq!((status.code(), status.message()), (code, format!("etcdserver: {text}").as_str()));
+        }
+        assert!(KvError::try_from(28).is_err(), "the table has them all");
+    }
+}
