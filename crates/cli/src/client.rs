@@ -51,6 +51,7 @@ pub(crate) use member::{
 };
 pub(crate) use mirror::MirrorCommand;
 pub(crate) use notation::Notation;
+pub(crate) use output::human_size;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
 pub(crate) use shell::ShellCommand;
@@ -76,6 +77,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Time limit of a request.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let mut endpoints = self.endpoints.clone();
         if endpoints.is_empty() {
@@ -92,7 +98,7 @@ impl Cluster {
             };
             endpoints = variable.as_deref().unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::to_owned).collect();
         }
-        Ok(Client::new(&endpoints, Duration::from_secs(self.timeout))?)
+        Ok(Client::new(&endpoints, self.patience())?)
     }
 }
 
@@ -125,6 +131,6 @@ impl<R: Args + Request> Once<R> {
 }
 
 /// A runtime on the calling thread.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

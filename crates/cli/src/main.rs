@@ -16,6 +16,7 @@ mod recover;
 mod scenarios;
 mod serve;
 mod sim;
+mod top;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,7 @@ const EXAMPLES: &str = "Examples:
   bowline put hello world             set a key
   bowline get hello                   print its value
   bowline watch --prefix ''           print all writes as they happen
+  bowline top                         watch the members at work
   bowline shell                       enter commands line by line
   bowline snapshot save backup.db     save the state in a file
   bowline serve --config member.toml  one member of a cluster
@@ -97,6 +99,8 @@ enum Command {
     Snapshot(client::SnapshotCommand),
     /// Keeps a part of another cluster equal to a part of this one.
     Mirror(client::MirrorCommand),
+    /// Shows a cluster live: load, latencies, sizes and lag of each member.
+    Top(top::TopCommand),
     /// Runs client commands line by line, from a terminal or a pipe.
     Shell(client::ShellCommand),
     /// Runs replicas of the LAN protocol, and emulates a hostile network for them.
@@ -146,6 +150,7 @@ fn main() -> ExitCode {
         Command::Mirror(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Top(command) => command.run(),
         Command::Lan(command) => command.run(),
         Command::Sim(command) => command.run(),
         Command::Chaos(command) => command.run(),

@@ -415,7 +415,8 @@ fn is_refusal(code: Code) -> bool {
 }
 
 /// The message of a status, or the root cause of a failed connection.
-fn reason(status: &Status) -> String {
+#[must_use]
+pub fn reason(status: &Status) -> String {
     std::error::Error::source(status).map_or_else(|| status.message().to_owned(), cause)
 }
 

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 use crate::accept::{Acceptor, Connection};
+use crate::instruments::Gauge;
 
 /// Bytes that a client may send of one request before the server reads them.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -24,8 +25,14 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// Serves connections until the server stops and their last requests are answered. Each may have `max_streams` requests
-/// open.
-pub(crate) async fn serve(router: Router, mut clients: Acceptor, max_streams: u32, mut stopped: watch::Receiver<bool>) {
+/// open. `open` counts the connections.
+pub(crate) async fn serve(
+    router: Router,
+    mut clients: Acceptor,
+    max_streams: u32,
+    open: Gauge,
+    mut stopped: watch::Receiver<bool>,
+) {
     let (builder, service, graceful) =
         (builder(max_streams), TowerToHyperService::new(router), GracefulShutdown::new());
     loop {
@@ -35,9 +42,12 @@ pub(crate) async fn serve(router: Router, mut clients: Acceptor, max_streams: u3
         };
         let stream = TokioIo::new(Connection::from(accepted));
         let connection = graceful.watch(builder.serve_connection(stream, service.clone()).into_owned());
+        open.inc();
+        let open = open.clone();
         tokio::spawn(async move {
             // A client that disconnects, or speaks another protocol, is not worth logging.
             let _ = connection.await;
+            open.dec();
         });
     }
     // Accept no connection while the others end.

@@ -36,6 +36,7 @@ use crate::grpc::{
     WatchService, attend,
 };
 use crate::http;
+use crate::instruments::Gauge;
 use crate::membership;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, hex};
 use crate::quota::{self, Quota};
@@ -198,7 +199,8 @@ impl Server {
         let clients = Acceptor::new(client, shares.clients - readers, "clients", bound.clone());
         let readers = Acceptor::new(metrics, readers.max(1), "--listen-metrics", bound);
         let limits = Limits { max_request_bytes: config.max_request_bytes, max_txn_ops: config.max_txn_ops };
-        let counts = Arc::default();
+        let counts = Arc::<Counts>::default();
+        let open = counts.connections.clone();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
@@ -214,8 +216,8 @@ impl Server {
         let (router, pages) = routes(context, directory, outbox, config);
         let streams = config.max_concurrent_streams;
         let served = tokio::spawn(async move {
-            let readers = client_connection::serve(pages, readers, streams, stopped.clone());
-            tokio::join!(client_connection::serve(router, clients, streams, stopped), readers);
+            let readers = client_connection::serve(pages, readers, streams, Gauge::default(), stopped.clone());
+            tokio::join!(client_connection::serve(router, clients, streams, open, stopped), readers);
         });
         log_leaders(&replica);
         drop(entered);

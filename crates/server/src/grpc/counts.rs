@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::instruments::{Fixed, Labels, Unsuffixed, instruments};
+use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments};
 
 /// A method that is served, as labels. What is counted is bounded by this list, not by what clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EncodeLabelSet)]
@@ -125,6 +125,8 @@ instruments! {
         /// Streams that brought something that could not be read.
         stream_failures: Fixed<Labels<2>, Counter> = Fixed::new([KEEP_ALIVES], Counter::default),
             "etcd_network_server_stream_failures_total";
+        /// Open connections of clients.
+        connections: Gauge, "bowline_client_connections";
         /// Questions for the health with a good answer.
         health_success: Unsuffixed, "etcd_server_health_success";
         /// Questions for the health with a bad one.
