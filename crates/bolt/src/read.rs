@@ -153,7 +153,10 @@ impl<S: Source> Bolt<S> {
         let second = match &first {
             Ok(first) => read(1, first.page_size).ok(),
             // Only the first one says where the second one is.
-            Err(_) => PAGE_SIZES.filter(|bytes| bytes.is_power_of_two()).find_map(|bytes| read(1, bytes).ok()),
+            Err(_) => {
+                let sizes = std::iter::successors(Some(*PAGE_SIZES.start()), |bytes| bytes.checked_mul(2));
+                sizes.take_while(|bytes| PAGE_SIZES.contains(bytes)).find_map(|bytes| read(1, bytes).ok())
+            }
         };
         let (page, meta) = match (first, second) {
             (Ok(first), Some(second)) if second.transaction > first.transaction => (1, second),
