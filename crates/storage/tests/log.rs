@@ -413,7 +413,7 @@ fn without_a_descriptor_for_a_segment_entries_wait_votes_go_on_and_nothing_is_lo
 fn a_missing_or_foreign_folder_says_how_to_go_on() {
     let disk = SimDisk::new();
     let missing = reopen(&disk, &options(SEGMENT)).err().expect("there is nothing");
-    assert!(missing.to_string().contains("restore the folder from a copy"), "{missing}");
+    assert!(missing.to_string().contains("bowline join --replace 2"), "{missing}");
     make(&disk, &options(SEGMENT));
     let other = open(&disk, IDENTITY.cluster, NodeId(3), &options(SEGMENT)).err().expect("another's");
     assert!(other.to_string().contains("belongs to member 2 of cluster 0000000000c0ffee"), "{other}");

@@ -1,4 +1,4 @@
-//! Lines M2 to M6 of the checklist, as far as the state machine decides them.
+//! The lines about members of the checklist, as far as the state machine decides them.
 
 use bowline_kv::store::*;
 use bowline_node::StateMachine;

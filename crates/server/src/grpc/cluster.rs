@@ -29,7 +29,16 @@ pub(crate) struct ClusterService {
 impl ClusterService {
     fn members(&self) -> Vec<pb::Member> {
         let status = self.context.replica.status();
-        let mut members: Vec<pb::Member> = status.members.iter().map(listed).collect();
+        let named = |record: &Member| {
+            let mut member = listed(record);
+            if !record.has_started() {
+                // It has introduced itself, but not published that yet.
+                let introduction = self.directory.introduction(NodeId(record.id));
+                (member.name, member.client_ur_ls) = (introduction.name, reachable(&[introduction.client_url]));
+            }
+            member
+        };
+        let mut members: Vec<pb::Member> = status.members.iter().map(named).collect();
         // A founding member gets its record once every member speaks the version that has them.
         let member = |id: NodeId| {
             let introduction = self.directory.introduction(id);

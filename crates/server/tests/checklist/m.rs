@@ -87,6 +87,18 @@ async fn m01_members_have_names_and_addresses_once_they_have_started(site: Site)
     assert_eq!(found, expected);
 }
 
+/// Waits until every member has the records of all, published by themselves.
+async fn all_recorded(site: &mut Site) {
+    for id in 1..=3 {
+        let recorded = |status: &bowline_server::replica::Status| {
+            status.members.iter().filter(|member| member.has_started()).count() == 3
+        };
+        let mut status = site.members().server(id).replica().watch_status();
+        let waited = tokio::time::timeout(PATIENCE, status.wait_for(recorded)).await;
+        assert!(matches!(waited, Ok(Ok(_))), "member {id} lacks records");
+    }
+}
+
 fn unstarted(url: &str, is_learner: bool) -> pb::Member {
     pb::Member { peer_ur_ls: vec![url.to_owned()], is_learner, ..pb::Member::default() }
 }
@@ -131,7 +143,7 @@ async fn m03_voters_are_refused_while_too_few_have_started(site: Site) {
 }
 
 async fn m03_without_a_quorum_nothing_is_changed(mut site: Site) {
-    all_started(&site).await;
+    all_recorded(&mut site).await;
     for id in [2, 3] {
         site.members().kill(id);
     }
@@ -146,7 +158,7 @@ async fn m03_without_a_quorum_nothing_is_changed(mut site: Site) {
 }
 
 async fn m03_what_would_lose_the_quorum_is_refused(mut site: Site) {
-    all_started(&site).await;
+    all_recorded(&mut site).await;
     let leader = site.members().leader().await;
     let (alive, dead) = {
         let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
@@ -199,7 +211,7 @@ async fn m04_unknown_members_and_untimely_promotions_are_refused(site: Site) {
 
 /// Adds a learner and starts it. Returns its id.
 async fn start_learner(site: &mut Site) -> u64 {
-    all_started(site).await;
+    all_recorded(site).await;
     let ports = free_ports();
     let learner = add(site, &format!("http://{}", ports.1.1), true).await.expect("there is none");
     site.members().join(4, ports);
