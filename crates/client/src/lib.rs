@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
-use bowline_api::mvccpb::KeyValue;
-use bytes::Bytes;
+pub use bowline_api::mvccpb::KeyValue;
+pub use bytes::Bytes;
 use pb::alarm_request::AlarmAction;
 use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
@@ -17,10 +17,15 @@ use tonic::{Code, Status};
 
 mod lease;
 mod members;
+mod op;
 mod snapshot;
+mod txn;
 mod watch;
 
+pub use bowline_api::etcdserverpb;
+pub use op::{Delete, Get, Op, OpResponse, Put, SortBy};
 pub use snapshot::Snapshot;
+pub use txn::{Branches, Compare, Operand, Txn, TxnResponse};
 pub use watch::{EventKind, WatchEvent, WatchItem, WatchRequest, Watcher};
 
 /// Time limit for connecting.
@@ -28,6 +33,12 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection of a task on which nothing comes is tested so often.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A connection is lost if a test of it is not answered in this time.
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Largest response, in bytes.
 const MAX_RESPONSE: usize = 1 << 30;
@@ -76,8 +87,8 @@ pub enum ClientError {
     },
 }
 
-/// A client.
-#[derive(Debug)]
+/// A client. A clone uses the same connection until one of the two has to connect to another endpoint.
+#[derive(Clone, Debug)]
 pub struct Client {
     endpoints: Vec<(String, Endpoint)>,
     patience: Duration,
@@ -112,11 +123,24 @@ impl Client {
         self.endpoints.iter().map(|(url, _)| url.as_str())
     }
 
-    /// Reads a range. If there are other endpoints, the client gives up on a silent one before its patience ends.
+    /// Reads a range: an [`Op::get`] or a request of the API. If there are other endpoints, the client gives up on a
+    /// silent one before its patience ends.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn range(&mut self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ClientError> {
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use bowline_client::{Client, ClientError, Op};
+    /// # async fn run(client: &mut Client) -> Result<(), ClientError> {
+    /// for kv in client.range(Op::get("jobs/").prefix().limit(10)).await?.kvs {
+    ///     println!("{:?} = {:?}", kv.key, kv.value);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn range(&mut self, request: impl Into<pb::RangeRequest>) -> Result<pb::RangeResponse, ClientError> {
+        let request = request.into();
         self.read_at(|channel| {
             let (mut kv, request) = (kv(channel), request.clone());
             async move { kv.range(request).await }
@@ -143,11 +167,21 @@ impl Client {
         Ok(response.header.map_or(0, |header| header.revision))
     }
 
-    /// Sends a put request of the API.
+    /// Sets a key, with options: an [`Op::put`] or a request of the API.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn put_request(&mut self, request: pb::PutRequest) -> Result<pb::PutResponse, ClientError> {
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use bowline_client::{Client, ClientError, Op};
+    /// # async fn run(client: &mut Client) -> Result<(), ClientError> {
+    /// let before = client.put_request(Op::put("state", "running").prev_kv()).await?.prev_kv;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_request(&mut self, request: impl Into<pb::PutRequest>) -> Result<pb::PutResponse, ClientError> {
+        let request = request.into();
         self.write(|mut kv| {
             let request = request.clone();
             async move { kv.put(request).await }
@@ -168,29 +202,18 @@ impl Client {
         Ok(self.delete_request(request).await?.deleted)
     }
 
-    /// Sends a delete request of the API.
+    /// Deletes keys, with options: an [`Op::delete`] or a request of the API.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn delete_request(
         &mut self,
-        request: pb::DeleteRangeRequest,
+        request: impl Into<pb::DeleteRangeRequest>,
     ) -> Result<pb::DeleteRangeResponse, ClientError> {
+        let request = request.into();
         self.write(|mut kv| {
             let request = request.clone();
             async move { kv.delete_range(request).await }
-        })
-        .await
-    }
-
-    /// Runs a transaction: compares keys and runs one of two lists of operations, atomically.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn txn(&mut self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ClientError> {
-        self.write(|mut kv| {
-            let request = request.clone();
-            async move { kv.txn(request).await }
         })
         .await
     }
@@ -380,12 +403,25 @@ impl Client {
         Err(ClientError::Unreachable { tried: tried.join(", "), why })
     }
 
-    /// Drops the connection; the next one is made to another endpoint, if there is one.
+    /// Drops the connection, or gives up connecting; the next one is made to another endpoint, if there is one.
     fn try_next(&mut self) {
-        if let Some((place, _)) = self.connected.take() {
-            let next = (place + 1) % self.endpoints.len();
-            self.endpoints.rotate_left(next);
+        let place = self.connected.take().map_or(0, |(place, _)| place);
+        let next = (place + 1) % self.endpoints.len();
+        self.endpoints.rotate_left(next);
+    }
+
+    /// A client of the same endpoints, without a connection yet, for a task of its own. It begins with the endpoint that
+    /// this one uses, and notices when a member no longer answers.
+    fn apart(&self) -> Client {
+        let mut endpoints = self.endpoints.clone();
+        if let Some((place, _)) = self.connected {
+            endpoints.rotate_left(place);
         }
+        for (_, endpoint) in &mut endpoints {
+            let tested = endpoint.clone().http2_keep_alive_interval(KEEP_ALIVE);
+            *endpoint = tested.keep_alive_timeout(KEEP_ALIVE_PATIENCE);
+        }
+        Client { endpoints, patience: self.patience, connected: None }
     }
 }
 

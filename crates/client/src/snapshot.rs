@@ -23,7 +23,7 @@ impl Client {
     /// # Errors
     /// No endpoint can be reached, or the member refuses.
     pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
-        let mut client = self.for_a_stream();
+        let mut client = self.apart();
         let (endpoint, channel) = client.channel().await?;
         let key = Bytes::from_static(&[0]);
         let read = pb::RangeRequest { key, count_only: true, ..pb::RangeRequest::default() };

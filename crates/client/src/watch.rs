@@ -22,6 +22,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
+use super::op::prefix_end;
 use super::{Client, ClientError, MAX_RESPONSE, PAUSE, is_refusal, reason};
 
 mod cursor;
@@ -33,12 +34,6 @@ const AHEAD: usize = 16;
 
 /// Longest pause between attempts to resume.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// A connection on which nothing comes is tested so often.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// A connection is lost if a test of it is not answered in this time.
-const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to watch.
 #[derive(Clone, Debug)]
@@ -75,12 +70,7 @@ impl WatchRequest {
     #[must_use]
     pub fn prefix(prefix: impl Into<Bytes>) -> WatchRequest {
         let prefix = prefix.into();
-        let mut end = prefix.to_vec();
-        while end.pop_if(|last| *last == 0xff).is_some() {}
-        match end.last_mut() {
-            Some(last) => *last += 1,
-            None => end.push(0),
-        }
+        let end = prefix_end(&prefix);
         WatchRequest::range(prefix, end)
     }
 
@@ -249,7 +239,7 @@ impl Client {
         let (items, delivered) = mpsc::channel(AHEAD);
         let wanted = Arc::<Notify>::default();
         let mut task = Task {
-            client: self.for_a_stream(),
+            client: self.apart(),
             cursor: Cursor::new(request.create.start_revision),
             request,
             items,
@@ -269,20 +259,6 @@ impl Client {
             tokio::time::sleep(PAUSE).await;
         };
         Ok(Watcher { items: delivered, wanted, task: tokio::spawn(task.run(opened)) })
-    }
-
-    /// A client of the same endpoints, without a connection yet. It begins with the endpoint that this one uses, and
-    /// notices when a member no longer answers.
-    pub(crate) fn for_a_stream(&self) -> Client {
-        let mut endpoints = self.endpoints.clone();
-        if let Some((place, _)) = self.connected {
-            endpoints.rotate_left(place);
-        }
-        for (_, endpoint) in &mut endpoints {
-            let tested = endpoint.clone().http2_keep_alive_interval(KEEP_ALIVE);
-            *endpoint = tested.keep_alive_timeout(KEEP_ALIVE_PATIENCE);
-        }
-        Client { endpoints, patience: self.patience, connected: None }
     }
 }
 
@@ -459,18 +435,6 @@ async fn ask_for_progress(opened: &Opened) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_is_a_range() {
-        let range = |prefix: &'static [u8]| {
-            let create = WatchRequest::prefix(prefix).create;
-            (create.key, create.range_end)
-        };
-        assert_eq!(range(b"a/"), (Bytes::from("a/"), Bytes::from("a0")));
-        assert_eq!(range(b"a\xff\xff"), (Bytes::from_static(b"a\xff\xff"), Bytes::from("b")));
-        assert_eq!(range(b"\xff"), (Bytes::from_static(b"\xff"), Bytes::from_static(&[0])));
-        assert_eq!(range(b""), (Bytes::new(), Bytes::from_static(&[0])));
-    }
 
     #[test]
     fn only_a_refusal_ends_a_watch() {

@@ -298,7 +298,7 @@ impl Worker {
                 Ok(Told { answer, header: deleted.header, mod_revision: None })
             }
             Request::Swap { expect, value } => {
-                let response = self.client.txn(swap(key, expect.as_deref(), value)).await?;
+                let response = self.client.txn_request(swap(key, expect.as_deref(), value)).await?;
                 let found = response.responses.iter().find_map(|response| match &response.response {
                     Some(pb::response_op::Response::ResponseRange(range)) => Some(range.kvs.first()),
                     _ => None,

@@ -107,7 +107,7 @@ pub(super) struct Txn {
 
 impl Request for Txn {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
-        let answer = client.txn(self.request.clone()).await?;
+        let answer = client.txn_request(self.request.clone()).await?;
         if answer.responses.iter().filter_map(|response| response.response.as_ref()).any(changes) {
             out.done();
         }

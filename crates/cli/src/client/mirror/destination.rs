@@ -105,7 +105,7 @@ impl Destination {
         let txn = pb::TxnRequest { compare: vec![unchanged], success: ops, failure: vec![look] };
         let mut told = false;
         loop {
-            let answer = match self.client.txn(txn.clone()).await {
+            let answer = match self.client.txn_request(txn.clone()).await {
                 Ok(answer) => answer,
                 Err(error) if is_passing(&error) => {
                     wait_out(&mut told, self.remarks, error).await;

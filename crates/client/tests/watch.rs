@@ -1,12 +1,12 @@
 //! Watches of real members, which are killed meanwhile.
 
-mod cluster;
+mod support;
 
 use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_client::{Client, ClientError, EventKind, WatchEvent, WatchItem, WatchRequest, Watcher};
-use cluster::{Cluster, PATIENCE};
+use support::{Cluster, PATIENCE};
 use tonic::Code;
 
 async fn next(watcher: &mut Watcher) -> Result<WatchItem, ClientError> {
@@ -169,7 +169,8 @@ async fn large_revisions_come_in_one_piece_and_wait_for_a_slow_caller() {
     let mut written = Vec::new();
     // With the keys before, each has more bytes than one message; there are more than wait for the caller.
     for _ in 0..24 {
-        written.push(client.txn(txn.clone()).await.expect("written").header.map_or(0, |header| header.revision));
+        written
+            .push(client.txn_request(txn.clone()).await.expect("written").header.map_or(0, |header| header.revision));
     }
     for (number, expected) in written.into_iter().enumerate() {
         let (revision, events) = events(&mut watcher).await;

@@ -1,5 +1,8 @@
 //! A cluster in this process.
 
+// Not every test uses all of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -117,4 +120,24 @@ fn serve(config: &ServerConfig, listeners: Listeners) -> Server {
 /// A server owns a runtime, which must not be dropped on a thread of another one.
 fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("it doesn't panic"))
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let comes = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// An endpoint that accepts connections and never answers.
+pub(crate) fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    (listener, address)
 }
