@@ -23,6 +23,7 @@ mod txn;
 mod watch;
 
 pub use bowline_api::etcdserverpb;
+pub use lease::{Lease, LeaseEnd, LeaseStatus};
 pub use op::{Delete, Get, Op, OpResponse, Put, SortBy};
 pub use snapshot::Snapshot;
 pub use txn::{Branches, Compare, Operand, Txn, TxnResponse};
