@@ -124,8 +124,9 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
 fn client_is_to_blame(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } | ClientError::Unknown { .. } | ClientError::Compacted { .. } => false,
+        ClientError::InUse { .. } | ClientError::NotHeld { .. } => false,
         ClientError::Refused { status, .. } => status.code() == tonic::Code::InvalidArgument,
-        ClientError::Endpoint(_) | ClientError::NoEndpoint => true,
+        ClientError::Endpoint(_) | ClientError::NoEndpoint | ClientError::NoName => true,
     }
 }
 

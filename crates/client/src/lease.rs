@@ -1,6 +1,7 @@
 //! Leases.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
@@ -58,7 +59,7 @@ pub struct LeaseStatus {
 ///
 /// The monotonic clock of some systems (Linux among them) stands still while the machine is suspended. After that, the
 /// handle learns of the end only from the next renewal. So protect what matters with a
-/// comparison.
+/// [fencing token](crate::LockGuard::fencing_token).
 #[derive(Clone, Debug)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -70,6 +71,8 @@ struct Shared {
     client: Client,
     term: watch::Receiver<Term>,
     task: JoinHandle<()>,
+    /// The keys of locks and elections that the lease has, or waits for.
+    claimed: Mutex<BTreeSet<Bytes>>,
 }
 
 impl Drop for Shared {
@@ -136,6 +139,21 @@ impl Lease {
                 }
             }
         }
+    }
+
+    /// Reserves a key in the queue of a lock or an election. Returns whether it was free.
+    pub(crate) fn claim(&self, key: &Bytes) -> bool {
+        self.claimed().insert(key.clone())
+    }
+
+    /// Gives a key back.
+    pub(crate) fn unclaim(&self, key: &Bytes) {
+        self.claimed().remove(key);
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, BTreeSet<Bytes>> {
+        // Each change is one step, so a panic leaves nothing half done.
+        self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the cluster says about the lease; `None` if there is no such lease any more.
@@ -212,7 +230,8 @@ impl Client {
             .await?;
         let (publish, term) = watch::channel(Term::new(sent, granted.ttl));
         let task = tokio::spawn(Keeper::new(self.apart(), granted.id, publish).run());
-        Ok(Lease { shared: Arc::new(Shared { id: granted.id, client: self.clone(), term, task }) })
+        let (id, client, claimed) = (granted.id, self.clone(), Mutex::default());
+        Ok(Lease { shared: Arc::new(Shared { id, client, term, task, claimed }) })
     }
 
     /// Grants a lease of at least `ttl` seconds; the response tells how many. With `id` 0, the server chooses the id.

@@ -15,15 +15,20 @@ use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+mod election;
 mod lease;
+mod lock;
 mod members;
 mod op;
+mod queue;
 mod snapshot;
 mod txn;
 mod watch;
 
 pub use bowline_api::etcdserverpb;
+pub use election::{Election, Leadership, Observer};
 pub use lease::{Lease, LeaseEnd, LeaseStatus};
+pub use lock::{Lock, LockGuard};
 pub use op::{Delete, Get, Op, OpResponse, Put, SortBy};
 pub use snapshot::Snapshot;
 pub use txn::{Branches, Compare, Operand, Txn, TxnResponse};
@@ -85,6 +90,23 @@ pub enum ClientError {
         next: i64,
         /// The oldest revision from which it can be watched.
         compact_revision: i64,
+    },
+    /// The name of a lock or an election is empty.
+    #[error("the name of the lock or the election is empty")]
+    NoName,
+    /// The lease holds this lock already, leads this election, or waits for it.
+    #[error("{key} is in use: a lease can have each lock only once; release it first, or use another lease")]
+    InUse {
+        /// The key in the queue of the lock or the election.
+        key: String,
+    },
+    /// A lock or an election is lost, or was lost before it was got.
+    #[error("{key} is not held any more: {why}")]
+    NotHeld {
+        /// The key in the queue of the lock or the election.
+        key: String,
+        /// What went wrong.
+        why: String,
     },
 }
 
