@@ -1,12 +1,57 @@
-//! A client of a cluster, or of any other server of the etcd v3 API.
+//! A client of a Bowline cluster, or of any other server of the etcd v3 API.
 //!
-//! The client gets a list of endpoints and uses the first that answers. It repeats a failed read at other endpoints. It
-//! never repeats a write that may have taken effect: only the caller knows whether doing it twice is harmless. A watch
-//! ([`Client::watch`]) resumes at another endpoint if it loses its member, and delivers each event once.
+//! | to | use | example |
+//! |---|---|---|
+//! | read, set and delete keys | [`Client::get`], [`Client::put`], [`Client::delete`]; with options, [`Op`] | `keys` |
+//! | change keys only if others have not changed | [`Client::txn`] | `transaction` |
+//! | hear of each change | [`Client::watch`] | `watch` |
+//! | have keys deleted when this program dies | [`Client::lease`] | `lease` |
+//! | let only one program work at a time | [`Lock`] | `lock` |
+//! | choose a leader that everybody knows | [`Election`] | `election` |
+//!
+//! The examples are in the folder `examples`: `cargo run -p bowline-client --example lock -- 127.0.0.1:2379`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use bowline_client::{Client, Compare, Op};
+//!
+//! # async fn run() -> Result<(), bowline_client::ClientError> {
+//! // Name all members, so that requests still work when one of them is down.
+//! let mut client = Client::new(&["127.0.0.1:2379", "127.0.0.1:2381", "127.0.0.1:2383"], Duration::from_secs(5))?;
+//! let revision = client.put("greeting", "hello").await?;
+//! if let Some(kv) = client.get("greeting").await? {
+//!     println!("{:?}, set at revision {}", kv.value, kv.mod_revision);
+//! }
+//! let unchanged = Compare::mod_revision("greeting").eq(revision);
+//! let answer = client.txn().when(unchanged).then(Op::put("greeting", "hi")).commit().await?;
+//! println!("nobody was faster: {}", answer.succeeded);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Keys and values are bytes: a `&'static str`, a [`String`], a [`Vec<u8>`] and [`Bytes`] will do.
+//!
+//! # What happens when a member fails
+//!
+//! The client gets a list of endpoints and uses the first that answers.
+//!
+//! - A failed read is repeated at other endpoints, until the client's patience ends. So is what is harmless to do twice,
+//!   such as the renewal of a lease.
+//! - A write that may have taken effect is never repeated: only the caller knows whether doing it twice is harmless. Its
+//!   error is [`ClientError::Unknown`]. A write that was certainly not done is sent again, and if that does not help, its
+//!   error is [`ClientError::Refused`] or [`ClientError::Unreachable`]. [`Txn::repeatable`] is the exception for those who
+//!   know better.
+//! - A watch resumes at another endpoint, and delivers each event once. A lease is renewed at another endpoint.
+//!
+//! Methods take `&mut self`, because they may have to connect to another endpoint. For requests at the same time, clone
+//! the client: that is cheap, and clones share a connection.
+//!
+//! It needs a Tokio runtime. Users, passwords and TLS are not there yet.
 
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+/// A key with its value and its revisions.
 pub use bowline_api::mvccpb::KeyValue;
 pub use bytes::Bytes;
 use pb::alarm_request::AlarmAction;
@@ -25,6 +70,7 @@ mod snapshot;
 mod txn;
 mod watch;
 
+/// The requests and responses of the API, for what [`Op`] can't express.
 pub use bowline_api::etcdserverpb;
 pub use election::{Election, Leadership, Observer};
 pub use lease::{Lease, LeaseEnd, LeaseStatus};
