@@ -1,5 +1,5 @@
-//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `compact`, `alarm`, `member`,
-//! `move-leader`, `hashkv`, `status`, `snapshot`, `mirror` and `shell`.
+//! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `lock`, `elect`, `compact`, `alarm`,
+//! `member`, `move-leader`, `hashkv`, `status`, `snapshot`, `mirror` and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -20,10 +20,13 @@ mod alarm;
 mod compact;
 mod completion;
 mod del;
+mod elect;
 mod get;
 mod hashkv;
+mod hold;
 mod lease;
 mod lines;
+mod lock;
 mod member;
 mod mirror;
 mod notation;
@@ -42,9 +45,11 @@ mod words;
 pub(crate) use alarm::{AlarmCommand, AlarmListArgs, DisarmArgs};
 pub(crate) use compact::CompactArgs;
 pub(crate) use del::DelArgs;
+pub(crate) use elect::ElectArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
+pub(crate) use lock::LockArgs;
 pub(crate) use member::{
     MemberAddArgs, MemberCommand, MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs,
     MemberUpdateArgs, MoveLeaderArgs, find, hex, peer_url,

@@ -31,6 +31,8 @@ pub(crate) enum Exit {
     Failed,
     /// Some input was bad, and the error was printed.
     BadInput,
+    /// Another exit code, such as that of a command that was run.
+    Code(u8),
 }
 
 impl Exit {
@@ -56,6 +58,7 @@ pub(crate) fn code_of(outcome: anyhow::Result<Exit>) -> ExitCode {
         Ok(Exit::Passed) => ExitCode::SUCCESS,
         Ok(Exit::Failed) => ExitCode::from(1),
         Ok(Exit::BadInput) => ExitCode::from(2),
+        Ok(Exit::Code(code)) => ExitCode::from(code),
         Err(error) if Unprinted::of(&error).is_some_and(Unprinted::ends_silently) => ExitCode::from(NOBODY_READS),
         Err(error) => {
             complain(&error);

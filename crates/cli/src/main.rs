@@ -37,6 +37,7 @@ const EXAMPLES: &str = "Examples:
   bowline get hello                   print its value
   bowline watch --prefix ''           print all writes as they happen
   bowline top                         watch the members at work
+  bowline lock backup -- ./backup.sh  run a command while a lock is held
   bowline shell                       enter commands line by line
   bowline snapshot save backup.db     save the state in a file
   bowline serve --config member.toml  one member of a cluster
@@ -78,6 +79,10 @@ enum Command {
     /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(client::LeaseCommand),
+    /// Holds a lock, and runs a command meanwhile.
+    Lock(Once<client::LockArgs>),
+    /// Takes part in an election, or prints its leaders.
+    Elect(Once<client::ElectArgs>),
     /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(Once<client::CompactArgs>),
@@ -141,6 +146,8 @@ fn main() -> ExitCode {
         Command::Txn(command) => command.run(),
         Command::Watch(command) => command.run(),
         Command::Lease(command) => command.run(),
+        Command::Lock(command) => command.run(),
+        Command::Elect(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::Alarm(command) => command.run(),
         Command::Member(command) => command.run(),

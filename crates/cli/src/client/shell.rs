@@ -22,9 +22,9 @@ use super::completion::Helper;
 use super::lines::{CONTINUED, Line, Lines, Source, Stdin, Wanted};
 use super::output::{Format, OutputArgs};
 use super::{
-    AlarmListArgs, Cluster, CompactArgs, DelArgs, DisarmArgs, GetArgs, HashKvArgs, MemberAddArgs, MemberListArgs,
-    MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs, MemberUpdateArgs, MoveLeaderArgs, Notation, PutArgs,
-    Request, StatusArgs, TxnArgs,
+    AlarmListArgs, Cluster, CompactArgs, DelArgs, DisarmArgs, ElectArgs, GetArgs, HashKvArgs, LockArgs, MemberAddArgs,
+    MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs, MemberUpdateArgs, MoveLeaderArgs, Notation,
+    PutArgs, Request, StatusArgs, TxnArgs,
 };
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, WatchArgs, words};
 use crate::exit::{self, Exit};
@@ -40,8 +40,9 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, watch, lease, compact, alarm, member, move-leader, hashkv, status, mode, help and exit, with \
-the options of the command line; `help get` lists those of get. Ctrl-C ends watch and lease keep-alive. Text \
+    after_help = "Commands: get, put, del, txn, watch, lease, lock, elect, compact, alarm, member, move-leader, hashkv, status, \
+mode, help and exit, with the options of the command line; `help get` lists those of get. Ctrl-C ends watch, lock, elect \
+and lease keep-alive. Text \
 in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
 that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
 else ~/.bowline_history.
@@ -96,6 +97,10 @@ enum Simple {
     /// Manages leases, which delete their keys when they expire.
     #[command(subcommand)]
     Lease(Lease),
+    /// Holds a lock, and runs a command meanwhile.
+    Lock(LockArgs),
+    /// Takes part in an election, or prints its leaders.
+    Elect(ElectArgs),
     /// Removes the history before a revision.
     #[command(alias = "compaction")]
     Compact(CompactArgs),
@@ -340,6 +345,9 @@ impl Session {
             Simple::Lease(Lease::KeepAlive(keep_alive)) => self.follow(&keep_alive),
             Simple::Lease(Lease::Timetolive(time_to_live)) => self.ask(&time_to_live),
             Simple::Lease(Lease::List(list)) => self.ask(&list),
+            Simple::Lock(lock) => self.ask(&lock.on_a_line()),
+            Simple::Elect(elect) if elect.listen => self.follow(&elect),
+            Simple::Elect(elect) => self.ask(&elect),
             Simple::Compact(compact) => self.ask(&compact),
             Simple::Alarm(Alarm::List(list)) => self.ask(&list),
             Simple::Alarm(Alarm::Disarm(disarm)) => self.ask(&disarm),

@@ -1,7 +1,7 @@
 //! Turns Ctrl-C and termination signals into a flag.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -17,6 +17,8 @@ pub struct Interrupts {
 #[derive(Debug)]
 struct Watch {
     came: Arc<AtomicBool>,
+    /// The number of the last signal; 0 if none came.
+    last: Arc<AtomicUsize>,
     /// Whether the signals should have their default effect.
     as_usual: Arc<AtomicBool>,
 }
@@ -32,9 +34,10 @@ impl Interrupts {
     /// The system refuses to install a handler.
     pub fn watch() -> io::Result<Interrupts> {
         if WATCH.get().is_none() {
-            let watch = Watch { came: Arc::new(AtomicBool::new(false)), as_usual: Arc::new(AtomicBool::new(false)) };
+            let watch = Watch { came: Arc::default(), last: Arc::default(), as_usual: Arc::default() };
             for signal in [SIGINT, SIGTERM, SIGHUP] {
                 flag::register_conditional_default(signal, Arc::clone(&watch.as_usual))?;
+                flag::register_usize(signal, Arc::clone(&watch.last), signal.unsigned_abs() as usize)?;
                 flag::register(signal, Arc::clone(&watch.came))?;
             }
             // If another thread was first, these handlers set flags that nobody reads.
@@ -42,6 +45,7 @@ impl Interrupts {
         }
         let watch = WATCH.get().expect("it was set above, and is never taken out");
         watch.came.store(false, Ordering::Relaxed);
+        watch.last.store(0, Ordering::Relaxed);
         watch.as_usual.store(false, Ordering::Relaxed);
         Ok(Interrupts { watch })
     }
@@ -49,6 +53,11 @@ impl Interrupts {
     /// The flag that becomes true at the first signal, for [`RunOptions::stop`](super::RunOptions::stop).
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.watch.came)
+    }
+
+    /// The number of the last signal that came; `None` if none has come.
+    pub fn signal(&self) -> Option<i32> {
+        i32::try_from(self.watch.last.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 }
 
