@@ -6,8 +6,10 @@
 
 use bytes::Bytes;
 
+use super::watch::is_final;
 use super::{
-    Client, ClientError, Compare, EventKind, Get, Lease, LeaseEnd, Op, OpResponse, SortBy, WatchItem, WatchRequest,
+    Client, ClientError, Compare, EventKind, Get, Lease, LeaseEnd, Op, OpResponse, PAUSE, SortBy, WatchItem,
+    WatchRequest,
 };
 
 /// The prefix of all keys of a queue.
@@ -104,31 +106,40 @@ impl Place {
         Ok(!self.left && created(answer.responses.get(1)) == Some(self.revision))
     }
 
-    /// Returns when no key with a lower create revision is left.
+    /// Returns when no key with a lower create revision is left. Members that fail are waited for: the lease says how long
+    /// that makes sense.
     async fn becomes_first(&mut self) -> Result<(), ClientError> {
         loop {
-            let before = Op::get(self.prefix.clone()).prefix().create_revisions(0..=self.revision - 1).keys_only();
-            let before = before.descending(SortBy::CreateRevision).limit(1);
-            let own = Op::get(self.key.clone()).keys_only();
-            let answer = self.client.txn().then(before).then(own).commit().await?;
-            let kv = |place: usize| answer.responses.get(place).and_then(|response| response.kvs().first());
-            if kv(1).is_none_or(|own| own.create_revision != self.revision) {
-                self.has_left();
-                return Err(self.not_held("its key was deleted"));
-            }
-            let Some(before) = kv(0) else { return Ok(()) };
-            let request = WatchRequest::key(before.key.clone()).only(EventKind::Delete);
-            let mut watcher = self.client.watch(request.start_revision(answer.revision + 1)).await?;
-            loop {
-                match watcher.next().await {
-                    Some(Ok(WatchItem::Events { .. })) => break,
-                    Some(Ok(_)) => {}
-                    // Look again: the deletion may be in the history that was removed.
-                    None | Some(Err(ClientError::Compacted { .. })) => break,
-                    Some(Err(error)) => return Err(error),
-                }
+            match self.look().await {
+                Ok(None) => return Ok(()),
+                // What was in the history that was removed is seen in the next turn.
+                Ok(Some(_)) | Err(ClientError::Compacted { .. }) => {}
+                Err(error) if is_final(&error) => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
+    }
+
+    /// Looks for the key just before this one, and waits until it is deleted; `None` if there is no such key.
+    async fn look(&mut self) -> Result<Option<()>, ClientError> {
+        let before = Op::get(self.prefix.clone()).prefix().create_revisions(0..=self.revision - 1).keys_only();
+        let before = before.descending(SortBy::CreateRevision).limit(1);
+        let own = Op::get(self.key.clone()).keys_only();
+        let answer = self.client.txn().then(before).then(own).commit().await?;
+        let kv = |place: usize| answer.responses.get(place).and_then(|response| response.kvs().first());
+        if kv(1).is_none_or(|own| own.create_revision != self.revision) {
+            self.has_left();
+            return Err(self.not_held("its key was deleted"));
+        }
+        let Some(before) = kv(0) else { return Ok(None) };
+        let request = WatchRequest::key(before.key.clone()).only(EventKind::Delete);
+        let mut watcher = self.client.watch(request.start_revision(answer.revision + 1)).await?;
+        while let Some(item) = watcher.next().await {
+            if let WatchItem::Events { .. } = item? {
+                break;
+            }
+        }
+        Ok(Some(()))
     }
 
     /// Deletes the key, and no later one of the same name. It is harmless to do twice.

@@ -262,12 +262,12 @@ impl Client {
     }
 }
 
-/// Whether no member would serve the watch after this error.
-fn is_final(error: &ClientError) -> bool {
+/// Whether no member would serve the watch, or what waits for it, after this error.
+pub(crate) fn is_final(error: &ClientError) -> bool {
     match error {
-        ClientError::Compacted { .. } => true,
         ClientError::Refused { status, .. } => is_refusal(status.code()) && status.code() != Code::ResourceExhausted,
-        _ => false,
+        ClientError::Unreachable { .. } | ClientError::Unknown { .. } => false,
+        _ => true,
     }
 }
 
