@@ -52,7 +52,8 @@ func main() {
 		expect(txn.Succeeded == succeeds && txn.Responses[0].GetResponseRange().Count == 1, "a transaction", txn)
 	}
 
-	watch := client.Watch(clientv3.WithRequireLeader(ctx), "go/", clientv3.WithPrefix(), clientv3.WithRev(first.Header.Revision))
+	from := clientv3.WithRev(first.Header.Revision)
+	watch := client.Watch(clientv3.WithRequireLeader(ctx), "go/", clientv3.WithPrefix(), from)
 	events := 0
 	wait := func(key string) {
 		for response := range watch {

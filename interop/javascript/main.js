@@ -1,5 +1,5 @@
-// Uses a cluster through the npm package etcd3: keys, transactions, watches, leases, locks, a compaction, and the loss of the
-// leader.
+// Uses a cluster through the npm package etcd3: keys, transactions, watches, leases, locks, a compaction, and the loss of
+// the leader.
 const assert = require("node:assert");
 const { execFileSync } = require("node:child_process");
 const { Etcd3 } = require("etcd3");

@@ -1,5 +1,5 @@
-"""Uses a cluster through the Python package etcd3: keys, transactions, watches, leases, locks, a compaction, and the loss of
-the leader. The package uses one endpoint, and neither resumes a watch nor repeats a request."""
+"""Uses a cluster through the Python package etcd3: keys, transactions, watches, leases, locks, a compaction, and the loss
+of the leader. The package uses one endpoint, and neither resumes a watch nor repeats a request."""
 
 import os
 import subprocess

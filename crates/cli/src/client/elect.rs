@@ -27,7 +27,7 @@ Examples:
   bowline elect --listen scheduler
   bowline elect -l scheduler --json     one line for each leader; create_revision is its fencing token
 
-Exit codes: 0 resigned after Ctrl-C; 1 failed; 2 bad input; 75 the lease was lost; 128 and its number if a signal ended \
+Exit codes: 0 resigned after Ctrl-C; 1 failed; 2 bad input; 75 the lease was lost; 128 plus its number if a signal ended \
 the waiting.")]
 pub(crate) struct ElectArgs {
     /// Name of the election.

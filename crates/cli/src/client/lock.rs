@@ -33,11 +33,11 @@ COMMAND gets SIGTERM. `etcdctl lock` and the mutex of etcd's Go package concurre
 
 Examples:
   bowline lock backup -- ./backup.sh
-  bowline lock backup -- sh -c 'bowline txn --if \"create($ETCD_LOCK_KEY) = $ETCD_LOCK_REV\" --then \"put last $(date +%s)\"'
+  bowline lock backup -- sh -c 'bowline txn --if \"create($ETCD_LOCK_KEY) = $ETCD_LOCK_REV\" --then \"put last ok\"'
   bowline lock --ttl 30 backup        hold it until Ctrl-C
   bowline get --prefix --keys-only backup/ -o table   who holds it, and who waits
 
-Exit codes: COMMAND's, or 0 released after Ctrl-C; 1 failed; 2 bad input; 75 the lease was lost; 128 and its number if a \
+Exit codes: COMMAND's, or 0 released after Ctrl-C; 1 failed; 2 bad input; 75 the lease was lost; 128 plus its number if a \
 signal ended the waiting, or COMMAND."
 )]
 pub(crate) struct LockArgs {
