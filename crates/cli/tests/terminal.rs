@@ -96,23 +96,22 @@ fn ctrl_c_ends_a_watch_but_not_the_shell() {
 #[test]
 fn ctrl_c_releases_a_lock_but_does_not_end_the_shell() {
     let member = &Member::start();
-    let mut terminal = Terminal::open(member);
+    let mut terminal = shell(member);
     for (command, shown) in [("loc\t l\r", "l/"), ("elect e v\r", "e/")] {
         terminal.types(command);
         terminal.wait_for(shown);
         terminal.wait_for("\n");
-        // The terminal would send it, if the shell were its foreground job.
-        kill_process(Pid::from_child(&terminal.shell), Signal::INT).expect("it runs");
+        terminal.signal(Signal::INT);
         terminal.wait_for("bowline> ");
         member.says(&["get", "", "--prefix", "--count-only"], "0\n");
     }
     member.ask(&["put", "e/1", "leads"]);
     terminal.types("elect e --lis\t\r");
     terminal.wait_for("leads");
-    kill_process(Pid::from_child(&terminal.shell), Signal::INT).expect("it runs");
+    terminal.signal(Signal::INT);
     terminal.wait_for("bowline> ");
     terminal.types("exit\r");
-    terminal.ends();
+    assert_eq!(terminal.ends(), Some(0));
 }
 
 fn hex(bytes: &[u8]) -> String {

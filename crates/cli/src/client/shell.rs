@@ -40,12 +40,11 @@ const HISTORY: usize = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Commands: get, put, del, txn, watch, lease, lock, elect, compact, alarm, member, move-leader, hashkv, status, \
-mode, help and exit, with the options of the command line; `help get` lists those of get. Ctrl-C ends watch, lock, elect \
-and lease keep-alive. Text \
-in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \\\\, \\\" and \\xNN are escapes. A line \
-that begins with # is a comment. Tab completes commands and keys. The history is kept in $BOWLINE_HISTORY, or \
-else ~/.bowline_history.
+    after_help = "Commands: get, put, del, txn, watch, lease, lock, elect, compact, alarm, member, move-leader, \
+hashkv, status, mode, help and exit, with the options of the command line; `help get` lists those of get. Ctrl-C ends \
+watch, lock, elect and lease keep-alive. Text in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \
+\\\\, \\\" and \\xNN are escapes. A line that begins with # is a comment. Tab completes commands and keys. The history \
+is kept in $BOWLINE_HISTORY, or else ~/.bowline_history.
 
 Lines from a pipe run one by one. The first line that can't be parsed is reported and ends the \
 shell, unless --keep-going is given. A command that fails does not end it.
