@@ -44,7 +44,7 @@ fn the_log_is_text_or_json_down_to_a_level() {
     }
     let first = json.lines().find(|line| line.contains("listening for clients")).expect("it listens");
     let first: serde_json::Value = serde_json::from_str(first).expect("it is an object");
-    assert_eq!(first["member"], 1, "{first}");
+    assert_eq!(first["member"], "1", "{first}");
     let text = logged("text", "debug", "ready to serve client requests");
     assert!(text.contains(" INFO ready to serve client requests at http://127.0.0.1:"), "{text}");
     assert!(!text.contains('\u{1b}'), "no colours where no terminal is: {text}");
