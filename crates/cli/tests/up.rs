@@ -76,7 +76,9 @@ fn bad_settings_are_named_with_what_is_allowed() {
         let output = output.expect("it starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert_eq!(serve(&[]), (Some(2), "error: --id is missing: it says which member this is\n".to_owned()));
+    let (code, said) = serve(&["--initial-cluster", "a=127.0.0.1:1,b=127.0.0.1:2"]);
+    let which = "error: --name is \"default\"; allowed: a member of --initial-cluster (a, b)\n";
+    assert_eq!((code, said.as_str()), (Some(2), which));
     let (code, said) = serve(&["--id", "1", "--initial-cluster", "1=127.0.0.1:1", "--heartbeat", "soon"]);
     assert_eq!(code, Some(2));
     assert_eq!(said, "error: --heartbeat is \"soon\"; allowed: a time from 5ms to 60s, such as 300ms\n");
