@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -335,12 +336,12 @@ impl Members {
         let mut child = command.spawn().expect("it starts");
         let said: Arc<Mutex<String>> = Arc::default();
         let (stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&said));
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 heard.lock().expect("nobody panics").push_str(&format!("{line}\n"));
             }
         });
-        Process { child, said }
+        Process { child, said, listener: Some(listener) }
     }
 }
 
@@ -348,6 +349,7 @@ impl Members {
 pub(crate) struct Process {
     child: Child,
     said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -360,7 +362,13 @@ impl Process {
     pub(crate) fn says(&mut self, text: &str) {
         let until = Instant::now() + PATIENCE;
         while !self.said().contains(text) {
-            assert!(Instant::now() < until && self.runs(), "it has not said {text:?}: {}", self.said());
+            let runs = self.runs();
+            if !runs && let Some(listener) = self.listener.take() {
+                // It may have said it just before it ended.
+                listener.join().expect("it does not panic");
+                continue;
+            }
+            assert!(runs && Instant::now() < until, "it has not said {text:?}: {}", self.said());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
