@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bowline_kv::store::{Command, Member, MemberChange, MemberRequest, Members, decode_reply_to};
+use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, Members, decode_reply_to};
 use bowline_node::Failure;
 use bowline_node::raft::{Membership, MembershipChange, NodeId};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::peer::{Directory, Forwarder, Outbox, Protocol, hex};
 use crate::replica::{Replica, Status};
@@ -201,6 +201,12 @@ async fn publish(replica: Replica, own: Member) {
         }
         let published = write(&replica, MemberChange::Publish(own.clone())).await;
         if let Err(why) = published {
+            if why == KvError::OtherFolder.to_string() {
+                error!(
+                    "this member has started with another data folder before: start it with that one, or replace it"
+                );
+                return;
+            }
             debug!(why, "can't publish this member's name and addresses; trying again");
         }
         // The own state has the change a little later.
@@ -216,7 +222,7 @@ async fn write(replica: &Replica, change: MemberChange) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
 
     use bowline_kv::store::{MemoryEngine, Store};
@@ -224,7 +230,8 @@ mod tests {
 
     use super::*;
 
-    fn records(changes: Vec<MemberChange>) -> Arc<Members> {
+    /// The records after these changes.
+    pub(crate) fn records(changes: Vec<MemberChange>) -> Arc<Members> {
         let mut store = Store::open(MemoryEngine::default()).expect("memory does not fail");
         for (index, change) in (1..).zip(changes) {
             let command = Command::Member(MemberRequest { change: Some(change) });

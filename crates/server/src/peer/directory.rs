@@ -271,25 +271,16 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use bowline_kv::store::{Command, Member, MemberChange, MemberRequest, MemoryEngine, Store};
-    use bowline_node::raft::{Group, Index};
+    use bowline_kv::store::{Member, MemberChange};
+    use bowline_node::raft::Group;
 
     use super::*;
+    use crate::membership::tests::records;
 
     fn fresh() -> Directory {
         let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };
         let first = (1..=3).map(|id| (NodeId(id), format!("host{id}:2380"))).collect();
         Directory::new(own, Protocol::CURRENT, Introduction::new("one", "http://one", Protocol::CURRENT), first)
-    }
-
-    /// The records after these changes.
-    fn records(changes: Vec<MemberChange>) -> Arc<Members> {
-        let mut store = Store::open(MemoryEngine::default()).expect("memory does not fail");
-        for (index, change) in (1..).zip(changes) {
-            let command = Command::Member(MemberRequest { change: Some(change) });
-            store.apply_command(Index(index), &command).expect("a good change");
-        }
-        Arc::clone(store.members())
     }
 
     fn adopted(id: u64, incarnation: u64) -> MemberChange {
