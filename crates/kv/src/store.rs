@@ -28,6 +28,7 @@ mod check;
 mod codec;
 mod command;
 mod compact;
+mod comparison;
 mod disk;
 mod engine;
 mod error;
@@ -109,6 +110,8 @@ pub struct Store<E> {
     pending_leases: Vec<LeaseChange>,
     /// Changes of the leases by the last command.
     lease_changes: Vec<LeaseChange>,
+    /// Number of pending records before the last command.
+    begun: usize,
     /// The operations of the last command.
     operations: Operations,
     /// The writes since the last [`Store::take_writes`], if they are noted.
@@ -164,7 +167,7 @@ impl<E: Engine> Store<E> {
     fn of(engine: E, rebuild: Rebuild, meta: Meta) -> Result<Store<E>, EngineError> {
         let (index, book) = rebuild.finish()?;
         let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
-        let (lease_changes, operations) = (Vec::new(), Operations::default());
+        let (lease_changes, begun, operations) = (Vec::new(), 0, Operations::default());
         let (flushed, hashing) = (meta.clone(), None);
         let (tee, noted, fault) = (Tee::default(), None, OnceLock::new());
         let store = Store {
@@ -176,6 +179,7 @@ impl<E: Engine> Store<E> {
             pending_bytes,
             pending_leases,
             lease_changes,
+            begun,
             operations,
             noted,
             flushed,
@@ -253,8 +257,12 @@ impl<E: Engine> Store<E> {
             Command::ClusterVersion(raise) => Ok(Response::ClusterVersion(self.raise_cluster_version(raise))),
             Command::Alarm(alarm) => self.change_alarm(alarm).map(Response::Alarm),
             Command::Member(request) => self.change_member(request).map(Response::Member),
+            Command::Compare(request) => self.compare(index, request).map(Response::Compare),
         };
         let reply = self.settle(outcome);
+        if !matches!(command, Command::Compare(_)) {
+            self.take_effects(index, reply.is_err());
+        }
         self.finish(index)?;
         reply
     }
@@ -271,13 +279,21 @@ impl<E: Engine> Store<E> {
     /// Always: [`KvError::Unreadable`], or as [`Store::apply_command`].
     pub(crate) fn apply_unreadable(&mut self, index: Index) -> Reply {
         self.begin(index)?;
+        self.take_effects(index, true);
         self.finish(index)?;
         Err(KvError::Unreadable)
+    }
+
+    /// Adds the effects of a command to the checksum by which the members are compared.
+    fn take_effects(&mut self, index: Index, refused: bool) {
+        let (revisions, records) = ((self.meta.revision, self.meta.compacted), &self.pending[self.begun..]);
+        self.meta.comparison.take(index, revisions, refused, records, &self.lease_changes);
     }
 
     fn begin(&mut self, index: Index) -> Result<(), KvError> {
         self.lease_changes.clear();
         self.operations = Operations::default();
+        self.begun = self.pending.len();
         self.refuse_fault()?;
         if index.0 <= self.meta.applied { Err(KvError::AlreadyApplied) } else { Ok(()) }
     }

@@ -122,6 +122,8 @@ pub struct ServerConfig {
     pub quota_backend_bytes: i64,
     /// How often quiet watchers that asked for it are told how far they have come.
     pub watch_progress_interval: Duration,
+    /// Time between a write and the next comparison of the members' states.
+    pub compare_interval: Duration,
     /// How reads are made linearizable.
     pub read_kind: ReadKind,
     /// The format of the log.

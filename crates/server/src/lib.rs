@@ -8,6 +8,7 @@ mod client_connection;
 mod clock;
 mod cluster_version;
 mod compaction;
+mod comparison;
 pub mod config;
 mod descriptors;
 pub mod folder;

@@ -16,7 +16,7 @@ use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
 use crate::peer::check_version;
-use crate::replica::{AlarmFacts, Facts, Metrics};
+use crate::replica::{AlarmFacts, ComparisonFacts, Facts, Metrics};
 
 /// Records that one step of removing old revisions visits.
 const SCRUB_BUDGET: usize = 1_024;
@@ -245,6 +245,12 @@ impl KvMachine {
             db_size_in_use: size.in_use,
             cluster_version: self.store.cluster_version(),
             alarms: self.alarm_facts(),
+            comparison: ComparisonFacts {
+                mark_due: self.store.is_mark_due(),
+                report: self.store.report_of(self.identity.replica.0),
+                marked_index: self.store.marked_at().0,
+                agreed_index: self.store.agreed_at().0,
+            },
         }
     }
 

@@ -57,7 +57,7 @@ pub use inbox::MAX_REQUESTS;
 pub(crate) use inbox::{Inbox, Request as InboxRequest, RequestBody};
 pub use lease_time::LeaseTime;
 pub use metrics::Metrics;
-pub use status::{AlarmFacts, Facts, Status};
+pub use status::{AlarmFacts, ComparisonFacts, Facts, Status};
 pub use store::{LogStore, MemoryStore, StoreError, StoredWrites};
 
 /// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.

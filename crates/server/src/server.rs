@@ -29,6 +29,7 @@ use crate::client_connection;
 use crate::clock::Clock;
 use crate::cluster_version;
 use crate::compaction;
+use crate::comparison;
 use crate::config::{ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
@@ -210,6 +211,7 @@ impl Server {
             Context { replica: replica.clone(), cluster_id, protocol, limits, quota, counts, learner, stopping };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
         quota::keep(replica.clone(), quota);
+        comparison::keep(&replica, config.compare_interval);
         if let Some(retention) = config.auto_compaction {
             compaction::keep(replica.clone(), clock, retention);
         }

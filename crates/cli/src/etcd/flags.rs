@@ -59,7 +59,7 @@ const ETCDS_FILES: &str = "it tunes files that only etcd has";
 const LOG: &str =
     "a member removes old log entries by their size in bytes: see `bowline serve --help`, --snapshot-bytes";
 const PINGS: &str = "a silent client is pinged after 30 s, and disconnected 20 s later";
-const HASHES: &str = "there is no automatic comparison of the members: run `bowline hashkv` from time to time";
+const HASHES: &str = "the members' states are always compared, also at each compaction";
 const START_CHECK: &str = "a member always checks its own files by checksum, and asks its peers what they remember of it; \
                            `bowline hashkv` compares the members' states";
 const LEASES: &str = "a lease that was kept alive always keeps its time when the leader changes";
@@ -314,9 +314,9 @@ const FEATURES: &[Flag] = &[
     ),
     flag("feature-gates", Text, "", Converted("Features to switch on or off: NAME=true,NAME=false,...")),
     flag("experimental-initial-corrupt-check", Bool, "false", NoEffect(START_CHECK)),
-    flag("corrupt-check-time", Time, "0s", Only(&["0"], HASHES)),
-    flag("experimental-corrupt-check-time", Time, "0s", Only(&["0"], HASHES)),
-    flag("experimental-compact-hash-check-enabled", Bool, "false", Only(&[], HASHES)),
+    flag("corrupt-check-time", Time, "0s", NoEffect(HASHES)),
+    flag("experimental-corrupt-check-time", Time, "0s", NoEffect(HASHES)),
+    flag("experimental-compact-hash-check-enabled", Bool, "false", NoEffect(HASHES)),
     flag("compact-hash-check-time", Time, "1m0s", NoEffect(HASHES)),
     flag("experimental-compact-hash-check-time", Time, "1m0s", NoEffect(HASHES)),
     flag("experimental-enable-lease-checkpoint", Bool, "false", NoEffect(LEASES)),
@@ -399,7 +399,7 @@ pub(super) const SECTIONS: [(&str, &[Flag]); 9] = [
 
 /// The names that `--feature-gates` takes, with what each of them means: as flags whose values are true or false.
 pub(super) const GATES: &[Flag] = &[
-    flag("CompactHashCheck", Bool, "false", Only(&[], HASHES)),
+    flag("CompactHashCheck", Bool, "false", NoEffect(HASHES)),
     flag("InitialCorruptCheck", Bool, "false", NoEffect(START_CHECK)),
     flag("LeaseCheckpoint", Bool, "false", NoEffect(LEASES)),
     flag("LeaseCheckpointPersist", Bool, "false", NoEffect(LEASES)),

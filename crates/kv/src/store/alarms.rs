@@ -61,6 +61,11 @@ impl Alarms {
         Ok(())
     }
 
+    /// Activates an alarm, unless it is active. It stays until an operator deactivates it.
+    pub(crate) fn raise(&mut self, member: u64, kind: AlarmKind) {
+        self.0.entry((member, kind)).or_insert(false);
+    }
+
     /// Removes the alarms of a member that is no longer one.
     pub(crate) fn forget(&mut self, member: u64) {
         self.0.retain(|(of, _), _| *of != member);
@@ -122,7 +127,8 @@ impl Command {
             | Command::LeaseExpire(_)
             | Command::ClusterVersion(_)
             | Command::Alarm(_)
-            | Command::Member(_) => 0,
+            | Command::Member(_)
+            | Command::Compare(_) => 0,
         }
     }
 }
@@ -171,7 +177,11 @@ impl<E: Engine> Store<E> {
     /// An alarm forbids the command.
     pub(crate) fn refuse_alarmed(&self, command: &Command) -> Result<(), KvError> {
         // A corrupt member must be replaced.
-        if !matches!(command, Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_)) {
+        let concerns_members = matches!(
+            command,
+            Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_) | Command::Compare(_)
+        );
+        if !concerns_members {
             self.refuse_corrupt()?;
         }
         let full = command.cost() > 0 && self.meta.alarms.is_active(AlarmKind::NoSpace);

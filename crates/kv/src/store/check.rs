@@ -45,7 +45,11 @@ impl Command {
             Command::LeaseGrant(grant) => grant.check()?,
             Command::Alarm(alarm) => alarm.check()?,
             Command::Member(request) => request.check()?,
-            Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::ClusterVersion(_) => {}
+            Command::Compact(_)
+            | Command::LeaseRevoke(_)
+            | Command::LeaseExpire(_)
+            | Command::ClusterVersion(_)
+            | Command::Compare(_) => {}
         }
         check_size(self.encoded_len(), limits)
     }

@@ -11,8 +11,8 @@ use super::MAX_FIELD_BYTES;
 use super::codec::CodecError;
 use super::legacy;
 use super::types::{
-    AlarmRequest, ClusterVersionRequest, CompactionRequest, DeleteRangeRequest, LeaseExpireRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, MemberRequest, PutRequest, TxnRequest,
+    AlarmRequest, ClusterVersionRequest, CompactionRequest, CompareRequest, DeleteRangeRequest, LeaseExpireRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, MemberRequest, PutRequest, TxnRequest,
 };
 
 /// A change of the store, as it goes through the log.
@@ -48,12 +48,15 @@ pub enum Command {
     /// Changes the record of a member. Version 6 of the cluster introduced it.
     #[prost(message, tag = "10")]
     Member(MemberRequest),
+    /// Compares the members' states. Version 7 of the cluster introduced it.
+    #[prost(message, tag = "11")]
+    Compare(CompareRequest),
 }
 
 /// The message in the log.
 #[derive(Clone, PartialEq, prost::Message)]
 struct LogCommand {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     command: Option<Command>,
 }
 

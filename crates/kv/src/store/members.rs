@@ -17,7 +17,7 @@ use super::types::{Member, MemberChange, MemberRequest, MemberResponse, MemberUr
 use super::{KvError, Store};
 
 /// Most members of a cluster; the consensus core allows no more.
-const MAX_MEMBERS: usize = 64;
+pub(crate) const MAX_MEMBERS: usize = 64;
 
 /// Most learners of a cluster, as in etcd. Voters that still catch up don't count.
 const MAX_LEARNERS: usize = 1;
@@ -256,6 +256,7 @@ impl<E: Engine> Store<E> {
         members.change(change)?;
         if let MemberChange::Remove(id) = change {
             self.meta.alarms.forget(*id);
+            self.meta.comparison.forget(*id);
         }
         // Whoever watches the records compares pointers.
         if members != *self.meta.members {

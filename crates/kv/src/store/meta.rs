@@ -6,14 +6,17 @@ use bytes::Bytes;
 
 use super::alarms::Alarms;
 use super::codec::{CodecError, Sink, Source};
+use super::comparison::Comparison;
 use super::engine::{EngineError, Revision};
 use super::kept_hashes::{KeptHash, KeptHashes};
 use super::members::Members;
 use super::types::Alarm;
 
 /// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster, 3 no alarms,
-/// 4 no members.
-const VERSION: u8 = 5;
+/// 4 no members, 5 no comparison of the members' states.
+const VERSION: u8 = 6;
+/// The version of a note without a comparison, so that the program before can be started again while there is none.
+const WITHOUT_COMPARISON: u8 = 5;
 /// The version of a note without members, so that the program before can be started again while there are none.
 const WITHOUT_MEMBERS: u8 = 4;
 /// The version of a note without alarms, so that the program before can be started again while there are none.
@@ -40,12 +43,23 @@ pub(crate) struct Meta {
     pub(crate) alarms: Alarms,
     /// The records of the members.
     pub(crate) members: Arc<Members>,
+    /// The comparison of the members' states.
+    pub(crate) comparison: Comparison,
+}
+
+/// The parts of a note that is not checked yet.
+struct Noted {
+    meta: Meta,
+    kept: Vec<KeptHash>,
+    alarms: Vec<Alarm>,
+    members: Bytes,
+    comparison: Option<Bytes>,
 }
 
 impl Default for Meta {
     fn default() -> Meta {
         let (cursor, hashes, alarms) = (Revision::default(), KeptHashes::default(), Alarms::default());
-        let members = Arc::default();
+        let (members, comparison) = (Arc::default(), Comparison::default());
         Meta {
             applied: 0,
             revision: 1,
@@ -56,16 +70,18 @@ impl Default for Meta {
             cluster_version: 0,
             alarms,
             members,
+            comparison,
         }
     }
 }
 
 impl Meta {
     pub(crate) fn encode(&self) -> Bytes {
-        let version = match (self.members.is_empty(), self.alarms.is_empty()) {
-            (false, _) => VERSION,
-            (true, false) => WITHOUT_MEMBERS,
-            (true, true) => WITHOUT_ALARMS,
+        let version = match (self.comparison.is_empty(), self.members.is_empty(), self.alarms.is_empty()) {
+            (false, _, _) => VERSION,
+            (true, false, _) => WITHOUT_COMPARISON,
+            (true, true, false) => WITHOUT_MEMBERS,
+            (true, true, true) => WITHOUT_ALARMS,
         };
         let mut out = vec![version];
         out.u64(self.applied);
@@ -84,6 +100,9 @@ impl Meta {
         if version > WITHOUT_MEMBERS {
             out.bytes(&self.members.encode());
         }
+        if version > WITHOUT_COMPARISON {
+            out.bytes(&self.comparison.encode());
+        }
         out.into()
     }
 
@@ -93,8 +112,12 @@ impl Meta {
             return Ok(None);
         }
         let failed = |error: &dyn std::fmt::Display| EngineError::new("read the store's note", error);
-        let (mut meta, kept, alarms, members) = Meta::read(bytes).map_err(|error| failed(&error))?;
+        let Noted { mut meta, kept, alarms, members, comparison } =
+            Meta::read(bytes).map_err(|error| failed(&error))?;
         meta.members = Arc::new(Members::decode(&members).map_err(|error| failed(&error))?);
+        if let Some(comparison) = comparison {
+            meta.comparison = Comparison::decode(&comparison).map_err(|error| failed(&error))?;
+        }
         alarms.into_iter().try_for_each(|alarm| meta.alarms.restore(alarm)).map_err(|error| failed(&error))?;
         kept.into_iter().try_for_each(|kept| meta.hashes.restore(kept)).map_err(|error| failed(&error))?;
         match meta.hashes.end_at(meta.compacted) {
@@ -103,7 +126,7 @@ impl Meta {
         }
     }
 
-    fn read(bytes: &[u8]) -> Result<(Meta, Vec<KeptHash>, Vec<Alarm>, Bytes), CodecError> {
+    fn read(bytes: &[u8]) -> Result<Noted, CodecError> {
         let mut source = Source::new(bytes);
         let version = source.u8("version")?;
         if !(1..=VERSION).contains(&version) {
@@ -121,7 +144,8 @@ impl Meta {
         let kept = if version < 2 { Vec::new() } else { source.list("checksums", KeptHash::read)? };
         let alarms = if version < 4 { Vec::new() } else { source.list("alarms", Alarm::read)? };
         let members = if version < 5 { Bytes::new() } else { source.bytes("members")? };
+        let comparison = if version < 6 { None } else { Some(source.bytes("comparison")?) };
         source.end()?;
-        Ok((meta, kept, alarms, members))
+        Ok(Noted { meta, kept, alarms, members, comparison })
     }
 }

@@ -6,9 +6,9 @@ use prost::Message;
 use super::codec::CodecError;
 use super::types::{
     AlarmRequest, AlarmResponse, ClusterVersionRequest, ClusterVersionResponse, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, DeleteRangeResponse, LeaseExpireRequest, LeaseExpireResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, MemberRequest, MemberResponse, PutRequest,
-    PutResponse, TxnRequest, TxnResponse,
+    CompareRequest, CompareResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseExpireRequest, LeaseExpireResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, MemberRequest, MemberResponse,
+    PutRequest, PutResponse, TxnRequest, TxnResponse,
 };
 use super::{Command, KvError};
 
@@ -48,12 +48,15 @@ pub enum Response {
     /// For the record of a member.
     #[prost(message, tag = "10")]
     Member(MemberResponse),
+    /// For a comparison of the members' states.
+    #[prost(message, tag = "11")]
+    Compare(CompareResponse),
 }
 
 /// The encoding of a reply: exactly one of the two fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     response: Option<Response>,
     #[prost(enumeration = "KvError", optional, tag = "15")]
     error: Option<i32>,
@@ -111,6 +114,7 @@ changes! {
     ClusterVersion: ClusterVersionRequest => ClusterVersionResponse,
     Alarm: AlarmRequest => AlarmResponse,
     Member: MemberRequest => MemberResponse,
+    Compare: CompareRequest => CompareResponse,
 }
 
 /// Whether a reply is a success, from its first byte alone.

@@ -2,8 +2,8 @@
 //!
 //! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
 //! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
-//! revisions, the checksums of the latest compactions, oldest first, the alarms, and the records of the members. The end holds the number of all
-//! these items and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where
+//! revisions, the checksums of the latest compactions, oldest first, the alarms, the records of the members, and the
+//! comparison of their states. The end holds the number of all these items and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where
 //! damage is. All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that
 //! replicas with the same state write the same bytes.
 
@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::alarms::Alarms;
 use super::codec::{CodecError, Sink, Source};
+use super::comparison::Comparison;
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
 use super::hash::HashPass;
 use super::kept_hashes::{KeptHash, KeptHashes};
@@ -28,19 +29,22 @@ use super::types::Alarm;
 use super::{MAX_FIELD_BYTES, Store};
 
 /// The first bytes; the format's version follows. Version 1 had no leases, 2 no checksums of
-/// compactions, 3 no version of the cluster, 4 no alarms, 5 no members.
+/// compactions, 3 no version of the cluster, 4 no alarms, 5 no members, 6 no comparison of their states.
 const MARK: [u8; 9] = *b"BOWLINEKV";
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
+/// The version of a snapshot without a comparison, likewise.
+const WITHOUT_COMPARISON: u8 = 6;
 /// The version of a snapshot without members, likewise.
 const WITHOUT_MEMBERS: u8 = 5;
 /// The version of a snapshot without alarms, which the program before can read, too.
 const WITHOUT_ALARMS: u8 = 4;
-/// Leases, checksums of compactions, alarms and members have these in place of a record's revision. No record has such a
+/// Leases, checksums of compactions, alarms, members and their comparison have these in place of a record's revision. No record has such a
 /// revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
 const ALARMS: Revision = Revision { main: 1, sub: 2 };
 const MEMBERS: Revision = Revision { main: 1, sub: 3 };
+const COMPARISON: Revision = Revision { main: 1, sub: 4 };
 /// Bytes of a head before its checksum, in versions 1 to 3; later versions have four more.
 const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
 /// Bytes of an end, after the zero in place of a block's length.
@@ -120,6 +124,7 @@ impl<E: Engine> Store<E> {
             return Err(invalid("its checksums are not those of its compactions"));
         }
         (meta.hashes, meta.alarms, meta.members) = (found.hashes, found.alarms, Arc::new(found.members));
+        meta.comparison = found.comparison;
         let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
         store.write_batch(&Batch::default())?;
         Ok(store)
@@ -173,6 +178,9 @@ impl<V: Records> Dump<V> {
         if !self.meta.members.is_empty() {
             writer.item(MEMBERS, &self.meta.members.encode())?;
         }
+        if !self.meta.comparison.is_empty() {
+            writer.item(COMPARISON, &self.meta.comparison.encode())?;
+        }
         writer.end()
     }
 }
@@ -212,10 +220,11 @@ impl<W: Write> BlockWriter<'_, W> {
 
     pub(super) fn head(&mut self, meta: &Meta) -> io::Result<()> {
         let mut head = Vec::from(MARK);
-        head.u8(match (meta.members.is_empty(), meta.alarms.is_empty()) {
-            (false, _) => VERSION,
-            (true, false) => WITHOUT_MEMBERS,
-            (true, true) => WITHOUT_ALARMS,
+        head.u8(match (meta.comparison.is_empty(), meta.members.is_empty(), meta.alarms.is_empty()) {
+            (false, _, _) => VERSION,
+            (true, false, _) => WITHOUT_COMPARISON,
+            (true, true, false) => WITHOUT_MEMBERS,
+            (true, true, true) => WITHOUT_ALARMS,
         });
         head.u64(meta.applied);
         head.i64(meta.revision);
@@ -287,7 +296,7 @@ fn read_head(source: &mut impl Read) -> Result<Meta, RestoreError> {
     source.read_exact(&mut head)?;
     let version = head[MARK.len()];
     if head[..MARK.len()] != MARK || !(1..=VERSION).contains(&version) {
-        return Err(invalid("it does not begin with the mark of format 1 to 5"));
+        return Err(invalid("it does not begin with the mark of format 1 to 7"));
     }
     let rest = if version < 4 { 4 } else { 4 + 4 };
     source.take(rest).read_to_end(&mut head)?;
@@ -343,6 +352,7 @@ pub(super) struct Found {
     hashes: KeptHashes,
     alarms: Alarms,
     members: Members,
+    comparison: Comparison,
 }
 
 /// The content of a block.
@@ -362,6 +372,13 @@ impl Found {
             let length = source.u32("record")? as usize;
             let bytes = source.raw(length, "record")?;
             self.count += 1;
+            if !self.comparison.is_empty() {
+                return Err(invalid("something follows the comparison of its members"));
+            }
+            if at == COMPARISON {
+                self.comparison = Comparison::decode(bytes).map_err(RestoreError::Invalid)?;
+                continue;
+            }
             if !self.members.is_empty() {
                 return Err(invalid("something follows its members"));
             }

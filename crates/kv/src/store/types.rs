@@ -588,6 +588,50 @@ pub struct MemberResponse {
     pub members: Vec<Member>,
 }
 
+/// A step of the comparison of the members' states.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CompareRequest {
+    /// The step.
+    #[prost(oneof = "CompareStep", tags = "1, 2, 3")]
+    pub step: Option<CompareStep>,
+}
+
+/// A step of the comparison of the members' states.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Oneof)]
+pub enum CompareStep {
+    /// Each member is to report the checksum of the effects of all commands before this one.
+    #[prost(message, tag = "1")]
+    Mark(()),
+    /// A member's checksum of effects at the latest mark.
+    #[prost(message, tag = "2")]
+    Effects(MemberChecksum),
+    /// A member's checksum of the history at a compaction.
+    #[prost(message, tag = "3")]
+    Compaction(MemberChecksum),
+}
+
+/// The checksum that a member reports.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct MemberChecksum {
+    /// The member.
+    #[prost(fixed64, tag = "1")]
+    pub member: u64,
+    /// The index of the mark, or the revision of the compaction.
+    #[prost(int64, tag = "2")]
+    pub at: i64,
+    /// The checksum there.
+    #[prost(fixed32, tag = "3")]
+    pub checksum: u32,
+}
+
+/// For a step of the comparison.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CompareResponse {
+    /// The header's revision: the store's.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+}
+
 /// Asks for the active alarms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlarmListRequest {

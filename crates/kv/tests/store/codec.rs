@@ -101,6 +101,15 @@ fn some_member_change() -> impl Strategy<Value = MemberChange> {
     ]
 }
 
+fn some_step() -> impl Strategy<Value = CompareStep> {
+    let checksum = any::<(u64, i64, u32)>().prop_map(|(member, at, checksum)| MemberChecksum { member, at, checksum });
+    prop_oneof![
+        Just(CompareStep::Mark(())),
+        checksum.clone().prop_map(CompareStep::Effects),
+        checksum.prop_map(CompareStep::Compaction),
+    ]
+}
+
 fn some_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         some_put().prop_map(Command::Put),
@@ -115,6 +124,7 @@ fn some_command() -> impl Strategy<Value = Command> {
             Command::Alarm(AlarmRequest { member, kind, automatic, active })
         }),
         prop::option::of(some_member_change()).prop_map(|change| Command::Member(MemberRequest { change })),
+        prop::option::of(some_step()).prop_map(|step| Command::Compare(CompareRequest { step })),
         prop::collection::vec(any::<(i64, u64)>().prop_map(|(id, granted_at)| ExpiredLease { id, granted_at }), 0..4)
             .prop_map(|leases| Command::LeaseExpire(LeaseExpireRequest { leases })),
     ]
@@ -284,6 +294,7 @@ fn commands_keep_their_bytes() {
         incarnation: 2,
     };
     let change = |change| Command::Member(MemberRequest { change: Some(change) });
+    let compare_step = |step| Command::Compare(CompareRequest { step: Some(step) });
     let commands = [
         Command::Put(put),
         Command::DeleteRange(delete),
@@ -300,6 +311,9 @@ fn commands_keep_their_bytes() {
         change(MemberChange::Remove(1)),
         change(MemberChange::Publish(member)),
         change(MemberChange::Promote(1)),
+        compare_step(CompareStep::Mark(())),
+        compare_step(CompareStep::Effects(MemberChecksum { member: 1, at: 2, checksum: 3 })),
+        compare_step(CompareStep::Compaction(MemberChecksum { member: 1, at: 2, checksum: 3 })),
     ];
     let lines: String = commands.iter().map(|command| hex(&command.to_bytes())).collect();
     assert_eq!(lines, include_str!("commands.hex"));
@@ -331,6 +345,7 @@ fn replies_keep_their_bytes() {
             alarms: vec![Alarm { member: 2, kind: AlarmKind::Corrupt.into(), automatic: true }],
         })),
         Ok(Response::Member(MemberResponse { revision: 1, members: vec![Member { id: 2, ..Member::default() }] })),
+        Ok(Response::Compare(CompareResponse { revision: 1 })),
     ];
     let errors = (1..).map_while(|number| KvError::try_from(number).ok()).map(Err);
     let lines: String = replies.into_iter().chain(errors).map(|reply| hex(&encode_reply(&reply))).collect();

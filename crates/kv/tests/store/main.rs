@@ -6,6 +6,7 @@ mod backups;
 mod bench;
 mod codec;
 mod compactions;
+mod comparisons;
 mod disk;
 mod hashes;
 mod headers;

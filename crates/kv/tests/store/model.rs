@@ -183,7 +183,7 @@ impl Model {
 
     fn refuse_alarmed(&self, command: &Command) -> Result<(), KvError> {
         let needs_space = match command {
-            Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_) => return Ok(()),
+            Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_) | Command::Compare(_) => return Ok(()),
             Command::Put(_) | Command::LeaseGrant(_) => true,
             Command::Txn(txn) => txn.success.iter().chain(&txn.failure).any(Model::puts),
             _ => false,
@@ -260,7 +260,7 @@ impl Model {
                 return Ok(Response::ClusterVersion(ClusterVersionResponse { revision, version }));
             }
             Command::Alarm(alarm) => return Ok(self.alarm(alarm)),
-            Command::Member(_) => unreachable!("their tests are apart"),
+            Command::Member(_) | Command::Compare(_) => unreachable!("their tests are apart"),
         };
         if draft.written {
             self.maps.push((draft.next, draft.map));

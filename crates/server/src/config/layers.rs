@@ -34,7 +34,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 26] = [
+pub const SETTINGS: [Setting; 27] = [
     Setting {
         key: "id",
         flag: "id",
@@ -145,6 +145,11 @@ pub const SETTINGS: [Setting; 26] = [
         key: "watch_progress_interval",
         flag: "watch-progress-interval",
         help: "Interval of progress notifications to watchers that ask for them [default: 10m]",
+    },
+    Setting {
+        key: "compare_interval",
+        flag: "compare-interval",
+        help: "Time between a write and the next comparison of the members' states [default: 10s]",
     },
     Setting {
         key: "reads",
@@ -298,7 +303,8 @@ impl Layers {
             max_concurrent_streams: self.count("max_concurrent_streams", 1_000_000)?.unwrap_or(10_000),
             auto_compaction: self.auto_compaction()?,
             quota_backend_bytes: self.quota()?,
-            watch_progress_interval: self.progress_interval()?,
+            watch_progress_interval: self.interval("watch_progress_interval", 600)?,
+            compare_interval: self.interval("compare_interval", 10)?,
             read_kind: self.choice("reads", &READS)?.unwrap_or(ReadKind::Quorum),
             log_format: self.choice("log_format", &LOG_FORMATS)?.unwrap_or_default(),
             log_level: self.choice("log_level", &LOG_LEVELS)?.unwrap_or(Level::INFO),
@@ -370,11 +376,11 @@ impl Layers {
         Ok(time.unwrap_or(Duration::from_millis(default_millis)))
     }
 
-    fn progress_interval(&self) -> Result<Duration, ConfigError> {
+    fn interval(&self, key: &'static str, default_seconds: u64) -> Result<Duration, ConfigError> {
         let bounds = Duration::from_millis(100)..=Duration::from_secs(86_400);
         let parse = |text: &str| parse_duration(text).filter(|time| bounds.contains(time));
-        let interval = self.parse("watch_progress_interval", "a time from 100ms to 24h, such as 10m", parse)?;
-        Ok(interval.unwrap_or(Duration::from_secs(600)))
+        let interval = self.parse(key, "a time from 100ms to 24h, such as 10m", parse)?;
+        Ok(interval.unwrap_or(Duration::from_secs(default_seconds)))
     }
 
     fn quota(&self) -> Result<i64, ConfigError> {

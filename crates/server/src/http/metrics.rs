@@ -122,6 +122,10 @@ impl Snapshot {
         let compacted = positive(facts.compact_revision);
         gauge("etcd_debugging_mvcc_compact_revision", "The oldest readable revision.", compacted)?;
         gauge("bowline_raft_term", "The term.", status.term)?;
+        let help = "Index of the latest comparison of the members' states.";
+        gauge("bowline_state_compared_index", help, facts.comparison.marked_index)?;
+        let help = "Index of the latest comparison in which all members had the same state.";
+        gauge("bowline_state_agreed_index", help, facts.comparison.agreed_index)?;
         let help = "The version of the peer protocol that all members speak.";
         gauge("bowline_cluster_protocol_version", help, facts.cluster_version.into())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_kv::store::Members;
+use bowline_kv::store::{CompareStep, Members};
 use bowline_node::raft::{Membership, NodeId, Time};
 
 /// Numbers about a state machine.
@@ -24,6 +24,21 @@ pub struct Facts {
     pub cluster_version: u32,
     /// The active alarms.
     pub alarms: AlarmFacts,
+    /// The comparison of the members' states.
+    pub comparison: ComparisonFacts,
+}
+
+/// How far the comparison of the members' states is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComparisonFacts {
+    /// Whether something was written since the latest mark.
+    pub mark_due: bool,
+    /// What this member has still to report.
+    pub report: Option<CompareStep>,
+    /// Index of the latest mark; 0 if there is none.
+    pub marked_index: u64,
+    /// Index of the latest mark at which all members had the same checksum; 0 if there is none.
+    pub agreed_index: u64,
 }
 
 /// Which alarms are active.

@@ -1,6 +1,7 @@
 //! Whole members in one process: real sockets, real threads, real files.
 
 mod authority;
+mod comparison;
 mod compression;
 mod deadlines;
 mod failures;
