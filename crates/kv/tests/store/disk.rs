@@ -85,6 +85,39 @@ proptest! {
     }
 }
 
+/// etcd#17780: it took the revision from the newest record that a compaction had left.
+#[test]
+fn a_crash_within_a_compaction_takes_no_revision_back() {
+    for steps in 0..6 {
+        for kind in Crash::ALL {
+            let disk = SimDisk::new();
+            let mut store = open(&disk, 1 << 20).expect("it is new");
+            let commands = [
+                put("k", "v").into(),
+                delete("k", "").into(),
+                CompactionRequest { revision: 3, physical: true }.into(),
+            ];
+            let mut next = 1;
+            for command in commands {
+                store.apply_command(Index(next), &command).expect("nothing forbids it");
+                next += 1;
+            }
+            for _ in 0..steps {
+                store.scrub(1).expect("the disk works");
+                store.checkpoint().expect("the disk works");
+            }
+            let mut again = open(&disk.crash(kind, &mut Random::new(steps)), 1 << 20).expect("a crash damages nothing");
+            let durable = if steps == 0 { (1, -1) } else { (3, 3) };
+            assert_eq!((again.revision(), again.compacted_revision()), durable, "after {steps} steps");
+            if steps > 0 {
+                let put: Command = put("k", "v").into();
+                let reply = again.apply_command(Index(next), &put).expect("nothing forbids it");
+                assert_eq!(reply.revision(), 4, "after {steps} steps");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_found_or_harmless() {
     let disk = SimDisk::new();
