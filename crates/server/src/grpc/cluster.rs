@@ -8,7 +8,7 @@ use bowline_kv::store::{KvError, Member, MemberChange, MemberRequest, MemberUrls
 use bowline_node::raft::{MembershipError, NodeId};
 use bowline_node::{Failure, NotDone};
 use pb::cluster_server::Cluster;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Context, answer, errors};
 use crate::config::Url;
@@ -104,6 +104,24 @@ impl ClusterService {
     async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
         let response = self.context.write(MemberRequest { change: Some(change) }).await?;
         Ok(response.members.iter().map(listed).collect())
+    }
+
+    /// Promotes a learner. Returns the members.
+    async fn promote(&self, id: u64) -> Result<Vec<pb::Member>, Status> {
+        self.ready().await?;
+        self.context.replica.confirm().await.map_err(errors::of_request)?;
+        let status = self.context.replica.status();
+        match status.members.get(id) {
+            None => return Err(errors::of_store(KvError::MemberNotFound)),
+            Some(record) if !record.is_learner => return Err(errors::of_store(KvError::NotLearner)),
+            Some(_) => {}
+        }
+        self.promote_voter(NodeId(id)).await?;
+        match self.change(MemberChange::Promote(id)).await {
+            // The leader was faster.
+            Err(status) if status.message() == KvError::NotLearner.to_string() => Ok(self.members()),
+            changed => changed,
+        }
     }
 
     /// Promotes a learner in the configuration.
@@ -223,21 +241,18 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let id = request.into_inner().id;
-        self.ready().await?;
-        self.context.replica.confirm().await.map_err(errors::of_request)?;
-        let status = self.context.replica.status();
-        match status.members.get(id) {
-            None => return Err(errors::of_store(KvError::MemberNotFound)),
-            Some(record) if !record.is_learner => return Err(errors::of_store(KvError::NotLearner)),
-            Some(_) => {}
+        let promoted = self.promote(request.into_inner().id).await;
+        let counts = &self.context.counts;
+        match &promoted {
+            Ok(_) => _ = counts.promotions.inc(),
+            // These have only a few different texts.
+            Err(refused) if [Code::NotFound, Code::FailedPrecondition].contains(&refused.code()) => {
+                let reason = [("Reason", refused.message().to_owned())];
+                counts.refused_promotions.get_or_create(&reason).inc();
+            }
+            Err(_) => {}
         }
-        self.promote_voter(NodeId(id)).await?;
-        let members = match self.change(MemberChange::Promote(id)).await {
-            // The leader was faster.
-            Err(status) if status.message() == KvError::NotLearner.to_string() => self.members(),
-            changed => changed?,
-        };
+        let members = promoted?;
         Ok(answer(pb::MemberPromoteResponse { header: Some(self.context.header(0)), members }))
     }
 }

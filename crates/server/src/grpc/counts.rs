@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments};
@@ -131,6 +132,10 @@ instruments! {
         health_success: Unsuffixed, "etcd_server_health_success";
         /// Questions for the health with a bad one.
         health_failures: Unsuffixed, "etcd_server_health_failures";
+        /// Learners that a client of this member has promoted.
+        promotions: Unsuffixed, "etcd_server_learner_promote_successes";
+        /// Promotions that were refused.
+        refused_promotions: Family<[(&'static str, String); 1], Unsuffixed>, "etcd_server_learner_promote_failures";
     }
 }
 

@@ -95,8 +95,12 @@ async fn metrics_say_who_a_member_is_and_what_went_through_it() {
     client.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect("compacted");
     let hash = pb::HashKvRequest { revision: 0 };
     cluster.maintenance(leader).await.hash_kv(hash).await.expect("told");
+    let promoted = cluster.members(leader).await.member_promote(pb::MemberPromoteRequest { id: 99 }).await;
+    promoted.expect_err("there is no such member");
     let text = metrics(address).await;
     let exactly = [
+        ("etcd_server_learner_promote_failures{Reason=\"etcdserver: member not found\"}".to_owned(), 1.0),
+        ("etcd_server_learner_promote_successes".to_owned(), 0.0),
         ("etcd_server_version{server_version=\"3.6.0\"}".to_owned(), 1.0),
         ("etcd_cluster_version{cluster_version=\"3.6\"}".to_owned(), 1.0),
         (format!("etcd_server_id{{server_id=\"{leader:x}\"}}"), 1.0),
@@ -125,7 +129,7 @@ async fn metrics_say_who_a_member_is_and_what_went_through_it() {
                 .to_owned(),
             2.0,
         ),
-        ("etcd_server_client_requests_total{type=\"unary\",client_api_version=\"unknown\"}".to_owned(), 6.0),
+        ("etcd_server_client_requests_total{type=\"unary\",client_api_version=\"unknown\"}".to_owned(), 7.0),
         ("etcd_network_server_stream_failures_total{Type=\"receive\",API=\"lease-keepalive\"}".to_owned(), 0.0),
     ];
     for (name, expected) in exactly {
