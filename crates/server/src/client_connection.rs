@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 use crate::accept::{Acceptor, Connection};
+use crate::authority::Mended;
 use crate::instruments::Gauge;
 
 /// Bytes that a client may send of one request before the server reads them.
@@ -40,7 +41,7 @@ pub(crate) async fn serve(
             _ = stopped.wait_for(|stopping| *stopping) => break,
             accepted = clients.accept() => accepted,
         };
-        let stream = TokioIo::new(Connection::from(accepted));
+        let stream = TokioIo::new(Mended::new(Connection::from(accepted)));
         let connection = graceful.watch(builder.serve_connection(stream, service.clone()).into_owned());
         open.inc();
         let open = open.clone();

@@ -4,6 +4,7 @@
 //! ([`peer`]), and the API for clients.
 
 mod accept;
+mod authority;
 mod client_connection;
 mod clock;
 mod cluster_version;
@@ -30,6 +31,7 @@ mod server;
 mod state_files;
 mod watches;
 
+pub use authority::fuzz_authority;
 pub use clock::Clock;
 pub use descriptors::{TooFew, raise_limit};
 pub use grpc::{API_VERSION, fuzz_requests};
