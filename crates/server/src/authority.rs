@@ -1,9 +1,9 @@
 //! Clients of etcd whose `:authority` is no host: it is replaced before the HTTP/2 library sees it.
 //!
-//! Some clients name their list of endpoints there: `#initially=[127.0.0.1:2379]` (Go's clientv3 3.5.0), or
-//! `endpoint://client-.../127.0.0.1:2379` (etcdctl 3.4 with `--cluster`). etcd serves them, but the library resets such
-//! requests. Nothing in this crate reads the authority of a request, nor the header `host`, so the replacement has no
-//! other effect.
+//! Some clients send `#initially=[127.0.0.1:2379]` (Go's clientv3 3.5.0), or `http://127.0.0.1:2379` (etcdctl 3.4, for
+//! `endpoint status`, `endpoint hashkv` and `defrag` with `--cluster`, or at an address with `http://`). etcd serves
+//! them, but the library resets such requests. Nothing in this crate reads the authority of a request, nor the header
+//! `host`, so the replacement has no other effect.
 
 mod fuzz;
 mod hpack;

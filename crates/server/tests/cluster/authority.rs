@@ -123,7 +123,7 @@ const GOOD: [&str; 4] = ["localhost:2379", "a.example", "[::1]:2379", "user@a"];
 const BAD: [&str; 6] = [
     "#initially=[127.0.0.1:2379]",
     "#initially=[http://a:2379;http://b:2379]",
-    "endpoint://client-1f0f4ee4-ce8a-4a70-8b2e-0a45f5ac7d2f/127.0.0.1:2379",
+    "http://127.0.0.1:2379",
     "a:1,b:2",
     "%2Frun%2Fa.sock",
     "/",
