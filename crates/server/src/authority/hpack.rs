@@ -1,7 +1,7 @@
 //! Replaces an invalid `:authority` in a block of headers (RFC 7541).
 //!
-//! It needs no table of earlier headers. Encoders name `:authority` by its place in the static table, or in full; once a
-//! field is in the dynamic table it has been replaced already.
+//! It needs no table of earlier headers. Encoders name `:authority` by its place in the static table, or in full, and
+//! a field that is in the dynamic table has been replaced before.
 
 use axum::http::uri::Authority;
 
@@ -16,8 +16,8 @@ const PLACE: usize = 1;
 /// A valid host. Others are made of its letters.
 const HOST: &[u8] = b"localhost";
 
-/// Returns the block with a valid `:authority`. Returns `None` if the block needs no change, or is malformed before that
-/// field. What follows the field is not looked at: a request with a second one is refused in any case.
+/// Returns the block with a valid `:authority`. Returns `None` if the block needs no change, or is malformed before
+/// that field. What follows the field is not looked at: a request with a second one is refused in any case.
 ///
 /// The size of a field decides what leaves the dynamic table (RFC 7541, 4.1), so a value is replaced by one of the same
 /// length. An empty value has no such replacement: it becomes `localhost` where its field does not enter the table, and
