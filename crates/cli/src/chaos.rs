@@ -46,6 +46,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[command(after_help = "Examples:
   bowline chaos --minutes 2                      three members
   bowline chaos --minutes 30 --nodes 5 --seed 7  a seed repeats its faults
+  bowline chaos --only replaced,isolation        members are replaced, some of them cut off
   bowline chaos --minutes 1 --history h.jsonl && bowline check h.jsonl
 
 Members are real processes in a temporary folder, and a proxy carries their traffic. Faults \
@@ -68,6 +69,9 @@ pub(crate) struct ChaosCommand {
     /// Seed of the faults and their order [default: random]
     #[arg(long)]
     seed: Option<u64>,
+    /// Let only these faults strike [default: all of them]
+    #[arg(long, value_name = "FAULT,...", value_delimiter = ',', value_parser = plan::word)]
+    only: Vec<String>,
     /// Print each strike.
     #[arg(short, long)]
     verbose: bool,
@@ -178,7 +182,7 @@ impl ChaosCommand {
     ) -> anyhow::Result<()> {
         let until = Duration::from_secs_f64(self.minutes * 60.0);
         nemesis.wait_until_it_serves().await?;
-        for strike in Plan::new(seed) {
+        for strike in Plan::new(seed, &self.only) {
             if record.now() >= until || stop.load(Ordering::Relaxed) {
                 break;
             }

@@ -116,14 +116,40 @@ pub(super) struct Strike {
     pub(super) hurry: bool,
 }
 
+/// The names of all faults as words of a command line.
+fn words() -> impl Iterator<Item = String> {
+    KINDS.iter().chain([&MOVE]).map(|kind| kind.replace(' ', "-"))
+}
+
+/// Checks a fault of a command line.
+///
+/// # Errors
+/// There is no such fault.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let known = words().find(|word| word == text);
+    known.ok_or_else(|| format!("allowed: {}", words().collect::<Vec<_>>().join(", ")))
+}
+
 /// The endless sequence of strikes of a seed.
 pub(super) struct Plan {
     random: Random,
+    /// The only faults that come, as [`words`]; if there are none, all come.
+    only: Vec<String>,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64) -> Plan {
-        Plan { random: Random::stream(seed, 1) }
+    pub(super) fn new(seed: u64, only: &[String]) -> Plan {
+        Plan { random: Random::stream(seed, 1), only: only.to_vec() }
+    }
+
+    fn comes(&self, fault: Fault) -> bool {
+        self.only.is_empty() || self.only.contains(&fault.kind().replace(' ', "-"))
+    }
+
+    /// Number of different faults that come.
+    fn kinds(&self) -> usize {
+        let all = words().filter(|word| self.only.is_empty() || self.only.contains(word));
+        all.count()
     }
 
     fn whom(&mut self) -> Whom {
@@ -167,11 +193,12 @@ impl Iterator for Plan {
             11..18 => 2,
             _ => 3,
         };
+        let count = count.min(self.kinds());
         let mut faults: Vec<Fault> = Vec::new();
         while faults.len() < count {
             let fault = self.fault();
             // No kind twice in one strike.
-            if faults.iter().all(|other| other.kind() != fault.kind()) {
+            if self.comes(fault) && faults.iter().all(|other| other.kind() != fault.kind()) {
                 faults.push(fault);
             }
         }
@@ -187,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_seed_decides_every_fault_and_all_kinds_come() {
-        let strikes = |seed| Plan::new(seed).take(400).collect::<Vec<_>>();
+        let strikes = |seed| Plan::new(seed, &[]).take(400).collect::<Vec<_>>();
         assert_eq!(strikes(7), strikes(7));
         assert_ne!(strikes(7), strikes(8));
         let drawn: Vec<&str> = strikes(7).iter().flat_map(|strike| strike.faults.clone()).map(Fault::kind).collect();
@@ -195,5 +222,14 @@ mod tests {
             assert!(drawn.contains(kind), "{kind} never comes");
         }
         assert!(strikes(7).iter().any(|strike| strike.faults.len() > 1));
+    }
+
+    #[test]
+    fn only_the_wanted_faults_come() {
+        let only = ["kill-leader", "replaced"].map(str::to_owned);
+        let strikes: Vec<Strike> = Plan::new(7, &only).take(100).collect();
+        let drawn: Vec<&str> = strikes.iter().flat_map(|strike| strike.faults.clone()).map(Fault::kind).collect();
+        assert!(drawn.iter().all(|kind| ["kill leader", "replaced"].contains(kind)), "{drawn:?}");
+        assert!(strikes.iter().any(|strike| strike.faults.len() == 2));
     }
 }
