@@ -1,5 +1,8 @@
 //! The replicated key-value state of the etcd API: [`store`] is a multi-version store, as etcd's v3 KV API requires;
-//! [`watch`] tells clients of its writes.
+//! [`watch`] tells clients of its writes. [`membership`] and [`compaction`] say what a leader has to do: bring the
+//! configuration of the consensus core in step with the records of the members, and give up old revisions.
 
+pub mod compaction;
+pub mod membership;
 pub mod store;
 pub mod watch;

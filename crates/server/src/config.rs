@@ -7,9 +7,9 @@ use std::time::Duration;
 use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
 
-pub use crate::compaction::Retention;
 use crate::founding;
 use crate::peer::Protocol;
+pub use bowline_kv::compaction::Retention;
 
 mod layers;
 mod values;

@@ -271,11 +271,20 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use bowline_kv::store::{Member, MemberChange};
-    use bowline_node::raft::Group;
+    use bowline_kv::store::{Command, Member, MemberChange, MemberRequest, MemoryEngine, Store};
+    use bowline_node::raft::{Group, Index};
 
     use super::*;
-    use crate::membership::tests::records;
+
+    /// The records after these changes.
+    fn records(changes: Vec<MemberChange>) -> Arc<Members> {
+        let mut store = Store::open(MemoryEngine::default()).expect("memory does not fail");
+        for (index, change) in (1..).zip(changes) {
+            let command = Command::Member(MemberRequest { change: Some(change) });
+            store.apply_command(Index(index), &command).expect("a good change");
+        }
+        Arc::clone(store.members())
+    }
 
     fn fresh() -> Directory {
         let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };

@@ -28,7 +28,7 @@ impl Protocol {
     pub const ALARMS: u32 = 5;
 
     /// The version that introduced the command for members, and members that join.
-    pub const MEMBERS: u32 = 6;
+    pub const MEMBERS: u32 = bowline_kv::membership::SINCE_VERSION;
 
     /// The version that introduced the command that compares the members' states.
     pub const COMPARISON: u32 = 7;
