@@ -203,6 +203,9 @@ pub enum MembershipError {
     /// The learner to promote lacks too much of the log (thesis 4.2.1).
     #[error("{0} has not caught up: promote it when it has")]
     NotCaughtUp(NodeId),
+    /// Without a majority that answers and keeps up, the new voters could commit nothing, and so not even go back.
+    #[error("no majority of the new voters answers and keeps up with the log: repair or remove those that don't first")]
+    NewVotersLag,
     /// One change at a time: the last one isn't committed yet, or the configuration is joint.
     #[error("another change of the membership is under way")]
     ChangeUnderWay,

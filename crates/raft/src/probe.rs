@@ -79,6 +79,7 @@ probes! {
     JointReverted: "a joint configuration was reverted",
     ChangeRefused: "a change of the membership was refused: another one is under way",
     PromotionRefused: "a learner was too far behind to be promoted",
+    NewVotersRefused: "a change was refused: a majority of the new voters did not answer or keep up",
     ConfigurationTruncated: "an uncommitted configuration was truncated",
     LeaderRemovedItself: "a leader that was no longer a voter stepped down",
     TransferTold: "the target of a transfer was told to stand for election",

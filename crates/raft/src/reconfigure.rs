@@ -10,9 +10,10 @@ use crate::log::Payload;
 use crate::membership::{Group, Membership, MembershipChange, MembershipError, target_of};
 use crate::message::Body;
 use crate::probe::probe;
+use crate::progress::Progress;
 use crate::raft::Raft;
 use crate::requests::PendingChange;
-use crate::types::Token;
+use crate::types::{NodeId, Token};
 
 impl Raft {
     pub(crate) fn change_membership(&mut self, token: Token, change: &MembershipChange, out: &mut Effects) {
@@ -63,6 +64,10 @@ impl Raft {
             probe!(PromotionRefused);
             return Err(MembershipError::NotCaughtUp(*laggard));
         }
+        if goal.voters != group.voters && !self.can_commit_with(&goal) {
+            probe!(NewVotersRefused);
+            return Err(MembershipError::NewVotersLag);
+        }
         let next = if goal.voters == group.voters {
             Membership::simple(goal.clone())
         } else {
@@ -77,11 +82,27 @@ impl Raft {
 
     /// Whether a learner may become a voter: it has answered lately, and its log is at most `max_promotion_lag` entries
     /// behind. One that is down would be counted on at once, and might be needed for every commit (thesis 4.2.1).
-    fn has_caught_up(&self, id: crate::types::NodeId) -> bool {
+    fn has_caught_up(&self, id: NodeId) -> bool {
         let Some(peer) = self.leader_ref().and_then(|leader| leader.progress.get(&id)) else { return false };
+        self.answers(peer) && self.log.last().index.distance_from(peer.match_index) <= self.config.max_promotion_lag
+    }
+
+    fn answers(&self, peer: &Progress) -> bool {
         let silence = peer.contact.map(|contact| self.now.since(contact));
-        let answers = silence.is_some_and(|silence| silence <= self.config.election_timeout_max);
-        answers && self.log.last().index.distance_from(peer.match_index) <= self.config.max_promotion_lag
+        silence.is_some_and(|silence| silence <= self.config.election_timeout_max)
+    }
+
+    /// Whether a majority of these voters, the leader among them, answers and keeps up with what is committed. Each of
+    /// them must have acknowledged an entry of this term: one whose disk has lost entries may answer, but neither votes
+    /// nor acknowledges.
+    fn can_commit_with(&self, group: &Group) -> bool {
+        let Some(leader) = self.leader_ref() else { return false };
+        let needed = self.commit_index.0.saturating_sub(self.config.max_promotion_lag).max(leader.term_start.0);
+        let keeps_up = |id: &NodeId| {
+            let keeps_up = |peer: &Progress| self.answers(peer) && peer.match_index.0 >= needed;
+            *id == self.config.id || leader.progress.get(id).is_some_and(keeps_up)
+        };
+        group.voters.iter().filter(|id| keeps_up(id)).count() * 2 > group.voters.len()
     }
 
     /// Appends a configuration, which is in force from here on (section 6).

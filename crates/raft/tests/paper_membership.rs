@@ -224,6 +224,38 @@ fn a_server_that_does_not_answer_is_not_promoted() {
     assert_eq!(outcome(&effects), &refused(MembershipError::NotCaughtUp(N4)), "its answer is long ago");
 }
 
+/// Thesis 4.2.1, for the members that stay: in the joint configuration the new voters decide, too. If too few of them
+/// answer, nothing can be committed any more, not even the change that would take it back.
+#[test]
+fn voters_that_do_not_answer_are_not_left_to_decide() {
+    let mut bench = one_of_three().lead_and_commit();
+    for _ in 0..10 {
+        bench.wait(ms(100));
+        bench.these_accept(&[N2]);
+    }
+    let effects = bench.change(MembershipChange::Remove(N2));
+    assert_eq!(outcome(&effects), &refused(MembershipError::NewVotersLag), "N3 has not answered for long");
+    let effects = bench.change(MembershipChange::Remove(N1));
+    assert_eq!(outcome(&effects), &refused(MembershipError::NewVotersLag), "the leader counts only if it stays");
+    let effects = bench.change(MembershipChange::Remove(N3));
+    assert!(outcomes(&effects).is_empty(), "the one that does not answer may go");
+}
+
+/// The same for a voter that answers and has not acknowledged anything in this term, such as one whose disk has lost
+/// entries: it neither votes nor acknowledges.
+#[test]
+fn voters_that_only_answer_are_not_left_to_decide() {
+    let mut bench = one_of_three().lead();
+    bench.these_accept(&[N2]);
+    let append = bench.heartbeat_to(N3);
+    bench.reject(N3, &append, position(0, 0));
+    let effects = bench.change(MembershipChange::Remove(N2));
+    assert_eq!(outcome(&effects), &refused(MembershipError::NewVotersLag));
+    bench.these_accept(&[N3]);
+    let effects = bench.change(MembershipChange::Remove(N2));
+    assert!(outcomes(&effects).is_empty());
+}
+
 /// The bug of 2015 (S49): no change before the leader has committed an entry of its term.
 #[test]
 fn no_change_before_an_entry_of_the_own_term_is_committed() {
