@@ -4,9 +4,8 @@
 //! these members, one step at a time: a new member joins as a learner, and becomes a voter when it has caught up. So
 //! whoever is asked to change the members writes one command, and if a leader fails halfway, the next one goes on.
 //!
-//! A leader tries the steps in their order until one is done, and then begins anew with the records and the
-//! configuration of that time. If none can be done now, it tries again after [`RETRY`], or as soon as one of the two
-//! changes.
+//! A step may take long, and what it was for may change meanwhile. So a leader looks at the records and the
+//! configuration again before each step, and takes the first that was not refused before: see [`Attempts`].
 
 use std::time::Duration;
 
@@ -39,6 +38,42 @@ pub fn takes_steps(leads: bool, cluster_version: u32) -> bool {
 #[must_use]
 pub fn must_publish(record: &Member, own: &Member) -> bool {
     (record.incarnation, &record.name, &record.client_urls) != (own.incarnation, &own.name, &own.client_urls)
+}
+
+/// What a leader does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It takes this step, and says how it ended: [`Attempts::ended`].
+    Take(Step),
+    /// Every step was refused: it pauses for [`RETRY`], or until the records or the configuration change.
+    Pause,
+    /// There is nothing to do until the records or the configuration change.
+    Rest,
+}
+
+/// The steps that were refused since the last one that was done.
+#[derive(Debug, Default)]
+pub struct Attempts(Vec<Step>);
+
+impl Attempts {
+    /// Chooses one of the steps that are possible now, as [`next`] gives them.
+    pub fn choose(&mut self, steps: Vec<Step>) -> Next {
+        let untried = steps.iter().find(|step| !self.0.contains(step)).cloned();
+        if let Some(step) = untried {
+            return Next::Take(step);
+        }
+        self.0.clear();
+        if steps.is_empty() { Next::Rest } else { Next::Pause }
+    }
+
+    /// Notes whether a step was done. After one that was, all others may be possible.
+    pub fn ended(&mut self, step: Step, done: bool) {
+        if done {
+            self.0.clear();
+        } else {
+            self.0.push(step);
+        }
+    }
 }
 
 /// The steps that are possible, in the order in which they are to be tried. `reaches`: whether there is a connection to
@@ -175,6 +210,27 @@ mod tests {
         let address = |_| None;
         let joint = Membership::joint(three, group(&[1, 2], &[]));
         assert_eq!(next(&members, &joint, address, |_| true), []);
+    }
+
+    #[test]
+    fn each_step_is_tried_once_until_one_is_done() {
+        let step = |id| Step::Configuration(MembershipChange::AddLearner(NodeId(id)));
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.choose(vec![]), Next::Rest);
+        assert_eq!(attempts.choose(vec![step(1), step(2)]), Next::Take(step(1)));
+        attempts.ended(step(1), false);
+        assert_eq!(attempts.choose(vec![step(1), step(2)]), Next::Take(step(2)));
+        attempts.ended(step(2), false);
+        assert_eq!(
+            attempts.choose(vec![step(1), step(3)]),
+            Next::Take(step(3)),
+            "what is not needed any more is not taken"
+        );
+        attempts.ended(step(3), true);
+        assert_eq!(attempts.choose(vec![step(1)]), Next::Take(step(1)), "it may be possible now");
+        attempts.ended(step(1), false);
+        assert_eq!(attempts.choose(vec![step(1)]), Next::Pause);
+        assert_eq!(attempts.choose(vec![step(1)]), Next::Take(step(1)), "after the pause");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bowline_kv::membership::{RETRY, SINCE_VERSION, Step, must_publish, next, takes_steps};
+use bowline_kv::membership::{Attempts, Next, RETRY, SINCE_VERSION, Step, must_publish, next, takes_steps};
 use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, decode_reply_to};
 use bowline_node::Failure;
 use bowline_node::raft::MembershipChange;
@@ -58,31 +58,21 @@ async fn connect(
 /// As long as this member leads: makes the configuration follow the records.
 async fn lead(replica: Replica, directory: Directory, outbox: Arc<Outbox>) {
     let mut status = replica.watch_status();
+    let mut attempts = Attempts::default();
     loop {
-        let (steps, done) = {
-            let status = status.borrow_and_update().clone();
-            let steps = if takes_steps(status.is_leader, status.facts.cluster_version) {
-                steps(&status, &directory, &outbox)
-            } else {
-                Vec::new()
-            };
-            let mut done = false;
-            for step in &steps {
-                done = take(&replica, step).await;
-                if done {
-                    break;
-                }
-            }
-            (steps, done)
+        let steps = {
+            let status = status.borrow_and_update();
+            let takes_steps = takes_steps(status.is_leader, status.facts.cluster_version);
+            if takes_steps { steps(&status, &directory, &outbox) } else { Vec::new() }
         };
-        if done {
-            // The status soon shows the next one.
-            continue;
-        }
-        let changed = status.changed();
-        let changed = match steps.is_empty() {
-            false => tokio::time::timeout(RETRY, changed).await.unwrap_or(Ok(())),
-            true => changed.await,
+        let changed = match attempts.choose(steps) {
+            Next::Take(step) => {
+                let done = take(&replica, &step).await;
+                attempts.ended(step, done);
+                continue;
+            }
+            Next::Pause => tokio::time::timeout(RETRY, status.changed()).await.unwrap_or(Ok(())),
+            Next::Rest => status.changed().await,
         };
         if changed.is_err() {
             return;
