@@ -101,6 +101,13 @@ probes! {
     WatchResumed: "a watch resumed at a replica",
     WatchAhead: "a watch resumed at a replica that was behind",
     WatchedStateReplaced: "a snapshot replaced a state that was watched",
+    WatchPassedByCompaction: "automatic compaction passed a watch that was behind",
+    RecordsAhead: "a new leader found records that the configuration did not follow yet",
+    LeaderRemovesItself: "a leader found that its record was removed, and removed itself",
+    AdditionTooFewStarted: "a member was not added, because too few have started",
+    RemovalTooFewStarted: "a member was not removed, because too few others have started",
+    RemovedIdRefused: "a removed member was not added again",
+    OtherFolderRefused: "a member with another data folder could not publish its record",
 }
 
 /// Turns counting on or off, for all threads.

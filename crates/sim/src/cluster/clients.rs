@@ -1,11 +1,11 @@
 //! The clients: they read and write, follow redirects, try again, give up, and record their answers. Some order of the
 //! operations must explain the recorded history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bowline_checker::registers::{Action, Operation, Options, check};
 use bowline_checker::{Verdict, keys};
-use bowline_kv::store::{Command, Lease, LeaseChange, MemoryEngine, Reply, Store, TxnRequest};
+use bowline_kv::store::{Command, KvError, Lease, LeaseChange, MemoryEngine, Reply, Store, TxnRequest};
 use bowline_node::{Failure, NodeInput, NotDone, Response, StateMachine, StoredSnapshot};
 use bowline_raft::{Index, NodeId, ReadKind};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::cluster::dice::Dice;
 use crate::cluster::event::Event;
 use crate::cluster::faults::Fault;
 use crate::cluster::host::{Asker, Host};
-use crate::cluster::machine::{Applied, Machine, command_of, empty_store, value_of, writer_of};
+use crate::cluster::machine::{Applied, Machine, Rest, command_of, empty_store, value_of, writer_of};
 use crate::cluster::network::Network;
 use crate::cluster::oracle::{Judged, Oracle, Rule, digest};
 use crate::cluster::plan::{MILLI, Sabotage, Workload};
@@ -132,6 +132,8 @@ struct StoreSide {
     events: TrueEvents,
     /// By identity: the changes of a lease, with the index of each.
     leases: BTreeMap<i64, Vec<(u64, Option<Lease>)>>,
+    /// What else the store held, from which index on.
+    rest: Vec<(u64, Rest)>,
     /// By operation: the digest of the store's reply; 0 if there is none.
     replies: Vec<u64>,
     /// By key: the value that was seen last.
@@ -149,6 +151,7 @@ impl StoreSide {
             replay,
             events: TrueEvents::default(),
             leases: BTreeMap::new(),
+            rest: Vec::new(),
             replies: Vec::new(),
             seen: vec![None; workload.keys as usize],
             told: vec![0; workload.clients],
@@ -180,8 +183,8 @@ impl StoreSide {
         }
     }
 
-    /// Checks a command about leases, or about a keeper's key.
-    fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
+    /// Checks a command that is no client's.
+    fn store_command(&mut self, command: &Command, applied: &Applied) -> Judged {
         let replayed = self.replay.apply_command(Index(applied.index), command);
         self.events.follow(&mut self.replay);
         let reply = applied.reply.as_deref().and_then(reply_of);
@@ -189,7 +192,12 @@ impl StoreSide {
             let what = format!("{command:?} replies {reply:?}, but {replayed:?} when replayed");
             return Err((Rule::StatesAreEqual, what));
         }
-        self.history.went_on(self.replay.revision());
+        self.history.went_on(self.replay.revision(), self.replay.compacted_revision());
+        self.history.is_full = self.replay.alarms().next().is_some();
+        let rest = Rest::of(&self.replay);
+        if self.rest.last().is_none_or(|(_, last)| *last != rest) {
+            self.rest.push((applied.index, rest));
+        }
         for change in &applied.leases {
             let (id, lease) = match change {
                 LeaseChange::Granted(lease) => (lease.id, Some(*lease)),
@@ -209,9 +217,12 @@ impl StoreSide {
         self.leases.values().filter_map(at).collect()
     }
 
-    /// Whether a state has the same leases as a replay of the log.
-    fn has_right_leases(&self, machine: &Machine) -> bool {
-        self.leases_at(machine.witness().0) == machine.leases()
+    /// Whether a state has the same leases, members and alarms as a replay of the log.
+    fn has_right_rest(&self, machine: &Machine) -> bool {
+        let index = machine.witness().0;
+        let place = self.rest.partition_point(|(at, _)| *at <= index);
+        let rest = place.checked_sub(1).map_or_else(Rest::default, |place| self.rest[place].1.clone());
+        machine.rest() == Some(rest) && self.leases_at(index) == machine.leases()
     }
 
     /// Checks an answer that leaves a replica. The answer to a write must be the store's reply; the answer to a read
@@ -310,7 +321,7 @@ impl Clients {
     pub(crate) fn judge_snapshot(&self, snapshot: &StoredSnapshot) -> Judged {
         let Some(store) = &self.store else { return Ok(()) };
         let same = Machine::restore(&snapshot.data)
-            .is_ok_and(|machine| machine.is_replayed_by(&store.replay) && store.has_right_leases(&machine));
+            .is_ok_and(|machine| machine.is_replayed_by(&store.replay) && store.has_right_rest(&machine));
         if same {
             return Ok(());
         }
@@ -325,9 +336,10 @@ impl Clients {
             Some(store) if !machine.is_replayed_by(&store.replay) && machine.fault().is_none() => {
                 Err(format!("its state up to {} differs from a replay of the log", machine.applied()))
             }
-            Some(store) if !store.has_right_leases(machine) && machine.fault().is_none() => {
-                Err(format!("the leases of its state up to {} differ from a replay of the log", machine.applied()))
-            }
+            Some(store) if !store.has_right_rest(machine) && machine.fault().is_none() => Err(format!(
+                "the leases, members or alarms of its state up to {} differ from a replay of the log",
+                machine.applied()
+            )),
             _ => Ok(()),
         }
     }
@@ -337,14 +349,24 @@ impl Clients {
         self.store.as_ref().map(|store| &store.events)
     }
 
+    /// I29: the store has the alarms of the members that have one, and no others.
+    pub(crate) fn judge_alarms(&self, alarmed: &BTreeSet<u64>) -> Judged {
+        let Some(store) = &self.store else { return Ok(()) };
+        if store.replay.alarms().map(|alarm| alarm.member).eq(alarmed.iter().copied()) {
+            return Ok(());
+        }
+        let active: Vec<_> = store.replay.alarms().collect();
+        Err((Rule::MembersAreRecorded, format!("the alarms are {active:?} instead of those of {alarmed:?}")))
+    }
+
     /// Whether no lease exists, after everything applied so far.
     pub(crate) fn has_no_lease(&self) -> bool {
         self.store.as_ref().is_none_or(|store| store.replay.leases().next().is_none())
     }
 
-    /// Checks the effect of a command about leases, when the first replica applies it.
-    pub(crate) fn lease_command(&mut self, command: &Command, applied: &Applied) -> Judged {
-        self.store.as_mut().map_or(Ok(()), |store| store.lease_command(command, applied))
+    /// Checks the effect of a command that is no client's, when the first replica applies it.
+    pub(crate) fn store_command(&mut self, command: &Command, applied: &Applied) -> Judged {
+        self.store.as_mut().map_or(Ok(()), |store| store.store_command(command, applied))
     }
 
     /// Checks the effect of a command, when the first replica applies it.
@@ -727,6 +749,9 @@ impl Clients {
                 continue;
             }
             let reply = op.told.as_deref().and_then(reply_of);
+            if reply == Some(Err(KvError::NoSpace)) {
+                continue;
+            }
             let revision = reply.as_ref().and_then(revision_of);
             let parts = by_key(&op.asked(number as u64), reply.as_ref(), ctx.plan.workload.keys);
             for (at, (key, request, answer)) in parts.into_iter().enumerate() {

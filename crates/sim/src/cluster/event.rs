@@ -71,6 +71,36 @@ pub(crate) enum Event {
         call: u64,
         said: Said,
     },
+    MemberAsks {
+        host: usize,
+        call: u64,
+        number: u64,
+    },
+    MemberHears {
+        call: u64,
+        number: u64,
+        said: Said,
+    },
+    /// A request about the members is made again.
+    MemberTries {
+        call: u64,
+    },
+    /// A host looks what it has to do about the members.
+    Duty {
+        host: usize,
+        run: u32,
+    },
+    /// The publication of a host's record has ended a while ago.
+    Published {
+        host: usize,
+        run: u32,
+    },
+    /// The next round of automatic compaction.
+    Compact {
+        host: usize,
+        run: u32,
+        term: u64,
+    },
     Strike(Fault),
     /// A fault takes its next step, or is repaired.
     FollowUp(Box<FollowUp>),
@@ -108,17 +138,24 @@ impl Event {
             Event::Operate => at(14, 0, 0),
             Event::Keep { keeper, call } => at(15, *keeper, *call),
             Event::KeeperAsks { host, keeper, call, .. } => mix(at(16, *host, *keeper as u64), *call),
-            Event::KeeperHears { keeper, call, said } => {
-                let said = match said {
-                    Said::Done(bytes) => digest(bytes),
-                    Said::Alive => 1,
-                    Said::Gone => 2,
-                    Said::Elsewhere(leader) => leader.map_or(3, |leader| leader.0 + 100),
-                    Said::Unknown => 4,
-                };
-                mix(at(17, *keeper, *call), said)
-            }
+            Event::KeeperHears { keeper, call, said } => mix(at(17, *keeper, *call), said_fingerprint(said)),
+            Event::MemberAsks { host, call, number } => mix(at(18, *host, *call), *number),
+            Event::MemberHears { call, number, said } => mix(mix(at(19, 0, *call), *number), said_fingerprint(said)),
+            Event::MemberTries { call } => at(20, 0, *call),
+            Event::Duty { host, run } => at(21, *host, u64::from(*run)),
+            Event::Published { host, run } => at(22, *host, u64::from(*run)),
+            Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
+    }
+}
+
+fn said_fingerprint(said: &Said) -> u64 {
+    match said {
+        Said::Done(bytes) => digest(bytes),
+        Said::Alive => 1,
+        Said::Gone => 2,
+        Said::Elsewhere(leader) => leader.map_or(3, |leader| leader.0 + 100),
+        Said::Unknown => 4,
     }
 }
 

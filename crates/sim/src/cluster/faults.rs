@@ -178,6 +178,14 @@ faults! {
     Unknown: "K2", "client gives up, outcome unknown", BY_ITSELF;
     Huge: "K3", "value above a limit",
         often(28, huge).and_shapes(|plan| plan.workload.value_high = plan.workload.value_high.min(1_000));
+    RecordedJoin: "M6", "member added by its record, and a voter since",
+        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+    RecordedRemoval: "M6", "member removed by its record",
+        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+    Replacement: "M7", "member without its data replaced through the records",
+        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+    AutoCompaction: "K9", "old revisions compacted automatically",
+        always(|plan| plan.workload.compaction.is_some(), |plan| plan.workload.compaction = None);
 }
 
 impl Fault {

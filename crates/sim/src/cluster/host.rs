@@ -12,6 +12,7 @@ use bowline_raft::{Index, Membership, NodeId, PersistId, Time, Token};
 use crate::cluster::clock::{Clock, Moment};
 use crate::cluster::context::Context;
 use crate::cluster::disk::{Disk, Start};
+use crate::cluster::duties::Duty;
 use crate::cluster::event::Event;
 use crate::cluster::keepers::Ask;
 use crate::cluster::leader_rules::Matches;
@@ -40,6 +41,23 @@ pub(crate) enum Asker {
         /// When the request arrived or was last started again.
         begun: Moment,
         renewal: Option<Renewal>,
+    },
+    /// An operator, or a member that publishes its record: a request about the members.
+    Member {
+        call: u64,
+        /// Of the command.
+        number: u64,
+    },
+    /// The leader itself, which makes the configuration follow the records.
+    Step {
+        /// Of the command, if it writes a record.
+        number: Option<u64>,
+    },
+    /// The leader itself, which compacts.
+    Compactor {
+        number: u64,
+        term: u64,
+        due: i64,
     },
     /// The replica itself, which proposes the end of leases.
     Lessor {
@@ -89,6 +107,8 @@ pub(crate) struct Host {
     pub(crate) lessor: Lessor,
     /// Gives its writes to watchers; made when the first one looks.
     pub(crate) hub: Option<Hub>,
+    /// What it does about the members and old revisions.
+    pub(crate) duty: Duty,
     /// The match indices that it had for its peers, while it leads.
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
@@ -129,6 +149,7 @@ impl Host {
             busy_until: 0,
             lessor: Lessor::default(),
             hub: None,
+            duty: Duty::default(),
             matches: Matches::default(),
             image: None,
             lacks_state: false,

@@ -22,6 +22,7 @@ use crate::cluster::faults::Fault;
 use crate::cluster::host::{Asker, Host};
 use crate::cluster::machine::Applied;
 use crate::cluster::network::Network;
+use crate::cluster::numbered::Numbered;
 use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
 use crate::cluster::shape::reply_of;
@@ -93,8 +94,7 @@ struct Promise {
 pub(crate) struct Keepers {
     keepers: Vec<Keeper>,
     dice: Dice,
-    /// By number: the command, and whether it took effect.
-    commands: Vec<(Command, bool)>,
+    commands: Numbered,
     promises: BTreeMap<i64, Promise>,
     /// Leases that their keepers have ended themselves.
     revoked: BTreeSet<i64>,
@@ -128,7 +128,7 @@ impl Keepers {
         Keepers {
             keepers: (0..plan.workload.keepers).map(keeper).collect(),
             dice: Dice::new(plan.chance(), 0x1ea5_0000),
-            commands: Vec::new(),
+            commands: Numbered::new(LEASE_OPS),
             promises: BTreeMap::new(),
             revoked: BTreeSet::new(),
             leaps: Vec::new(),
@@ -156,34 +156,9 @@ impl Keepers {
         self.stopped = Some(now);
     }
 
-    /// Gives a command its number.
-    fn number(&mut self, command: Command) -> u64 {
-        self.commands.push((command, false));
-        LEASE_OPS | (self.commands.len() as u64 - 1)
-    }
-
-    fn command(&self, number: u64) -> Option<&Command> {
-        let at = usize::try_from(number.checked_sub(LEASE_OPS)?).ok()?;
-        self.commands.get(at).map(|(command, _)| command)
-    }
-
-    /// The bytes of a command in the log.
-    fn encoded(&self, number: u64) -> Bytes {
-        let command = self.command(number).map(|command| command.to_bytes()).unwrap_or_default();
-        [&number.to_le_bytes()[..], &command].concat().into()
-    }
-
     /// Returns the command that took effect. Each may do so only once.
     pub(crate) fn took_effect(&mut self, applied: &Applied) -> Result<Command, (Rule, String)> {
-        let at = usize::try_from(applied.op - LEASE_OPS).unwrap_or(usize::MAX);
-        let Some((command, taken)) = self.commands.get_mut(at) else {
-            return Err((Rule::AnswersAreTrue, format!("nobody sent the command at {}", applied.index)));
-        };
-        if std::mem::replace(taken, true) {
-            let what = format!("{command:?} takes effect a second time at {}", applied.index);
-            return Err((Rule::ExactlyOnce, what));
-        }
-        Ok(command.clone())
+        self.commands.took_effect(applied)
     }
 
     /// The shortest true time of a time to live, by any clock.
@@ -293,7 +268,7 @@ impl Keepers {
     }
 
     fn write(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, step: Step, command: Command) {
-        let number = self.number(command);
+        let number = self.commands.number(command);
         let it = &mut self.keepers[keeper];
         (it.step, it.ask) = (step, Ask::Write(number));
         self.send(ctx, network, keeper);
@@ -327,7 +302,7 @@ impl Keepers {
         let arrives = network.client_way(ctx.now, host, &mut self.dice);
         let what = match ask {
             Ask::Renew(lease) => format!("keep lease {lease} alive"),
-            Ask::Write(number) => format!("{:?}", self.command(number)),
+            Ask::Write(number) => format!("{:?}", self.commands.command(number)),
         };
         ctx.trace(None, || format!("keeper {keeper} asks n{}: {what}", host + 1));
         if let Some(at) = arrives {
@@ -398,7 +373,7 @@ impl Keepers {
                 None
             }
             Ask::Write(number) => {
-                let command = self.encoded(number);
+                let command = self.commands.encoded(number);
                 let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
                 Some(NodeInput::Write { token, command, deadline: it.deadline(ctx) })
             }
@@ -520,14 +495,16 @@ impl Keepers {
         let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
         let request = it.lessor.expired(it.clock.shows(ctx.now))?;
         ctx.trace(Some(it.at()), || format!("proposes the end of leases {:?}", request.leases));
-        let number = self.number(Command::LeaseExpire(request));
-        let command = self.encoded(number);
+        let number = self.commands.number(Command::LeaseExpire(request));
+        let command = self.commands.encoded(number);
         Some(NodeInput::Write { token: it.token(Asker::Lessor { number, term }), command, deadline: None })
     }
 
     /// Handles the outcome of such a proposal. It is repeated later if nothing was done.
     pub(crate) fn end_proposed(&self, now: Moment, it: &mut Host, (number, term): (u64, u64), response: &Response) {
-        if let (Some(Command::LeaseExpire(request)), Err(Failure::NotDone(_))) = (self.command(number), response) {
+        if let (Some(Command::LeaseExpire(request)), Err(Failure::NotDone(_))) =
+            (self.commands.command(number), response)
+        {
             let later = it.clock.shows(now).after(Duration::from_millis(100));
             it.lessor.retry(later, term, request);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bowline_kv::membership::SINCE_VERSION;
 use bowline_raft::{NodeId, Raft};
 
 use crate::cluster::clock::Moment;
@@ -56,6 +57,15 @@ impl Cluster<'_> {
             return self.system.ctx.judge(Err((Rule::Serves, what)));
         }
         let transfer = self.longest_transfer();
+        // Each step towards the records may wait for a pause, a transfer or a member that catches up.
+        let steps = SECOND * 10 + (transfer + catching_up) * 4;
+        if !self
+            .wait_for(self.now() + election * SERVES_WITHIN + steps, |cluster| cluster.follows_records(&core).is_ok())
+        {
+            let why = self.follows_records(&core).err().unwrap_or_default();
+            return self.system.ctx.judge(Err((Rule::Converges, why)));
+        }
+        let transfer = transfer.max(self.longest_transfer());
         if !self.wait_for(self.now() + election * SERVES_WITHIN + transfer, |cluster| cluster.converged(&core).is_ok())
         {
             let why = self.converged(&core).err().unwrap_or_default();
@@ -146,6 +156,9 @@ impl Cluster<'_> {
                 .trace(Some(host), || format!("follows {membership}, committed {commit}, last {last} on disk{lost}"));
         }
         self.system.ctx.healed = true;
+        // What breaks for good now has answered until now, and still counts as a member that answers for the longest
+        // election timeout by any clock. A step that relies on it would cost the cluster one more than it survives.
+        self.system.members.steps_from = self.now() + 4 * self.system.ctx.plan.settings.election_max;
         self.system.network.heal_all();
         self.system.network.plan = NetworkPlan::healthy(&self.system.ctx.plan.settings);
         self.system.ctx.plan.disk.sync_high = self.system.ctx.plan.disk.sync_low.min(SECOND / 1000);
@@ -239,6 +252,40 @@ impl Cluster<'_> {
                 if !it.machine().is_same_as(node.machine()) {
                     return Err(format!("n{id} and n{} have different states at {commit}", leader + 1));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// L5: checks that the configuration has the members of the records, as far as the replicas outside the core allow it.
+    fn follows_records(&self, core: &BTreeSet<usize>) -> Result<(), String> {
+        let system = &self.system;
+        let leader = system.hosts.led_by(core).ok_or("nobody leads")?;
+        let Some(node) = &system.hosts[leader].node else { return Err("the leader is down".to_owned()) };
+        let (membership, machine) = (node.raft().membership(), node.machine());
+        let Some(records) = machine.members() else { return Ok(()) };
+        if machine.cluster_version() < SINCE_VERSION {
+            return Ok(());
+        }
+        if membership.is_joint() {
+            return Err(format!("the membership is still {membership}"));
+        }
+        let is_whole = |id: u64| core.contains(&(id as usize - 1));
+        for record in records.iter() {
+            let id = NodeId(record.id);
+            let voter_or_learner = membership.is_voter(id) != record.is_learner;
+            let right = membership.contains(id) && (!is_whole(record.id) || record.has_started() && voter_or_learner);
+            if !right {
+                return Err(format!("the membership is {membership} instead of {record:?}"));
+            }
+        }
+        let voters = membership.voters();
+        for id in membership.members().into_iter().filter(|id| records.get(id.0).is_none()) {
+            let rest = || voters.iter().filter(|voter| **voter != id);
+            let possible =
+                !voters.contains(&id) || rest().filter(|voter| is_whole(voter.0)).count() * 2 > rest().count();
+            if possible {
+                return Err(format!("the membership is {membership}, without a record of {id}"));
             }
         }
         Ok(())

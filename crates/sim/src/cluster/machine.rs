@@ -2,10 +2,11 @@
 //! store of the etcd API, in memory or in a file), which also reports to the oracle what it applied.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use bowline_kv::store::{
-    Engine, EngineError, HashKv, KvError, Lease, LeaseChange, MemoryEngine, Record, RedbEngine, Response, Revision,
-    Store, TxnRequest, encode_reply,
+    Alarm, Engine, EngineError, HashKv, KvError, Lease, LeaseChange, Members, MemoryEngine, Record, RedbEngine,
+    Response, Revision, Store, TxnRequest, encode_reply,
 };
 use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
@@ -32,6 +33,21 @@ pub(crate) struct Applied {
     pub(crate) writes: Vec<(Revision, Record)>,
     /// A digest over all commands applied so far and their effects.
     pub(crate) digest: u64,
+}
+
+/// What a store holds beside its history and its leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rest {
+    members: Arc<Members>,
+    alarms: Vec<Alarm>,
+    version: u32,
+}
+
+impl Rest {
+    pub(crate) fn of<E: Engine>(store: &Store<E>) -> Rest {
+        let (members, alarms) = (Arc::clone(store.members()), store.alarms().collect());
+        Rest { members, alarms, version: store.cluster_version() }
+    }
 }
 
 /// Number of records that one step of removing old revisions inspects; a server does the same between two rounds.
@@ -86,13 +102,18 @@ impl Machine {
         Machine::at(State::OnDisk(Box::new(store)), last, digest)
     }
 
-    /// Whether two states are the same. For stores, compares the checksums of their whole histories (HashKV) and the
-    /// leases.
+    /// Whether two states are the same. For stores, compares the checksums of their whole histories (HashKV), the leases,
+    /// the members and the alarms.
     pub(crate) fn is_same_as(&self, other: &Machine) -> bool {
         match (&self.state, &other.state) {
             (State::Map(map), State::Map(other)) => map == other,
             (State::Map(_), _) | (_, State::Map(_)) => false,
-            _ => self.hash(0).is_some() && self.hash(0) == other.hash(0) && self.leases() == other.leases(),
+            _ => {
+                self.hash(0).is_some()
+                    && self.hash(0) == other.hash(0)
+                    && self.leases() == other.leases()
+                    && self.rest() == other.rest()
+            }
         }
     }
 
@@ -158,6 +179,33 @@ impl Machine {
     /// The leases at the first call, `None` later: changes after it are reported as news.
     pub(crate) fn take_leases(&self) -> Option<Vec<Lease>> {
         self.unseen.replace(false).then(|| self.leases())
+    }
+
+    /// The records of a store's members.
+    pub(crate) fn members(&self) -> Option<&Arc<Members>> {
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => Some(store.members()),
+            State::OnDisk(store) => Some(store.members()),
+        }
+    }
+
+    /// The version of a store's cluster.
+    pub(crate) fn cluster_version(&self) -> u32 {
+        match &self.state {
+            State::Map(_) => 0,
+            State::Store(store) => store.cluster_version(),
+            State::OnDisk(store) => store.cluster_version(),
+        }
+    }
+
+    /// What a store holds beside its history and its leases.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => Some(Rest::of(store)),
+            State::OnDisk(store) => Some(Rest::of(store)),
+        }
     }
 
     /// Moves what was applied since the last call into `into`.

@@ -64,6 +64,8 @@ rules! {
     AnswersAreTrue: "what is answered is true (I22)";
     RevisionsCount: "each change is one revision, and answers say which (I23)";
     WatchesAreComplete: "a watch gets each event once, in order (I24)";
+    MembersAreRecorded: "members and their records follow the rules (I29)";
+    HistoryIsKept: "automatic compaction keeps what it must (I30)";
     LeasesAreKept: "a lease lives as long as was promised (C4)";
     LeasesEnd: "a lease that nobody keeps alive ends (C4)";
     Refinement: "each step is one of the model's (I28)";

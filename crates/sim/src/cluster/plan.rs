@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bowline_kv::compaction::Retention;
 use bowline_node::NodeConfig;
 use bowline_raft::{Config, DriftBound, NodeId};
 use bowline_storage::Options;
 
 use crate::cluster::clock::Moment;
 use crate::cluster::dice::Dice;
+use crate::cluster::duties;
 use crate::cluster::faults::{self, Fault};
 use crate::cluster::reduction::{Start, Strike};
 
@@ -176,6 +178,10 @@ pub(crate) struct Workload {
     pub(crate) stores: bool,
     /// The number of keepers of leases.
     pub(crate) keepers: usize,
+    /// The configuration follows the records of the members, as on a server.
+    pub(crate) records: bool,
+    /// Leaders compact automatically, and keep this much.
+    pub(crate) compaction: Option<Retention>,
 }
 
 impl Plan {
@@ -195,6 +201,9 @@ impl Plan {
         let mut keepers = Dice::new(seed, 13);
         workload.keepers = if workload.stores && keepers.percent(40) { 1 + keepers.index(4) } else { 0 };
         disk.holds_state = workload.stores && Dice::new(seed, 12).percent(25);
+        workload.records = workload.stores && Dice::new(seed, 14).percent(50);
+        let mut compaction = Dice::new(seed, 15);
+        workload.compaction = (workload.stores && compaction.percent(50)).then(|| duties::drawn(&mut compaction));
         let faults = faults::draw(seed, &mut dice, clocks, settings.election_max);
         let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
@@ -279,6 +288,8 @@ impl Plan {
                 deadlines: true,
                 stores: false,
                 keepers: 0,
+                records: false,
+                compaction: None,
             },
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
@@ -319,6 +330,12 @@ impl Plan {
     #[must_use]
     pub fn has_stores(&self) -> bool {
         self.workload.stores
+    }
+
+    /// Whether the configuration follows the records of the members, as on a server.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        self.workload.records
     }
 
     /// Whether the state is in redb on the disk, as a server's is.
@@ -508,6 +525,8 @@ impl Workload {
             deadlines: dice.percent(60),
             stores: false,
             keepers: 0,
+            records: false,
+            compaction: None,
         }
     }
 }

@@ -41,7 +41,9 @@ impl<'a> Cluster<'a> {
         let spares = if plan.faults.iter().any(|(fault, _)| *fault == Fault::Churn) { 2 } else { 0 };
         for at in 0..plan.learners + spares {
             let newcomer = self.system.add_host(None);
-            self.operator.newcomers.extend(newcomer.filter(|_| at < plan.learners));
+            let newcomer = newcomer.filter(|_| at < plan.learners);
+            self.operator.newcomers.extend(newcomer);
+            self.system.members.newcomers.extend(newcomer);
         }
         let ctx = &mut self.system.ctx;
         for client in 0..plan.workload.clients {
@@ -118,8 +120,15 @@ impl<'a> Cluster<'a> {
             Event::Keep { keeper, call } => system.keepers.keep(ctx, network, keeper, call),
             Event::KeeperAsks { host, keeper, call, ask } => system.keeper_asks(host, (keeper, call, ask)),
             Event::KeeperHears { keeper, call, said } => system.keepers.hear(ctx, network, keeper, call, &said),
+            Event::MemberAsks { host, call, number } => system.member_asks(host, (call, number)),
+            Event::MemberHears { call, number, said } => system.members.hear(ctx, network, call, number, &said),
+            Event::MemberTries { call } => system.members.send(ctx, network, call),
+            Event::Duty { host, run } => system.do_duty(host, run),
+            Event::Published { host, run } => system.published(host, run),
+            Event::Compact { host, run, term } => system.compact(host, run, term),
             Event::Strike(fault) => faults::strike(system, fault),
             Event::FollowUp(next) => faults::follow_up(system, *next),
+            Event::Operate if ctx.plan.workload.records => system.operate_by_records(),
             Event::Operate => {
                 let losses = std::mem::take(&mut system.losses);
                 if let Some(change) = self.operator.operate(ctx, &system.hosts, losses) {

@@ -141,12 +141,14 @@ impl Held {
 pub(crate) struct History {
     revision: i64,
     compacted: i64,
+    /// An alarm forbids what needs space.
+    pub(crate) is_full: bool,
     keys: BTreeMap<u64, Vec<(i64, Option<Held>)>>,
 }
 
 impl Default for History {
     fn default() -> History {
-        History { revision: 1, compacted: -1, keys: BTreeMap::new() }
+        History { revision: 1, compacted: -1, is_full: false, keys: BTreeMap::new() }
     }
 }
 
@@ -185,6 +187,7 @@ impl History {
     fn apply(&mut self, asked: &Asked) -> Result<bool, KvError> {
         let now = self.revision;
         match asked.shape {
+            Shape::Put | Shape::Swap(_) | Shape::Pair(_) if self.is_full => return Err(KvError::NoSpace),
             Shape::Swap(expect) => {
                 let held = self.held(asked.key, now).map(|held| held.since);
                 if held != expect.map(|seen| seen.revision) {
@@ -254,7 +257,7 @@ impl History {
                     && matches!(first, Some(ResponseOp { response: Some(OperationResponse::Put(put)) }) if one(put.prev_kv.as_ref()))
             }
             (Shape::Compact(_), Ok(_), Ok(Response::Compact(compaction))) => compaction.revision == now,
-            (Shape::Compact(_), Err(error), Err(said)) => error == *said,
+            (_, Err(error), Err(said)) => error == *said,
             _ => false,
         }
     }
@@ -282,9 +285,9 @@ impl History {
             && held.iter().zip(&range.kvs).all(|(held, kv)| held.is(kv))
     }
 
-    /// Something other than the clients' keys has changed.
-    pub(crate) fn went_on(&mut self, revision: i64) {
-        self.revision = revision;
+    /// Something other than the clients' keys has changed, or someone else has compacted.
+    pub(crate) fn went_on(&mut self, revision: i64, compacted: i64) {
+        (self.revision, self.compacted) = (revision, compacted);
     }
 
     /// The latest revision.
@@ -413,8 +416,8 @@ mod tests {
             let mut wrong = reply.clone();
             if let Ok(Response::Put(put)) = &mut wrong {
                 put.revision += 1;
-                let before =
-                    History { revision: history.revision, compacted: history.compacted, keys: history.keys.clone() };
+                let keys = history.keys.clone();
+                let before = History { revision: history.revision, compacted: history.compacted, is_full: false, keys };
                 assert!({ before }.took_effect(&asked, &wrong).is_err(), "a revision too many");
             }
             history.took_effect(&asked, &reply).expect("what the store says is so");

@@ -1,6 +1,6 @@
 //! The steps of a running replica: it handles an input, the oracle checks it, and its effects are carried out.
 
-use bowline_kv::store::TxnRequest;
+use bowline_kv::store::{Command, TxnRequest};
 use bowline_node::{NodeEffect, NodeInput, NodeMessage, Response, StoredSnapshot};
 use bowline_raft::{Body, Index, MembershipChange, NodeId, Token, Write};
 use bytes::Bytes;
@@ -14,9 +14,11 @@ use crate::cluster::host::Asker;
 use crate::cluster::keepers::{Ask, LEASE_OPS};
 use crate::cluster::leader_rules::{speaker, takes_no_more_than_it_may};
 use crate::cluster::machine::Applied;
+use crate::cluster::members::MEMBER_OPS;
 use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::plan::{MILLI, SECOND, Sabotage};
 use crate::cluster::replica::Replica;
+use crate::cluster::shape::reply_of;
 use crate::cluster::system::System;
 use crate::cluster::trace::{describe, describe_response};
 use crate::cluster::wire::arrived;
@@ -162,16 +164,27 @@ impl System<'_> {
         if !self.hosts.raft(leader).is_some_and(|raft| self.hosts.survives(raft, &change)) {
             return false;
         }
-        let token = self.hosts[leader].token(Asker::Operator);
-        self.ctx.trace(Some(leader), || format!("is asked to change the membership: {change:?}"));
         let reverts = change == MembershipChange::Revert;
-        self.step(leader, NodeInput::ChangeMembership { token, change });
+        self.change_membership(leader, Asker::Operator, change);
         if !reverts && !self.ctx.healed && self.ctx.chances.faults.percent(30) {
             let heartbeat = self.ctx.plan.settings.heartbeat;
             let after = self.ctx.chances.faults.magnitude(heartbeat / 64, heartbeat * 2);
             self.ctx.after(after, Event::FollowUp(Box::new(FollowUp::Regret)));
         }
         true
+    }
+
+    /// Asks a replica for a change.
+    pub(crate) fn change_membership(&mut self, host: usize, asker: Asker, change: MembershipChange) {
+        let token = self.hosts[host].token(asker);
+        self.ctx.trace(Some(host), || format!("is asked to change the membership: {change:?}"));
+        self.step(host, NodeInput::ChangeMembership { token, change });
+    }
+
+    /// A request about the members arrives at a replica.
+    pub(crate) fn member_asks(&mut self, host: usize, call: (u64, u64)) {
+        let input = self.members.asked(&mut self.ctx, &mut self.network, &mut self.hosts[host], call);
+        self.step_with(host, input);
     }
 
     /// Tells the leader to hand over. Returns whether there was a leader to tell.
@@ -227,6 +240,7 @@ impl System<'_> {
         self.effects = effects;
         self.judge_return(host);
         self.end_leases(host);
+        self.mind_duties(host);
         self.hosts[host].start_sync(&mut self.ctx);
         if applied {
             self.stay_busy(host);
@@ -339,6 +353,7 @@ impl System<'_> {
         let mut news = std::mem::take(&mut self.news);
         for applied in news.drain(..) {
             let judged = match self.ctx.oracle.commits.applied(id, &applied) {
+                Ok(true) if applied.op >= MEMBER_OPS && applied.op != u64::MAX => self.note_member_command(&applied),
                 Ok(true) if applied.op >= LEASE_OPS && applied.op != u64::MAX => self.note_lease_command(&applied),
                 Ok(true) => self.clients.took_effect(&applied, &mut self.ctx.oracle),
                 Ok(false) => Ok(()),
@@ -356,8 +371,19 @@ impl System<'_> {
     /// Checks the effect of a command about leases, when the first replica applies it.
     fn note_lease_command(&mut self, applied: &Applied) -> Judged {
         let command = self.keepers.took_effect(applied)?;
-        self.clients.lease_command(&command, applied)?;
+        self.clients.store_command(&command, applied)?;
         self.keepers.changed(&command, &applied.leases, self.ctx.now)
+    }
+
+    /// Checks the effect of a command about members, or of an automatic compaction, likewise.
+    fn note_member_command(&mut self, applied: &Applied) -> Judged {
+        let command = self.members.took_effect(applied)?;
+        self.clients.store_command(&command, applied)?;
+        self.clients.judge_alarms(self.members.rules.alarmed())?;
+        if let (Command::Compact(compaction), Some(Ok(_))) = (command, applied.reply.as_deref().and_then(reply_of)) {
+            self.note_compaction(compaction.revision);
+        }
+        Ok(())
     }
 
     /// A replica that has just applied something may be busy for a while and handle nothing else.
@@ -452,6 +478,11 @@ impl System<'_> {
             Some(Asker::Lessor { number, term }) => {
                 self.keepers.end_proposed(self.ctx.now, it, (number, term), &response);
             }
+            Some(Asker::Member { call, number }) => {
+                self.members.answered(&mut self.ctx, &mut self.network, host, (call, number), response);
+            }
+            Some(Asker::Step { number }) => self.step_ended(host, number, &response),
+            Some(Asker::Compactor { number, term, due }) => self.compacted(host, (number, term, due), &response),
             Some(Asker::Operator) => {
                 self.ctx.trace(Some(host), || format!("tells the operator: {}", describe_response(&response)));
             }

@@ -10,12 +10,14 @@ use crate::cluster::clients::Clients;
 use crate::cluster::clock::Moment;
 use crate::cluster::context::Context;
 use crate::cluster::disk::{Damage, Ended, Rot, Start};
+use crate::cluster::duties::Duty;
 use crate::cluster::event::Event;
 use crate::cluster::faults::{Fault, Restored};
 use crate::cluster::host::Host;
 use crate::cluster::hosts::Hosts;
 use crate::cluster::keepers::Keepers;
 use crate::cluster::machine::{Applied, Machine};
+use crate::cluster::members::Members;
 use crate::cluster::model::Model;
 use crate::cluster::network::Network;
 use crate::cluster::operator::Loss;
@@ -32,6 +34,7 @@ pub(crate) struct System<'a> {
     pub(crate) clients: Clients,
     pub(crate) keepers: Keepers,
     pub(crate) watchers: Watchers,
+    pub(crate) members: Members,
     pub(crate) model: Model,
     /// The replica that came back with an old image and doesn't know it yet.
     pub(crate) restored: Option<Restored>,
@@ -61,6 +64,7 @@ impl<'a> System<'a> {
             clients: Clients::new(&ctx.plan.workload),
             keepers: Keepers::new(&ctx.plan),
             watchers: Watchers::new(&ctx.plan),
+            members: Members::new(&ctx.plan),
             model: Model::new(ctx.plan.watched),
             restored: None,
             losses: Vec::new(),
@@ -135,6 +139,7 @@ impl<'a> System<'a> {
         it.tokens.clear();
         it.lessor = Lessor::default();
         it.hub = None;
+        it.duty = Duty::default();
         self.hosts.leads_no_more(host);
         let it = &mut self.hosts[host];
         match it.disk.crash(power && self.ctx.plan.disk.lost_writes, node.on_disk(), &mut self.ctx.chances.disk) {

@@ -245,6 +245,12 @@ impl Watchers {
         }
     }
 
+    /// Whether some watch has not got to a revision yet.
+    pub(crate) fn has_one_before(&self, revision: i64) -> bool {
+        let before = |watch: &Watch| (1..revision).contains(&watch.resume);
+        self.clients.iter().any(|client| client.watches.values().any(before))
+    }
+
     /// L6: every client comes to the end of a replica's history.
     pub(crate) fn catch_up(&mut self, it: &mut Host, truth: &TrueEvents) -> Judged {
         let at = it.at();

@@ -9,6 +9,7 @@ mod durability;
 mod elections;
 mod membership;
 mod reads;
+mod records;
 mod replication;
 mod snapshots;
 mod upgrades;
@@ -74,7 +75,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 9] = [
+const AREAS: [&[Mutant]; 10] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -84,6 +85,7 @@ const AREAS: [&[Mutant]; 9] = [
     disks::MUTANTS,
     upgrades::MUTANTS,
     watches::MUTANTS,
+    records::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.

@@ -1,9 +1,11 @@
-//! Changes of the membership that an operator asks for at random, or takes back.
+//! Changes of the membership that an operator asks for at random, or takes back. In clusters with records of their members
+//! the operator writes records instead.
 
 use std::collections::BTreeSet;
 
 use bowline_raft::{Group, MembershipChange, NodeId};
 
+use crate::cluster::operator::Urge;
 use crate::cluster::system::System;
 
 /// The replicas that a change can affect.
@@ -30,6 +32,9 @@ fn ask(system: &mut System<'_>, change: Option<MembershipChange>) -> bool {
 }
 
 pub(super) fn early_promotion(system: &mut System<'_>) -> bool {
+    if system.ctx.plan.workload.records {
+        return system.urge(Urge::PromoteEarly);
+    }
     let Some(it) = candidates(system) else { return false };
     let Some(id) = system.ctx.chances.faults.pick(&it.outside) else { return false };
     system.ask_for(MembershipChange::AddLearner(id)) && system.ask_for(MembershipChange::Promote(id))
@@ -37,6 +42,9 @@ pub(super) fn early_promotion(system: &mut System<'_>) -> bool {
 
 /// Adds a replica that was a member before, so that it has entries on its disk.
 pub(super) fn rejoin(system: &mut System<'_>) -> bool {
+    if system.ctx.plan.workload.records {
+        return system.urge(Urge::Rejoin);
+    }
     let Some(it) = candidates(system) else { return false };
     let has_entries = |id: &NodeId| system.hosts[id.0 as usize - 1].disk.last().index.0 > 0;
     let old: Vec<NodeId> = it.outside.into_iter().filter(has_entries).collect();
@@ -45,6 +53,9 @@ pub(super) fn rejoin(system: &mut System<'_>) -> bool {
 }
 
 pub(super) fn removed_lives(system: &mut System<'_>) -> bool {
+    if system.ctx.plan.workload.records {
+        return system.urge(Urge::Remove);
+    }
     let Some(it) = candidates(system) else { return false };
     let id = system.ctx.chances.faults.pick(&it.members);
     let id = id.filter(|id| it.group.voters.len() > 1 || !it.group.voters.contains(id));
@@ -52,12 +63,18 @@ pub(super) fn removed_lives(system: &mut System<'_>) -> bool {
 }
 
 pub(super) fn remove_many(system: &mut System<'_>) -> bool {
+    if system.ctx.plan.workload.records {
+        return system.urge(Urge::RemoveMost);
+    }
     let Some(it) = candidates(system) else { return false };
     let voters = system.ctx.chances.faults.pick(&it.all).into_iter().collect();
     ask(system, Some(MembershipChange::Replace(Group { voters, learners: BTreeSet::new() })))
 }
 
 pub(super) fn churn(system: &mut System<'_>) -> bool {
+    if system.ctx.plan.workload.records {
+        return system.urge(Urge::Any);
+    }
     let change = any_change(system);
     ask(system, change)
 }

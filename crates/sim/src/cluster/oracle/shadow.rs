@@ -140,6 +140,11 @@ impl Shadow {
         std::iter::once(earlier).chain(later)
     }
 
+    /// The index of the latest configuration, if the log still holds it.
+    pub(crate) fn configured_at(&self) -> Option<Index> {
+        self.memberships.last().map(|(index, _)| *index)
+    }
+
     pub(crate) fn membership_is_committed(&self) -> bool {
         self.memberships.last().is_none_or(|(index, _)| *index <= self.commit)
     }
