@@ -52,12 +52,16 @@ fn nothing_is_violated_in_fifty_clusters() {
 fn what_was_found_once_stays_fixed() {
     for seed in [42, 855, 311, 837, 697, 1231] {
         flawless(seed);
+        // As it was when it was found: members were not compared.
+        let mut plan = Plan::drawn(seed);
+        plan.without(Fault::Comparison);
+        assert_eq!(run(&plan, None).violation, None, "seed {seed}, without the comparison");
     }
     for seed in [100, 1728, 46, 134, 241, 774, 100_593, 298, 2385, 4589, 3291, 7469, 13_735, 4771, 5015] {
         flawless(seed);
         // As it was when it was found: members had no records, and nobody compacted automatically; or held leases.
         let mut plan = Plan::drawn(seed);
-        for later in [&[Fault::RecordedJoin, Fault::AutoCompaction][..], &[Fault::LeaseMoves]] {
+        for later in [&[Fault::RecordedJoin, Fault::AutoCompaction, Fault::Comparison][..], &[Fault::LeaseMoves]] {
             if later.iter().any(|kind| plan.kinds().contains(kind)) {
                 later.iter().for_each(|kind| plan.without(*kind));
                 assert_eq!(run(&plan, None).violation, None, "seed {seed}, without {later:?}");
@@ -78,8 +82,10 @@ fn members_join_leave_and_are_replaced_through_their_records() {
         coverage.add(&outcome.coverage);
     }
     let count = |wanted: Fault| coverage.by_fault().find(|(fault, _)| *fault == wanted).map_or(0, |(_, count)| count);
-    let counts = [Fault::RecordedJoin, Fault::RecordedRemoval, Fault::Replacement, Fault::AutoCompaction].map(count);
-    assert!(counts[0] >= 10 && counts[1] >= 10 && counts[2] >= 1 && counts[3] >= 10, "{counts:?}");
+    let counts =
+        [Fault::RecordedJoin, Fault::RecordedRemoval, Fault::Replacement, Fault::AutoCompaction, Fault::Comparison]
+            .map(count);
+    assert!(counts[0] >= 10 && counts[1] >= 10 && counts[2] >= 1 && counts[3] >= 10 && counts[4] >= 10, "{counts:?}");
     for probe in [Probe::RecordsAhead, Probe::LeaderRemovesItself, Probe::RemovedIdRefused] {
         assert!(coverage.probes[probe as usize] > 0, "{} never", probe.title());
     }

@@ -1,13 +1,17 @@
 //! What a host does on its own, as a server does it: it publishes its own record; while it leads, it takes the steps
 //! from the records of the members to the configuration, and compacts old revisions. What is to be done, production
-//! code decides ([`bowline_kv::membership`], [`bowline_kv::compaction`]).
+//! code decides ([`bowline_kv::membership`], [`bowline_kv::compaction`]). So it does for the comparison of the members'
+//! states: the leader writes marks, and each host reports. A report of a state that differs would raise an alarm, which
+//! the judge does not expect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_kv::compaction::{Retention, Schedule};
 use bowline_kv::membership::{Attempts, Next, RETRY, SINCE_VERSION, Step, must_publish, next, takes_steps};
-use bowline_kv::store::{Command, CompactionRequest, KvError, Member, MemberChange, Members};
+use bowline_kv::store::{
+    Command, CompactionRequest, CompareRequest, CompareStep, KvError, Member, MemberChange, Members,
+};
 use bowline_node::{NodeInput, Response};
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, MembershipChange, NodeId, Time};
@@ -51,6 +55,8 @@ pub(crate) struct Duty {
     planned: bool,
     /// Its own record is on its way.
     publishing: bool,
+    /// It is about to take a step of the comparison, or one is on its way.
+    comparing: bool,
     /// The step that waits for its outcome.
     waiting: Option<Step>,
     attempts: Attempts,
@@ -114,6 +120,9 @@ impl System<'_> {
         if let Some(retention) = self.ctx.plan.workload.compaction {
             self.mind_compaction(host, retention);
         }
+        if let Some(interval) = self.ctx.plan.workload.comparison {
+            self.mind_comparison(host, interval);
+        }
     }
 
     fn plan_duty(&mut self, host: usize, after: Moment) {
@@ -151,10 +160,11 @@ impl System<'_> {
         }
     }
 
-    /// The publication of a host's record has ended, with any outcome, and a pause has passed.
+    /// A request of a host has ended, with any outcome, and a pause has passed.
     pub(crate) fn published(&mut self, host: usize, run: u32) {
         if self.hosts[host].run == run {
-            self.hosts[host].duty.publishing = false;
+            let duty = &mut self.hosts[host].duty;
+            (duty.publishing, duty.comparing) = (false, false);
             self.plan_duty(host, 0);
         }
     }
@@ -253,6 +263,56 @@ impl System<'_> {
         let records: Vec<&Member> = records.iter().collect();
         let what = format!("n{} takes the step {change:?} from {voters:?}, with the records {records:?}", host + 1);
         Err((Rule::MembersAreRecorded, what))
+    }
+}
+
+/// The comparison of the members' states.
+impl System<'_> {
+    /// The next step of a host: a report as soon as it is owed, or a mark if the host leads.
+    fn next_comparison(&self, host: usize) -> Option<CompareStep> {
+        let it = &self.hosts[host];
+        let node = it.node.as_ref().filter(|node| node.machine().cluster_version() >= SINCE_VERSION)?;
+        let (mark_due, report, _) = node.machine().comparison(it.id.0)?;
+        report.or((node.raft().is_leader() && mark_due).then_some(CompareStep::Mark(())))
+    }
+
+    fn mind_comparison(&mut self, host: usize, interval: Moment) {
+        let it = &self.hosts[host];
+        let Some((_, _, agreed)) = it.node.as_ref().and_then(|node| node.machine().comparison(it.id.0)) else { return };
+        if agreed > self.members.agreed {
+            self.members.agreed = agreed;
+            self.ctx.coverage.struck(Fault::Comparison);
+        }
+        if it.duty.comparing {
+            return;
+        }
+        let pause = match self.next_comparison(host) {
+            Some(CompareStep::Mark(())) => interval,
+            Some(_) => 0,
+            None => return,
+        };
+        let it = &mut self.hosts[host];
+        it.duty.comparing = true;
+        let run = it.run;
+        self.ctx.after(pause, Event::Compare { host, run });
+    }
+
+    /// A host takes a step of the comparison: it asks the leader that it knows.
+    pub(crate) fn compare(&mut self, host: usize, run: u32) {
+        let it = &mut self.hosts[host];
+        if it.run != run {
+            return;
+        }
+        if it.paused {
+            return it.wait(Event::Compare { host, run });
+        }
+        let leader = it.node.as_ref().and_then(|node| node.raft().leader());
+        let (Some(step), Some(NodeId(leader))) = (self.next_comparison(host), leader) else {
+            self.hosts[host].duty.comparing = false;
+            return;
+        };
+        let command = Command::Compare(CompareRequest { step: Some(step) });
+        self.members.ask(&mut self.ctx, &mut self.network, Some((host, run)), leader as usize - 1, command);
     }
 }
 

@@ -90,7 +90,12 @@ pub(crate) enum Event {
         host: usize,
         run: u32,
     },
-    /// The publication of a host's record has ended a while ago.
+    /// A host looks what it has to do for the comparison of the members' states.
+    Compare {
+        host: usize,
+        run: u32,
+    },
+    /// A host's request about the members has ended a while ago.
     Published {
         host: usize,
         run: u32,
@@ -144,6 +149,7 @@ impl Event {
             Event::MemberTries { call } => at(20, 0, *call),
             Event::Duty { host, run } => at(21, *host, u64::from(*run)),
             Event::Published { host, run } => at(22, *host, u64::from(*run)),
+            Event::Compare { host, run } => at(24, *host, u64::from(*run)),
             Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
     }

@@ -179,13 +179,20 @@ faults! {
     Huge: "K3", "value above a limit",
         often(28, huge).and_shapes(|plan| plan.workload.value_high = plan.workload.value_high.min(1_000));
     RecordedJoin: "M6", "member added by its record, and a voter since",
-        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+        always(|plan| plan.workload.records, without_records);
     RecordedRemoval: "M6", "member removed by its record",
-        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+        always(|plan| plan.workload.records, without_records);
     Replacement: "M7", "member without its data replaced through the records",
-        always(|plan| plan.workload.records, |plan| plan.workload.records = false);
+        always(|plan| plan.workload.records, without_records);
     AutoCompaction: "K9", "old revisions compacted automatically",
         always(|plan| plan.workload.compaction.is_some(), |plan| plan.workload.compaction = None);
+    Comparison: "K10", "states of all members compared and found equal",
+        always(|plan| plan.workload.comparison.is_some(), |plan| plan.workload.comparison = None);
+}
+
+/// The members are compared through their records.
+fn without_records(plan: &mut Plan) {
+    (plan.workload.records, plan.workload.comparison) = (false, None);
 }
 
 impl Fault {

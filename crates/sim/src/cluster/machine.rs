@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bowline_kv::store::{
-    Alarm, Engine, EngineError, HashKv, KvError, Lease, LeaseChange, Members, MemoryEngine, Record, RedbEngine,
-    Response, Revision, Store, TxnRequest, encode_reply,
+    Alarm, CompareStep, Engine, EngineError, HashKv, KvError, Lease, LeaseChange, Members, MemoryEngine, Record,
+    RedbEngine, Response, Revision, Store, TxnRequest, encode_reply,
 };
 use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
@@ -187,6 +187,18 @@ impl Machine {
             State::Map(_) => None,
             State::Store(store) => Some(store.members()),
             State::OnDisk(store) => Some(store.members()),
+        }
+    }
+
+    /// Whether a mark is due, what a member has still to report, and the latest mark at which all members agreed.
+    pub(crate) fn comparison(&self, member: u64) -> Option<(bool, Option<CompareStep>, Index)> {
+        fn of<E: Engine>(store: &Store<E>, member: u64) -> (bool, Option<CompareStep>, Index) {
+            (store.is_mark_due(), store.report_of(member), store.agreed_at())
+        }
+        match &self.state {
+            State::Map(_) => None,
+            State::Store(store) => Some(of(store, member)),
+            State::OnDisk(store) => Some(of(store, member)),
         }
     }
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bowline_kv::membership::SINCE_VERSION;
 use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, Response as StoreResponse};
 use bowline_node::{Failure, NodeInput, NotDone, Response};
-use bowline_raft::NodeId;
 use bowline_raft::probe::{Probe, hit};
+use bowline_raft::{Index, NodeId};
 
 use crate::cluster::clock::Moment;
 use crate::cluster::context::Context;
@@ -66,6 +66,8 @@ pub(crate) struct Members {
     pub(crate) joining: BTreeSet<u64>,
     /// Members that an operator has removed and that are still in the configuration.
     pub(crate) leaving: BTreeSet<u64>,
+    /// The latest mark at which all members had the same state.
+    pub(crate) agreed: Index,
 }
 
 /// The address of a host for other members.
@@ -97,6 +99,7 @@ impl Members {
             replaced: BTreeMap::new(),
             joining: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            agreed: Index(0),
         }
     }
 

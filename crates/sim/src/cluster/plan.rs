@@ -182,6 +182,8 @@ pub(crate) struct Workload {
     pub(crate) records: bool,
     /// Leaders compact automatically, and keep this much.
     pub(crate) compaction: Option<Retention>,
+    /// The states of the members are compared, this long after something was written.
+    pub(crate) comparison: Option<Moment>,
 }
 
 impl Plan {
@@ -204,6 +206,9 @@ impl Plan {
         workload.records = workload.stores && Dice::new(seed, 14).percent(50);
         let mut compaction = Dice::new(seed, 15);
         workload.compaction = (workload.stores && compaction.percent(50)).then(|| duties::drawn(&mut compaction));
+        let mut comparison = Dice::new(seed, 16);
+        workload.comparison = (workload.records && comparison.percent(50))
+            .then(|| comparison.magnitude(settings.heartbeat, settings.election_max * 4));
         let faults = faults::draw(seed, &mut dice, clocks, settings.election_max);
         let safety = dice.between(40, 200) * settings.election_max;
         let sabotage = None;
@@ -290,6 +295,7 @@ impl Plan {
                 keepers: 0,
                 records: false,
                 compaction: None,
+                comparison: None,
             },
             faults: vec![(Fault::Crash, 60 * SECOND), (Fault::Isolate, 60 * SECOND)],
             sabotage: None,
@@ -527,6 +533,7 @@ impl Workload {
             keepers: 0,
             records: false,
             compaction: None,
+            comparison: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Mutant, remove, replace};
 
+const COMPARISON: &str = "crates/kv/src/store/comparison.rs";
 const COMPACTION: &str = "crates/kv/src/compaction.rs";
 const MEMBERS: &str = "crates/kv/src/store/members.rs";
 const RECONFIGURE: &str = "crates/raft/src/reconfigure.rs";
@@ -49,6 +50,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "records",
         breaks: "A snapshot leaves out the records of the members.",
         edits: &[replace(SNAPSHOT, "if ", "!self.meta.members.is_empty()", "false")],
+    },
+    Mutant {
+        name: "SnapshotWithoutComparison",
+        origin: "records",
+        breaks: "A snapshot leaves out the checksum by which the members are compared.",
+        edits: &[replace(SNAPSHOT, "if ", "!self.meta.comparison.is_empty()", "false")],
+    },
+    Mutant {
+        name: "ReportOfAnotherMark",
+        origin: "records",
+        breaks: "A member's report counts for a later mark than its own.",
+        edits: &[replace(
+            COMPARISON,
+            "let board = &mut self.meta.comparison.mark;\n                if ",
+            "report.at == board.at",
+            "true",
+        )],
     },
     Mutant {
         name: "RemovalsForgotten",
