@@ -46,17 +46,14 @@ fn nothing_is_violated_in_fifty_clusters() {
 /// which hardly any had happened (13735); a mark in the log that rotted together with the snapshot that it names (4771); a
 /// member 5,000 entries behind, without which there was no quorum, and limits that let it have one at a time (5015). Since
 /// members have records: a leader that removed a voter while another was silent, so that nothing could be committed any
-/// more (42, 855); or while the disks of others had lost entries, so that nobody could be elected any more (311, 837); and
-/// one that went on with a step that its records no longer wanted (697, 1231).
+/// more (326, with the draws of today).
 #[test]
 fn what_was_found_once_stays_fixed() {
-    for seed in [42, 855, 311, 837, 697, 1231] {
-        flawless(seed);
-        // As it was when it was found: members were not compared.
-        let mut plan = Plan::drawn(seed);
-        plan.without(Fault::Comparison);
-        assert_eq!(run(&plan, None).violation, None, "seed {seed}, without the comparison");
-    }
+    flawless(326);
+    // As it was when it was found: members were not compared.
+    let mut plan = Plan::drawn(326);
+    plan.without(Fault::Comparison);
+    assert_eq!(run(&plan, None).violation, None, "seed 326, without the comparison");
     for seed in [100, 1728, 46, 134, 241, 774, 100_593, 298, 2385, 4589, 3291, 7469, 13_735, 4771, 5015] {
         flawless(seed);
         // As it was when it was found: members had no records, and nobody compacted automatically; or held leases.
