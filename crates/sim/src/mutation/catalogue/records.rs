@@ -119,6 +119,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "OneRoundTooFew",
         origin: "compaction",
         breaks: "Automatic compaction keeps the history of nine tenths of the time.",
-        edits: &[replace(COMPACTION, "self.seen.len() as u128 > ", "rounds + 1", "rounds")],
+        edits: &[replace(COMPACTION, "self.seen.len() as u128 > ", "rounds + 1", "rounds - 1")],
     },
 ];
