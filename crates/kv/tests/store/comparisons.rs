@@ -120,9 +120,9 @@ fn the_member_that_differs_from_a_majority_is_corrupt() {
 #[test]
 fn states_that_differ_in_leases_or_refusals_differ() {
     let ways: [fn(&mut Kv, bool); 3] = [
-        |kv, wrong| drop(kv.grant(if wrong { 7 } else { 8 }, 60)),
-        |kv, wrong| drop(kv.try_put(PutRequest { ignore_value: wrong, value: bytes(""), ..put("none", "") })),
-        |kv, wrong| drop(kv.compact(if wrong { 1 } else { 2 })),
+        |kv, wrong| _ = kv.grant(if wrong { 7 } else { 8 }, 60),
+        |kv, wrong| _ = kv.try_put(PutRequest { ignore_value: wrong, value: bytes(""), ..put("none", "") }),
+        |kv, wrong| _ = kv.compact(if wrong { 1 } else { 2 }),
     ];
     for way in ways {
         let mut members = Members::founded(&[1, 2, 3]);
@@ -215,7 +215,7 @@ fn a_damaged_record_is_found_at_a_compaction() {
 fn a_compaction_is_compared_until_all_have_reported_or_it_is_forgotten() {
     let mut members = Members::founded(&[1, 2, 3]);
     members.mark();
-    let mut compact = |members: &mut Members| {
+    let compact = |members: &mut Members| {
         members.all(&some_put());
         let revision = members.state(1).revision();
         members.all(&CompactionRequest { revision, physical: false }.into());

@@ -160,11 +160,10 @@ impl System<'_> {
         }
     }
 
-    /// A request of a host has ended, with any outcome, and a pause has passed.
+    /// The publication of a host's record has ended, with any outcome, and a pause has passed.
     pub(crate) fn published(&mut self, host: usize, run: u32) {
         if self.hosts[host].run == run {
-            let duty = &mut self.hosts[host].duty;
-            (duty.publishing, duty.comparing) = (false, false);
+            self.hosts[host].duty.publishing = false;
             self.plan_duty(host, 0);
         }
     }
@@ -313,6 +312,13 @@ impl System<'_> {
         };
         let command = Command::Compare(CompareRequest { step: Some(step) });
         self.members.ask(&mut self.ctx, &mut self.network, Some((host, run)), leader as usize - 1, command);
+    }
+
+    /// A step of a host has ended, with any outcome, and a pause has passed.
+    pub(crate) fn compared(&mut self, host: usize, run: u32) {
+        if self.hosts[host].run == run {
+            self.hosts[host].duty.comparing = false;
+        }
     }
 }
 

@@ -95,7 +95,12 @@ pub(crate) enum Event {
         host: usize,
         run: u32,
     },
-    /// A host's request about the members has ended a while ago.
+    /// A host's step of the comparison has ended a while ago.
+    Compared {
+        host: usize,
+        run: u32,
+    },
+    /// The publication of a host's record has ended a while ago.
     Published {
         host: usize,
         run: u32,
@@ -150,6 +155,7 @@ impl Event {
             Event::Duty { host, run } => at(21, *host, u64::from(*run)),
             Event::Published { host, run } => at(22, *host, u64::from(*run)),
             Event::Compare { host, run } => at(24, *host, u64::from(*run)),
+            Event::Compared { host, run } => at(25, *host, u64::from(*run)),
             Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
     }

@@ -207,11 +207,13 @@ impl Members {
             let pause = self.dice.between(MILLI, ctx.plan.settings.heartbeat);
             return ctx.after(pause, Event::MemberTries { call });
         }
+        let compares = matches!(it.command, Command::Compare(_));
         let ended = self.calls.remove(&call);
-        // A server looks at its record again after a while.
+        // A server looks again after a while.
         if let Some((host, run)) = ended.and_then(|call| call.from) {
             let pause = crate::cluster::duties::retry();
-            ctx.after(pause, Event::Published { host, run });
+            let event = if compares { Event::Compared { host, run } } else { Event::Published { host, run } };
+            ctx.after(pause, event);
         }
     }
 }
