@@ -68,6 +68,7 @@ pub use check::{Limits, MAX_TXN_DEPTH};
 pub use codec::{CodecError, MAX_FIELD_BYTES};
 pub use command::Command;
 pub use compact::Progress;
+pub use comparison::Reports;
 pub use disk::{RedbEngine, RedbRecords};
 pub use engine::{Batch, Engine, EngineError, EngineSize, Records, Revision};
 pub use error::{Code, KvError};

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use bowline_kv::store::{Command, CompareRequest, CompareStep, decode_reply_to};
+use bowline_kv::store::{Command, CompareRequest, CompareStep, Reports};
 
 use crate::peer::Protocol;
-use crate::replica::{Facts, Replica, Status};
+use crate::replica::{Replica, Status};
 
 /// Pause before a report that failed is written again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,24 +33,26 @@ async fn mark(replica: Replica, interval: Duration) {
 }
 
 async fn report(replica: Replica) {
-    let mut status = replica.watch_status();
-    let owed = |facts: &Facts| facts.comparison.report;
-    while let Ok(found) = status.wait_for(|status| owed(&status.facts).is_some()).await.map(|found| found.facts) {
-        let Some(step) = owed(&found) else { continue };
-        if !write(&replica, step).await || !replica.reaches(|facts| owed(facts) != Some(step)).await {
-            tokio::time::sleep(RETRY).await;
+    let (mut status, mut reports) = (replica.watch_status(), Reports::default());
+    loop {
+        let next = |status: &Status| reports.next(status.facts.comparison.report);
+        let Ok(report) = status.wait_for(|status| next(status).is_some()).await.map(|status| next(&status)) else {
+            return;
+        };
+        let Some(report) = report else { continue };
+        match write(&replica, report).await {
+            true => reports.answered(report),
+            false => tokio::time::sleep(RETRY).await,
         }
     }
 }
 
+/// Returns whether there was an answer.
 async fn write(replica: &Replica, step: CompareStep) -> bool {
     let command = Command::Compare(CompareRequest { step: Some(step) });
-    let done = match replica.write(command.to_bytes()).await {
-        Ok(reply) => decode_reply_to::<CompareRequest>(reply).is_ok_and(|reply| reply.is_ok()),
-        Err(_) => false,
-    };
-    if !done {
-        tracing::debug!(?step, "a step of the comparison of the members failed; trying again");
+    let answer = replica.write(command.to_bytes()).await;
+    if let Err(failure) = &answer {
+        tracing::debug!(?step, %failure, "a step of the comparison of the members failed; trying again");
     }
-    done
+    answer.is_ok()
 }

@@ -184,6 +184,26 @@ impl Board {
     }
 }
 
+/// The reports of one member. A report that was answered is not repeated: if the answer did not count it, there is a later
+/// mark, of which this member has not heard yet, or it is a member no longer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reports {
+    answered: Option<CompareStep>,
+}
+
+impl Reports {
+    /// What it reports next, if its own state says that it owes this report: see [`Store::report_of`].
+    #[must_use]
+    pub fn next(&self, owed: Option<CompareStep>) -> Option<CompareStep> {
+        owed.filter(|owed| Some(*owed) != self.answered)
+    }
+
+    /// Notes that a report was answered, with any answer.
+    pub fn answered(&mut self, report: CompareStep) {
+        self.answered = Some(report);
+    }
+}
+
 impl<E: Engine> Store<E> {
     /// Whether a mark is due: something was applied since the last one.
     #[must_use]

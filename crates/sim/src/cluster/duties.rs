@@ -10,7 +10,7 @@ use std::time::Duration;
 use bowline_kv::compaction::{Retention, Schedule};
 use bowline_kv::membership::{Attempts, Next, RETRY, SINCE_VERSION, Step, must_publish, next, takes_steps};
 use bowline_kv::store::{
-    Command, CompactionRequest, CompareRequest, CompareStep, KvError, Member, MemberChange, Members,
+    Command, CompactionRequest, CompareRequest, CompareStep, KvError, Member, MemberChange, Members, Reports,
 };
 use bowline_node::{NodeInput, Response};
 use bowline_raft::probe::{Probe, hit};
@@ -57,6 +57,7 @@ pub(crate) struct Duty {
     publishing: bool,
     /// It is about to take a step of the comparison, or one is on its way.
     comparing: bool,
+    reports: Reports,
     /// The step that waits for its outcome.
     waiting: Option<Step>,
     attempts: Attempts,
@@ -272,7 +273,7 @@ impl System<'_> {
         let it = &self.hosts[host];
         let node = it.node.as_ref().filter(|node| node.machine().cluster_version() >= SINCE_VERSION)?;
         let (mark_due, report, _) = node.machine().comparison(it.id.0)?;
-        report.or((node.raft().is_leader() && mark_due).then_some(CompareStep::Mark(())))
+        it.duty.reports.next(report).or((node.raft().is_leader() && mark_due).then_some(CompareStep::Mark(())))
     }
 
     fn mind_comparison(&mut self, host: usize, interval: Moment) {
@@ -315,9 +316,13 @@ impl System<'_> {
     }
 
     /// A step of a host has ended, with any outcome, and a pause has passed.
-    pub(crate) fn compared(&mut self, host: usize, run: u32) {
-        if self.hosts[host].run == run {
-            self.hosts[host].duty.comparing = false;
+    pub(crate) fn compared(&mut self, host: usize, run: u32, answered: Option<CompareStep>) {
+        let it = &mut self.hosts[host];
+        if it.run == run {
+            it.duty.comparing = false;
+            if let Some(report) = answered {
+                it.duty.reports.answered(report);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The events of a simulated cluster, and what each adds to the trace hash.
 
+use bowline_kv::store::CompareStep;
 use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::{AppendOutcome, Body, Entry};
 
@@ -99,6 +100,7 @@ pub(crate) enum Event {
     Compared {
         host: usize,
         run: u32,
+        answered: Option<CompareStep>,
     },
     /// The publication of a host's record has ended a while ago.
     Published {
@@ -155,7 +157,7 @@ impl Event {
             Event::Duty { host, run } => at(21, *host, u64::from(*run)),
             Event::Published { host, run } => at(22, *host, u64::from(*run)),
             Event::Compare { host, run } => at(24, *host, u64::from(*run)),
-            Event::Compared { host, run } => at(25, *host, u64::from(*run)),
+            Event::Compared { host, run, answered } => mix(at(25, *host, u64::from(*run)), answered.is_some().into()),
             Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
     }

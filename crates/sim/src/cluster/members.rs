@@ -207,12 +207,18 @@ impl Members {
             let pause = self.dice.between(MILLI, ctx.plan.settings.heartbeat);
             return ctx.after(pause, Event::MemberTries { call });
         }
-        let compares = matches!(it.command, Command::Compare(_));
+        let comparison = match &it.command {
+            Command::Compare(compare) => Some(compare.step.filter(|_| matches!(said, Said::Done(_)))),
+            _ => None,
+        };
         let ended = self.calls.remove(&call);
         // A server looks again after a while.
         if let Some((host, run)) = ended.and_then(|call| call.from) {
             let pause = crate::cluster::duties::retry();
-            let event = if compares { Event::Compared { host, run } } else { Event::Published { host, run } };
+            let event = match comparison {
+                Some(answered) => Event::Compared { host, run, answered },
+                None => Event::Published { host, run },
+            };
             ctx.after(pause, event);
         }
     }

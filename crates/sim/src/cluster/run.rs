@@ -125,7 +125,7 @@ impl<'a> Cluster<'a> {
             Event::MemberTries { call } => system.members.send(ctx, network, call),
             Event::Duty { host, run } => system.do_duty(host, run),
             Event::Compare { host, run } => system.compare(host, run),
-            Event::Compared { host, run } => system.compared(host, run),
+            Event::Compared { host, run, answered } => system.compared(host, run, answered),
             Event::Published { host, run } => system.published(host, run),
             Event::Compact { host, run, term } => system.compact(host, run, term),
             Event::Strike(fault) => faults::strike(system, fault),
