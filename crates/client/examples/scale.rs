@@ -36,7 +36,7 @@ const GRANTERS: u64 = 256;
 const LIFE: Duration = Duration::from_secs(60);
 
 /// Pairs of measurements with and without a watcher that does not read.
-const PAIRS: usize = 3;
+const PAIRS: usize = 4;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -181,9 +181,11 @@ async fn many_watchers(bench: &Arc<Bench>, watchers: u64, connections: u64) -> R
     for connection in 0..connections {
         let numbers = (0..watchers).filter(|number| number % connections == connection);
         let create = |number| pb::WatchCreateRequest { key: bench.key(number).into(), ..Default::default() };
-        let mut watches = watch(bench.channel(connection).await?, numbers.map(create).collect()).await?;
+        let watches = watch(bench.channel(connection).await?, numbers.map(create).collect()).await?;
         let events = Arc::clone(&events);
         readers.push(tokio::spawn(async move {
+            // All of it: without its requests, the stream ends.
+            let mut watches = watches;
             while let Ok(Some(message)) = watches.messages.message().await {
                 events.fetch_add(message.events.len() as u64, Ordering::Relaxed);
             }
@@ -204,8 +206,9 @@ async fn many_watchers(bench: &Arc<Bench>, watchers: u64, connections: u64) -> R
 
 async fn stalled_watcher(bench: &Arc<Bench>) -> Result<(), Failure> {
     let mut rates = Vec::new();
-    for _ in 0..PAIRS {
-        let without = bench.put().await?;
+    for pair in 0..PAIRS {
+        // The state grows meanwhile, so each of the two comes first in turn.
+        let first = if pair % 2 == 0 { Some(bench.put().await?) } else { None };
         let all = pb::WatchCreateRequest {
             key: "scale/".into(),
             range_end: "scale0".into(),
@@ -218,6 +221,11 @@ async fn stalled_watcher(bench: &Arc<Bench>) -> Result<(), Failure> {
         }
         let with = bench.put().await?;
         bench.tell("at each member a watcher of all keys that does not read", &with).await?;
+        drop(stalled);
+        let without = match first {
+            Some(times) => times,
+            None => bench.put().await?,
+        };
         rates.push(with.rate() / without.rate());
     }
     rates.sort_by(f64::total_cmp);
