@@ -118,6 +118,35 @@ fn the_member_that_differs_from_a_majority_is_corrupt() {
 }
 
 #[test]
+fn an_alarm_that_was_deactivated_is_raised_again_while_the_state_differs() {
+    let mut members = Members::founded(&[1, 2, 3]);
+    members.mark();
+    members.diverge(3);
+    members.mark();
+    members.report(&[1, 2, 3]);
+    assert_eq!(members.corrupt(), [3]);
+    let kind = AlarmKind::Corrupt.into();
+    members.all(&AlarmRequest { member: 3, kind, automatic: false, active: false }.into());
+    assert_eq!(members.corrupt(), []);
+    assert!(members.state(1).store.is_mark_due());
+    members.mark();
+    members.report(&[1, 2, 3]);
+    assert_eq!(members.corrupt(), [3]);
+}
+
+#[test]
+fn a_report_that_was_answered_is_not_repeated() {
+    let report = |at| Some(CompareStep::Effects(MemberChecksum { member: 1, at, checksum: 7 }));
+    let mut reports = Reports::default();
+    assert_eq!(reports.next(report(5)), report(5));
+    assert_eq!(reports.next(report(5)), report(5), "there was no answer");
+    reports.answered(report(5).expect("a report"));
+    assert_eq!(reports.next(report(5)), None);
+    assert_eq!(reports.next(report(9)), report(9));
+    assert_eq!(reports.next(None), None);
+}
+
+#[test]
 fn states_that_differ_in_leases_or_refusals_differ() {
     let ways: [fn(&mut Kv, bool); 3] = [
         |kv, wrong| _ = kv.grant(if wrong { 7 } else { 8 }, 60),
