@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use bowline_api::etcdserverpb::Member;
 use bowline_client::Client;
 use bowline_server::config::{Layers, ServerConfig, Url};
-use bowline_server::{Listeners, Server};
+use bowline_server::{Listeners, Server, folder};
 use clap::Args;
 use tracing::{info, warn};
 
@@ -57,17 +57,29 @@ impl JoinCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut client = Client::new(&self.members, PATIENCE)?;
-        let members = runtime.block_on(client.member_list(true))?.members;
+        let listed = runtime.block_on(client.member_list(true))?;
+        let (cluster, members) = (listed.header.map_or(0, |header| header.cluster_id), listed.members);
         let replaced = match &self.replace {
             Some(named) => Some(runtime.block_on(find(&mut client, named))?),
             None => None,
         };
         let peer = self.peer()?;
         let config = self.configuration(&peer, &members)?;
+        if !folder::is_empty(&config.data_dir)
+            && let Some(owner) = folder::identity(&config.data_dir)?
+            && owner.cluster.0 != cluster
+        {
+            bail!(NotDone(format!(
+                "{} has the data of a member of cluster {:016x}, but {} is in cluster {cluster:016x}: give another \
+                 --data-dir, or the address of a member of the first cluster",
+                config.data_dir.display(),
+                owner.cluster.0,
+                self.members.join(",")
+            )));
+        }
         // First the ports: a member that can't listen must not be added.
         let listeners = Listeners::bind(&config)?;
-        let is_new = config.data_dir.read_dir().map_or(true, |mut entries| entries.next().is_none());
-        if is_new {
+        if folder::is_empty(&config.data_dir) {
             runtime.block_on(self.add(&mut client, &peer, &members))?;
         }
         let mut progress = Progress { client, runtime, replaced, reported: None, told: false };

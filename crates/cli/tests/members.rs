@@ -157,6 +157,16 @@ fn what_can_not_join_says_why_and_changes_nothing() {
     let said = join(&["--listen-client", &client, "--heartbeat", "soon"]);
     assert!(said.code == Some(2) && said.err.contains("--heartbeat is \"soon\""), "{said:?}");
     assert_eq!(lab.states().len(), 3, "nothing was added");
+    // The folder is that of a member of another cluster.
+    let (file, of_another) = (lab.0.path().join("backup"), lab.0.path().join("of-another").display().to_string());
+    let file = file.display().to_string();
+    lab.done(&["snapshot", "save", &file]);
+    let founder = ["--name", "a", "--initial-cluster", "a=http://127.0.0.1:1", "--data-dir", &of_another];
+    lab.done(&[&["snapshot", "restore", &file], &founder[..]].concat());
+    let known = ["--peer", &peer, "--listen-client", &client, "--replace", "member-3", "--data-dir", &of_another];
+    let said = lab.ask(&[&["join", &endpoints], &known[..]].concat());
+    assert!(said.code == Some(1) && said.err.contains("has the data of a member of cluster"), "{said:?}");
+    assert_eq!(lab.states().len(), 3, "nothing was added or removed");
     // A member of this address has started, and its data is elsewhere.
     let of_first = lab.0.number("/members/0/peer_port").to_string();
     let (other, unused) = (format!("127.0.0.1:{of_first}"), format!("127.0.0.1:{}", lab.0.ports.first() + 18));

@@ -207,8 +207,17 @@ fn make_state(
     Ok(state.install().map_err(RestoreError::Read)?)
 }
 
+/// Reads whose data is in a folder; `None` if there is none. Opens and changes nothing.
+///
+/// # Errors
+/// The folder can't be read, or what names its owner is damaged.
+pub fn identity(folder: &Path) -> Result<Option<Identity>, FolderError> {
+    Ok(bowline_storage::identity(&RealDisk::new(folder))?)
+}
+
 /// Whether a folder does not exist or is empty.
-pub(crate) fn is_empty(folder: &Path) -> bool {
+#[must_use]
+pub fn is_empty(folder: &Path) -> bool {
     folder.read_dir().map_or(!folder.exists(), |mut entries| entries.next().is_none())
 }
 
