@@ -67,6 +67,8 @@ pub enum Body {
     Created,
     /// No watcher was created, for this reason, in etcd's words.
     Refused(&'static str),
+    /// The request was of a kind that is not known. Nothing has changed.
+    Unknown,
     /// The watcher was cancelled, as its client asked.
     Cancelled,
     /// The watcher was cancelled, because the events that it would get next are compacted.
@@ -91,6 +93,10 @@ const NO_WATCHER: i64 = -1;
 const DUPLICATE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+const FULL: &str = "bowline: a stream has at most 100000 watchers; use another stream";
+
+/// Most watchers of a stream.
+const MAX_WATCHERS: usize = 100_000;
 
 #[derive(Debug)]
 struct Watcher {
@@ -156,15 +162,9 @@ impl Stream {
     }
 
     /// The number of watchers.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.watchers.len()
-    }
-
-    /// Whether there is no watcher.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.watchers.is_empty()
     }
 
     /// Whether there is history to read.
@@ -203,6 +203,9 @@ impl Stream {
         };
         if request.start_revision < 0 {
             return self.say(NO_WATCHER, now, refused(COMPACTED));
+        }
+        if self.watchers.len() >= MAX_WATCHERS {
+            return self.say(NO_WATCHER, now, refused(FULL));
         }
         if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) {
             return self.say(NO_WATCHER, now, refused(DUPLICATE));
@@ -243,6 +246,11 @@ impl Stream {
             self.say(watch_id, hub.revision(), Body::Cancelled);
             self.report(hub);
         }
+    }
+
+    /// Answers a request of a kind that is not known.
+    pub fn refuse_unknown(&mut self, hub: &Hub) {
+        self.say(NO_WATCHER, hub.revision(), Body::Unknown);
     }
 
     fn remove(&mut self, hub: &mut Hub, watch_id: i64) -> bool {

@@ -201,7 +201,7 @@ impl Harness {
             *header = revision;
         }
         match body {
-            Body::Created | Body::Refused(_) | Body::Cancelled => {}
+            Body::Created | Body::Refused(_) | Body::Unknown | Body::Cancelled => {}
             Body::Compacted { compact_revision } => {
                 self.compacted += 1;
                 let seen = watchers.remove(&watch_id).expect("it was there");

@@ -28,8 +28,8 @@ const AHEAD: usize = 4;
 /// Number of messages that may wait in a stream before its next requests are read.
 const UNSENT: usize = 1_024;
 
-/// Maximum number of watchers in a stream.
-const MAX_WATCHERS: usize = 100_000;
+/// The answer to a request of a kind that only a newer client knows.
+const UNKNOWN: &str = "bowline: this member does not know this kind of watch request";
 
 /// What fragments may have beyond the largest request, in bytes. As in etcd.
 const FRAGMENT_OVERHEAD: usize = 512 << 10;
@@ -64,26 +64,20 @@ impl Serving {
         Serving { context, stream, waker, fragments: std::collections::VecDeque::new() }
     }
 
-    fn handle(&mut self, request: pb::WatchRequest) -> Result<(), Status> {
+    fn handle(&mut self, request: pb::WatchRequest) {
         let replica = self.context.replica.clone();
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
-                if self.stream.len() >= MAX_WATCHERS {
-                    let text = format!("bowline: a stream has at most {MAX_WATCHERS} watchers; use another one");
-                    return Err(Status::resource_exhausted(text));
-                }
                 replica.watches().with(|hub| self.stream.create(hub, watch_request(request)));
             }
             Some(RequestUnion::CancelRequest(request)) => {
                 replica.watches().with(|hub| self.stream.cancel(hub, request.watch_id));
             }
             Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
-            // A kind of request that a newer client knows; etcd ignores it, too.
-            None => {}
+            None => replica.watches().with(|hub| self.stream.refuse_unknown(hub)),
         }
         // There may be history to read, or progress to tell.
         self.waker.notify_one();
-        Ok(())
     }
 
     /// Takes what there is for the stream, and reads a portion of history.
@@ -140,6 +134,7 @@ fn response(context: &Context, message: Message) -> pb::WatchResponse {
         Body::Refused(reason) => {
             pb::WatchResponse { created: true, canceled: true, cancel_reason: reason.to_owned(), ..response }
         }
+        Body::Unknown => pb::WatchResponse { canceled: true, cancel_reason: UNKNOWN.to_owned(), ..response },
         Body::Cancelled => pb::WatchResponse { canceled: true, ..response },
         Body::Compacted { compact_revision } => pb::WatchResponse { canceled: true, compact_revision, ..response },
         Body::Events { events, .. } => {
@@ -204,7 +199,7 @@ impl WatchService {
                     Err(_) => return Ok(()),
                 },
                 request = requests.message(), if serving.stream.unsent() < UNSENT => match request? {
-                    Some(request) => serving.handle(request)?,
+                    Some(request) => serving.handle(request),
                     None => return Ok(()),
                 },
                 () = waker.notified(), if ready => serving.advance().await?,

@@ -19,3 +19,4 @@ mod service;
 mod space;
 mod state;
 mod versions;
+mod watches;

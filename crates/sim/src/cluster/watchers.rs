@@ -433,6 +433,7 @@ impl Client {
                 let mut told = self.watches.iter_mut().filter(|(id, _)| of(id));
                 told.try_for_each(|(_, watch)| watch.told(truth, revision))
             }
+            Body::Unknown => Err("a request is not known".to_owned()),
             Body::Refused(why) => Err(format!("a watch is refused: {why}")),
             Body::Compacted { .. } => Ok(()),
         }
