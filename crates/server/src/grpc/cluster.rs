@@ -29,16 +29,7 @@ pub(crate) struct ClusterService {
 impl ClusterService {
     fn members(&self) -> Vec<pb::Member> {
         let status = self.context.replica.status();
-        let named = |record: &Member| {
-            let mut member = listed(record);
-            if !record.has_started() {
-                // It has introduced itself, but not published that yet.
-                let introduction = self.directory.introduction(NodeId(record.id));
-                (member.name, member.client_ur_ls) = (introduction.name, reachable(&[introduction.client_url]));
-            }
-            member
-        };
-        let mut members: Vec<pb::Member> = status.members.iter().map(named).collect();
+        let mut members: Vec<pb::Member> = status.members.iter().map(|record| self.listed(record)).collect();
         // A founding member gets its record once every member speaks the version that has them.
         let member = |id: NodeId| {
             let introduction = self.directory.introduction(id);
@@ -58,6 +49,18 @@ impl ClusterService {
         members.extend(status.membership.members().into_iter().filter(missing).map(member));
         members.sort_unstable_by_key(|member| member.id);
         members
+    }
+
+    fn listed(&self, record: &Member) -> pb::Member {
+        let (name, client_ur_ls) = if record.has_started() {
+            (record.name.clone(), reachable(&record.client_urls))
+        } else {
+            // It may have introduced itself, and not published that yet.
+            let introduction = self.directory.introduction(NodeId(record.id));
+            (introduction.name, reachable(&[introduction.client_url]))
+        };
+        let Member { id, is_learner, .. } = *record;
+        pb::Member { id, name, peer_ur_ls: record.peer_urls.clone(), client_ur_ls, is_learner }
     }
 
     /// Waits until the members can be changed: all speak the version for it, and the founding members that run have
@@ -103,7 +106,7 @@ impl ClusterService {
 
     async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
         let response = self.context.write(MemberRequest { change: Some(change) }).await?;
-        Ok(response.members.iter().map(listed).collect())
+        Ok(response.members.iter().map(|record| self.listed(record)).collect())
     }
 
     /// Promotes a learner. Returns the members.
@@ -145,16 +148,6 @@ impl ClusterService {
             }
             tokio::time::sleep(RETRY).await;
         }
-    }
-}
-
-fn listed(member: &Member) -> pb::Member {
-    pb::Member {
-        id: member.id,
-        name: member.name.clone(),
-        peer_ur_ls: member.peer_urls.clone(),
-        client_ur_ls: reachable(&member.client_urls),
-        is_learner: member.is_learner,
     }
 }
 
@@ -204,7 +197,7 @@ impl Cluster for ClusterService {
         let member = Member { id: random().max(1), peer_urls, is_learner, ..Member::default() };
         let members = self.change(MemberChange::Add(member.clone())).await?;
         let header = Some(self.context.header(0));
-        Ok(answer(pb::MemberAddResponse { header, member: Some(listed(&member)), members }))
+        Ok(answer(pb::MemberAddResponse { header, member: Some(self.listed(&member)), members }))
     }
 
     async fn member_remove(
