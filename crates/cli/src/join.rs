@@ -23,12 +23,16 @@ const EXAMPLES: &str = "Examples:
 
 The new member is added to the cluster, receives the data, and votes when it has caught up; then it goes on like `bowline \
 serve`. Run the same command again to start it again. Without --peer and --listen-client, it uses the address of this \
-machine by which it reaches the cluster, with the ports 2380 and 2379. All settings of `bowline serve` are allowed.
+machine by which it reaches the cluster, with the ports 2380 (or that of --listen-peer) and 2379. All settings of `bowline \
+serve` are allowed.
 
 Exit codes: 0 stopped; 1 refused or failed; 2 bad input.";
 
 /// Time limit of a request to the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The port for other members, if nothing names one.
+const PEER_PORT: u16 = 2380;
 
 /// Interval of the reports on the progress.
 const REPORT: Duration = Duration::from_secs(1);
@@ -40,7 +44,8 @@ pub(crate) struct JoinCommand {
     /// Addresses of members for clients, separated by commas.
     #[arg(value_name = "MEMBER", value_delimiter = ',', required = true)]
     members: Vec<String>,
-    /// Address at which other members can reach this one [default: this machine, port 2380].
+    /// Address at which other members can reach this one [default: this machine, with the port of --listen-peer, or
+    /// 2380].
     #[arg(long, value_name = "HOST:PORT")]
     peer: Option<String>,
     /// Id or name of a member that is removed when this one votes.
@@ -107,10 +112,13 @@ impl JoinCommand {
     fn peer(&self) -> anyhow::Result<String> {
         match &self.peer {
             Some(text) => peer_url(text).map_err(|error| anyhow::anyhow!("--peer: {error}")),
-            None => Ok(format!(
-                "http://{}",
-                Url::parse(&format!("{}:2380", self.host()?)).context("no address")?.authority()
-            )),
+            None => {
+                let layers = self.settings.layers()?;
+                // What is no address is refused with the other settings.
+                let port = layers.text("listen_peer").and_then(Url::parse).map(|url| url.port());
+                let address = format!("{}:{}", self.host()?, port.unwrap_or(PEER_PORT));
+                Ok(format!("http://{}", Url::parse(&address).context("no address")?.authority()))
+            }
         }
     }
 

@@ -46,7 +46,9 @@ impl Lab {
     fn join(&self, number: u16, more: &[&str]) -> Running {
         let ((client, peer), endpoints) = (self.addresses(number), self.0.endpoints());
         let folder = self.0.path().join(format!("joined-{number}"));
-        let mut command = self.command(&["join", &endpoints, "--peer", &peer, "--listen-client", &client]);
+        // Either of them is enough.
+        let flag = if number == 2 { "--listen-peer" } else { "--peer" };
+        let mut command = self.command(&["join", &endpoints, flag, &peer, "--listen-client", &client]);
         command.arg("--data-dir").arg(folder).args(["--name", &format!("j{number}"), "--stop-at-eof"]).args(more);
         Running::start(&mut command)
     }

@@ -36,7 +36,7 @@ const GRANTERS: u64 = 256;
 const LIFE: Duration = Duration::from_secs(60);
 
 /// Pairs of measurements with and without a watcher that does not read.
-const PAIRS: usize = 4;
+const PAIRS: usize = 8;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -65,6 +65,8 @@ struct Bench {
 struct Times {
     sorted: Vec<Duration>,
     seconds: f64,
+    /// CPU time of all members meanwhile, in seconds.
+    cpu: f64,
 }
 
 impl Times {
@@ -75,6 +77,11 @@ impl Times {
 
     fn rate(&self) -> f64 {
         self.sorted.len() as f64 / self.seconds
+    }
+
+    /// CPU time of the members for each put, in microseconds.
+    fn cost(&self) -> f64 {
+        self.cpu * 1e6 / self.sorted.len() as f64
     }
 }
 
@@ -99,6 +106,7 @@ impl Bench {
         self: &Arc<Bench>,
         goes_on: impl Fn() -> ControlFlow<()> + Clone + Send + 'static,
     ) -> Result<Times, Failure> {
+        let cpu = self.cpu().await?;
         let (start, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut tasks: Vec<JoinHandle<Result<Vec<Duration>, Failure>>> = Vec::new();
         for writer in 0..WRITERS {
@@ -121,11 +129,12 @@ impl Bench {
             sorted.extend(task.await??);
         }
         sorted.sort_unstable();
-        Ok(Times { sorted, seconds: start.elapsed().as_secs_f64() })
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Times { sorted, seconds, cpu: self.cpu().await? - cpu })
     }
 
     /// The values of a metric at all members.
-    async fn metric(&self, name: &str) -> Result<Vec<u64>, Failure> {
+    async fn metric(&self, name: &str) -> Result<Vec<f64>, Failure> {
         let mut values = Vec::new();
         for endpoint in &self.endpoints {
             let mut stream = TcpStream::connect(endpoint).await?;
@@ -134,20 +143,25 @@ impl Bench {
             let mut page = String::new();
             stream.read_to_string(&mut page).await?;
             let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            values.push(line.ok_or_else(|| format!("{endpoint} has no metric {name}"))?.trim().parse::<f64>()? as u64);
+            values.push(line.ok_or_else(|| format!("{endpoint} has no metric {name}"))?.trim().parse()?);
         }
         Ok(values)
     }
 
+    async fn cpu(&self) -> Result<f64, Failure> {
+        Ok(self.metric("process_cpu_seconds_total").await?.iter().sum())
+    }
+
     async fn tell(&self, what: &str, times: &Times) -> Result<(), Failure> {
         let memory = self.metric("process_resident_memory_bytes").await?;
-        let memory: Vec<String> = memory.iter().map(|bytes| (bytes >> 20).to_string()).collect();
+        let memory: Vec<String> = memory.iter().map(|bytes| format!("{:.0}", bytes / 1048576.0)).collect();
         println!(
-            "{what}: {:.0} puts/s, p50 {:.2} ms, p99 {:.2} ms, longest {:.0} ms; members' memory {} MiB",
+            "{what}: {:.0} puts/s, p50 {:.2} ms, p99 {:.2} ms, longest {:.0} ms; members: {:.0} us CPU a put, memory {} MiB",
             times.rate(),
             times.at(0.5),
             times.at(0.99),
             times.at(1.0),
+            times.cost(),
             memory.join(", "),
         );
         Ok(())
@@ -205,7 +219,7 @@ async fn many_watchers(bench: &Arc<Bench>, watchers: u64, connections: u64) -> R
 }
 
 async fn stalled_watcher(bench: &Arc<Bench>) -> Result<(), Failure> {
-    let mut rates = Vec::new();
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
     for pair in 0..PAIRS {
         // The state grows meanwhile, so each of the two comes first in turn.
         let first = if pair % 2 == 0 { Some(bench.put().await?) } else { None };
@@ -227,9 +241,11 @@ async fn stalled_watcher(bench: &Arc<Bench>) -> Result<(), Failure> {
             None => bench.put().await?,
         };
         rates.push(with.rate() / without.rate());
+        costs.push(with.cost() / without.cost());
     }
     rates.sort_by(f64::total_cmp);
-    println!("    puts with them, in proportion to those without: {rates:.3?}");
+    costs.sort_by(f64::total_cmp);
+    println!("    with them, in proportion to without: puts {rates:.3?}, CPU a put {costs:.3?}");
     Ok(())
 }
 
@@ -254,7 +270,10 @@ async fn many_leases(bench: &Arc<Bench>, leases: u64) -> Result<(), Failure> {
     let times = bench.put().await?;
     bench.tell(&format!("{leases} leases"), &times).await?;
     let present = bench.metric("bowline_leases").await?;
-    assert!(present.iter().all(|count| *count == leases), "{leases} leases were granted, but there are {present:?}");
+    assert!(
+        present.iter().all(|count| *count == leases as f64),
+        "{leases} leases were granted, but there are {present:?}"
+    );
 
     let term = term(bench).await?;
     tokio::time::sleep_until((first + LIFE - Duration::from_secs(1)).into()).await;
@@ -264,10 +283,10 @@ async fn many_leases(bench: &Arc<Bench>, leases: u64) -> Result<(), Failure> {
         let mut began = Instant::now();
         loop {
             let left = watching.metric("bowline_leases").await?;
-            if left.iter().all(|count| *count == leases) {
+            if left.iter().all(|count| *count == leases as f64) {
                 began = Instant::now();
             }
-            if left.iter().all(|count| *count == 0) {
+            if left.iter().all(|count| *count == 0.0) {
                 seen.store(1, Ordering::Relaxed);
                 return Ok(began.elapsed());
             }

@@ -1,5 +1,6 @@
 //! The host's monotonic clock, as the core's time.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bowline_node::raft::Time;
@@ -34,4 +35,11 @@ impl Clock {
     pub fn at(self, moment: Instant) -> Time {
         self.now().after(moment.saturating_duration_since(Instant::now()))
     }
+}
+
+/// The reading of a stopwatch that runs as long as the process: for measurements, and for nothing that decides.
+#[must_use]
+pub(crate) fn stopwatch() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }

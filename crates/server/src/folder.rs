@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bowline_kv::store::{EngineError, RestoreError};
+use bowline_member::{KvMachine, StateFiles};
 use bowline_node::raft::{Group, Membership, NodeId, Payload, Recovered, SnapshotHeader, Write};
 use bowline_storage::{
     ClusterId, Disk as _, DiskError, Identity, Log, LogError, OpenError, Opened, Options, RealDisk, Recovery,
@@ -16,16 +17,17 @@ use tracing::{error, info, warn};
 
 use crate::config::ServerConfig;
 use crate::join::{self, JoinError};
-use crate::machine::KvMachine;
 use crate::paste::quote;
 use crate::peer::hex;
 use crate::random::random;
 use crate::replica::{LogStore, State, StoreError};
 use crate::server::Disk;
-use crate::state_files::StateFiles;
 
 /// Size of a segment of the log, in bytes. Two segments are written in full when the folder is created.
 const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Maximum size of the cache of a state's file in memory, in bytes.
+const CACHE_BYTES: usize = 32 << 20;
 
 /// Pause before the next attempt while the disk is full, or while the system lacks descriptors, memory or threads.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -116,12 +118,15 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
         false => founder,
     };
     warn_of_readers(&config.data_dir);
-    let mut found = Vec::new();
+    let mut found = None;
     let opened = bowline_storage::open_with(&disk, cluster, id, &options, |identity| {
         let place = config.data_dir.display().to_string();
         let refused = |error: EngineError| OpenError::State { place, why: error.to_string() };
-        found = StateFiles::new(&config.data_dir, *identity).find().map_err(refused)?;
-        Ok(found.iter().map(|found| found.kept()).collect())
+        let mut files = StateFiles::new(disk.clone(), *identity, CACHE_BYTES);
+        let states = files.find().map_err(refused)?;
+        let kept = states.iter().map(|state| state.kept()).collect();
+        found = Some((files, states));
+        Ok(kept)
     })?;
     let Opened { identity, recovery, log, snapshots } = opened;
     for finding in &recovery.findings {
@@ -137,12 +142,11 @@ pub fn open(config: &ServerConfig) -> Result<Disk<FolderLog>, FolderError> {
              leader has sent them again"
         );
     }
-    let mut files = StateFiles::new(&config.data_dir, identity);
-    let refused = |why| FolderError::Refused { folder: config.data_dir.display().to_string(), why };
+    let (mut files, states) = found.expect("an opened folder has an identity, with which its states were looked for");
     let machine = match recovery.kept {
-        Some(chosen) => files.choose(found, chosen).map_err(refused)?,
+        Some(chosen) => files.choose(states, chosen).map_err(SnapshotError::from)?,
         None => {
-            drop(found);
+            drop(states);
             make_state(&mut files, &snapshots, &recovery)?
         }
     };
@@ -195,7 +199,7 @@ fn is_alone(recovered: &Recovered, id: NodeId) -> Option<bool> {
 
 /// Makes the state of a member that has no state file that fits its log: from a snapshot if there is one, else empty.
 fn make_state(
-    files: &mut StateFiles,
+    files: &mut StateFiles<RealDisk>,
     snapshots: &Snapshots<RealDisk>,
     recovery: &Recovery,
 ) -> Result<KvMachine, FolderError> {
@@ -204,7 +208,7 @@ fn make_state(
     let reader = snapshots.open(position)?;
     let header = reader.header().clone();
     let state = files.restore(&header, &mut reader.into_reader())?;
-    Ok(state.install().map_err(RestoreError::Read)?)
+    Ok(state.install().map_err(SnapshotError::from)?)
 }
 
 /// Reads whose data is in a folder; `None` if there is none. Opens and changes nothing.

@@ -32,7 +32,7 @@ pub(crate) use lane::weight;
 pub use outbound::Outbox;
 pub use traffic::Traffic;
 pub use version::Protocol;
-pub(crate) use version::{check as check_version, raised};
+pub(crate) use version::raised;
 
 /// Longest frame between replicas, in bytes. It has room for an entry with the largest command, or for many small ones.
 pub const MAX_FRAME: u32 = 16 << 20;

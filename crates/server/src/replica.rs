@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
+use bowline_member::{KvMachine, StateFiles};
 use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
 use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
 use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
@@ -26,9 +27,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::machine::KvMachine;
 use crate::peer::{Forwarder, LeaderRequest, Outbox};
-use crate::state_files::StateFiles;
 use crate::watches::Watches;
 use apply_thread::ApplyThread;
 use inbox::Request;
@@ -50,14 +49,13 @@ mod rewriting;
 mod shared;
 mod shrink;
 mod snapshot_thread;
-mod status;
 mod store;
 
+pub use bowline_member::{AlarmFacts, ComparisonFacts, Facts, Status};
 pub use inbox::MAX_REQUESTS;
 pub(crate) use inbox::{Inbox, Request as InboxRequest, RequestBody};
 pub use lease_time::LeaseTime;
 pub use metrics::Metrics;
-pub use status::{AlarmFacts, ComparisonFacts, Facts, Status};
 pub use store::{LogStore, MemoryStore, StoreError, StoredWrites};
 
 /// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.
@@ -102,7 +100,7 @@ pub struct State {
     /// The state, as [`Start::recovered`] describes it.
     pub machine: KvMachine,
     /// The files of states.
-    pub files: StateFiles,
+    pub files: StateFiles<RealDisk>,
     /// The files of snapshots for followers.
     pub snapshots: Snapshots<RealDisk>,
     /// A snapshot that an earlier run had received in part.

@@ -13,7 +13,6 @@ use bowline_node::raft::{Index, Position};
 use crate::config::{ConfigError, Layers};
 use crate::folder::{self, FolderError};
 use crate::peer::{Identity, Protocol};
-use crate::replica::Metrics;
 
 /// Why the data can't be saved.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +86,7 @@ pub fn save(survivor: &Survivor, workshop: &Path) -> Result<Backup<File>, Salvag
     let mut disk = open(&copy)?;
     let applied = disk.state.machine.applied();
     let rest: Vec<_> = disk.recovered.entries.into_iter().filter(|entry| entry.index > applied).collect();
-    disk.state.machine.apply(&rest, &Metrics::default(), Protocol::CURRENT.version);
+    disk.state.machine.apply(&rest, &(), Protocol::CURRENT.version);
     if let Some(fault) = disk.state.machine.fault() {
         return Err(fault.clone().into());
     }

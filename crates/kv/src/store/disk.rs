@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +39,8 @@ const EMPTY_BYTES: u64 = 5 * 4096;
 /// Bytes that a batch or a checkpoint may take beyond its records: pages of the trees, notes.
 const ROOM_BYTES: u64 = 2 << 20;
 
+type FreeBytes = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// Records in a redb file.
 pub struct RedbEngine {
     /// Shared with the views: it must not be closed before the last view is dropped.
@@ -46,8 +48,8 @@ pub struct RedbEngine {
     length: Arc<AtomicU64>,
     /// The file, if there is one, to see how many blocks it takes: redb doubles its length, which leaves holes.
     file: Option<File>,
-    /// The folder of the file, if known, to see how full its disk is. (The file itself may be renamed.)
-    folder: Option<PathBuf>,
+    /// Tells how many bytes are free on its disk, if that is known.
+    free: FreeBytes,
     /// Reserved space on that disk, to finish a batch when the disk fills up.
     reserve: Option<Arc<Reserve>>,
     cache_bytes: u64,
@@ -88,7 +90,19 @@ impl RedbEngine {
         let reserve = Arc::new(Reserve::new(folder.to_owned()));
         let backend = FileBackend::new(file).map_err(failed("open its file"))?;
         let engine = RedbEngine::on(backend, cache_bytes, Some(reserve))?;
-        Ok(RedbEngine { file: Some(same), folder: Some(folder.to_owned()), ..engine })
+        // Of the folder, because the file itself may be renamed.
+        let folder = folder.to_owned();
+        let free = move || {
+            let disk = rustix::fs::statvfs(&folder).ok()?;
+            Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        };
+        Ok(RedbEngine { file: Some(same), ..engine }.with_free_bytes(free))
+    }
+
+    /// The same engine; `free` tells how many bytes are free on its disk, or `None` if it can't tell.
+    #[must_use]
+    pub fn with_free_bytes(self, free: impl Fn() -> Option<u64> + Send + Sync + 'static) -> RedbEngine {
+        RedbEngine { free: Box::new(free), ..self }
     }
 
     /// Opens the engine in a backend, for example on a simulated disk.
@@ -120,9 +134,9 @@ impl RedbEngine {
             .map_err(failed("open its file"))?;
         let cache_bytes = cache_bytes as u64;
         let database = Arc::new(database);
-        let (file, folder) = (None, None);
+        let (file, free): (_, FreeBytes) = (None, Box::new(|| None));
         let (unsynced, in_use, commits) = (0, 0, 0);
-        let mut engine = RedbEngine { database, length, file, folder, reserve, cache_bytes, unsynced, in_use, commits };
+        let mut engine = RedbEngine { database, length, file, free, reserve, cache_bytes, unsynced, in_use, commits };
         // So that a reader always finds the tables.
         engine.transact(Durability::Immediate, |txn| {
             txn.open_table(RECORDS).map_err(failed("make its tables"))?;
@@ -242,13 +256,13 @@ impl Engine for RedbEngine {
 
     fn has_room(&self, bytes: u64) -> bool {
         // If the free space is unknown, the write itself will find out.
-        let Some(Ok(disk)) = self.folder.as_ref().map(rustix::fs::statvfs) else { return true };
+        let Some(free) = (self.free)() else { return true };
         // At most half of the cache waits to be written.
         let waiting = self.unsynced.saturating_mul(2).min(self.cache_bytes / 2);
         let reserve = self.reserve.as_ref();
         let missing = reserve.map_or(0, |reserve| reserve.missing());
         let needed = bytes.saturating_mul(2).saturating_add(waiting).saturating_add(ROOM_BYTES + missing);
-        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed && reserve.is_none_or(|reserve| reserve.hold())
+        free >= needed && reserve.is_none_or(|reserve| reserve.hold())
     }
 }
 

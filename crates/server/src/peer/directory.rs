@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline_kv::store::Members;
+use bowline_member::check_version;
 use bowline_node::raft::{Membership, NodeId};
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{ClusterInfo, Hello, Identity, Introduction, MemberInfo, Refusal};
 use super::traffic::Traffic;
-use super::version::{self, Protocol};
+use super::version::Protocol;
 use crate::config::Url;
 
 /// The members of the cluster, as one of them knows them. Copies share their contents.
@@ -183,7 +184,7 @@ impl Directory {
                         `bowline member add`";
             return Err(Refusal::Reason(format!("member {:x} {text}", id.0)));
         };
-        version::check(self.0.cluster_version.load(Relaxed), id, introduction.version).map_err(Refusal::Reason)?;
+        check_version(self.0.cluster_version.load(Relaxed), id, introduction.version).map_err(Refusal::Reason)?;
         let before = recorded.or(peer.heard.as_ref().map(|heard| heard.incarnation));
         if before.is_some_and(|before| before != incarnation) {
             // It may have voted and acknowledged entries with the other folder, and has forgotten that now.

@@ -5,8 +5,6 @@
 //! leader raises it once every member speaks it. Only then may members use new commands and fields, which an older
 //! member would not understand. From then on, older programs can't take part.
 
-use bowline_node::raft::NodeId;
-
 /// The peer protocol of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol {
@@ -42,21 +40,6 @@ pub(crate) fn raised(cluster: u32, members: impl IntoIterator<Item = Option<u32>
     (all > cluster).then_some(all)
 }
 
-/// Checks whether a member's program can take part in a cluster.
-///
-/// # Errors
-/// Its version is older than the cluster's; the text tells what to do.
-pub(crate) fn check(cluster: u32, member: NodeId, program: u32) -> Result<(), String> {
-    if program >= cluster {
-        return Ok(());
-    }
-    Err(format!(
-        "the cluster has version {cluster} of the peer protocol, but the program of member {} speaks only version \
-         {program}: start a newer program on that member's data",
-        member.0
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,14 +52,5 @@ mod tests {
         assert_eq!(raised(5, [Some(5), Some(5)]), None);
         assert_eq!(raised(5, [Some(4), Some(5)]), None, "it never goes back");
         assert_eq!(raised(0, []), None);
-    }
-
-    #[test]
-    fn an_older_program_is_told_what_to_do() {
-        assert_eq!(check(4, NodeId(2), 4), Ok(()));
-        assert_eq!(check(4, NodeId(2), 5), Ok(()));
-        let told = "the cluster has version 5 of the peer protocol, but the program of member 2 speaks only version \
-                    4: start a newer program on that member's data";
-        assert_eq!(check(5, NodeId(2), 4), Err(told.to_owned()));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use bowline_kv::store::EngineError;
+use bowline_kv::store::{EngineError, Operations};
 use bowline_node::raft::{Entry, SnapshotHeader};
 use bowline_node::{Job, Report, Response, recalled};
 use tokio::sync::oneshot;
@@ -17,7 +17,10 @@ use super::shared::Shared;
 use super::shrink::Shrink;
 use super::snapshot_thread::SnapshotJob;
 use super::store::StoreError;
-use crate::machine::{Applied, KvMachine};
+use bowline_member::{AppliedEntry, KvMachine};
+
+/// Records that one step of removing compacted revisions visits.
+const TIDY_RECORDS: usize = 1_024;
 
 /// Pause between two steps of removing compacted revisions, so that others can use the state machine.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
@@ -144,13 +147,21 @@ impl ApplyThread {
     fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|last| last.index) else { return Ok(()) };
         let mut machine = self.shared.write();
-        let Applied { responses, leases, operations, writes } = machine.apply(entries, &self.metrics, self.version);
+        let applied = machine.apply(entries, &*self.metrics, self.version);
         if let Some(fault) = machine.fault() {
             return Err(broken(fault.clone()));
         }
         machine.check_version(self.version).map_err(StoreError::Fatal)?;
         let (facts, members) = (machine.facts(), machine.members());
         drop(machine);
+        let mut responses = Vec::with_capacity(applied.len());
+        let (mut leases, mut writes, mut operations) = (Vec::new(), Vec::new(), Operations::default());
+        for AppliedEntry { index, response, leases: changes, operations: did, writes: written } in applied {
+            responses.push((index, response));
+            leases.extend(changes);
+            writes.extend(written);
+            operations += did;
+        }
         self.shared.watches().applied(&writes, facts.revision).map_err(broken)?;
         self.shared.publish(facts, members);
         self.metrics.did(&operations);
@@ -182,7 +193,7 @@ impl ApplyThread {
     /// Removes some compacted revisions. Returns whether there are more. `since`: when the removal began.
     fn tidy(&self, since: Instant) -> Result<bool, StoreError> {
         let mut machine = self.shared.write();
-        machine.tidy(&self.metrics).map_err(broken)?;
+        machine.tidy(TIDY_RECORDS, &*self.metrics).map_err(broken)?;
         let (facts, untidy) = (machine.facts(), machine.is_untidy());
         drop(machine);
         if !untidy {

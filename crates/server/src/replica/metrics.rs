@@ -4,12 +4,14 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bowline_kv::store::Operations;
+use bowline_member::Instruments;
 use bowline_node::raft::NodeId;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::clock::stopwatch;
 use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments, milliseconds, seconds};
 
 /// What commands do, in the order of their kinds: etcd's names.
@@ -137,15 +139,6 @@ impl Metrics {
         }
     }
 
-    /// A command was applied. Its kind is as [`Command::kind_of`](bowline_kv::store::Command::kind_of) tells it.
-    pub(crate) fn applied(&self, kind: u8, good: bool, time: Duration) {
-        let operation = usize::from(kind.wrapping_sub(1)).min(OPERATIONS.len() - 1);
-        self.applies[operation * SUCCESS.len() + usize::from(!good)].observe(time.as_secs_f64());
-        if time > SLOW_APPLY {
-            self.slow_applies.inc();
-        }
-    }
-
     /// A range was read.
     pub(crate) fn ranged(&self, good: bool, time: Duration) {
         self.range_times[usize::from(!good)].observe(time.as_secs_f64());
@@ -168,6 +161,29 @@ impl Metrics {
         let from = [("From", Hex(from.0))];
         self.snapshots_received.get_or_create(&from).inc_by(whole.into());
         self.snapshots_refused.get_or_create(&from).inc_by((!whole).into());
+    }
+}
+
+impl Instruments for Metrics {
+    fn stopwatch(&self) -> Duration {
+        stopwatch()
+    }
+
+    fn applied(&self, kind: u8, good: bool, took: Duration) {
+        let operation = usize::from(kind.wrapping_sub(1)).min(OPERATIONS.len() - 1);
+        self.applies[operation * SUCCESS.len() + usize::from(!good)].observe(took.as_secs_f64());
+        if took > SLOW_APPLY {
+            self.slow_applies.inc();
+        }
+    }
+
+    fn committed(&self, took: Duration) {
+        self.commits.observe(took.as_secs_f64());
+    }
+
+    fn tidied(&self, removed: u64, took: Duration) {
+        self.compaction_steps.observe(took.as_secs_f64() * 1e3);
+        self.compacted_keys.inc_by(removed);
     }
 }
 

@@ -22,9 +22,9 @@ use super::log_thread::{LogJob, Step};
 use super::metrics::Metrics;
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
-use super::status::{Facts, Status};
 use crate::clock::Clock;
 use crate::peer::Outbox;
+use bowline_member::{Facts, Status};
 
 /// Maximum number of committed entries that are not applied yet; above it, writes are refused, as in etcd.
 const MAX_UNAPPLIED: u64 = 5_000;

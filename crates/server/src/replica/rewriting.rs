@@ -1,14 +1,13 @@
 //! The snapshot thread's part of a rewrite: copies the state to a new file, in steps.
 
 use std::fmt;
-use std::io;
 use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Engine, EngineError, RedbEngine, Rewrite, RewriteError};
 
 use super::shared::Shared;
-use crate::machine::KvMachine;
-use crate::state_files::{NewFile, StateFiles};
+use bowline_member::{NewFile, StateFiles};
+use bowline_storage::{DiskError, RealDisk};
 
 /// Bytes of records that one step copies.
 const STEP_BYTES: usize = 512 << 10;
@@ -61,8 +60,8 @@ impl From<EngineError> for GivenUp {
     }
 }
 
-impl From<io::Error> for GivenUp {
-    fn from(error: io::Error) -> GivenUp {
+impl From<DiskError> for GivenUp {
+    fn from(error: DiskError) -> GivenUp {
         GivenUp::Because(error.to_string())
     }
 }
@@ -72,7 +71,7 @@ impl From<io::Error> for GivenUp {
 pub(crate) struct Rewriting {
     rewrite: Rewrite<RedbEngine>,
     /// Declared after the rewrite, so that the engine is dropped before its file.
-    file: NewFile,
+    file: NewFile<RealDisk>,
     unsynced: usize,
     /// How often the copying was complete.
     rounds: u32,
@@ -81,9 +80,9 @@ pub(crate) struct Rewriting {
 }
 
 impl Rewriting {
-    pub(crate) fn begin(files: &mut StateFiles, shared: &Shared) -> Result<Rewriting, GivenUp> {
+    pub(crate) fn begin(files: &mut StateFiles<RealDisk>, shared: &Shared) -> Result<Rewriting, GivenUp> {
         let file = files.new_file()?;
-        let engine = KvMachine::make_engine(file.path())?;
+        let engine = files.engine(file.path())?;
         // `has_room` wants twice the bytes to be free.
         if !engine.has_room(shared.facts().db_size_in_use / 2 + SPARED_BYTES as u64) {
             return Err(GivenUp::NoRoom);
@@ -123,7 +122,7 @@ impl Rewriting {
         Ok(self.rounds > 1 && waited <= REST_BYTES || self.rounds >= MOST_ROUNDS)
     }
 
-    pub(crate) fn into_parts(self) -> (Rewrite<RedbEngine>, NewFile) {
+    pub(crate) fn into_parts(self) -> (Rewrite<RedbEngine>, NewFile<RealDisk>) {
         (self.rewrite, self.file)
     }
 }

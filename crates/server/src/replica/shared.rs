@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bowline_kv::store::Members;
 use bowline_node::SnapshotTransfer;
 use bowline_node::raft::SnapshotHeader;
+use bowline_storage::RealDisk;
 
 use super::rewriting::{GivenUp, Rewriting};
-use super::status::Facts;
-use crate::machine::KvMachine;
-use crate::state_files::NewState;
 use crate::watches::Watches;
+use bowline_member::Facts;
+use bowline_member::KvMachine;
+use bowline_member::NewState;
 
 /// A state machine that was restored from a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) transfer: SnapshotTransfer,
     pub(crate) header: SnapshotHeader,
-    pub(crate) state: NewState,
+    pub(crate) state: NewState<RealDisk>,
 }
 
 /// The shared data of a replica. One thread changes the state machine, many read it.

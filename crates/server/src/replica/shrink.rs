@@ -17,8 +17,8 @@ use super::metrics::Metrics;
 use super::rewriting::{GivenUp, Rewriting};
 use super::shared::Shared;
 use super::snapshot_thread::SnapshotJob;
-use super::status::Facts;
 use super::store::StoreError;
+use bowline_member::Facts;
 
 /// Interval between checks whether the snapshot thread is ready.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);

@@ -24,7 +24,7 @@ use super::rewriting::Rewriting;
 use super::shared::{Restored, Shared};
 use super::store::StoreError;
 use crate::peer::Outbox;
-use crate::state_files::StateFiles;
+use bowline_member::StateFiles;
 
 /// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -43,7 +43,7 @@ pub(crate) enum SnapshotJob {
 
 pub(crate) struct SnapshotThread {
     pub(crate) snapshots: Snapshots<RealDisk>,
-    pub(crate) files: StateFiles,
+    pub(crate) files: StateFiles<RealDisk>,
     pub(crate) arriving: Option<Arriving<RealDisk>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Arc<Inbox>,

@@ -7,22 +7,20 @@
 
 mod durable;
 mod folder;
-mod states;
 
 use std::collections::VecDeque;
 
+use bowline_member::StateFiles;
 use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Write};
-use bowline_storage::Options;
+use bowline_storage::{Options, SimDisk};
 
 use crate::cluster::dice::Dice;
 use crate::cluster::machine::Machine;
 use crate::cluster::replica::OnDiskNode;
 use durable::Durable;
-use folder::{Folder, Found, Trouble, brief};
-
-pub(crate) use states::{NewState, States};
+use folder::{Folder, Found, STATE_FILE, Trouble, brief};
 
 /// One item of the stream of writes.
 #[derive(Clone, Debug)]
@@ -46,7 +44,7 @@ pub(crate) struct Start {
 #[derive(Debug)]
 pub(crate) struct FoundState {
     pub(crate) machine: Machine,
-    pub(crate) states: States,
+    pub(crate) files: StateFiles<SimDisk>,
 }
 
 /// What a sync made durable.
@@ -263,7 +261,7 @@ impl Disk {
     pub(crate) fn rot(&mut self, where_to: Rot, dice: &mut Dice) -> Result<Option<(String, Damage)>, String> {
         let is_meant = |path: &str| match where_to {
             Rot::Log => path.ends_with(".seg"),
-            Rot::Snapshot => path.ends_with(".snap") || path == states::IN_USE,
+            Rot::Snapshot => path.ends_with(".snap") || path == STATE_FILE,
             Rot::Vote => path == "hard-state" || path == "identity",
         };
         let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };

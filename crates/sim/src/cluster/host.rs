@@ -205,7 +205,7 @@ impl Host {
     pub(crate) fn looks_at_state(&mut self, start: &Start) {
         let Some(state) = &start.state else { return };
         let (recovered, applied) = (&start.found.raft, state.machine.applied());
-        if state.states.damaged {
+        if state.files.was_damaged() {
             hit(Probe::StateDamaged);
         }
         // Without the state that the log follows, the whole log was given up.

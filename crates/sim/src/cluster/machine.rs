@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bowline_kv::store::{
     Alarm, CompareStep, Engine, EngineError, HashKv, KvError, Lease, LeaseChange, Members, MemoryEngine, Record,
-    RedbEngine, Response, Revision, Store, TxnRequest, encode_reply,
+    Response, Revision, Store, TxnRequest, encode_reply,
 };
 use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
+use bowline_member::KvMachine;
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
-use bowline_raft::{Index, SnapshotHeader};
-use bowline_storage::{Identity, Label};
+use bowline_raft::{Entry, Index, Payload, Term};
 use bytes::Bytes;
 
 use crate::cluster::oracle::{digest, mix};
@@ -55,13 +55,16 @@ const SCRUB_BUDGET: usize = 8;
 /// After this many entries a store in a file writes out what waits, even if it is little.
 const FLUSH_EVERY: u64 = 16;
 
+/// The version of the peer protocol of all simulated programs.
+const PROGRAM: u32 = u32::MAX;
+
 /// A production state machine.
 #[derive(Debug)]
 enum State {
     Map(Map),
     Store(Box<Store<MemoryEngine>>),
-    /// The same in a file.
-    OnDisk(Box<Store<RedbEngine>>),
+    /// A member's store, in a file.
+    OnDisk(Box<KvMachine>),
 }
 
 /// The production state, with a running digest of the commands applied.
@@ -92,13 +95,13 @@ impl Machine {
         match &mut state {
             State::Map(_) => {}
             State::Store(store) => store.note_writes(),
-            State::OnDisk(store) => store.note_writes(),
+            State::OnDisk(_) => {}
         }
         Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
     }
 
-    /// A store in a file, as of its last checkpoint, with the last command and the digest of that time.
-    pub(crate) fn on_disk(store: Store<RedbEngine>, last: u64, digest: u64) -> Machine {
+    /// A member's store, with the last command in it and the digest after that.
+    pub(crate) fn on_disk(store: KvMachine, (last, digest): (u64, u64)) -> Machine {
         Machine::at(State::OnDisk(Box::new(store)), last, digest)
     }
 
@@ -122,7 +125,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => store.hash_kv(revision).ok(),
-            State::OnDisk(store) => store.hash_kv(revision).ok(),
+            State::OnDisk(store) => store.store().hash_kv(revision).ok(),
         }
     }
 
@@ -148,7 +151,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(&**store),
-            State::OnDisk(store) => Some(&**store),
+            State::OnDisk(store) => Some(store.store()),
         }
     }
 
@@ -162,6 +165,11 @@ impl Machine {
         self.history().map_or(-1, History::compacted_revision)
     }
 
+    /// Sets the index of the last command, and the digest after it.
+    pub(crate) fn set_witness(&mut self, (last, digest): (u64, u64)) {
+        (self.last, self.digest) = (last, digest);
+    }
+
     /// Index of the last command, and the digest after it.
     pub(crate) fn witness(&self) -> (u64, u64) {
         (self.last, self.digest)
@@ -172,7 +180,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => Vec::new(),
             State::Store(store) => store.leases().copied().collect(),
-            State::OnDisk(store) => store.leases().copied().collect(),
+            State::OnDisk(store) => store.leases(),
         }
     }
 
@@ -186,7 +194,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(store.members()),
-            State::OnDisk(store) => Some(store.members()),
+            State::OnDisk(store) => Some(store.store().members()),
         }
     }
 
@@ -198,7 +206,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(of(store, member)),
-            State::OnDisk(store) => Some(of(store, member)),
+            State::OnDisk(store) => Some(of(store.store(), member)),
         }
     }
 
@@ -207,7 +215,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => 0,
             State::Store(store) => store.cluster_version(),
-            State::OnDisk(store) => store.cluster_version(),
+            State::OnDisk(store) => store.store().cluster_version(),
         }
     }
 
@@ -216,7 +224,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(Rest::of(store)),
-            State::OnDisk(store) => Some(Rest::of(store)),
+            State::OnDisk(store) => Some(Rest::of(store.store())),
         }
     }
 
@@ -242,23 +250,17 @@ impl Machine {
     }
 
     /// Passes over an entry that is not a command.
-    pub(crate) fn pass_over(&mut self, index: Index) {
+    pub(crate) fn pass_over(&mut self, entry: &Entry) {
         if let State::OnDisk(store) = &mut self.state {
-            store.pass_over(index);
+            store.apply(std::slice::from_ref(entry), &(), PROGRAM);
         }
     }
 
-    /// Makes the state durable, with everything that the next start must know about it.
-    pub(crate) fn checkpoint(
-        &mut self,
-        identity: Identity,
-        header: Option<&SnapshotHeader>,
-    ) -> Result<(), EngineError> {
-        let note = [self.last.to_le_bytes(), self.digest.to_le_bytes()].concat();
-        let label = Label { identity, header: header.cloned(), note };
+    /// The member's store, if the state is in a file.
+    pub(crate) fn in_file(&mut self) -> Option<&mut KvMachine> {
         match &mut self.state {
-            State::OnDisk(store) => store.checkpoint_with(Some(&label.encode())).map(|_| ()),
-            _ => Ok(()),
+            State::OnDisk(store) => Some(store),
+            State::Map(_) | State::Store(_) => None,
         }
     }
 
@@ -267,7 +269,7 @@ impl Machine {
         match &self.state {
             State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
             State::Store(store) => encode_reply(&store.ask(query).map(Response::Txn)),
-            State::OnDisk(store) => encode_reply(&store.ask(query).map(Response::Txn)),
+            State::OnDisk(store) => encode_reply(&store.ask(query).0.map(Response::Txn)),
         }
     }
 
@@ -302,20 +304,30 @@ struct Effect {
     writes: Vec<(Revision, Record)>,
 }
 
-/// Applies a command of the store, which follows the number of its operation. After a fault of the engine the effect is
-/// empty.
-fn apply_to_store<E: Engine>(store: &mut Store<E>, index: Index, command: &[u8], room: bool) -> Effect {
+/// Applies a command of the store, which follows the number of its operation.
+fn apply_to_store(store: &mut Store<MemoryEngine>, index: Index, command: &[u8]) -> Effect {
     let Some((number, command)) = command.split_first_chunk() else {
         let reply = encode_reply(&Err(KvError::Unreadable));
         return Effect { op: u64::MAX, reply, leases: Vec::new(), writes: Vec::new() };
     };
     let reply = store.apply_bytes(index, command);
     let (leases, writes) = (store.lease_changes().to_vec(), store.take_writes());
-    if room && index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
+    if index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
         // The store keeps an error as its fault.
         let _ = store.scrub(SCRUB_BUDGET);
     }
     Effect { op: u64::from_le_bytes(*number), reply, leases, writes }
+}
+
+/// The number of an operation, and its command as a member gets it.
+fn entry_of(index: Index, command: &[u8]) -> (u64, Entry) {
+    let (op, command) = match command.split_first_chunk() {
+        Some((number, command)) => (u64::from_le_bytes(*number), command),
+        // The store refuses it.
+        None => (u64::MAX, command),
+    };
+    let payload = Payload::Command(Bytes::copy_from_slice(command));
+    (op, Entry { index, term: Term(0), payload })
 }
 
 /// The value that an operation writes: its number, padded with dots to the size.
@@ -356,7 +368,7 @@ impl StateMachine for Machine {
                 (op, holds, response, holds.unwrap_or(u64::MAX))
             }
             State::Store(store) => {
-                let effect = apply_to_store(store, index, command, true);
+                let effect = apply_to_store(store, index, command);
                 let (op, reply) = (effect.op, effect.reply);
                 (leases, writes) = (effect.leases, effect.writes);
                 assert!(store.fault().is_none(), "a memory can be written");
@@ -364,9 +376,14 @@ impl StateMachine for Machine {
                 (op, None, reply, did)
             }
             State::OnDisk(store) => {
-                let effect = apply_to_store(store, index, command, self.room);
-                let (op, reply) = (effect.op, effect.reply);
-                (leases, writes) = (effect.leases, effect.writes);
+                let (op, entry) = entry_of(index, command);
+                let applied = store.apply(&[entry], &(), PROGRAM).pop().expect("it is a command");
+                let reply = applied.response;
+                (leases, writes) = (applied.leases, applied.writes);
+                // The store keeps an error as its fault.
+                if self.room && index.0.is_multiple_of(4) && store.is_untidy() {
+                    let _ = store.tidy(SCRUB_BUDGET, &());
+                }
                 if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
                     let _ = store.flush();
                 }

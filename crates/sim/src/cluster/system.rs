@@ -92,7 +92,10 @@ impl<'a> System<'a> {
         if it.lost || it.node.is_some() || it.stays_down {
             return;
         }
-        let Some(start) = self.recovered(host) else { return };
+        let Some(mut start) = self.recovered(host) else { return };
+        if let Some(state) = &mut start.state {
+            state.machine.set_witness(self.ctx.oracle.commits.last_up_to(state.machine.applied()));
+        }
         let recovered = &start.found.raft;
         let it = &mut self.hosts[host];
         let judged = self.ctx.oracle.promises.restarted(it.id, recovered, &it.disk);

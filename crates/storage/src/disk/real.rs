@@ -122,12 +122,14 @@ impl RealDisk {
         waiting(&self.notice, operation, || self.shown(path), call)
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    /// The path of a file or folder on this machine.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.as_ref().clone() } else { self.root.join(path) }
     }
 
     fn shown(&self, path: &str) -> String {
-        self.at(path).display().to_string()
+        self.path(path).display().to_string()
     }
 
     fn refused(&self, operation: &'static str, path: &str, error: &io::Error) -> DiskError {
@@ -183,34 +185,34 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &str) -> Result<RealFile, DiskError> {
-        let opened = fs::OpenOptions::new().read(true).write(true).open(self.at(path));
+        let opened = fs::OpenOptions::new().read(true).write(true).open(self.path(path));
         Ok(self.file(opened.map_err(|error| self.refused("open", path, &error))?, path))
     }
 
     fn create(&self, path: &str) -> Result<RealFile, DiskError> {
-        let created = private_options().read(true).write(true).create(true).truncate(true).open(self.at(path));
+        let created = private_options().read(true).write(true).create(true).truncate(true).open(self.path(path));
         let file = created.map_err(|error| self.refused("create", path, &error))?;
         Ok(self.file(file, path))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.call("rename", from, || fs::rename(self.at(from), self.at(to)))
+        self.call("rename", from, || fs::rename(self.path(from), self.path(to)))
     }
 
     fn remove(&self, path: &str) -> Result<(), DiskError> {
-        match self.call("remove", path, || fs::remove_file(self.at(path))) {
+        match self.call("remove", path, || fs::remove_file(self.path(path))) {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome,
         }
     }
 
     fn size_of(&self, path: &str) -> Result<u64, DiskError> {
-        self.call("measure", path, || fs::metadata(self.at(path)).map(|metadata| metadata.len()))
+        self.call("measure", path, || fs::metadata(self.path(path)).map(|metadata| metadata.len()))
     }
 
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
         let read = || {
-            let entries = fs::read_dir(self.at(dir))?;
+            let entries = fs::read_dir(self.path(dir))?;
             entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
         };
         let names = match read() {
@@ -224,7 +226,7 @@ impl Disk for RealDisk {
     }
 
     fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        let whole = self.at(dir);
+        let whole = self.path(dir);
         // The name of each new folder must be durable in its parent folder.
         let mut missing = Vec::new();
         let mut at = whole.as_path();
@@ -253,7 +255,7 @@ impl Disk for RealDisk {
         let open = match known {
             Some(open) => open,
             None => {
-                let open = Arc::new(self.open_folder(dir, &self.at(dir))?);
+                let open = Arc::new(self.open_folder(dir, &self.path(dir))?);
                 folders().insert(dir.to_owned(), Arc::clone(&open));
                 open
             }

@@ -10,11 +10,15 @@ use bowline_storage::{ClusterId, Identity};
 use tempfile::TempDir;
 
 use super::*;
-use crate::machine::KvMachine;
-use crate::state_files::StateFiles;
+use bowline_member::{KvMachine, StateFiles};
+use bowline_storage::RealDisk;
 
 fn identity() -> Identity {
     Identity { cluster: ClusterId(1), replica: NodeId(1), incarnation: 7 }
+}
+
+fn files(folder: &Path) -> StateFiles<RealDisk> {
+    StateFiles::new(RealDisk::new(folder), identity(), 32 << 20)
 }
 
 fn entry(index: u64) -> Entry {
@@ -41,9 +45,9 @@ fn entry(index: u64) -> Entry {
 /// Applies the log up to an entry.
 fn apply(machine: &mut KvMachine, up_to: u64) {
     let entries: Vec<Entry> = (machine.applied().0 + 1..=up_to).map(entry).collect();
-    machine.apply(&entries, &Metrics::default(), 0);
+    machine.apply(&entries, &(), 0);
     while machine.is_untidy() {
-        machine.tidy(&Metrics::default()).expect("the disk works");
+        machine.tidy(1_024, &()).expect("the disk works");
     }
 }
 
@@ -60,7 +64,7 @@ fn hash(machine: &KvMachine) -> HashKv {
 /// What a log leads to, in a file of its own.
 fn expected(up_to: u64) -> HashKv {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut machine = KvMachine::found(&folder.path().join("state.redb"), identity()).expect("it can be made");
+    let mut machine = files(folder.path()).found_anew().expect("it can be made");
     apply(&mut machine, up_to);
     hash(&machine)
 }
@@ -68,14 +72,14 @@ fn expected(up_to: u64) -> HashKv {
 /// A member's folder in the middle of a rewrite.
 struct Scene {
     folder: TempDir,
-    files: StateFiles,
+    files: StateFiles<RealDisk>,
     shared: Shared,
 }
 
 impl Scene {
     fn new() -> Scene {
         let folder = tempfile::tempdir().expect("a folder");
-        let files = StateFiles::new(folder.path(), identity());
+        let files = files(folder.path());
         let mut machine = files.found_anew().expect("it can be made");
         apply(&mut machine, 1_500);
         checkpoint(&mut machine);
@@ -120,7 +124,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn restart(folder: &Path, base: u64, up_to: u64) {
-    let files = StateFiles::new(folder, identity());
+    let mut files = files(folder);
     let found = files.find().expect("the disk lets them be read");
     // As a start does: the first that is not behind the log's beginning.
     let fits = |applied: Index| applied.0 >= base && applied.0 <= up_to;

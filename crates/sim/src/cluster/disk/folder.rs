@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bowline_kv::store::EngineError;
+use bowline_member::StateFiles;
 use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::{Membership, NodeId, Random, Recovered, Write};
 use bowline_storage::{
@@ -9,11 +11,15 @@ use bowline_storage::{
     SimDisk, SnapshotError, Snapshots, create, open, open_with,
 };
 
-use super::states::{self, States};
 use super::{FoundState, Item};
 use crate::cluster::dice::Dice;
+use crate::cluster::machine::Machine;
 use crate::cluster::replica::OnDiskNode;
 
+/// The file of the state in use.
+pub(super) const STATE_FILE: &str = "state.redb";
+/// The cache of that file is small, so that much is written before a sync.
+const CACHE_BYTES: usize = 64 << 10;
 const CLUSTER: ClusterId = ClusterId(0xb0);
 /// A full disk takes entries only while it has room for this fraction of a segment.
 const PORTION: u64 = 8;
@@ -146,22 +152,24 @@ impl Folder {
         }
         let mut found = None;
         let opened = open_with(disk, CLUSTER, self.replica, &self.options, |identity| {
-            let mut states = States::new(disk, *identity);
-            let there = states.find()?;
+            let mut files = StateFiles::new(disk.clone(), *identity, CACHE_BYTES);
+            let there = files.find().map_err(|error| unusable(&error))?;
             let kept = there.iter().map(|state| state.kept()).collect();
-            found = Some((there, states));
+            found = Some((there, files));
             Ok(kept)
         })?;
-        let (there, states) = found.expect("they were looked for");
+        let (there, files) = found.expect("they were looked for");
         let machine = match opened.recovery.kept {
-            Some(chosen) => states.choose(there, chosen)?,
+            Some(chosen) => files.choose(there, chosen)?,
             None => {
                 assert_eq!(opened.recovery.snapshot, None, "no snapshot is stored but as a state");
                 drop(there);
-                states.found_anew()?
+                files.found_anew().map_err(|error| unusable(&error))?
             }
         };
-        Ok((opened, Some(FoundState { machine, states })))
+        // The oracle tells later which command was the last one in it.
+        let machine = Machine::on_disk(machine, (0, 0));
+        Ok((opened, Some(FoundState { machine, files })))
     }
 
     /// A process starts. Returns what it finds, with its state or the data of its snapshot.
@@ -332,7 +340,7 @@ impl Folder {
         let pick = if dice.percent(80) { 0 } else { dice.index(3) };
         let (path, size) =
             meant.nth(pick).or_else(|| files.iter().rev().find(|(path, size)| is_meant(path) && *size > 0))?;
-        if path == states::IN_USE && dice.percent(15) {
+        if path == STATE_FILE && dice.percent(15) {
             self.disk.lose(path);
             self.damaged = true;
             return Some(path.clone());
@@ -342,7 +350,7 @@ impl Folder {
         let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
         let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
         let mut byte = dice.between(from, end - 1);
-        if path == states::IN_USE {
+        if path == STATE_FILE {
             // Most of this file is free pages, so skip to a byte with data.
             let written = content[byte as usize..].iter().position(|byte| *byte != 0);
             byte += written.unwrap_or_default() as u64;
@@ -357,6 +365,10 @@ impl Folder {
         self.damaged = true;
         Some(path.clone())
     }
+}
+
+fn unusable(error: &EngineError) -> OpenError {
+    OpenError::State { place: "simulated disk".to_owned(), why: error.to_string() }
 }
 
 /// Makes the process die in one of its next operations.

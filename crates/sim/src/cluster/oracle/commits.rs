@@ -119,6 +119,13 @@ impl Commits {
         self.digests.get(usize::try_from(index).ok()?).copied().filter(|digest| *digest != 0)
     }
 
+    /// The index of the last command up to `index` that was applied anywhere, and the digest of the state after it.
+    pub(crate) fn last_up_to(&self, index: Index) -> (u64, u64) {
+        let end = usize::try_from(index.0).map_or(0, |at| at.saturating_add(1)).min(self.digests.len());
+        let last = self.digests[..end].iter().rposition(|digest| *digest != 0);
+        last.map_or((0, 0), |at| (at as u64, self.digests[at]))
+    }
+
     /// The index at which an operation took effect.
     pub(crate) fn effect_of(&self, op: u64) -> Option<u64> {
         self.first_at.get(usize::try_from(op).ok()?).copied().filter(|index| *index > 0)

@@ -4,18 +4,17 @@
 use std::collections::VecDeque;
 
 use bowline_kv::store::{EngineError, RestoreError, TxnRequest};
+use bowline_member::{NewState, StateFiles};
 use bowline_node::{
     Conductor, ConductorEffect, HeldSnapshots, Job, NodeConfig, NodeEffect, NodeInput, NodeMessage, Report,
     SnapshotTransfer, StateMachine, StoredSnapshot, Witness, recalled,
 };
 use bowline_raft::{ConfigError, Entry, Index, Payload, Raft, Recovered, SnapshotHeader, Time};
+use bowline_storage::SimDisk;
 use bytes::Bytes;
 
-use crate::cluster::disk::{FoundState, NewState, States};
-use crate::cluster::machine::Machine;
-
-/// Free space that the disk must have before the state's file is written, because the file may grow.
-const ROOM_BYTES: u64 = 2 << 20;
+use crate::cluster::disk::FoundState;
+use crate::cluster::machine::{Machine, parts};
 
 /// The process: the conductor and the state.
 #[derive(Debug)]
@@ -73,11 +72,11 @@ impl OnDiskNode {
     /// # Errors
     /// The state may not be durable, so the process must stop.
     pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
-        self.worker.states.checkpoint(&mut self.worker.machine, header)
+        self.worker.machine.in_file().map_or(Ok(()), |store| store.checkpoint(header))
     }
 
     /// Whether the disk has room for what is to be made durable.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         self.worker.has_room()
     }
 
@@ -127,16 +126,19 @@ impl OnDiskNode {
     }
 }
 
+/// A state in a second file, with the index of the last command in it and the digest after that.
+type Restored = (NewState<SimDisk>, (u64, u64));
+
 /// Does the conductor's jobs.
 #[derive(Debug)]
 struct Worker {
     machine: Machine,
-    states: States,
+    files: StateFiles<SimDisk>,
     held: HeldSnapshots,
     /// A state from a leader, in a second file, until the core decides about it.
-    restored: Option<(SnapshotTransfer, SnapshotHeader, NewState)>,
+    restored: Option<(SnapshotTransfer, SnapshotHeader, Restored)>,
     /// A state that the core has accepted, until its mark in the log is durable.
-    accepted: Option<(SnapshotHeader, NewState)>,
+    accepted: Option<(SnapshotHeader, Restored)>,
     unrestored: u64,
     fault: Option<String>,
     installed: Option<Index>,
@@ -146,7 +148,7 @@ impl Worker {
     fn new(found: FoundState) -> Worker {
         Worker {
             machine: found.machine,
-            states: found.states,
+            files: found.files,
             held: HeldSnapshots::default(),
             restored: None,
             accepted: None,
@@ -156,8 +158,8 @@ impl Worker {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.states.free() >= ROOM_BYTES
+    fn has_room(&mut self) -> bool {
+        self.machine.in_file().is_some_and(|store| store.has_room())
     }
 
     /// On a full disk applied changes wait in memory.
@@ -196,9 +198,8 @@ impl Worker {
             Job::Add { from, chunk } => reports.push_back(self.held.add(from, &chunk)),
             Job::Restore { transfer, header } => reports.push_back(self.restore(transfer, header)),
             Job::Discard { transfer } => {
-                if let Some((.., new)) = self.restored.take_if(|(of, ..)| *of == transfer) {
-                    self.states.discard(new);
-                }
+                // This removes its file.
+                drop(self.restored.take_if(|(of, ..)| *of == transfer));
             }
             Job::Accept { header } => {
                 let (_, restored, new) = self.restored.take().expect("the core takes what has just arrived");
@@ -223,7 +224,7 @@ impl Worker {
         for entry in entries {
             match &entry.payload {
                 Payload::Command(command) => responses.push((entry.index, self.machine.apply(entry.index, command))),
-                Payload::Blank | Payload::Membership(_) => self.machine.pass_over(entry.index),
+                Payload::Blank | Payload::Membership(_) => self.machine.pass_over(entry),
             }
         }
         self.watch();
@@ -232,11 +233,13 @@ impl Worker {
 
     fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Report {
         let data = self.held.take(transfer);
-        if let Some((.., old)) = self.restored.take() {
-            self.states.discard(old);
-        }
+        self.restored = None;
         // A snapshot that can't be restored, or has no room, is requested again.
-        let restored = data.ok_or_else(invalid).and_then(|data| self.states.restore(&header, &data));
+        let restored = data.ok_or_else(|| invalid("its pieces are not there")).and_then(|data| {
+            let (last, digest, state) = parts(&data).map_err(|error| invalid(&error.to_string()))?;
+            let [b's', state @ ..] = state else { return Err(invalid("it is not a store's")) };
+            Ok((self.files.restore(&header, &mut &state[..])?, (last, digest)))
+        });
         let whole = restored.is_ok();
         self.unrestored += u64::from(matches!(restored, Err(RestoreError::Invalid(_) | RestoreError::Read(_))));
         self.restored = restored.ok().map(|new| (transfer, header, new));
@@ -246,9 +249,10 @@ impl Worker {
     fn install(&mut self, header: &SnapshotHeader) -> Option<Report> {
         let (accepted, new) = self.accepted.take().expect("the core installs what it has decided for");
         assert_eq!(*header, accepted, "the core installs what it has decided for");
-        match self.states.install(new) {
+        let (new, witness) = new;
+        match new.install() {
             Ok(machine) => {
-                self.machine = machine;
+                self.machine = Machine::on_disk(machine, witness);
                 let index = header.position.index;
                 self.installed = Some(index);
                 Some(Report::Applied { index, responses: Vec::new() })
@@ -267,6 +271,6 @@ fn store(header: SnapshotHeader) -> NodeEffect {
     NodeEffect::StoreSnapshot { snapshot: StoredSnapshot { header, data: Bytes::new() } }
 }
 
-fn invalid() -> RestoreError {
-    RestoreError::Invalid("its pieces are not there".to_owned())
+fn invalid(why: &str) -> RestoreError {
+    RestoreError::Invalid(why.to_owned())
 }

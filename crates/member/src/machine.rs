@@ -1,9 +1,7 @@
-//! The state machine of a server: the multi-version store, in a file.
+//! The state machine of a member: the multi-version store, in a file.
 
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bowline_kv::store::{
     AlarmKind, Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Members, Operations, Part, Query,
@@ -11,30 +9,26 @@ use bowline_kv::store::{
 };
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::Recall;
-use bowline_node::raft::{Entry, Index, Payload, SnapshotHeader};
+use bowline_node::raft::{Entry, Index, NodeId, Payload, SnapshotHeader};
 use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
-use crate::peer::check_version;
-use crate::replica::{AlarmFacts, ComparisonFacts, Facts, Metrics};
+use crate::instruments::Instruments;
+use crate::status::{AlarmFacts, ComparisonFacts, Facts};
 
-/// Records that one step of removing old revisions visits.
-const SCRUB_BUDGET: usize = 1_024;
-
-/// Maximum size of the file's cache in memory, in bytes.
-const CACHE_BYTES: usize = 32 << 20;
-
-/// The results of applying entries.
-#[derive(Default)]
-pub(crate) struct Applied {
-    /// The responses to the commands among them.
-    pub(crate) responses: Vec<(Index, Bytes)>,
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct AppliedEntry {
+    /// Its index.
+    pub index: Index,
+    /// The response to it.
+    pub response: Bytes,
     /// The changes of leases.
-    pub(crate) leases: Vec<LeaseChange>,
+    pub leases: Vec<LeaseChange>,
     /// The operations on keys.
-    pub(crate) operations: Operations,
+    pub operations: Operations,
     /// The records that were written, for watchers.
-    pub(crate) writes: Vec<(Revision, Record)>,
+    pub writes: Vec<(Revision, Record)>,
 }
 
 /// The store of a member.
@@ -48,9 +42,9 @@ impl KvMachine {
     /// Makes an empty store in a new file that belongs to this member.
     ///
     /// # Errors
-    /// The file can't be created.
-    pub fn found(path: &Path, identity: Identity) -> Result<KvMachine, EngineError> {
-        let mut store = Store::open(KvMachine::make_engine(path)?)?;
+    /// The file can't be written.
+    pub fn found(engine: RedbEngine, identity: Identity) -> Result<KvMachine, EngineError> {
+        let mut store = Store::open(engine)?;
         store.checkpoint_with(Some(&label(identity, None)))?;
         Ok(KvMachine::of(store, identity))
     }
@@ -65,8 +59,8 @@ impl KvMachine {
     ///
     /// # Errors
     /// The file is damaged, or belongs to another member or folder.
-    pub fn open(path: &Path, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
-        let store = Store::open(KvMachine::make_engine(path)?)?;
+    pub fn open(engine: RedbEngine, identity: Identity) -> Result<(KvMachine, Option<SnapshotHeader>), EngineError> {
+        let store = Store::open(engine)?;
         let label = Label::decode(&store.engine().label()?).map_err(|error| EngineError::new("be used", error))?;
         match label.identity == identity {
             true => Ok((KvMachine::of(store, identity), label.header)),
@@ -79,12 +73,12 @@ impl KvMachine {
     /// # Errors
     /// The snapshot is damaged or does not fit its header, or the file can't be written.
     pub fn restore(
-        path: &Path,
+        engine: RedbEngine,
         identity: Identity,
         header: &SnapshotHeader,
         snapshot: &mut impl Read,
     ) -> Result<KvMachine, RestoreError> {
-        let store = Store::restore_from(KvMachine::make_engine(path)?, snapshot)?;
+        let store = Store::restore_from(engine, snapshot)?;
         let (applied, index) = (store.applied(), header.position.index);
         if applied != index {
             return Err(RestoreError::Invalid(format!("it ends at index {applied}, but its header says {index}")));
@@ -97,6 +91,12 @@ impl KvMachine {
         Ok(machine)
     }
 
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store<RedbEngine> {
+        &self.store
+    }
+
     /// The index of the last applied entry.
     #[must_use]
     pub fn applied(&self) -> Index {
@@ -107,38 +107,33 @@ impl KvMachine {
     ///
     /// # Errors
     /// It can't; the text tells what to do.
-    pub(crate) fn check_version(&self, program: u32) -> Result<(), String> {
+    pub fn check_version(&self, program: u32) -> Result<(), String> {
         check_version(self.store.cluster_version(), self.identity.replica, program)
     }
 
     /// Applies entries, but none after one for which a program of this version is too old: see
     /// [`KvMachine::check_version`].
-    pub(crate) fn apply(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
-        let mut applied = self.apply_all(entries, metrics, program);
-        applied.writes = self.store.take_writes();
-        applied
-    }
-
-    fn apply_all(&mut self, entries: &[Entry], metrics: &Metrics, program: u32) -> Applied {
-        let mut applied = Applied { responses: Vec::with_capacity(entries.len()), ..Applied::default() };
+    pub fn apply(&mut self, entries: &[Entry], instruments: &dyn Instruments, program: u32) -> Vec<AppliedEntry> {
+        let mut applied = Vec::with_capacity(entries.len());
         for entry in entries {
+            let index = entry.index;
             match &entry.payload {
                 Payload::Command(command) => {
-                    let (began, commits) = (Instant::now(), self.store.engine().commits());
-                    let reply = self.store.apply_bytes(entry.index, command);
-                    let took = began.elapsed();
-                    metrics.applied(Command::kind_of(command), is_good_reply(&reply), took);
+                    let (began, commits) = (instruments.stopwatch(), self.store.engine().commits());
+                    let response = self.store.apply_bytes(index, command);
+                    let took = instruments.stopwatch().saturating_sub(began);
+                    instruments.applied(Command::kind_of(command), is_good_reply(&response), took);
                     if self.store.engine().commits() != commits {
-                        metrics.commits.observe(took.as_secs_f64());
+                        instruments.committed(took);
                     }
-                    applied.responses.push((entry.index, reply));
-                    applied.leases.extend_from_slice(self.store.lease_changes());
-                    applied.operations += self.store.operations();
+                    let (leases, operations) = (self.store.lease_changes().to_vec(), self.store.operations());
+                    let writes = self.store.take_writes();
+                    applied.push(AppliedEntry { index, response, leases, operations, writes });
                     if self.check_version(program).is_err() {
-                        return applied;
+                        break;
                     }
                 }
-                Payload::Blank | Payload::Membership(_) => self.store.pass_over(entry.index),
+                Payload::Blank | Payload::Membership(_) => self.store.pass_over(index),
             }
         }
         applied
@@ -148,93 +143,88 @@ impl KvMachine {
     ///
     /// # Errors
     /// The store is broken.
-    pub(crate) fn advance(&self, stream: &mut Stream, limits: &PortionLimits) -> Result<(), EngineError> {
+    pub fn advance(&self, stream: &mut Stream, limits: &PortionLimits) -> Result<(), EngineError> {
         stream.advance(&self.store, limits)
     }
 
     /// All leases.
-    pub(crate) fn leases(&self) -> Vec<Lease> {
+    pub fn leases(&self) -> Vec<Lease> {
         self.store.leases().copied().collect()
     }
 
     /// The records of the members.
-    pub(crate) fn members(&self) -> Arc<Members> {
+    pub fn members(&self) -> Arc<Members> {
         Arc::clone(self.store.members())
     }
 
     /// Answers a query, and returns the operations that it took.
-    pub(crate) fn ask<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
+    pub fn ask<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
         self.store.ask_counting(query)
     }
 
     /// What became of a command that the core lost track of: the store does not record which command wrote what.
-    pub(crate) fn recall(&self) -> Recall {
+    pub fn recall(&self) -> Recall {
         Recall::Forgotten
     }
 
     /// Makes the state durable; `header` describes it.
-    pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
+    pub fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
         let label = label(self.identity, Some(header));
         self.store.checkpoint_with(Some(&label)).map(|_| ())
     }
 
     /// Whether writes wait for room on the disk.
-    pub(crate) fn waits_for_room(&self) -> bool {
+    pub fn waits_for_room(&self) -> bool {
         self.store.is_flush_due()
     }
 
     /// Whether the disk has room for the waiting writes.
-    pub(crate) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.store.has_room()
     }
 
     /// Writes what waits to the file.
-    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
+    pub fn flush(&mut self) -> Result<(), EngineError> {
         self.store.flush()
     }
 
     /// The present state, to be written elsewhere soon.
-    pub(crate) fn dump(&self) -> Result<Dump<RedbRecords>, EngineError> {
+    pub fn dump(&self) -> Result<Dump<RedbRecords>, EngineError> {
         self.store.dump()
     }
 
     /// The error after which it can't go on, if there was one.
-    pub(crate) fn fault(&self) -> Option<&EngineError> {
+    pub fn fault(&self) -> Option<&EngineError> {
         self.store.fault()
     }
 
-    /// Opens the engine in a file, or creates it.
-    pub(crate) fn make_engine(path: &Path) -> Result<RedbEngine, EngineError> {
-        RedbEngine::open(path, CACHE_BYTES)
-    }
-
     /// Begins a rewrite to another file. Changes that wait for the rewrite may take `bound` bytes.
-    pub(crate) fn begin_rewrite(&self, engine: RedbEngine, bound: usize) -> Result<Rewrite<RedbEngine>, EngineError> {
+    pub fn begin_rewrite(&self, engine: RedbEngine, bound: usize) -> Result<Rewrite<RedbEngine>, EngineError> {
         self.store.begin_rewrite(engine, bound)
     }
 
     /// The data for the next step of the rewrite.
-    pub(crate) fn rewrite_part(&self) -> Result<Part<RedbRecords>, RewriteError> {
+    pub fn rewrite_part(&self) -> Result<Part<RedbRecords>, RewriteError> {
         self.store.rewrite_part()
     }
 
     /// Gives the rewrite up.
-    pub(crate) fn forget_rewrite(&self) {
+    pub fn forget_rewrite(&self) {
         self.store.forget_rewrite();
     }
 
     /// Finishes the rewrite: the other file then contains the whole state, durably.
-    pub(crate) fn finish_rewrite(&self, rewrite: Rewrite<RedbEngine>) -> Result<Rewritten<RedbEngine>, RewriteError> {
+    pub fn finish_rewrite(&self, rewrite: Rewrite<RedbEngine>) -> Result<Rewritten<RedbEngine>, RewriteError> {
         self.store.finish_rewrite(rewrite)
     }
 
     /// Uses the rewritten file from now on. Returns the old one.
-    pub(crate) fn move_to(&mut self, rewritten: Rewritten<RedbEngine>) -> RedbEngine {
+    pub fn move_to(&mut self, rewritten: Rewritten<RedbEngine>) -> RedbEngine {
         self.store.move_to(rewritten)
     }
 
     /// A few numbers about the store, which are cheap to get.
-    pub(crate) fn facts(&self) -> Facts {
+    pub fn facts(&self) -> Facts {
         let (status, size) = (self.store.status(), self.store.size());
         Facts {
             revision: status.revision,
@@ -268,16 +258,18 @@ impl KvMachine {
     }
 
     /// Whether compacted revisions are still to be removed.
-    pub(crate) fn is_untidy(&self) -> bool {
+    pub fn is_untidy(&self) -> bool {
         !self.store.is_scrubbed(self.store.compacted_revision())
     }
 
-    /// Removes a few compacted revisions. No answer depends on this.
-    pub(crate) fn tidy(&mut self, metrics: &Metrics) -> Result<(), EngineError> {
-        let began = Instant::now();
-        let progress = self.store.scrub(SCRUB_BUDGET)?;
-        metrics.compaction_steps.observe(began.elapsed().as_secs_f64() * 1e3);
-        metrics.compacted_keys.inc_by(progress.removed as u64);
+    /// Removes a few compacted revisions, after a look at this many records. No answer depends on this.
+    ///
+    /// # Errors
+    /// The store is broken.
+    pub fn tidy(&mut self, records: usize, instruments: &dyn Instruments) -> Result<(), EngineError> {
+        let began = instruments.stopwatch();
+        let progress = self.store.scrub(records)?;
+        instruments.tidied(progress.removed as u64, instruments.stopwatch().saturating_sub(began));
         Ok(())
     }
 }
@@ -285,4 +277,33 @@ impl KvMachine {
 /// The label of a file.
 fn label(identity: Identity, header: Option<&SnapshotHeader>) -> Vec<u8> {
     Label { identity, header: header.cloned(), note: Vec::new() }.encode()
+}
+
+/// Checks whether a member's program can take part in a cluster.
+///
+/// # Errors
+/// Its version is older than the cluster's; the text tells what to do.
+pub fn check_version(cluster: u32, member: NodeId, program: u32) -> Result<(), String> {
+    if program >= cluster {
+        return Ok(());
+    }
+    Err(format!(
+        "the cluster has version {cluster} of the peer protocol, but the program of member {} speaks only version \
+         {program}: start a newer program on that member's data",
+        member.0
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_program_is_told_what_to_do() {
+        assert_eq!(check_version(4, NodeId(2), 4), Ok(()));
+        assert_eq!(check_version(4, NodeId(2), 5), Ok(()));
+        let told = "the cluster has version 5 of the peer protocol, but the program of member 2 speaks only version \
+                    4: start a newer program on that member's data";
+        assert_eq!(check_version(5, NodeId(2), 4), Err(told.to_owned()));
+    }
 }
