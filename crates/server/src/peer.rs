@@ -28,7 +28,6 @@ pub use handshake::{
     discover, sender,
 };
 pub(crate) use inbound::Inbound;
-pub(crate) use lane::weight;
 pub use outbound::Outbox;
 pub use traffic::Traffic;
 pub use version::Protocol;

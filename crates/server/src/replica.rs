@@ -1,65 +1,39 @@
-//! A running replica: its threads, and the handle for it.
-//!
-//! ```text
-//!  clients ──▶ Inbox ──▶ raft thread (owns the Conductor) ──▶ log thread ──▶ disk
-//!  peers   ──▶   ▲            │ Outbox (no wait)      │           │ Outbox (what waited for the disk)
-//!                │            ▼                       ▼           │
-//!                │       apply thread (the state)  snapshot thread (files) ──▶ Outbox (pieces)
-//!                └────────────┴────── reports ────────┴───────────┘
-//! ```
+//! A running replica: the handle for it. The workers of `bowline-member` do its work, on threads.
 //!
 //! A read waits until the state is recent enough, then reads it without these threads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
-use bowline_member::{KvMachine, StateFiles};
+use bowline_member::{
+    ApplySettings, ApplyWorker, Consensus, Instruments, KvMachine, LeaseTime, LogWorker, Request, RequestBody, Shared,
+    SnapshotWorker, StateFiles,
+};
 use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
-use bowline_node::{Conductor, Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
-use bowline_storage::{Arrival, Arriving, RealDisk, Snapshots};
+use bowline_node::{Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
+use bowline_storage::{Arrival, Arriving, Disk, Log, RealDisk, Snapshots};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::peer::{Forwarder, LeaderRequest, Outbox};
 use crate::watches::Watches;
-use apply_thread::ApplyThread;
-use inbox::Request;
-use leases::Leases;
-use log_thread::LogThread;
-use raft_thread::{Ending, RaftThread, first_status};
-use shared::Shared;
-use shrink::Shrink;
-use snapshot_thread::SnapshotThread;
+use threads::{Surroundings, Workers};
 
-mod apply_thread;
 mod inbox;
-mod lease_time;
-mod leases;
-mod log_thread;
 pub mod metrics;
-mod raft_thread;
-mod rewriting;
-mod shared;
-mod shrink;
-mod snapshot_thread;
-mod store;
+mod threads;
 
-pub use bowline_member::{AlarmFacts, ComparisonFacts, Facts, Status};
-pub use inbox::MAX_REQUESTS;
-pub(crate) use inbox::{Inbox, Request as InboxRequest, RequestBody};
-pub use lease_time::LeaseTime;
+pub use bowline_member::{AlarmFacts, ComparisonFacts, Facts, MAX_REQUESTS, Status};
+pub(crate) use inbox::Inbox;
 pub use metrics::Metrics;
-pub use store::{LogStore, MemoryStore, StoreError, StoredWrites};
+pub use threads::Threads;
 
-/// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.
-const LOG_QUEUE: usize = 64;
+/// Records that one step of removing compacted revisions looks at.
+const TIDY_RECORDS: usize = 1_024;
 
 /// How long a request waits for a rewrite of the state's file.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
@@ -77,8 +51,7 @@ pub enum StopReason {
 }
 
 /// What a replica starts with.
-#[derive(Debug)]
-pub struct Start<L> {
+pub struct Start<L: Disk> {
     /// The configuration of the node.
     pub config: NodeConfig,
     /// How reads are made linearizable.
@@ -90,9 +63,17 @@ pub struct Start<L> {
     /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
-    pub log: L,
+    pub log: Log<L>,
+    /// Bytes of room that the log needs to accept entries.
+    pub portion_bytes: u64,
     /// The state machine and its files.
     pub state: State,
+}
+
+impl<L: Disk> std::fmt::Debug for Start<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 /// The state machine of a member, in its folder.
@@ -120,21 +101,11 @@ pub struct Replica {
     clock: Clock,
     inbox: Arc<Inbox>,
     status: watch::Receiver<Status>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<RealDisk>>,
+    watches: Arc<Watches>,
     forwarder: Forwarder,
     metrics: Arc<Metrics>,
     patience: Duration,
-}
-
-/// The threads of a running replica.
-#[derive(Debug)]
-pub struct Threads {
-    inbox: Arc<Inbox>,
-    ending: Arc<AtomicBool>,
-    raft: JoinHandle<Ending>,
-    log: JoinHandle<Result<(), StoreError>>,
-    apply: JoinHandle<Result<(), StoreError>>,
-    snapshots: JoinHandle<Result<(), StoreError>>,
 }
 
 impl Replica {
@@ -143,7 +114,7 @@ impl Replica {
     ///
     /// # Errors
     /// The configuration is out of range, or the recovered data contradicts itself.
-    pub fn start<L: LogStore>(
+    pub fn start<L: Disk>(
         start: Start<L>,
         clock: Clock,
         outbox: Arc<Outbox>,
@@ -152,83 +123,40 @@ impl Replica {
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<(Replica, Threads), ConfigError> {
         let own = start.config.raft.id;
-        let mut conductor = Conductor::new(start.config, start.recovered, clock.now())?;
         let State { machine, files, snapshots, arriving } = start.state;
-        if let Some(arriving) = &arriving {
-            conductor.resume(incoming(arriving));
-        }
-        let (inbox, metrics) = (Arc::<Inbox>::default(), Arc::<Metrics>::default());
-        let (room, ending) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicBool>::default());
-        let leases = Leases::new(clock.now(), machine.leases(), Arc::clone(&metrics));
+        let metrics = Arc::<Metrics>::default();
+        let instruments = || Arc::clone(&metrics) as Arc<dyn Instruments>;
+        let (leases, watches) = (machine.leases(), Arc::new(Watches::new(machine.facts().revision)));
         let shared = Arc::new(Shared::new(machine));
-        let (status, status_seen) = watch::channel(first_status(&conductor, shared.published()));
-        let (log_jobs, log_queue) = sync_channel(LOG_QUEUE);
-        let (apply_jobs, apply_queue) = channel();
-        let (snapshot_jobs, snapshot_queue) = channel();
-
-        let log_thread = LogThread {
-            log: start.log,
-            inbox: Arc::clone(&inbox),
-            outbox: Arc::clone(&outbox),
-            metrics: Arc::clone(&metrics),
-            room: Arc::clone(&room),
-        };
-        let apply_thread = ApplyThread {
-            shared: Arc::clone(&shared),
-            inbox: Arc::clone(&inbox),
-            metrics: Arc::clone(&metrics),
-            snapshots: snapshot_jobs.clone(),
-            owed: None,
-            shrink: Shrink::new(start.shrink_bytes),
-            version: start.version,
-        };
-        let snapshot_thread = SnapshotThread {
-            snapshots,
-            files,
-            arriving,
-            shared: Arc::clone(&shared),
-            inbox: Arc::clone(&inbox),
-            outbox: Arc::clone(&outbox),
-            ready: BTreeMap::new(),
-            rewriting: None,
-            ending: Arc::clone(&ending),
-            metrics: Arc::clone(&metrics),
-        };
-        let raft_thread = RaftThread {
-            conductor,
+        let ending = Arc::<AtomicBool>::default();
+        let now = clock.now();
+        let consensus = Consensus::new(
+            start.config,
+            start.recovered,
+            (start.read_kind, arriving.as_ref().map(incoming)),
+            (Arc::clone(&shared), leases),
+            instruments(),
+            now,
+        )?;
+        let settings =
+            ApplySettings { version: start.version, shrink_bytes: start.shrink_bytes, tidy_records: TIDY_RECORDS };
+        let apply = ApplyWorker::new(Arc::clone(&shared), settings, instruments(), now);
+        let log = LogWorker::new(start.log, start.portion_bytes, instruments());
+        let of_shared = (Arc::clone(&shared), Arc::clone(&ending));
+        let snapshots = SnapshotWorker::new(snapshots, files, arriving, of_shared, instruments());
+        let (status, status_seen) = watch::channel(consensus.first_status());
+        let inbox = Arc::<Inbox>::default();
+        let around = Surroundings {
             clock,
             inbox: Arc::clone(&inbox),
             outbox,
-            log: log_jobs,
-            apply: apply_jobs,
-            snapshots: snapshot_jobs,
+            watches: Arc::clone(&watches),
             shared: Arc::clone(&shared),
-            status,
-            metrics: Arc::clone(&metrics),
-            room,
-            leases,
-            waiting: BTreeMap::new(),
-            next_token: 0,
-            read_kind: start.read_kind,
+            ending,
         };
-        let watched = |what: &'static str| {
-            let failed = on_failure.clone();
-            move |error: &StoreError| failed(format!("{what}: {error}"))
-        };
-        let (log_failed, apply_failed) = (watched("can't write the log"), watched("can't keep the state"));
-        let snapshots_failed = watched("can't keep a snapshot");
-        let log = spawn("log", move || log_thread.run(&log_queue).inspect_err(log_failed));
-        let apply = spawn("apply", move || apply_thread.run(&apply_queue).inspect_err(apply_failed));
-        let snapshots = spawn("snapshots", move || snapshot_thread.run(&snapshot_queue).inspect_err(snapshots_failed));
-        let raft = spawn("raft", move || {
-            let ending = raft_thread.run();
-            if let Ending::Faulty(fault) = &ending {
-                on_failure(format!("internal error: {fault}"));
-            }
-            ending
-        });
-        let threads = Threads { inbox: Arc::clone(&inbox), ending, raft, log, apply, snapshots };
-        Ok((Replica { own, clock, inbox, status: status_seen, shared, forwarder, metrics, patience }, threads))
+        let threads = Threads::start(Workers { consensus, log, apply, snapshots }, &around, status, on_failure);
+        let replica = Replica { own, clock, inbox, status: status_seen, shared, watches, forwarder, metrics, patience };
+        Ok((replica, threads))
     }
 
     /// Its id.
@@ -373,7 +301,7 @@ impl Replica {
 
     /// The watches of this replica.
     pub(crate) fn watches(&self) -> &Watches {
-        self.shared.watches()
+        &self.watches
     }
 
     /// Makes messages of what a stream of watches has taken, and of a portion of history.
@@ -465,38 +393,8 @@ impl Replica {
     }
 }
 
-impl Threads {
-    /// Stops the threads and waits for their end. Everything that the log thread had received is durable then.
-    #[must_use]
-    pub fn stop(self) -> StopReason {
-        self.ending.store(true, Ordering::Relaxed);
-        self.inbox.close();
-        // The raft thread holds the queues of the others, so it must end first.
-        let ending = self.raft.join();
-        let others = [self.log.join(), self.apply.join(), self.snapshots.join()];
-        let mut failed = None;
-        for other in others {
-            match other {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed = failed.or(Some(error.to_string())),
-                Err(_) => failed = failed.or(Some("a thread of the replica panicked".to_owned())),
-            }
-        }
-        match (ending, failed) {
-            (Ok(Ending::Faulty(fault)), _) => StopReason::Failed(fault.to_string()),
-            (_, Some(failed)) => StopReason::Failed(failed),
-            (Ok(Ending::Closed), None) => StopReason::Told,
-            _ => StopReason::Failed("a thread of the replica panicked".to_owned()),
-        }
-    }
-}
-
 /// The state of a snapshot that an earlier run had received in part.
 fn incoming(arriving: &Arriving<RealDisk>) -> Incoming {
     let Arrival { from, term, session, header, total } = arriving.arrival().clone();
     Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())
-}
-
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().name(name.to_owned()).spawn(work).expect("the system has room for four more threads")
 }

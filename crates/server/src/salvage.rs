@@ -98,7 +98,7 @@ pub fn save(survivor: &Survivor, workshop: &Path) -> Result<Backup<File>, Salvag
     Ok(Backup::open(file)?)
 }
 
-fn open(folder: &Path) -> Result<crate::Disk<folder::FolderLog>, SalvageError> {
+fn open(folder: &Path) -> Result<crate::Disk<bowline_storage::RealDisk>, SalvageError> {
     let mut layers = Layers::new();
     layers.add_flag("data_dir", folder.display().to_string());
     layers.add_flag("initial_cluster_state", "existing".to_owned());

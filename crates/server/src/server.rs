@@ -18,6 +18,7 @@ use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
 use bowline_kv::store::{Limits, Member};
 use bowline_node::raft::{NodeId, Recovered};
+use bowline_storage::Log;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding::Gzip;
@@ -42,7 +43,7 @@ use crate::membership;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, hex};
 use crate::quota::{self, Quota};
 use crate::random::random;
-use crate::replica::{LogStore, Replica, Start, State, StopReason, Threads};
+use crate::replica::{Replica, Start, State, StopReason, Threads};
 
 /// Bytes that a message may have beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
@@ -76,8 +77,7 @@ pub enum StartError {
 }
 
 /// The opened data of a member.
-#[derive(Debug)]
-pub struct Disk<L> {
+pub struct Disk<L: bowline_storage::Disk> {
     /// Whose it is.
     pub identity: Identity,
     /// Host and port of the peer port of the members that are known without the state, this one among them.
@@ -85,12 +85,20 @@ pub struct Disk<L> {
     /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
-    pub log: L,
+    pub log: Log<L>,
+    /// Bytes of room that the log needs to accept entries.
+    pub portion_bytes: u64,
     /// The state machine and its files.
     pub state: State,
 }
 
-impl<L> Disk<L> {
+impl<L: bowline_storage::Disk> std::fmt::Debug for Disk<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("identity", &self.identity).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl<L: bowline_storage::Disk> Disk<L> {
     /// How many other members are known.
     fn expected_peers(&self) -> usize {
         self.state.machine.members().iter().count().max(self.known.len()) - 1
@@ -144,7 +152,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start<L: LogStore>(
+    pub fn start<L: bowline_storage::Disk>(
         config: &ServerConfig,
         disk: Disk<L>,
         listeners: Listeners,
@@ -171,14 +179,14 @@ impl Server {
             incarnation: identity.incarnation,
             ..Member::default()
         };
-        let Disk { known, recovered, log, state, .. } = disk;
+        let Disk { known, recovered, log, portion_bytes, state, .. } = disk;
         let directory = Directory::new(identity, config.protocol, introduction, known);
         let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::default());
         let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
         let version = config.protocol.version;
-        let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, state };
+        let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, portion_bytes, state };
         let patience = config.patience();
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;

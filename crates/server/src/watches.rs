@@ -60,7 +60,11 @@ impl Watches {
     ///
     /// # Errors
     /// A record is damaged.
-    pub(crate) fn applied(&self, writes: &[(Revision, Record)], revision: i64) -> Result<(), EngineError> {
+    pub(crate) fn applied<'a>(
+        &self,
+        writes: impl IntoIterator<Item = &'a (Revision, Record)>,
+        revision: i64,
+    ) -> Result<(), EngineError> {
         let mut inner = self.lock();
         let woken = inner.hub.applied(writes, revision)?;
         inner.wake(&woken);

@@ -170,13 +170,18 @@ impl Hub {
     ///
     /// # Errors
     /// A record is damaged.
-    pub fn applied(&mut self, writes: &[(Revision, Record)], revision: i64) -> Result<Vec<StreamId>, EngineError> {
+    pub fn applied<'a>(
+        &mut self,
+        writes: impl IntoIterator<Item = &'a (Revision, Record)>,
+        revision: i64,
+    ) -> Result<Vec<StreamId>, EngineError> {
         self.revision = self.revision.max(revision);
         let mut woken = self.reached();
-        if writes.is_empty() || self.interest.is_empty() {
+        let mut writes = writes.into_iter().peekable();
+        if writes.peek().is_none() || self.interest.is_empty() {
             return Ok(woken.into_iter().collect());
         }
-        let events = writes.iter().map(|(at, record)| Event::of(*at, record));
+        let events = writes.map(|(at, record)| Event::of(*at, record));
         let batch: Arc<[Event]> = events.collect::<Result<_, EngineError>>()?;
         let mut hits: BTreeMap<StreamId, BTreeMap<Serial, Vec<u32>>> = BTreeMap::new();
         for (place, event) in (0..).zip(batch.iter()) {

@@ -4,6 +4,7 @@
 //! the one before ends. They are joined into one message, which the leader could have sent as well: the follower writes
 //! once and answers once. The core need not know, because one answer acknowledges all.
 
+use bowline_member::entries_bytes;
 use bowline_node::NodeMessage;
 use bowline_node::raft::{AppendEntries, Body, Entry, Message, Position};
 
@@ -27,16 +28,6 @@ pub(crate) fn coalesce(messages: Vec<NodeMessage>) -> Vec<NodeMessage> {
         fewer.push(message);
     }
     fewer
-}
-
-/// Bytes of the entries that a message carries.
-pub(crate) fn entries_bytes(message: &NodeMessage) -> usize {
-    match message {
-        NodeMessage::Raft(Message { body: Body::AppendEntries(append), .. }) => {
-            append.entries.iter().map(Entry::size).sum()
-        }
-        _ => 0,
-    }
 }
 
 /// Appends `second` to `first` if it begins where that ends. Returns whether it did.

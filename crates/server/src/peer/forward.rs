@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bowline_member::{Request, RequestBody};
 use bowline_node::raft::{MembershipChange, NodeId};
 use bowline_node::{Failure, NotDone, Response, Unknown};
 use bytes::{Bytes, BytesMut};
@@ -25,7 +26,7 @@ use super::outbound::{Line, WRITE_PATIENCE};
 use super::traffic::Traffic;
 use super::{MAX_FRAME, max_frame};
 use crate::clock::Clock;
-use crate::replica::{Inbox, InboxRequest, RequestBody};
+use crate::replica::Inbox;
 
 /// Maximum number of requests that wait for a connection's writer.
 const QUEUE: usize = 1_024;
@@ -249,7 +250,7 @@ async fn take_requests(
         };
         let (reply, answer) = oneshot::channel();
         let deadline = clock.now().after(patience.min(MAX_PATIENCE));
-        inbox.push_request(InboxRequest { body: request.into(), deadline, reply });
+        inbox.push_request(Request { body: request.into(), deadline, reply });
         let answers = answers.clone();
         tokio::spawn(async move {
             let answer = answer.await.unwrap_or(Err(Unknown::Stopped.into()));

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bowline_node::NodeMessage;
 use tokio::sync::Notify;
 
-use super::coalesce::entries_bytes;
+use bowline_member::weight;
 
 /// A queue from the replica's threads to the task that owns a connection.
 #[derive(Debug)]
@@ -105,15 +105,6 @@ impl Queue {
         self.bytes -= bytes;
         taken
     }
-}
-
-/// The size of a message for the bounds, in bytes.
-pub(crate) fn weight(message: &NodeMessage) -> usize {
-    let data = match message {
-        NodeMessage::Chunk(chunk) => chunk.data.len(),
-        other => entries_bytes(other),
-    };
-    data + 64
 }
 
 #[cfg(test)]

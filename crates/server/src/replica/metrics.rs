@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bowline_kv::store::Operations;
+use bowline_kv::store::{LeaseChange, Operations};
 use bowline_member::Instruments;
 use bowline_node::raft::NodeId;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
@@ -129,44 +129,36 @@ fn by_operation() -> Fixed<Labels<3>, Histogram> {
 }
 
 impl Metrics {
-    /// The state has done something.
-    pub(crate) fn did(&self, operations: &Operations) {
-        let Operations { ranges, puts, deletes, txns } = *operations;
-        for (counter, count) in
-            [(&self.ranges, ranges), (&self.puts, puts), (&self.deletes, deletes), (&self.txns, txns)]
-        {
-            counter.inc_by(count);
-        }
-    }
-
     /// A range was read.
     pub(crate) fn ranged(&self, good: bool, time: Duration) {
         self.range_times[usize::from(!good)].observe(time.as_secs_f64());
-    }
-
-    /// All that a compaction gave up is removed.
-    pub(crate) fn compacted(&self, took: Duration) {
-        self.compactions.observe(took.as_secs_f64() * 1e3);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_compaction.set(now.as_secs());
-    }
-
-    /// A follower has answered a message of this leader.
-    pub(crate) fn answered(&self, by: NodeId, time: Duration) {
-        self.round_trips.get_or_create(&[("To", Hex(by.0))]).observe(time.as_secs_f64());
-    }
-
-    /// A snapshot has come from a leader.
-    pub(crate) fn received(&self, from: NodeId, whole: bool) {
-        let from = [("From", Hex(from.0))];
-        self.snapshots_received.get_or_create(&from).inc_by(whole.into());
-        self.snapshots_refused.get_or_create(&from).inc_by((!whole).into());
     }
 }
 
 impl Instruments for Metrics {
     fn stopwatch(&self) -> Duration {
         stopwatch()
+    }
+
+    fn synced(&self, took: Duration, bytes: u64) {
+        self.fsync.observe(took.as_secs_f64());
+        self.log_bytes.set(bytes);
+    }
+
+    fn told_of_loss(&self) {
+        self.told_losses.inc();
+    }
+
+    fn late_heartbeat(&self) {
+        self.late_heartbeats.inc();
+    }
+
+    fn leader_changed(&self) {
+        self.leader_changes.inc();
+    }
+
+    fn answered(&self, by: NodeId, time: Duration) {
+        self.round_trips.get_or_create(&[("To", Hex(by.0))]).observe(time.as_secs_f64());
     }
 
     fn applied(&self, kind: u8, good: bool, took: Duration) {
@@ -184,6 +176,65 @@ impl Instruments for Metrics {
     fn tidied(&self, removed: u64, took: Duration) {
         self.compaction_steps.observe(took.as_secs_f64() * 1e3);
         self.compacted_keys.inc_by(removed);
+    }
+
+    fn did(&self, operations: &Operations) {
+        let Operations { ranges, puts, deletes, txns } = *operations;
+        for (counter, count) in
+            [(&self.ranges, ranges), (&self.puts, puts), (&self.deletes, deletes), (&self.txns, txns)]
+        {
+            counter.inc_by(count);
+        }
+    }
+
+    fn compacted(&self, took: Duration) {
+        self.compactions.observe(took.as_secs_f64() * 1e3);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_compaction.set(now.as_secs());
+    }
+
+    fn rewriting(&self, now: bool) {
+        self.rewriting.set(now.into());
+    }
+
+    fn rewritten(&self, took: Duration) {
+        self.rewrites.observe(took.as_secs_f64());
+    }
+
+    fn dumped(&self, took: Duration) {
+        self.dumps.observe(took.as_secs_f64());
+    }
+
+    fn restoring(&self, now: bool) {
+        self.restoring.set(now.into());
+    }
+
+    fn received(&self, from: NodeId, whole: bool) {
+        let from = [("From", Hex(from.0))];
+        self.snapshots_received.get_or_create(&from).inc_by(whole.into());
+        self.snapshots_refused.get_or_create(&from).inc_by((!whole).into());
+    }
+
+    fn leases(&self, count: u64) {
+        self.leases.set(count);
+    }
+
+    fn lease_changed(&self, change: &LeaseChange) {
+        match change {
+            LeaseChange::Granted(lease) => {
+                self.lease_ttls.observe(lease.ttl as f64);
+                self.leases_granted.inc();
+            }
+            LeaseChange::Gone(_) => _ = self.leases_revoked.inc(),
+        }
+    }
+
+    fn lease_renewed(&self) {
+        self.leases_renewed.inc();
+    }
+
+    fn leases_ended(&self, count: u64) {
+        self.leases_expired.inc_by(count);
     }
 }
 

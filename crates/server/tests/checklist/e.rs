@@ -20,7 +20,7 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, e02_a_request_that_is_too_large_is_told_so_in_two_ways),
         line!(Members, e03_without_a_quorum_every_refusal_tells_clients_to_try_elsewhere),
         line!(Members, e04_a_request_ends_in_time_without_a_quorum),
-        Line::untested("e05_too_many_requests", "needs thousands that wait; tested in replica/inbox.rs"),
+        Line::untested("e05_too_many_requests", "needs thousands that wait; tested in crates/member/src/queue.rs"),
         line!(Shared, e06_malformed_requests_are_refused_and_nobody_dies)
             .not_on_etcd("etcd has released versions that such a request ends"),
         line!(Shared, e07_metadata_of_clients_is_accepted),

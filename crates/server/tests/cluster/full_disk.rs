@@ -1,51 +1,16 @@
 //! A disk that is full, and has room again.
 
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb::kv_client::KvClient;
-use bowline_node::raft::{SnapshotHeader, Write};
+use bowline_node::raft::{Group, Membership, NodeId};
 use bowline_server::config::Layers;
-use bowline_server::replica::{LogStore, MemoryStore, StoreError};
 use bowline_server::{Disk, Listeners, Server, folder};
+use bowline_storage::{ClusterId, Identity, Options, SimDisk};
 use tonic::Code;
 
 use crate::harness::{PATIENCE, get, put, values};
-
-/// A log that is told when it is full.
-#[derive(Debug)]
-struct Narrow {
-    memory: MemoryStore,
-    full: Arc<AtomicBool>,
-}
-
-impl LogStore for Narrow {
-    fn append(&mut self, write: &Write) -> Result<(), StoreError> {
-        self.memory.append(write)
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        self.memory.sync()
-    }
-
-    fn compact(&mut self, snapshot: &SnapshotHeader) -> Result<(), StoreError> {
-        self.memory.compact(snapshot)
-    }
-
-    fn tend(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn admits(&self, _bytes: u64) -> bool {
-        !self.full.load(Ordering::Relaxed)
-    }
-
-    fn bytes_written(&self) -> u64 {
-        0
-    }
-}
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
@@ -57,19 +22,25 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
     layers.add_flag("data_dir", folder.path().join("member").display().to_string());
     let config = layers.check().expect("a good configuration");
-    let full = Arc::new(AtomicBool::new(false));
-    let Disk { identity, known, recovered, state, .. } = folder::open(&config).expect("a good folder");
-    let log = Narrow { memory: MemoryStore::default(), full: Arc::clone(&full) };
-    let disk = Disk { identity, known, recovered, log, state };
+    let Disk { identity, known, state, .. } = folder::open(&config).expect("a good folder");
+    // The log is on a disk of its own.
+    let (narrow, options) = (SimDisk::new(), Options::new(64 << 10, 8 << 10, 1));
+    let (cluster, replica) = (ClusterId(identity.cluster), identity.replica);
+    let owner = Identity { cluster, replica, incarnation: identity.incarnation };
+    let founders = Membership::simple(Group::of_voters([NodeId(1)]));
+    bowline_storage::create(&narrow, &owner, Some(founders), &options).expect("it is empty");
+    let opened = bowline_storage::open(&narrow, cluster, replica, &options).expect("it was made");
+    let (recovered, log) = (opened.recovery.recovered, opened.log);
+    let disk = Disk { identity, known, recovered, log, portion_bytes: 8 << 10, state };
     let failed = |why: String| panic!("the member failed: {why}");
     let server = Server::start(&config, disk, listeners, failed).expect("it starts");
     let mut client = KvClient::connect(format!("http://{}", server.client_address())).await.expect("it listens");
     client.put(put("k", "before")).await.expect("written");
 
-    full.store(true, Ordering::Relaxed);
+    narrow.set_capacity(Some(narrow.used()));
     let until = Instant::now() + PATIENCE;
     let refused = loop {
-        // It is noticed with the next write, at the latest.
+        // There is room in the segments that are prepared.
         match client.put(put("k", "before")).await {
             Ok(_) => assert!(Instant::now() < until, "it is never noticed"),
             Err(status) => break status,
@@ -79,7 +50,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, text));
     assert_eq!(values(client.range(get("k")).await.expect("read").get_ref()), ["before"]);
 
-    full.store(false, Ordering::Relaxed);
+    narrow.set_capacity(None);
     let until = Instant::now() + PATIENCE;
     while client.put(put("k", "after")).await.is_err() {
         assert!(Instant::now() < until, "room is never noticed");

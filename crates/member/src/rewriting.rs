@@ -1,13 +1,13 @@
-//! The snapshot thread's part of a rewrite: copies the state to a new file, in steps.
+//! The first part of a rewrite of the state's file: copies the state to a new file, in steps.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Engine, EngineError, RedbEngine, Rewrite, RewriteError};
+use bowline_storage::DiskError;
 
-use super::shared::Shared;
-use bowline_member::{NewFile, StateFiles};
-use bowline_storage::{DiskError, RealDisk};
+use crate::disk::StateDisk;
+use crate::shared::Shared;
+use crate::state_files::{NewFile, StateFiles};
 
 /// Bytes of records that one step copies.
 const STEP_BYTES: usize = 512 << 10;
@@ -18,7 +18,7 @@ const SYNC_BYTES: usize = 8 << 20;
 /// Maximum bytes of changes of the state that may wait for the rewrite, which takes them in every step.
 const WAITING_BYTES: usize = 64 << 20;
 
-/// Remaining bytes at which the apply thread finishes the rewrite.
+/// Remaining bytes at which the worker of the state finishes the rewrite.
 const REST_BYTES: usize = 256 << 10;
 
 /// Maximum number of rounds over the rest, if it does not get small.
@@ -26,9 +26,6 @@ const MOST_ROUNDS: u32 = 16;
 
 /// Bytes to leave on the disk for others, especially for the log; twice as many must be free.
 const SPARED_BYTES: usize = 8 << 20;
-
-/// Longest pause between two steps.
-const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a rewrite was given up. Its file is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,19 +65,21 @@ impl From<DiskError> for GivenUp {
 
 /// A rewrite of the state to a new file.
 #[derive(Debug)]
-pub(crate) struct Rewriting {
+pub(crate) struct Rewriting<D: StateDisk> {
     rewrite: Rewrite<RedbEngine>,
     /// Declared after the rewrite, so that the engine is dropped before its file.
-    file: NewFile<RealDisk>,
+    file: NewFile<D>,
     unsynced: usize,
     /// How often the copying was complete.
     rounds: u32,
-    /// How long the last step took.
-    took: Duration,
 }
 
-impl Rewriting {
-    pub(crate) fn begin(files: &mut StateFiles<RealDisk>, shared: &Shared) -> Result<Rewriting, GivenUp> {
+impl<D: StateDisk> Rewriting<D> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// It can't begin now; no file is left.
+    pub(crate) fn begin(files: &mut StateFiles<D>, shared: &Shared<D>) -> Result<Rewriting<D>, GivenUp> {
         let file = files.new_file()?;
         let engine = files.engine(file.path())?;
         // `has_room` wants twice the bytes to be free.
@@ -88,23 +87,18 @@ impl Rewriting {
             return Err(GivenUp::NoRoom);
         }
         let rewrite = shared.read().begin_rewrite(engine, WAITING_BYTES)?;
-        Ok(Rewriting { rewrite, file, unsynced: 0, rounds: 0, took: Duration::ZERO })
+        Ok(Rewriting { rewrite, file, unsynced: 0, rounds: 0 })
     }
 
-    /// Pause before the next step, so that others can use the disk.
-    pub(crate) fn pause(&self) -> Duration {
-        self.took.min(MAX_PAUSE)
+    /// Does one step. Returns whether the worker of the state may do the rest.
+    ///
+    /// # Errors
+    /// It is given up.
+    pub(crate) fn step(&mut self, shared: &Shared<D>) -> Result<bool, GivenUp> {
+        self.try_step(shared).inspect_err(|_| shared.read().forget_rewrite())
     }
 
-    /// Does one step. Returns whether the apply thread may do the rest.
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<bool, GivenUp> {
-        let begun = Instant::now();
-        let done = self.try_step(shared);
-        self.took = begun.elapsed();
-        done.inspect_err(|_| shared.read().forget_rewrite())
-    }
-
-    fn try_step(&mut self, shared: &Shared) -> Result<bool, GivenUp> {
+    fn try_step(&mut self, shared: &Shared<D>) -> Result<bool, GivenUp> {
         let part = shared.read().rewrite_part()?;
         let waited = part.waited();
         if !self.rewrite.has_room((waited + STEP_BYTES + SPARED_BYTES) as u64) {
@@ -122,7 +116,8 @@ impl Rewriting {
         Ok(self.rounds > 1 && waited <= REST_BYTES || self.rounds >= MOST_ROUNDS)
     }
 
-    pub(crate) fn into_parts(self) -> (Rewrite<RedbEngine>, NewFile<RealDisk>) {
+    /// The rewrite and its file.
+    pub(crate) fn into_parts(self) -> (Rewrite<RedbEngine>, NewFile<D>) {
         (self.rewrite, self.file)
     }
 }

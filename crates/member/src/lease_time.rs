@@ -25,15 +25,19 @@ struct LeaseTimeMessage {
 }
 
 impl LeaseTime {
-    pub(crate) fn encode(found: Option<LeaseTime>) -> Bytes {
+    /// Encodes an answer; `None` if there is no such lease.
+    #[must_use]
+    pub fn encode(found: Option<LeaseTime>) -> Bytes {
         let left = found.map_or(Duration::ZERO, |found| found.left);
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         LeaseTimeMessage { granted: found.map(|found| found.granted), left }.encode_to_vec().into()
     }
 
+    /// Decodes what [`LeaseTime::encode`] made.
+    ///
     /// # Errors
     /// The bytes can't be decoded.
-    pub(crate) fn decode(bytes: Bytes) -> Result<Option<LeaseTime>, DecodeError> {
+    pub fn decode(bytes: Bytes) -> Result<Option<LeaseTime>, DecodeError> {
         let LeaseTimeMessage { granted, left } = LeaseTimeMessage::decode(bytes)?;
         Ok(granted.map(|granted| LeaseTime { granted, left: Duration::from_millis(left) }))
     }

@@ -1,4 +1,4 @@
-//! The raft thread's part in leases: answers questions about their time, and proposes their end.
+//! The leader's part in leases: answers questions about their time, and proposes their end.
 //!
 //! [`Lessor`] explains why this is safe; this is the host's half. A question is answered after a linearizable read that
 //! began after it. This holds for unknown leases, too: a new leader may not have applied their grants yet.
@@ -11,8 +11,8 @@ use bowline_kv::store::{Lease, LeaseChange, LeaseExpireRequest, Lessor, Renewal,
 use bowline_node::raft::{Time, Token};
 use bowline_node::{Failure, NotDone, Response};
 
-use super::lease_time::LeaseTime;
-use super::metrics::Metrics;
+use crate::instruments::Instruments;
+use crate::lease_time::LeaseTime;
 
 /// Pause before a refused proposal is repeated.
 const RETRY: Duration = Duration::from_millis(100);
@@ -36,18 +36,18 @@ pub(crate) struct Leases {
     asked: BTreeMap<Token, Asked>,
     /// Nothing is proposed before this time.
     not_before: Time,
-    metrics: Arc<Metrics>,
+    instruments: Arc<dyn Instruments>,
 }
 
 impl Leases {
     /// Begins with the leases of the state machine.
-    pub(crate) fn new(now: Time, leases: impl IntoIterator<Item = Lease>, metrics: Arc<Metrics>) -> Leases {
+    pub(crate) fn new(now: Time, leases: impl IntoIterator<Item = Lease>, instruments: Arc<dyn Instruments>) -> Leases {
         let mut all = Leases {
             lessor: Lessor::default(),
             expiring: BTreeMap::new(),
             asked: BTreeMap::new(),
             not_before: Time::ZERO,
-            metrics,
+            instruments,
         };
         all.reset(now, leases);
         all
@@ -62,21 +62,14 @@ impl Leases {
     /// Takes the changes that the state machine has applied.
     pub(crate) fn note(&mut self, now: Time, changes: Vec<LeaseChange>) {
         for change in changes {
-            let counter = match &change {
-                LeaseChange::Granted(lease) => {
-                    self.metrics.lease_ttls.observe(lease.ttl as f64);
-                    &self.metrics.leases_granted
-                }
-                LeaseChange::Gone(_) => &self.metrics.leases_revoked,
-            };
-            counter.inc();
+            self.instruments.lease_changed(&change);
             self.lessor.note(now, change);
         }
         self.count();
     }
 
     fn count(&self) {
-        self.metrics.leases.set(self.lessor.len() as u64);
+        self.instruments.leases(self.lessor.len() as u64);
     }
 
     /// Tells in which term this replica leads, if it does. To be called after each step of the core, before any other
@@ -104,7 +97,7 @@ impl Leases {
         }
         let found = match renewal.map(|renewal| self.lessor.end_renewal(now, renewal)) {
             Some(Renewed::Alive(lease)) => {
-                self.metrics.leases_renewed.inc();
+                self.instruments.lease_renewed();
                 Some(LeaseTime { granted: lease.ttl, left: Duration::from_secs(lease.ttl.unsigned_abs()) })
             }
             Some(Renewed::Gone) => None,
@@ -122,7 +115,7 @@ impl Leases {
         let Some((term, request)) = self.expiring.remove(&token) else { return };
         match response {
             Ok(reply) => match decode_reply_to::<LeaseExpireRequest>(reply.clone()) {
-                Ok(Ok((ended, _))) => drop(self.metrics.leases_expired.inc_by(ended.expired)),
+                Ok(Ok((ended, _))) => self.instruments.leases_ended(ended.expired),
                 // An alarm forbade it.
                 _ => self.lessor.retry(now.after(RETRY), term, &request),
             },
@@ -155,10 +148,39 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use bowline_kv::store::{LeaseExpireResponse, Response as StoreResponse, encode_reply};
     use bowline_node::raft::Index;
 
     use super::*;
+
+    /// What was counted.
+    #[derive(Debug, Default)]
+    struct Counted {
+        leases: AtomicU64,
+        gone: AtomicU64,
+        renewed: AtomicU64,
+        ended: AtomicU64,
+    }
+
+    impl Instruments for Counted {
+        fn leases(&self, count: u64) {
+            self.leases.store(count, Ordering::Relaxed);
+        }
+
+        fn lease_changed(&self, change: &LeaseChange) {
+            self.gone.fetch_add(matches!(change, LeaseChange::Gone(_)).into(), Ordering::Relaxed);
+        }
+
+        fn lease_renewed(&self) {
+            self.renewed.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn leases_ended(&self, count: u64) {
+            self.ended.fetch_add(count, Ordering::Relaxed);
+        }
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -170,8 +192,13 @@ mod tests {
         Time::ZERO.after(SECOND * seconds)
     }
 
+    fn counted_leases(all: &[Lease]) -> (Leases, Arc<Counted>) {
+        let counted = Arc::<Counted>::default();
+        (Leases::new(at(0), all.iter().copied(), Arc::clone(&counted) as Arc<dyn Instruments>), counted)
+    }
+
     fn leases(all: &[Lease]) -> Leases {
-        Leases::new(at(0), all.iter().copied(), Arc::default())
+        counted_leases(all).0
     }
 
     fn told(answer: Option<Response>) -> Option<LeaseTime> {
@@ -183,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_renewal_counts_when_it_is_confirmed_by_who_leads() {
-        let mut leases = leases(&[lease(1, 10)]);
+        let (mut leases, counted) = counted_leases(&[lease(1, 10)]);
         assert!(!leases.ask(at(1), Token(1), 1, true), "it does not lead");
         leases.follow(at(1), Some(1));
         assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, true));
@@ -191,7 +218,7 @@ mod tests {
         leases.follow(at(3), None);
         assert_eq!(leases.confirmed(at(3), Token(2)), Some(Err(Failure::not_leader(None))));
         assert_eq!(leases.confirmed(at(3), Token(2)), None, "it is answered");
-        assert_eq!(leases.metrics.leases_renewed.get(), 1);
+        assert_eq!(counted.renewed.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -206,13 +233,13 @@ mod tests {
 
     #[test]
     fn a_lease_that_ends_before_its_renewal_is_confirmed_is_gone() {
-        let mut leases = leases(&[lease(1, 10)]);
+        let (mut leases, counted) = counted_leases(&[lease(1, 10)]);
         leases.follow(at(1), Some(1));
         assert!(leases.ask(at(2), Token(1), 1, true) && leases.ask(at(2), Token(2), 1, false));
         leases.note(at(2), vec![LeaseChange::Gone(1)]);
         assert_eq!(told(leases.confirmed(at(2), Token(1))), None);
         assert_eq!(told(leases.confirmed(at(2), Token(2))), None);
-        assert_eq!((leases.metrics.leases_revoked.get(), leases.metrics.leases.get()), (1, 0));
+        assert_eq!((counted.gone.load(Ordering::Relaxed), counted.leases.load(Ordering::Relaxed)), (1, 0));
     }
 
     #[test]
@@ -235,12 +262,12 @@ mod tests {
 
     #[test]
     fn leases_that_ended_by_their_time_are_counted_at_the_leader() {
-        let mut leases = leases(&[lease(1, 10), lease(2, 10)]);
+        let (mut leases, counted) = counted_leases(&[lease(1, 10), lease(2, 10)]);
         leases.follow(at(0), Some(1));
         assert!(leases.expired(at(10), Token(1), false).is_some());
         let ended = StoreResponse::LeaseExpire(LeaseExpireResponse { revision: 2, expired: 2 });
         leases.settled(at(10), Token(1), &Ok(encode_reply(&Ok(ended))));
-        assert_eq!(leases.metrics.leases_expired.get(), 2);
+        assert_eq!(counted.ended.load(Ordering::Relaxed), 2);
     }
 
     #[test]

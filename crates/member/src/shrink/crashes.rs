@@ -1,24 +1,42 @@
 //! A rewrite that ends at any of its steps: what the next start finds.
 
-use std::fs;
-use std::path::Path;
-use std::sync::mpsc::channel;
-
-use bowline_kv::store::{Command, CompactionRequest, DeleteRangeRequest, HashKv, HashKvRequest, PutRequest};
+use bowline_kv::store::{
+    Command, CompactionRequest, DeleteRangeRequest, EngineError, HashKv, HashKvRequest, PutRequest,
+};
+use bowline_node::NodeMessage;
 use bowline_node::raft::{Entry, Group, Index, Membership, NodeId, Payload, Position, SnapshotHeader, Term};
-use bowline_storage::{ClusterId, Identity};
-use tempfile::TempDir;
+use bowline_storage::{ClusterId, Disk as _, Identity, SimDisk};
 
 use super::*;
-use bowline_member::{KvMachine, StateFiles};
-use bowline_storage::RealDisk;
+use crate::machine::{AppliedEntry, KvMachine};
+use crate::state_files::StateFiles;
+
+/// Keeps the jobs for the worker of the snapshots.
+#[derive(Default)]
+struct Jobs(Vec<SnapshotJob>);
+
+impl Outlet<()> for Jobs {
+    fn event(&mut self, _: Event<()>) {}
+
+    fn snapshot_job(&mut self, job: SnapshotJob) {
+        self.0.push(job);
+    }
+
+    fn send(&mut self, _: NodeId, _: NodeMessage) {}
+
+    fn applied(&mut self, _: &[AppliedEntry], _: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn replaced(&mut self, _: i64) {}
+}
 
 fn identity() -> Identity {
     Identity { cluster: ClusterId(1), replica: NodeId(1), incarnation: 7 }
 }
 
-fn files(folder: &Path) -> StateFiles<RealDisk> {
-    StateFiles::new(RealDisk::new(folder), identity(), 32 << 20)
+fn files(disk: &SimDisk) -> StateFiles<SimDisk> {
+    StateFiles::new(disk.clone(), identity(), 1 << 20)
 }
 
 fn entry(index: u64) -> Entry {
@@ -63,28 +81,27 @@ fn hash(machine: &KvMachine) -> HashKv {
 
 /// What a log leads to, in a file of its own.
 fn expected(up_to: u64) -> HashKv {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut machine = files(folder.path()).found_anew().expect("it can be made");
+    let mut machine = files(&SimDisk::new()).found_anew().expect("it can be made");
     apply(&mut machine, up_to);
     hash(&machine)
 }
 
 /// A member's folder in the middle of a rewrite.
 struct Scene {
-    folder: TempDir,
-    files: StateFiles<RealDisk>,
-    shared: Shared,
+    disk: SimDisk,
+    files: StateFiles<SimDisk>,
+    shared: Shared<SimDisk>,
 }
 
 impl Scene {
     fn new() -> Scene {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = files(folder.path());
+        let disk = SimDisk::new();
+        let files = files(&disk);
         let mut machine = files.found_anew().expect("it can be made");
         apply(&mut machine, 1_500);
         checkpoint(&mut machine);
         apply(&mut machine, 1_600);
-        Scene { folder, files, shared: Shared::new(machine) }
+        Scene { disk, files, shared: Shared::new(machine) }
     }
 
     fn apply(&self, up_to: u64) {
@@ -96,42 +113,34 @@ impl Scene {
     }
 
     fn names(&self) -> Vec<String> {
-        names(self.folder.path())
+        names(&self.disk)
     }
 
     /// The process ends here: starts again with what the folder holds, and a log that begins after `base`.
     fn crash(&self, base: u64, up_to: u64) {
-        let image = tempfile::tempdir().expect("a folder");
-        for name in self.names() {
-            fs::copy(self.folder.path().join(&name), image.path().join(&name)).expect("it can be copied");
-        }
-        restart(image.path(), base, up_to);
+        restart(&self.disk.fork(), base, up_to);
         // The new name of a file may be lost with the power, or the whole file may.
-        if self.names().len() == 1 {
-            return;
+        let image = self.disk.fork();
+        for name in self.names().iter().filter(|name| *name != "state.redb") {
+            image.lose(name);
+            restart(&image.fork(), base, up_to);
         }
-        let one = image.path().join("state.redb");
-        fs::copy(self.folder.path().join("state.redb"), &one).expect("it can be copied");
-        restart(image.path(), base, up_to);
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = folder.read_dir().expect("it is there").flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
+fn names(disk: &SimDisk) -> Vec<String> {
+    disk.list("").expect("it is there")
 }
 
-fn restart(folder: &Path, base: u64, up_to: u64) {
-    let mut files = files(folder);
+fn restart(disk: &SimDisk, base: u64, up_to: u64) {
+    let mut files = files(disk);
     let found = files.find().expect("the disk lets them be read");
     // As a start does: the first that is not behind the log's beginning.
     let fits = |applied: Index| applied.0 >= base && applied.0 <= up_to;
     assert!(found.iter().all(|found| fits(found.kept().applied)), "what is not complete was taken for whole");
     assert!(!found.is_empty(), "no state is left");
     let mut machine = files.choose(found, 0).expect("the disk works");
-    assert_eq!(names(folder), ["state.redb"], "nothing is left over");
+    assert_eq!(names(disk), ["state.redb"], "nothing is left over");
     apply(&mut machine, up_to);
     assert_eq!(hash(&machine), expected(up_to));
 }
@@ -165,15 +174,15 @@ fn a_crash_at_any_step_of_a_rewrite_leaves_a_whole_state_that_fits_the_log() {
     let rewritten = scene.shared.read().finish_rewrite(rewrite).expect("nothing stops it");
     assert_eq!(scene.names(), ["state-1.new", "state.redb"]);
     scene.crash(1_700, up_to);
-    let old = fs::read(scene.folder.path().join("state.redb")).expect("it is there");
+    let old = scene.disk.content("state.redb").expect("it is there");
     file.take_name().expect("the disk works");
     assert_eq!(scene.names(), ["state.redb"]);
     scene.crash(1_700, up_to);
     // The power fails before the folder is synced: the old name is back.
-    let undone = tempfile::tempdir().expect("a folder");
-    fs::copy(scene.folder.path().join("state.redb"), undone.path().join("state-1.new")).expect("it can be copied");
-    fs::write(undone.path().join("state.redb"), old).expect("it is ours");
-    restart(undone.path(), 1_700, up_to);
+    let undone = SimDisk::new();
+    undone.put("state-1.new", scene.disk.content("state.redb").expect("it is there"));
+    undone.put("state.redb", old);
+    restart(&undone, 1_700, up_to);
     file.sync_name().expect("the disk works");
     drop(scene.shared.write().move_to(rewritten));
     scene.crash(1_700, up_to);
@@ -193,9 +202,9 @@ fn taking_the_new_file_in_use_leaves_one_file_that_is_smaller_and_a_start_finds_
     let mut rewriting = Rewriting::begin(&mut scene.files, &scene.shared).expect("there is room");
     while !rewriting.step(&scene.shared).expect("nothing stops it") {}
     scene.apply(2_150);
-    let (jobs, dropped) = channel();
-    take_in_use(rewriting, &scene.shared, &jobs).expect("the disk works").expect("nothing stops it");
-    assert!(matches!(dropped.try_recv(), Ok(SnapshotJob::Drop(_))));
+    let mut jobs = Jobs::default();
+    take_in_use(rewriting, &scene.shared, &mut jobs).expect("the disk works").expect("nothing stops it");
+    assert!(matches!(jobs.0[..], [SnapshotJob::Drop(_)]));
     let after = scene.shared.facts();
     assert!(after.db_size < before.db_size / 2, "{after:?} after {before:?}");
     assert_eq!(scene.names(), ["state.redb"]);
@@ -203,7 +212,7 @@ fn taking_the_new_file_in_use_leaves_one_file_that_is_smaller_and_a_start_finds_
     // And once more, from the new one.
     let mut rewriting = Rewriting::begin(&mut scene.files, &scene.shared).expect("there is room");
     while !rewriting.step(&scene.shared).expect("nothing stops it") {}
-    take_in_use(rewriting, &scene.shared, &jobs).expect("the disk works").expect("nothing stops it");
+    take_in_use(rewriting, &scene.shared, &mut jobs).expect("the disk works").expect("nothing stops it");
     scene.crash(1_500, 2_150);
 }
 
@@ -220,8 +229,7 @@ fn a_snapshot_that_is_installed_meanwhile_wins_and_the_new_file_goes() {
         let state = scene.files.restore(&header, &mut &snapshot[..]).expect("it is whole");
         *scene.shared.write() = state.install().expect("the disk works");
         let given_up = if ready {
-            let (jobs, _dropped) = channel();
-            take_in_use(rewriting, &scene.shared, &jobs).expect("the disk works")
+            take_in_use(rewriting, &scene.shared, &mut Jobs::default()).expect("the disk works")
         } else {
             let given_up = rewriting.step(&scene.shared).map(|_| ());
             drop(rewriting);

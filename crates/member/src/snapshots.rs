@@ -1,36 +1,29 @@
-//! The snapshot thread: writes snapshots to files, sends pieces of them, restores states from received pieces, and
-//! rewrites the state's file. It never holds a whole snapshot in memory, and a slow follower never delays the state
-//! machine.
+//! The worker of the snapshots: writes snapshots to files, sends pieces of them, restores states from received pieces,
+//! and rewrites the state's file. It never holds a whole snapshot in memory, and a slow follower never delays the state.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, RedbEngine, RedbRecords, RestoreError};
 use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
 use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, SnapshotTransfer};
-use bowline_storage::{
-    Arrival, Arriving, Disk, DiskError, RealDisk, RealFile, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots,
-};
+use bowline_storage::{Arrival, Arriving, Disk, DiskError, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
 use bytes::Bytes;
 use tracing::{error, info};
 
-use super::inbox::{Event, Inbox};
-use super::metrics::Metrics;
-use super::rewriting::Rewriting;
-use super::shared::{Restored, Shared};
-use super::store::StoreError;
-use crate::peer::Outbox;
-use bowline_member::StateFiles;
+use crate::disk::StateDisk;
+use crate::instruments::Instruments;
+use crate::outlet::{Fatal, Outlet};
+use crate::queue::Event;
+use crate::rewriting::Rewriting;
+use crate::shared::{Restored, Shared};
+use crate::state_files::StateFiles;
 
-/// Practically forever.
-const LONG: Duration = Duration::from_secs(3_600);
-
-/// A job for the thread.
-pub(crate) enum SnapshotJob {
+/// A job for the worker.
+pub enum SnapshotJob {
     /// Write this dump to a file, and keep the file ready for sending.
     Dump(SnapshotHeader, Box<Dump<RedbRecords>>),
     /// A job of the core about sending or receiving.
@@ -41,53 +34,84 @@ pub(crate) enum SnapshotJob {
     Drop(Box<RedbEngine>),
 }
 
-pub(crate) struct SnapshotThread {
-    pub(crate) snapshots: Snapshots<RealDisk>,
-    pub(crate) files: StateFiles<RealDisk>,
-    pub(crate) arriving: Option<Arriving<RealDisk>>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) outbox: Arc<Outbox>,
-    /// The snapshots that are ready for sending.
-    pub(crate) ready: BTreeMap<Index, SnapshotReader<RealFile>>,
-    /// The running rewrite, if there is one.
-    pub(crate) rewriting: Option<Rewriting>,
-    /// Whether the replica is stopping, so that long work is given up.
-    pub(crate) ending: Arc<AtomicBool>,
-    pub(crate) metrics: Arc<Metrics>,
+impl fmt::Debug for SnapshotJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnapshotJob::Dump(header, _) => f.debug_tuple("Dump").field(header).finish(),
+            SnapshotJob::Other(job) => f.debug_tuple("Other").field(job).finish(),
+            SnapshotJob::Rewrite => f.write_str("Rewrite"),
+            SnapshotJob::Drop(_) => f.write_str("Drop"),
+        }
+    }
 }
 
-impl SnapshotThread {
-    /// Works until the queue is closed.
+/// The worker.
+pub struct SnapshotWorker<D: StateDisk> {
+    snapshots: Snapshots<D>,
+    files: StateFiles<D>,
+    arriving: Option<Arriving<D>>,
+    shared: Arc<Shared<D>>,
+    /// The snapshots that are ready for sending.
+    ready: BTreeMap<Index, SnapshotReader<D::File>>,
+    /// The running rewrite, if there is one.
+    rewriting: Option<Rewriting<D>>,
+    /// Whether the member is stopping, so that long work is given up.
+    ending: Arc<AtomicBool>,
+    instruments: Arc<dyn Instruments>,
+}
+
+impl<D: StateDisk> fmt::Debug for SnapshotWorker<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWorker").field("files", &self.files).field("ready", &self.ready.keys()).finish()
+    }
+}
+
+impl<D: StateDisk> Drop for SnapshotWorker<D> {
+    fn drop(&mut self) {
+        // Nobody will take a finished rewrite, so remove its file.
+        self.shared.put_rewritten(None);
+    }
+}
+
+impl<D: StateDisk> SnapshotWorker<D> {
+    /// For a member that starts, with a snapshot that an earlier run had received in part. Once `ending` is set, long
+    /// work is given up.
+    pub fn new(
+        snapshots: Snapshots<D>,
+        files: StateFiles<D>,
+        arriving: Option<Arriving<D>>,
+        (shared, ending): (Arc<Shared<D>>, Arc<AtomicBool>),
+        instruments: Arc<dyn Instruments>,
+    ) -> SnapshotWorker<D> {
+        let ready = BTreeMap::new();
+        SnapshotWorker { snapshots, files, arriving, shared, ready, rewriting: None, ending, instruments }
+    }
+
+    /// Whether there is work without a job: a rewrite is under way.
+    #[must_use]
+    pub fn is_rewriting(&self) -> bool {
+        self.rewriting.is_some()
+    }
+
+    /// Does a job, if there is one, and then a step of the running rewrite.
     ///
     /// # Errors
     /// The disk failed.
-    pub(crate) fn run(mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
-        let outcome = self.work(jobs);
-        // Nobody will take a finished rewrite, so remove its file.
-        self.shared.put_rewritten(None);
-        outcome
-    }
-
-    fn work(&mut self, jobs: &Receiver<SnapshotJob>) -> Result<(), StoreError> {
-        loop {
-            let job = match jobs.recv_timeout(self.rewriting.as_ref().map_or(LONG, Rewriting::pause)) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            if self.ending.load(Ordering::Relaxed) {
-                self.rewriting = None;
-                continue;
-            }
-            if let Some(report) = job.map_or(Ok(None), |job| self.do_job(job))? {
-                self.inbox.push_event(Event::Report(report));
-            }
-            self.rewrite();
+    pub fn work<R>(&mut self, job: Option<SnapshotJob>, outlet: &mut impl Outlet<R>) -> Result<(), Fatal> {
+        if self.ending.load(Ordering::Relaxed) {
+            self.rewriting = None;
+            return Ok(());
         }
+        if let Some(job) = job
+            && let Some(report) = self.do_job(job, outlet)?
+        {
+            outlet.event(Event::Report(report));
+        }
+        self.rewrite();
+        Ok(())
     }
 
-    fn do_job(&mut self, job: SnapshotJob) -> Result<Option<Report>, StoreError> {
+    fn do_job<R>(&mut self, job: SnapshotJob, outlet: &mut impl Outlet<R>) -> Result<Option<Report>, Fatal> {
         Ok(match job {
             SnapshotJob::Dump(header, dump) => Some(self.dump(header, &dump)?),
             SnapshotJob::Rewrite => {
@@ -101,11 +125,11 @@ impl SnapshotThread {
                 drop(engine);
                 None
             }
-            SnapshotJob::Other(Job::Send { to, piece }) => self.send(to, piece),
+            SnapshotJob::Other(Job::Send { to, piece }) => self.send(to, piece, outlet),
             SnapshotJob::Other(Job::Release { index }) => self.release(index)?,
             SnapshotJob::Other(Job::Add { from, chunk }) => Some(self.add(from, &chunk)?),
             SnapshotJob::Other(Job::Restore { transfer, header }) => Some(self.restore(transfer, header)?),
-            SnapshotJob::Other(other) => unreachable!("{other:?} is not for this thread"),
+            SnapshotJob::Other(other) => unreachable!("{other:?} is not for this worker"),
         })
     }
 
@@ -123,12 +147,12 @@ impl SnapshotThread {
         }
     }
 
-    fn dump(&mut self, header: SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<Report, StoreError> {
-        let began = Instant::now();
+    fn dump(&mut self, header: SnapshotHeader, dump: &Dump<RedbRecords>) -> Result<Report, Fatal> {
+        let began = self.instruments.stopwatch();
         let written = self.write(&header, dump);
         match written.and_then(|bytes| Ok((bytes, self.snapshots.open(header.position)?))) {
             Ok((bytes, reader)) => {
-                self.metrics.dumps.observe(began.elapsed().as_secs_f64());
+                self.instruments.dumped(self.instruments.stopwatch().saturating_sub(began));
                 let position = header.position;
                 info!(snapshot = %position, mib = bytes >> 20, "wrote a snapshot for a follower");
                 self.ready.insert(position.index, reader);
@@ -138,7 +162,7 @@ impl SnapshotThread {
                 error!(%error, "can't write a snapshot for a follower for now");
                 Ok(Report::NotReady)
             }
-            Err(error) => Err(StoreError::Fatal(error.to_string())),
+            Err(error) => Err(Fatal(error.to_string())),
         }
     }
 
@@ -151,12 +175,12 @@ impl SnapshotThread {
     }
 
     /// Sends a piece from the file.
-    fn send(&self, to: NodeId, piece: Piece) -> Option<Report> {
+    fn send<R>(&self, to: NodeId, piece: Piece, outlet: &mut impl Outlet<R>) -> Option<Report> {
         let index = piece.header.position.index;
         let read = self.ready.get(&index).map(|reader| reader.read_at(piece.offset, piece.length));
         match read {
             Some(Ok(data)) => {
-                self.outbox.send(to, NodeMessage::Chunk(piece.filled(Bytes::from(data))));
+                outlet.send(to, NodeMessage::Chunk(piece.filled(Bytes::from(data))));
                 return None;
             }
             Some(Err(error)) => error!(snapshot = %piece.header.position, %error, "can't send a snapshot"),
@@ -166,14 +190,14 @@ impl SnapshotThread {
         Some(Report::Unreadable { index })
     }
 
-    fn release(&mut self, index: Index) -> Result<Option<Report>, StoreError> {
+    fn release(&mut self, index: Index) -> Result<Option<Report>, Fatal> {
         if let Some(reader) = self.ready.remove(&index) {
             self.snapshots.remove(reader.header().position).map_err(fatal)?;
         }
         Ok(None)
     }
 
-    fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Result<Report, StoreError> {
+    fn add(&mut self, from: NodeId, chunk: &SnapshotChunk) -> Result<Report, Fatal> {
         let transfer = chunk.transfer(from);
         let arrival = Arrival {
             from,
@@ -210,18 +234,18 @@ impl SnapshotThread {
         Ok(arriving.received())
     }
 
-    fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Result<Report, StoreError> {
+    fn restore(&mut self, transfer: SnapshotTransfer, header: SnapshotHeader) -> Result<Report, Fatal> {
         let arriving = self.arriving.take().filter(|arriving| {
             let Arrival { from, term, session, .. } = *arriving.arrival();
             SnapshotTransfer { from, term, session } == transfer
         });
         let Some(arriving) = arriving else { return Ok(Report::Restored { transfer, whole: false }) };
-        self.metrics.restoring.set(1);
+        self.instruments.restoring(true);
         let restored = self.files.restore(&header, &mut arriving.pieces());
-        self.metrics.restoring.set(0);
+        self.instruments.restoring(false);
         let whole = restored.is_ok();
         let from = transfer.from;
-        self.metrics.received(from, whole);
+        self.instruments.received(from, whole);
         match restored {
             Ok(state) => {
                 info!(member = from.0, snapshot = %header.position, "received a snapshot");
@@ -273,6 +297,6 @@ fn unreadable(position: Position, error: &io::Error) -> SnapshotError {
     SnapshotError::Source { position, reason: error.to_string() }
 }
 
-fn fatal(error: DiskError) -> StoreError {
-    StoreError::Fatal(error.to_string())
+fn fatal(error: DiskError) -> Fatal {
+    Fatal(error.to_string())
 }

@@ -1,4 +1,4 @@
-//! What the threads of a replica share: the state machine, numbers about it, and new states that are to replace it.
+//! What the workers of a member share: the state machine, numbers about it, and new states that are to replace it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -6,47 +6,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bowline_kv::store::Members;
 use bowline_node::SnapshotTransfer;
 use bowline_node::raft::SnapshotHeader;
-use bowline_storage::RealDisk;
 
-use super::rewriting::{GivenUp, Rewriting};
-use crate::watches::Watches;
-use bowline_member::Facts;
-use bowline_member::KvMachine;
-use bowline_member::NewState;
+use crate::disk::StateDisk;
+use crate::machine::KvMachine;
+use crate::rewriting::{GivenUp, Rewriting};
+use crate::state_files::NewState;
+use crate::status::Facts;
 
 /// A state machine that was restored from a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
-pub(crate) struct Restored {
+pub(crate) struct Restored<D: StateDisk> {
+    /// The transfer by which it came.
     pub(crate) transfer: SnapshotTransfer,
+    /// What it contains.
     pub(crate) header: SnapshotHeader,
-    pub(crate) state: NewState<RealDisk>,
+    /// The state.
+    pub(crate) state: NewState<D>,
 }
 
-/// The shared data of a replica. One thread changes the state machine, many read it.
+/// The shared data of a member. One worker changes the state machine, many read it.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub struct Shared<D: StateDisk> {
     machine: RwLock<KvMachine>,
-    watches: Watches,
     facts: Mutex<(Facts, Arc<Members>)>,
     /// Whether the state machine's disk has room.
     room: AtomicBool,
+    /// Whether the log's disk has room for entries.
+    log_room: AtomicBool,
     /// A restored state, until the core accepts or discards it.
-    restored: Mutex<Option<Restored>>,
+    restored: Mutex<Option<Restored<D>>>,
     /// An accepted state, until it is installed.
-    accepted: Mutex<Option<Restored>>,
-    /// A rewrite that has ended, until the apply thread takes it.
-    rewritten: Mutex<Option<Result<Rewriting, GivenUp>>>,
+    accepted: Mutex<Option<Restored<D>>>,
+    /// A rewrite that has ended, until the worker of the state takes it.
+    rewritten: Mutex<Option<Result<Rewriting<D>, GivenUp>>>,
 }
 
-impl Shared {
-    pub(crate) fn new(machine: KvMachine) -> Shared {
+impl<D: StateDisk> Shared<D> {
+    /// For the state of a member that starts.
+    #[must_use]
+    pub fn new(machine: KvMachine) -> Shared<D> {
         let (facts, members) = (machine.facts(), machine.members());
-        let (watches, facts) = (Watches::new(facts.revision), Mutex::new((facts, members)));
+        let facts = Mutex::new((facts, members));
         Shared {
             machine: RwLock::new(machine),
-            watches,
             facts,
             room: AtomicBool::new(true),
+            log_room: AtomicBool::new(true),
             restored: Mutex::default(),
             accepted: Mutex::default(),
             rewritten: Mutex::default(),
@@ -54,22 +59,35 @@ impl Shared {
     }
 
     /// Whether the state's disk has room. If not, no more should be written.
-    pub(crate) fn has_room(&self) -> bool {
+    #[must_use]
+    pub fn has_room(&self) -> bool {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// For the apply thread. Returns the previous value.
+    /// Whether the log has room for entries.
+    #[must_use]
+    pub fn log_has_room(&self) -> bool {
+        self.log_room.load(Ordering::Relaxed)
+    }
+
+    /// For the worker of the log.
+    pub fn set_log_room(&self, room: bool) {
+        self.log_room.store(room, Ordering::Relaxed);
+    }
+
+    /// For the worker of the state. Returns the previous value.
     pub(crate) fn set_room(&self, room: bool) -> bool {
         self.room.swap(room, Ordering::Relaxed)
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
-        // A panic during a change ends the apply thread, and with it the replica.
+    /// The state machine, for readers.
+    pub fn read(&self) -> RwLockReadGuard<'_, KvMachine> {
+        // A panic during a change ends its worker, and with it the member.
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Like [`Shared::read`]; `None` if it would have to wait.
-    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, KvMachine>> {
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, KvMachine>> {
         match self.machine.try_read() {
             Ok(machine) => Some(machine),
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
@@ -77,17 +95,13 @@ impl Shared {
         }
     }
 
-    /// For the apply thread.
+    /// For the worker of the state.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, KvMachine> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The watches of the member.
-    pub(crate) fn watches(&self) -> &Watches {
-        &self.watches
-    }
-
-    pub(crate) fn facts(&self) -> Facts {
+    /// Numbers about the state machine.
+    pub fn facts(&self) -> Facts {
         locked(&self.facts).0
     }
 
@@ -97,7 +111,7 @@ impl Shared {
     }
 
     /// The facts, and the records of the members at the same moment.
-    pub(crate) fn published(&self) -> (Facts, Arc<Members>) {
+    pub fn published(&self) -> (Facts, Arc<Members>) {
         locked(&self.facts).clone()
     }
 
@@ -105,17 +119,17 @@ impl Shared {
         *locked(&self.facts) = (facts, members);
     }
 
-    pub(crate) fn put_restored(&self, restored: Option<Restored>) {
+    pub(crate) fn put_restored(&self, restored: Option<Restored<D>>) {
         *locked(&self.restored) = restored;
     }
 
-    pub(crate) fn put_rewritten(&self, rewritten: Option<Result<Rewriting, GivenUp>>) {
+    pub(crate) fn put_rewritten(&self, rewritten: Option<Result<Rewriting<D>, GivenUp>>) {
         let before = std::mem::replace(&mut *locked(&self.rewritten), rewritten);
         // This removes its file, after the lock is released.
         drop(before);
     }
 
-    pub(crate) fn take_rewritten(&self) -> Option<Result<Rewriting, GivenUp>> {
+    pub(crate) fn take_rewritten(&self) -> Option<Result<Rewriting<D>, GivenUp>> {
         locked(&self.rewritten).take()
     }
 
@@ -130,7 +144,7 @@ impl Shared {
         *locked(&self.accepted) = Some(restored.expect("the core takes what has just arrived"));
     }
 
-    pub(crate) fn take_accepted(&self, header: &SnapshotHeader) -> Restored {
+    pub(crate) fn take_accepted(&self, header: &SnapshotHeader) -> Restored<D> {
         let accepted = locked(&self.accepted).take().filter(|accepted| accepted.header == *header);
         accepted.expect("the core installs what it has decided for")
     }
