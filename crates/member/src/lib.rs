@@ -40,7 +40,7 @@ pub use instruments::Instruments;
 pub use lease_time::LeaseTime;
 pub use log::{LogJob, LogStep, LogWorker, MAX_JOBS};
 pub use machine::{AppliedEntry, KvMachine, check_version};
-pub use open::{OpenedMember, open};
+pub use open::{OpenedMember, incoming, open};
 pub use outlet::{Fatal, Outlet};
 pub use queue::{Event, MAX_REQUESTS, Portion, Queue, Request, RequestBody, entries_bytes, weight};
 pub use shared::Shared;

@@ -2,8 +2,10 @@
 
 use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::raft::NodeId;
+use bowline_node::{Incoming, SnapshotTransfer};
 use bowline_storage::{
-    Arriving, ClusterId, Identity, Log, OpenError, Opened, Options, Recovery, SnapshotError, Snapshots, open_with,
+    Arrival, Arriving, ClusterId, Identity, Log, OpenError, Opened, Options, Recovery, SnapshotError, Snapshots,
+    open_with,
 };
 use tracing::info;
 
@@ -90,4 +92,11 @@ where
     let header = reader.header().clone();
     let state = files.restore(&header, &mut reader.into_reader())?;
     Ok(state.install().map_err(OpenError::from)?)
+}
+
+/// What is known of a snapshot that an earlier run had received in part.
+#[must_use]
+pub fn incoming<D: StateDisk>(arriving: &Arriving<D>) -> Incoming {
+    let Arrival { from, term, session, header, total } = arriving.arrival().clone();
+    Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())
 }

@@ -10,11 +10,11 @@ use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_member::{
     ApplySettings, ApplyWorker, Consensus, Instruments, KvMachine, LeaseTime, LogWorker, Request, RequestBody, Shared,
-    SnapshotWorker, StateFiles,
+    SnapshotWorker, StateFiles, incoming,
 };
 use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
-use bowline_node::{Failure, Incoming, NodeConfig, NotDone, Response, SnapshotTransfer, Unknown};
-use bowline_storage::{Arrival, Arriving, Disk, Log, RealDisk, Snapshots};
+use bowline_node::{Failure, NodeConfig, NotDone, Response, Unknown};
+use bowline_storage::{Arriving, Disk, Log, RealDisk, Snapshots};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
@@ -391,10 +391,4 @@ impl Replica {
         let _ = tokio::time::timeout(at_most, changed).await;
         Instant::now() < deadline
     }
-}
-
-/// The state of a snapshot that an earlier run had received in part.
-fn incoming(arriving: &Arriving<RealDisk>) -> Incoming {
-    let Arrival { from, term, session, header, total } = arriving.arrival().clone();
-    Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())
 }

@@ -43,6 +43,7 @@ mod system;
 mod trace;
 mod watchers;
 mod wire;
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -333,10 +333,10 @@ impl Clients {
     pub(crate) fn judge_state(&self, machine: &Machine) -> Result<(), String> {
         match &self.store {
             // After a failure of its disk a state can't be judged; the process notices and stops.
-            Some(store) if !machine.is_replayed_by(&store.replay) && machine.fault().is_none() => {
+            Some(store) if !machine.is_replayed_by(&store.replay) && !machine.is_broken() => {
                 Err(format!("its state up to {} differs from a replay of the log", machine.applied()))
             }
-            Some(store) if !store.has_right_rest(machine) && machine.fault().is_none() => Err(format!(
+            Some(store) if !store.has_right_rest(machine) && !machine.is_broken() => Err(format!(
                 "the leases, members or alarms of its state up to {} differ from a replay of the log",
                 machine.applied()
             )),

@@ -10,15 +10,16 @@ mod folder;
 
 use std::collections::VecDeque;
 
-use bowline_member::StateFiles;
+use bowline_member::{LogStep, OpenedMember};
 use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::probe::{Probe, hit};
-use bowline_raft::{HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Write};
+use bowline_raft::{
+    HardState, Index, Membership, NodeId, PersistId, Position, Recovered, SnapshotHeader, Term, Time, Write,
+};
 use bowline_storage::{Options, SimDisk};
 
 use crate::cluster::dice::Dice;
-use crate::cluster::machine::Machine;
-use crate::cluster::replica::OnDiskNode;
+use crate::cluster::replica::Whole;
 use durable::Durable;
 use folder::{Folder, Found, STATE_FILE, Trouble, brief};
 
@@ -32,19 +33,21 @@ pub(crate) enum Item {
     Compact(SnapshotHeader),
 }
 
+impl From<LogStep> for Item {
+    fn from(step: LogStep) -> Item {
+        match step {
+            LogStep::Write(id, write) => Item::Write(id, write),
+            LogStep::Compact(header) => Item::Compact(header),
+        }
+    }
+}
+
 /// What a process finds on the disk when it starts.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) found: RecoveredNode,
-    /// Its state, if it is kept in a file.
-    pub(crate) state: Option<FoundState>,
-}
-
-/// A state that is kept in a file.
-#[derive(Debug)]
-pub(crate) struct FoundState {
-    pub(crate) machine: Machine,
-    pub(crate) files: StateFiles<SimDisk>,
+    /// The folder of a whole member.
+    pub(crate) member: Option<OpenedMember<SimDisk>>,
 }
 
 /// What a sync made durable.
@@ -176,19 +179,22 @@ impl Disk {
         Ended::Done(self.compact_soon())
     }
 
-    /// The replica's own state becomes durable in its file, so the log before it may be removed soon.
-    pub(crate) fn finish_checkpoint(&mut self, node: &mut OnDiskNode) -> Ended<Option<Index>> {
-        let Some(StoredSnapshot { header, .. }) = self.storing.front() else { return Ended::Done(None) };
-        // Check the room first: a failed checkpoint would end the engine. See the server's `apply_thread.rs`.
-        if !node.has_room() {
-            return Ended::NoSpace;
+    /// A member's log has written and synced these steps. Returns the last write among them.
+    pub(crate) fn logged(&mut self, steps: Vec<LogStep>) -> Option<PersistId> {
+        let mut up_to = None;
+        for step in steps {
+            if let LogStep::Write(id, _) = step {
+                up_to = Some(id);
+            }
+            self.durable.take(step.into());
         }
-        if let Err(error) = node.checkpoint(header) {
-            return Ended::Failed(error.to_string());
-        }
-        self.checkpoint = Some(node.machine().applied());
+        up_to
+    }
+
+    /// A member's state is durable up to this index.
+    pub(crate) fn checkpointed(&mut self, applied: Index) {
+        self.checkpoint = Some(applied);
         hit(Probe::StateCheckpointed);
-        Ended::Done(self.compact_soon())
     }
 
     /// The oldest of the snapshots being stored is durable. A later sync removes the log before it.
@@ -199,10 +205,9 @@ impl Disk {
         Some(index)
     }
 
-    /// A leader's snapshot has replaced the state's file, durably. Checkpoints of the old state are no longer needed.
+    /// A leader's snapshot has replaced the state's file, durably.
     pub(crate) fn installed(&mut self, index: Index) {
         self.checkpoint = Some(index);
-        self.storing.clear();
     }
 
     /// Sabotage, to test the simulator: the last vote is lost.
@@ -211,30 +216,44 @@ impl Disk {
         found.raft.hard_state.voted_for = None;
     }
 
-    /// The process dies in the middle of its work; with `power`, the whole machine loses power. `state` is the running
-    /// process, if it keeps its state in a file.
+    /// The process dies in the middle of its work; with `power`, the whole machine loses power. `member` is the running
+    /// process, if it is a whole member, and the time that it sees.
     ///
     /// # Errors
     /// The next process would not find what was promised.
     pub(crate) fn crash(
         &mut self,
         power: bool,
-        state: Option<&mut OnDiskNode>,
+        member: Option<(&mut Whole, Time)>,
         dice: &mut Dice,
     ) -> Result<Damage, String> {
         self.last_told = Some(self.durable.hard_state);
-        let underway: Vec<Item> = self.pending.drain(..self.syncing.take().unwrap_or(0)).collect();
-        let never_begun = self.pending.len();
+        let mut underway: Vec<Item> = self.pending.drain(..self.syncing.take().unwrap_or(0)).collect();
+        let mut never_begun = self.pending.len();
         self.pending.clear();
         let storing: Vec<StoredSnapshot> = self.storing.drain(..).collect();
-        let reaches = state.as_ref().filter(|_| !storing.is_empty()).map(|node| node.machine().applied());
-        self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, state, dice);
+        let mut reaches = None;
+        self.folder.begin_to_die(dice);
+        if let Some((member, now)) = member {
+            let (steps, left) = member.die_amid(now, !self.folder.has_forgotten(), dice);
+            underway.extend(steps.into_iter().map(Item::from));
+            never_begun += left;
+            reaches = Some(member.machine().applied());
+        } else {
+            self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, dice);
+        }
+        self.folder.die();
         if power {
             self.folder.lose_power(dice);
         }
         let mut damage = self.settle(underway, reaches, dice)?;
         damage.lost += never_begun;
         Ok(damage)
+    }
+
+    /// Bytes of room that the log needs to take entries.
+    pub(crate) fn portion_bytes(&self) -> u64 {
+        self.folder.portion_bytes()
     }
 
     /// Makes the disk stop in the middle of one of the next operations, on the log or on a state's file.
@@ -448,7 +467,7 @@ impl Disk {
         }
         let opened = self.folder.open();
         self.folder.calm();
-        let (mut found, state) = opened?;
+        let (mut found, member) = opened?;
         if let Some(expected) = &self.expected
             && *expected != found.raft
         {
@@ -462,7 +481,7 @@ impl Disk {
             bytes[(at / 8) as usize] ^= 1 << (at % 8);
             *data = bytes.into();
         }
-        Ok(Ok(Start { found, state }))
+        Ok(Ok(Start { found, member }))
     }
 
     /// The process gives up after it has opened the folder.

@@ -89,7 +89,7 @@ impl Host {
     fn sees(&self) -> Option<Seen> {
         let node = self.node.as_ref()?;
         let (raft, machine) = (node.raft(), node.machine());
-        let (records, version) = (Arc::clone(machine.members()?), machine.cluster_version());
+        let (records, version) = (machine.members()?, machine.cluster_version());
         let (leads, leader) = (raft.is_leader(), raft.leader());
         let (configured_at, committed) = (self.shadow.configured_at(), self.shadow.membership_is_committed());
         Some(Seen { records, leads, leader, configured_at, committed, version })
@@ -174,8 +174,9 @@ impl System<'_> {
         let it = &self.hosts[host];
         let Some(node) = it.node.as_ref().filter(|_| !it.duty.publishing) else { return };
         let (machine, own) = (node.machine(), own_record(it.id));
-        let outdated =
-            machine.members().and_then(|records| records.get(own.id)).is_some_and(|record| must_publish(record, &own));
+        let outdated = machine
+            .members()
+            .is_some_and(|records| records.get(own.id).is_some_and(|record| must_publish(record, &own)));
         let leader = node.raft().leader().filter(|_| outdated && machine.cluster_version() >= SINCE_VERSION);
         let Some(NodeId(leader)) = leader else { return };
         let run = it.run;
@@ -194,7 +195,7 @@ impl System<'_> {
             return Vec::new();
         }
         let connected = |id| Host::has_connection(&self.hosts, it.id, id);
-        next(records, raft.membership(), |NodeId(id)| Some(url(id)), connected)
+        next(&records, raft.membership(), |NodeId(id)| Some(url(id)), connected)
     }
 
     /// A leader takes the next step, or pauses.

@@ -7,6 +7,7 @@ use bowline_raft::{AppendOutcome, Body, Entry};
 use crate::cluster::faults::{Fault, FollowUp};
 use crate::cluster::keepers::{Ask, Said};
 use crate::cluster::oracle::{digest, mix};
+use crate::cluster::replica::Worker;
 
 /// An event that will happen.
 #[derive(Debug)]
@@ -27,6 +28,12 @@ pub(crate) enum Event {
     Stored {
         host: usize,
         run: u32,
+    },
+    /// A worker of a whole member works.
+    Work {
+        host: usize,
+        run: u32,
+        worker: Worker,
     },
     Start {
         host: usize,
@@ -128,6 +135,7 @@ impl Event {
             Event::Wake { host, run } => at(2, *host, u64::from(*run)),
             Event::Synced { host, run } => at(3, *host, u64::from(*run)),
             Event::Stored { host, run } => at(4, *host, u64::from(*run)),
+            Event::Work { host, run, worker } => at(26, *host, u64::from(*run) << 8 | *worker as u64),
             Event::Start { host } => at(5, *host, 0),
             Event::Resume { host, .. } => at(6, *host, 0),
             Event::Request { host, op, attempt } => mix(at(7, *host, *op), u64::from(*attempt)),

@@ -18,7 +18,7 @@ use crate::cluster::keepers::Ask;
 use crate::cluster::leader_rules::Matches;
 use crate::cluster::oracle::Shadow;
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND, Sabotage};
-use crate::cluster::replica::{OnDiskNode, Replica};
+use crate::cluster::replica::{Replica, Whole};
 
 /// Maximum number of events that wait for a paused process, like the buffers of its sockets.
 const MOST_BACKLOG: usize = 2_000;
@@ -203,9 +203,9 @@ impl Host {
 impl Host {
     /// Notes what it will start with.
     pub(crate) fn looks_at_state(&mut self, start: &Start) {
-        let Some(state) = &start.state else { return };
-        let (recovered, applied) = (&start.found.raft, state.machine.applied());
-        if state.files.was_damaged() {
+        let Some(member) = &start.member else { return };
+        let (recovered, applied) = (&start.found.raft, member.machine.applied());
+        if member.files.was_damaged() {
             hit(Probe::StateDamaged);
         }
         // Without the state that the log follows, the whole log was given up.
@@ -215,15 +215,18 @@ impl Host {
         }
     }
 
-    /// Notes whether a leader's snapshot has replaced its state.
-    pub(crate) fn looks_at_install(&mut self) {
-        let installed = self.node.as_mut().and_then(Replica::on_disk).and_then(OnDiskNode::take_installed);
-        if let Some(index) = installed {
-            self.disk.installed(index);
-            if std::mem::take(&mut self.lacks_state) {
-                hit(Probe::StateFetched);
-            }
+    /// A leader's snapshot has replaced its state.
+    pub(crate) fn installed(&mut self, index: Index) {
+        self.disk.installed(index);
+        if std::mem::take(&mut self.lacks_state) {
+            hit(Probe::StateFetched);
         }
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(crate) fn is_idle(&self) -> bool {
+        let whole = self.node.as_ref().and_then(Replica::whole);
+        self.disk.is_idle() && whole.is_none_or(Whole::is_idle)
     }
 }
 
@@ -262,7 +265,8 @@ impl Host {
     pub(crate) fn reschedule(&mut self, ctx: &mut Context<'_>) {
         let Some(node) = &self.node else { return };
         let mut deadline = node.next_deadline();
-        if node.raft().is_leader() && self.disk.has_room() {
+        // A whole member's deadline includes that of its leases.
+        if node.raft().is_leader() && self.disk.has_room() && node.whole().is_none() {
             deadline = deadline.min(self.lessor.next_deadline());
         }
         let moment = self.clock.moment_of(deadline).max(ctx.now);

@@ -9,6 +9,7 @@ use bowline_kv::store::{
     Command, LeaseChange, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
     Response as StoreResponse,
 };
+use bowline_member::{LeaseTime, RequestBody};
 use bowline_node::{Failure, NodeInput, NotDone, Response};
 use bowline_raft::{NodeId, ReadKind};
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::cluster::network::Network;
 use crate::cluster::numbered::Numbered;
 use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
+use crate::cluster::replica::Replica;
 use crate::cluster::shape::reply_of;
 
 /// The numbers of commands about leases start here, beyond all operations of clients.
@@ -366,6 +368,9 @@ impl Keepers {
             return None;
         }
         let (leads, leader) = (node.raft().is_leader(), node.raft().leader());
+        if let (Ask::Renew(id), true) = (ask, node.whole().is_some()) {
+            return self.ask_whole(ctx, network, it, (keeper, call, id));
+        }
         let shown = it.clock.shows(ctx.now);
         match ask {
             Ask::Write(_) if !it.disk.has_room() => {
@@ -389,6 +394,50 @@ impl Keepers {
                 Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal))
             }
         }
+    }
+
+    /// A whole member is asked to renew a lease.
+    fn ask_whole(
+        &mut self,
+        ctx: &mut Context<'_>,
+        network: &mut Network,
+        it: &mut Host,
+        (keeper, call, id): (usize, u64, i64),
+    ) -> Option<NodeInput> {
+        let deadline = it.deadline(ctx);
+        let token = it.token(Asker::Keeper { keeper, call, ask: Ask::Renew(id), begun: ctx.now, renewal: None });
+        let member = it.node.as_mut().and_then(Replica::whole_mut)?;
+        if member.request(RequestBody::Lease { id, renew: true }, deadline, token).is_some() {
+            it.tokens.remove(&token);
+            self.tell(ctx, network, it.at(), keeper, call, Said::Elsewhere(None));
+        }
+        None
+    }
+
+    /// A whole member has answered whether a lease lives.
+    fn judge_renewal(
+        &mut self,
+        ctx: &mut Context<'_>,
+        it: &Host,
+        (keeper, ask): (usize, Ask),
+        begun: Moment,
+        told: Bytes,
+    ) -> Said {
+        let (Ask::Renew(id), Ok(told)) = (ask, LeaseTime::decode(told)) else {
+            ctx.judge(Err((Rule::AnswersAreTrue, format!("n{} gives no time of a lease", it.at() + 1))));
+            return Said::Unknown;
+        };
+        let Some(time) = told else {
+            ctx.judge(self.judge_gone(ctx.now, it.at(), ask));
+            return Said::Gone;
+        };
+        ctx.judge(self.promise(id, begun, time.granted.unsigned_abs()));
+        let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);
+        let before = std::mem::replace(&mut self.keepers[keeper].term, term);
+        if before != 0 && before != term {
+            ctx.coverage.struck(Fault::LeaseMoves);
+        }
+        Said::Alive
     }
 
     /// Starts the read that confirms a renewal.
@@ -419,6 +468,9 @@ impl Keepers {
             (Ok(_), Some(renewal)) => {
                 return self.renewal_read(ctx, network, it, (keeper, call, ask), (begun, renewal));
             }
+            (Ok(bytes), None) if matches!(ask, Ask::Renew(_)) => {
+                self.judge_renewal(ctx, it, (keeper, ask), begun, bytes)
+            }
             (Ok(bytes), None) => {
                 if let Some(Ok(StoreResponse::LeaseGrant(grant))) = reply_of(&bytes) {
                     ctx.judge(self.promise(grant.id, begun, grant.ttl.unsigned_abs()));
@@ -427,6 +479,8 @@ impl Keepers {
             }
             (Err(Failure::NotDone(NotDone::NotLeader { leader })), _) => Said::Elsewhere(leader),
             (Err(Failure::NotDone(_)), _) | (_, Some(_)) => Said::Elsewhere(None),
+            // To renew a lease twice does no harm.
+            (Err(Failure::Unknown(_)), None) if matches!(ask, Ask::Renew(_)) => Said::Elsewhere(None),
             (Err(Failure::Unknown(_)), None) => Said::Unknown,
         };
         self.tell(ctx, network, it.at(), keeper, call, said);
@@ -489,7 +543,7 @@ impl Keepers {
 
     /// A leader proposes the end of the leases that have expired.
     pub(crate) fn propose_ends(&mut self, ctx: &mut Context<'_>, it: &mut Host) -> Option<NodeInput> {
-        if !it.leads() || !it.disk.has_room() {
+        if !it.leads() || !it.disk.has_room() || it.node.as_ref().is_some_and(|node| node.whole().is_some()) {
             return None;
         }
         let term = it.node.as_ref().map_or(0, |node| node.raft().term().0);

@@ -5,14 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bowline_kv::store::{
-    Alarm, CompareStep, Engine, EngineError, HashKv, KvError, Lease, LeaseChange, Members, MemoryEngine, Record,
-    Response, Revision, Store, TxnRequest, encode_reply,
+    Alarm, CompareStep, Engine, HashKv, Lease, LeaseChange, Members, MemoryEngine, Record, Response, Revision, Store,
+    TxnRequest, encode_reply,
 };
 use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
-use bowline_member::KvMachine;
+use bowline_member::{AppliedEntry, Shared};
 use bowline_node::{InvalidSnapshot, Recall, StateMachine};
-use bowline_raft::{Entry, Index, Payload, Term};
+use bowline_raft::Index;
+use bowline_storage::SimDisk;
 use bytes::Bytes;
 
 use crate::cluster::oracle::{digest, mix};
@@ -23,6 +24,8 @@ pub(crate) struct Applied {
     pub(crate) index: u64,
     /// The client's operation.
     pub(crate) op: u64,
+    /// The command, if the member itself proposed it.
+    pub(crate) own: Option<Bytes>,
     /// The operation whose value the key holds now, in a map.
     pub(crate) holds: Option<u64>,
     /// The store's reply.
@@ -51,20 +54,15 @@ impl Rest {
 }
 
 /// Number of records that one step of removing old revisions inspects; a server does the same between two rounds.
-const SCRUB_BUDGET: usize = 8;
-/// After this many entries a store in a file writes out what waits, even if it is little.
-const FLUSH_EVERY: u64 = 16;
-
-/// The version of the peer protocol of all simulated programs.
-const PROGRAM: u32 = u32::MAX;
+pub(crate) const SCRUB_BUDGET: usize = 8;
 
 /// A production state machine.
 #[derive(Debug)]
 enum State {
     Map(Map),
     Store(Box<Store<MemoryEngine>>),
-    /// A member's store, in a file.
-    OnDisk(Box<KvMachine>),
+    /// A member's store, in a file. The member's workers change it.
+    OnDisk(Arc<Shared<SimDisk>>),
 }
 
 /// The production state, with a running digest of the commands applied.
@@ -73,8 +71,6 @@ pub(crate) struct Machine {
     state: State,
     last: u64,
     digest: u64,
-    /// Whether the disk has room for what a store in a file may write.
-    room: bool,
     /// What was applied since the oracle last looked.
     news: RefCell<Vec<Applied>>,
     /// Its leases were not taken yet.
@@ -97,12 +93,28 @@ impl Machine {
             State::Store(store) => store.note_writes(),
             State::OnDisk(_) => {}
         }
-        Machine { state, last, digest, room: true, news: RefCell::default(), unseen: Cell::new(true) }
+        Machine { state, last, digest, news: RefCell::default(), unseen: Cell::new(true) }
     }
 
     /// A member's store, with the last command in it and the digest after that.
-    pub(crate) fn on_disk(store: KvMachine, (last, digest): (u64, u64)) -> Machine {
-        Machine::at(State::OnDisk(Box::new(store)), last, digest)
+    pub(crate) fn on_disk(store: Arc<Shared<SimDisk>>, (last, digest): (u64, u64)) -> Machine {
+        Machine::at(State::OnDisk(store), last, digest)
+    }
+
+    /// A member's store was replaced by another one, with this last command in it and the digest after that.
+    pub(crate) fn replaced(&mut self, witness: (u64, u64)) {
+        (self.last, self.digest) = witness;
+        self.unseen.set(true);
+    }
+
+    /// A member has applied a command to its store.
+    pub(crate) fn note(&mut self, op: u64, own: Option<Bytes>, entry: AppliedEntry) {
+        let AppliedEntry { index, response, leases, writes, .. } = entry;
+        self.digest = mix(mix(mix(self.digest, index.0), op), digest(&response));
+        self.last = index.0;
+        let (reply, digest) = (Some(response), self.digest);
+        let applied = Applied { index: index.0, op, own, holds: None, reply, leases, writes, digest };
+        self.news.borrow_mut().push(applied);
     }
 
     /// Whether two states are the same. For stores, compares the checksums of their whole histories (HashKV), the leases,
@@ -125,7 +137,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => store.hash_kv(revision).ok(),
-            State::OnDisk(store) => store.store().hash_kv(revision).ok(),
+            State::OnDisk(store) => store.read().store().hash_kv(revision).ok(),
         }
     }
 
@@ -146,28 +158,23 @@ impl Machine {
             && self.hash(compacted).map(kept) == replay.hash_kv(compacted).ok().map(kept)
     }
 
-    /// The history of a store.
-    pub(crate) fn history(&self) -> Option<&dyn History> {
+    /// Calls a function with the history of a store.
+    pub(crate) fn with_history<T>(&self, ask: impl FnOnce(&dyn History) -> T) -> Option<T> {
         match &self.state {
             State::Map(_) => None,
-            State::Store(store) => Some(&**store),
-            State::OnDisk(store) => Some(store.store()),
+            State::Store(store) => Some(ask(&**store)),
+            State::OnDisk(store) => Some(ask(store.read().store())),
         }
     }
 
     /// The latest revision of a store.
     pub(crate) fn revision(&self) -> i64 {
-        self.history().map_or(0, History::revision)
+        self.with_history(|history| history.revision()).unwrap_or(0)
     }
 
     /// The oldest readable revision of a store.
     pub(crate) fn compacted_revision(&self) -> i64 {
-        self.history().map_or(-1, History::compacted_revision)
-    }
-
-    /// Sets the index of the last command, and the digest after it.
-    pub(crate) fn set_witness(&mut self, (last, digest): (u64, u64)) {
-        (self.last, self.digest) = (last, digest);
+        self.with_history(|history| history.compacted_revision()).unwrap_or(-1)
     }
 
     /// Index of the last command, and the digest after it.
@@ -180,7 +187,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => Vec::new(),
             State::Store(store) => store.leases().copied().collect(),
-            State::OnDisk(store) => store.leases(),
+            State::OnDisk(store) => store.read().leases(),
         }
     }
 
@@ -190,11 +197,11 @@ impl Machine {
     }
 
     /// The records of a store's members.
-    pub(crate) fn members(&self) -> Option<&Arc<Members>> {
+    pub(crate) fn members(&self) -> Option<Arc<Members>> {
         match &self.state {
             State::Map(_) => None,
-            State::Store(store) => Some(store.members()),
-            State::OnDisk(store) => Some(store.store().members()),
+            State::Store(store) => Some(Arc::clone(store.members())),
+            State::OnDisk(store) => Some(store.read().members()),
         }
     }
 
@@ -206,7 +213,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(of(store, member)),
-            State::OnDisk(store) => Some(of(store.store(), member)),
+            State::OnDisk(store) => Some(of(store.read().store(), member)),
         }
     }
 
@@ -215,7 +222,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => 0,
             State::Store(store) => store.cluster_version(),
-            State::OnDisk(store) => store.store().cluster_version(),
+            State::OnDisk(store) => store.read().store().cluster_version(),
         }
     }
 
@@ -224,7 +231,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(Rest::of(store)),
-            State::OnDisk(store) => Some(Rest::of(store.store())),
+            State::OnDisk(store) => Some(Rest::of(store.read().store())),
         }
     }
 
@@ -234,34 +241,18 @@ impl Machine {
     }
 }
 
-/// Of a store in a file. Without one there is nothing to do.
 impl Machine {
     /// The last applied index, as far as the store knows.
     pub(crate) fn applied(&self) -> Index {
         match &self.state {
-            State::OnDisk(store) => store.applied(),
-            _ => Index(self.last),
+            State::OnDisk(store) => store.read().applied(),
+            State::Map(_) | State::Store(_) => Index(self.last),
         }
     }
 
-    /// Sets whether what waits may be written.
-    pub(crate) fn set_room(&mut self, room: bool) {
-        self.room = room;
-    }
-
-    /// Passes over an entry that is not a command.
-    pub(crate) fn pass_over(&mut self, entry: &Entry) {
-        if let State::OnDisk(store) = &mut self.state {
-            store.apply(std::slice::from_ref(entry), &(), PROGRAM);
-        }
-    }
-
-    /// The member's store, if the state is in a file.
-    pub(crate) fn in_file(&mut self) -> Option<&mut KvMachine> {
-        match &mut self.state {
-            State::OnDisk(store) => Some(store),
-            State::Map(_) | State::Store(_) => None,
-        }
+    /// Whether its file can't be read or written any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(&self.state, State::OnDisk(store) if store.read().fault().is_some())
     }
 
     /// The answer to a client that reads a key of the map, or sends this query to the store.
@@ -269,22 +260,14 @@ impl Machine {
         match &self.state {
             State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
             State::Store(store) => encode_reply(&store.ask(query).map(Response::Txn)),
-            State::OnDisk(store) => encode_reply(&store.ask(query).0.map(Response::Txn)),
-        }
-    }
-
-    /// Why it can't go on, if it can't.
-    pub(crate) fn fault(&self) -> Option<&EngineError> {
-        match &self.state {
-            State::OnDisk(store) => store.fault(),
-            _ => None,
+            State::OnDisk(store) => encode_reply(&store.read().ask(query).0.map(Response::Txn)),
         }
     }
 }
 
 /// Splits a snapshot into the last command, the digest after it, and the state, which begins with a letter for its
 /// kind.
-pub(crate) fn parts(snapshot: &[u8]) -> Result<(u64, u64, &[u8]), InvalidSnapshot> {
+fn parts(snapshot: &[u8]) -> Result<(u64, u64, &[u8]), InvalidSnapshot> {
     let word = |at: usize| {
         let bytes = snapshot.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u64::from_le_bytes).ok_or_else(|| InvalidSnapshot("cut short".to_owned()))
@@ -304,30 +287,30 @@ struct Effect {
     writes: Vec<(Revision, Record)>,
 }
 
-/// Applies a command of the store, which follows the number of its operation.
+/// Applies a command of the store.
 fn apply_to_store(store: &mut Store<MemoryEngine>, index: Index, command: &[u8]) -> Effect {
-    let Some((number, command)) = command.split_first_chunk() else {
-        let reply = encode_reply(&Err(KvError::Unreadable));
-        return Effect { op: u64::MAX, reply, leases: Vec::new(), writes: Vec::new() };
-    };
     let reply = store.apply_bytes(index, command);
     let (leases, writes) = (store.lease_changes().to_vec(), store.take_writes());
     if index.0.is_multiple_of(4) && !store.is_scrubbed(store.compacted_revision()) {
         // The store keeps an error as its fault.
         let _ = store.scrub(SCRUB_BUDGET);
     }
-    Effect { op: u64::from_le_bytes(*number), reply, leases, writes }
+    Effect { op: number_of(command).unwrap_or(u64::MAX), reply, leases, writes }
 }
 
-/// The number of an operation, and its command as a member gets it.
-fn entry_of(index: Index, command: &[u8]) -> (u64, Entry) {
-    let (op, command) = match command.split_first_chunk() {
-        Some((number, command)) => (u64::from_le_bytes(*number), command),
-        // The store refuses it.
-        None => (u64::MAX, command),
-    };
-    let payload = Payload::Command(Bytes::copy_from_slice(command));
-    (op, Entry { index, term: Term(0), payload })
+/// Before the number of an operation, behind its command: a field of a fixed size, which the store does not know and
+/// ignores.
+const NUMBER_TAG: [u8; 3] = [0xc1, 0xa9, 0x07];
+
+/// A command of the store, with the number of its operation.
+pub(crate) fn numbered(command: &[u8], op: u64) -> Bytes {
+    [command, &NUMBER_TAG, &op.to_le_bytes()].concat().into()
+}
+
+/// The number of the operation whose command of the store this is. A member's own commands have none.
+pub(crate) fn number_of(command: &[u8]) -> Option<u64> {
+    let (rest, number) = command.split_last_chunk()?;
+    rest.ends_with(&NUMBER_TAG).then(|| u64::from_le_bytes(*number))
 }
 
 /// The value that an operation writes: its number, padded with dots to the size.
@@ -375,30 +358,21 @@ impl StateMachine for Machine {
                 let did = digest(&reply);
                 (op, None, reply, did)
             }
-            State::OnDisk(store) => {
-                let (op, entry) = entry_of(index, command);
-                let applied = store.apply(&[entry], &(), PROGRAM).pop().expect("it is a command");
-                let reply = applied.response;
-                (leases, writes) = (applied.leases, applied.writes);
-                // The store keeps an error as its fault.
-                if self.room && index.0.is_multiple_of(4) && store.is_untidy() {
-                    let _ = store.tidy(SCRUB_BUDGET, &());
-                }
-                if self.room && index.0.is_multiple_of(FLUSH_EVERY) {
-                    let _ = store.flush();
-                }
-                if store.fault().is_some() {
-                    // The effect is not reported, because the state must not be used any more.
-                    return reply;
-                }
-                let did = digest(&reply);
-                (op, None, reply, did)
-            }
+            State::OnDisk(_) => unreachable!("the member's workers change it"),
         };
         self.digest = mix(mix(mix(self.digest, index.0), op), did);
         self.last = index.0;
         let reply = (!matches!(self.state, State::Map(_))).then(|| response.clone());
-        self.news.borrow_mut().push(Applied { index: index.0, op, holds, reply, leases, writes, digest: self.digest });
+        self.news.borrow_mut().push(Applied {
+            index: index.0,
+            op,
+            own: None,
+            holds,
+            reply,
+            leases,
+            writes,
+            digest: self.digest,
+        });
         response
     }
 
@@ -418,12 +392,7 @@ impl StateMachine for Machine {
         let (kind, state) = match &self.state {
             State::Map(map) => (b'm', map.snapshot()),
             State::Store(store) => (b's', store.snapshot()),
-            State::OnDisk(store) => {
-                let mut out = Vec::new();
-                // A dump that fails gives an empty snapshot, which nobody accepts.
-                let written = store.dump().map(|dump| dump.write_to(&mut out));
-                (b's', if matches!(written, Ok(Ok(_))) { out.into() } else { Bytes::new() })
-            }
+            State::OnDisk(_) => unreachable!("the member's workers make its snapshots"),
         };
         out.push(kind);
         out.extend_from_slice(&state);

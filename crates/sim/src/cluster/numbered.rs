@@ -3,7 +3,7 @@
 use bowline_kv::store::Command;
 use bytes::Bytes;
 
-use crate::cluster::machine::Applied;
+use crate::cluster::machine::{Applied, numbered};
 use crate::cluster::oracle::{Judged, Rule};
 
 /// What has become of a command.
@@ -45,7 +45,7 @@ impl Numbered {
     /// The bytes of a command in the log.
     pub(crate) fn encoded(&self, number: u64) -> Bytes {
         let command = self.command(number).map(|command| command.to_bytes()).unwrap_or_default();
-        [&number.to_le_bytes()[..], &command].concat().into()
+        numbered(&command, number)
     }
 
     /// Returns the command that took effect. Each may do so only once (I19), and not after it was refused (I22).

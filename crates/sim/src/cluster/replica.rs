@@ -1,74 +1,64 @@
 //! The running process of a simulated replica: the core and its state machine. The state is in memory, or in a file
 //! like a server's.
 
-mod on_disk;
+mod whole;
 
 use bowline_kv::store::TxnRequest;
-use bowline_node::{Node, NodeEffect, NodeInput, Witness};
+use bowline_node::{Node, Witness};
 use bowline_raft::{Raft, Time};
 use bytes::Bytes;
 
 use crate::cluster::machine::Machine;
 
-pub(crate) use on_disk::OnDiskNode;
+pub(crate) use whole::{Output, Whole, Worker};
 
 /// A replica's process.
 #[derive(Debug)]
 pub(crate) enum Replica {
     /// Its state is rebuilt at each start from a snapshot and the log.
     InMemory(Box<Node<Machine>>),
-    /// Its state is in redb on the disk.
-    OnDisk(Box<OnDiskNode>),
+    /// It is a whole member, with its state in redb on the disk.
+    Whole(Box<Whole>),
 }
 
 impl Replica {
-    pub(crate) fn handle(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
-        match self {
-            Replica::InMemory(node) => node.handle(now, input, out),
-            Replica::OnDisk(node) => node.handle(now, input, out),
-        }
-    }
-
     pub(crate) fn set_witness(&mut self, witness: Witness) {
         match self {
             Replica::InMemory(node) => node.set_witness(witness),
-            Replica::OnDisk(node) => node.set_witness(witness),
+            Replica::Whole(node) => node.set_witness(witness),
         }
     }
 
     pub(crate) fn next_deadline(&self) -> Time {
         match self {
             Replica::InMemory(node) => node.next_deadline(),
-            Replica::OnDisk(node) => node.next_deadline(),
+            Replica::Whole(node) => node.next_deadline(),
         }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
         match self {
             Replica::InMemory(node) => node.raft(),
-            Replica::OnDisk(node) => node.raft(),
+            Replica::Whole(node) => node.raft(),
         }
     }
 
     pub(crate) fn machine(&self) -> &Machine {
         match self {
             Replica::InMemory(node) => node.machine(),
-            Replica::OnDisk(node) => node.machine(),
+            Replica::Whole(node) => node.machine(),
         }
     }
 
     /// The answer to a client's read; see [`Machine::look`].
     pub(crate) fn look(&mut self, key: &str, query: &TxnRequest) -> Bytes {
-        match self {
-            Replica::InMemory(node) => node.machine().look(key, query),
-            Replica::OnDisk(node) => node.look(key, query),
-        }
+        self.machine().look(key, query)
     }
 
     pub(crate) fn is_in_transfer(&self) -> bool {
         match self {
             Replica::InMemory(node) => node.is_in_transfer(),
-            Replica::OnDisk(node) => node.is_in_transfer(),
+            Replica::Whole(node) => node.is_in_transfer(),
         }
     }
 
@@ -76,30 +66,28 @@ impl Replica {
     pub(crate) fn snapshot_bytes(&self) -> usize {
         match self {
             Replica::InMemory(node) => node.snapshot_bytes(),
-            Replica::OnDisk(node) => node.snapshot_bytes(),
+            Replica::Whole(node) => node.snapshot_bytes(),
         }
     }
 
-    pub(crate) fn unrestored_snapshots(&self) -> u64 {
-        match self {
-            Replica::InMemory(node) => node.unrestored_snapshots(),
-            Replica::OnDisk(node) => node.unrestored_snapshots(),
-        }
+    /// Why its state can't be read any more.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        self.machine().is_broken().then_some("the state can't be read")
     }
 
-    /// Why its state can't be read or written any more; see [`OnDiskNode::fault`].
-    pub(crate) fn fault(&self) -> Option<&str> {
+    /// The process, if it is a whole member.
+    pub(crate) fn whole(&self) -> Option<&Whole> {
         match self {
             Replica::InMemory(_) => None,
-            Replica::OnDisk(node) => node.fault(),
+            Replica::Whole(node) => Some(node),
         }
     }
 
-    /// The process, if its state is in a file.
-    pub(crate) fn on_disk(&mut self) -> Option<&mut OnDiskNode> {
+    /// As [`Replica::whole`].
+    pub(crate) fn whole_mut(&mut self) -> Option<&mut Whole> {
         match self {
             Replica::InMemory(_) => None,
-            Replica::OnDisk(node) => Some(node),
+            Replica::Whole(node) => Some(node),
         }
     }
 }

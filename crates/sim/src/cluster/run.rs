@@ -110,6 +110,7 @@ impl<'a> Cluster<'a> {
             Event::Wake { host, run } => system.wake(host, run),
             Event::Synced { host, run } => system.synced(host, run),
             Event::Stored { host, run } => system.stored(host, run),
+            Event::Work { host, run, worker } => system.work(host, run, worker),
             Event::Start { host } => system.start(host),
             Event::Resume { host, run, leap } => system.resume(host, run, leap),
             Event::Request { host, op, attempt } => system.client_asks(host, op, attempt),

@@ -11,7 +11,7 @@ use bowline_kv::store::{
 };
 use bytes::Bytes;
 
-use crate::cluster::machine::{value_of, writer_of};
+use crate::cluster::machine::{numbered, value_of, writer_of};
 use crate::cluster::wire::UNKNOWN_FIELD;
 
 /// An operation on the store.
@@ -108,12 +108,12 @@ impl Asked {
         Compare { key, range_end, result: result.into(), target: Some(target) }
     }
 
-    /// The bytes in the log, if it writes: the operation's number and the store's command.
+    /// The bytes in the log, if it writes: the store's command and the operation's number.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let command = self.command()?;
         // Some clients have a later version.
         let extension = if self.op % 8 == 5 { UNKNOWN_FIELD } else { &[] };
-        Some([&self.op.to_le_bytes()[..], &command.to_bytes(), extension].concat().into())
+        Some(numbered(&[&command.to_bytes(), extension].concat(), self.op))
     }
 
     /// The query of a read: a transaction with a range.

@@ -35,7 +35,9 @@ impl System<'_> {
             return it.wait(Event::Message { from, to, message });
         }
         let Some(mut message) = arrived(from, &message) else { return };
-        it.left_entries = !it.disk.has_room() && leave_entries(&mut message);
+        // A whole member leaves them by itself.
+        let leaves = it.node.as_ref().is_some_and(|node| node.whole().is_none()) && !it.disk.has_room();
+        it.left_entries = leaves && leave_entries(&mut message);
         self.ctx.trace(Some(to), || format!("<- n{} {}", from + 1, describe(&message)));
         self.step(to, NodeInput::Receive { from: NodeId(from as u64 + 1), message });
     }
@@ -47,7 +49,9 @@ impl System<'_> {
             return;
         }
         it.wake_at = Moment::MAX;
-        if it.is_due(self.ctx.now) {
+        if it.node.as_ref().is_some_and(|node| node.whole().is_some()) {
+            self.round(host);
+        } else if it.is_due(self.ctx.now) {
             self.step(host, NodeInput::Wake);
         } else {
             self.end_leases(host);
@@ -126,15 +130,7 @@ impl System<'_> {
         if it.paused {
             return it.wait(Event::Stored { host, run });
         }
-        let ended = match it.node.as_mut().and_then(Replica::on_disk) {
-            Some(node) => {
-                if std::mem::take(&mut it.fail_sync) {
-                    it.disk.fail_soon(&mut self.ctx.chances.disk);
-                }
-                it.disk.finish_checkpoint(node)
-            }
-            None => it.disk.finish_storing(),
-        };
+        let ended = it.disk.finish_storing();
         if let Some(Some(index)) = self.unless_stuck(host, ended, Event::Stored { host, run }) {
             self.step(host, NodeInput::SnapshotStored { index });
         }
@@ -206,23 +202,20 @@ impl System<'_> {
     /// A replica takes an input.
     pub(crate) fn step(&mut self, host: usize, input: NodeInput) {
         let it = &mut self.hosts[host];
-        let Some(node) = &mut it.node else { return };
+        let node = match &mut it.node {
+            None => return,
+            Some(Replica::Whole(_)) => return self.put(host, input),
+            Some(Replica::InMemory(node)) => node,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         let (from, before) = (speaker(&input), node.raft().last_applied());
         node.handle(it.clock.shows(self.ctx.now), input, &mut effects);
-        if let Some(why) = node.fault().map(str::to_owned) {
-            // No answer or message that depends on the fault may leave.
-            effects.clear();
-            self.effects = effects;
-            return self.stop_for(host, &why);
-        }
         let applied = node.raft().last_applied() > before;
         if node.unrestored_snapshots() > 0 {
             let what = format!("n{} has received a snapshot that can't be restored", host + 1);
             self.ctx.judge(Err((Rule::StatesAreEqual, what)));
         }
         let it = &mut self.hosts[host];
-        it.looks_at_install();
         if std::mem::take(&mut it.left_entries) {
             effects.retain(|effect| !is_append_reply(effect));
         }
@@ -255,13 +248,13 @@ impl System<'_> {
         }
     }
 
-    /// A leader proposes the end of the leases that have expired.
+    /// A leader proposes the end of the leases that have expired. A whole member does that by itself.
     fn end_leases(&mut self, host: usize) {
         let input = self.keepers.propose_ends(&mut self.ctx, &mut self.hosts[host]);
         self.step_with(host, input);
     }
 
-    fn observe_write(&mut self, host: usize, write: &Write) {
+    pub(crate) fn observe_write(&mut self, host: usize, write: &Write) {
         let it = &mut self.hosts[host];
         let Some(node) = &it.node else { return };
         let judged = it.shadow.written(node.raft(), write, &mut self.ctx.oracle.links);
@@ -291,18 +284,22 @@ impl System<'_> {
         let leases = node.machine().take_leases();
         // Another state, which nobody has seen.
         let replaced = leases.is_some();
-        if let Some(leases) = leases {
+        // A whole member knows its leases itself.
+        let keeps_leases = node.whole().is_none();
+        if let Some(leases) = leases.filter(|_| keeps_leases) {
             it.lessor.reset(shown, leases);
         }
         let writes: Vec<_> = self.news.iter_mut().flat_map(|applied| std::mem::take(&mut applied.writes)).collect();
-        for change in self.news.iter().flat_map(|applied| &applied.leases) {
+        for change in self.news.iter().flat_map(|applied| &applied.leases).filter(|_| keeps_leases) {
             it.lessor.note(shown, *change);
         }
         let counts = match self.ctx.plan.sabotage {
             Some(Sabotage::LocalLessors) => Some(0),
             _ => leads.map(|term| term.0),
         };
-        it.lessor.follow(shown, counts);
+        if keeps_leases {
+            it.lessor.follow(shown, counts);
+        }
         let witness = node.machine().witness();
         self.ctx.judge(judged);
         if leads != was {
@@ -353,6 +350,7 @@ impl System<'_> {
         let mut news = std::mem::take(&mut self.news);
         for applied in news.drain(..) {
             let judged = match self.ctx.oracle.commits.applied(id, &applied) {
+                Ok(true) if applied.own.is_some() => self.note_own_command(&applied),
                 Ok(true) if applied.op >= MEMBER_OPS && applied.op != u64::MAX => self.note_member_command(&applied),
                 Ok(true) if applied.op >= LEASE_OPS && applied.op != u64::MAX => self.note_lease_command(&applied),
                 Ok(true) => self.clients.took_effect(&applied, &mut self.ctx.oracle),
@@ -375,6 +373,16 @@ impl System<'_> {
         self.keepers.changed(&command, &applied.leases, self.ctx.now)
     }
 
+    /// Checks the effect of a command that a member has proposed by itself: the end of leases.
+    fn note_own_command(&mut self, applied: &Applied) -> Judged {
+        let command = applied.own.as_deref().map(Command::from_bytes);
+        let Some(Ok(command @ Command::LeaseExpire(_))) = command else {
+            return Err((Rule::AnswersAreTrue, format!("nobody sent the command at {}: {command:?}", applied.index)));
+        };
+        self.clients.store_command(&command, applied)?;
+        self.keepers.changed(&command, &applied.leases, self.ctx.now)
+    }
+
     /// Checks the effect of a command about members, or of an automatic compaction, likewise.
     fn note_member_command(&mut self, applied: &Applied) -> Judged {
         let command = self.members.took_effect(applied)?;
@@ -387,7 +395,7 @@ impl System<'_> {
     }
 
     /// A replica that has just applied something may be busy for a while and handle nothing else.
-    fn stay_busy(&mut self, host: usize) {
+    pub(crate) fn stay_busy(&mut self, host: usize) {
         /// Maximum time that a state machine takes for one command.
         const LONGEST: Moment = 5 * SECOND;
         if self.ctx.now < self.hosts[host].busy_until && self.ctx.chances.hosts.percent(20) {
@@ -403,7 +411,7 @@ impl System<'_> {
 /// Effects.
 impl System<'_> {
     /// Carries out the effects of a step, one by one.
-    fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
+    pub(crate) fn carry_out(&mut self, host: usize, effects: &mut Vec<NodeEffect>) {
         let mut effects = effects.drain(..).peekable();
         while let Some(effect) = effects.next() {
             if let Some(left) = &mut self.hosts[host].crash_in {
@@ -429,7 +437,7 @@ impl System<'_> {
                         self.hosts[host].disk.write(Item::File(snapshot));
                     } else {
                         let judged = self.hosts[host].shadow.judge_header(&snapshot.header);
-                        let judged = judged.and_then(|()| self.judge_stored(host, &snapshot));
+                        let judged = judged.and_then(|()| self.judge_stored(&snapshot));
                         self.ctx.judge(judged);
                         self.hosts[host].disk.start_storing(snapshot);
                         let plan = &self.ctx.plan.disk;
@@ -456,17 +464,11 @@ impl System<'_> {
     }
 
     /// I16: a snapshot that replaces the log must equal a replay of the log.
-    fn judge_stored(&self, host: usize, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
-        match &self.hosts[host].node {
-            Some(node @ Replica::OnDisk(_)) => {
-                let judged = self.clients.judge_state(node.machine());
-                judged.map_err(|what| (Rule::StatesAreEqual, format!("n{}: {what}", host + 1)))
-            }
-            _ => self.clients.judge_snapshot(snapshot),
-        }
+    fn judge_stored(&self, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
+        self.clients.judge_snapshot(snapshot)
     }
 
-    fn respond(&mut self, host: usize, token: Token, response: Response) {
+    pub(crate) fn respond(&mut self, host: usize, token: Token, response: Response) {
         let it = &mut self.hosts[host];
         match it.tokens.remove(&token) {
             Some(Asker::Client { op, attempt, known }) => self.reply(host, (op, attempt, known), response),
@@ -510,15 +512,15 @@ impl System<'_> {
     fn read_now(&mut self, host: usize, key: &str, query: &TxnRequest) -> Option<Bytes> {
         let node = self.hosts[host].node.as_mut()?;
         let seen = node.look(key, query);
-        if let Some(why) = node.fault().map(str::to_owned) {
-            self.stop_for(host, &why);
+        if let Some(why) = node.fault() {
+            self.stop_for(host, why);
             return None;
         }
         Some(seen)
     }
 
     /// A message leaves a replica.
-    fn send(&mut self, from: usize, to: NodeId, message: NodeMessage) {
+    pub(crate) fn send(&mut self, from: usize, to: NodeId, message: NodeMessage) {
         if let NodeMessage::Raft(message) = &message {
             let it = &self.hosts[from];
             let judged = self.ctx.oracle.promises.sent(it.id, to, message, &it.disk);

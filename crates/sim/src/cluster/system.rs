@@ -4,7 +4,7 @@
 
 use bowline_kv::store::Lessor;
 use bowline_node::{Node, NodeConfig, NodeEffect};
-use bowline_raft::{ConfigError, Membership, NodeId, PersistId, Time};
+use bowline_raft::{ConfigError, Membership, NodeId, PersistId, ReadKind, Time};
 
 use crate::cluster::clients::Clients;
 use crate::cluster::clock::Moment;
@@ -24,7 +24,7 @@ use crate::cluster::operator::Loss;
 use crate::cluster::oracle::{Rule, Shadow};
 use crate::cluster::plan::{MILLI, SECOND, Sabotage};
 use crate::cluster::reduction::run_dice;
-use crate::cluster::replica::{OnDiskNode, Replica};
+use crate::cluster::replica::{Replica, Whole};
 use crate::cluster::watchers::Watchers;
 
 pub(crate) struct System<'a> {
@@ -46,9 +46,15 @@ pub(crate) struct System<'a> {
 }
 
 /// Makes the process of a replica that starts.
-fn replica(config: NodeConfig, stores: bool, start: Start, now: Time) -> Result<Replica, ConfigError> {
-    if let Some(state) = start.state {
-        return OnDiskNode::new(config, state, start.found.raft, now).map(|node| Replica::OnDisk(Box::new(node)));
+fn replica(
+    config: NodeConfig,
+    (stores, start): (bool, Start),
+    (read_kind, witness, portion_bytes): (ReadKind, (u64, u64), u64),
+    now: Time,
+) -> Result<Replica, ConfigError> {
+    if let Some(member) = start.member {
+        let whole = Whole::new(config, read_kind, member, (witness, portion_bytes), now)?;
+        return Ok(Replica::Whole(Box::new(whole)));
     }
     let machine = Machine::new(stores);
     Node::new(config, machine, start.found, now).map(|node| Replica::InMemory(Box::new(node)))
@@ -92,18 +98,20 @@ impl<'a> System<'a> {
         if it.lost || it.node.is_some() || it.stays_down {
             return;
         }
-        let Some(mut start) = self.recovered(host) else { return };
-        if let Some(state) = &mut start.state {
-            state.machine.set_witness(self.ctx.oracle.commits.last_up_to(state.machine.applied()));
-        }
+        let Some(start) = self.recovered(host) else { return };
+        let applied = start.member.as_ref().map(|member| member.machine.applied());
+        let witness = applied.map_or((0, 0), |applied| self.ctx.oracle.commits.last_up_to(applied));
         let recovered = &start.found.raft;
         let it = &mut self.hosts[host];
         let judged = self.ctx.oracle.promises.restarted(it.id, recovered, &it.disk);
-        let config = self.ctx.plan.config(it.id, &mut run_dice(self.ctx.plan.chance(), host, it.run), own_ways);
+        let mut run_dice = run_dice(self.ctx.plan.chance(), host, it.run);
+        let config = self.ctx.plan.config(it.id, &mut run_dice, own_ways);
         let last = recovered.entries.last().map(|entry| entry.index);
         let term = recovered.hard_state.term;
         it.looks_at_state(&start);
-        let made = replica(config, self.ctx.plan.workload.stores, start, it.clock.shows(self.ctx.now));
+        let read_kind = if run_dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
+        let (stores, now) = (self.ctx.plan.workload.stores, it.clock.shows(self.ctx.now));
+        let made = replica(config, (stores, start), (read_kind, witness, it.disk.portion_bytes()), now);
         self.ctx.judge(judged);
         match made {
             Ok(mut node) => {
@@ -145,7 +153,8 @@ impl<'a> System<'a> {
         it.duty = Duty::default();
         self.hosts.leads_no_more(host);
         let it = &mut self.hosts[host];
-        match it.disk.crash(power && self.ctx.plan.disk.lost_writes, node.on_disk(), &mut self.ctx.chances.disk) {
+        let member = node.whole_mut().map(|member| (member, it.clock.shows(self.ctx.now)));
+        match it.disk.crash(power && self.ctx.plan.disk.lost_writes, member, &mut self.ctx.chances.disk) {
             Ok(damage) => {
                 self.note_crash(host, &damage);
                 self.forget_witness(host);

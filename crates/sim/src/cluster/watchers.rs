@@ -455,10 +455,10 @@ impl History for Machine {
         limits: &PortionLimits,
         watchers: &mut dyn FnMut(&[u8]) -> usize,
     ) -> Result<Portion, EngineError> {
-        self.history().map_or_else(|| Ok(Portion::default()), |it| it.events(from, limits, watchers))
+        self.with_history(|it| it.events(from, limits, watchers)).unwrap_or_else(|| Ok(Portion::default()))
     }
 
     fn before(&self, key: &[u8], revision: i64) -> Result<Option<KeyValue>, EngineError> {
-        self.history().map_or(Ok(None), |it| it.before(key, revision))
+        self.with_history(|it| it.before(key, revision)).unwrap_or(Ok(None))
     }
 }

@@ -7,6 +7,7 @@
 mod disks;
 mod durability;
 mod elections;
+mod members;
 mod membership;
 mod reads;
 mod records;
@@ -75,7 +76,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 10] = [
+const AREAS: [&[Mutant]; 11] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -86,6 +87,7 @@ const AREAS: [&[Mutant]; 10] = [
     upgrades::MUTANTS,
     watches::MUTANTS,
     records::MUTANTS,
+    members::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.

@@ -192,7 +192,7 @@ fn switch_of(file: &str) -> Option<&'static str> {
     match folder {
         "raft" => Some("crate::switch::on"),
         "node" | "storage" | "sim" => Some("bowline_raft::switch::on"),
-        "kv" | "lan" => Some("bowline_node::raft::switch::on"),
+        "kv" | "lan" | "member" => Some("bowline_node::raft::switch::on"),
         _ => None,
     }
 }

@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-use bowline_kv::store::EngineError;
-use bowline_member::StateFiles;
+use bowline_kv::store::{EngineError, RestoreError};
+use bowline_member::OpenedMember;
 use bowline_node::{RecoveredNode, StoredSnapshot};
-use bowline_raft::{Membership, NodeId, Random, Recovered, Write};
+use bowline_raft::{Membership, NodeId, Position, Random, Recovered, Write};
 use bowline_storage::{
     ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
-    SimDisk, SnapshotError, Snapshots, create, open, open_with,
+    SimDisk, SnapshotError, Snapshots, create, open,
 };
 
-use super::{FoundState, Item};
+use super::Item;
 use crate::cluster::dice::Dice;
-use crate::cluster::machine::Machine;
-use crate::cluster::replica::OnDiskNode;
 
 /// The file of the state in use.
 pub(super) const STATE_FILE: &str = "state.redb";
 /// The cache of that file is small, so that much is written before a sync.
 const CACHE_BYTES: usize = 64 << 10;
+/// Names the disk, in messages.
+const PLACE: &str = "simulated disk";
 const CLUSTER: ClusterId = ClusterId(0xb0);
 /// A full disk takes entries only while it has room for this fraction of a segment.
 const PORTION: u64 = 8;
@@ -127,7 +127,12 @@ impl Folder {
     /// What a process would find if it started now; the folder isn't changed. A second start must find the same, also
     /// after a power failure during the first one, if nothing is unsynced.
     pub(super) fn rehearse(&self, dice: &mut Dice) -> Result<Result<Found, OpenError>, String> {
-        let look = |disk: &SimDisk| self.open_on(disk).map(|(opened, _)| opened.recovery);
+        let look = |disk: &SimDisk| {
+            Ok(match self.open_on(disk)? {
+                Content::Member(member) => member.recovery,
+                Content::Log(opened) => opened.recovery,
+            })
+        };
         let disk = self.disk.fork();
         disk.set_capacity(None);
         let first = look(&disk).map(Found::of);
@@ -145,44 +150,37 @@ impl Folder {
         Ok(first)
     }
 
-    /// Opens the folder, and its state if it keeps one, as a server does: see its `folder.rs`.
-    fn open_on(&self, disk: &SimDisk) -> Result<(Opened<SimDisk>, Option<FoundState>), OpenError> {
-        if !self.keeps {
-            return Ok((open(disk, CLUSTER, self.replica, &self.options)?, None));
+    /// Opens the folder: as a server does, if it keeps the state.
+    fn open_on(&self, disk: &SimDisk) -> Result<Content, OpenError> {
+        let of = (CLUSTER, self.replica);
+        if self.keeps {
+            let accept = |_: &Recovery| Ok::<(), Unusable>(());
+            let opened = bowline_member::open(disk, of, &self.options, CACHE_BYTES, accept);
+            return Ok(Content::Member(Box::new(opened.map_err(|Unusable(error)| error)?)));
         }
-        let mut found = None;
-        let opened = open_with(disk, CLUSTER, self.replica, &self.options, |identity| {
-            let mut files = StateFiles::new(disk.clone(), *identity, CACHE_BYTES);
-            let there = files.find().map_err(|error| unusable(&error))?;
-            let kept = there.iter().map(|state| state.kept()).collect();
-            found = Some((there, files));
-            Ok(kept)
-        })?;
-        let (there, files) = found.expect("they were looked for");
-        let machine = match opened.recovery.kept {
-            Some(chosen) => files.choose(there, chosen)?,
-            None => {
-                assert_eq!(opened.recovery.snapshot, None, "no snapshot is stored but as a state");
-                drop(there);
-                files.found_anew().map_err(|error| unusable(&error))?
-            }
-        };
-        // The oracle tells later which command was the last one in it.
-        let machine = Machine::on_disk(machine, (0, 0));
-        Ok((opened, Some(FoundState { machine, files })))
+        Ok(Content::Log(Box::new(open(disk, of.0, of.1, &self.options)?)))
     }
 
-    /// A process starts. Returns what it finds, with its state or the data of its snapshot.
-    pub(super) fn open(&mut self) -> Result<(RecoveredNode, Option<FoundState>), String> {
-        let (opened, kept) = self.open_on(&self.disk).map_err(|error| error.to_string())?;
-        let Opened { recovery, log, snapshots, .. } = opened;
-        let snapshot = match recovery.snapshot {
-            Some(position) => Some(snapshots.load(position, u64::MAX).map_err(|error| error.to_string())?.1.into()),
-            None => None,
-        };
-        self.opened = Some((log, snapshots));
+    /// A process starts. Returns what it finds, with the folder of a member or the data of its snapshot.
+    pub(super) fn open(&mut self) -> Result<(RecoveredNode, Option<OpenedMember<SimDisk>>), String> {
         self.full = false;
-        Ok((RecoveredNode { raft: recovery.recovered, snapshot }, kept))
+        match self.open_on(&self.disk).map_err(|error| error.to_string())? {
+            Content::Member(member) => {
+                let raft = member.recovery.recovered.clone();
+                Ok((RecoveredNode { raft, snapshot: None }, Some(*member)))
+            }
+            Content::Log(opened) => {
+                let Opened { recovery, log, snapshots, .. } = *opened;
+                let snapshot = match recovery.snapshot {
+                    Some(position) => {
+                        Some(snapshots.load(position, u64::MAX).map_err(|error| error.to_string())?.1.into())
+                    }
+                    None => None,
+                };
+                self.opened = Some((log, snapshots));
+                Ok((RecoveredNode { raft: recovery.recovered, snapshot }, None))
+            }
+        }
     }
 
     /// Whether an empty folder in place of a known member's is refused (D13).
@@ -203,7 +201,6 @@ impl Folder {
     pub(super) fn work<'a>(&mut self, items: impl Iterator<Item = &'a Item>, done: &mut usize) -> Result<(), Trouble> {
         let mut marked = None;
         for (at, item) in items.enumerate() {
-            let keeps = self.keeps;
             let (log, snapshots) = self.opened()?;
             if let Item::Write(_, Write::Snapshot(header)) | Item::Compact(header) = item {
                 marked = Some(header.position.index);
@@ -212,8 +209,6 @@ impl Folder {
                 continue;
             }
             match item {
-                // The state is in its file already.
-                Item::File(_) if keeps => {}
                 Item::File(snapshot) => snapshots.store(&snapshot.header, &snapshot.data)?,
                 Item::Compact(header) => log.compact(header)?,
                 Item::Write(_, write) => log.append(write)?,
@@ -234,8 +229,11 @@ impl Folder {
         Ok(snapshots.store(&snapshot.header, &snapshot.data)?)
     }
 
-    /// Creates the next segment before it is needed.
+    /// Creates the next segment before it is needed. A whole member does that itself.
     pub(super) fn tend(&mut self) -> Result<(), Trouble> {
+        if self.keeps {
+            return Ok(());
+        }
         let (log, _) = self.opened()?;
         if log.stats().spares == 0 {
             let made = log.spare_job()?.map_or(Ok(()), |job| job.run());
@@ -252,7 +250,7 @@ impl Folder {
 
     /// Whether clients' writes and leaders' entries have a place.
     pub(super) fn has_room(&self) -> bool {
-        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.options.segment_bytes / PORTION);
+        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.portion_bytes());
         !self.full || self.opened.as_ref().is_some_and(admits)
     }
 
@@ -261,31 +259,32 @@ impl Folder {
         self.disk.set_capacity(more.map(|more| self.disk.used() + more));
     }
 
-    /// The process dies in the middle of its work on the disk: in the work of the log thread, or in storing its own
-    /// snapshots or its `state`.
-    pub(super) fn die_amid(
-        &mut self,
-        items: &[Item],
-        done: usize,
-        storing: &[StoredSnapshot],
-        mut state: Option<&mut OnDiskNode>,
-        dice: &mut Dice,
-    ) {
+    /// Mostly, the process dies in the middle of one of its next operations.
+    pub(super) fn begin_to_die(&self, dice: &mut Dice) {
         if dice.percent(80) {
             plan_death(&self.disk, dice);
         }
+    }
+
+    /// The process dies in the middle of its work on the disk: in the work of the log, or in storing its own snapshots.
+    pub(super) fn die_amid(&mut self, items: &[Item], done: usize, storing: &[StoredSnapshot], dice: &mut Dice) {
         let log_first = dice.percent(50);
         for log in [log_first, !log_first] {
             if log && !items.is_empty() {
                 let _ = self.work(items.iter(), &mut { done });
-            } else if !log && let Some(state) = &mut state {
-                // If the system discarded writes, the sync of the state would fail, so it isn't tried.
-                let storing = if self.forgot { &[] } else { storing };
-                let _ = storing.iter().try_for_each(|snapshot| state.checkpoint(&snapshot.header));
             } else if !log {
                 let _ = storing.iter().try_for_each(|snapshot| self.store(snapshot));
             }
         }
+    }
+
+    /// Bytes of room that the log needs to take entries.
+    pub(super) fn portion_bytes(&self) -> u64 {
+        self.options.segment_bytes / PORTION
+    }
+
+    /// The process is dead.
+    pub(super) fn die(&mut self) {
         self.close();
         self.disk.calm();
         self.forgot = false;
@@ -293,6 +292,11 @@ impl Folder {
             // A copy, so that files the dead process still has open can't change it.
             self.disk = self.disk.fork();
         }
+    }
+
+    /// Whether the system has discarded unsynced writes: the next sync of an open file would report that.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.forgot
     }
 
     /// The disk will soon stop, in the middle of whatever the process does then.
@@ -367,8 +371,40 @@ impl Folder {
     }
 }
 
-fn unusable(error: &EngineError) -> OpenError {
-    OpenError::State { place: "simulated disk".to_owned(), why: error.to_string() }
+/// An opened folder.
+enum Content {
+    Member(Box<OpenedMember<SimDisk>>),
+    Log(Box<Opened<SimDisk>>),
+}
+
+/// Why a member's folder can't be opened.
+struct Unusable(OpenError);
+
+impl From<OpenError> for Unusable {
+    fn from(error: OpenError) -> Unusable {
+        Unusable(error)
+    }
+}
+
+impl From<SnapshotError> for Unusable {
+    fn from(error: SnapshotError) -> Unusable {
+        Unusable(match error {
+            SnapshotError::Disk(error) => error.into(),
+            error => OpenError::State { place: PLACE.to_owned(), why: error.to_string() },
+        })
+    }
+}
+
+impl From<RestoreError> for Unusable {
+    fn from(error: RestoreError) -> Unusable {
+        Unusable(OpenError::State { place: PLACE.to_owned(), why: error.to_string() })
+    }
+}
+
+impl From<EngineError> for Unusable {
+    fn from(error: EngineError) -> Unusable {
+        Unusable(OpenError::State { place: PLACE.to_owned(), why: error.to_string() })
+    }
 }
 
 /// Makes the process die in one of its next operations.
@@ -385,12 +421,25 @@ fn kind(dice: &mut Dice) -> Crash {
 /// I18: a second recovery must find the same as the first.
 fn agree(first: &Found, again: Result<Found, OpenError>, how: &str) -> Result<(), String> {
     match again {
-        Ok(again) if again.recovered == first.recovered => Ok(()),
+        Ok(again) if is_same(&first.recovered, &again.recovered) => Ok(()),
         Ok(again) => {
             Err(format!("recovered {how}, it differs: {} and {}", brief(&first.recovered), brief(&again.recovered)))
         }
         Err(error) => Err(format!("it can be recovered once, but not {how}: {error}")),
     }
+}
+
+/// Whether two recoveries tell the core the same. If the first one has restored the state from a snapshot, the second one
+/// finds that state in its file, and the log before it is still there.
+fn is_same(first: &Recovered, again: &Recovered) -> bool {
+    let base = |recovered: &Recovered| recovered.snapshot.as_ref().map_or(Position::ORIGIN, |header| header.position);
+    let (earlier, later) = if base(again) < base(first) { (again, first) } else { (first, again) };
+    let from = base(later);
+    let goes_on = earlier.entries.iter().filter(|entry| entry.index > from.index).eq(&later.entries);
+    let holds = base(earlier) == from || earlier.entries.iter().any(|entry| entry.position() == from);
+    (first.hard_state, first.suspect, first.applied) == (again.hard_state, again.suspect, again.applied)
+        && goes_on
+        && holds
 }
 
 pub(super) fn brief(recovered: &Recovered) -> String {

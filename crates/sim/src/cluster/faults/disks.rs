@@ -85,7 +85,7 @@ pub(super) fn old_image(system: &mut System<'_>) -> bool {
     let renewed = system.ctx.chances.faults.percent(30);
     let it = &mut system.hosts[victim];
     if it.image.is_none() || renewed {
-        if !it.lost && it.disk.is_idle() && !it.disk.is_suspect() {
+        if !it.lost && it.is_idle() && !it.disk.is_suspect() {
             it.image = Some(Box::new(it.disk.image()));
         }
         return false;
@@ -108,7 +108,7 @@ fn witness_of(system: &System<'_>, victim: usize) -> Option<usize> {
     let is_heard = !network.is_cut(victim, witness) && !network.is_cut(witness, victim);
     let last = it.disk.last();
     let follows = raft.term() == leads.term() && raft.leader() == Some(leader.id);
-    let on_disk = it.disk.is_idle() && raft.log().last() == last;
+    let on_disk = it.is_idle() && raft.log().last() == last;
     let knows = on_disk && leads.match_index(it.id) == Some(last.index);
     let is_older = image.hard_state().term < raft.term() || image.last().index < last.index;
     // A replica that takes itself for the only voter asks nobody, so nobody can tell it.

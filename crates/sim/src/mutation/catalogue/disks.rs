@@ -4,8 +4,6 @@ use super::{Mutant, insert, patch, remove, replace};
 
 const DAMAGE: &str = "crates/raft/src/damage.rs";
 const RETURNING: &str = "crates/raft/src/returning.rs";
-const MACHINE: &str = "crates/sim/src/cluster/machine.rs";
-const ON_DISK: &str = "crates/sim/src/cluster/replica/on_disk.rs";
 const BATCH: &str = "crates/storage/src/batch.rs";
 const LOG: &str = "crates/storage/src/log.rs";
 const RECOVERY: &str = "crates/storage/src/recovery.rs";
@@ -167,33 +165,6 @@ pub(crate) fn decode_of_any_life(place: Place, bytes: &[u8]) -> Option<Batch> {
 }
 
 /// Reads the batch at `place` of a segment's bytes;",
-            ),
-        ],
-    },
-    Mutant {
-        name: "StateNotSynced",
-        origin: "D1",
-        breaks: "The log is compacted although the state that holds its entries is not synced.",
-        edits: &[
-            insert(
-                ON_DISK,
-                r"pub(crate) fn checkpoint(&mut self, header: &SnapshotHeader) -> Result<(), EngineError> {
-        ",
-                "return self.worker.machine.flush();",
-            ),
-            patch(
-                MACHINE,
-                "/// Of a store in a file. Without one there is nothing to do.\nimpl Machine {\n",
-                "",
-                r"    /// Writes what waits, and syncs nothing.
-    pub(crate) fn flush(&mut self) -> Result<(), EngineError> {
-        match &mut self.state {
-            State::OnDisk(store) => store.flush(),
-            _ => Ok(()),
-        }
-    }
-
-",
             ),
         ],
     },

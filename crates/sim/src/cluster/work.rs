@@ -1,0 +1,222 @@
+//! The work of whole members: the host plans when each worker works, and hands on what comes out.
+
+use bowline_member::{ApplyJob, Fatal, LogStep};
+use bowline_node::{Job, NodeEffect, NodeInput};
+
+use crate::cluster::Sabotage;
+use crate::cluster::event::Event;
+use crate::cluster::host::Host;
+use crate::cluster::oracle::Rule;
+use crate::cluster::plan::MILLI;
+use crate::cluster::replica::{Output, Replica, Whole, Worker};
+use crate::cluster::system::System;
+
+impl Host {
+    fn whole(&mut self) -> Option<&mut Whole> {
+        self.node.as_mut().and_then(Replica::whole_mut)
+    }
+}
+
+impl System<'_> {
+    /// An input comes into a whole member's queue.
+    pub(crate) fn put(&mut self, host: usize, input: NodeInput) {
+        let refused = self.hosts[host].whole().and_then(|member| member.put(input));
+        if let Some((token, failure)) = refused {
+            self.respond(host, token, Err(failure));
+        }
+        self.plan_work(host);
+    }
+
+    /// Plans the work of all workers that have some.
+    pub(crate) fn plan_work(&mut self, host: usize) {
+        for worker in Worker::ALL {
+            let it = &mut self.hosts[host];
+            let (now, busy) = (self.ctx.now, self.ctx.now < it.busy_until);
+            let slow = now < it.slow_until;
+            let run = it.run;
+            let Some(member) = it.whole() else { return };
+            let (dice, plan) = (&mut self.ctx.chances.hosts, &self.ctx.plan);
+            let wait = match (member.has_work(worker), member.looks_again(worker)) {
+                (false, None) => continue,
+                (false, Some(pause)) => pause,
+                (true, _) => match worker {
+                    // Mostly it wakes at once; sometimes more gathers meanwhile.
+                    Worker::Consensus if dice.percent(80) => 0,
+                    Worker::Consensus => dice.magnitude(1, plan.settings.heartbeat / 8),
+                    Worker::Log | Worker::Segment => {
+                        let dice = &mut self.ctx.chances.disk;
+                        if worker == Worker::Log {
+                            let share = if plan.disk.partial { dice.between(1, 100) } else { 100 };
+                            member.begin_logging(share);
+                        }
+                        let span = dice.between(plan.disk.sync_low, plan.disk.sync_high);
+                        if slow { span * dice.between(10, 200) + dice.magnitude(MILLI, 1_000 * MILLI) } else { span }
+                    }
+                    Worker::Apply if busy && dice.percent(20) => {
+                        dice.magnitude(plan.settings.election_max / 64, plan.settings.election_max * 2)
+                    }
+                    Worker::Apply | Worker::Snapshots if dice.percent(80) => 0,
+                    Worker::Apply | Worker::Snapshots => dice.magnitude(1, plan.settings.heartbeat / 4),
+                },
+            };
+            if member.plan(worker, now + wait) {
+                self.ctx.queue.push(now + wait, Event::Work { host, run, worker });
+            }
+        }
+    }
+
+    /// A worker works.
+    pub(crate) fn work(&mut self, host: usize, run: u32, worker: Worker) {
+        let it = &mut self.hosts[host];
+        if it.run != run {
+            return;
+        }
+        if it.paused {
+            return it.wait(Event::Work { host, run, worker });
+        }
+        let (now, shown) = (self.ctx.now, it.clock.shows(self.ctx.now));
+        let fails = matches!(worker, Worker::Log | Worker::Apply) && std::mem::take(&mut it.fail_sync);
+        if fails {
+            it.disk.fail_soon(&mut self.ctx.chances.disk);
+        }
+        let Some(member) = it.whole() else { return };
+        if !member.begins(worker, now) {
+            return;
+        }
+        match worker {
+            Worker::Consensus => self.round(host),
+            Worker::Log => {
+                let logged = member.end_logging();
+                self.logged(host, logged);
+            }
+            Worker::Segment => member.prepare_segment(),
+            Worker::Apply => {
+                let done = member.work_on_state(shown);
+                self.handed_on(host, done);
+            }
+            Worker::Snapshots => {
+                let done = member.work_on_snapshots();
+                self.handed_on(host, done);
+            }
+        }
+        self.plan_work(host);
+    }
+
+    /// The log has ended its work.
+    fn logged(&mut self, host: usize, logged: Result<Option<Output>, Fatal>) {
+        let mut output = match logged {
+            Ok(Some(output)) => output,
+            Ok(None) => {
+                self.ctx.trace(Some(host), || "has no room on its disk, and tries again later".to_owned());
+                let wait = self.ctx.chances.disk.between(10 * MILLI, 250 * MILLI);
+                let (at, it) = (self.ctx.now + wait, &mut self.hosts[host]);
+                let run = it.run;
+                if it.whole().is_some_and(|member| member.plan(Worker::Log, at)) {
+                    self.ctx.queue.push(at, Event::Work { host, run, worker: Worker::Log });
+                }
+                return;
+            }
+            Err(Fatal(why)) => return self.stop_for(host, &why),
+        };
+        let it = &mut self.hosts[host];
+        if let Some(up_to) = it.disk.logged(std::mem::take(&mut output.logged)) {
+            it.durable = up_to;
+            self.model.durable(it.id, up_to);
+        }
+        self.handed_on(host, Ok(output));
+    }
+
+    /// Hands on what a worker has done.
+    fn handed_on(&mut self, host: usize, done: Result<Output, Fatal>) {
+        let output = match done {
+            Ok(output) => output,
+            Err(Fatal(why)) => return self.stop_for(host, &why),
+        };
+        let it = &mut self.hosts[host];
+        let Some(applied) = it.whole().map(|member| member.machine().applied()) else { return };
+        if output.replaced {
+            let witness = self.ctx.oracle.commits.last_up_to(applied);
+            if let Some(member) = it.whole() {
+                member.machine_mut().replaced(witness);
+            }
+            it.installed(applied);
+        }
+        // The oracle must know all that was applied before it judges the state.
+        self.inspect(host);
+        for header in &output.stored {
+            let position = header.position;
+            self.hosts[host].disk.checkpointed(applied);
+            self.ctx.trace(Some(host), || format!("has stored its state up to {position}"));
+            if let Some(node) = &self.hosts[host].node {
+                let judged = self.clients.judge_state(node.machine());
+                let judged = judged.map_err(|what| (Rule::StatesAreEqual, format!("n{}: {what}", host + 1)));
+                self.ctx.judge(judged);
+            }
+        }
+        for (to, message) in output.messages {
+            self.send(host, to, message);
+        }
+    }
+
+    /// A round of a member's consensus.
+    pub(crate) fn round(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let now = it.clock.shows(self.ctx.now);
+        let dice = &mut self.ctx.chances.hosts;
+        let most = if dice.percent(50) { 1 } else { dice.between(1, 64) as usize };
+        let Some(member) = it.whole() else { return };
+        let before = member.raft().last_applied();
+        member.begin_round(now);
+        let mut speakers = Vec::new();
+        member.take_inputs(now, most, |_, from| speakers.extend(from));
+        let mut round = member.finish_round(now);
+        let applied = member.raft().last_applied() > before;
+        for step in &round.log.steps {
+            if let LogStep::Write(_, write) = step {
+                self.observe_write(host, write);
+            }
+        }
+        for job in &round.apply {
+            if let ApplyJob::Of(Job::StoreState { header }) = job {
+                let judged = self.hosts[host].shadow.judge_header(header);
+                self.ctx.judge(judged);
+            }
+        }
+        self.inspect(host);
+        for from in speakers {
+            self.ctx.judge(self.hosts.judge_leader(host, Some(from)));
+        }
+        self.ctx.judge(self.hosts.judge_leader(host, None));
+        // The model comes after the invariants, because a broken invariant says more.
+        self.ctx.judge(self.model.judged());
+        let mut effects: Vec<NodeEffect> = Vec::new();
+        let send = |(to, message)| NodeEffect::Send { to, message, after: None };
+        if self.ctx.plan.sabotage == Some(Sabotage::HastyMessages) {
+            effects.extend(round.log.messages.drain(..).map(send));
+        }
+        effects.extend(round.messages.drain(..).map(send));
+        effects.extend(round.fault.take().map(|fault| NodeEffect::Halt { fault }));
+        let run = self.hosts[host].run;
+        self.carry_out(host, &mut effects);
+        if self.hosts[host].run != run {
+            // It has crashed before it handed anything over.
+            return;
+        }
+        if let Some(member) = self.hosts[host].whole() {
+            member.hand_over(&mut round);
+        }
+        let answers = round.answers.into_iter();
+        effects.extend(answers.map(|(token, response)| NodeEffect::Respond { token, response }));
+        self.carry_out(host, &mut effects);
+        if self.hosts[host].run != run {
+            return;
+        }
+        self.judge_return(host);
+        self.mind_duties(host);
+        if applied {
+            self.stay_busy(host);
+        }
+        self.hosts[host].reschedule(&mut self.ctx);
+        self.plan_work(host);
+    }
+}
