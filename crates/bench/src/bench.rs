@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 use bowline_client::{Client, ClientError};
+use pb::kv_client::KvClient;
 use pb::request_op::Request;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::connect::connect;
 use crate::measure::{Gathered, Recorder, quantile};
 use crate::phase::Phase;
 use crate::plan::{Length, Plan, Work};
 use crate::report::Run;
 use crate::text;
 use crate::watchers::Watchers;
-use crate::worker::{Shared, Worker};
+use crate::worker::{MAX_ANSWER, Shared, Worker};
 
 /// How often what was measured is gathered.
 const TICK: Duration = Duration::from_millis(250);
@@ -117,7 +118,7 @@ impl Bench {
     /// An endpoint can't be reached or refuses to answer, or there are keys that must not be overwritten.
     pub async fn connect(plan: &Plan, mut client: Client) -> Result<Bench, BenchError> {
         let endpoints: Vec<String> = client.endpoints().map(str::to_owned).collect();
-        let channels = connect(&endpoints, plan.connections()).await?;
+        let channels = client.connections(plan.connections() as usize).await?;
         let (settings, (key, range_end)) = (plan.settings(), plan.keys().range());
         let count = pb::RangeRequest { key, range_end, count_only: true, ..pb::RangeRequest::default() };
         let found = client.range(count).await?.count;
@@ -173,7 +174,7 @@ impl Bench {
                     client.txn_request(pb::TxnRequest { success, ..pb::TxnRequest::default() }).await
                 });
             }
-            let Some(done) = tasks.join_next().await else { return Ok(()) };
+            let Some(done) = tasks.join_next().await else { return self.catch_up().await };
             done.expect("a task that fills does not panic")?;
             if stop.load(Ordering::Relaxed) {
                 return Err(BenchError::Interrupted);
@@ -181,6 +182,19 @@ impl Bench {
             let share = next as f64 / count as f64;
             progress(&Now { stage: Stage::Fill, share, rate: 0.0, p50: None, p99: None, errors: 0, left: None });
         }
+    }
+
+    /// Waits until each endpoint's own state has all keys, which serializable reads will look for. A linearizable read
+    /// waits for that.
+    async fn catch_up(&self) -> Result<(), BenchError> {
+        for (channel, endpoint) in self.channels.iter().zip(&self.endpoints) {
+            let read = pb::RangeRequest { key: self.shared.keys.key(0), ..pb::RangeRequest::default() };
+            let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+            let read = tokio::time::timeout(self.plan().settings().patience, kv.range(read)).await;
+            let read = read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+            read.map_err(|status| ClientError::Refused { endpoint: endpoint.clone(), status: Box::new(status) })?;
+        }
+        Ok(())
     }
 
     /// Warms up, and measures once. Ends early if `stop` is set. Calls `progress` a few times a second.

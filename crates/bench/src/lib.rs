@@ -21,7 +21,6 @@
 mod bench;
 mod chart;
 mod compare;
-mod connect;
 pub mod echo;
 mod keys;
 mod measure;

@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use crate::keys::Keys;
 use crate::measure::Recorder;
+use crate::worker::MAX_ANSWER;
 
 /// Bytes at the beginning of a value that say to which phase a put belongs, and when it began.
 pub(crate) const STAMP: usize = 16;
@@ -124,7 +125,7 @@ async fn open(channel: Channel, keys: &Keys, count: u64) -> Result<Stream, Statu
         // The other end is below.
         let _ = requests.send(create);
     }
-    let mut client = WatchClient::new(channel).max_decoding_message_size(1 << 30);
+    let mut client = WatchClient::new(channel).max_decoding_message_size(MAX_ANSWER);
     let mut messages = client.watch(UnboundedReceiverStream::new(sent)).await?.into_inner();
     for _ in 0..count {
         let created = messages.message().await?.ok_or_else(|| Status::unavailable("the stream has ended"))?;

@@ -22,7 +22,7 @@ use crate::plan::{Plan, Work};
 use crate::watchers::Stamp;
 
 /// Largest answer, in bytes.
-const MAX_ANSWER: usize = 1 << 30;
+pub(crate) const MAX_ANSWER: usize = 1 << 30;
 
 /// Time to live of leases in seconds: longer than any of them is needed, and short enough for those of a program that was
 /// killed.
@@ -99,9 +99,6 @@ impl Worker {
 
     /// Makes one request. Returns its kind.
     async fn request(&mut self, number: u64, from: Instant) -> Result<usize, Failed> {
-        if self.shared.plan.settings().work == Work::Lease {
-            return self.lease.step().await;
-        }
         let place = self.shared.picker.pick(number, &mut self.random);
         match self.shared.plan.settings().work {
             Work::Put | Work::Watch { .. } => self.put(place, from).await.map(|()| 0),
@@ -110,7 +107,7 @@ impl Worker {
             Work::Mixed { .. } => self.put(place, from).await.map(|()| 1),
             Work::Range { limit, serializable } => self.range(place, limit, serializable).await.map(|()| 0),
             Work::Txn => self.txn(place).await.map(|()| 0),
-            Work::Lease => unreachable!("leases have no keys"),
+            Work::Lease => self.lease.step().await,
         }
     }
 

@@ -261,8 +261,7 @@ impl Options {
         };
         let mut targets = vec![new("A", self.echo, &|| self.cluster.client())?];
         if !self.compare.is_empty() {
-            let other = || Ok(Client::new(&self.compare, self.cluster.patience())?);
-            targets.push(new("B", self.compares_with_echo(), &other)?);
+            targets.push(new("B", self.compares_with_echo(), &|| self.cluster.client_of(&self.compare))?);
         }
         Ok(targets)
     }

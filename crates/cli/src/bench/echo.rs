@@ -2,6 +2,7 @@
 //! generator.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::size;
-use crate::exit::Exit;
+use crate::exit::{Exit, NotDone};
 use crate::out::tell;
 
 /// Longest line in which the server tells its address, in bytes.
@@ -59,12 +60,15 @@ impl Echo {
         let program = std::env::current_exe().context("can't find this program")?;
         let mut command = Command::new(program);
         command.args(["bench", "echo-server", "--value-size", &value_size.to_string()]);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("can't start an echo")?;
+        // A group of its own, so that Ctrl-C ends only the measurement.
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let child = command.spawn().context("can't start an echo")?;
         let mut echo = Echo { address: String::new(), child };
         let stdout = echo.child.stdout.as_mut().context("the echo has no output")?;
         BufReader::new(stdout.take(MAX_LINE)).read_line(&mut echo.address).context("can't read the echo's address")?;
         echo.address.truncate(echo.address.trim_end().len());
-        Ok(echo)
+        // It has said why.
+        if echo.address.is_empty() { Err(NotDone("the echo did not start".to_owned()).into()) } else { Ok(echo) }
     }
 }
 
