@@ -5,11 +5,11 @@ use maud::{Markup, html};
 use crate::text;
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 250.0;
+const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 68.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 12.0;
-const BOTTOM: f64 = 40.0;
+const BOTTOM: f64 = 28.0;
 
 /// What an axis shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

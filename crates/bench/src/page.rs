@@ -80,7 +80,10 @@ fn figures(report: &Report) -> Markup {
                         }
                     }
                 }
-                p class="caption" { "Longest time without a success: " (time(run.gap.as_secs_f64())) "." }
+                p class="caption after" {
+                    "Longest time without a success: " (time(run.gap.as_secs_f64())) ". "
+                    @if run.errors.total() == 0 { "No errors." }
+                }
                 (remarks("", run))
             }
         }
@@ -90,7 +93,6 @@ fn figures(report: &Report) -> Markup {
 /// Errors, and a rate that was not kept.
 fn remarks(who: &str, run: &Run) -> Markup {
     html! {
-        @if run.errors.total() == 0 { p class="caption" { (who) "No errors." } }
         @for (what, times) in run.errors.sorted() { p class="remark" { (who) (count(times)) " × " (what) } }
         @if let Some(pace) = run.pace.filter(|pace| !pace.is_kept()) {
             p class="remark" {

@@ -292,6 +292,9 @@ mod tests {
         let ratios = compared[1]["ratios"].as_array().expect("a ratio for each round");
         assert!((ratios[0].as_f64().expect("a number") - 0.5).abs() < 0.01, "{ratios:?}");
         assert_eq!(ratios.len(), 2);
+        let mut ended = report(Work::Put, 2, None);
+        ended.sides[1].runs[1].interrupted = true;
+        assert!(ended.failed() && ended.comparison().iter().all(|metric| metric.values[0].len() == 1), "{ended:?}");
         assert_eq!(report(Work::Put, 1, None).json()["b"], Value::Null);
     }
 

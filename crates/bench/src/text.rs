@@ -98,7 +98,9 @@ pub(crate) fn facts(plan: &Plan) -> Vec<(&'static str, String)> {
     if s.work != Work::Lease {
         facts.push(("keys", keys));
     }
-    facts.push(("length", format!("{length}, after {:?} to warm up; seed {}", s.warmup, s.seed)));
+    let warmup =
+        if s.warmup.is_zero() { "without a warm-up".to_owned() } else { format!("after {:?} to warm up", s.warmup) };
+    facts.push(("length", format!("{length}, {warmup}; seed {}", s.seed)));
     facts
 }
 
