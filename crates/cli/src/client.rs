@@ -103,7 +103,12 @@ impl Cluster {
             };
             endpoints = variable.as_deref().unwrap_or(DEFAULT_ENDPOINT).split(',').map(str::to_owned).collect();
         }
-        Ok(Client::new(&endpoints, self.patience())?)
+        self.client_of(&endpoints)
+    }
+
+    /// The same, with other endpoints.
+    pub(crate) fn client_of(&self, endpoints: &[String]) -> anyhow::Result<Client> {
+        Ok(Client::new(endpoints, self.patience())?)
     }
 }
 

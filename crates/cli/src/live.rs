@@ -14,11 +14,21 @@ pub(crate) struct Live {
 impl Live {
     /// A line for a task of `total` steps.
     pub(crate) fn new(total: u64, quiet: bool) -> Live {
+        Live::with(total, quiet, "[{bar:24.cyan/dim}] {msg}")
+    }
+
+    /// A line for a long message, which is cut at the terminal's width.
+    pub(crate) fn wide(total: u64) -> Live {
+        Live::with(total, false, "[{bar:8.cyan/dim}] {wide_msg}")
+    }
+
+    fn with(total: u64, quiet: bool, rest: &str) -> Live {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(5) };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let template = if plain { "{prefix} [{bar:24}] {msg}" } else { "{prefix:.bold} [{bar:24.cyan/dim}] {msg}" };
-        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+        let template = format!("{{prefix:.bold}} {rest}");
+        let template = if plain { template.replace(":.bold", "").replace(".cyan/dim", "") } else { template };
+        let style = ProgressStyle::with_template(&template).expect("the template is well-formed");
         bar.set_style(style.progress_chars("=> "));
         Live { bar, quiet }
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod chaos;
 mod client;
 mod complaint;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   bowline get hello                   print its value
   bowline watch --prefix ''           print all writes as they happen
   bowline top                         watch the members at work
+  bowline bench mixed --reads 90      measure them under load
   bowline lock backup -- ./backup.sh  run a command while a lock is held
   bowline shell                       enter commands line by line
   bowline snapshot save backup.db     save the state in a file
@@ -106,6 +108,9 @@ enum Command {
     Mirror(client::MirrorCommand),
     /// Shows a cluster live: load, latencies, sizes and lag of each member.
     Top(top::TopCommand),
+    /// Measures how fast a cluster, of Bowline or etcd, is under load, or compares two.
+    #[command(subcommand, after_help = bench::EXAMPLES)]
+    Bench(Box<bench::BenchCommand>),
     /// Runs client commands line by line, from a terminal or a pipe.
     Shell(client::ShellCommand),
     /// Runs replicas of the LAN protocol, and emulates a hostile network for them.
@@ -158,6 +163,7 @@ fn main() -> ExitCode {
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Top(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Lan(command) => command.run(),
         Command::Sim(command) => command.run(),
         Command::Chaos(command) => command.run(),

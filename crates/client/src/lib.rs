@@ -343,6 +343,20 @@ impl Client {
         moved.map(|_| ()).map_err(|status| ClientError::Refused { endpoint, status: Box::new(status) })
     }
 
+    /// Makes so many connections, in turn to each of the endpoints, for requests of the API that need connections of their
+    /// own, such as those of a load generator. One that breaks is made again by itself.
+    ///
+    /// # Errors
+    /// One of these endpoints can't be reached.
+    pub async fn connections(&self, count: usize) -> Result<Vec<Channel>, ClientError> {
+        let mut channels = Vec::new();
+        for (url, endpoint) in self.endpoints.iter().cycle().take(count) {
+            let unreachable = |error| ClientError::Unreachable { tried: url.clone(), why: cause(&error) };
+            channels.push(endpoint.connect().await.map_err(unreachable)?);
+        }
+        Ok(channels)
+    }
+
     /// Asks all endpoints at the same time. `patience` is the time limit of each answer.
     async fn each<T, F, A>(&self, patience: Duration, ask: F) -> Vec<(String, Result<T, String>)>
     where
@@ -554,6 +568,8 @@ mod tests {
         let started = Instant::now();
         let error = client.put("k", "v").await.expect_err("nobody is there");
         assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+        let error = client.connections(1).await.expect_err("nobody is there");
+        assert!(matches!(&error, ClientError::Unreachable { tried, .. } if tried.ends_with(&endpoint)), "{error}");
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
 }
