@@ -25,6 +25,8 @@ pub struct Facts {
     pub serial: String,
     /// Whether it is a CA's.
     pub is_ca: bool,
+    /// Whether it may be shown by whoever accepts connections, such as a member; a client's may not.
+    pub for_servers: bool,
 }
 
 impl Facts {
@@ -35,6 +37,7 @@ impl Facts {
         let common = |name: &X509Name<'_>| name.iter_common_name().find_map(|cn| cn.as_str().ok().map(readable));
         let names = read.subject_alternative_name().ok().flatten();
         let names = names.map(|names| names.value.general_names.iter().filter_map(host).collect());
+        let usage = read.extended_key_usage().ok().flatten();
         let serial = read.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
         Some(Facts {
             common_name: common(read.subject()),
@@ -44,6 +47,7 @@ impl Facts {
             not_after: read.validity().not_after.timestamp(),
             serial,
             is_ca: read.is_ca(),
+            for_servers: usage.is_none_or(|usage| usage.value.any || usage.value.server_auth),
         })
     }
 

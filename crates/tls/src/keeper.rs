@@ -95,24 +95,41 @@ impl Keeper {
     /// # Errors
     /// One of them can't be used; the error names it.
     pub fn load(settings: Settings, purpose: Use) -> Result<Keeper, TlsError> {
-        let present = settings.present(settings.read()?, purpose)?;
+        let contents = Contents { pair: settings.read_pair()?, trust: settings.read_trust()? };
+        let present = settings.present(contents, purpose)?;
         Ok(Keeper { settings, purpose, present: RwLock::new(present) })
     }
 
-    /// Reads the files again. Returns whether they have changed. If they can't be used, the earlier contents stay in
-    /// use.
+    /// Reads the files again. Returns whether they have changed. What can't be used stays as it was: the certificate with
+    /// its key on the one hand, the CAs with the lists of revoked certificates on the other.
     ///
     /// # Errors
     /// One of the files can't be used; the error names it.
     pub fn refresh(&self) -> Result<bool, TlsError> {
-        let contents = self.settings.read()?;
-        if contents == self.present.read().unwrap_or_else(PoisonError::into_inner).contents {
-            return Ok(false);
+        let before = self.present.read().unwrap_or_else(PoisonError::into_inner).contents.clone();
+        let (pair, trust) = (self.settings.read_pair(), self.settings.read_trust());
+        let error = [pair.as_ref().err(), trust.as_ref().err()].into_iter().flatten().next().cloned();
+        let pair = pair.unwrap_or_else(|_| before.pair.clone());
+        let trust = trust.unwrap_or_else(|_| before.trust.clone());
+        let all = Contents { pair: pair.clone(), trust: trust.clone() };
+        let Err(wrong) = self.replace(&before, all) else {
+            return error.map_or_else(|| Ok(pair != before.pair || trust != before.trust), Err);
+        };
+        // A bad certificate must not keep a list of revoked ones from being used, nor the other way round.
+        let _ = self.replace(&before, Contents { pair: before.pair.clone(), trust });
+        let _ = self.replace(&before, Contents { pair, trust: before.trust.clone() });
+        Err(error.unwrap_or(wrong))
+    }
+
+    /// Uses other contents from now on, unless they are those from before.
+    fn replace(&self, before: &Contents, contents: Contents) -> Result<(), TlsError> {
+        if contents == *before {
+            return Ok(());
         }
         let present = self.settings.present(contents, self.purpose)?;
         // Every change is complete before the lock is released, even after a panic.
         *self.present.write().unwrap_or_else(PoisonError::into_inner) = present;
-        Ok(true)
+        Ok(())
     }
 
     /// For a connection that is accepted now.
@@ -121,7 +138,7 @@ impl Keeper {
         Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner).server).into()
     }
 
-    /// For a connection that a member makes now.
+    /// For a connection that this member makes now.
     #[must_use]
     pub fn connector(&self) -> TlsConnector {
         Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner).client).into()
@@ -135,33 +152,60 @@ impl Keeper {
 }
 
 /// What the files contain.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Contents {
+    pair: Pair,
+    trust: Trust,
+}
+
+/// The certificate and its key.
+#[derive(Clone, PartialEq, Eq)]
+struct Pair {
     cert: Pem,
     key: Pem,
+}
+
+/// What others' certificates are checked with.
+#[derive(Clone, PartialEq, Eq)]
+struct Trust {
     ca: Option<Pem>,
     crl: Option<Pem>,
 }
 
 impl Settings {
-    fn read(&self) -> Result<Contents, TlsError> {
+    /// For a connection of a member that is about to start.
+    ///
+    /// # Errors
+    /// One of the files can't be used; the error names it.
+    pub fn connector(&self) -> Result<TlsConnector, TlsError> {
+        if self.auto {
+            return Ok(Arc::new(self.client(None, None, Vec::new())?).into());
+        }
+        Ok(Keeper::load(self.clone(), Use::Members)?.connector())
+    }
+
+    fn read_pair(&self) -> Result<Pair, TlsError> {
+        Ok(Pair { cert: Pem::read(&self.cert)?, key: Pem::read(&self.key)? })
+    }
+
+    fn read_trust(&self) -> Result<Trust, TlsError> {
         let optional = |path: &Option<PathBuf>| path.as_deref().map(Pem::read).transpose();
-        let (ca, crl) = (optional(&self.ca)?, optional(&self.crl)?);
-        Ok(Contents { cert: Pem::read(&self.cert)?, key: Pem::read(&self.key)?, ca, crl })
+        Ok(Trust { ca: optional(&self.ca)?, crl: optional(&self.crl)? })
     }
 
     fn present(&self, contents: Contents, purpose: Use) -> Result<Present, TlsError> {
-        let (own, facts) = own(&contents.cert, &contents.key)?;
-        let roots = contents.ca.as_ref().map(roots).transpose()?;
-        let crls = contents.crl.as_ref().map(Pem::crls).transpose()?.unwrap_or_default();
-        let trusted = roots.map(|roots| (roots, contents.ca.as_ref().unwrap_or(&contents.cert)));
-        let mut server = self.server(&own, trusted.as_ref().map(|(roots, ca)| (roots, *ca)), &crls)?;
+        let (own, facts) = own(&contents.pair.cert, &contents.pair.key)?;
+        let roots = contents.trust.ca.as_ref().map(roots).transpose()?;
+        let crls = contents.trust.crl.as_ref().map(Pem::crls).transpose()?.unwrap_or_default();
+        let trusted = roots.map(|roots| (roots, contents.trust.ca.as_ref().unwrap_or(&contents.pair.cert)));
+        let mut server =
+            self.server(&own, trusted.as_ref().map(|(roots, ca)| (roots, *ca)), &crls, purpose == Use::Members)?;
         server.alpn_protocols = match purpose {
             Use::Clients => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Use::Members => vec![MEMBERS_PROTOCOL.to_vec()],
         };
-        let mut client = self.client(own, trusted.as_ref().map(|(roots, ca)| (roots, *ca)), crls)?;
-        client.alpn_protocols = vec![MEMBERS_PROTOCOL.to_vec()];
+        let client =
+            self.client(Some(own).filter(|_| !self.auto), trusted.as_ref().map(|(roots, ca)| (roots, *ca)), crls)?;
         Ok(Present { contents, server: Arc::new(server), client: Arc::new(client), facts })
     }
 
@@ -170,6 +214,7 @@ impl Settings {
         own: &Arc<CertifiedKey>,
         trusted: Option<(&Arc<RootCertStore>, &Pem)>,
         crls: &[CertificateRevocationListDer<'static>],
+        members_only: bool,
     ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(self.oldest.versions());
         let builder = builder.expect(VERSIONS);
@@ -179,7 +224,7 @@ impl Settings {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
                 let verifier = verifier.with_crls(crls.iter().cloned()).allow_unknown_revocation_status().build();
                 let inner = verifier.map_err(|why| self.wrong_list(ca, &why))?;
-                builder.with_client_cert_verifier(Arc::new(Clients { inner, names: self.names.clone() }))
+                builder.with_client_cert_verifier(Arc::new(Clients { inner, names: self.names.clone(), members_only }))
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(own))));
@@ -191,7 +236,7 @@ impl Settings {
 
     fn client(
         &self,
-        own: Arc<CertifiedKey>,
+        own: Option<Arc<CertifiedKey>>,
         trusted: Option<(&Arc<RootCertStore>, &Pem)>,
         crls: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<ClientConfig, TlsError> {
@@ -206,8 +251,11 @@ impl Settings {
         let verifier = Arc::new(Servers { inner, names: self.names.clone(), provider: provider() });
         let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(self.oldest.versions());
         let builder = builder.expect(VERSIONS).dangerous().with_custom_certificate_verifier(verifier);
-        let own = Arc::new(rustls::sign::SingleCertAndKey::from(own));
-        let mut config = builder.with_client_cert_resolver(own);
+        let mut config = match own {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![MEMBERS_PROTOCOL.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(config)
     }

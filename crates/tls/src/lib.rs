@@ -25,7 +25,7 @@ pub use files::{MAX_FILE_BYTES, TlsError, read_certificates};
 pub use keeper::{Keeper, Settings, Use, Version};
 pub use names::Names;
 pub use stream::{FirstBytes, Stream, accept, connect, first_bytes, hang_up};
-pub use words::{SERVER_REFUSED, words};
+pub use words::{SERVER_REFUSED, SPEAKS_TLS, words};
 
 use std::sync::Arc;
 

@@ -68,6 +68,9 @@ pub(crate) fn list(names: &[String]) -> String {
 pub(crate) struct Clients {
     pub(crate) inner: Arc<dyn ClientCertVerifier>,
     pub(crate) names: Names,
+    /// Whether only members may connect: their certificates are also for whoever accepts connections. So the certificate
+    /// of a client of the same CA opens no port of members.
+    pub(crate) members_only: bool,
 }
 
 impl ClientCertVerifier for Clients {
@@ -82,6 +85,11 @@ impl ClientCertVerifier for Clients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        if self.members_only && !Facts::of(end_entity).is_some_and(|facts| facts.for_servers) {
+            return Err(not_allowed(
+                "it is a client's, not a member's: its extended key usage lacks servers".to_owned(),
+            ));
+        }
         self.names.check(end_entity)?;
         Ok(verified)
     }

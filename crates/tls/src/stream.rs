@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -26,6 +26,16 @@ pub enum Stream {
     Plain(TcpStream),
     /// With TLS, and with the word for the other end in errors.
     Tls(Box<TlsStream<TcpStream>>, &'static str),
+}
+
+impl Stream {
+    /// The certificate that the other end has shown, if any.
+    #[must_use]
+    pub fn other_certificate(&self) -> Option<CertificateDer<'static>> {
+        let Stream::Tls(stream, _) = self else { return None };
+        let (_, connection) = stream.get_ref();
+        connection.peer_certificates()?.first().cloned().map(CertificateDer::into_owned)
+    }
 }
 
 impl From<TcpStream> for Stream {
@@ -55,7 +65,8 @@ impl FirstBytes {
     pub fn of(bytes: &[u8]) -> FirstBytes {
         match bytes {
             [] => FirstBytes::Nothing,
-            [HANDSHAKE, ..] => FirstBytes::Tls,
+            // Then comes the version of the record, 3.1 to 3.4, which is no version of TLS.
+            [HANDSHAKE] | [HANDSHAKE, 3] | [HANDSHAKE, 3, 1..=4, ..] => FirstBytes::Tls,
             [b'P', b'R', b'I', ..] => FirstBytes::Http2,
             [b'A'..=b'Z', ..] => FirstBytes::Http1,
             _ => FirstBytes::Other,
@@ -73,19 +84,18 @@ pub async fn first_bytes(stream: &TcpStream) -> io::Result<FirstBytes> {
     Ok(FirstBytes::of(&bytes[..length]))
 }
 
-/// Does the handshake of a connection that was accepted. If it fails, the other end is told why as far as TLS can, and
-/// the connection is closed.
+/// Does the handshake of a connection that was accepted.
 ///
 /// # Errors
-/// It fails. [`crate::words`] gives the reason in plain words.
-pub async fn accept(acceptor: &TlsAcceptor, stream: TcpStream, other: &'static str) -> io::Result<Stream> {
-    match acceptor.accept(stream).into_fallible().await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()), other)),
-        Err((error, stream)) => {
-            tokio::spawn(hang_up(stream, Vec::new()));
-            Err(error)
-        }
-    }
+/// It fails, and the other end was told why as far as TLS can. [`crate::words`] gives the reason in plain words, and
+/// [`hang_up`] closes the connection that is returned so that what was told arrives.
+pub async fn accept(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    other: &'static str,
+) -> Result<Stream, (io::Error, TcpStream)> {
+    let accepted = acceptor.accept(stream).into_fallible().await;
+    accepted.map(|stream| Stream::Tls(Box::new(stream.into()), other))
 }
 
 /// Does the handshake of a connection that was made to a host, a name or an IP address (IPv6 with or without brackets).

@@ -58,6 +58,12 @@ impl Folder {
         }
     }
 
+    /// The same, and a list that revokes nothing.
+    fn settings_with_list(&self, name: &str) -> Settings {
+        write(&self.path("ca.crl"), &self.ca.revoke(&[], ALWAYS).expect("signed")).expect("written");
+        Settings { crl: Some(self.path("ca.crl")), ..self.settings(name) }
+    }
+
     fn member(&self, name: &str) -> Keeper {
         self.issue(name, ALWAYS);
         load(self.settings(name))
@@ -87,8 +93,7 @@ async fn both(accepting: &Keeper, connecting: &Keeper, host: &str) -> (Result<()
     let address = listener.local_addr().expect("it is bound");
     let far = async {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let mut stream = accept(&accepting.acceptor(), stream, "member").await.map_err(|e| words(&e, "member"))?;
-        talk(&mut stream).await
+        talk(&mut welcome(accepting, stream, "member").await?).await
     };
     let near = async {
         let stream = TcpStream::connect(address).await.expect("it listens");
@@ -191,6 +196,20 @@ async fn names_are_checked_in_both_directions() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_a_client_opens_no_port_of_members() {
+    let folder = Folder::new();
+    let a = folder.member("a");
+    let order = Order { role: Role::Client, ..order("c", ALWAYS) };
+    let pair = folder.ca.issue(&order).expect("signed");
+    pair.write(&folder.path("c.crt"), &folder.path("c.key")).expect("written");
+    let (far, near) = both(&a, &load(folder.settings("c")), "127.0.0.1").await;
+    let told = "the certificate of the member is not allowed: it is a client's, not a member's: its extended key usage \
+                lacks servers";
+    assert_eq!(said(far), told);
+    assert!(said(near).starts_with("the member refused the connection: it does not allow this certificate"));
+}
+
+#[tokio::test]
 async fn old_versions_can_be_refused() {
     let folder = Folder::new();
     let b = folder.member("b");
@@ -206,7 +225,7 @@ async fn old_versions_can_be_refused() {
         .with_no_client_auth();
     let far = async {
         let (stream, _) = listener.accept().await.expect("a connection");
-        words(&accept(&a.acceptor(), stream, "client").await.expect_err("too old"), "client")
+        welcome(&a, stream, "client").await.expect_err("too old")
     };
     let near = async {
         let stream = TcpStream::connect(address).await.expect("it listens");
@@ -216,6 +235,63 @@ async fn old_versions_can_be_refused() {
     let (far, near) = tokio::join!(far, near);
     assert!(far.starts_with("the client offers no TLS that is allowed here: "), "{far}");
     assert_eq!(near, "the server refused the connection: it allows other versions of TLS only");
+}
+
+/// Whoever has such a certificate refuses to start with it, so these ends are rustls's own.
+#[tokio::test]
+async fn a_certificate_that_has_expired_meanwhile_is_refused_with_its_date() {
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+    let folder = Folder::new();
+    let a = folder.member("a");
+    let old = folder.issue("old", PAST);
+    let chain = || read_certificates(&folder.path("old.crt")).expect("readable");
+    let key = || PrivateKeyDer::from_pem_slice(old.key.as_bytes()).expect("a key");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(read_certificates(&folder.path("ca.crt")).expect("readable").swap_remove(0)).expect("a CA");
+    let client = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("it has suites for them")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain(), key())
+        .expect("a good pair");
+    let server = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("it has suites for them")
+        .with_no_client_auth()
+        .with_single_cert(chain(), key())
+        .expect("a good pair");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let told = |other| format!("the certificate of the {other} expired on 1999-12-31 23:59:59 UTC");
+
+    let far = async {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        welcome(&a, stream, "client").await.expect_err("it has expired")
+    };
+    let near = async {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let connected = connect(&std::sync::Arc::new(client).into(), "127.0.0.1", stream, "server").await;
+        talk(&mut connected.expect("it is judged later")).await
+    };
+    let (far, near) = tokio::join!(far, near);
+    assert_eq!(far, told("client"));
+    assert_eq!(said(near), format!("{SERVER_REFUSED}it says that this certificate has expired, or is not valid yet"));
+
+    let far = async {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let (error, _) = accept(&std::sync::Arc::new(server).into(), stream, "client").await.expect_err("refused");
+        words(&error, "client")
+    };
+    let near = async {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let files = ClientFiles { ca: Some(folder.path("ca.crt")), ..ClientFiles::default() };
+        let tls = files.load().expect("a good file");
+        tls.connect("127.0.0.1", stream, Protocol::Http2).await.expect_err("it has expired").to_string()
+    };
+    let (far, near) = tokio::join!(far, near);
+    assert_eq!(near, told("server"));
+    assert!(far.starts_with("the client refused the connection: it says that this certificate has expired"), "{far}");
 }
 
 #[tokio::test]
@@ -244,17 +320,30 @@ async fn a_client_is_told_what_is_wrong() {
 async fn ask(server: &Keeper, files: &ClientFiles, host: &str) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound");
-    let acceptor = server.acceptor();
-    tokio::spawn(async move {
+    let far = async {
         let (stream, _) = listener.accept().await.expect("a connection");
-        if let Ok(mut stream) = accept(&acceptor, stream, "client").await {
+        if let Ok(mut stream) = welcome(server, stream, "client").await {
             talk(&mut stream).await.expect("the client talks, too");
         }
-    });
-    let stream = TcpStream::connect(address).await.expect("it listens");
-    let tls = files.load().expect("good files");
-    let mut stream = tls.connect(host, stream, Protocol::Http2).await.map_err(|error| error.to_string())?;
-    talk(&mut stream).await
+    };
+    let near = async {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let tls = files.load().expect("good files");
+        let mut stream = tls.connect(host, stream, Protocol::Http2).await.map_err(|error| error.to_string())?;
+        talk(&mut stream).await
+    };
+    tokio::join!(far, near).1
+}
+
+/// Accepts a connection, or says why not.
+async fn welcome(keeper: &Keeper, stream: TcpStream, other: &'static str) -> Result<Stream, String> {
+    match accept(&keeper.acceptor(), stream, other).await {
+        Ok(stream) => Ok(stream),
+        Err((error, stream)) => {
+            tokio::spawn(hang_up(stream, Vec::new()));
+            Err(words(&error, other))
+        }
+    }
 }
 
 #[test]
@@ -318,6 +407,16 @@ async fn changed_files_are_used_and_bad_ones_are_not() {
     write(&folder.path("a.crt"), &pair.cert).expect("written");
     assert_eq!(a.refresh(), Ok(true));
     assert_eq!((a.facts().owner(), both(&a, &b, "127.0.0.1").await), ("renewed", (Ok(()), Ok(()))));
+    // A bad pair and a new list at the same time: the list is used.
+    let revoked = folder.issue("revoked", ALWAYS);
+    let listed = load(folder.settings_with_list("a"));
+    write(&folder.path("a.key"), "half of a k").expect("written");
+    write(&folder.path("ca.crl"), &folder.ca.revoke(&[&revoked.cert], ALWAYS).expect("signed")).expect("written");
+    assert!(listed.refresh().is_err_and(|error| error.to_string().contains("a.key: has no private key")));
+    let lost = load(folder.settings("revoked"));
+    assert_eq!(said(both(&listed, &lost, "127.0.0.1").await.0), "the certificate of the member is revoked");
+    assert_eq!(both(&listed, &b, "127.0.0.1").await, (Ok(()), Ok(())));
+    write(&folder.path("a.key"), &pair.key).expect("written");
     // Another CA: who was accepted is a stranger now.
     write(&folder.path("ca.crt"), &other.ca.pair().cert).expect("written");
     assert_eq!(a.refresh(), Ok(true));
@@ -363,8 +462,10 @@ fn a_ca_is_loaded_again_and_signs() {
 
 #[test]
 fn first_bytes_tell_the_protocol() {
-    let cases: [(&[u8], FirstBytes); 5] = [
+    let cases: [(&[u8], FirstBytes); 7] = [
         (b"\x16\x03\x01\x02", FirstBytes::Tls),
+        (b"\x16", FirstBytes::Tls),
+        (b"\x16\x03\0\0", FirstBytes::Other),
         (b"GET / HT", FirstBytes::Http1),
         (b"PRI * HT", FirstBytes::Http2),
         (b"\x20\0\0\0", FirstBytes::Other),

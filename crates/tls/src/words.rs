@@ -11,6 +11,9 @@ use crate::names::list;
 /// What errors begin with that tell that the server refused the connection before it read any request.
 pub const SERVER_REFUSED: &str = "the server refused the connection: ";
 
+/// What a client without TLS is told at a port with TLS.
+pub const SPEAKS_TLS: &str = "this port speaks TLS: use https:// and name the file of the CA (--cacert)";
+
 /// An error of a connection in plain words. `other` says who the other end is, such as "server".
 #[must_use]
 pub fn words(error: &io::Error, other: &str) -> String {
