@@ -98,16 +98,17 @@ impl Inbound {
         traffic: &Arc<Traffic>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if channel == Channel::Requests {
-            return Ok(match stream {
+            match stream {
                 Stream::Plain(stream) => {
                     let (reader, writer) = stream.into_split();
-                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?
+                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?;
                 }
                 secure => {
                     let (reader, writer) = tokio::io::split(secure);
-                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?
+                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?;
                 }
-            });
+            }
+            return Ok(());
         }
         let mut reader = BufReader::with_capacity(64 << 10, stream);
         loop {
