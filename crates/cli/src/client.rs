@@ -37,6 +37,7 @@ mod shell;
 mod snapshot;
 mod status;
 mod table;
+mod tls;
 mod txn;
 mod txn_text;
 mod watch;
@@ -63,6 +64,7 @@ pub(crate) use shell::ShellCommand;
 pub(crate) use snapshot::SnapshotCommand;
 pub(crate) use status::StatusArgs;
 pub(crate) use table::Table;
+pub(crate) use tls::TlsArgs;
 pub(crate) use txn::TxnArgs;
 pub(crate) use watch::WatchArgs;
 
@@ -79,6 +81,8 @@ pub(crate) struct Cluster {
     /// Time limit of a request, in seconds.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=600), value_name = "SECONDS")]
     timeout: u64,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl Cluster {
@@ -108,7 +112,7 @@ impl Cluster {
 
     /// The same, with other endpoints.
     pub(crate) fn client_of(&self, endpoints: &[String]) -> anyhow::Result<Client> {
-        Ok(Client::new(endpoints, self.patience())?)
+        self.tls.client(endpoints, self.patience())
     }
 }
 

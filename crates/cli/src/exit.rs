@@ -107,7 +107,7 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<bool> {
     }
     match cause.downcast_ref() {
         Some(StartError::Listen { .. } | StartError::Threads(_) | StartError::Descriptors(_)) => return Some(false),
-        Some(StartError::Replica(_)) => return Some(true),
+        Some(StartError::Replica(_) | StartError::Tls(_) | StartError::Scheme(_)) => return Some(true),
         None => {}
     }
     match cause.downcast_ref() {
@@ -129,7 +129,7 @@ fn client_is_to_blame(error: &ClientError) -> bool {
         ClientError::Unreachable { .. } | ClientError::Unknown { .. } | ClientError::Compacted { .. } => false,
         ClientError::InUse { .. } | ClientError::NotHeld { .. } => false,
         ClientError::Refused { status, .. } => status.code() == tonic::Code::InvalidArgument,
-        ClientError::Endpoint(_) | ClientError::NoEndpoint | ClientError::NoName => true,
+        ClientError::Endpoint(_) | ClientError::NoTls(_) | ClientError::NoEndpoint | ClientError::NoName => true,
     }
 }
 
@@ -163,6 +163,15 @@ fn is_about_input(error: &io::Error) -> bool {
 /// What to do about an error, if that is known.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<ClientError>()? {
+        ClientError::Unreachable { why, .. } if why.contains("certificate") => {
+            Some("`bowline cert show FILE` tells what is in a certificate; --cacert, --cert and --key name the files")
+        }
+        ClientError::Unreachable { why, .. } if why.contains("plain text") => {
+            Some("use http:// in the endpoint, or leave --cacert, --cert and --key out")
+        }
+        ClientError::Unreachable { why, .. } if why.contains("TLS") => {
+            Some("use https:// in the endpoint, and --cacert; the server's log says more")
+        }
         ClientError::Unreachable { .. } => Some(
             "is a cluster running there? `bowline up` starts one; --endpoints or BOWLINE_ENDPOINTS gives its address",
         ),

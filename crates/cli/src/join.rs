@@ -11,7 +11,7 @@ use bowline_server::{Listeners, Server, folder};
 use clap::Args;
 use tracing::{info, warn};
 
-use crate::client::{find, hex, peer_url};
+use crate::client::{TlsArgs, find, hex, peer_url};
 use crate::exit::{Exit, NotDone};
 use crate::serve::{ServeCommand, run_member};
 
@@ -19,6 +19,8 @@ const EXAMPLES: &str = "Examples:
   bowline join 10.0.0.1:2379
   bowline join 10.0.0.1:2379 --name d --data-dir /var/lib/bowline
   bowline join 10.0.0.1:2379 --replace c      c is dead: its place is taken
+  bowline join 10.0.0.1:2379 --cacert ca.crt --cert d.crt --key d.key --cert-file d.crt --key-file d.key \
+      --peer-cert-file d.crt --peer-key-file d.key --peer-trusted-ca-file ca.crt
   bowline join 127.0.0.1:2379 --peer 127.0.0.1:2390 --listen-client 127.0.0.1:2389
 
 The new member is added to the cluster, receives the data, and votes when it has caught up; then it goes on like `bowline \
@@ -55,13 +57,15 @@ pub(crate) struct JoinCommand {
     #[arg(long, conflicts_with = "replace")]
     learner: bool,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     settings: ServeCommand,
 }
 
 impl JoinCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut client = Client::new(&self.members, PATIENCE)?;
+        let mut client = self.tls.client(&self.members, PATIENCE)?;
         let listed = runtime.block_on(client.member_list(true))?;
         let (cluster, members) = (listed.header.map_or(0, |header| header.cluster_id), listed.members);
         let replaced = match &self.replace {
@@ -110,21 +114,22 @@ impl JoinCommand {
 
     /// The address of this member for others.
     fn peer(&self) -> anyhow::Result<String> {
+        let (_, https) = self.settings.layers()?.uses_tls();
         match &self.peer {
-            Some(text) => peer_url(text).map_err(|error| anyhow::anyhow!("--peer: {error}")),
+            Some(text) => peer_url(text, https).map_err(|error| anyhow::anyhow!("--peer: {error}")),
             None => {
                 let layers = self.settings.layers()?;
                 // What is no address is refused with the other settings.
                 let port = layers.text("listen_peer").and_then(Url::parse).map(|url| url.port());
                 let address = format!("{}:{}", self.host()?, port.unwrap_or(PEER_PORT));
-                Ok(format!("http://{}", Url::parse(&address).context("no address")?.authority()))
+                Ok(Url::parse_with(&address, https).context("no address")?.to_string())
             }
         }
     }
 
     /// The host by which this machine reaches the cluster.
     fn host(&self) -> anyhow::Result<String> {
-        let member = self.members[0].trim().trim_start_matches("http://");
+        let member = without_scheme(self.members[0].trim());
         let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
         // This sends nothing, but the system chooses an address.
         socket.connect(member).with_context(|| format!("can't reach {member}; --peer gives the address to use"))?;
@@ -135,7 +140,7 @@ impl JoinCommand {
     fn configuration(&self, peer: &str, members: &[Member]) -> anyhow::Result<ServerConfig> {
         let mut layers = Layers::new();
         // What the user gives has priority.
-        let name = format!("member-{}", peer.trim_start_matches("http://").replace(['.', ':', '[', ']'], "-"));
+        let name = format!("member-{}", without_scheme(peer).replace(['.', ':', '[', ']'], "-"));
         layers.add_flag("name", name);
         if self.peer.is_none() {
             layers.add_flag("listen_client", format!("{}:2379", self.host()?));
@@ -150,6 +155,11 @@ impl JoinCommand {
         layers.add_flag("initial_cluster_state", "existing".to_owned());
         Ok(layers.check()?)
     }
+}
+
+/// An address without its scheme.
+fn without_scheme(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, authority)| authority)
 }
 
 /// Tells how far the new member has come, and removes the one that it replaces.

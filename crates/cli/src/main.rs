@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod bench;
+mod cert;
 mod chaos;
 mod client;
 mod complaint;
@@ -13,6 +14,7 @@ mod join;
 mod lan;
 mod live;
 mod out;
+mod page;
 mod recover;
 mod scenarios;
 mod serve;
@@ -43,6 +45,7 @@ const EXAMPLES: &str = "Examples:
   bowline shell                       enter commands line by line
   bowline snapshot save backup.db     save the state in a file
   bowline serve --config member.toml  one member of a cluster
+  bowline cert --hosts 10.0.0.1       certificates for a cluster with TLS
   bowline join 10.0.0.1:2379          one more member of that cluster
   bowline chaos --minutes 2           test a real cluster under real faults
   bowline lan run                     five replicas on an emulated network, 30 s
@@ -66,6 +69,8 @@ enum Command {
     Join(join::JoinCommand),
     /// Makes a new cluster of one member from the data of members whose cluster has lost its majority.
     Recover(recover::RecoverCommand),
+    /// Makes certificates for the members and clients of a cluster, and shows what is in one.
+    Cert(cert::CertCommand),
     /// Runs one member with the flags and variables of etcd, also if the program is called etcd.
     Etcd(etcd::EtcdCommand),
     /// Sets a key.
@@ -144,6 +149,7 @@ fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Join(command) => command.run(),
         Command::Recover(command) => command.run(),
+        Command::Cert(command) => command.run(),
         Command::Etcd(command) => command.run(),
         Command::Put(command) => command.run(),
         Command::Get(command) => command.run(),

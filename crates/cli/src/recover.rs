@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use bowline_server::config::{Layers, ServerConfig};
+use bowline_server::config::{Layers, ServerConfig, Url};
 use bowline_server::paste::quote;
 use bowline_server::restore;
 use bowline_server::salvage::{self, Survivor};
@@ -189,11 +189,12 @@ impl RecoverCommand {
 
     /// The command that starts the member.
     fn serve(&self, token: &str) -> String {
+        let peer = Url::parse(&self.peer).map_or_else(|| self.peer.clone(), |url| url.to_string());
         format!(
             "bowline serve --name {} --data-dir {} --initial-cluster {} --cluster-token {token}",
             quote(self.name.as_ref()),
             quote(self.data_dir.as_os_str()),
-            quote(format!("{}=http://{}", self.name, self.peer.trim_start_matches("http://")).as_ref()),
+            quote(format!("{}={peer}", self.name).as_ref()),
         )
     }
 }

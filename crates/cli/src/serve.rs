@@ -26,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   bowline serve --name b --data-dir /var/lib/bowline \\
       --initial-cluster a=10.0.0.1:2380,b=10.0.0.2:2380,c=10.0.0.3:2380 \\
       --listen-client 0.0.0.0:2379 --advertise-client 10.0.0.2:2379
+  bowline serve --cert-file a.crt --key-file a.key --trusted-ca-file ca.crt      with TLS: bowline cert makes them
   BOWLINE_HEARTBEAT=50ms bowline serve --config bowline.toml --log-format json
 
 Each setting is a flag (--data-dir), an environment variable (BOWLINE_DATA_DIR) or a key of \
@@ -64,9 +65,13 @@ impl Args for ServeCommand {
     fn augment_args(command: Command) -> Command {
         let config = Arg::new("config").long("config").value_name("FILE").help("TOML file with settings");
         let stop = Arg::new("stop_at_eof").long("stop-at-eof").hide(true).action(ArgAction::SetTrue);
-        let settings = SETTINGS
-            .iter()
-            .map(|setting| Arg::new(setting.key).long(setting.flag).value_name("VALUE").help(setting.help));
+        let settings = SETTINGS.iter().map(|setting| {
+            let arg = Arg::new(setting.key).long(setting.flag).help(setting.help);
+            match setting.is_switch() {
+                true => arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true"),
+                false => arg.value_name("VALUE"),
+            }
+        });
         command.arg(config.value_parser(clap::value_parser!(PathBuf))).args(settings).arg(stop).after_help(EXAMPLES)
     }
 
@@ -116,6 +121,8 @@ pub(crate) fn run_member(
     for note in notes {
         warn!("{note}");
     }
+    config.check_schemes()?;
+    bowline_server::check_tls(config)?;
     let listeners = listen(config)?;
     let disk = folder::open(config)?;
     let failed = |why: String| {
@@ -124,13 +131,14 @@ pub(crate) fn run_member(
         std::process::exit(1);
     };
     let server = Server::start(config, disk, listeners, failed)?;
-    let client_address = server.client_address();
+    let scheme = if config.listen_client[0].is_https() { "https" } else { "http" };
+    let client_address = format!("{scheme}://{}", server.client_address());
     info!(
         name = config.name,
         member = format_args!("{:x}", server.identity().replica.0),
         cluster = format_args!("{:016x}", server.identity().cluster),
         listen_peer = config.listen_peer,
-        "listening for clients at http://{client_address}"
+        "listening for clients at {client_address}"
     );
     let stop = interrupts.flag();
     if stop_at_eof {
@@ -141,7 +149,7 @@ pub(crate) fn run_member(
         // Scripts wait for this line before they send requests, which would be refused without a leader.
         if !ready && server.replica().status().leader.is_some() {
             ready = true;
-            info!("ready to serve client requests at http://{client_address}");
+            info!("ready to serve client requests at {client_address}");
         }
         watch(&server);
         std::thread::sleep(LOOK);

@@ -71,9 +71,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 impl TopCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
-        let client = self.cluster.client()?;
-        let endpoints: Vec<String> = client.endpoints().map(str::to_owned).collect();
-        let mut reader = Reader::new(endpoints, self.cluster.patience().min(PATIENCE));
+        let mut reader = Reader::new(self.cluster.client()?, self.cluster.patience().min(PATIENCE));
         let runtime = runtime()?;
         let first = runtime.block_on(reader.sample());
         require_one(&first)?;

@@ -9,8 +9,10 @@ use bowline_emulator::harness::Interrupts;
 use bowline_server::paste::quote;
 use clap::Args;
 
+use crate::cert;
 use crate::exit::{Exit, NotDone};
 use crate::out::{self, Unprinted, remark, tell};
+use probe::Probe;
 use supervisor::Supervisor;
 use topology::{Topology, is_running};
 
@@ -31,6 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[command(after_help = "Examples:
   bowline up                           three members; Ctrl-C stops them
   bowline up --detach && bowline down  the same in the background
+  bowline up --tls                     with TLS; it makes the certificates
   bowline up --nodes 5 --data-dir /tmp/five --first-port 12379
 
 On a terminal, enter a letter and a member's number: k 2 kills member 2, p 2 pauses or \
@@ -47,6 +50,9 @@ pub(crate) struct UpCommand {
     /// First port of a new cluster. Each member takes two; free ports replace those in use.
     #[arg(long, default_value_t = 2379, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65518))]
     first_port: u16,
+    /// Make a new cluster with TLS, with certificates of its own in the data folder.
+    #[arg(long)]
+    tls: bool,
     /// Run the members in the background; they log to the data folder.
     #[arg(long)]
     detach: bool,
@@ -64,7 +70,7 @@ impl UpCommand {
         let started = Instant::now();
         let interrupts = Interrupts::watch().context("can't watch for Ctrl-C")?;
         let stop = interrupts.flag();
-        let mut topology = Topology::load_or_found(&self.data_dir, self.nodes, self.first_port)?;
+        let mut topology = Topology::load_or_found(&self.data_dir, self.nodes, self.first_port, self.tls)?;
         if let Some(pid) = topology.running().first() {
             let (folder, down) = (self.data_dir.display(), down(&self.data_dir));
             bail!("a cluster is already running in {folder} (process {pid}); to stop it: {down}");
@@ -78,6 +84,9 @@ impl UpCommand {
         }
         for note in topology.check_ports()? {
             remark!("{note}");
+        }
+        if topology.tls {
+            cert::make_local(&topology.certificates())?;
         }
         let mut supervisor = Supervisor::start(&topology, self.detach)?;
         topology.pids = supervisor.pids();
@@ -116,7 +125,7 @@ impl UpCommand {
 
     fn tell(&self, topology: &Topology, took: Duration) -> Result<(), Unprinted> {
         let endpoints: Vec<String> = topology.members.iter().map(|member| member.client_address()).collect();
-        let leader = probe::leader(topology);
+        let leader = Probe::new(topology).ok().and_then(|probe| probe.leader(topology));
         let leader = leader.map_or("not known yet".to_owned(), |id| format!("member {id}"));
         let first = &endpoints[0];
         let stop = if self.detach { "" } else { "Ctrl-C, or: " };
@@ -124,10 +133,18 @@ impl UpCommand {
         tell!("  endpoints  {}", endpoints.join(","))?;
         tell!("  leader     {leader}")?;
         tell!("  data       {}", self.data_dir.display())?;
-        tell!("  try        export BOWLINE_ENDPOINTS={}", endpoints.join(","))?;
+        let (mut exports, mut etcdctl, mut curl) =
+            (format!("BOWLINE_ENDPOINTS={}", endpoints.join(",")), String::new(), String::new());
+        if let Some(files) = topology.client_files() {
+            let [ca, cert, key] = files.map(|file| quote(file.as_os_str()).to_string());
+            exports.push_str(&format!(" BOWLINE_CACERT={ca} BOWLINE_CERT={cert} BOWLINE_KEY={key}"));
+            etcdctl = format!(" --cacert={ca} --cert={cert} --key={key}");
+            curl = format!(" --cacert {ca} --cert {cert} --key {key}");
+        }
+        tell!("  try        export {exports}")?;
         tell!("             bowline put hello world; bowline status; bowline shell")?;
-        tell!("             etcdctl --endpoints={first} put hello world")?;
-        tell!("             curl http://{first}/metrics")?;
+        tell!("             etcdctl --endpoints={}://{first}{etcdctl} put hello world", topology.scheme())?;
+        tell!("             curl{curl} {}://{first}/metrics", topology.scheme())?;
         if !self.detach {
             tell!("  keys       k 2: kill member 2, p 2: pause or resume it, r 2: start it again")?;
         }

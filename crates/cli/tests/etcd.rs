@@ -267,7 +267,7 @@ fn s02_what_is_wrong_is_told_before_anything_is_done() {
     let place = Place::new();
     for (words, text) in [
         (&["--nme", "x"][..], "error: flag provided but not defined: -nme"),
-        (&["--cert-file=c.pem"], "error: --cert-file is \"c.pem\"; allowed: \"\"; there is no TLS yet"),
+        (&["--cert-file=c.pem"], "error: --key-file is missing: a certificate is used with its private key"),
         (&["--force-new-cluster"], "error: --force-new-cluster is \"true\"; allowed: \"false\"; "),
         (&["serve"], "error: \"serve\" is not a valid flag"),
     ] {

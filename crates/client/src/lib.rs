@@ -46,7 +46,25 @@
 //! Methods take `&mut self`, because they may have to connect to another endpoint. For requests at the same time, clone
 //! the client: that is cheap, and clones share a connection.
 //!
-//! It needs a Tokio runtime. Users, passwords and TLS are not there yet.
+//! # TLS
+//!
+//! [`Client::with_tls`] connects with TLS, and with a certificate of this client if it has one:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use bowline_client::{Client, ClientFiles};
+//! # fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let files = ClientFiles {
+//!     ca: Some("certs/ca.crt".into()),
+//!     identity: Some(("certs/client.crt".into(), "certs/client.key".into())),
+//!     ..ClientFiles::default()
+//! };
+//! let client = Client::with_tls(&["10.0.0.1:2379"], Duration::from_secs(5), &files.load()?)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It needs a Tokio runtime. Users and passwords are not there yet.
 
 use std::time::{Duration, Instant};
 
@@ -57,8 +75,9 @@ pub use bytes::Bytes;
 use pb::alarm_request::AlarmAction;
 use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
+use transport::Place;
 
 mod election;
 mod lease;
@@ -67,11 +86,14 @@ mod members;
 mod op;
 mod queue;
 mod snapshot;
+mod transport;
 mod txn;
 mod watch;
 
 /// The requests and responses of the API, for what [`Op`] can't express.
 pub use bowline_api::etcdserverpb;
+/// The TLS of a client, and the files from which it is made.
+pub use bowline_tls::{ClientFiles, ClientTls, TlsError};
 pub use election::{Election, Leadership, Observer};
 pub use lease::{Lease, LeaseEnd, LeaseStatus};
 pub use lock::{Lock, LockGuard};
@@ -99,8 +121,11 @@ const MAX_RESPONSE: usize = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// An endpoint is not an address.
-    #[error("{0:?} is not an endpoint; allowed: host:port or http://host:port")]
+    #[error("{0:?} is not an endpoint; allowed: host:port, http://host:port or https://host:port")]
     Endpoint(String),
+    /// An endpoint is with TLS, but the client has none.
+    #[error("{0} is with TLS, but this client was made without")]
+    NoTls(String),
     /// No endpoint was given.
     #[error("no endpoint was given")]
     NoEndpoint,
@@ -159,37 +184,69 @@ pub enum ClientError {
 /// A client. A clone uses the same connection until one of the two has to connect to another endpoint.
 #[derive(Clone, Debug)]
 pub struct Client {
-    endpoints: Vec<(String, Endpoint)>,
+    endpoints: Vec<Place>,
     patience: Duration,
+    tls: Option<ClientTls>,
     /// The connection in use, and the place of its endpoint.
     connected: Option<(usize, Channel)>,
 }
 
 impl Client {
-    /// A client of these endpoints. It connects at the first request. `patience` is the time limit of a whole request.
+    /// A client of these endpoints, without TLS. It connects at the first request. `patience` is the time limit of a whole
+    /// request.
     ///
     /// # Errors
     /// There is no endpoint, or one is not an address.
     pub fn new<S: AsRef<str>>(endpoints: &[S], patience: Duration) -> Result<Client, ClientError> {
-        let parse = |text: &S| {
-            let text = text.as_ref().trim();
-            let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            let wrong = || ClientError::Endpoint(text.to_owned());
-            let valid = url.strip_prefix("http://").is_some_and(|authority| authority.contains(':'));
-            let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| wrong())?;
-            let endpoint = endpoint.connect_timeout(CONNECT_PATIENCE).tcp_nodelay(true);
-            if valid { Ok((url, endpoint)) } else { Err(wrong()) }
-        };
-        let endpoints = endpoints.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        Client::of(endpoints, patience, None)
+    }
+
+    /// The same with TLS, except at endpoints that begin with `http://`.
+    ///
+    /// # Errors
+    /// There is no endpoint, or one is not an address.
+    pub fn with_tls<S: AsRef<str>>(
+        endpoints: &[S],
+        patience: Duration,
+        tls: &ClientTls,
+    ) -> Result<Client, ClientError> {
+        Client::of(endpoints, patience, Some(tls))
+    }
+
+    fn of<S: AsRef<str>>(endpoints: &[S], patience: Duration, tls: Option<&ClientTls>) -> Result<Client, ClientError> {
+        let places = endpoints.iter().map(|text| Place::new(text.as_ref(), tls));
+        let endpoints = places.collect::<Result<Vec<_>, _>>()?;
         if endpoints.is_empty() {
             return Err(ClientError::NoEndpoint);
         }
-        Ok(Client { endpoints, patience, connected: None })
+        Ok(Client { endpoints, patience, tls: tls.cloned(), connected: None })
+    }
+
+    /// A client of other endpoints with the same TLS, if there is one.
+    ///
+    /// # Errors
+    /// There is no endpoint, or one is not an address.
+    pub fn elsewhere<S: AsRef<str>>(&self, endpoints: &[S], patience: Duration) -> Result<Client, ClientError> {
+        Client::of(endpoints, patience, self.tls.as_ref())
+    }
+
+    /// The TLS of the client, if there is one.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClientTls> {
+        self.tls.as_ref()
+    }
+
+    /// A connection to one address, made on use, for services for which this client has no method.
+    ///
+    /// # Errors
+    /// It is not an address.
+    pub fn lazy_channel(&self, endpoint: &str) -> Result<Channel, ClientError> {
+        Ok(Place::new(endpoint, self.tls.as_ref())?.lazy())
     }
 
     /// The endpoints, beginning with the one that is used next.
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
-        self.endpoints.iter().map(|(url, _)| url.as_str())
+        self.endpoints.iter().map(|place| place.url.as_str())
     }
 
     /// Reads a range: an [`Op::get`] or a request of the API. If there are other endpoints, the client gives up on a
@@ -350,9 +407,9 @@ impl Client {
     /// One of these endpoints can't be reached.
     pub async fn connections(&self, count: usize) -> Result<Vec<Channel>, ClientError> {
         let mut channels = Vec::new();
-        for (url, endpoint) in self.endpoints.iter().cycle().take(count) {
-            let unreachable = |error| ClientError::Unreachable { tried: url.clone(), why: cause(&error) };
-            channels.push(endpoint.connect().await.map_err(unreachable)?);
+        for place in self.endpoints.iter().cycle().take(count) {
+            let unreachable = |error| ClientError::Unreachable { tried: place.url.clone(), why: cause(&error) };
+            channels.push(place.connect().await.map_err(unreachable)?);
         }
         Ok(channels)
     }
@@ -365,17 +422,18 @@ impl Client {
         A: Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
     {
         let mut asked = Vec::new();
-        for (url, endpoint) in &self.endpoints {
+        for place in &self.endpoints {
             // This connects on use, so the time limit covers connecting, too.
-            let answer = ask(endpoint.connect_lazy());
+            let (answer, place) = (ask(place.lazy()), place.clone());
+            let url = place.url.clone();
             let task = async move {
                 match tokio::time::timeout(patience, answer).await {
                     Ok(Ok(response)) => Ok(response.into_inner()),
-                    Ok(Err(status)) => Err(reason(&status)),
+                    Ok(Err(status)) => Err(place.refusal().unwrap_or_else(|| reason(&status))),
                     Err(_) => Err("no answer".to_owned()),
                 }
             };
-            asked.push((url.clone(), tokio::spawn(task)));
+            asked.push((url, tokio::spawn(task)));
         }
         let mut all = Vec::new();
         for (url, task) in asked {
@@ -391,6 +449,7 @@ impl Client {
     {
         let until = Instant::now() + self.patience;
         let share = self.share();
+        let mut refusals = 0;
         loop {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
@@ -399,6 +458,11 @@ impl Client {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
+            if let Some(why) = self.refusal(&endpoint, &status) {
+                refusals += 1;
+                self.after_refusal(why, refusals)?;
+                continue;
+            }
             if !is_worth_another_read(status.code()) || Instant::now() + PAUSE >= until {
                 self.try_next_after(&status);
                 return Err(ClientError::Refused { endpoint, status: Box::new(status) });
@@ -427,6 +491,7 @@ impl Client {
         A: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let until = Instant::now() + self.patience;
+        let mut refusals = 0;
         loop {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
@@ -439,6 +504,11 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
+            if let Some(why) = self.refusal(&endpoint, &status) {
+                refusals += 1;
+                self.after_refusal(why, refusals)?;
+                continue;
+            }
             let nothing_done = status.message() == "etcdserver: no leader";
             if nothing_done && Instant::now() + PAUSE < until {
                 self.try_next();
@@ -457,7 +527,7 @@ impl Client {
     /// The connection in use, or a new one to the first endpoint that can be reached.
     async fn channel(&mut self) -> Result<(String, Channel), ClientError> {
         if let Some((place, channel)) = &self.connected {
-            let url = &self.endpoints[place % self.endpoints.len()].0;
+            let url = &self.endpoints[place % self.endpoints.len()].url;
             return Ok((url.clone(), channel.clone()));
         }
         self.connect(0).await
@@ -473,17 +543,37 @@ impl Client {
     async fn connect(&mut self, first: usize) -> Result<(String, Channel), ClientError> {
         let mut why = String::new();
         for place in (0..self.endpoints.len()).map(|offset| (first + offset) % self.endpoints.len()) {
-            let (url, endpoint) = &self.endpoints[place];
-            match endpoint.connect().await {
+            match self.endpoints[place].connect().await {
                 Ok(channel) => {
                     self.connected = Some((place, channel.clone()));
-                    return Ok((url.clone(), channel));
+                    return Ok((self.endpoints[place].url.clone(), channel));
                 }
                 Err(error) => why = cause(&error),
             }
         }
-        let tried: Vec<&str> = self.endpoints.iter().map(|(url, _)| url.as_str()).collect();
-        Err(ClientError::Unreachable { tried: tried.join(", "), why })
+        Err(self.unreachable(why))
+    }
+
+    fn unreachable(&self, why: String) -> ClientError {
+        ClientError::Unreachable { tried: self.endpoints().collect::<Vec<_>>().join(", "), why }
+    }
+
+    /// Why a server refused the connection before it read any request, if a request failed because of that.
+    fn refusal(&self, endpoint: &str, status: &Status) -> Option<String> {
+        let place = self.endpoints.iter().find(|place| place.url == endpoint)?;
+        // The code of HTTP/2's INADEQUATE_SECURITY.
+        let closed = is_worth_another_read(status.code()) || status.code() == Code::PermissionDenied;
+        place.refusal().filter(|_| closed)
+    }
+
+    /// Uses another endpoint from now on, because the server refused the connection. It read no request, so one may be
+    /// sent elsewhere.
+    ///
+    /// # Errors
+    /// All endpoints refused it.
+    fn after_refusal(&mut self, why: String, refusals: usize) -> Result<(), ClientError> {
+        self.try_next();
+        if refusals < self.endpoints.len() { Ok(()) } else { Err(self.unreachable(why)) }
     }
 
     /// Drops the connection, or gives up connecting; the next one is made to another endpoint, if there is one.
@@ -500,11 +590,11 @@ impl Client {
         if let Some((place, _)) = self.connected {
             endpoints.rotate_left(place);
         }
-        for (_, endpoint) in &mut endpoints {
-            let tested = endpoint.clone().http2_keep_alive_interval(KEEP_ALIVE);
-            *endpoint = tested.keep_alive_timeout(KEEP_ALIVE_PATIENCE);
+        for place in &mut endpoints {
+            let tested = place.endpoint.clone().http2_keep_alive_interval(KEEP_ALIVE);
+            place.endpoint = tested.keep_alive_timeout(KEEP_ALIVE_PATIENCE);
         }
-        Client { endpoints, patience: self.patience, connected: None }
+        Client { endpoints, patience: self.patience, tls: self.tls.clone(), connected: None }
     }
 }
 
@@ -554,9 +644,16 @@ mod tests {
             |endpoints: &[&str]| Client::new(endpoints, Duration::from_secs(1)).map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(new(&["127.0.0.1:2379", "http://host:1"]), Ok(()));
         assert_eq!(new(&[]), Err("no endpoint was given".to_owned()));
-        let wrong = "\"https://host:1\" is not an endpoint; allowed: host:port or http://host:port";
-        assert_eq!(new(&["https://host:1"]), Err(wrong.to_owned()));
+        let wrong = "\"ftp://host:1\" is not an endpoint; allowed: host:port, http://host:port or https://host:port";
+        assert_eq!(new(&["ftp://host:1"]), Err(wrong.to_owned()));
+        let without = "https://host:1 is with TLS, but this client was made without";
+        assert_eq!(new(&["https://host:1"]), Err(without.to_owned()));
         assert!(new(&["host"]).is_err());
+        let files = ClientFiles { skip_verification: true, ..ClientFiles::default() };
+        let tls = files.load().expect("it needs no file");
+        let secure = Client::with_tls(&["host:1", "http://host:2", "https://host:3"], Duration::from_secs(1), &tls);
+        let secure = secure.expect("good endpoints");
+        assert_eq!(secure.endpoints().collect::<Vec<_>>(), ["https://host:1", "http://host:2", "https://host:3"]);
     }
 
     #[tokio::test]

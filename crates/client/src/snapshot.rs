@@ -31,7 +31,10 @@ impl Client {
         let read = tokio::time::timeout(self.patience, member.range(read)).await;
         let is_recent = read.is_ok_and(|answer| answer.is_ok());
         let mut member = MaintenanceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-        let refused = |status| ClientError::Refused { endpoint: endpoint.clone(), status: Box::new(status) };
+        let refused = |status| match client.refusal(&endpoint, &status) {
+            Some(why) => client.unreachable(why),
+            None => ClientError::Refused { endpoint: endpoint.clone(), status: Box::new(status) },
+        };
         let stream = member.snapshot(pb::SnapshotRequest {}).await.map_err(refused)?.into_inner();
         Ok(Snapshot { endpoint, is_recent, stream })
     }

@@ -246,10 +246,19 @@ impl Client {
             wanted: Arc::clone(&wanted),
             owes_progress: false,
         };
+        let mut refusals = 0;
         let opened = loop {
             match task.open().await {
                 Ok(opened) => break opened,
                 Err(error) => {
+                    if let ClientError::Refused { endpoint, status } = &error
+                        && let Some(why) = task.client.refusal(endpoint, status)
+                    {
+                        refusals += 1;
+                        if refusals >= self.endpoints.len() {
+                            return Err(self.unreachable(why));
+                        }
+                    }
                     let unreachable = matches!(error, ClientError::Unreachable { .. });
                     if unreachable || is_final(&error) || Instant::now() + PAUSE >= until {
                         return Err(error);

@@ -1,4 +1,4 @@
-//! Accepts connections, up to a limit.
+//! Accepts connections, up to a limit, and does the handshake of TLS with those that need one.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bowline_tls::{FirstBytes, Keeper, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tracing::warn;
+
+use crate::secure::{Door, Handshake, Handshakes};
 
 /// Pause after the system refused a connection, mostly for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Listeners with a common limit of connections.
 pub(crate) struct Acceptor {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// The one that is asked first.
     first: usize,
     room: Arc<Semaphore>,
@@ -34,13 +37,31 @@ pub(crate) struct Acceptor {
     whose: &'static str,
     bound: String,
     said: Option<Instant>,
+    door: Door,
+    handshakes: Handshakes,
+    /// What a stranger is told who does not speak TLS where it is needed.
+    answer: fn(FirstBytes) -> Vec<u8>,
+}
+
+/// A port, and its TLS if it has some.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) tls: Option<Arc<Keeper>>,
 }
 
 impl Acceptor {
     /// Accepts `most` connections at a time. If there are more, a warning names `whose` they are and the `bound`.
-    pub(crate) fn new(listeners: Vec<TcpListener>, most: usize, whose: &'static str, bound: String) -> Acceptor {
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        most: usize,
+        (whose, bound): (&'static str, String),
+        (door, answer): (Door, fn(FirstBytes) -> Vec<u8>),
+    ) -> Acceptor {
         let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Acceptor { listeners, first: 0, room, most, whose, bound, said: None }
+        // The others are for those who have finished theirs.
+        let handshakes = Handshakes::new((most / 2).max(1));
+        Acceptor { listeners, first: 0, room, most, whose, bound, said: None, door, handshakes, answer }
     }
 
     /// Waits for the next connection. At the limit, new connections wait in the system's queue.
@@ -57,10 +78,15 @@ impl Acceptor {
         };
         loop {
             match poll_fn(|context| self.poll_accept(context)).await {
-                Ok((stream, address)) => {
+                Ok((stream, address, tls)) => {
                     // Without it, each answer may wait 40 ms for an acknowledgement. A failure shows up later.
                     let _ = stream.set_nodelay(true);
-                    return Accepted { stream, address, place: permit };
+                    let (door, answer) = (self.door.clone(), self.answer);
+                    let handshake = tls.map(|keeper| {
+                        let ended = self.handshakes.begin();
+                        Handshake { keeper, ended, door: door.clone(), answer }
+                    });
+                    return Accepted { stream, address, place: permit, handshake, door };
                 }
                 // The client has given up already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -75,13 +101,13 @@ impl Acceptor {
     }
 
     /// A connection at any of the listeners. Each is asked first in turn, so that none keeps the others waiting.
-    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         let count = self.listeners.len();
         self.first = (self.first + 1) % count.max(1);
         for place in 0..count {
-            let accepted = self.listeners[(self.first + place) % count].poll_accept(context);
-            if accepted.is_ready() {
-                return accepted;
+            let Listener { socket, tls } = &self.listeners[(self.first + place) % count];
+            if let Poll::Ready(accepted) = socket.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, address)| (stream, address, tls.clone())));
             }
         }
         Poll::Pending
@@ -96,26 +122,61 @@ impl Acceptor {
     }
 }
 
+/// What came to a port, from where, and the TLS of the port.
+type Arrival = (TcpStream, SocketAddr, Option<Arc<Keeper>>);
+
 /// A connection that was accepted.
 pub(crate) struct Accepted {
-    pub(crate) stream: TcpStream,
+    stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// Dropping it makes room for another connection.
+    place: OwnedSemaphorePermit,
+    /// What is to be done before anything else.
+    handshake: Option<Handshake>,
+    door: Door,
+}
+
+impl Accepted {
+    /// Does the handshake, if one is needed; `None` if it failed.
+    pub(crate) async fn secure(self) -> Option<Arrived> {
+        let Accepted { stream, address, place, handshake, door } = self;
+        let stream = match handshake {
+            None => Stream::Plain(stream),
+            Some(handshake) => handshake.run(stream, address).await?,
+        };
+        Some(Arrived { stream, address, place, door })
+    }
+}
+
+/// A connection after its handshake.
+pub(crate) struct Arrived {
+    pub(crate) stream: Stream,
     pub(crate) address: SocketAddr,
     /// Dropping it makes room for another connection.
     pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) door: Door,
 }
 
 /// A client's connection. It ends if the client sends nothing for some time after connecting.
 pub(crate) struct Connection {
-    stream: TcpStream,
-    /// The time limit, until the client sends something.
-    silence: Option<Pin<Box<Sleep>>>,
+    stream: Stream,
+    /// Until the client sends something.
+    silence: Option<Silence>,
     _place: OwnedSemaphorePermit,
 }
 
-impl From<Accepted> for Connection {
-    fn from(accepted: Accepted) -> Connection {
-        let Accepted { stream, place, .. } = accepted;
-        Connection { stream, silence: Some(Box::pin(sleep(SILENCE))), _place: place }
+/// A client has not sent anything yet.
+struct Silence {
+    limit: Pin<Box<Sleep>>,
+    address: SocketAddr,
+    door: Door,
+}
+
+impl From<Arrived> for Connection {
+    fn from(arrived: Arrived) -> Connection {
+        let Arrived { stream, address, place, door } = arrived;
+        let silence = Silence { limit: Box::pin(sleep(SILENCE)), address, door };
+        Connection { stream, silence: Some(silence), _place: place }
     }
 }
 
@@ -125,13 +186,20 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Some(silence) = &mut self.silence {
+        let begin = buffer.filled().len();
+        let this = &mut *self;
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Some(silence) = &mut this.silence {
             if read.is_pending() {
-                ready!(silence.as_mut().poll(context));
+                ready!(silence.limit.as_mut().poll(context));
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent nothing")));
             }
-            self.silence = None;
+            let first = FirstBytes::of(&buffer.filled()[begin..]);
+            if first == FirstBytes::Tls && matches!(this.stream, Stream::Plain(_)) {
+                // What is served here answers that this is no HTTP, so the client knows, too.
+                silence.door.complain_of_tls(silence.address);
+            }
+            this.silence = None;
         }
         read
     }
@@ -168,11 +236,17 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::secure::answer_client;
+
+    async fn accepted(acceptor: &mut Acceptor) -> Connection {
+        acceptor.accept().await.secure().await.expect("it needs no handshake").into()
+    }
 
     async fn acceptor(most: usize) -> (Acceptor, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
-        let address = listener.local_addr().expect("it is bound");
-        (Acceptor::new(vec![listener], most, "clients", "the test".to_owned()), address)
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+        let address = socket.local_addr().expect("it is bound");
+        let (whose, door) = (("clients", "the test".to_owned()), (Door::new("client"), answer_client as fn(_) -> _));
+        (Acceptor::new(vec![Listener { socket, tls: None }], most, whose, door), address)
     }
 
     #[tokio::test]
@@ -190,14 +264,14 @@ mod tests {
     async fn a_connection_that_says_nothing_ends_and_one_that_has_spoken_may_be_silent() {
         let (mut acceptor, address) = acceptor(2).await;
         let silent = TcpStream::connect(address).await.expect("it listens");
-        let mut connection = Connection::from(acceptor.accept().await);
+        let mut connection = accepted(&mut acceptor).await;
         let mut buffer = [0; 8];
         let error = connection.read(&mut buffer).await.expect_err("the client sent nothing");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(silent);
         let mut client = TcpStream::connect(address).await.expect("it listens");
         client.write_all(b"hello").await.expect("sent");
-        let mut connection = Connection::from(acceptor.accept().await);
+        let mut connection = accepted(&mut acceptor).await;
         assert_eq!(connection.read(&mut buffer).await.expect("it is there already"), 5);
         let more = tokio::time::timeout(SILENCE * 10, connection.read(&mut buffer)).await;
         assert!(more.is_err(), "it waits: {more:?}");

@@ -1,4 +1,4 @@
-//! The connections of clients: HTTP/1 and HTTP/2 on one port, until the server stops.
+//! The connections of clients: HTTP/1 and HTTP/2 on one port, with or without TLS, until the server stops.
 //!
 //! hyper serves them instead of tonic's own server. That one answers an expired deadline with CANCELLED, outside of all
 //! layers that could answer as etcd does (see [`crate::grpc::attend`]).
@@ -41,13 +41,19 @@ pub(crate) async fn serve(
             _ = stopped.wait_for(|stopping| *stopping) => break,
             accepted = clients.accept() => accepted,
         };
-        let stream = TokioIo::new(Mended::new(Connection::from(accepted)));
-        let connection = graceful.watch(builder.serve_connection(stream, service.clone()).into_owned());
-        open.inc();
-        let open = open.clone();
+        let (builder, service, watcher) = (builder.clone(), service.clone(), graceful.watcher());
+        let (open, mut stopping) = (open.clone(), stopped.clone());
+        // A handshake must not delay other clients.
         tokio::spawn(async move {
+            let arrived = tokio::select! {
+                arrived = accepted.secure() => arrived,
+                _ = stopping.wait_for(|stopping| *stopping) => None,
+            };
+            let Some(arrived) = arrived else { return };
+            let stream = TokioIo::new(Mended::new(Connection::from(arrived)));
+            open.inc();
             // A client that disconnects, or speaks another protocol, is not worth logging.
-            let _ = connection.await;
+            let _ = watcher.watch(builder.serve_connection(stream, service).into_owned()).await;
             open.dec();
         });
     }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
+use bowline_tls::Settings as TlsSettings;
 
 use crate::founding;
 use crate::peer::Protocol;
 pub use bowline_kv::compaction::Retention;
 
 mod layers;
+mod tls;
 mod values;
 
 pub use layers::{Layers, SETTINGS, Setting};
@@ -124,6 +126,10 @@ pub struct ServerConfig {
     pub watch_progress_interval: Duration,
     /// Time between a write and the next comparison of the members' states.
     pub compare_interval: Duration,
+    /// TLS for clients, at the addresses with `https://`.
+    pub client_tls: Option<TlsSettings>,
+    /// TLS between members; `None`: they talk in plain text.
+    pub peer_tls: Option<TlsSettings>,
     /// How reads are made linearizable.
     pub read_kind: ReadKind,
     /// The format of the log.

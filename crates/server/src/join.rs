@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Command, MemberChange, MemberRequest, MemberUrls};
 use bowline_node::raft::{Entry, NodeId, Payload};
+use bowline_tls::TlsError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::config::{ServerConfig, Url};
-use crate::peer::{ClusterInfo, HandshakeError, Introduction, MemberInfo, discover};
+use crate::peer::{ClusterInfo, HandshakeError, Introduction, MemberInfo, discover, secure};
 
 /// Time limit for connecting to one member.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,6 +76,9 @@ pub enum JoinError {
         /// The cluster that answers.
         found: u64,
     },
+    /// A file of the TLS between members can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refused sockets or threads.
     #[error("can't connect to the cluster: {0}")]
     System(#[from] std::io::Error),
@@ -153,13 +158,14 @@ fn ask_all(config: &ServerConfig, is_good: impl Fn(&ClusterInfo) -> bool) -> Res
     let own = config.advertise_peer.authority();
     let others = config.initial_cluster.values().map(|founder| founder.url.authority());
     let others: Vec<&str> = others.filter(|address| *address != own).collect();
+    let connector = config.peer_tls.as_ref().map(|tls| tls.connector()).transpose()?;
     let (mut last, mut reasons) = (None, Vec::new());
     for address in others {
         // A runtime must not be started or dropped where another one may be running.
         let asked = std::thread::scope(|scope| {
             let asking = || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.map(|runtime| runtime.block_on(ask(address, &introduction)))
+                runtime.map(|runtime| runtime.block_on(ask(address, connector.as_ref(), &introduction)))
             };
             scope.spawn(asking).join().expect("asking does not panic")
         });
@@ -175,8 +181,12 @@ fn ask_all(config: &ServerConfig, is_good: impl Fn(&ClusterInfo) -> bool) -> Res
     last.ok_or_else(|| JoinError::Unreachable { reasons: reasons.join("; ") })
 }
 
-async fn ask(address: &str, introduction: &Introduction) -> Result<ClusterInfo, HandshakeError> {
+async fn ask(
+    address: &str,
+    connector: Option<&TlsConnector>,
+    introduction: &Introduction,
+) -> Result<ClusterInfo, HandshakeError> {
     let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| HandshakeError::Silent)?;
-    let mut stream = stream.map_err(crate::peer::FrameError::from)?;
+    let mut stream = secure(connector, address, stream.map_err(crate::peer::FrameError::from)?).await?;
     discover(&mut stream, introduction).await
 }

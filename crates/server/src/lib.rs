@@ -26,6 +26,7 @@ mod random;
 pub mod replica;
 pub mod restore;
 pub mod salvage;
+mod secure;
 mod server;
 mod watches;
 
@@ -34,4 +35,5 @@ pub use bowline_member::{KvMachine, StateFiles};
 pub use clock::Clock;
 pub use descriptors::{TooFew, raise_limit};
 pub use grpc::{API_VERSION, fuzz_requests};
+pub use secure::check_tls;
 pub use server::{Disk, Listeners, Server, StartError};

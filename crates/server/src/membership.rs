@@ -82,7 +82,7 @@ async fn lead(replica: Replica, directory: Directory, outbox: Arc<Outbox>) {
 
 fn steps(status: &Status, directory: &Directory, outbox: &Outbox) -> Vec<Step> {
     let own = directory.own().replica;
-    let address = |id| directory.address(id, 0).map(|address| format!("http://{address}"));
+    let address = |id| directory.address(id, 0).map(|address| directory.url(&address));
     next(&status.members, &status.membership, address, |id| id == own || outbox.reaches(id))
 }
 

@@ -23,12 +23,14 @@ pub use forward::Forwarder;
 pub(crate) use forward::LeaderRequest;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
+pub(crate) use handshake::answer_member;
 pub use handshake::{
     Channel, ClusterInfo, HandshakeError, Hello, Identity, Introduction, MemberInfo, Refusal, Welcome, accept, connect,
     discover, sender,
 };
 pub(crate) use inbound::Inbound;
 pub use outbound::Outbox;
+pub(crate) use outbound::secure;
 pub use traffic::Traffic;
 pub use version::Protocol;
 pub(crate) use version::raised;

@@ -19,19 +19,20 @@ use bowline_api::healthpb::health_server::HealthServer;
 use bowline_kv::store::{Limits, Member};
 use bowline_node::raft::{NodeId, Recovered};
 use bowline_storage::Log;
+use bowline_tls::{Keeper, TlsError};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Listener};
 use crate::client_connection;
 use crate::clock::Clock;
 use crate::cluster_version;
 use crate::compaction;
 use crate::comparison;
-use crate::config::{ServerConfig, Url};
+use crate::config::{ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
     ClusterService, Context, Counts, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
@@ -40,10 +41,11 @@ use crate::grpc::{
 use crate::http;
 use crate::instruments::Gauge;
 use crate::membership;
-use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, hex};
+use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, answer_member, hex};
 use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{Replica, Start, State, StopReason, Threads};
+use crate::secure::{Door, Tls, answer_client};
 
 /// Bytes that a message may have beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
@@ -71,6 +73,12 @@ pub enum StartError {
     /// The limit of open files is too low.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
+    /// A file with a certificate, a key, a CA or a list of revoked certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address has another scheme than the settings of TLS allow.
+    #[error(transparent)]
+    Scheme(#[from] ConfigError),
     /// The configuration, or the data on the disk, contradicts itself.
     #[error(transparent)]
     Replica(#[from] bowline_node::raft::ConfigError),
@@ -158,6 +166,8 @@ impl Server {
         listeners: Listeners,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<Server, StartError> {
+        config.check_schemes()?;
+        let tls = Tls::load(config)?;
         let limit = descriptors::current_limit();
         let (identity, own) = (disk.identity, disk.identity.replica);
         let shares = descriptors::share(limit, disk.expected_peers(), config.max_connections)?;
@@ -180,7 +190,7 @@ impl Server {
             ..Member::default()
         };
         let Disk { known, recovered, log, portion_bytes, state, .. } = disk;
-        let directory = Directory::new(identity, config.protocol, introduction, known);
+        let directory = Directory::new(identity, config.protocol, introduction, known, tls.members.clone());
         let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::default());
         let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
@@ -191,13 +201,16 @@ impl Server {
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;
 
-        let all = |listeners: Vec<TcpListener>| listeners.into_iter().map(listening).collect::<Result<Vec<_>, _>>();
-        let (client, peer, metrics) = (all(listeners.client)?, listening(listeners.peer)?, all(listeners.metrics)?);
+        let (peer, clients) = (listening(listeners.peer, tls.members.as_ref())?, tls.clients.as_ref());
+        let client = all_listening(listeners.client, &config.listen_client, clients)?;
+        let metrics = all_listening(listeners.metrics, &config.listen_metrics, clients)?;
+        tls.follow();
         let learner = Arc::<AtomicBool>::default();
         membership::keep(&replica, (&directory, &outbox, &forwarder), record, Arc::clone(&learner));
         let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
         let bound = format!("{limit} open files");
-        let peers = Acceptor::new(vec![peer], shares.peers, "members", bound.clone());
+        let door = (Door::new("member"), answer_member as fn(_) -> _);
+        let peers = Acceptor::new(vec![peer], shares.peers, ("members", bound.clone()), door);
         tokio::spawn(Arc::new(inbound).listen(peers));
         let bound = match config.max_connections {
             Some(wanted) if wanted == shares.clients => "--max-connections".to_owned(),
@@ -205,8 +218,9 @@ impl Server {
         };
         // Whoever reads metrics must not be kept out by clients.
         let readers = if metrics.is_empty() { 0 } else { READERS.min(shares.clients / 2) };
-        let clients = Acceptor::new(client, shares.clients - readers, "clients", bound.clone());
-        let readers = Acceptor::new(metrics, readers.max(1), "--listen-metrics", bound);
+        let door = || (Door::new("client"), answer_client as fn(_) -> _);
+        let clients = Acceptor::new(client, shares.clients - readers, ("clients", bound.clone()), door());
+        let readers = Acceptor::new(metrics, readers.max(1), ("--listen-metrics", bound), door());
         let limits = Limits { max_request_bytes: config.max_request_bytes, max_txn_ops: config.max_txn_ops };
         let counts = Arc::<Counts>::default();
         let open = counts.connections.clone();
@@ -286,9 +300,20 @@ impl Server {
     }
 }
 
-fn listening(listener: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
-    listener.set_nonblocking(true).map_err(StartError::Threads)?;
-    tokio::net::TcpListener::from_std(listener).map_err(StartError::Threads)
+fn listening(socket: TcpListener, tls: Option<&Arc<Keeper>>) -> Result<Listener, StartError> {
+    socket.set_nonblocking(true).map_err(StartError::Threads)?;
+    let socket = tokio::net::TcpListener::from_std(socket).map_err(StartError::Threads)?;
+    Ok(Listener { socket, tls: tls.cloned() })
+}
+
+/// The ports of these addresses; those with `https://` are with TLS.
+fn all_listening(
+    sockets: Vec<TcpListener>,
+    urls: &[Url],
+    tls: Option<&Arc<Keeper>>,
+) -> Result<Vec<Listener>, StartError> {
+    let all = sockets.into_iter().zip(urls);
+    all.map(|(socket, url)| listening(socket, tls.filter(|_| url.is_https()))).collect()
 }
 
 /// What clients are served, and the pages alone.

@@ -128,7 +128,7 @@ pub(crate) struct MoveLeaderArgs {
 impl Request for MemberListArgs {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let members = client.member_list(true).await?.members;
-        let states = states(&members).await;
+        let states = states(client, &members).await;
         let well = states.iter().all(|state| state.serves());
         if output.format() == Format::Json {
             let json = members.iter().zip(&states).map(|(member, state)| {
@@ -198,12 +198,12 @@ impl State {
 }
 
 /// What each member is doing, asked at its own addresses for clients.
-async fn states(members: &[Member]) -> Vec<State> {
+async fn states(client: &Client, members: &[Member]) -> Vec<State> {
     let mut states = Vec::new();
     for member in members {
         let mut status = None;
         // An address that is no endpoint is as good as none.
-        if let Ok(client) = Client::new(&member.client_ur_ls, Duration::from_secs(2)) {
+        if let Ok(client) = client.elsewhere(&member.client_ur_ls, Duration::from_secs(2)) {
             let answers = client.status().await.into_iter();
             let own = |status: &StatusResponse| status.header.is_some_and(|header| header.member_id == member.id);
             status = answers.filter_map(|(_, answer)| answer.ok()).find(own);
@@ -215,7 +215,7 @@ async fn states(members: &[Member]) -> Vec<State> {
 
 impl Request for MemberAddArgs {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
-        let url = peer_url(&self.peer_url)?;
+        let url = member_url(client, &self.peer_url).await?;
         let added = client.member_add(std::slice::from_ref(&url), self.learner).await?;
         out.done();
         let id = added.member.map_or(0, |member| member.id);
@@ -254,7 +254,7 @@ impl Request for MemberPromoteArgs {
 
 impl Request for MemberUpdateArgs {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
-        let url = peer_url(&self.peer_url)?;
+        let url = member_url(client, &self.peer_url).await?;
         let member = find(client, &self.member).await?;
         client.member_update(member.id, &[url]).await?;
         told("updated", member.id, output, out)
@@ -263,7 +263,7 @@ impl Request for MemberUpdateArgs {
 
 impl Request for MemberReplaceArgs {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
-        let url = peer_url(&self.peer_url)?;
+        let url = member_url(client, &self.peer_url).await?;
         let old = find(client, &self.member).await?;
         let members = client.member_list(true).await?.members;
         let added = members.into_iter().find(|member| member.peer_ur_ls.contains(&url));
@@ -285,7 +285,7 @@ impl Request for MemberReplaceArgs {
             let Some(new) = members.iter().find(|member| member.id == id) else {
                 bail!(NotDone(format!("member {} was removed meanwhile", hex(id))));
             };
-            let state = states(std::slice::from_ref(new)).await[0];
+            let state = states(client, std::slice::from_ref(new)).await[0];
             if told_state != Some(state) {
                 remark!("  {}: {}", hex(id), state.text());
                 told_state = Some(state);
@@ -309,14 +309,14 @@ impl Request for MoveLeaderArgs {
     async fn run(&self, client: &mut Client, output: OutputArgs, out: &mut Out) -> anyhow::Result<Exit> {
         let members = client.member_list(true).await?.members;
         let target = choose(&members, &self.member)?;
-        let all = states(&members).await;
+        let all = states(client, &members).await;
         let leader = members.iter().zip(all).find(|(_, state)| *state == State::Leader).map(|(member, _)| member);
         let Some(leader) = leader else {
             bail!(NotDone("the leader can't be found; `bowline member list` shows what the members do".to_owned()));
         };
         if leader.id != target.id {
             // Only the leader itself can do it.
-            let mut of_leader = Client::new(&leader.client_ur_ls, Duration::from_secs(10))?;
+            let mut of_leader = client.elsewhere(&leader.client_ur_ls, Duration::from_secs(10))?;
             of_leader.move_leader(target.id).await?;
         }
         told("leads", target.id, output, out)
@@ -338,12 +338,25 @@ pub(crate) fn hex(id: u64) -> String {
     format!("{id:x}")
 }
 
-/// Checks an address for other members, and completes it.
-pub(crate) fn peer_url(text: &str) -> anyhow::Result<String> {
-    let url = bowline_server::config::Url::parse(text).filter(bowline_server::config::Url::can_be_reached);
+/// Checks an address for other members. Without a scheme, it gets that of the members.
+async fn member_url(client: &mut Client, text: &str) -> anyhow::Result<String> {
+    let url = peer_url(text, false)?;
+    if text.contains("://") {
+        return Ok(url);
+    }
+    let members = client.member_list(false).await?.members;
+    let https = members.iter().flat_map(|member| &member.peer_ur_ls).any(|url| url.starts_with("https://"));
+    peer_url(text, https)
+}
+
+/// Checks an address for other members, and completes it; `https` says with which scheme.
+pub(crate) fn peer_url(text: &str, https: bool) -> anyhow::Result<String> {
+    let url = bowline_server::config::Url::parse_with(text, https).filter(bowline_server::config::Url::can_be_reached);
     match url {
         Some(url) => Ok(url.to_string()),
-        None => bail!("PEER_URL is {text:?}; allowed: http://host:port or host:port that other members can reach"),
+        None => bail!(
+            "PEER_URL is {text:?}; allowed: http://host:port, https://host:port or host:port that other members can reach"
+        ),
     }
 }
 
@@ -402,9 +415,9 @@ mod tests {
 
     #[test]
     fn addresses_are_completed_and_checked() {
-        assert_eq!(peer_url("10.0.0.4:2380").expect("good"), "http://10.0.0.4:2380");
-        for bad in ["", "host", "0.0.0.0:2380", "host:0", "https://host:1"] {
-            assert!(peer_url(bad).expect_err(bad).to_string().starts_with("PEER_URL is"), "{bad}");
+        assert_eq!(peer_url("10.0.0.4:2380", false).expect("good"), "http://10.0.0.4:2380");
+        for bad in ["", "host", "0.0.0.0:2380", "host:0", "ftp://host:1"] {
+            assert!(peer_url(bad, false).expect_err(bad).to_string().starts_with("PEER_URL is"), "{bad}");
         }
     }
 }

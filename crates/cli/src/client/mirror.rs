@@ -14,9 +14,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use anyhow::bail;
-use bowline_client::{Client, ClientError, WatchEvent, WatchItem, WatchRequest, Watcher};
+use bowline_client::{ClientError, WatchEvent, WatchItem, WatchRequest, Watcher};
 use clap::Args;
 
+use super::tls::{DestTlsArgs, TlsArgs};
 use super::{runtime, words};
 use crate::exit::{Exit, NotDone};
 use copy::copy;
@@ -85,19 +86,26 @@ pub(crate) struct MirrorCommand {
     /// Time limit of a request, in seconds; requests are repeated.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=600), value_name = "SECONDS")]
     timeout: u64,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    dest_tls: DestTlsArgs,
 }
 
 impl MirrorCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
-        let client = |endpoints: &str| {
-            let endpoints: Vec<&str> = endpoints.split(',').collect();
-            Client::new(&endpoints, Duration::from_secs(self.timeout))
+        let client = |endpoints: &str, tls: &TlsArgs| {
+            let endpoints: Vec<String> = endpoints.split(',').map(str::to_owned).collect();
+            tls.client(&endpoints, Duration::from_secs(self.timeout))
         };
+        // The same files, unless others are given.
+        let dest_tls = self.dest_tls.clone().over(&self.tls);
         let prefix = self.prefix.clone().into_vec();
         let dest = self.dest_prefix.clone().map_or_else(|| prefix.clone(), OsString::into_vec);
         let mapping = Mapping::new(prefix.into(), dest.into());
         let remarks = Remarks { json: self.json };
-        let (source, destination) = (Source::new(client(&self.source)?, remarks), client(&self.destination)?);
+        let (source, destination) =
+            (Source::new(client(&self.source, &self.tls)?, remarks), client(&self.destination, &dest_tls)?);
         runtime()?.block_on(async {
             let destination = Destination::open(destination, remarks, &mapping).await?;
             let mut mirror = Mirror { source, destination, mapping, remarks, report: Report::new(remarks) };

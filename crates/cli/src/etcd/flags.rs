@@ -48,8 +48,11 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, meaning: Me
     Flag { name, kind, default, meaning }
 }
 
-const TLS: &str = "there is no TLS yet: use a network that you trust, or a proxy that terminates TLS";
-const WITHOUT_TLS: &str = "there is no TLS yet, and etcd uses it only with TLS";
+const OWN_CLIENT: &str = "a member makes no connection to its own port for clients";
+const ONE_PAIR: &str = "a member uses --peer-cert-file in both directions";
+const SAN: &str = "a member's certificate need not be valid for the address that it connects from";
+const VALIDITY: &str = "a certificate that is made is valid for a year, and made again at a start in its last 14 days";
+const CIPHERS: &str = "there are only cipher suites with forward secrecy and authenticated encryption";
 const DISCOVERY: &str = "there is no discovery: name all members in --initial-cluster";
 const WITHOUT_DISCOVERY: &str = "there is no discovery";
 const USERS: &str = "there are no users yet: use a network that you trust";
@@ -231,31 +234,84 @@ const CLUSTERING: &[Flag] = &[
 ];
 
 const SECURITY: &[Flag] = &[
-    flag("cert-file", Text, "", Only(&[], TLS)),
-    flag("key-file", Text, "", Only(&[], TLS)),
-    flag("client-cert-auth", Bool, "false", Only(&[], TLS)),
-    flag("client-cert-file", Text, "", Only(&[], TLS)),
-    flag("client-key-file", Text, "", Only(&[], TLS)),
-    flag("client-crl-file", Text, "", Only(&[], TLS)),
-    flag("client-cert-allowed-hostname", Text, "", Only(&[], TLS)),
-    flag("trusted-ca-file", Text, "", Only(&[], TLS)),
-    flag("auto-tls", Bool, "false", Only(&[], TLS)),
-    flag("peer-cert-file", Text, "", Only(&[], TLS)),
-    flag("peer-key-file", Text, "", Only(&[], TLS)),
-    flag("peer-client-cert-auth", Bool, "false", Only(&[], TLS)),
-    flag("peer-client-cert-file", Text, "", Only(&[], TLS)),
-    flag("peer-client-key-file", Text, "", Only(&[], TLS)),
-    flag("peer-trusted-ca-file", Text, "", Only(&[], TLS)),
-    flag("peer-cert-allowed-cn", Text, "", Only(&[], TLS)),
-    flag("peer-cert-allowed-hostname", Text, "", Only(&[], TLS)),
-    flag("peer-auto-tls", Bool, "false", Only(&[], TLS)),
-    flag("peer-crl-file", Text, "", Only(&[], TLS)),
-    flag("peer-skip-client-san-verification", Bool, "false", NoEffect(WITHOUT_TLS)),
-    flag("experimental-peer-skip-client-san-verification", Bool, "false", NoEffect(WITHOUT_TLS)),
-    flag("self-signed-cert-validity", Number, "1", NoEffect(WITHOUT_TLS)),
-    flag("cipher-suites", Text, "", NoEffect(WITHOUT_TLS)),
-    flag("tls-min-version", Text, "TLS1.2", NoEffect(WITHOUT_TLS)),
-    flag("tls-max-version", Text, "", NoEffect(WITHOUT_TLS)),
+    flag("cert-file", Text, "", Setting("cert_file", "Certificate for clients, in PEM.")),
+    flag("key-file", Text, "", Setting("key_file", "Private key of --cert-file, in PEM.")),
+    flag("client-cert-auth", Bool, "false", Setting("client_cert_auth", "Clients must have a certificate.")),
+    flag("client-cert-file", Text, "", NoEffect(OWN_CLIENT)),
+    flag("client-key-file", Text, "", NoEffect(OWN_CLIENT)),
+    flag("client-crl-file", Text, "", Setting("client_crl_file", "Lists of revoked certificates of clients, in PEM.")),
+    flag(
+        "client-cert-allowed-hostname",
+        Text,
+        "",
+        Setting("client_cert_allowed_hostname", "Host names, for one of which a client's certificate must be valid."),
+    ),
+    flag(
+        "trusted-ca-file",
+        Text,
+        "",
+        Setting("trusted_ca_file", "CAs of clients, in PEM. As in etcd, clients must have a certificate then."),
+    ),
+    flag(
+        "auto-tls",
+        Bool,
+        "false",
+        Setting("auto_tls", "TLS for clients with a certificate that is made at the start."),
+    ),
+    flag(
+        "peer-cert-file",
+        Text,
+        "",
+        Setting("peer_cert_file", "Certificate for members, in PEM, for both directions."),
+    ),
+    flag("peer-key-file", Text, "", Setting("peer_key_file", "Private key of --peer-cert-file, in PEM.")),
+    flag(
+        "peer-client-cert-auth",
+        Bool,
+        "false",
+        Setting(
+            "peer_client_cert_auth",
+            "Members must have a certificate: with --peer-trusted-ca-file they always must.",
+        ),
+    ),
+    flag("peer-client-cert-file", Text, "", Only(&[], ONE_PAIR)),
+    flag("peer-client-key-file", Text, "", Only(&[], ONE_PAIR)),
+    flag(
+        "peer-trusted-ca-file",
+        Text,
+        "",
+        Setting("peer_trusted_ca_file", "CAs of members, in PEM. Needed with --peer-cert-file."),
+    ),
+    flag(
+        "peer-cert-allowed-cn",
+        Text,
+        "",
+        Setting("peer_cert_allowed_cn", "Common names, one of which a member's certificate must have."),
+    ),
+    flag(
+        "peer-cert-allowed-hostname",
+        Text,
+        "",
+        Setting("peer_cert_allowed_hostname", "Host names, for one of which a member's certificate must be valid."),
+    ),
+    flag(
+        "peer-auto-tls",
+        Bool,
+        "false",
+        Setting("peer_auto_tls", "TLS between members with certificates that are made at the start, unchecked."),
+    ),
+    flag("peer-crl-file", Text, "", Setting("peer_crl_file", "Lists of revoked certificates of members, in PEM.")),
+    flag("peer-skip-client-san-verification", Bool, "false", NoEffect(SAN)),
+    flag("experimental-peer-skip-client-san-verification", Bool, "false", NoEffect(SAN)),
+    flag("self-signed-cert-validity", Number, "1", Only(&[], VALIDITY)),
+    flag("cipher-suites", Text, "", Only(&[], CIPHERS)),
+    flag(
+        "tls-min-version",
+        Text,
+        "TLS1.2",
+        Setting("tls_min_version", "Oldest version of TLS that is allowed: TLS1.2 or TLS1.3."),
+    ),
+    flag("tls-max-version", Text, "", Only(&["TLS1.3"], "TLS 1.3 is always allowed")),
     flag("cors", Text, "*", Only(&[""], "there is no JSON gateway yet that a browser could use")),
     flag("host-whitelist", Text, "*", Only(&[""], "host names are not checked: let a proxy do that")),
 ];

@@ -133,6 +133,21 @@ fn s02_flags_are_mapped_to_the_settings_of_serve() {
     changed(&["--auto-compaction-mode=revision", "--auto-compaction-retention=5"], |config| {
         config.auto_compaction = Some(bowline_server::config::Retention::Revisions(5));
     });
+    let tls =
+        ["--cert-file=c", "--key-file=k", "--trusted-ca-file=ca", "--client-cert-auth", "--tls-min-version=TLS1.3"];
+    let urls = ["--listen-client-urls=https://10.0.0.1:2379", "--advertise-client-urls=https://10.0.0.1:2379"];
+    let secure = config(&[&tls[..], &urls].concat());
+    let settings = secure.client_tls.clone().expect("it is given");
+    assert_eq!((settings.cert, settings.ca), ("c".into(), Some("ca".into())));
+    assert_eq!((secure.check_schemes(), secure.advertise_client.to_string()), (Ok(()), urls[1][24..].to_owned()));
+    assert!(config(&tls).check_schemes().is_err(), "the default address is http://, as in etcd");
+    let url = "https://10.0.0.1:2380";
+    let peers = config(&[
+        "--peer-auto-tls",
+        &format!("--initial-advertise-peer-urls={url}"),
+        &format!("--listen-peer-urls={url}"),
+    ]);
+    assert_eq!((peers.check_schemes(), peers.advertise_peer.to_string()), (Ok(()), url.to_owned()));
     let cluster = ["--name=b", "--initial-cluster=a=http://a:2380,b=http://b:2380"];
     let member = config(&[cluster[0], cluster[1], "--initial-advertise-peer-urls=http://b:2380"]);
     assert_eq!((member.name.as_str(), member.data_dir.to_str()), ("b", Some("b.etcd")));
@@ -173,7 +188,8 @@ fn s02_values_that_contradict_each_other_are_refused_as_in_etcd() {
         &["--listen-peer-urls=http://a:1,http://b:1"],
         "--listen-peer-urls is \"http://a:1,http://b:1\"; allowed: one",
     );
-    refuses(&["--listen-metrics-urls=https://a:1"], "--listen-metrics-urls is \"https://a:1\"; allowed: host:port");
+    refuses(&["--listen-metrics-urls=ftp://a:1"], "--listen-metrics-urls is \"ftp://a:1\"; allowed: host:port");
+    refuses(&["--cert-file=c"], "--key-file is missing: a certificate is used with its private key");
     refuses(&["--initial-cluster-state=old"], "--initial-cluster-state is \"old\"; allowed: new, existing");
     refuses(&["--log-level=loud"], "--log-level is \"loud\"; allowed: debug, info, warn, error");
     refuses(
@@ -240,7 +256,7 @@ fn s02_variables_are_flags_unless_both_are_given() {
     }
     for (name, value, error) in [
         ("ETCD_HEARTBEAT_INTERVAL", "x", "invalid value \"x\" for ETCD_HEARTBEAT_INTERVAL; allowed: a whole number"),
-        ("ETCD_CERT_FILE", "c.pem", "ETCD_CERT_FILE is \"c.pem\"; allowed: \"\"; there is no TLS yet"),
+        ("ETCD_CERT_FILE", "c.pem", "--key-file is missing: a certificate is used with its private key"),
         ("ETCD_CONFIG_FILE", "etcd.yml", "ETCD_CONFIG_FILE is \"etcd.yml\"; allowed: \"\"; a YAML file is not read"),
         ("ETCD_MAX_TXN_OPS", "0", "ETCD_MAX_TXN_OPS is \"0\"; allowed: a whole number from 1"),
     ] {

@@ -4,23 +4,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+use bowline_client::{Client, ClientTls};
 use pb::cluster_client::ClusterClient;
 use pb::maintenance_client::MaintenanceClient;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::figures::{Answer, Sample, Told};
 use super::metrics::Metrics;
-
-/// Largest page that is read, in bytes.
-const MAX_PAGE: u64 = 16 << 20;
+use crate::page;
 
 /// Reads the state of a cluster again and again.
 #[derive(Debug)]
 pub(super) struct Reader {
+    client: Client,
     endpoints: Vec<String>,
     /// Connections that are kept, by their addresses.
     channels: BTreeMap<String, Channel>,
@@ -30,9 +28,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader that begins with these endpoints, such as `http://127.0.0.1:2379`.
-    pub(super) fn new(endpoints: Vec<String>, patience: Duration) -> Reader {
-        Reader { endpoints, channels: BTreeMap::new(), began: Instant::now(), patience }
+    /// A reader that begins with the endpoints of a client, and uses its TLS.
+    pub(super) fn new(client: Client, patience: Duration) -> Reader {
+        let endpoints = client.endpoints().map(str::to_owned).collect();
+        Reader { client, endpoints, channels: BTreeMap::new(), began: Instant::now(), patience }
     }
 
     /// Asks all endpoints, and all members that they list.
@@ -48,12 +47,13 @@ impl Reader {
         let mut tasks = JoinSet::new();
         for address in addresses {
             let (channel, address, patience) = (self.channel(address), address.clone(), self.patience);
+            let tls = self.client.tls().cloned();
             tasks.spawn(async move {
                 let told = match channel {
                     Err(why) => Err(why),
-                    Ok(channel) => {
-                        timeout(patience, ask(channel, &address)).await.unwrap_or(Err("no answer".to_owned()))
-                    }
+                    Ok(channel) => timeout(patience, ask(channel, &address, tls, patience))
+                        .await
+                        .unwrap_or(Err("no answer".to_owned())),
                 };
                 Answer { address, told }
             });
@@ -65,31 +65,22 @@ impl Reader {
         if let Some(channel) = self.channels.get(address) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| format!("{address}: {error}"))?;
-        let channel = endpoint.connect_timeout(self.patience).connect_lazy();
+        let channel = self.client.lazy_channel(address).map_err(|error| error.to_string())?;
         self.channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
 }
 
-async fn ask(channel: Channel, address: &str) -> Result<Told, String> {
+async fn ask(channel: Channel, address: &str, tls: Option<ClientTls>, patience: Duration) -> Result<Told, String> {
+    let (scheme, authority) = address.split_once("://").unwrap_or(("http", address));
+    let tls = tls.as_ref().filter(|_| scheme == "https");
+    let page = page::get(authority.trim_end_matches('/'), tls, "/metrics", patience);
     let (mut maintenance, mut cluster) = (MaintenanceClient::new(channel.clone()), ClusterClient::new(channel));
     let list = pb::MemberListRequest { linearizable: false };
     let (status, members, page) =
-        tokio::join!(maintenance.status(pb::StatusRequest {}), cluster.member_list(list), page(address));
+        tokio::join!(maintenance.status(pb::StatusRequest {}), cluster.member_list(list), page);
     let status = status.map_err(|status| bowline_client::reason(&status))?.into_inner();
     // A learner refuses to list the members, and a firewall may hide the page.
     let members = members.map(|list| list.into_inner().members).unwrap_or_default();
     Ok(Told { status, members, metrics: page.map(|page| Metrics::parse(&page)).unwrap_or_default() })
-}
-
-/// The page `/metrics` of a member.
-async fn page(address: &str) -> std::io::Result<String> {
-    let authority = address.trim_start_matches("http://").trim_end_matches('/');
-    let mut stream = TcpStream::connect(authority).await?;
-    // HTTP/1.0, so that the body comes as a whole.
-    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {authority}\r\n\r\n").as_bytes()).await?;
-    let mut page = Vec::new();
-    stream.take(MAX_PAGE).read_to_end(&mut page).await?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
 }

@@ -1,34 +1,46 @@
-//! Asks a member for its state over plain HTTP.
+//! Asks a member for its state over HTTP.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bowline_client::{ClientFiles, ClientTls};
+use tokio::runtime::Runtime;
+
 use super::topology::{Member, Topology};
+use crate::{client, page};
 
 /// Time limit of an answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Whether a member serves reads of the latest state.
-pub(super) fn is_ready(member: &Member) -> bool {
-    fetch(member, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+/// Asks the members of a cluster.
+pub(super) struct Probe {
+    tls: Option<ClientTls>,
+    runtime: Runtime,
 }
 
-/// The member that says that it leads.
-pub(super) fn leader(topology: &Topology) -> Option<u64> {
-    let leads = |member: &&Member| {
-        fetch(member, "/metrics").is_some_and(|answer| answer.contains("\netcd_server_is_leader 1\n"))
-    };
-    topology.members.iter().find(leads).map(|member| member.id)
-}
+impl Probe {
+    pub(super) fn new(topology: &Topology) -> anyhow::Result<Probe> {
+        let tls = topology.client_files().map(|[ca, cert, key]| {
+            let files = ClientFiles { ca: Some(ca), identity: Some((cert, key)), ..ClientFiles::default() };
+            files.load()
+        });
+        Ok(Probe { tls: tls.transpose()?, runtime: client::runtime()? })
+    }
 
-fn fetch(member: &Member, path: &str) -> Option<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, member.client_port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut answer).ok()?;
-    String::from_utf8(answer).ok()
+    /// Whether a member serves reads of the latest state.
+    pub(super) fn is_ready(&self, member: &Member) -> bool {
+        self.fetch(member, "/readyz").is_some_and(|answer| answer.split(' ').nth(1) == Some("200"))
+    }
+
+    /// The member that says that it leads.
+    pub(super) fn leader(&self, topology: &Topology) -> Option<u64> {
+        let leads = |member: &&Member| {
+            self.fetch(member, "/metrics").is_some_and(|answer| answer.contains("\netcd_server_is_leader 1\n"))
+        };
+        topology.members.iter().find(leads).map(|member| member.id)
+    }
+
+    fn fetch(&self, member: &Member, path: &str) -> Option<String> {
+        let (address, tls) = (member.client_address(), self.tls.as_ref());
+        self.runtime.block_on(page::get(&address, tls, path, PATIENCE)).ok()
+    }
 }

@@ -12,8 +12,9 @@ use bowline_storage::private_options;
 use owo_colors::{AnsiColors, OwoColorize};
 use rustix::process::{Signal, kill_process};
 
+use super::LOOK;
+use super::probe::Probe;
 use super::topology::{Member, Topology, as_pid, tell_to_stop};
-use super::{LOOK, probe};
 use crate::exit::NotDone;
 use crate::out::remark;
 
@@ -69,6 +70,9 @@ impl Supervisor {
             // Ctrl-C must reach only the supervisor, which stops the members in order.
             .process_group(0)
             .stdout(Stdio::null());
+        for (flag, file) in self.topology.tls_flags() {
+            command.arg(flag).arg(file);
+        }
         if self.topology.founded {
             command.args(["--initial-cluster-state", "existing"]);
         }
@@ -102,8 +106,9 @@ impl Supervisor {
     pub(super) fn wait_until_ready(&mut self, patience: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
         let (until, logs) = (Instant::now() + patience, self.where_logs_are());
         let mut waiting: Vec<Member> = self.topology.members.clone();
+        let probe = Probe::new(&self.topology)?;
         loop {
-            waiting.retain(|member| !probe::is_ready(member));
+            waiting.retain(|member| !probe.is_ready(member));
             if waiting.is_empty() {
                 return Ok(());
             }

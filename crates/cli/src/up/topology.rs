@@ -42,14 +42,19 @@ pub(super) struct Topology {
     pub(super) supervisor: Option<u32>,
     /// Whether every member has had a data folder: one that is missing is lost, not new.
     pub(super) founded: bool,
+    /// Whether clients and members use TLS, with certificates in its folder.
+    pub(super) tls: bool,
     /// Whether the cluster was never saved.
     new: bool,
 }
 
 impl Topology {
     /// Loads the cluster of a folder, or makes a new one whose members take two ports each, from `first_port` on.
-    pub(super) fn load_or_found(folder: &Path, members: u64, first_port: u16) -> anyhow::Result<Topology> {
+    pub(super) fn load_or_found(folder: &Path, members: u64, first_port: u16, tls: bool) -> anyhow::Result<Topology> {
         if let Some(topology) = Topology::load(folder)? {
+            if tls && !topology.tls {
+                bail!("the cluster in {} is without TLS; for a new one, use another --data-dir", folder.display());
+            }
             return Ok(topology);
         }
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -58,7 +63,7 @@ impl Topology {
         let token = format!("up-{:016x}", getrandom::u64()?);
         let members = (1..=members).zip((first_port..).step_by(2)).map(member).collect();
         let folder = folder.to_owned();
-        Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, new: true })
+        Ok(Topology { folder, token, members, pids: Vec::new(), supervisor: None, founded: false, tls, new: true })
     }
 
     /// Loads the cluster of a folder, if there is one.
@@ -88,6 +93,7 @@ impl Topology {
             pids: value.get("pids")?.as_array()?.iter().filter_map(pid).collect(),
             supervisor: value.get("supervisor").and_then(pid),
             founded: value.get("founded").and_then(Value::as_bool).unwrap_or(false),
+            tls: value.get("tls").and_then(Value::as_bool).unwrap_or(false),
             new: false,
         })
     }
@@ -98,7 +104,7 @@ impl Topology {
         let members: Vec<Value> = self.members.iter().map(member).collect();
         let value = json!({
             "token": self.token, "founded": self.founded, "members": members, "pids": self.pids,
-            "supervisor": self.supervisor,
+            "supervisor": self.supervisor, "tls": self.tls,
         });
         // Renaming a complete file leaves no half-written one after a crash.
         let temporary = path.with_extension("tmp");
@@ -150,8 +156,39 @@ impl Topology {
 
     /// The value of `--initial-cluster`.
     pub(super) fn initial_cluster(&self) -> String {
-        let members = self.members.iter().map(|member| format!("{}=http://127.0.0.1:{}", member.id, member.peer_port));
+        let scheme = self.scheme();
+        let url = |member: &Member| format!("{}={scheme}://127.0.0.1:{}", member.id, member.peer_port);
+        let members = self.members.iter().map(url);
         members.collect::<Vec<_>>().join(",")
+    }
+
+    /// The scheme of its addresses.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The folder of its certificates.
+    pub(super) fn certificates(&self) -> PathBuf {
+        self.folder.join("certs")
+    }
+
+    /// The files of a client: the CA, its certificate and its key.
+    pub(super) fn client_files(&self) -> Option<[PathBuf; 3]> {
+        self.tls.then(|| ["ca.crt", "client.crt", "client.key"].map(|file| self.certificates().join(file)))
+    }
+
+    /// The settings of TLS, and their files.
+    pub(super) fn tls_flags(&self) -> Vec<(&'static str, PathBuf)> {
+        let files = [
+            ("--cert-file", "member.crt"),
+            ("--key-file", "member.key"),
+            ("--trusted-ca-file", "ca.crt"),
+            ("--peer-cert-file", "member.crt"),
+            ("--peer-key-file", "member.key"),
+            ("--peer-trusted-ca-file", "ca.crt"),
+        ];
+        let given = files.into_iter().filter(|_| self.tls);
+        given.map(|(flag, file)| (flag, self.certificates().join(file))).collect()
     }
 
     pub(super) fn member_folder(&self, member: &Member) -> PathBuf {
@@ -187,19 +224,19 @@ mod tests {
     #[test]
     fn a_cluster_is_the_same_when_it_is_started_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut new = Topology::load_or_found(folder.path(), 3, 2379).expect("made");
+        let mut new = Topology::load_or_found(folder.path(), 3, 2379, true).expect("made");
         assert!(Topology::load(folder.path()).expect("readable").is_none(), "not before it is saved");
         new.pids = vec![1, 2, 3];
         new.save().expect("saved");
-        let again = Topology::load_or_found(folder.path(), 5, 2379).expect("loaded");
+        let again = Topology::load_or_found(folder.path(), 5, 2379, false).expect("loaded");
         assert_eq!(again, Topology { new: false, ..new });
-        assert_eq!(again.members.len(), 3);
+        assert_eq!((again.members.len(), again.tls), (3, true));
     }
 
     #[test]
     fn a_new_cluster_avoids_ports_that_are_taken_and_says_so() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut topology = Topology::load_or_found(folder.path(), 1, 2379).expect("made");
+        let mut topology = Topology::load_or_found(folder.path(), 1, 2379, false).expect("made");
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         topology.members[0].client_port = taken.local_addr().expect("bound").port();
         topology.members[0].peer_port = topology.members[0].client_port;

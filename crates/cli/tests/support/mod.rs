@@ -176,6 +176,11 @@ impl Drop for Member {
     }
 }
 
+/// Whether a program can be started.
+pub(crate) fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
 /// How a program ended, and what it said.
 #[derive(Debug)]
 pub(crate) struct Said {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bowline_api::etcdserverpb as pb;
 use bowline_client::Client;
 
+pub(crate) use crate::support::is_installed;
 use crate::support::{PATIENCE, Ports, Said, run};
 
 /// Ports and folders of a test.
@@ -22,11 +23,6 @@ pub(crate) struct Place {
 pub(crate) struct Server {
     pub(crate) endpoint: String,
     child: Child,
-}
-
-/// Whether a program can be started.
-pub(crate) fn is_installed(program: &str) -> bool {
-    Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 impl Place {

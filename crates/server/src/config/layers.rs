@@ -8,6 +8,7 @@ use bowline_kv::store::Limits;
 use bowline_node::raft::{NodeId, ReadKind};
 use tracing::Level;
 
+use super::tls::SWITCHES;
 use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, Founder, LogFormat, Retention, ServerConfig};
 use crate::founding;
@@ -31,10 +32,16 @@ impl Setting {
     pub fn variable(&self) -> String {
         format!("BOWLINE_{}", self.key.to_ascii_uppercase())
     }
+
+    /// Whether it is true or false. As a flag without a value, it is true.
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        SWITCHES.contains(&self.key)
+    }
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 43] = [
     Setting {
         key: "id",
         flag: "id",
@@ -152,6 +159,79 @@ pub const SETTINGS: [Setting; 27] = [
         help: "Time between a write and the next comparison of the members' states [default: 10s]",
     },
     Setting {
+        key: "cert_file",
+        flag: "cert-file",
+        help: "Certificate for clients, in PEM: --listen-client is with TLS then",
+    },
+    Setting { key: "key_file", flag: "key-file", help: "Private key of --cert-file, in PEM" },
+    Setting {
+        key: "trusted_ca_file",
+        flag: "trusted-ca-file",
+        help: "CAs of clients, in PEM: each client must have a certificate that one of them signed",
+    },
+    Setting {
+        key: "client_cert_auth",
+        flag: "client-cert-auth",
+        help: "Whether clients must have a certificate: needs --trusted-ca-file, which has the same effect",
+    },
+    Setting {
+        key: "client_crl_file",
+        flag: "client-crl-file",
+        help: "Lists of revoked certificates of clients, in PEM, each signed by its CA",
+    },
+    Setting {
+        key: "client_cert_allowed_hostname",
+        flag: "client-cert-allowed-hostname",
+        help: "Host names or IP addresses, separated by commas: a client's certificate must be valid for one of them",
+    },
+    Setting {
+        key: "auto_tls",
+        flag: "auto-tls",
+        help: "Encrypt the connections of clients with a certificate that is made at the start: clients can't check it",
+    },
+    Setting {
+        key: "peer_cert_file",
+        flag: "peer-cert-file",
+        help: "Certificate for other members, in PEM, for both directions: members' addresses are https:// then",
+    },
+    Setting { key: "peer_key_file", flag: "peer-key-file", help: "Private key of --peer-cert-file, in PEM" },
+    Setting {
+        key: "peer_trusted_ca_file",
+        flag: "peer-trusted-ca-file",
+        help: "CAs of members, in PEM: each member must have a certificate that one of them signed",
+    },
+    Setting {
+        key: "peer_client_cert_auth",
+        flag: "peer-client-cert-auth",
+        help: "Whether members must have a certificate: they always must with --peer-trusted-ca-file, which it needs",
+    },
+    Setting {
+        key: "peer_crl_file",
+        flag: "peer-crl-file",
+        help: "Lists of revoked certificates of members, in PEM, each signed by its CA",
+    },
+    Setting {
+        key: "peer_cert_allowed_cn",
+        flag: "peer-cert-allowed-cn",
+        help: "Common names, separated by commas: a member's certificate must have one of them",
+    },
+    Setting {
+        key: "peer_cert_allowed_hostname",
+        flag: "peer-cert-allowed-hostname",
+        help: "Host names or IP addresses, separated by commas: a member's certificate must be valid for one of them",
+    },
+    Setting {
+        key: "peer_auto_tls",
+        flag: "peer-auto-tls",
+        help: "Encrypt the connections of members with certificates that are made at the start: nobody checks them, so \
+               whoever reaches the port of a member may take part",
+    },
+    Setting {
+        key: "tls_min_version",
+        flag: "tls-min-version",
+        help: "Oldest version of TLS that is allowed: TLS1.2 or TLS1.3 [default: TLS1.2]",
+    },
+    Setting {
         key: "reads",
         flag: "reads",
         help: "How reads are made linearizable: quorum asks a majority; lease is faster, but relies on clocks that run \
@@ -206,6 +286,7 @@ impl Layers {
             let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(switch) if setting.is_switch() => switch.to_string(),
                 other => return Err(wrong(format!("{key} is {other}; allowed: a string or a whole number"))),
             };
             self.set(setting, format!("{key} in {}", path.display()), text);
@@ -263,32 +344,46 @@ impl Layers {
         let cluster_token = self.parse("cluster_token", "1 to 128 bytes", name)?.unwrap_or("bowline".to_owned());
         let default_name = id.map_or_else(|| "default".to_owned(), |NodeId(id)| format!("member-{id}"));
         let own_name = given_name.unwrap_or(default_name);
-        let initial_cluster = self.initial_cluster(id, &own_name, &cluster_token)?;
+        let (client_https, peer_https) = self.uses_tls();
+        let initial_cluster = self.initial_cluster(id, &own_name, &cluster_token, peer_https)?;
         let own_id = || initial_cluster.iter().find(|(_, founder)| founder.name == own_name).map(|(own, _)| *own);
         let numbered = id.is_some();
         let id = id.or_else(own_id).ok_or_else(|| not_among(&own_name, &initial_cluster))?;
-        let address = "host:port or http://host:port (TLS is not supported)";
-        let listen_client = self.parse("listen_client", address, urls)?;
+        let address = "host:port, http://host:port or https://host:port, each host and port once";
+        let client_urls = |text: &str| urls(text, client_https);
+        let listen_client = self.parse("listen_client", address, client_urls)?;
         let listen_client =
-            listen_client.unwrap_or_else(|| vec![Url::parse("127.0.0.1:2379").expect("it is a host and a port")]);
+            listen_client.unwrap_or_else(|| client_urls("127.0.0.1:2379").expect("it is a host and a port"));
         let own_peer = initial_cluster.get(&id).map_or_else(|| listen_client[0].clone(), |founder| founder.url.clone());
         let advertise_peer = own_peer.clone();
-        let advertise_client = self.parse("advertise_client", REACHABLE, reachable)?;
+        let advertise_client = self.parse("advertise_client", REACHABLE, |text| reachable(text, client_https))?;
         let advertise_client = advertise_client.map_or_else(|| advertised(&listen_client[0], &own_peer), Ok)?;
-        let listen_peer = |text: &str| Url::parse(text).filter(|url| url.port() != 0);
+        let listen_peer = |text: &str| {
+            Url::parse_with(text, peer_https).filter(|url| url.port() != 0 && url.is_https() == peer_https)
+        };
+        let peer_address = match peer_https {
+            true => "host:port or https://host:port, because --peer-cert-file or --peer-auto-tls is given",
+            false => "host:port or http://host:port; https:// needs --peer-cert-file or --peer-auto-tls",
+        };
         let folder = |text: &str| (!text.is_empty()).then(|| text.into());
+        let data_dir: PathBuf =
+            self.parse("data_dir", "a folder", folder)?.unwrap_or_else(|| default_folder(&own_name, id, numbered));
         let config = ServerConfig {
             id,
-            data_dir: self
-                .parse("data_dir", "a folder", folder)?
-                .unwrap_or_else(|| default_folder(&own_name, id, numbered)),
+            client_tls: self.client_tls(&data_dir)?,
+            peer_tls: self.peer_tls(&data_dir)?,
+            data_dir,
             name: own_name,
             numbered,
             advertise_client,
             advertise_peer,
             listen_client,
-            listen_metrics: self.parse("listen_metrics", address, urls)?.unwrap_or_default(),
-            listen_peer: self.parse("listen_peer", address, listen_peer)?.unwrap_or(own_peer).authority().to_owned(),
+            listen_metrics: self.parse("listen_metrics", address, client_urls)?.unwrap_or_default(),
+            listen_peer: self
+                .parse("listen_peer", peer_address, listen_peer)?
+                .unwrap_or(own_peer)
+                .authority()
+                .to_owned(),
             initial_cluster,
             may_found: self.choice("initial_cluster_state", &[("new", true), ("existing", false)])?.unwrap_or(true),
             cluster_token,
@@ -319,11 +414,12 @@ impl Layers {
         id: Option<NodeId>,
         name: &str,
         token: &str,
+        https: bool,
     ) -> Result<BTreeMap<NodeId, Founder>, ConfigError> {
         let allowed = "NAME=http://host:port,NAME=http://host:port,..., with addresses that the other members can \
                        reach; with --id, each name is an id, a whole number from 1";
         let founders = |text: &str| {
-            let members = members(text)?.into_iter().map(|founder| {
+            let members = members(text, https)?.into_iter().map(|founder| {
                 let number = || founder.name.parse().ok().filter(|id| *id > 0).map(NodeId);
                 let id = match id {
                     Some(_) => number()?,
@@ -339,10 +435,10 @@ impl Layers {
             return Ok(given);
         }
         let name = id.map_or_else(|| name.to_owned(), |NodeId(id)| id.to_string());
-        Ok(founders(&format!("{name}=http://127.0.0.1:2380")).expect("it is one member with an address"))
+        Ok(founders(&format!("{name}=127.0.0.1:2380")).expect("it is one member with an address"))
     }
 
-    fn parse<T>(
+    pub(super) fn parse<T>(
         &self,
         key: &'static str,
         allowed: &str,
@@ -354,7 +450,7 @@ impl Layers {
     }
 
     /// The value that one of these words stands for.
-    fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let find = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         self.parse(key, &allowed.join(", "), find)
@@ -432,24 +528,26 @@ const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json",
 const LOG_LEVELS: [(&str, Level); 4] =
     [("error", Level::ERROR), ("warn", Level::WARN), ("info", Level::INFO), ("debug", Level::DEBUG)];
 
-/// Addresses that are separated by commas, each once.
-fn urls(text: &str) -> Option<Vec<Url>> {
-    let mut all = Vec::new();
+/// Addresses that are separated by commas, each once. No host and port is both with and without TLS.
+fn urls(text: &str, https: bool) -> Option<Vec<Url>> {
+    let mut all: Vec<Url> = Vec::new();
     for part in text.split(',') {
-        let url = Url::parse(part.trim())?;
-        if !all.contains(&url) {
-            all.push(url);
+        let url = Url::parse_with(part.trim(), https)?;
+        match all.iter().find(|other| other.authority() == url.authority()) {
+            Some(other) if *other == url => {}
+            Some(_) => return None,
+            None => all.push(url),
         }
     }
     Some(all)
 }
 
 /// What is allowed for an address that others use.
-const REACHABLE: &str = "host:port or http://host:port that others can reach: neither a wildcard address (0.0.0.0, \
+const REACHABLE: &str = "host:port, http://host:port or https://host:port that others can reach: neither a wildcard address (0.0.0.0, \
                          [::]) nor port 0";
 
-fn reachable(text: &str) -> Option<Url> {
-    Url::parse(text).filter(Url::can_be_reached)
+fn reachable(text: &str, https: bool) -> Option<Url> {
+    Url::parse_with(text, https).filter(Url::can_be_reached)
 }
 
 /// The default of --advertise-client. The port is 0 if the system chooses one.
@@ -463,7 +561,7 @@ fn advertised(listen_client: &Url, own_peer: &Url) -> Result<Url, ConfigError> {
             needed: "--listen-client is a wildcard address, and clients need one that they can reach",
         });
     }
-    Ok(own_peer.with_port(listen_client.port()))
+    Ok(listen_client.with_host(own_peer))
 }
 
 /// The data folder if none is given. A name that is no plain file name is not used.
@@ -479,12 +577,12 @@ fn not_among(name: &str, members: &BTreeMap<NodeId, Founder>) -> ConfigError {
 }
 
 /// Parses `a=http://host:port,b=...`: no name and no address may occur twice.
-fn members(text: &str) -> Option<Vec<Founder>> {
+fn members(text: &str, https: bool) -> Option<Vec<Founder>> {
     let mut members: Vec<Founder> = Vec::new();
     for part in text.split(',') {
         let (name, url) = part.trim().split_once('=')?;
-        let url = reachable(url)?;
-        let doubled = members.iter().any(|other| other.url == url || other.name == name);
+        let url = reachable(url, https)?;
+        let doubled = members.iter().any(|other| other.url.authority() == url.authority() || other.name == name);
         if doubled || name.is_empty() || name.len() > 128 {
             return None;
         }

@@ -50,7 +50,7 @@ fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
     assert_eq!(say("id", "0"), "--id is \"0\"; allowed: a whole number from 1");
     assert_eq!(say("id", "4"), "--id is 4; allowed: a member of --initial-cluster (1, 2, 3)");
     assert_eq!(say("reads", "maybe"), "--reads is \"maybe\"; allowed: quorum, lease");
-    assert!(say("listen_client", "https://a:1").starts_with("--listen-client is \"https://a:1\"; allowed: host:port"));
+    assert!(say("listen_client", "ftp://a:1").starts_with("--listen-client is \"ftp://a:1\"; allowed: host:port"));
     assert!(say("initial_cluster", "1=a:1,1=b:1").starts_with("--initial-cluster is"));
     assert!(say("initial_cluster", "1=a:1,2=a:1").starts_with("--initial-cluster is"));
     assert!(say("heartbeat", "400ms").contains("heartbeat_interval"), "the core's own bounds count too");
@@ -212,7 +212,7 @@ fn times_sizes_and_addresses_are_read_as_people_write_them() {
     assert_eq!(parse_size("2GiB"), Some(2 << 30));
     assert_eq!([parse_size("many"), parse_size("-1"), parse_size("1e300")], [None; 3]);
     assert_eq!(Url::parse("http://[::1]:2379").map(|url| url.port()), Some(2379));
-    for bad in ["", "host", ":1", "host:70000", "host:+1", "ho st:1", "https://host:1", "[zz]:1", "ftp://h:1"] {
+    for bad in ["", "host", ":1", "host:70000", "host:+1", "ho st:1", "https://host", "[zz]:1", "ftp://h:1"] {
         assert_eq!(Url::parse(bad), None, "{bad}");
     }
 }
@@ -246,4 +246,117 @@ fn limits_of_requests_have_bounds() {
     let error = with("max_txn_ops", "0").expect_err("too few").to_string();
     assert_eq!(error, "--max-txn-ops is \"0\"; allowed: a whole number from 1 to 65536");
     assert!(with("max_concurrent_streams", "4294967295").is_err());
+}
+
+/// The settings with these values, a member alone if they have no other members.
+fn tls(values: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
+    let mut layers = Layers::new();
+    values.iter().for_each(|(key, value)| layers.add_flag(key, (*value).to_owned()));
+    let config = layers.check()?;
+    config.check_schemes()?;
+    Ok(config)
+}
+
+#[test]
+fn a_certificate_makes_addresses_without_a_scheme_https() {
+    let config =
+        tls(&[("cert_file", "c"), ("key_file", "k"), ("listen_metrics", "http://127.0.0.1:2381")]).expect("good");
+    assert_eq!(config.listen_client[0].to_string(), "https://127.0.0.1:2379");
+    assert_eq!(config.advertise_client.to_string(), "https://127.0.0.1:2379");
+    assert_eq!(config.listen_metrics[0].to_string(), "http://127.0.0.1:2381");
+    assert_eq!((config.advertise_peer.to_string().as_str(), &config.peer_tls), ("http://127.0.0.1:2380", &None));
+    let settings = config.client_tls.expect("it is given");
+    assert_eq!((settings.cert, settings.key, settings.auto), ("c".into(), "k".into(), false));
+    let peers = tls(&[
+        ("peer_cert_file", "c"),
+        ("peer_key_file", "k"),
+        ("peer_trusted_ca_file", "ca"),
+        ("peer_cert_allowed_cn", "a, b"),
+        ("initial_cluster", "default=10.0.0.1:2380,b=https://10.0.0.2:2380"),
+        ("tls_min_version", "TLS1.3"),
+    ]);
+    let peers = peers.expect("good");
+    assert_eq!(peers.advertise_peer.to_string(), "https://10.0.0.1:2380");
+    // As etcd derives it, from the address with its scheme.
+    assert_eq!(peers.id, founding::member_id("bowline", &["https://10.0.0.1:2380".to_owned()]));
+    let settings = peers.peer_tls.expect("it is given");
+    assert_eq!(
+        (settings.names.common, settings.oldest),
+        (vec!["a".to_owned(), "b".to_owned()], bowline_tls::Version::Tls13)
+    );
+    let made = tls(&[("auto_tls", "true"), ("peer_auto_tls", "true"), ("data_dir", "d")]).expect("good");
+    let paths = [made.client_tls, made.peer_tls].map(|settings| settings.expect("it is made").key);
+    assert_eq!(paths, [PathBuf::from("d/auto-tls/client.key"), PathBuf::from("d/auto-tls/peer.key")]);
+    let wildcard = tls(&[
+        ("cert_file", "c"),
+        ("key_file", "k"),
+        ("listen_client", "0.0.0.0:2379"),
+        ("initial_cluster", "default=h:2380"),
+    ]);
+    assert_eq!(wildcard.expect("good").advertise_client.to_string(), "https://h:2379");
+}
+
+#[test]
+fn settings_of_tls_that_contradict_each_other_are_refused() {
+    let (pair, peer) = ([("cert_file", "c"), ("key_file", "k")], [("peer_cert_file", "c"), ("peer_key_file", "k")]);
+    let with = |values: &[(&'static str, &'static str)], more: &[(&'static str, &'static str)]| [values, more].concat();
+    let cases = [
+        (with(&pair[..1], &[]), "--key-file is missing: a certificate is used with its private key"),
+        (with(&pair[1..], &[]), "--cert-file is missing: a private key is used with its certificate"),
+        (with(&[], &[("trusted_ca_file", "ca")]), "--cert-file is missing: without it, there is no TLS"),
+        (with(&pair, &[("client_cert_auth", "true")]), "--trusted-ca-file is missing: without it, no certificate of"),
+        (with(&pair, &[("client_crl_file", "crl")]), "--trusted-ca-file is missing: without it, nobody needs"),
+        (with(&pair, &[("auto_tls", "true")]), "--auto-tls and --cert-file are both given; allowed: one of them"),
+        (with(&peer, &[]), "--peer-trusted-ca-file is missing: members check each other's certificates"),
+        (
+            with(&[], &[("peer_auto_tls", "true"), ("peer_trusted_ca_file", "ca")]),
+            "--peer-auto-tls and --peer-trusted-ca-file are both given; allowed: one of them, because no CA",
+        ),
+        (
+            with(
+                &peer,
+                &[("peer_trusted_ca_file", "ca"), ("peer_cert_allowed_cn", "a"), ("peer_cert_allowed_hostname", "b")],
+            ),
+            "--peer-cert-allowed-cn and --peer-cert-allowed-hostname are both given; allowed: one of them",
+        ),
+        (with(&[], &[("auto_tls", "yes")]), "--auto-tls is \"yes\"; allowed: true, false"),
+        (with(&pair, &[("tls_min_version", "1.3")]), "--tls-min-version is \"1.3\"; allowed: TLS1.2, TLS1.3"),
+        (
+            with(&[], &[("listen_client", "https://h:1")]),
+            "to serve clients at https://h:1, --cert-file and --key-file are needed, or --auto-tls",
+        ),
+        (
+            with(&pair, &[("listen_client", "http://h:1")]),
+            "there is a certificate for clients, but no address with https:// (only http://h:1): nothing would be",
+        ),
+        (
+            with(&[], &[("initial_cluster", "default=https://h:1")]),
+            "to talk to members at https://h:1, --peer-cert-file, --peer-key-file and --peer-trusted-ca-file are needed",
+        ),
+        (
+            with(&[], &[("peer_auto_tls", "true"), ("initial_cluster", "default=http://h:1")]),
+            "there is a certificate for members, but the address http://h:1 is without TLS; allowed: https:// for all",
+        ),
+        (
+            with(&pair, &[("listen_client", "http://h:1,https://h:1")]),
+            "--listen-client is \"http://h:1,https://h:1\"; allowed: host:port, http://host:port or https://host:port",
+        ),
+    ];
+    for (values, told) in cases {
+        let error = tls(&values).expect_err(told).to_string();
+        assert!(error.starts_with(told), "{values:?}: {error}");
+    }
+}
+
+#[test]
+fn a_switch_may_be_true_in_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bowline.toml");
+    std::fs::write(&file, "auto_tls = true\n").expect("written");
+    let mut layers = Layers::new();
+    layers.add_file(&file).expect("a good file");
+    assert!(layers.check().expect("good").client_tls.is_some_and(|settings| settings.auto));
+    std::fs::write(&file, "heartbeat = true\n").expect("written");
+    let error = Layers::new().add_file(&file).expect_err("it is no switch").to_string();
+    assert!(error.ends_with("heartbeat is true; allowed: a string or a whole number"), "{error}");
 }

@@ -39,9 +39,10 @@ fn parse_number(text: &str) -> Option<f64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// An address: `http://host:port` or `host:port`.
+/// An address: `http://host:port`, `https://host:port` or `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
+    https: bool,
     authority: String,
 }
 
@@ -49,10 +50,22 @@ impl Url {
     /// Longest address, in bytes.
     pub const MAX_BYTES: usize = 270;
 
-    /// Parses an address. TLS is not supported, so `https` is refused.
+    /// Parses an address. Without a scheme, it is without TLS.
     #[must_use]
     pub fn parse(text: &str) -> Option<Url> {
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        Url::parse_with(text, false)
+    }
+
+    /// Parses an address. Without a scheme, `https` says whether it is with TLS.
+    #[must_use]
+    pub fn parse_with(text: &str, https: bool) -> Option<Url> {
+        let (https, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return None,
+            None => (https, text),
+        };
+        let authority = rest.trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':')?;
         let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
         let named = !host.is_empty()
@@ -60,7 +73,14 @@ impl Url {
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let valid = named || (bracketed && address.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok()));
         let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok())?;
-        (valid && port.is_some() && authority.len() <= Url::MAX_BYTES).then(|| Url { authority: authority.to_owned() })
+        let fits = valid && port.is_some() && authority.len() <= Url::MAX_BYTES;
+        fits.then(|| Url { https, authority: authority.to_owned() })
+    }
+
+    /// Whether it is with TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.https
     }
 
     /// Host and port.
@@ -83,7 +103,13 @@ impl Url {
     /// The same host with another port.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Url {
-        Url { authority: format!("{}:{port}", self.host()) }
+        Url { https: self.https, authority: format!("{}:{port}", self.host()) }
+    }
+
+    /// The same port and scheme with the host of another address.
+    #[must_use]
+    pub fn with_host(&self, other: &Url) -> Url {
+        Url { https: self.https, authority: format!("{}:{}", other.host(), self.port()) }
     }
 
     /// Whether the host is a wildcard address: `0.0.0.0`, `[::]`, or a number that some resolvers take for an address.
@@ -116,6 +142,6 @@ impl Url {
 
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority)
     }
 }

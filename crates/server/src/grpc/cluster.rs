@@ -34,7 +34,7 @@ impl ClusterService {
         let member = |id: NodeId| {
             let introduction = self.directory.introduction(id);
             let own = id == self.directory.own().replica;
-            let address = self.directory.address(id, 0).map(|address| format!("http://{address}"));
+            let address = self.directory.address(id, 0).map(|address| self.directory.url(&address));
             let peer_url = if own { Some(introduction.peer_url).filter(|url| !url.is_empty()) } else { address };
             pb::Member {
                 id: id.0,
@@ -160,7 +160,7 @@ fn reachable(urls: &[String]) -> Vec<String> {
 fn checked(urls: Vec<String>) -> Result<Vec<String>, Status> {
     let parse = |url: String| {
         // Etcd wants the scheme, too.
-        let parsed = Url::parse(&url).filter(|_| url.starts_with("http://"));
+        let parsed = Url::parse(&url).filter(|_| url.contains("://"));
         parsed.filter(Url::can_be_reached).map(|url| url.to_string())
     };
     let parsed: Option<Vec<String>> = urls.into_iter().map(parse).collect();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bowline_kv::store::Members;
 use bowline_member::check_version;
 use bowline_node::raft::{Membership, NodeId};
+use bowline_tls::Keeper;
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{ClusterInfo, Hello, Identity, Introduction, MemberInfo, Refusal};
@@ -23,6 +24,7 @@ struct Shared {
     own: Identity,
     protocol: Protocol,
     introduction: Introduction,
+    tls: Option<Arc<Keeper>>,
     /// Host and port of the peer port of the members that this one knew at its start.
     first: BTreeMap<NodeId, String>,
     known: Mutex<Known>,
@@ -58,13 +60,15 @@ struct Heard {
 
 impl Directory {
     /// The directory of a member, which introduces itself so. `first`: host and port of the peer port of each member
-    /// that it knows at its start. They count until the state has records of members.
+    /// that it knows at its start. They count until the state has records of members. `tls`: how members talk to each
+    /// other; without it, in plain text.
     #[must_use]
     pub fn new(
         own: Identity,
         protocol: Protocol,
         introduction: Introduction,
         first: BTreeMap<NodeId, String>,
+        tls: Option<Arc<Keeper>>,
     ) -> Directory {
         let (known, changes, removed) = (Mutex::default(), watch::Sender::new(0), watch::Sender::new(false));
         let cluster_version = AtomicU32::new(0);
@@ -72,6 +76,7 @@ impl Directory {
             own,
             protocol,
             introduction,
+            tls,
             first,
             known,
             changes,
@@ -98,6 +103,18 @@ impl Directory {
     #[must_use]
     pub fn own_introduction(&self) -> &Introduction {
         &self.0.introduction
+    }
+
+    /// The TLS between members, if there is any.
+    pub(super) fn tls(&self) -> Option<&Arc<Keeper>> {
+        self.0.tls.as_ref()
+    }
+
+    /// The address with scheme of a member's peer port, from its host and port.
+    #[must_use]
+    pub fn url(&self, authority: &str) -> String {
+        let scheme = if self.0.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{authority}")
     }
 
     /// Takes the present records and the present configuration.
@@ -239,7 +256,7 @@ impl Directory {
             let first = self.0.first.iter();
             members.extend(first.map(|(id, address)| MemberInfo {
                 id: id.0,
-                peer_urls: vec![format!("http://{address}")],
+                peer_urls: vec![self.url(address)],
                 has_started: true,
             }));
         }
@@ -290,7 +307,7 @@ mod tests {
     fn fresh() -> Directory {
         let own = Identity { cluster: 7, replica: NodeId(1), incarnation: 1 };
         let first = (1..=3).map(|id| (NodeId(id), format!("host{id}:2380"))).collect();
-        Directory::new(own, Protocol::CURRENT, Introduction::new("one", "http://one", Protocol::CURRENT), first)
+        Directory::new(own, Protocol::CURRENT, Introduction::new("one", "http://one", Protocol::CURRENT), first, None)
     }
 
     fn adopted(id: u64, incarnation: u64) -> MemberChange {

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use bowline_member::{Request, RequestBody};
 use bowline_node::raft::{MembershipChange, NodeId};
 use bowline_node::{Failure, NotDone, Response, Unknown};
+use bowline_tls::Stream;
 use bytes::{Bytes, BytesMut};
 use prost::{DecodeError, Message};
-use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -147,12 +147,30 @@ async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
 
 /// Sends requests and takes answers until the connection ends.
 async fn run(
-    mut stream: TcpStream,
+    stream: Stream,
     requests: &mut mpsc::Receiver<Sent>,
     open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
     traffic: &Traffic,
 ) -> Result<(), FrameError> {
-    let (reader, mut writer) = stream.split();
+    match stream {
+        Stream::Plain(mut stream) => {
+            let (reader, writer) = stream.split();
+            exchange(reader, writer, requests, open, traffic).await
+        }
+        secure => {
+            let (reader, writer) = tokio::io::split(secure);
+            exchange(reader, writer, requests, open, traffic).await
+        }
+    }
+}
+
+async fn exchange(
+    reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    requests: &mut mpsc::Receiver<Sent>,
+    open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
+    traffic: &Traffic,
+) -> Result<(), FrameError> {
     let (answers, mut answered) = mpsc::channel(QUEUE);
     // Reading a frame must not be cancelled halfway, so it is a separate future.
     let read = async move {
@@ -188,8 +206,11 @@ async fn run(
                     put_frame(&mut out, |out| encode_request(next_id, patience, &sent.request, out));
                     open.insert(next_id, sent.reply);
                 }
-                let written = timeout(WRITE_PATIENCE, writer.write_all(&out)).await;
-                written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                let written = timeout(WRITE_PATIENCE, async {
+                    writer.write_all(&out).await?;
+                    writer.flush().await
+                });
+                written.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                 traffic.sent(out.len());
                 out.clear();
             }
@@ -199,12 +220,12 @@ async fn run(
 
 /// Serves the requests of a follower until the connection ends.
 pub(super) async fn serve_requests(
-    stream: TcpStream,
+    reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Send + Unpin + 'static,
     inbox: &Arc<Inbox>,
     clock: Clock,
     traffic: &Arc<Traffic>,
 ) -> Result<(), FrameError> {
-    let (reader, mut writer) = stream.into_split();
     let (answers, mut answered) = mpsc::channel::<(u64, Response)>(QUEUE);
     let sent = Arc::clone(traffic);
     let write = tokio::spawn(async move {
@@ -213,7 +234,7 @@ pub(super) async fn serve_requests(
             for (id, answer) in waiting.drain(..) {
                 put_frame(&mut out, |out| encode_answer(id, &answer, out));
             }
-            if writer.write_all(&out).await.is_err() {
+            if writer.write_all(&out).await.is_err() || writer.flush().await.is_err() {
                 return;
             }
             sent.sent(out.len());
@@ -229,7 +250,7 @@ pub(super) async fn serve_requests(
 }
 
 async fn take_requests(
-    mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
+    mut reader: impl AsyncRead + Unpin,
     inbox: &Arc<Inbox>,
     clock: Clock,
     answers: mpsc::Sender<(u64, Response)>,

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use bowline_node::raft::NodeId;
+use bowline_tls::FirstBytes;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -193,6 +194,12 @@ pub enum HandshakeError {
     /// The frame does not belong to this protocol.
     #[error("not a handshake of this protocol")]
     Foreign,
+    /// The other end speaks TLS, this one does not.
+    #[error("the other end speaks TLS, but this member was started without --peer-cert-file or --peer-auto-tls")]
+    SpeaksTls,
+    /// The handshake of TLS failed.
+    #[error("{0}")]
+    Tls(String),
 }
 
 /// The message after the first six bytes.
@@ -280,7 +287,8 @@ where
     let mut out = BytesMut::new();
     put_frame(&mut out, |out| put_hello(hello, out));
     let answer = async {
-        stream.write_all(&out).await.map_err(FrameError::from)?;
+        stream.write_all(&out).await?;
+        stream.flush().await?;
         read_frame(stream, limit).await
     };
     let answer = timeout(PATIENCE, answer).await.map_err(|_| HandshakeError::Silent)??;
@@ -315,7 +323,13 @@ pub async fn accept<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let first = timeout(PATIENCE, read_frame(stream, MAX_BYTES)).await.map_err(|_| HandshakeError::Silent)??;
+    let first = timeout(PATIENCE, read_frame(stream, MAX_BYTES)).await.map_err(|_| HandshakeError::Silent)?;
+    let first = first.map_err(|error| match error {
+        FrameError::TooLong { length, .. } if FirstBytes::of(&length.to_le_bytes()) == FirstBytes::Tls => {
+            HandshakeError::SpeaksTls
+        }
+        error => error.into(),
+    })?;
     let first = first.ok_or(HandshakeError::HungUp)?;
     let hello = match hello(&first, introduction) {
         Ok(Ok(Hello { channel: Channel::Discovery, .. })) => Ok(None),
@@ -335,13 +349,28 @@ where
         Err(Refusal::Reason(reason)) => Answer::Refused(readable(reason)),
         Err(Refusal::Removed(reason)) => Answer::Removed(readable(reason)),
     };
-    let answer = AnswerMessage { answer: Some(answer) }.encode_to_vec();
-    let mut out = BytesMut::new();
-    put_frame(&mut out, |out| out.put_slice(&answer));
-    let answered = timeout(PATIENCE, stream.write_all(&out)).await.map_err(|_| HandshakeError::Silent)?;
+    let out = framed(answer);
+    let answer = async {
+        stream.write_all(&out).await?;
+        stream.flush().await
+    };
+    let answered = timeout(PATIENCE, answer).await.map_err(|_| HandshakeError::Silent)?;
     let hello = hello.map_err(|refusal| HandshakeError::Unwelcome(refusal.into()))?;
     answered.map_err(FrameError::from)?;
     Ok(hello)
+}
+
+fn framed(answer: Answer) -> BytesMut {
+    let answer = AnswerMessage { answer: Some(answer) }.encode_to_vec();
+    let mut out = BytesMut::new();
+    put_frame(&mut out, |out| out.put_slice(&answer));
+    out
+}
+
+/// What a member without TLS is told at a port with TLS.
+pub(crate) fn answer_member(_: FirstBytes) -> Vec<u8> {
+    let why = "this member's port speaks TLS: start the other one with --peer-cert-file or --peer-auto-tls, too";
+    framed(Answer::Refused(why.to_owned())).to_vec()
 }
 
 fn judge_identity(hello: &Hello, own: Identity) -> Result<(), String> {

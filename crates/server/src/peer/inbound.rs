@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use bowline_node::raft::NodeId;
 use bowline_node::wire::decode;
+use bowline_tls::{Stream, hang_up};
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::directory::Directory;
 use super::forward::serve_requests;
 use super::frame::{FrameError, read_frame};
-use super::handshake::{Channel, accept};
+use super::handshake::{Channel, HandshakeError, Hello, accept};
 use super::max_frame;
+use super::outbound::PLAIN_TEXT;
 use super::traffic::Traffic;
 
-use crate::accept::{Accepted, Acceptor};
+use crate::accept::{Acceptor, Arrived};
 use crate::clock::Clock;
 use crate::replica::Inbox;
 
@@ -37,23 +38,40 @@ impl Inbound {
     /// Accepts connections forever.
     pub(crate) async fn listen(self: Arc<Inbound>, mut acceptor: Acceptor) {
         loop {
-            let Accepted { stream, address, place } = acceptor.accept().await;
+            let accepted = acceptor.accept().await;
             let inbound = Arc::clone(&self);
             tokio::spawn(async move {
-                if let Err(error) = inbound.serve(stream).await {
-                    warn!(%address, %error, "closed a connection to the peer port");
+                let Some(Arrived { mut stream, address, place, door }) = accepted.secure().await else { return };
+                match inbound.welcome(&mut stream).await {
+                    // A new member got its answer.
+                    Ok(None) => {}
+                    Ok(Some(hello)) => {
+                        if let Err(error) = inbound.serve(stream, hello).await {
+                            warn!(%address, %error, "closed a connection to the peer port");
+                        }
+                    }
+                    Err(error @ HandshakeError::SpeaksTls) => {
+                        door.complain(address, &error.to_string());
+                        if let Stream::Plain(stream) = stream {
+                            hang_up(stream, PLAIN_TEXT.to_vec()).await;
+                        }
+                    }
+                    Err(error) => warn!(%address, %error, "closed a connection to the peer port"),
                 }
                 drop(place);
             });
         }
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// Does the handshake; `None` if a new member got its answer.
+    async fn welcome(&self, stream: &mut Stream) -> Result<Option<Hello>, HandshakeError> {
         let directory = &self.directory;
         let (judge, cluster) = (|hello: &_| directory.judge(hello), || directory.cluster());
-        let accepted = accept(&mut stream, directory.own(), directory.own_introduction(), judge, cluster).await?;
-        // A new member got its answer.
-        let Some(hello) = accepted else { return Ok(()) };
+        accept(stream, directory.own(), directory.own_introduction(), judge, cluster).await
+    }
+
+    async fn serve(&self, stream: Stream, hello: Hello) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let directory = &self.directory;
         let from = hello.from.replica;
         debug!(member = from.0, channel = ?hello.channel, "a member connected");
         let traffic = self.directory.traffic(from);
@@ -74,13 +92,23 @@ impl Inbound {
     /// A frame or a message can't be decoded.
     async fn take(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         channel: Channel,
         from: NodeId,
         traffic: &Arc<Traffic>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if channel == Channel::Requests {
-            return Ok(serve_requests(stream, &self.inbox, self.clock, traffic).await?);
+            match stream {
+                Stream::Plain(stream) => {
+                    let (reader, writer) = stream.into_split();
+                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?;
+                }
+                secure => {
+                    let (reader, writer) = tokio::io::split(secure);
+                    serve_requests(reader, writer, &self.inbox, self.clock, traffic).await?;
+                }
+            }
+            return Ok(());
         }
         let mut reader = BufReader::with_capacity(64 << 10, stream);
         loop {

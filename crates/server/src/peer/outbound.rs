@@ -9,17 +9,19 @@ use std::time::Duration;
 use bowline_node::NodeMessage;
 use bowline_node::raft::{Body, Message, NodeId};
 use bowline_node::wire::encode_extended;
+use bowline_tls::{Stream, words};
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::coalesce::coalesce;
 use super::directory::Directory;
 use super::frame::put_frame;
-use super::handshake::{Channel, HandshakeError, Hello, connect};
+use super::handshake::{Channel, HandshakeError, Hello, PATIENCE, connect};
 use super::hex;
 use super::lane::Lane;
 use super::traffic::Traffic;
@@ -140,7 +142,7 @@ impl Line {
     }
 
     /// Tries to connect until it succeeds. Logs when connecting begins to fail, and when it succeeds again.
-    pub(super) async fn connected(&self) -> TcpStream {
+    pub(super) async fn connected(&self) -> Stream {
         let mut delay = FIRST_DELAY;
         let mut told = None;
         loop {
@@ -171,14 +173,16 @@ impl Line {
         }
     }
 
-    async fn try_connect(&self) -> Result<TcpStream, HandshakeError> {
+    async fn try_connect(&self) -> Result<Stream, HandshakeError> {
         let address = self.directory.address(self.hello.to, self.attempts.load(Ordering::Relaxed));
         let address = address.ok_or_else(|| HandshakeError::Unwelcome("its address is not known yet".to_owned()))?;
         let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(&address));
         let stream = stream.await.map_err(|_| HandshakeError::Silent)?;
-        let mut stream = stream.map_err(super::FrameError::from)?;
+        let stream = stream.map_err(super::FrameError::from)?;
         // Otherwise a message may wait for the acknowledgement of the one before.
         stream.set_nodelay(true).map_err(super::FrameError::from)?;
+        let connector = self.directory.tls().map(|tls| tls.connector());
+        let mut stream = secure(connector.as_ref(), &address, stream).await?;
         let welcome = connect(&mut stream, &self.hello).await?;
         let heard = self.directory.hear(self.hello.to, welcome.incarnation, &welcome.introduction);
         heard.map_err(|refusal| HandshakeError::Unwelcome(refusal.into()))?;
@@ -195,6 +199,22 @@ impl Line {
             warn!(member = %hex(self.hello.to), address = self.address(), %error, "{what}");
         }
     }
+}
+
+/// What somebody with TLS is told at a port without: no record of TLS begins so.
+pub(super) const PLAIN_TEXT: &[u8] = b"plain text\r\n";
+
+/// Does the handshake of TLS at the connecting end, if there is one.
+pub(crate) async fn secure(
+    connector: Option<&TlsConnector>,
+    address: &str,
+    stream: TcpStream,
+) -> Result<Stream, HandshakeError> {
+    let Some(connector) = connector else { return Ok(stream.into()) };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let connected = timeout(PATIENCE, bowline_tls::connect(connector, host, stream, "member"));
+    let connected = connected.await.map_err(|_| HandshakeError::Silent)?;
+    connected.map_err(|error| HandshakeError::Tls(words(&error, "member")))
 }
 
 /// A random time in the upper half of `delay`, so that replicas don't all reconnect at the same time.
@@ -220,8 +240,26 @@ async fn keep(line: Line, lane: Arc<Lane>) {
 }
 
 /// Writes messages from the queue until the connection ends.
-async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic, extension: &[u8]) -> io::Result<()> {
-    let (mut reader, mut writer) = stream.split();
+async fn speak(stream: Stream, lane: &Lane, traffic: &Traffic, extension: &[u8]) -> io::Result<()> {
+    match stream {
+        Stream::Plain(mut stream) => {
+            let (reader, writer) = stream.split();
+            write_all(reader, writer, lane, traffic, extension).await
+        }
+        secure => {
+            let (reader, writer) = tokio::io::split(secure);
+            write_all(reader, writer, lane, traffic, extension).await
+        }
+    }
+}
+
+async fn write_all(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    lane: &Lane,
+    traffic: &Traffic,
+    extension: &[u8],
+) -> io::Result<()> {
     let mut out = BytesMut::new();
     let mut nothing = [0; 16];
     loop {
@@ -233,7 +271,11 @@ async fn speak(mut stream: TcpStream, lane: &Lane, traffic: &Traffic, extension:
         for message in coalesce(messages) {
             put_frame(&mut out, |out| encode_extended(&message, extension, out));
         }
-        timeout(WRITE_PATIENCE, writer.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let written = timeout(WRITE_PATIENCE, async {
+            writer.write_all(&out).await?;
+            writer.flush().await
+        });
+        written.await.map_err(|_| io::ErrorKind::TimedOut)??;
         traffic.sent(out.len());
         out.clear();
     }

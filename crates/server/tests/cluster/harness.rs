@@ -47,9 +47,20 @@ impl Cluster {
 
     /// The same, with a program of another version.
     pub(crate) fn start_with(members: u64, settings: &[(&str, &str)], protocol: Protocol) -> Cluster {
+        Cluster::start_each(members, protocol, |_| {
+            settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        })
+    }
+
+    /// The same, with settings of each member.
+    pub(crate) fn start_each(
+        members: u64,
+        protocol: Protocol,
+        settings: impl Fn(u64) -> Vec<(String, String)>,
+    ) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder");
         let ports: Vec<_> = (1..=members).map(|id| (id, free_port(), free_port())).collect();
-        let all: Vec<String> = ports.iter().map(|(id, _, (_, peer))| format!("{id}=http://{peer}")).collect();
+        let all: Vec<String> = ports.iter().map(|(id, _, (_, peer))| format!("{id}={peer}")).collect();
         let (mut configs, mut servers) = (BTreeMap::new(), BTreeMap::new());
         for (id, (client, client_address), (peer, _)) in ports {
             let mut layers = Layers::new();
@@ -63,7 +74,7 @@ impl Cluster {
                 ("heartbeat", "50ms".to_owned()),
             ];
             flags.into_iter().for_each(|(key, value)| layers.add_flag(key, value));
-            settings.iter().for_each(|(key, value)| layers.add_flag(key, (*value).to_owned()));
+            settings(id).into_iter().for_each(|(key, value)| layers.add_flag(&key, value));
             let config = ServerConfig { protocol, ..layers.check().expect("a good configuration") };
             servers.insert(id, start(&config, Listeners { client: vec![client], peer, metrics: Vec::new() }));
             configs.insert(id, config);

@@ -18,5 +18,6 @@ mod reflection;
 mod service;
 mod space;
 mod state;
+mod tls;
 mod versions;
 mod watches;
