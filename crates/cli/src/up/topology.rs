@@ -167,9 +167,10 @@ impl Topology {
         if self.tls { "https" } else { "http" }
     }
 
-    /// The folder of its certificates.
+    /// The folder of its certificates, from the root, because commands elsewhere shall find them.
     pub(super) fn certificates(&self) -> PathBuf {
-        self.folder.join("certs")
+        let certificates = self.folder.join("certs");
+        std::path::absolute(&certificates).unwrap_or(certificates)
     }
 
     /// The files of a client: the CA, its certificate and its key.
