@@ -234,8 +234,6 @@ mod tests {
 
         let listen = |told| StartError::Listen { address: "127.0.0.1:1".to_owned(), why: error(told) };
         assert!(!is_bad(listen("EADDRINUSE 98")) && !is_bad(listen("EACCES 13")));
-        let refused = |told| FolderError::Refused { folder: "data".to_owned(), why: error(told) };
-        assert!(!is_bad(refused("EROFS 30")) && !is_bad(refused("EACCES 13")));
         let (operation, path, reason) = ("create", "data".to_owned(), "read-only".to_owned());
         let disk = DiskError { operation, path, kind: DiskErrorKind::Io, reason };
         assert!(!is_bad(FolderError::Open(OpenError::Disk(disk))));
