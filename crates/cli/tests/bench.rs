@@ -245,7 +245,10 @@ fn bad_options_are_named_with_their_value_and_what_is_allowed() {
         ("lease --echo", "an echo answers no lease; allowed: put, get, range, txn, mixed"),
         ("watch --compare echo", "an echo answers no watch; allowed: put, get, range, txn, mixed"),
         ("mixed --reads 101", "--reads is 101; allowed: 0 to 100"),
-        ("put --compare 127.0.0.1", "\"127.0.0.1\" is not an endpoint; allowed: host:port or http://host:port"),
+        (
+            "put --compare 127.0.0.1",
+            "\"127.0.0.1\" is not an endpoint; allowed: host:port, http://host:port or https://host:port",
+        ),
         ("put --pause 2h --compare echo", "--pause is 7200s; allowed: 0s to 1h"),
         ("nothing", "unrecognized subcommand 'nothing'"),
     ];
