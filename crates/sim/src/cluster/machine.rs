@@ -17,6 +17,7 @@ use bowline_storage::SimDisk;
 use bytes::Bytes;
 
 use crate::cluster::oracle::{digest, mix};
+use crate::cluster::wire::UNKNOWN_FIELD;
 
 /// What one command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,8 +308,10 @@ pub(crate) fn numbered(command: &[u8], op: u64) -> Bytes {
     [command, &NUMBER_TAG, &op.to_le_bytes()].concat().into()
 }
 
-/// The number of the operation whose command of the store this is. A member's own commands have none.
+/// The number of the operation whose command of the store this is. A member's own commands have none. A later version may
+/// have added its own field.
 pub(crate) fn number_of(command: &[u8]) -> Option<u64> {
+    let command = command.strip_suffix(UNKNOWN_FIELD).unwrap_or(command);
     let (rest, number) = command.split_last_chunk()?;
     rest.ends_with(&NUMBER_TAG).then(|| u64::from_le_bytes(*number))
 }

@@ -108,12 +108,12 @@ impl Asked {
         Compare { key, range_end, result: result.into(), target: Some(target) }
     }
 
-    /// The bytes in the log, if it writes: the store's command and the operation's number.
+    /// The bytes in the log, if it writes: the store's command, and the operation's number.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let command = self.command()?;
         // Some clients have a later version.
         let extension = if self.op % 8 == 5 { UNKNOWN_FIELD } else { &[] };
-        Some(numbered(&[&command.to_bytes(), extension].concat(), self.op))
+        Some([&numbered(&command.to_bytes(), self.op)[..], extension].concat().into())
     }
 
     /// The query of a read: a transaction with a range.

@@ -1,16 +1,12 @@
-//! What the workers of a member decide: its queue, log, state, snapshots, files and leases.
+//! What the workers of a member decide.
 
-use super::{Mutant, patch, remove, replace};
+use super::{Mutant, remove, replace};
 
 const APPLY: &str = "crates/member/src/apply.rs";
 const CONSENSUS: &str = "crates/member/src/consensus.rs";
-const LEASES: &str = "crates/member/src/leases.rs";
 const LOG: &str = "crates/member/src/log.rs";
-const OPEN: &str = "crates/member/src/open.rs";
-const SNAPSHOTS: &str = "crates/member/src/snapshots.rs";
-const STATE_FILES: &str = "crates/member/src/state_files.rs";
 
-/// The mutants. None but the first is from the list, which knows no threads.
+/// The mutants. The list knows the first one only.
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "StateNotSynced",
@@ -39,111 +35,5 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "members",
         breaks: "Writes of the log are reported as durable before they are synced.",
         edits: &[remove(LOG, "let began = self.instruments.stopwatch();\n        ", "self.log.sync()?;")],
-    },
-    Mutant {
-        name: "LeasesAfterTheirReport",
-        origin: "members",
-        breaks: "The leader hears that entries are applied before it hears of their leases.",
-        edits: &[
-            patch(
-                APPLY,
-                "if !leases.is_empty() {\n            ",
-                "outlet.event(Event::Leases(leases));",
-                "if !MUTANT {
-                outlet.event(Event::Leases(leases.clone()));
-            }",
-            ),
-            patch(
-                APPLY,
-                "",
-                "outlet.event(Event::Report(Report::Applied { index: last, responses }));",
-                "outlet.event(Event::Report(Report::Applied { index: last, responses }));
-        if MUTANT {
-            outlet.event(Event::Leases(leases));
-        }",
-            ),
-        ],
-    },
-    Mutant {
-        name: "LeasesOfOldState",
-        origin: "members",
-        breaks: "After a snapshot the leases of the state before it count on.",
-        edits: &[remove(APPLY, "", "outlet.event(Event::LeasesReset(leases));")],
-    },
-    Mutant {
-        name: "RenewalByWhoLedOnce",
-        origin: "members",
-        breaks: "A member that leads no more confirms renewals of leases.",
-        edits: &[replace(
-            LEASES,
-            "let Asked { id, renewal } = self.asked.remove(&token)?;\n        if ",
-            "self.lessor.leads().is_none()",
-            "false",
-        )],
-    },
-    Mutant {
-        name: "TokenUsedTwice",
-        origin: "members",
-        breaks: "The proposal of the end of leases and the next request have one token.",
-        edits: &[remove(
-            CONSENSUS,
-            "if let Some(request) = self.leases.expired(now, token, blocked) {\n            ",
-            "self.next_token = token.0;",
-        )],
-    },
-    Mutant {
-        name: "RefusedEndForgotten",
-        origin: "members",
-        breaks: "The end of a lease whose proposal was refused is never proposed again.",
-        edits: &[remove(LEASES, "Err(Failure::NotDone(_)) => ", "self.lessor.retry(now.after(RETRY), term, &request)")],
-    },
-    Mutant {
-        name: "FirstStateChosen",
-        origin: "members",
-        breaks: "A start uses the first state that it finds, whether it fits the log or not.",
-        edits: &[replace(OPEN, "files.choose(states, ", "chosen", "chosen.min(0)")],
-    },
-    Mutant {
-        name: "NewStateNameNotSynced",
-        origin: "members",
-        breaks: "The name of a restored state is not made durable before the log begins after it.",
-        edits: &[remove(
-            STATE_FILES,
-            "// The name must survive a crash, too.\n        ",
-            "file.sync_name().map_err(refused)?;",
-        )],
-    },
-    Mutant {
-        name: "PiecesOfTwoSnapshots",
-        origin: "members",
-        breaks: "A piece of one snapshot is added to another one.",
-        edits: &[replace(
-            SNAPSHOTS,
-            "let current = ",
-            "self.arriving.as_ref().is_some_and(|arriving| *arriving.arrival() == arrival)",
-            "self.arriving.is_some()",
-        )],
-    },
-    Mutant {
-        name: "CompactedBeforeStored",
-        origin: "members",
-        breaks: "The log is compacted when the state is to be stored, not when it is.",
-        edits: &[replace(
-            CONSENSUS,
-            ") => ",
-            "round.apply.push(ApplyJob::Of(apply))",
-            "{
-                    if let Job::StoreState { header } = &apply {
-                        round.log.steps.push(LogStep::Compact(header.clone()));
-                    }
-                    round.apply.push(ApplyJob::Of(apply))
-                }",
-        )],
-    },
-    Mutant {
-        name: "FullDiskAnswers",
-        origin: "members",
-        breaks: "A member whose disk is full answers messages whose entries it has dropped.",
-        edits: &[remove(CONSENSUS, "if left {\n            ", "forget_replies(&mut self.effects, before);")],
     },
 ];
