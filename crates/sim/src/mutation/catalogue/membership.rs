@@ -28,6 +28,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 r"goal.voters == group.voters
                 || goal.voters.symmetric_difference(&group.voters).count() == 1",
             ),
+            replace(RECONFIGURE, "if goal.voters != group.voters && ", "!self.can_commit_with(&goal)", "false"),
         ],
     },
     Mutant {
