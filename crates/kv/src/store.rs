@@ -93,8 +93,8 @@ use read::{Failure, View};
 use rebuild::Rebuild;
 use rewrite::Tee;
 
-/// Applied records go to the engine when there are this many of them, or this many bytes.
-const PENDING_RECORDS: usize = 1024;
+/// Applied records and leases go to the engine when there are this many of them, or this many bytes.
+pub const PENDING_RECORDS: usize = 1024;
 const PENDING_BYTES: usize = 1 << 20;
 
 /// The multi-version store.
@@ -107,6 +107,8 @@ pub struct Store<E> {
     /// Records that are applied but not in the engine yet, in order. All are newer than the engine's.
     pending: Vec<(Revision, Record)>,
     pending_bytes: usize,
+    /// How many records and leases may be pending.
+    flush_records: usize,
     /// Changes of the leases, likewise.
     pending_leases: Vec<LeaseChange>,
     /// Changes of the leases by the last command.
@@ -178,6 +180,7 @@ impl<E: Engine> Store<E> {
             meta,
             pending,
             pending_bytes,
+            flush_records: PENDING_RECORDS,
             pending_leases,
             lease_changes,
             begun,
@@ -308,11 +311,17 @@ impl<E: Engine> Store<E> {
         Ok(())
     }
 
+    /// From now on, applied records and leases go to the engine when there are this many of them; else
+    /// [`PENDING_RECORDS`]. A simulation is too short for so many.
+    pub fn flush_at(&mut self, records: usize) {
+        self.flush_records = records;
+    }
+
     /// Whether enough waits for the engine to be flushed. If this is true after a command, the engine has no room.
     /// Nothing is lost, but memory use grows until there is room and [`Store::flush`] is called.
     #[must_use]
     pub fn is_flush_due(&self) -> bool {
-        self.pending.len() + self.pending_leases.len() >= PENDING_RECORDS || self.pending_bytes >= PENDING_BYTES
+        self.pending.len() + self.pending_leases.len() >= self.flush_records || self.pending_bytes >= PENDING_BYTES
     }
 
     /// Whether the engine has room for everything that waits for it, and to make it durable. If not, [`Store::flush`],

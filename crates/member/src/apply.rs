@@ -17,6 +17,7 @@ use crate::queue::Event;
 use crate::shared::Shared;
 use crate::shrink::Shrink;
 use crate::snapshots::SnapshotJob;
+use crate::workers::Settings;
 
 /// Pause between two steps of removing compacted revisions, so that others can use the state.
 const TIDY_PAUSE: Duration = Duration::from_millis(5);
@@ -46,7 +47,9 @@ pub struct ApplyWorker<D: StateDisk, R> {
     shrink: Shrink<R>,
     /// The version of the peer protocol that this program speaks.
     version: u32,
-    /// Records that one step of removing compacted revisions looks at.
+    /// As in [`Settings`].
+    flush_records: usize,
+    /// As in [`Settings`].
     tidy_records: usize,
     /// Whether compacted revisions are still to be removed.
     untidy: bool,
@@ -56,25 +59,15 @@ pub struct ApplyWorker<D: StateDisk, R> {
     tidies_since: Option<Duration>,
 }
 
-/// The settings of the worker.
-#[derive(Clone, Copy, Debug)]
-pub struct ApplySettings {
-    /// The version of the peer protocol that this program speaks.
-    pub version: u32,
-    /// Size of the state's file, in bytes, from which it is rewritten if less than half of it is in use.
-    pub shrink_bytes: u64,
-    /// Records that one step of removing compacted revisions looks at.
-    pub tidy_records: usize,
-}
-
 impl<D: StateDisk, R> ApplyWorker<D, R> {
     /// For the state of a member that starts.
     pub fn new(
         shared: Arc<Shared<D>>,
-        settings: ApplySettings,
+        settings: &Settings,
         instruments: Arc<dyn Instruments>,
         now: Time,
     ) -> ApplyWorker<D, R> {
+        shared.write().flush_at(settings.flush_records);
         let untidy = shared.read().is_untidy();
         ApplyWorker {
             shared,
@@ -82,6 +75,7 @@ impl<D: StateDisk, R> ApplyWorker<D, R> {
             owed: None,
             shrink: Shrink::new(settings.shrink_bytes),
             version: settings.version,
+            flush_records: settings.flush_records,
             tidy_records: settings.tidy_records,
             untidy,
             tidied_at: now,
@@ -209,7 +203,8 @@ impl<D: StateDisk, R> ApplyWorker<D, R> {
     fn install(&self, header: &SnapshotHeader, outlet: &mut impl Outlet<R>) -> Result<(), Fatal> {
         let accepted = self.shared.take_accepted(header);
         let machine = accepted.state.install();
-        let machine = machine.map_err(|error| Fatal(format!("can't install a snapshot: {error}")))?;
+        let mut machine = machine.map_err(|error| Fatal(format!("can't install a snapshot: {error}")))?;
+        machine.flush_at(self.flush_records);
         machine.check_version(self.version).map_err(Fatal)?;
         let (facts, members, leases) = (machine.facts(), machine.members(), machine.leases());
         // The old file is removed already. Free its memory after the lock is released.

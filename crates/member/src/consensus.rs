@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bowline_kv::store::{Command, Lease};
+use bowline_kv::store::Command;
 use bowline_node::raft::{Body, ConfigError, Fault, Message, NodeId, ReadKind, Recovered, Time, Token, Write};
 use bowline_node::{
     Conductor, ConductorEffect, Failure, Incoming, Job, NodeConfig, NodeInput, NodeMessage, NotDone, Response, Unknown,
@@ -75,16 +75,16 @@ impl<R> Default for Round<R> {
 }
 
 impl<D: StateDisk, R> Consensus<D, R> {
-    /// For a member that starts, with the leases of its state. `arriving` is a snapshot that an earlier run had received
-    /// in part.
+    /// For a member that starts. `arriving` is a snapshot that an earlier run had received in part.
     ///
     /// # Errors
     /// The configuration is out of range, or the recovered data contradicts itself.
     pub fn new(
         config: NodeConfig,
         recovered: Recovered,
-        (read_kind, arriving): (ReadKind, Option<Incoming>),
-        (shared, leases): (Arc<Shared<D>>, Vec<Lease>),
+        arriving: Option<Incoming>,
+        read_kind: ReadKind,
+        shared: Arc<Shared<D>>,
         instruments: Arc<dyn Instruments>,
         now: Time,
     ) -> Result<Consensus<D, R>, ConfigError> {
@@ -92,7 +92,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
         if let Some(arriving) = arriving {
             conductor.resume(arriving);
         }
-        let leases = Leases::new(now, leases, Arc::clone(&instruments));
+        let leases = Leases::new(now, shared.read().leases(), Arc::clone(&instruments));
         Ok(Consensus {
             conductor,
             shared,
@@ -115,6 +115,12 @@ impl<D: StateDisk, R> Consensus<D, R> {
     /// The conductor, to set its witness.
     pub fn conductor_mut(&mut self) -> &mut Conductor {
         &mut self.conductor
+    }
+
+    /// What the conductor wants since the last round.
+    #[must_use]
+    pub fn effects(&self) -> &[ConductorEffect] {
+        &self.effects
     }
 
     /// When the next round must begin, at the latest.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline_node::NodeMessage;
 use bowline_node::raft::{NodeId, PersistId, SnapshotHeader, Write};
@@ -17,6 +18,15 @@ use crate::queue::Event;
 
 /// Maximum number of jobs for one sync, because their messages wait for the whole sync.
 pub const MAX_JOBS: usize = 256;
+
+/// The log takes entries while it has room for this fraction of a segment.
+const PORTION: u64 = 8;
+
+/// Interval between checks whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
+/// Practically forever.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// A step of the log's work, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +57,6 @@ impl LogJob {
 /// The log and the jobs under way.
 pub struct LogWorker<D: Disk> {
     log: Log<D>,
-    /// Bytes of room that the log needs to accept entries.
-    portion_bytes: u64,
     jobs: Vec<LogJob>,
     /// The jobs and steps among them that are written, but not synced yet.
     done: (usize, usize),
@@ -68,18 +76,15 @@ impl<D: Disk> fmt::Debug for LogWorker<D> {
 }
 
 impl<D: Disk> LogWorker<D> {
-    /// For an opened log. It accepts entries while it has room for `portion_bytes`.
-    pub fn new(log: Log<D>, portion_bytes: u64, instruments: Arc<dyn Instruments>) -> LogWorker<D> {
-        LogWorker {
-            log,
-            portion_bytes,
-            jobs: Vec::new(),
-            done: (0, 0),
-            preparing: false,
-            refused: false,
-            waits: false,
-            instruments,
-        }
+    /// For an opened log.
+    pub fn new(log: Log<D>, instruments: Arc<dyn Instruments>) -> LogWorker<D> {
+        LogWorker { log, jobs: Vec::new(), done: (0, 0), preparing: false, refused: false, waits: false, instruments }
+    }
+
+    /// The longest time until the next [`LogWorker::tend`], if no job comes.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        if self.has_room() { LONG } else { ROOM_PAUSE }
     }
 
     /// Adds a job to the next sync. Up to [`MAX_JOBS`] at a time are useful.
@@ -205,6 +210,6 @@ impl<D: Disk> LogWorker<D> {
     /// segment is made when it is needed. While none can be prepared, only the room in the current one counts.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.refused || self.log.admits(self.portion_bytes)
+        !self.refused || self.log.admits(self.log.segment_bytes() / PORTION)
     }
 }

@@ -183,6 +183,11 @@ impl KvMachine {
         self.store.has_room()
     }
 
+    /// Changes go to the file once they are of this many records and leases, or are large.
+    pub fn flush_at(&mut self, records: usize) {
+        self.store.flush_at(records);
+    }
+
     /// Writes what waits to the file.
     pub fn flush(&mut self) -> Result<(), EngineError> {
         self.store.flush()

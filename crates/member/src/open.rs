@@ -2,10 +2,8 @@
 
 use bowline_kv::store::{EngineError, RestoreError};
 use bowline_node::raft::NodeId;
-use bowline_node::{Incoming, SnapshotTransfer};
 use bowline_storage::{
-    Arrival, Arriving, ClusterId, Identity, Log, OpenError, Opened, Options, Recovery, SnapshotError, Snapshots,
-    open_with,
+    Arriving, ClusterId, Identity, Log, OpenError, Opened, Options, Recovery, SnapshotError, Snapshots, open_with,
 };
 use tracing::info;
 
@@ -22,6 +20,12 @@ pub struct OpenedMember<D: StateDisk> {
     /// The log, ready for writes.
     pub log: Log<D>,
     /// The state that fits the log.
+    pub state: State<D>,
+}
+
+/// The state of a member, in its folder.
+pub struct State<D: StateDisk> {
+    /// The state.
     pub machine: KvMachine,
     /// The files of states.
     pub files: StateFiles<D>,
@@ -31,9 +35,18 @@ pub struct OpenedMember<D: StateDisk> {
     pub arriving: Option<Arriving<D>>,
 }
 
+impl<D: StateDisk> std::fmt::Debug for State<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
 impl<D: StateDisk> std::fmt::Debug for OpenedMember<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenedMember").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("OpenedMember")
+            .field("identity", &self.identity)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +90,8 @@ where
         snapshots.remove(position).map_err(SnapshotError::from)?;
     }
     let arriving = snapshots.find_arriving().map_err(SnapshotError::from)?;
-    Ok(OpenedMember { identity, recovery, log, machine, files, snapshots, arriving })
+    let state = State { machine, files, snapshots, arriving };
+    Ok(OpenedMember { identity, recovery, log, state })
 }
 
 /// Makes the state of a member that has no state file that fits its log: from a snapshot if there is one, else empty.
@@ -92,11 +106,4 @@ where
     let header = reader.header().clone();
     let state = files.restore(&header, &mut reader.into_reader())?;
     Ok(state.install().map_err(OpenError::from)?)
-}
-
-/// What is known of a snapshot that an earlier run had received in part.
-#[must_use]
-pub fn incoming<D: StateDisk>(arriving: &Arriving<D>) -> Incoming {
-    let Arrival { from, term, session, header, total } = arriving.arrival().clone();
-    Incoming::kept(SnapshotTransfer { from, term, session }, header, total, arriving.received())
 }

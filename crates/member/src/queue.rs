@@ -99,9 +99,9 @@ pub struct Portion<R> {
     /// Events of the other workers.
     pub events: VecDeque<Event<R>>,
     /// Messages of peers.
-    pub peers: Vec<(NodeId, NodeMessage)>,
+    pub peers: VecDeque<(NodeId, NodeMessage)>,
     /// Requests.
-    pub requests: Vec<Request<R>>,
+    pub requests: VecDeque<Request<R>>,
     /// Whether the queues are closed and empty: the member is to stop.
     pub closed: bool,
 }
@@ -189,8 +189,8 @@ impl<R> Queue<R> {
 
     /// Takes all events, and up to `count` messages and requests.
     pub fn take_at_most(&mut self, count: usize) -> Portion<R> {
-        let peers: Vec<_> = self.peers.drain(..self.peers.len().min(count)).collect();
-        let requests: Vec<_> = self.requests.drain(..self.requests.len().min(count)).collect();
+        let peers: VecDeque<_> = self.peers.drain(..self.peers.len().min(count)).collect();
+        let requests: VecDeque<_> = self.requests.drain(..self.requests.len().min(count)).collect();
         self.peer_bytes -= peers.iter().map(|(_, message)| weight(message)).sum::<usize>();
         self.request_bytes -= requests.iter().map(|request| request.body.weight()).sum::<usize>();
         let closed = self.closed && self.peers.is_empty() && self.requests.is_empty();

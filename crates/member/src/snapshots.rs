@@ -80,7 +80,8 @@ impl<D: StateDisk> SnapshotWorker<D> {
         snapshots: Snapshots<D>,
         files: StateFiles<D>,
         arriving: Option<Arriving<D>>,
-        (shared, ending): (Arc<Shared<D>>, Arc<AtomicBool>),
+        shared: Arc<Shared<D>>,
+        ending: Arc<AtomicBool>,
         instruments: Arc<dyn Instruments>,
     ) -> SnapshotWorker<D> {
         let ready = BTreeMap::new();

@@ -17,7 +17,6 @@ use crate::join::{self, JoinError};
 use crate::paste::quote;
 use crate::peer::hex;
 use crate::random::random;
-use crate::replica::State;
 use crate::server::Disk;
 
 /// Size of a segment of the log, in bytes. Two segments are written in full when the folder is created.
@@ -121,9 +120,9 @@ pub fn open(config: &ServerConfig) -> Result<Disk<RealDisk>, FolderError> {
         Ok(())
     };
     let opened = bowline_member::open(&disk, (cluster, id), &options, CACHE_BYTES, accept)?;
-    let OpenedMember { identity, recovery, log, machine, files, snapshots, arriving } = opened;
-    machine.check_version(config.protocol.version).map_err(|why| FolderError::TooOld { folder: place(), why })?;
-    if machine.members().is_empty() && recovery.recovered.snapshot.is_none() && !known.contains_key(&id) {
+    let OpenedMember { identity, recovery, log, state } = opened;
+    state.machine.check_version(config.protocol.version).map_err(|why| FolderError::TooOld { folder: place(), why })?;
+    if state.machine.members().is_empty() && recovery.recovered.snapshot.is_none() && !known.contains_key(&id) {
         // It joined, and its state is still in the log alone.
         known = join::from_log(&recovery.recovered.entries);
         if known.is_empty() {
@@ -137,8 +136,7 @@ pub fn open(config: &ServerConfig) -> Result<Disk<RealDisk>, FolderError> {
         known,
         recovered: recovery.recovered,
         log,
-        portion_bytes: options.segment_bytes / 8,
-        state: State { machine, files, snapshots, arriving },
+        state,
     })
 }
 

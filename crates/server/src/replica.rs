@@ -3,25 +3,21 @@
 //! A read waits until the state is recent enough, then reads it without these threads.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
-use bowline_member::{
-    ApplySettings, ApplyWorker, Consensus, Instruments, KvMachine, LeaseTime, LogWorker, Request, RequestBody, Shared,
-    SnapshotWorker, StateFiles, incoming,
-};
-use bowline_node::raft::{ConfigError, MembershipChange, NodeId, ReadKind, Recovered};
+use bowline_member::{Instruments, LeaseTime, Request, RequestBody, Settings, Shared, State, Workers};
+use bowline_node::raft::{ConfigError, MembershipChange, NodeId, Recovered};
 use bowline_node::{Failure, NodeConfig, NotDone, Response, Unknown};
-use bowline_storage::{Arriving, Disk, Log, RealDisk, Snapshots};
+use bowline_storage::{Disk, Log, RealDisk};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::peer::{Forwarder, LeaderRequest, Outbox};
 use crate::watches::Watches;
-use threads::{Surroundings, Workers};
+use threads::Surroundings;
 
 mod inbox;
 pub mod metrics;
@@ -31,9 +27,6 @@ pub use bowline_member::{AlarmFacts, ComparisonFacts, Facts, MAX_REQUESTS, Statu
 pub(crate) use inbox::Inbox;
 pub use metrics::Metrics;
 pub use threads::Threads;
-
-/// Records that one step of removing compacted revisions looks at.
-const TIDY_RECORDS: usize = 1_024;
 
 /// How long a request waits for a rewrite of the state's file.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
@@ -54,43 +47,19 @@ pub enum StopReason {
 pub struct Start<L: Disk> {
     /// The configuration of the node.
     pub config: NodeConfig,
-    /// How reads are made linearizable.
-    pub read_kind: ReadKind,
-    /// Size of the state's file, in bytes, from which it is rewritten if less than half of it is in use.
-    pub shrink_bytes: u64,
-    /// The version of the peer protocol that this program speaks.
-    pub version: u32,
+    /// The settings of the workers.
+    pub settings: Settings,
     /// What was recovered from the log.
     pub recovered: Recovered,
     /// The log.
     pub log: Log<L>,
-    /// Bytes of room that the log needs to accept entries.
-    pub portion_bytes: u64,
     /// The state machine and its files.
-    pub state: State,
+    pub state: State<RealDisk>,
 }
 
 impl<L: Disk> std::fmt::Debug for Start<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Start").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-/// The state machine of a member, in its folder.
-pub struct State {
-    /// The state, as [`Start::recovered`] describes it.
-    pub machine: KvMachine,
-    /// The files of states.
-    pub files: StateFiles<RealDisk>,
-    /// The files of snapshots for followers.
-    pub snapshots: Snapshots<RealDisk>,
-    /// A snapshot that an earlier run had received in part.
-    pub arriving: Option<Arriving<RealDisk>>,
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("machine", &self.machine).finish_non_exhaustive()
     }
 }
 
@@ -122,39 +91,15 @@ impl Replica {
         patience: Duration,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<(Replica, Threads), ConfigError> {
-        let own = start.config.raft.id;
-        let State { machine, files, snapshots, arriving } = start.state;
+        let Start { config, settings, recovered, log, state } = start;
+        let (own, watches) = (config.raft.id, Arc::new(Watches::new(state.machine.facts().revision)));
         let metrics = Arc::<Metrics>::default();
-        let instruments = || Arc::clone(&metrics) as Arc<dyn Instruments>;
-        let (leases, watches) = (machine.leases(), Arc::new(Watches::new(machine.facts().revision)));
-        let shared = Arc::new(Shared::new(machine));
-        let ending = Arc::<AtomicBool>::default();
-        let now = clock.now();
-        let consensus = Consensus::new(
-            start.config,
-            start.recovered,
-            (start.read_kind, arriving.as_ref().map(incoming)),
-            (Arc::clone(&shared), leases),
-            instruments(),
-            now,
-        )?;
-        let settings =
-            ApplySettings { version: start.version, shrink_bytes: start.shrink_bytes, tidy_records: TIDY_RECORDS };
-        let apply = ApplyWorker::new(Arc::clone(&shared), settings, instruments(), now);
-        let log = LogWorker::new(start.log, start.portion_bytes, instruments());
-        let of_shared = (Arc::clone(&shared), Arc::clone(&ending));
-        let snapshots = SnapshotWorker::new(snapshots, files, arriving, of_shared, instruments());
-        let (status, status_seen) = watch::channel(consensus.first_status());
-        let inbox = Arc::<Inbox>::default();
-        let around = Surroundings {
-            clock,
-            inbox: Arc::clone(&inbox),
-            outbox,
-            watches: Arc::clone(&watches),
-            shared: Arc::clone(&shared),
-            ending,
-        };
-        let threads = Threads::start(Workers { consensus, log, apply, snapshots }, &around, status, on_failure);
+        let instruments = Arc::clone(&metrics) as Arc<dyn Instruments>;
+        let workers = Workers::new(config, &settings, recovered, log, state, &instruments, clock.now())?;
+        let (status, status_seen) = watch::channel(workers.consensus.first_status());
+        let (inbox, shared) = (Arc::<Inbox>::default(), Arc::clone(&workers.shared));
+        let around = Surroundings { clock, inbox: Arc::clone(&inbox), outbox, watches: Arc::clone(&watches) };
+        let threads = Threads::start(workers, &around, status, on_failure);
         let replica = Replica { own, clock, inbox, status: status_seen, shared, watches, forwarder, metrics, patience };
         Ok((replica, threads))
     }

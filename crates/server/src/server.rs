@@ -16,9 +16,10 @@ use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
-use bowline_kv::store::{Limits, Member};
+use bowline_kv::store::{Limits, Member, PENDING_RECORDS};
+use bowline_member::{Settings, State};
 use bowline_node::raft::{NodeId, Recovered};
-use bowline_storage::Log;
+use bowline_storage::{Log, RealDisk};
 use bowline_tls::{Keeper, TlsError};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ use crate::membership;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, answer_member, hex};
 use crate::quota::{self, Quota};
 use crate::random::random;
-use crate::replica::{Replica, Start, State, StopReason, Threads};
+use crate::replica::{Replica, Start, StopReason, Threads};
 use crate::secure::{Door, Tls, answer_client};
 
 /// Bytes that a message may have beyond the largest request, as in etcd.
@@ -52,6 +53,9 @@ const OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Connections to the addresses that are for metrics only.
 const READERS: usize = 16;
+
+/// Records that one step of removing compacted revisions looks at.
+const TIDY_RECORDS: usize = 1_024;
 
 /// How long a stopping server waits for its clients.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -94,10 +98,8 @@ pub struct Disk<L: bowline_storage::Disk> {
     pub recovered: Recovered,
     /// The log.
     pub log: Log<L>,
-    /// Bytes of room that the log needs to accept entries.
-    pub portion_bytes: u64,
     /// The state machine and its files.
-    pub state: State,
+    pub state: State<RealDisk>,
 }
 
 impl<L: bowline_storage::Disk> std::fmt::Debug for Disk<L> {
@@ -189,14 +191,16 @@ impl Server {
             incarnation: identity.incarnation,
             ..Member::default()
         };
-        let Disk { known, recovered, log, portion_bytes, state, .. } = disk;
+        let Disk { known, recovered, log, state, .. } = disk;
         let directory = Directory::new(identity, config.protocol, introduction, known, tls.members.clone());
         let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::default());
         let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
         let version = config.protocol.version;
-        let start = Start { config: node, read_kind, shrink_bytes, version, recovered, log, portion_bytes, state };
+        let settings =
+            Settings { read_kind, version, shrink_bytes, flush_records: PENDING_RECORDS, tidy_records: TIDY_RECORDS };
+        let start = Start { config: node, settings, recovered, log, state };
         let patience = config.patience();
         let (replica, threads) =
             Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;

@@ -407,6 +407,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Size of its segments, in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes
+    }
+
     /// Whether the log has room for entries of this many bytes. If not, the host refuses clients' writes and drops
     /// leaders' entries, while votes and reads go on. Compaction, which frees segments, or a [`SpareJob`] makes room.
     #[must_use]

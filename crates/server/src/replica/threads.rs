@@ -1,12 +1,6 @@
 //! The threads of a replica. Each drives one worker, and decides nothing.
 //!
-//! ```text
-//!  clients ──▶ Inbox ──▶ raft thread ──▶ log thread ──▶ disk
-//!  peers   ──▶   ▲            │ Outbox       │ Outbox (what waited for the disk)
-//!                │            ▼              │
-//!                │       apply thread    snapshot thread (files) ──▶ Outbox (pieces)
-//!                └────────────┴── events ────┴───┘
-//! ```
+//! `bowline-member` shows what they hand each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +11,7 @@ use std::time::Duration;
 use bowline_kv::store::EngineError;
 use bowline_member::{
     AppliedEntry, ApplyJob, ApplyWorker, Consensus, Event, Fatal, LogJob, LogWorker, MAX_JOBS, Outlet, Shared,
-    SnapshotJob, SnapshotWorker, Status,
+    SnapshotJob, SnapshotWorker, Status, Workers,
 };
 use bowline_node::NodeMessage;
 use bowline_node::raft::{Fault, NodeId};
@@ -37,23 +31,12 @@ const LOG_QUEUE: usize = 64;
 /// Pause before the log thread tries again what the system has refused for now.
 const LOG_PAUSE: Duration = Duration::from_millis(250);
 
-/// Interval between checks whether a full disk has room for the log again.
-const ROOM_PAUSE: Duration = Duration::from_millis(100);
-
 /// Longest pause between two steps of a rewrite of the state's file. They pause as long as they work, so that others can
 /// use the disk.
 const MAX_REWRITE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Practically forever.
 const LONG: Duration = Duration::from_secs(3_600);
-
-/// The workers of a replica.
-pub(super) struct Workers<L: Disk> {
-    pub(super) consensus: Consensus<RealDisk, Reply>,
-    pub(super) log: LogWorker<L>,
-    pub(super) apply: ApplyWorker<RealDisk, Reply>,
-    pub(super) snapshots: SnapshotWorker<RealDisk>,
-}
 
 /// What the threads share with the rest of the member.
 #[derive(Clone)]
@@ -62,9 +45,6 @@ pub(super) struct Surroundings {
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) watches: Arc<Watches>,
-    pub(super) shared: Arc<Shared<RealDisk>>,
-    /// Whether the replica is stopping, so that long work is given up.
-    pub(super) ending: Arc<AtomicBool>,
 }
 
 /// The threads of a running replica.
@@ -92,12 +72,12 @@ enum Ending {
 impl Threads {
     /// Starts the threads. `on_failure` is called if they stop by themselves.
     pub(super) fn start<L: Disk>(
-        workers: Workers<L>,
+        workers: Workers<L, RealDisk, Reply>,
         around: &Surroundings,
         status: watch::Sender<Status>,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Threads {
-        let Workers { consensus, log, apply, snapshots } = workers;
+        let Workers { shared, consensus, log, apply, snapshots, ending } = workers;
         let (log_jobs, log_queue) = sync_channel(LOG_QUEUE);
         let (apply_jobs, apply_queue) = channel();
         let (snapshot_jobs, snapshot_queue) = channel();
@@ -117,7 +97,7 @@ impl Threads {
         };
         let (log_failed, apply_failed) = (watched("can't write the log"), watched("can't keep the state"));
         let snapshots_failed = watched("can't keep a snapshot");
-        let log = spawn("log", move || write_log(log, &log_queue, of_log).inspect_err(log_failed));
+        let log = spawn("log", move || write_log(log, &log_queue, &shared, of_log).inspect_err(log_failed));
         let apply = spawn("apply", move || keep_state(apply, &apply_queue, of_apply).inspect_err(apply_failed));
         let snapshots = spawn("snapshots", move || {
             keep_snapshots(snapshots, &snapshot_queue, of_snapshots).inspect_err(snapshots_failed)
@@ -129,7 +109,7 @@ impl Threads {
             }
             ending
         });
-        let Surroundings { inbox, ending, .. } = around.clone();
+        let inbox = Arc::clone(&around.inbox);
         Threads { inbox, ending, raft, log, apply, snapshots }
     }
 
@@ -273,11 +253,15 @@ impl RaftThread {
 }
 
 /// The log thread. During a sync, jobs gather in its queue.
-fn write_log<L: Disk>(mut worker: LogWorker<L>, jobs: &Receiver<LogJob>, mut wires: Wires) -> Result<(), Fatal> {
+fn write_log<L: Disk>(
+    mut worker: LogWorker<L>,
+    jobs: &Receiver<LogJob>,
+    shared: &Shared<RealDisk>,
+    mut wires: Wires,
+) -> Result<(), Fatal> {
     let mut segment = None;
     loop {
-        let room = wires.around.shared.log_has_room();
-        match jobs.recv_timeout(if room { LONG } else { ROOM_PAUSE }) {
+        match jobs.recv_timeout(worker.pause()) {
             Ok(job) => {
                 worker.take(job);
                 jobs.try_iter().take(MAX_JOBS - 1).for_each(|job| worker.take(job));
@@ -289,7 +273,7 @@ fn write_log<L: Disk>(mut worker: LogWorker<L>, jobs: &Receiver<LogJob>, mut wir
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         prepare(&mut worker, &mut segment)?;
-        wires.around.shared.set_log_room(worker.has_room());
+        shared.set_log_room(worker.has_room());
     }
 }
 

@@ -31,7 +31,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     bowline_storage::create(&narrow, &owner, Some(founders), &options).expect("it is empty");
     let opened = bowline_storage::open(&narrow, cluster, replica, &options).expect("it was made");
     let (recovered, log) = (opened.recovery.recovered, opened.log);
-    let disk = Disk { identity, known, recovered, log, portion_bytes: 8 << 10, state };
+    let disk = Disk { identity, known, recovered, log, state };
     let failed = |why: String| panic!("the member failed: {why}");
     let server = Server::start(&config, disk, listeners, failed).expect("it starts");
     let mut client = KvClient::connect(format!("http://{}", server.client_address())).await.expect("it listens");

@@ -251,11 +251,6 @@ impl Disk {
         Ok(damage)
     }
 
-    /// Bytes of room that the log needs to take entries.
-    pub(crate) fn portion_bytes(&self) -> u64 {
-        self.folder.portion_bytes()
-    }
-
     /// Makes the disk stop in the middle of one of the next operations, on the log or on a state's file.
     pub(crate) fn die_soon(&self, dice: &mut Dice) {
         self.folder.die_soon(dice);

@@ -204,8 +204,8 @@ impl Host {
     /// Notes what it will start with.
     pub(crate) fn looks_at_state(&mut self, start: &Start) {
         let Some(member) = &start.member else { return };
-        let (recovered, applied) = (&start.found.raft, member.machine.applied());
-        if member.files.was_damaged() {
+        let (recovered, applied) = (&start.found.raft, member.state.machine.applied());
+        if member.state.files.was_damaged() {
             hit(Probe::StateDamaged);
         }
         // Without the state that the log follows, the whole log was given up.

@@ -276,9 +276,6 @@ impl System<'_> {
         let raft = node.raft();
         let judged = it.shadow.agrees(raft);
         let leads = raft.is_leader().then(|| raft.term());
-        let was = std::mem::replace(&mut it.shadow.leads, leads);
-        let before = std::mem::replace(&mut it.shadow.commit, raft.commit_index());
-        let after = raft.commit_index();
         node.machine().take_news(&mut self.news);
         let shown = it.clock.shows(self.ctx.now);
         let leases = node.machine().take_leases();
@@ -302,6 +299,23 @@ impl System<'_> {
         }
         let witness = node.machine().witness();
         self.ctx.judge(judged);
+        self.watch_core(host);
+        self.judge_news(host, witness);
+        if let Some(truth) = self.clients.true_events() {
+            self.watchers.follow(&mut self.ctx, &mut self.hosts[host], truth, &writes, replaced);
+        }
+        if self.hosts.leading().len() > 1 && self.hosts[host].leads() {
+            self.ctx.judge(self.hosts.judge_leases(self.ctx.now));
+        }
+    }
+
+    /// Checks what a replica's core has become: a leader or none, with what is committed.
+    pub(crate) fn watch_core(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(raft) = it.node.as_ref().map(Replica::raft) else { return };
+        let (leads, after) = (raft.is_leader().then(|| raft.term()), raft.commit_index());
+        let was = std::mem::replace(&mut it.shadow.leads, leads);
+        let before = std::mem::replace(&mut it.shadow.commit, after);
         if leads != was {
             self.leadership_changed(host);
         }
@@ -310,13 +324,6 @@ impl System<'_> {
             self.ctx.judge(Err((Rule::CommitNeverDecreases, what)));
         } else if after > before {
             self.commit_advanced(host, before);
-        }
-        self.judge_news(host, witness);
-        if let Some(truth) = self.clients.true_events() {
-            self.watchers.follow(&mut self.ctx, &mut self.hosts[host], truth, &writes, replaced);
-        }
-        if self.hosts.leading().len() > 1 && self.hosts[host].leads() {
-            self.ctx.judge(self.hosts.judge_leases(self.ctx.now));
         }
     }
 

@@ -48,12 +48,14 @@ pub(crate) struct System<'a> {
 /// Makes the process of a replica that starts.
 fn replica(
     config: NodeConfig,
-    (stores, start): (bool, Start),
-    (read_kind, witness, portion_bytes): (ReadKind, (u64, u64), u64),
+    stores: bool,
+    start: Start,
+    read_kind: ReadKind,
+    witness: (u64, u64),
     now: Time,
 ) -> Result<Replica, ConfigError> {
     if let Some(member) = start.member {
-        let whole = Whole::new(config, read_kind, member, (witness, portion_bytes), now)?;
+        let whole = Whole::new(config, read_kind, member, witness, now)?;
         return Ok(Replica::Whole(Box::new(whole)));
     }
     let machine = Machine::new(stores);
@@ -99,7 +101,7 @@ impl<'a> System<'a> {
             return;
         }
         let Some(start) = self.recovered(host) else { return };
-        let applied = start.member.as_ref().map(|member| member.machine.applied());
+        let applied = start.member.as_ref().map(|member| member.state.machine.applied());
         let witness = applied.map_or((0, 0), |applied| self.ctx.oracle.commits.last_up_to(applied));
         let recovered = &start.found.raft;
         let it = &mut self.hosts[host];
@@ -111,7 +113,7 @@ impl<'a> System<'a> {
         it.looks_at_state(&start);
         let read_kind = if run_dice.percent(50) { ReadKind::Lease } else { ReadKind::Quorum };
         let (stores, now) = (self.ctx.plan.workload.stores, it.clock.shows(self.ctx.now));
-        let made = replica(config, (stores, start), (read_kind, witness, it.disk.portion_bytes()), now);
+        let made = replica(config, stores, start, read_kind, witness, now);
         self.ctx.judge(judged);
         match made {
             Ok(mut node) => {

@@ -166,16 +166,23 @@ impl System<'_> {
         let most = if dice.percent(50) { 1 } else { dice.between(1, 64) as usize };
         let Some(member) = it.whole() else { return };
         let before = member.raft().last_applied();
-        member.begin_round(now);
-        let mut speakers = Vec::new();
-        member.take_inputs(now, most, |_, from| speakers.extend(from));
+        let mut portion = member.begin_round(now, most);
+        let mut observed = 0;
+        // Each input is judged as if it were alone: what was right after it may not be right any more after the next one.
+        while let Some(taken) = self.hosts[host].whole().and_then(|member| member.take_input(now, &mut portion)) {
+            observed += taken.writes.len();
+            taken.writes.iter().for_each(|write| self.observe_write(host, write));
+            self.watch_core(host);
+            self.ctx.judge(self.hosts.judge_leader(host, taken.from));
+        }
+        let Some(member) = self.hosts[host].whole() else { return };
         let mut round = member.finish_round(now);
         let applied = member.raft().last_applied() > before;
-        for step in &round.log.steps {
-            if let LogStep::Write(_, write) = step {
-                self.observe_write(host, write);
-            }
-        }
+        let writes = round.log.steps.iter().filter_map(|step| match step {
+            LogStep::Write(_, write) => Some(write),
+            LogStep::Compact(_) => None,
+        });
+        writes.skip(observed).for_each(|write| self.observe_write(host, write));
         for job in &round.apply {
             if let ApplyJob::Of(Job::StoreState { header }) = job {
                 let judged = self.hosts[host].shadow.judge_header(header);
@@ -183,9 +190,6 @@ impl System<'_> {
             }
         }
         self.inspect(host);
-        for from in speakers {
-            self.ctx.judge(self.hosts.judge_leader(host, Some(from)));
-        }
         self.ctx.judge(self.hosts.judge_leader(host, None));
         // The model comes after the invariants, because a broken invariant says more.
         self.ctx.judge(self.model.judged());

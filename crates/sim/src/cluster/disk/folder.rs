@@ -250,7 +250,7 @@ impl Folder {
 
     /// Whether clients' writes and leaders' entries have a place.
     pub(super) fn has_room(&self) -> bool {
-        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.portion_bytes());
+        let admits = |(log, _): &(Log<SimDisk>, _)| log.admits(self.options.segment_bytes / PORTION);
         !self.full || self.opened.as_ref().is_some_and(admits)
     }
 
@@ -276,11 +276,6 @@ impl Folder {
                 let _ = storing.iter().try_for_each(|snapshot| self.store(snapshot));
             }
         }
-    }
-
-    /// Bytes of room that the log needs to take entries.
-    pub(super) fn portion_bytes(&self) -> u64 {
-        self.options.segment_bytes / PORTION
     }
 
     /// The process is dead.

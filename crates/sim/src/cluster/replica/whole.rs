@@ -3,25 +3,31 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bowline_kv::store::EngineError;
 use bowline_member::{
-    AppliedEntry, ApplyJob, ApplySettings, ApplyWorker, Consensus, Event, Fatal, LogJob, LogStep, LogWorker, MAX_JOBS,
-    OpenedMember, Outlet, Queue, Request, RequestBody, Round, Shared, SnapshotJob, SnapshotWorker, incoming,
+    AppliedEntry, ApplyJob, Event, Fatal, Instruments, LogJob, LogStep, MAX_JOBS, OpenedMember, Outlet, Portion, Queue,
+    Request, RequestBody, Round, Settings, SnapshotJob, Workers,
 };
-use bowline_node::{Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Witness};
-use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, SnapshotHeader, Time, Token};
+use bowline_node::{ConductorEffect, Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Witness};
+use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, SnapshotHeader, Time, Token, Write};
 use bowline_storage::{DiskError, SimDisk, SpareJob};
 
 use crate::cluster::dice::Dice;
 use crate::cluster::machine::{Machine, SCRUB_BUDGET, number_of};
+use crate::cluster::plan::SECOND;
 
 /// The version of the peer protocol of all simulated programs.
 const PROGRAM: u32 = u32::MAX;
 
 /// The state's file is not rewritten.
 const NEVER_SHRINKS: u64 = u64::MAX;
+
+/// After so many records and leases, a store writes to its file what waits.
+const FLUSH_RECORDS: usize = 16;
+
+/// No run is longer, in nanoseconds.
+const LONGEST_PAUSE: u64 = 1_800 * SECOND;
 
 /// Who works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,15 +91,20 @@ impl Outlet<Token> for Output {
     }
 }
 
+/// An input that the consensus has taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Whose message it was, if it was one of the core.
+    pub(crate) from: Option<NodeId>,
+    /// What is written because of it.
+    pub(crate) writes: Vec<Write>,
+}
+
 /// The process.
 #[derive(Debug)]
 pub(crate) struct Whole {
-    consensus: Consensus<SimDisk, Token>,
-    log: LogWorker<SimDisk>,
-    apply: ApplyWorker<SimDisk, Token>,
-    snapshots: SnapshotWorker<SimDisk>,
+    workers: Workers<SimDisk, SimDisk, Token>,
     machine: Machine,
-    shared: Arc<Shared<SimDisk>>,
     queue: Queue<Token>,
     log_jobs: VecDeque<LogJob>,
     /// The steps that the log works on.
@@ -115,26 +126,22 @@ impl Whole {
         config: NodeConfig,
         read_kind: ReadKind,
         opened: OpenedMember<SimDisk>,
-        (witness, portion_bytes): ((u64, u64), u64),
+        witness: (u64, u64),
         now: Time,
     ) -> Result<Whole, ConfigError> {
-        let OpenedMember { recovery, log, machine, files, snapshots, arriving, .. } = opened;
-        let leases = machine.leases();
-        let shared = Arc::new(Shared::new(machine));
-        let of_shared = (Arc::clone(&shared), leases);
-        let reads = (read_kind, arriving.as_ref().map(incoming));
-        let consensus = Consensus::new(config, recovery.recovered, reads, of_shared, Arc::new(()), now)?;
-        let settings = ApplySettings { version: PROGRAM, shrink_bytes: NEVER_SHRINKS, tidy_records: SCRUB_BUDGET };
-        let apply = ApplyWorker::new(Arc::clone(&shared), settings, Arc::new(()), now);
-        let ending = Arc::<AtomicBool>::default();
-        let snapshots = SnapshotWorker::new(snapshots, files, arriving, (Arc::clone(&shared), ending), Arc::new(()));
+        let settings = Settings {
+            read_kind,
+            version: PROGRAM,
+            shrink_bytes: NEVER_SHRINKS,
+            flush_records: FLUSH_RECORDS,
+            tidy_records: SCRUB_BUDGET,
+        };
+        let OpenedMember { recovery, log, state, .. } = opened;
+        let unmeasured = Arc::new(()) as Arc<dyn Instruments>;
+        let workers = Workers::new(config, &settings, recovery.recovered, log, state, &unmeasured, now)?;
         Ok(Whole {
-            consensus,
-            log: LogWorker::new(log, portion_bytes, Arc::new(())),
-            apply,
-            snapshots,
-            machine: Machine::on_disk(Arc::clone(&shared), witness),
-            shared,
+            machine: Machine::on_disk(Arc::clone(&workers.shared), witness),
+            workers,
             queue: Queue::default(),
             log_jobs: VecDeque::new(),
             logging: Vec::new(),
@@ -146,7 +153,7 @@ impl Whole {
     }
 
     pub(crate) fn raft(&self) -> &Raft {
-        self.consensus.conductor().raft()
+        self.workers.consensus.conductor().raft()
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -158,19 +165,19 @@ impl Whole {
     }
 
     pub(crate) fn set_witness(&mut self, witness: Witness) {
-        self.consensus.conductor_mut().set_witness(witness);
+        self.workers.consensus.conductor_mut().set_witness(witness);
     }
 
     pub(crate) fn next_deadline(&self) -> Time {
-        self.consensus.next_deadline()
+        self.workers.consensus.next_deadline()
     }
 
     pub(crate) fn is_in_transfer(&self) -> bool {
-        self.consensus.conductor().is_in_transfer()
+        self.workers.consensus.conductor().is_in_transfer()
     }
 
     pub(crate) fn snapshot_bytes(&self) -> usize {
-        usize::try_from(self.consensus.conductor().snapshot_bytes()).unwrap_or(usize::MAX)
+        usize::try_from(self.workers.consensus.conductor().snapshot_bytes()).unwrap_or(usize::MAX)
     }
 
     /// Whether nothing is on its way to the disk.
@@ -215,18 +222,18 @@ impl Whole {
             Worker::Log => !self.log_jobs.is_empty() || !self.logging.is_empty(),
             Worker::Segment => self.segment.is_some(),
             Worker::Apply => !self.apply_jobs.is_empty(),
-            Worker::Snapshots => !self.snapshot_jobs.is_empty() || self.snapshots.is_rewriting(),
+            Worker::Snapshots => !self.snapshot_jobs.is_empty() || self.workers.snapshots.is_rewriting(),
         }
     }
 
     /// When a worker must look again without new work, in nanoseconds from now.
     pub(crate) fn looks_again(&self, worker: Worker) -> Option<u64> {
-        let nanos = |span: std::time::Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        match worker {
-            Worker::Apply => Some(nanos(self.apply.pause())).filter(|pause| *pause < 60_000_000_000),
-            Worker::Log if !self.shared.log_has_room() => Some(100_000_000),
-            _ => None,
-        }
+        let pause = match worker {
+            Worker::Apply => self.workers.apply.pause(),
+            Worker::Log => self.workers.log.pause(),
+            Worker::Consensus | Worker::Segment | Worker::Snapshots => return None,
+        };
+        u64::try_from(pause.as_nanos()).ok().filter(|pause| *pause < LONGEST_PAUSE)
     }
 
     /// Plans a worker's next work, unless it is planned for an earlier time. Returns whether it was planned.
@@ -251,31 +258,33 @@ impl Whole {
 
 /// A round of the consensus.
 impl Whole {
-    /// Takes one input, if there is one: an event, or else a message or a request. Returns whose message it was.
-    pub(crate) fn begin_round(&self, now: Time) {
-        self.consensus.begin(now);
+    /// Begins with a portion of the queue.
+    pub(crate) fn begin_round(&mut self, now: Time, most: usize) -> Portion<Token> {
+        self.workers.consensus.begin(now);
+        self.queue.take_at_most(most)
     }
 
-    /// Takes a portion of the queue. `seen` is called after each input with the sender of a message.
-    pub(crate) fn take_inputs(&mut self, now: Time, most: usize, mut seen: impl FnMut(&Raft, Option<NodeId>)) {
-        let portion = self.queue.take_at_most(most);
-        for event in portion.events {
-            self.consensus.take_event(now, event);
-            seen(self.consensus.conductor().raft(), None);
+    /// Takes the next input of the portion; `None` if there is none left.
+    pub(crate) fn take_input(&mut self, now: Time, portion: &mut Portion<Token>) -> Option<Taken> {
+        let (consensus, mut from) = (&mut self.workers.consensus, None);
+        let before = consensus.effects().len();
+        if let Some(event) = portion.events.pop_front() {
+            consensus.take_event(now, event);
+        } else if let Some((peer, message)) = portion.peers.pop_front() {
+            from = matches!(message, NodeMessage::Raft(_)).then_some(peer);
+            consensus.take_message(now, peer, message);
+        } else {
+            consensus.take_request(now, portion.requests.pop_front()?);
         }
-        for (from, message) in portion.peers {
-            let speaker = matches!(message, NodeMessage::Raft(_)).then_some(from);
-            self.consensus.take_message(now, from, message);
-            seen(self.consensus.conductor().raft(), speaker);
-        }
-        for request in portion.requests {
-            self.consensus.take_request(now, request);
-            seen(self.consensus.conductor().raft(), None);
-        }
+        let write = |effect: &ConductorEffect| match effect {
+            ConductorEffect::Persist { write, .. } => Some(write.clone()),
+            _ => None,
+        };
+        Some(Taken { from, writes: consensus.effects()[before..].iter().filter_map(write).collect() })
     }
 
     pub(crate) fn finish_round(&mut self, now: Time) -> Round<Token> {
-        self.consensus.finish(now)
+        self.workers.consensus.finish(now)
     }
 
     /// Hands over the jobs of a round.
@@ -301,24 +310,24 @@ impl Whole {
         let count = (all * share as usize).div_ceil(100).clamp(1, all);
         for job in self.log_jobs.drain(..count) {
             self.logging.extend_from_slice(&job.steps);
-            self.log.take(job);
+            self.workers.log.take(job);
         }
     }
 
-    /// Ends the work that was begun. Returns false if the disk has no room for it now.
+    /// Ends the work that was begun. `None`: the disk has no room for it now.
     ///
     /// # Errors
     /// The member can't go on.
     pub(crate) fn end_logging(&mut self) -> Result<Option<Output>, Fatal> {
         let mut output = Output::default();
-        if !self.log.work(&mut output)? {
+        if !self.workers.log.work(&mut output)? {
             return Ok(None);
         }
         output.logged = std::mem::take(&mut self.logging);
         if self.segment.is_none() {
-            self.segment = self.log.tend()?;
+            self.segment = self.workers.log.tend()?;
         }
-        self.shared.set_log_room(self.log.has_room());
+        self.workers.shared.set_log_room(self.workers.log.has_room());
         self.settle(&mut output);
         Ok(Some(output))
     }
@@ -327,8 +336,8 @@ impl Whole {
     pub(crate) fn prepare_segment(&mut self) {
         if let Some(job) = self.segment.take() {
             let outcome: Result<(), DiskError> = job.run();
-            self.log.prepared(outcome);
-            self.shared.set_log_room(self.log.has_room());
+            self.workers.log.prepared(outcome);
+            self.workers.shared.set_log_room(self.workers.log.has_room());
         }
     }
 
@@ -342,7 +351,7 @@ impl Whole {
             Some(ApplyJob::Of(Job::Apply { entries })) => entries.clone(),
             _ => Vec::new(),
         };
-        self.apply.work(now, job, &mut output)?;
+        self.workers.apply.work(now, job, &mut output)?;
         if output.early {
             return Err(Fatal("a command was reported before its writes were told".to_owned()));
         }
@@ -360,7 +369,7 @@ impl Whole {
     /// The member can't go on.
     pub(crate) fn work_on_snapshots(&mut self) -> Result<Output, Fatal> {
         let mut output = Output::default();
-        self.snapshots.work(self.snapshot_jobs.pop_front(), &mut output)?;
+        self.workers.snapshots.work(self.snapshot_jobs.pop_front(), &mut output)?;
         self.settle(&mut output);
         Ok(output)
     }
@@ -381,12 +390,12 @@ impl Whole {
         for worker in workers {
             let mut unheard = Output::default();
             match worker {
-                Worker::Log if !logging.is_empty() => _ = self.log.work(&mut unheard),
+                Worker::Log if !logging.is_empty() => _ = self.workers.log.work(&mut unheard),
                 Worker::Apply if on_state && dice.percent(70) => {
-                    _ = self.apply.work(now, self.apply_jobs.pop_front(), &mut unheard);
+                    _ = self.workers.apply.work(now, self.apply_jobs.pop_front(), &mut unheard);
                 }
                 Worker::Snapshots if on_state && dice.percent(70) => {
-                    _ = self.snapshots.work(self.snapshot_jobs.pop_front(), &mut unheard);
+                    _ = self.workers.snapshots.work(self.snapshot_jobs.pop_front(), &mut unheard);
                 }
                 _ => {}
             }

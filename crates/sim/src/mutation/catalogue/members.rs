@@ -1,4 +1,4 @@
-//! What the workers of a member decide.
+//! What the workers of a member decide: its queue, log, state, snapshots, files and leases.
 
 use super::{Mutant, remove, replace};
 
@@ -6,7 +6,7 @@ const APPLY: &str = "crates/member/src/apply.rs";
 const CONSENSUS: &str = "crates/member/src/consensus.rs";
 const LOG: &str = "crates/member/src/log.rs";
 
-/// The mutants. The list knows the first one only.
+/// The mutants. None but the first is from the list, which knows no threads.
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "StateNotSynced",
@@ -35,5 +35,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "members",
         breaks: "Writes of the log are reported as durable before they are synced.",
         edits: &[remove(LOG, "let began = self.instruments.stopwatch();\n        ", "self.log.sync()?;")],
+    },
+    Mutant {
+        name: "TokenUsedTwice",
+        origin: "members",
+        breaks: "The proposal of the end of leases and the next request have one token.",
+        edits: &[remove(
+            CONSENSUS,
+            "if let Some(request) = self.leases.expired(now, token, blocked) {\n            ",
+            "self.next_token = token.0;",
+        )],
+    },
+    Mutant {
+        name: "CompactedBeforeStored",
+        origin: "members",
+        breaks: "The log is compacted when the state is to be stored, not when it is.",
+        edits: &[replace(
+            CONSENSUS,
+            ") => ",
+            "round.apply.push(ApplyJob::Of(apply))",
+            "{
+                    if let Job::StoreState { header } = &apply {
+                        round.log.steps.push(LogStep::Compact(header.clone()));
+                    }
+                    round.apply.push(ApplyJob::Of(apply))
+                }",
+        )],
     },
 ];
