@@ -219,8 +219,8 @@ impl<D: StateDisk, R> Consensus<D, R> {
     }
 
     /// The member stops: returns where the failures of all waiting requests go.
-    pub fn stop(self) -> impl Iterator<Item = (R, Response)> {
-        self.waiting.into_values().map(|reply| (reply, Err(Unknown::Stopped.into())))
+    pub fn stop(&mut self) -> impl Iterator<Item = (R, Response)> {
+        std::mem::take(&mut self.waiting).into_values().map(|reply| (reply, Err(Unknown::Stopped.into())))
     }
 
     /// Measures how long a follower's answer took.

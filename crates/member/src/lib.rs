@@ -18,6 +18,7 @@
 mod apply;
 mod consensus;
 mod disk;
+mod forwarding;
 mod instruments;
 mod lease_time;
 mod leases;
@@ -37,6 +38,7 @@ mod workers;
 pub use apply::{ApplyJob, ApplyWorker};
 pub use consensus::{Consensus, Round};
 pub use disk::StateDisk;
+pub use forwarding::{Arrived, Attempt, Calls, LeaderRequest, ToLeader, encode_answer, fuzz_message, pause, receive};
 pub use instruments::Instruments;
 pub use lease_time::LeaseTime;
 pub use log::{LogJob, LogStep, LogWorker, MAX_JOBS};

@@ -29,12 +29,6 @@ impl Clock {
     pub fn until(self, deadline: Time) -> Option<Duration> {
         (deadline != Time::NEVER).then(|| deadline.since(self.now()))
     }
-
-    /// The core's time of a moment; now if the moment is past.
-    #[must_use]
-    pub fn at(self, moment: Instant) -> Time {
-        self.now().after(moment.saturating_duration_since(Instant::now()))
-    }
 }
 
 /// The reading of a stopwatch that runs as long as the process: for measurements, and for nothing that decides.

@@ -20,7 +20,6 @@ mod version;
 
 pub use directory::Directory;
 pub use forward::Forwarder;
-pub(crate) use forward::LeaderRequest;
 pub use frame::{FrameError, HEADER_BYTES, put_frame, read_frame};
 pub use fuzz::{framed, fuzz_frames};
 pub(crate) use handshake::answer_member;

@@ -3,19 +3,22 @@
 //! A read waits until the state is recent enough, then reads it without these threads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
 use bowline_kv::watch::{PortionLimits, Stream};
-use bowline_member::{Instruments, LeaseTime, Request, RequestBody, Settings, Shared, State, Workers};
-use bowline_node::raft::{ConfigError, MembershipChange, NodeId, Recovered};
+use bowline_member::{
+    Attempt, Instruments, LeaderRequest, LeaseTime, Request, RequestBody, Settings, Shared, State, ToLeader, Workers,
+    pause,
+};
+use bowline_node::raft::{ConfigError, MembershipChange, NodeId, Recovered, Time};
 use bowline_node::{Failure, NodeConfig, NotDone, Response, Unknown};
 use bowline_storage::{Disk, Log, RealDisk};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::peer::{Forwarder, LeaderRequest, Outbox};
+use crate::peer::{Forwarder, Outbox};
 use crate::watches::Watches;
 use threads::Surroundings;
 
@@ -31,8 +34,8 @@ pub use threads::Threads;
 /// How long a request waits for a rewrite of the state's file.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Pause before an attempt is repeated, if there is no event to wait for.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How much longer than its deadline a request waits for its answer.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Why a replica ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,21 +162,22 @@ impl Replica {
 
     /// Runs a request, here or at the leader.
     async fn run(&self, request: LeaderRequest) -> Response {
-        let deadline = Instant::now() + self.patience;
+        let deadline = self.deadline(self.patience);
+        let request = ToLeader::new(request, deadline);
         loop {
             let leader = self.status.borrow().leader;
-            let answer = match leader {
-                Some(leader) if leader == self.own => self.ask(request.clone().into(), deadline).await,
-                Some(leader) => self.forwarder.forward(leader, request.clone(), deadline).await,
-                None => Err(Failure::not_leader(None)),
+            let asked = request.request().clone();
+            let answer = match ToLeader::attempt(self.own, leader) {
+                Attempt::Here => self.ask(asked.into(), deadline).await,
+                Attempt::At(leader) => self.forwarder.forward(leader, asked, deadline).await,
+                Attempt::Nowhere => Err(Failure::not_leader(None)),
             };
-            match answer {
-                Err(failure) if failure.is_passing() => {}
-                Err(Failure::Unknown(Unknown::ConnectionLost)) if request.is_harmless_twice() => {}
-                answer => return answer,
+            if let Some(answer) = request.ends_with(answer) {
+                return answer;
             }
-            if !self.pause(deadline).await {
-                return Err(Failure::not_leader(None));
+            self.pause(deadline).await;
+            if let Some(answer) = request.expires(self.clock.now()) {
+                return answer;
             }
         }
     }
@@ -192,13 +196,14 @@ impl Replica {
     }
 
     async fn try_confirm(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = self.deadline(self.patience);
         loop {
             match self.ask(RequestBody::Read, deadline).await {
                 Err(failure) if failure.is_passing() => {}
                 answer => return answer.map(|_| ()),
             }
-            if !self.pause(deadline).await {
+            self.pause(deadline).await;
+            if self.clock.now() >= deadline {
                 return Err(Failure::not_leader(None));
             }
         }
@@ -267,7 +272,7 @@ impl Replica {
     /// # Errors
     /// It does not lead, or no member takes the leadership.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = self.deadline(self.patience);
         match self.ask(RequestBody::TransferLeadership(to), deadline).await {
             Err(Failure::NotDone(NotDone::NotLeader { .. })) => Err(Failure::refused("not leader")),
             Err(Failure::NotDone(NotDone::Superseded)) => Err(Failure::refused("another member became leader")),
@@ -280,7 +285,7 @@ impl Replica {
     /// # Errors
     /// It does not lead, or the step is not possible now.
     pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = self.deadline(self.patience);
         self.ask(RequestBody::ChangeMembership(change), deadline).await.map(|_| ())
     }
 
@@ -298,7 +303,7 @@ impl Replica {
     /// # Errors
     /// The rewrite was given up, for example because the disk is full. Nothing has changed then.
     pub async fn shrink(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + SHRINK_PATIENCE;
+        let deadline = self.deadline(SHRINK_PATIENCE);
         self.ask(RequestBody::Shrink, deadline).await.map(|_| ())
     }
 
@@ -309,11 +314,15 @@ impl Replica {
         tokio::time::timeout(self.patience, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    async fn ask(&self, body: RequestBody, deadline: Instant) -> Response {
+    fn deadline(&self, patience: Duration) -> Time {
+        self.clock.now().after(patience)
+    }
+
+    async fn ask(&self, body: RequestBody, deadline: Time) -> Response {
         let (reply, answer) = oneshot::channel();
-        self.inbox.push_request(Request { body, deadline: self.clock.at(deadline), reply });
+        self.inbox.push_request(Request { body, deadline, reply });
         // The node gives up at the deadline itself. If it has not a little later, its thread is gone.
-        let patience = deadline.saturating_duration_since(Instant::now()) + PAUSE * 10;
+        let patience = deadline.since(self.clock.now()) + GRACE;
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unknown::Stopped.into()),
@@ -321,19 +330,12 @@ impl Replica {
         }
     }
 
-    /// Waits for a leader to appear or to change. Returns whether there is time left.
-    async fn pause(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
+    /// Waits for another leader, or for the time of another attempt.
+    async fn pause(&self, deadline: Time) {
         let mut status = self.status.clone();
         status.mark_unchanged();
         let leader = status.borrow().leader;
         let changed = status.wait_for(|status| status.leader != leader);
-        // A leader that refuses is asked again soon: it may not know yet that it leads.
-        let at_most = if leader.is_some() { PAUSE.min(left) } else { left };
-        let _ = tokio::time::timeout(at_most, changed).await;
-        Instant::now() < deadline
+        let _ = tokio::time::timeout(pause(self.clock.now(), deadline, leader), changed).await;
     }
 }

@@ -193,7 +193,7 @@ impl Server {
         };
         let Disk { known, recovered, log, state, .. } = disk;
         let directory = Directory::new(identity, config.protocol, introduction, known, tls.members.clone());
-        let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::default());
+        let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::new(clock));
         let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);

@@ -17,6 +17,7 @@ mod disk;
 mod duties;
 mod event;
 mod faults;
+mod forwarding;
 mod host;
 mod hosts;
 mod keepers;

@@ -1,20 +1,15 @@
-//! Forwards requests of a follower's clients to the leader, and answers back.
-//!
-//! Requests and answers are protobuf messages, whose field numbers never change. Answers come in any order, each with
-//! the number of its request. Each request is sent once. If the connection is lost after that, the client is told that
-//! the outcome is unknown.
+//! The connections on which requests of a follower's clients reach the leader, and answers come back. What travels on
+//! them, `bowline_member` decides.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
-use bowline_member::{Request, RequestBody};
-use bowline_node::raft::{MembershipChange, NodeId};
+use bowline_member::{Arrived, Calls, LeaderRequest, Request, encode_answer, receive};
+use bowline_node::raft::{NodeId, Time};
 use bowline_node::{Failure, NotDone, Response, Unknown};
 use bowline_tls::Stream;
-use bytes::{Bytes, BytesMut};
-use prost::{DecodeError, Message};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -34,58 +29,29 @@ const QUEUE: usize = 1_024;
 /// Maximum number of requests of one follower that are served at once.
 const MAX_OPEN: usize = 8_192;
 
-/// Longest time limit that a follower may ask for.
-const MAX_PATIENCE: Duration = Duration::from_secs(60);
-
 /// Sends requests to other replicas. Copies share the connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Forwarder {
+    clock: Clock,
     /// The task of a link ends with its sender.
     links: Arc<RwLock<BTreeMap<NodeId, mpsc::Sender<Sent>>>>,
-}
-
-/// A request that only the leader can serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LeaderRequest {
-    /// A command for the state machine.
-    Write(Bytes),
-    /// The remaining time to live of a lease.
-    Lease {
-        /// The id of the lease.
-        id: i64,
-        /// Whether to renew it.
-        renew: bool,
-    },
-    /// Make a learner a voter.
-    Promote(NodeId),
-}
-
-impl LeaderRequest {
-    /// Whether it may be repeated when its outcome is unknown.
-    pub(crate) fn is_harmless_twice(&self) -> bool {
-        matches!(self, LeaderRequest::Lease { .. })
-    }
-}
-
-impl From<LeaderRequest> for RequestBody {
-    fn from(request: LeaderRequest) -> RequestBody {
-        match request {
-            LeaderRequest::Write(command) => RequestBody::Write(command),
-            LeaderRequest::Lease { id, renew } => RequestBody::Lease { id, renew },
-            LeaderRequest::Promote(id) => RequestBody::ChangeMembership(MembershipChange::Promote(id)),
-        }
-    }
 }
 
 /// A request, and the channel for its answer.
 #[derive(Debug)]
 struct Sent {
     request: LeaderRequest,
-    deadline: Instant,
+    deadline: Time,
     reply: oneshot::Sender<Response>,
 }
 
 impl Forwarder {
+    /// Without connections.
+    #[must_use]
+    pub fn new(clock: Clock) -> Forwarder {
+        Forwarder { clock, links: Arc::default() }
+    }
+
     /// Has connections to all members of the directory from now on, and to no others.
     pub(crate) fn follow(&self, directory: &Directory) {
         let peers = directory.peers();
@@ -94,14 +60,14 @@ impl Forwarder {
         for peer in peers {
             links.entry(peer).or_insert_with(|| {
                 let (requests, waiting) = mpsc::channel(QUEUE);
-                tokio::spawn(keep(Line::new(directory, peer, Channel::Requests), waiting));
+                tokio::spawn(keep(Line::new(directory, peer, Channel::Requests), waiting, self.clock));
                 requests
             });
         }
     }
 
     /// Sends a request to another replica, and waits for its answer.
-    pub(crate) async fn forward(&self, to: NodeId, request: LeaderRequest, deadline: Instant) -> Response {
+    pub(crate) async fn forward(&self, to: NodeId, request: LeaderRequest, deadline: Time) -> Response {
         // Every change is complete before the lock is released, even after a panic.
         let link = self.links.read().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
         let Some(link) = link else { return Err(NotDone::Unreachable.into()) };
@@ -112,7 +78,7 @@ impl Forwarder {
                 mpsc::error::TrySendError::Closed(_) => Unknown::Stopped.into(),
             });
         }
-        match timeout(deadline.saturating_duration_since(Instant::now()), answer).await {
+        match timeout(deadline.since(self.clock.now()), answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unknown::ConnectionLost.into()),
             Err(_) => Err(Unknown::Expired.into()),
@@ -120,7 +86,7 @@ impl Forwarder {
     }
 }
 
-async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
+async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>, clock: Clock) {
     let traffic = line.traffic();
     loop {
         let connected = line.connected();
@@ -135,12 +101,12 @@ async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
                 },
             }
         };
-        let mut open = BTreeMap::new();
+        let mut calls = Calls::default();
         // The control connection logs why the connection was lost.
-        let _ = run(stream, &mut requests, &mut open, &traffic).await;
-        for (_, reply) in open {
+        let _ = run(stream, &mut requests, &mut calls, (&traffic, clock)).await;
+        for (reply, answer) in calls.lost() {
             // The receiver may have given up.
-            let _ = oneshot::Sender::<Response>::send(reply, Err(Unknown::ConnectionLost.into()));
+            let _ = reply.send(answer);
         }
     }
 }
@@ -149,17 +115,17 @@ async fn keep(line: Line, mut requests: mpsc::Receiver<Sent>) {
 async fn run(
     stream: Stream,
     requests: &mut mpsc::Receiver<Sent>,
-    open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
-    traffic: &Traffic,
+    calls: &mut Calls<oneshot::Sender<Response>>,
+    (traffic, clock): (&Traffic, Clock),
 ) -> Result<(), FrameError> {
     match stream {
         Stream::Plain(mut stream) => {
             let (reader, writer) = stream.split();
-            exchange(reader, writer, requests, open, traffic).await
+            exchange(reader, writer, requests, calls, (traffic, clock)).await
         }
         secure => {
             let (reader, writer) = tokio::io::split(secure);
-            exchange(reader, writer, requests, open, traffic).await
+            exchange(reader, writer, requests, calls, (traffic, clock)).await
         }
     }
 }
@@ -168,8 +134,8 @@ async fn exchange(
     reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     requests: &mut mpsc::Receiver<Sent>,
-    open: &mut BTreeMap<u64, oneshot::Sender<Response>>,
-    traffic: &Traffic,
+    calls: &mut Calls<oneshot::Sender<Response>>,
+    (traffic, clock): (&Traffic, Clock),
 ) -> Result<(), FrameError> {
     let (answers, mut answered) = mpsc::channel(QUEUE);
     // Reading a frame must not be cancelled halfway, so it is a separate future.
@@ -183,15 +149,13 @@ async fn exchange(
         Ok::<(), FrameError>(())
     };
     tokio::pin!(read);
-    let (mut next_id, mut out, mut waiting) = (0_u64, BytesMut::new(), Vec::new());
+    let (mut out, mut waiting) = (BytesMut::new(), Vec::new());
     loop {
         tokio::select! {
             ended = &mut read => return ended,
             Some(frame) = answered.recv() => {
                 traffic.received(&frame);
-                if let Ok((id, answer)) = decode_answer(frame)
-                    && let Some(reply) = open.remove(&id)
-                {
+                if let Some((reply, answer)) = calls.answered(frame) {
                     let _ = reply.send(answer);
                 }
             }
@@ -199,12 +163,10 @@ async fn exchange(
                 if count == 0 {
                     return Ok(());
                 }
-                open.retain(|_, reply| !reply.is_closed());
-                for sent in waiting.drain(..) {
-                    next_id += 1;
-                    let patience = sent.deadline.saturating_duration_since(Instant::now());
-                    put_frame(&mut out, |out| encode_request(next_id, patience, &sent.request, out));
-                    open.insert(next_id, sent.reply);
+                calls.forget(oneshot::Sender::is_closed);
+                for Sent { request, deadline, reply } in waiting.drain(..) {
+                    let patience = deadline.since(clock.now());
+                    put_frame(&mut out, |out| calls.ask(&request, patience, reply, out));
                 }
                 let written = timeout(WRITE_PATIENCE, async {
                     writer.write_all(&out).await?;
@@ -259,18 +221,19 @@ async fn take_requests(
     let room = Arc::new(Semaphore::new(MAX_OPEN));
     while let Some(frame) = read_frame(&mut reader, max_frame(Channel::Requests)).await? {
         traffic.received(&frame);
-        let Ok((id, patience, request)) = decode_request(frame) else {
+        let Ok(arrived) = receive(frame, clock.now()) else {
             traffic.received_failures.fetch_add(1, Relaxed);
             return Ok(());
         };
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-        let Some(request) = request else {
-            // A kind of request that only newer members know is not done.
-            let _ = answers.send((id, Err(NotDone::TryAgain.into()))).await;
-            continue;
+        let (id, request, deadline) = match arrived {
+            Arrived::Request { id, request, deadline } => (id, request, deadline),
+            Arrived::Refused { id, answer } => {
+                let _ = answers.send((id, answer)).await;
+                continue;
+            }
         };
         let (reply, answer) = oneshot::channel();
-        let deadline = clock.now().after(patience.min(MAX_PATIENCE));
         inbox.push_request(Request { body: request.into(), deadline, reply });
         let answers = answers.clone();
         tokio::spawn(async move {
@@ -281,227 +244,4 @@ async fn take_requests(
         });
     }
     Ok(())
-}
-
-/// A request to the leader.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RequestMessage {
-    /// Its number on this connection.
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    /// Its time limit, in milliseconds.
-    #[prost(uint64, tag = "2")]
-    patience: u64,
-    #[prost(oneof = "RequestKind", tags = "3, 4, 5")]
-    kind: Option<RequestKind>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum RequestKind {
-    /// A command for the state machine, passed on unchanged.
-    #[prost(bytes = "bytes", tag = "3")]
-    Write(Bytes),
-    #[prost(message, tag = "4")]
-    Lease(LeaseQuestion),
-    /// The learner. Version 6 introduced it.
-    #[prost(fixed64, tag = "5")]
-    Promote(u64),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct LeaseQuestion {
-    #[prost(int64, tag = "1")]
-    id: i64,
-    #[prost(bool, tag = "2")]
-    renew: bool,
-}
-
-/// The answer to a request.
-#[derive(Clone, PartialEq, prost::Message)]
-struct AnswerMessage {
-    /// The number of the request.
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(oneof = "Ending", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
-    ending: Option<Ending>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Ending {
-    #[prost(bytes = "bytes", tag = "2")]
-    Done(Bytes),
-    #[prost(message, tag = "3")]
-    NotLeader(NotLeader),
-    #[prost(string, tag = "4")]
-    Overloaded(String),
-    #[prost(message, tag = "5")]
-    Superseded(Empty),
-    #[prost(message, tag = "6")]
-    Expired(Empty),
-    #[prost(message, tag = "7")]
-    TryAgain(Empty),
-    #[prost(string, tag = "8")]
-    Refused(String),
-    /// The leader itself does not know.
-    #[prost(message, tag = "9")]
-    Unknown(Empty),
-    #[prost(message, tag = "10")]
-    NoSpace(Empty),
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct NotLeader {
-    /// The leader, if known.
-    #[prost(fixed64, optional, tag = "1")]
-    leader: Option<u64>,
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Empty {}
-
-fn encode_request(id: u64, patience: Duration, request: &LeaderRequest, out: &mut BytesMut) {
-    let kind = match request {
-        LeaderRequest::Write(command) => RequestKind::Write(command.clone()),
-        LeaderRequest::Lease { id, renew } => RequestKind::Lease(LeaseQuestion { id: *id, renew: *renew }),
-        LeaderRequest::Promote(id) => RequestKind::Promote(id.0),
-    };
-    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    put(&RequestMessage { id, patience, kind: Some(kind) }, out);
-}
-
-fn put(message: &impl Message, out: &mut BytesMut) {
-    message.encode(out).expect("memory grows with what is written to it");
-}
-
-/// Decodes a request: its number, its time limit, and its body, which is `None` for a kind that only newer members
-/// know.
-fn decode_request(frame: Bytes) -> Result<(u64, Duration, Option<LeaderRequest>), DecodeError> {
-    let RequestMessage { id, patience, kind } = RequestMessage::decode(frame)?;
-    let request = kind.map(|kind| match kind {
-        RequestKind::Write(command) => LeaderRequest::Write(command),
-        RequestKind::Lease(LeaseQuestion { id, renew }) => LeaderRequest::Lease { id, renew },
-        RequestKind::Promote(id) => LeaderRequest::Promote(NodeId(id)),
-    });
-    Ok((id, Duration::from_millis(patience), request))
-}
-
-fn encode_answer(id: u64, answer: &Response, out: &mut BytesMut) {
-    let ending = match answer {
-        Ok(bytes) => Ending::Done(bytes.clone()),
-        Err(Failure::Unknown(Unknown::Expired)) => Ending::Expired(Empty {}),
-        // The leader itself never forwards a write.
-        Err(Failure::Unknown(Unknown::ConnectionLost | Unknown::Stopped)) => Ending::Unknown(Empty {}),
-        Err(Failure::NotDone(why)) => match why {
-            NotDone::NotLeader { leader } => Ending::NotLeader(NotLeader { leader: leader.map(|leader| leader.0) }),
-            NotDone::Overloaded { limit } => Ending::Overloaded(limit.clone().into()),
-            NotDone::Superseded => Ending::Superseded(Empty {}),
-            NotDone::TryAgain | NotDone::Unreachable => Ending::TryAgain(Empty {}),
-            NotDone::Refused { reason } => Ending::Refused(reason.clone()),
-            NotDone::NoSpace => Ending::NoSpace(Empty {}),
-        },
-    };
-    put(&AnswerMessage { id, ending: Some(ending) }, out);
-}
-
-fn decode_answer(frame: Bytes) -> Result<(u64, Response), DecodeError> {
-    let AnswerMessage { id, ending } = AnswerMessage::decode(frame)?;
-    let answer = match ending {
-        Some(Ending::Done(bytes)) => Ok(bytes),
-        Some(Ending::NotLeader(NotLeader { leader })) => Err(Failure::not_leader(leader.map(NodeId))),
-        Some(Ending::Overloaded(limit)) => Err(Failure::overloaded(limit)),
-        Some(Ending::Superseded(_)) => Err(NotDone::Superseded.into()),
-        Some(Ending::Expired(_)) => Err(Unknown::Expired.into()),
-        Some(Ending::TryAgain(_)) => Err(NotDone::TryAgain.into()),
-        Some(Ending::Refused(reason)) => Err(Failure::refused(reason)),
-        Some(Ending::NoSpace(_)) => Err(NotDone::NoSpace.into()),
-        // Whether the request took effect is unknown, as after a lost connection. The same holds for an ending that
-        // only newer members know.
-        Some(Ending::Unknown(_)) | None => Err(Unknown::ConnectionLost.into()),
-    };
-    Ok((id, answer))
-}
-
-/// For a fuzzer: decodes a request and an answer, and checks that encoding and decoding them again gives the same.
-pub(super) fn fuzz(body: &Bytes) {
-    if let Ok((id, patience, Some(request))) = decode_request(body.clone()) {
-        let mut out = BytesMut::new();
-        encode_request(id, patience, &request, &mut out);
-        assert_eq!(decode_request(out.freeze()), Ok((id, patience, Some(request))));
-    }
-    if let Ok((id, answer)) = decode_answer(body.clone()) {
-        let mut out = BytesMut::new();
-        encode_answer(id, &answer, &mut out);
-        assert_eq!(decode_answer(out.freeze()), Ok((id, answer)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encoded(write: impl FnOnce(&mut BytesMut)) -> Bytes {
-        let mut out = BytesMut::new();
-        write(&mut out);
-        out.freeze()
-    }
-
-    fn hex(bytes: &Bytes) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Each with its bytes, which members of other versions send and read: they never change.
-    #[test]
-    fn answers_come_back_as_they_were() {
-        let all: [(Response, &str); 10] = [
-            (Ok(Bytes::from_static(b"done")), "08071204646f6e65"),
-            (Err(Failure::not_leader(Some(NodeId(3)))), "08071a09090300000000000000"),
-            (Err(Failure::not_leader(None)), "08071a00"),
-            (Err(Failure::overloaded("room")), "08072204726f6f6d"),
-            (Err(NotDone::Superseded.into()), "08072a00"),
-            (Err(Unknown::Expired.into()), "08073200"),
-            (Err(NotDone::TryAgain.into()), "08073a00"),
-            (Err(Failure::refused("why")), "08074203776879"),
-            (Err(Unknown::ConnectionLost.into()), "08074a00"),
-            (Err(NotDone::NoSpace.into()), "08075200"),
-        ];
-        for (answer, expected) in all {
-            let bytes = encoded(|out| encode_answer(7, &answer, out));
-            assert_eq!(hex(&bytes), expected);
-            assert_eq!(decode_answer(bytes), Ok((7, answer)));
-        }
-    }
-
-    #[test]
-    fn a_request_arrives_as_it_was_and_says_how_long_it_may_take() {
-        let write = LeaderRequest::Write(Bytes::from_static(b"command"));
-        let renew = LeaderRequest::Lease { id: 7, renew: true };
-        let promote = LeaderRequest::Promote(NodeId(7));
-        let all = [
-            (write, "08091088271a07636f6d6d616e64"),
-            (renew, "0809108827220408071001"),
-            (promote, "0809108827290700000000000000"),
-        ];
-        for (request, expected) in all {
-            let bytes = encoded(|out| encode_request(9, Duration::from_secs(5), &request, out));
-            assert_eq!(hex(&bytes), expected);
-            fuzz(&bytes);
-            assert_eq!(decode_request(bytes), Ok((9, Duration::from_secs(5), Some(request))));
-        }
-        let ask = LeaderRequest::Lease { id: i64::MIN, renew: false };
-        let bytes = encoded(|out| encode_request(9, Duration::MAX, &ask, out));
-        assert_eq!(decode_request(bytes), Ok((9, Duration::from_millis(u64::MAX), Some(ask))));
-    }
-
-    /// A follower, and the leader, pass a command on with all that they do not know of it.
-    #[test]
-    fn what_only_newer_members_know_is_passed_on_or_ends_without_harm() {
-        let unknown_field = [0xf8, 0x07, 1];
-        let command = Bytes::from([&b"command"[..], &unknown_field].concat());
-        let bytes = encoded(|out| encode_request(9, Duration::ZERO, &LeaderRequest::Write(command.clone()), out));
-        let newer = Bytes::from([&bytes[..], &unknown_field].concat());
-        assert_eq!(decode_request(newer), Ok((9, Duration::ZERO, Some(LeaderRequest::Write(command)))));
-        let kind = Bytes::from([&[8, 9][..], &unknown_field].concat());
-        assert_eq!(decode_request(kind.clone()), Ok((9, Duration::ZERO, None)));
-        assert_eq!(decode_answer(kind), Ok((9, Err(Unknown::ConnectionLost.into()))));
-    }
 }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use bowline_member::fuzz_message;
 use bowline_node::wire;
 
-use super::{MAX_CONTROL_FRAME, MAX_FRAME, forward, handshake, read_frame};
+use super::{MAX_CONTROL_FRAME, MAX_FRAME, handshake, read_frame};
 
 /// Decodes bytes as a connection does. The first byte chooses what they are (a handshake, requests, answers or
 /// messages) and whether they include the frames or get correct ones. Everything decoded must be the same after
@@ -40,7 +41,7 @@ fn at_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
 fn read(kind: u8, body: Bytes) {
     match kind % 4 {
         0 => handshake::fuzz(&body),
-        1 => forward::fuzz(&body),
+        1 => fuzz_message(&body),
         _ => {
             if let Ok(Some(message)) = wire::decode(body) {
                 let mut out = BytesMut::new();

@@ -238,7 +238,7 @@ impl RaftThread {
     }
 
     /// Answers all waiting requests with the failure that the replica has stopped.
-    fn end(self, ending: Ending) -> Ending {
+    fn end(mut self, ending: Ending) -> Ending {
         let inbox = self.around.inbox;
         inbox.close();
         let stopped = || Response::Err(Unknown::Stopped.into());

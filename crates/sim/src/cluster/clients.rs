@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bowline_checker::registers::{Action, Operation, Options, check};
 use bowline_checker::{Verdict, keys};
 use bowline_kv::store::{Command, KvError, Lease, LeaseChange, MemoryEngine, Reply, Store, TxnRequest};
+use bowline_member::LeaderRequest;
 use bowline_node::{Failure, NodeInput, NotDone, Response, StateMachine, StoredSnapshot};
-use bowline_raft::{Index, NodeId, ReadKind};
+use bowline_raft::{Index, NodeId, ReadKind, Time, Token};
 use bytes::Bytes;
 
 use crate::cluster::clock::Moment;
@@ -80,6 +81,8 @@ struct Op {
 pub(crate) enum Request {
     /// It takes an input.
     Step(NodeInput),
+    /// It has a request of a client that only the leader can serve.
+    ToLeader { token: Token, request: LeaderRequest, deadline: Option<Time> },
     /// It answers at once from its own state. `known` entries were committed anywhere when it was asked.
     ReadAtOnce { known: u64 },
 }

@@ -2,9 +2,11 @@
 
 use bowline_kv::store::CompareStep;
 use bowline_node::{Failure, NodeMessage, NotDone, Response};
-use bowline_raft::{AppendOutcome, Body, Entry};
+use bowline_raft::{AppendOutcome, Body, Entry, Token};
+use bytes::Bytes;
 
 use crate::cluster::faults::{Fault, FollowUp};
+use crate::cluster::forwarding::Line;
 use crate::cluster::keepers::{Ask, Said};
 use crate::cluster::oracle::{digest, mix};
 use crate::cluster::replica::Worker;
@@ -34,6 +36,27 @@ pub(crate) enum Event {
         host: usize,
         run: u32,
         worker: Worker,
+    },
+    /// A member attempts again to have a client's request served by the leader.
+    Attempt {
+        host: usize,
+        run: u32,
+        token: Token,
+        step: u64,
+    },
+    /// A forwarded request arrives.
+    Forwarded {
+        line: Line,
+        body: Bytes,
+    },
+    /// The answer to a forwarded request arrives.
+    ForwardAnswered {
+        line: Line,
+        body: Bytes,
+    },
+    /// The asking end of a connection notices that it is lost.
+    LineLost {
+        line: Line,
     },
     Start {
         host: usize,
@@ -166,6 +189,10 @@ impl Event {
             Event::Published { host, run } => at(22, *host, u64::from(*run)),
             Event::Compare { host, run } => at(24, *host, u64::from(*run)),
             Event::Compared { host, run, answered } => mix(at(25, *host, u64::from(*run)), answered.is_some().into()),
+            Event::Attempt { host, token, step, .. } => mix(at(27, *host, token.0), *step),
+            Event::Forwarded { line, body } => mix(at(28, line.asking, line.number), digest(body)),
+            Event::ForwardAnswered { line, body } => mix(at(29, line.asking, line.number), digest(body)),
+            Event::LineLost { line } => at(30, line.asking, line.number),
             Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
     }

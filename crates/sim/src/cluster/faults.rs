@@ -132,6 +132,8 @@ faults! {
     Narrow: "N10", "link with little capacity", often(6, network::narrow);
     Mangle: "N11/N12", "message that makes no sense",
         always(|plan| plan.network.mangled > 0, |plan| plan.network.mangled = 0);
+    LineBreaks: "N13", "connection for forwarded requests lost",
+        always(|plan| plan.disk.holds_state && plan.network.breaks > 0, |plan| plan.network.breaks = 0);
     Stranger: "N14", "message from a stranger", often(7, processes::stranger);
     ClientCut: "N15", "clients cut off from the leader", often(8, network::client_cut);
     Crash: "P1", "crash", most_often(9, processes::crash);
@@ -143,6 +145,8 @@ faults! {
     Retune: "P5", "restart with other settings", often(14, processes::retune);
     CrashInTransfer: "P6", "crash during a transfer of a snapshot", often(15, processes::crash_in_transfer);
     CrashInChange: "P7", "crash during a change of the membership", often(16, processes::crash_in_change);
+    Terminate: "P12", "process told to stop (SIGTERM), with all that it had taken in made durable",
+        strikes(Rhythm::Own { purpose: 19, percent: 60, low: 2, high: 30 }, processes::terminate);
     SlowApply: "P8", "slow apply", seldom(32, processes::slow_apply);
     Handover: "P10", "transfer of the leadership", often(17, |system| system.hand_over());
     CutHandover: "P10", "leader cut off while it hands over", often(31, processes::cut_handover);
@@ -184,6 +188,7 @@ faults! {
         always(|plan| plan.workload.records, without_records);
     Replacement: "M7", "member without its data replaced through the records",
         always(|plan| plan.workload.records, without_records);
+    Forwarded: "K11", "request forwarded to the leader, and answered", BY_ITSELF;
     AutoCompaction: "K9", "old revisions compacted automatically",
         always(|plan| plan.workload.compaction.is_some(), |plan| plan.workload.compaction = None);
     Comparison: "K10", "states of all members compared and found equal",
@@ -301,6 +306,11 @@ pub(crate) enum FollowUp {
         host: usize,
         left: u64,
     },
+    /// A replica that was told to stop in this run of its process does so.
+    Stop {
+        host: usize,
+        run: u32,
+    },
     /// Looks for a replica to crash midway, `left` more times.
     Midway {
         fault: Fault,
@@ -339,6 +349,7 @@ pub(crate) fn follow_up(system: &mut System<'_>, next: FollowUp) {
         return;
     }
     match next {
+        FollowUp::Stop { host, run } => processes::stop(system, host, run),
         FollowUp::Heal(links) => {
             system.ctx.trace(None, || format!("healed: {}", list(&links)));
             system.network.heal(&links);

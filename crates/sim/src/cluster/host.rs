@@ -14,6 +14,7 @@ use crate::cluster::context::Context;
 use crate::cluster::disk::{Disk, Start};
 use crate::cluster::duties::Duty;
 use crate::cluster::event::Event;
+use crate::cluster::forwarding::Line;
 use crate::cluster::keepers::Ask;
 use crate::cluster::leader_rules::Matches;
 use crate::cluster::oracle::Shadow;
@@ -31,6 +32,16 @@ pub(crate) enum Asker {
         attempt: u32,
         /// How many entries were committed anywhere when the request arrived.
         known: u64,
+    },
+    /// The replica itself, which leads and serves its client's request of this token.
+    Attempt {
+        token: Token,
+    },
+    /// Another member, which has forwarded its client's request.
+    Forwarded {
+        line: Line,
+        /// Of the request, on this connection.
+        id: u64,
     },
     Operator,
     /// The keeper of a lease.

@@ -9,12 +9,13 @@ use bowline_kv::store::{
     Command, LeaseChange, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Renewal, Renewed,
     Response as StoreResponse,
 };
-use bowline_member::{LeaseTime, RequestBody};
+use bowline_member::{LeaderRequest, LeaseTime};
 use bowline_node::{Failure, NodeInput, NotDone, Response};
 use bowline_raft::{NodeId, ReadKind};
 use bytes::Bytes;
 
 use crate::cluster::Sabotage;
+use crate::cluster::clients::Request;
 use crate::cluster::clock::Moment;
 use crate::cluster::context::Context;
 use crate::cluster::dice::Dice;
@@ -26,7 +27,6 @@ use crate::cluster::network::Network;
 use crate::cluster::numbered::Numbered;
 use crate::cluster::oracle::{Judged, Rule};
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
-use crate::cluster::replica::Replica;
 use crate::cluster::shape::reply_of;
 
 /// The numbers of commands about leases start here, beyond all operations of clients.
@@ -357,7 +357,7 @@ impl Keepers {
         network: &mut Network,
         it: &mut Host,
         (keeper, call, ask): (usize, u64, Ask),
-    ) -> Option<NodeInput> {
+    ) -> Option<Request> {
         let host = it.at();
         let Some(node) = &it.node else {
             self.tell(ctx, network, host, keeper, call, Said::Elsewhere(None));
@@ -369,7 +369,10 @@ impl Keepers {
         }
         let (leads, leader) = (node.raft().is_leader(), node.raft().leader());
         if let (Ask::Renew(id), true) = (ask, node.whole().is_some()) {
-            return self.ask_whole(ctx, network, it, (keeper, call, id));
+            let deadline = it.deadline(ctx);
+            let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
+            let request = LeaderRequest::Lease { id, renew: true };
+            return Some(Request::ToLeader { token, request, deadline });
         }
         let shown = it.clock.shows(ctx.now);
         match ask {
@@ -380,7 +383,7 @@ impl Keepers {
             Ask::Write(number) => {
                 let command = self.commands.encoded(number);
                 let token = it.token(Asker::Keeper { keeper, call, ask, begun: ctx.now, renewal: None });
-                Some(NodeInput::Write { token, command, deadline: it.deadline(ctx) })
+                Some(Request::Step(NodeInput::Write { token, command, deadline: it.deadline(ctx) }))
             }
             Ask::Renew(_) if !leads => {
                 self.tell(ctx, network, host, keeper, call, Said::Elsewhere(leader));
@@ -389,29 +392,12 @@ impl Keepers {
             Ask::Renew(id) => {
                 let renewal = it.lessor.begin_renewal(shown, id);
                 if ctx.plan.sabotage == Some(Sabotage::HastyRenewals) {
-                    return self.renewal_read(ctx, network, it, (keeper, call, ask), (ctx.now, renewal));
+                    let again = self.renewal_read(ctx, network, it, (keeper, call, ask), (ctx.now, renewal));
+                    return again.map(Request::Step);
                 }
-                Some(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal))
+                Some(Request::Step(self.confirm_renewal(ctx, it, (keeper, call, ask), renewal)))
             }
         }
-    }
-
-    /// A whole member is asked to renew a lease.
-    fn ask_whole(
-        &mut self,
-        ctx: &mut Context<'_>,
-        network: &mut Network,
-        it: &mut Host,
-        (keeper, call, id): (usize, u64, i64),
-    ) -> Option<NodeInput> {
-        let deadline = it.deadline(ctx);
-        let token = it.token(Asker::Keeper { keeper, call, ask: Ask::Renew(id), begun: ctx.now, renewal: None });
-        let member = it.node.as_mut().and_then(Replica::whole_mut)?;
-        if member.request(RequestBody::Lease { id, renew: true }, deadline, token).is_some() {
-            it.tokens.remove(&token);
-            self.tell(ctx, network, it.at(), keeper, call, Said::Elsewhere(None));
-        }
-        None
     }
 
     /// A whole member has answered whether a lease lives.

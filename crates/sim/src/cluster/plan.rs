@@ -143,6 +143,8 @@ pub(crate) struct NetworkPlan {
     pub(crate) replayed: u32,
     pub(crate) tail: u32,
     pub(crate) mangled: u32,
+    /// Parts of a million messages with which a connection for forwarded requests breaks.
+    pub(crate) breaks: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -196,7 +198,8 @@ impl Plan {
         let clocks = dice.pick(&[Clocks::True, Clocks::Drifting, Clocks::Drifting, Clocks::Wild]).expect("some");
         let mut settings = Settings::drawn(&mut dice, clocks);
         settings.return_check = Dice::new(seed, 10).percent(75);
-        let network = NetworkPlan::drawn(&mut dice, &settings);
+        let mut network = NetworkPlan::drawn(&mut dice, &settings);
+        network.breaks = parts(&mut Dice::new(seed, 18), 100_000);
         let mut disk = DiskPlan::drawn(&mut dice, &settings);
         let mut workload = Workload::drawn(&mut dice, &settings);
         workload.stores = Dice::new(seed, 9).percent(50);
@@ -268,6 +271,7 @@ impl Plan {
                 replayed: 0,
                 tail: 1_000,
                 mangled: 0,
+                breaks: 0,
             },
             disk: DiskPlan {
                 sync_low: 500 * MICRO,
@@ -475,6 +479,7 @@ impl NetworkPlan {
             replayed: parts(dice, 20_000),
             tail: parts(dice, 50_000),
             mangled: parts(dice, 10_000),
+            breaks: 0,
         }
     }
 
@@ -488,7 +493,7 @@ impl NetworkPlan {
     pub(crate) fn healthy(settings: &Settings) -> NetworkPlan {
         let low = 50 * MICRO;
         let delay = Delay::Even { low, high: low + settings.heartbeat / 20 };
-        NetworkPlan { delay, in_order: false, lost: 0, doubled: 0, replayed: 0, tail: 0, mangled: 0 }
+        NetworkPlan { delay, in_order: false, lost: 0, doubled: 0, replayed: 0, tail: 0, mangled: 0, breaks: 0 }
     }
 }
 

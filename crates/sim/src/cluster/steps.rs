@@ -50,7 +50,7 @@ impl System<'_> {
         }
         it.wake_at = Moment::MAX;
         if it.node.as_ref().is_some_and(|node| node.whole().is_some()) {
-            self.round(host);
+            let _ = self.round(host);
         } else if it.is_due(self.ctx.now) {
             self.step(host, NodeInput::Wake);
         } else {
@@ -143,6 +143,7 @@ impl System<'_> {
     pub(crate) fn client_asks(&mut self, host: usize, op: u64, attempt: u32) {
         match self.clients.request(&mut self.ctx, &mut self.hosts[host], op, attempt) {
             Some(Request::Step(input)) => self.step(host, input),
+            Some(Request::ToLeader { token, request, deadline }) => self.to_leader(host, token, request, deadline),
             Some(Request::ReadAtOnce { known }) => self.reply(host, (op, attempt, known), Ok(Bytes::new())),
             None => {}
         }
@@ -150,8 +151,11 @@ impl System<'_> {
 
     /// A keeper's request arrives at a replica.
     pub(crate) fn keeper_asks(&mut self, host: usize, call: (usize, u64, Ask)) {
-        let input = self.keepers.asked(&mut self.ctx, &mut self.network, &mut self.hosts[host], call);
-        self.step_with(host, input);
+        match self.keepers.asked(&mut self.ctx, &mut self.network, &mut self.hosts[host], call) {
+            Some(Request::Step(input)) => self.step(host, input),
+            Some(Request::ToLeader { token, request, deadline }) => self.to_leader(host, token, request, deadline),
+            Some(Request::ReadAtOnce { .. }) | None => {}
+        }
     }
 
     /// Asks the leader for a change, if the cluster would survive it. Returns whether it was asked.
@@ -492,6 +496,8 @@ impl System<'_> {
             }
             Some(Asker::Step { number }) => self.step_ended(host, number, &response),
             Some(Asker::Compactor { number, term, due }) => self.compacted(host, (number, term, due), &response),
+            Some(Asker::Attempt { token }) => self.attempted(host, token, response),
+            Some(Asker::Forwarded { line, id }) => self.answer_forwarded(line, id, &response),
             Some(Asker::Operator) => {
                 self.ctx.trace(Some(host), || format!("tells the operator: {}", describe_response(&response)));
             }

@@ -13,6 +13,7 @@ use crate::cluster::disk::{Damage, Ended, Rot, Start};
 use crate::cluster::duties::Duty;
 use crate::cluster::event::Event;
 use crate::cluster::faults::{Fault, Restored};
+use crate::cluster::forwarding::Forwarding;
 use crate::cluster::host::Host;
 use crate::cluster::hosts::Hosts;
 use crate::cluster::keepers::Keepers;
@@ -35,6 +36,7 @@ pub(crate) struct System<'a> {
     pub(crate) keepers: Keepers,
     pub(crate) watchers: Watchers,
     pub(crate) members: Members,
+    pub(crate) forwarding: Forwarding,
     pub(crate) model: Model,
     /// The replica that came back with an old image and doesn't know it yet.
     pub(crate) restored: Option<Restored>,
@@ -73,6 +75,7 @@ impl<'a> System<'a> {
             keepers: Keepers::new(&ctx.plan),
             watchers: Watchers::new(&ctx.plan),
             members: Members::new(&ctx.plan),
+            forwarding: Forwarding::new(&ctx.plan),
             model: Model::new(ctx.plan.watched),
             restored: None,
             losses: Vec::new(),
@@ -154,6 +157,7 @@ impl<'a> System<'a> {
         it.hub = None;
         it.duty = Duty::default();
         self.hosts.leads_no_more(host);
+        self.forwarding.died(&mut self.ctx, host);
         let it = &mut self.hosts[host];
         let member = node.whole_mut().map(|member| (member, it.clock.shows(self.ctx.now)));
         match it.disk.crash(power && self.ctx.plan.disk.lost_writes, member, &mut self.ctx.chances.disk) {

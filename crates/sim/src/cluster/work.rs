@@ -1,11 +1,12 @@
 //! The work of whole members: the host plans when each worker works, and hands on what comes out.
 
-use bowline_member::{ApplyJob, Fatal, LogStep};
+use bowline_member::{ApplyJob, Fatal, LeaderRequest, LogStep};
 use bowline_node::{Job, NodeEffect, NodeInput};
+use bowline_raft::{Time, Token};
 
 use crate::cluster::Sabotage;
 use crate::cluster::event::Event;
-use crate::cluster::host::Host;
+use crate::cluster::host::{Asker, Host};
 use crate::cluster::oracle::Rule;
 use crate::cluster::plan::MILLI;
 use crate::cluster::replica::{Output, Replica, Whole, Worker};
@@ -20,11 +21,58 @@ impl Host {
 impl System<'_> {
     /// An input comes into a whole member's queue.
     pub(crate) fn put(&mut self, host: usize, input: NodeInput) {
+        if let NodeInput::Write { token, command, deadline } = &input
+            && matches!(
+                self.hosts[host].tokens.get(token),
+                Some(Asker::Client { .. } | Asker::Keeper { .. } | Asker::Member { .. })
+            )
+        {
+            return self.to_leader(host, *token, LeaderRequest::Write(command.clone()), *deadline);
+        }
         let refused = self.hosts[host].whole().and_then(|member| member.put(input));
         if let Some((token, failure)) = refused {
             self.respond(host, token, Err(failure));
         }
         self.plan_work(host);
+    }
+
+    /// A request comes into a whole member's queue that only the leader can serve.
+    pub(crate) fn request_whole(&mut self, host: usize, token: Token, request: LeaderRequest, deadline: Time) {
+        let refused = self.hosts[host].whole().and_then(|member| member.request(request.into(), Some(deadline), token));
+        if let Some((token, failure)) = refused {
+            self.respond(host, token, Err(failure));
+        }
+        self.plan_work(host);
+    }
+
+    /// A whole member stops in good order, as a server does: it takes no request any more, does all that it has taken
+    /// in, and answers the rest. Its process may die on the way.
+    pub(crate) fn stop(&mut self, host: usize) {
+        let run = self.hosts[host].run;
+        if let Some(member) = self.hosts[host].whole() {
+            member.close();
+        }
+        while self.hosts[host].run == run && !self.round(host) {}
+        if self.hosts[host].run != run {
+            return;
+        }
+        for (token, answer) in self.hosts[host].whole().map(Whole::stop).unwrap_or_default() {
+            self.respond(host, token, answer);
+        }
+        for worker in [Worker::Log, Worker::Apply, Worker::Snapshots] {
+            while self.hosts[host].whole().is_some_and(|member| member.has_jobs(worker)) {
+                if worker == Worker::Log {
+                    self.hosts[host].whole().into_iter().for_each(|member| member.begin_logging(100));
+                }
+                if !self.work_now(host, worker) || self.hosts[host].run != run {
+                    break;
+                }
+            }
+        }
+        if self.hosts[host].run == run {
+            self.ctx.trace(Some(host), || "stops".to_owned());
+            self.crash(host, false);
+        }
     }
 
     /// Plans the work of all workers that have some.
@@ -74,7 +122,7 @@ impl System<'_> {
         if it.paused {
             return it.wait(Event::Work { host, run, worker });
         }
-        let (now, shown) = (self.ctx.now, it.clock.shows(self.ctx.now));
+        let now = self.ctx.now;
         let fails = matches!(worker, Worker::Log | Worker::Apply) && std::mem::take(&mut it.fail_sync);
         if fails {
             it.disk.fail_soon(&mut self.ctx.chances.disk);
@@ -83,11 +131,20 @@ impl System<'_> {
         if !member.begins(worker, now) {
             return;
         }
+        self.work_now(host, worker);
+        self.plan_work(host);
+    }
+
+    /// A worker does its next work. Returns whether it was done: the disk may have no room for it.
+    fn work_now(&mut self, host: usize, worker: Worker) -> bool {
+        let it = &mut self.hosts[host];
+        let shown = it.clock.shows(self.ctx.now);
+        let Some(member) = it.whole() else { return false };
         match worker {
-            Worker::Consensus => self.round(host),
+            Worker::Consensus => _ = self.round(host),
             Worker::Log => {
                 let logged = member.end_logging();
-                self.logged(host, logged);
+                return self.logged(host, logged);
             }
             Worker::Segment => member.prepare_segment(),
             Worker::Apply => {
@@ -99,11 +156,11 @@ impl System<'_> {
                 self.handed_on(host, done);
             }
         }
-        self.plan_work(host);
+        true
     }
 
-    /// The log has ended its work.
-    fn logged(&mut self, host: usize, logged: Result<Option<Output>, Fatal>) {
+    /// The log has ended its work. Returns whether there was room for it.
+    fn logged(&mut self, host: usize, logged: Result<Option<Output>, Fatal>) -> bool {
         let mut output = match logged {
             Ok(Some(output)) => output,
             Ok(None) => {
@@ -114,9 +171,12 @@ impl System<'_> {
                 if it.whole().is_some_and(|member| member.plan(Worker::Log, at)) {
                     self.ctx.queue.push(at, Event::Work { host, run, worker: Worker::Log });
                 }
-                return;
+                return false;
             }
-            Err(Fatal(why)) => return self.stop_for(host, &why),
+            Err(Fatal(why)) => {
+                self.stop_for(host, &why);
+                return true;
+            }
         };
         let it = &mut self.hosts[host];
         if let Some(up_to) = it.disk.logged(std::mem::take(&mut output.logged)) {
@@ -124,6 +184,7 @@ impl System<'_> {
             self.model.durable(it.id, up_to);
         }
         self.handed_on(host, Ok(output));
+        true
     }
 
     /// Hands on what a worker has done.
@@ -158,13 +219,14 @@ impl System<'_> {
         }
     }
 
-    /// A round of a member's consensus.
-    pub(crate) fn round(&mut self, host: usize) {
+    /// A round of a member's consensus. Returns whether it was the last one: the queue is closed and empty, or the process
+    /// has died.
+    pub(crate) fn round(&mut self, host: usize) -> bool {
         let it = &mut self.hosts[host];
         let now = it.clock.shows(self.ctx.now);
         let dice = &mut self.ctx.chances.hosts;
         let most = if dice.percent(50) { 1 } else { dice.between(1, 64) as usize };
-        let Some(member) = it.whole() else { return };
+        let Some(member) = it.whole() else { return true };
         let before = member.raft().last_applied();
         let mut portion = member.begin_round(now, most);
         let mut observed = 0;
@@ -175,7 +237,7 @@ impl System<'_> {
             self.watch_core(host);
             self.ctx.judge(self.hosts.judge_leader(host, taken.from));
         }
-        let Some(member) = self.hosts[host].whole() else { return };
+        let Some(member) = self.hosts[host].whole() else { return true };
         let mut round = member.finish_round(now);
         let applied = member.raft().last_applied() > before;
         let writes = round.log.steps.iter().filter_map(|step| match step {
@@ -204,7 +266,7 @@ impl System<'_> {
         self.carry_out(host, &mut effects);
         if self.hosts[host].run != run {
             // It has crashed before it handed anything over.
-            return;
+            return true;
         }
         if let Some(member) = self.hosts[host].whole() {
             member.hand_over(&mut round);
@@ -213,14 +275,16 @@ impl System<'_> {
         effects.extend(answers.map(|(token, response)| NodeEffect::Respond { token, response }));
         self.carry_out(host, &mut effects);
         if self.hosts[host].run != run {
-            return;
+            return true;
         }
         self.judge_return(host);
         self.mind_duties(host);
+        self.look_for_leader(host);
         if applied {
             self.stay_busy(host);
         }
         self.hosts[host].reschedule(&mut self.ctx);
         self.plan_work(host);
+        portion.closed
     }
 }

@@ -7,6 +7,7 @@
 mod disks;
 mod durability;
 mod elections;
+mod forwarding;
 mod members;
 mod membership;
 mod reads;
@@ -76,7 +77,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 11] = [
+const AREAS: [&[Mutant]; 12] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -88,6 +89,7 @@ const AREAS: [&[Mutant]; 11] = [
     watches::MUTANTS,
     records::MUTANTS,
     members::MUTANTS,
+    forwarding::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.

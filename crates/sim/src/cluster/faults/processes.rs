@@ -5,7 +5,7 @@ use bowline_node::{NodeInput, NodeMessage};
 use bowline_raft::{Body, Index, Message, NodeId, Position, Raft, Term};
 
 use crate::cluster::faults::{Fault, FollowUp, later, span, victim};
-use crate::cluster::host::Host;
+use crate::cluster::host::{Asker, Host};
 use crate::cluster::oracle::Rule;
 use crate::cluster::plan::{Clocks, MILLI, SECOND, Sabotage};
 use crate::cluster::system::System;
@@ -62,6 +62,38 @@ pub(super) fn power_loss(system: &mut System<'_>) -> bool {
         system.restart_soon(host);
     }
     true
+}
+
+/// Tells a whole member to stop: it hands the leadership over, and stops a while later. Returns whether it was told.
+pub(super) fn terminate(system: &mut System<'_>) -> bool {
+    let host = victim(system);
+    let it = &system.hosts[host];
+    if it.paused || it.node.as_ref().is_none_or(|node| node.whole().is_none()) {
+        return false;
+    }
+    system.ctx.trace(Some(host), || "is told to stop".to_owned());
+    let run = it.run;
+    let longest = system.ctx.plan.settings.election_max * 2;
+    let after = system.ctx.chances.faults.magnitude(MILLI / 10, longest);
+    if system.hosts[host].leads() {
+        let token = system.hosts[host].token(Asker::Operator);
+        system.step(host, NodeInput::TransferLeadership { token, to: None });
+    }
+    later(system, after, FollowUp::Stop { host, run });
+    true
+}
+
+/// A member stops in good order, unless its process has died meanwhile.
+pub(super) fn stop(system: &mut System<'_>, host: usize, run: u32) {
+    if system.hosts[host].run != run {
+        return;
+    }
+    if system.hosts[host].paused {
+        let after = system.ctx.chances.faults.magnitude(MILLI, SECOND);
+        return later(system, after, FollowUp::Stop { host, run });
+    }
+    system.stop(host);
+    system.restart_soon(host);
 }
 
 pub(super) fn crash_in_transfer(system: &mut System<'_>) -> bool {

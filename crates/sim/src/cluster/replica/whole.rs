@@ -9,7 +9,7 @@ use bowline_member::{
     AppliedEntry, ApplyJob, Event, Fatal, Instruments, LogJob, LogStep, MAX_JOBS, OpenedMember, Outlet, Portion, Queue,
     Request, RequestBody, Round, Settings, SnapshotJob, Workers,
 };
-use bowline_node::{ConductorEffect, Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Witness};
+use bowline_node::{ConductorEffect, Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Response, Witness};
 use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, SnapshotHeader, Time, Token, Write};
 use bowline_storage::{DiskError, SimDisk, SpareJob};
 
@@ -180,6 +180,16 @@ impl Whole {
         usize::try_from(self.workers.consensus.conductor().snapshot_bytes()).unwrap_or(usize::MAX)
     }
 
+    /// It takes no request any more.
+    pub(crate) fn close(&mut self) {
+        self.queue.close();
+    }
+
+    /// The consensus ends: what the waiting requests are told.
+    pub(crate) fn stop(&mut self) -> Vec<(Token, Response)> {
+        self.workers.consensus.stop().collect()
+    }
+
     /// Whether nothing is on its way to the disk.
     pub(crate) fn is_idle(&self) -> bool {
         self.log_jobs.is_empty() && self.logging.is_empty() && self.apply_jobs.is_empty()
@@ -215,15 +225,20 @@ impl Whole {
 
 /// When the workers work.
 impl Whole {
-    /// Whether a worker has something to do at once.
-    pub(crate) fn has_work(&self, worker: Worker) -> bool {
+    /// Whether jobs wait for a worker.
+    pub(crate) fn has_jobs(&self, worker: Worker) -> bool {
         match worker {
             Worker::Consensus => !self.queue.is_empty(),
             Worker::Log => !self.log_jobs.is_empty() || !self.logging.is_empty(),
             Worker::Segment => self.segment.is_some(),
             Worker::Apply => !self.apply_jobs.is_empty(),
-            Worker::Snapshots => !self.snapshot_jobs.is_empty() || self.workers.snapshots.is_rewriting(),
+            Worker::Snapshots => !self.snapshot_jobs.is_empty(),
         }
+    }
+
+    /// Whether a worker has something to do at once.
+    pub(crate) fn has_work(&self, worker: Worker) -> bool {
+        self.has_jobs(worker) || worker == Worker::Snapshots && self.workers.snapshots.is_rewriting()
     }
 
     /// When a worker must look again without new work, in nanoseconds from now.

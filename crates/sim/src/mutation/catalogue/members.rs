@@ -5,6 +5,7 @@ use super::{Mutant, remove, replace};
 const APPLY: &str = "crates/member/src/apply.rs";
 const CONSENSUS: &str = "crates/member/src/consensus.rs";
 const LOG: &str = "crates/member/src/log.rs";
+const OPEN: &str = "crates/member/src/open.rs";
 
 /// The mutants. None but the first is from the list, which knows no threads.
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -37,6 +38,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[remove(LOG, "let began = self.instruments.stopwatch();\n        ", "self.log.sync()?;")],
     },
     Mutant {
+        name: "LeasesOfOldState",
+        origin: "members",
+        breaks: "After a snapshot the leases of the state before it count on.",
+        edits: &[remove(APPLY, "", "outlet.event(Event::LeasesReset(leases));")],
+    },
+    Mutant {
         name: "TokenUsedTwice",
         origin: "members",
         breaks: "The proposal of the end of leases and the next request have one token.",
@@ -45,6 +52,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
             "if let Some(request) = self.leases.expired(now, token, blocked) {\n            ",
             "self.next_token = token.0;",
         )],
+    },
+    Mutant {
+        name: "FirstStateChosen",
+        origin: "members",
+        breaks: "A start uses the first state that it finds, whether it fits the log or not.",
+        edits: &[replace(OPEN, "files.choose(states, ", "chosen", "chosen.min(0)")],
     },
     Mutant {
         name: "CompactedBeforeStored",
