@@ -140,7 +140,7 @@ impl Forwarding {
 /// The asking end.
 impl System<'_> {
     /// A member takes a client's request that only the leader can serve.
-    pub(crate) fn to_leader(&mut self, host: usize, token: Token, request: LeaderRequest, deadline: Option<Time>) {
+    pub(crate) fn ask_leader(&mut self, host: usize, token: Token, request: LeaderRequest, deadline: Option<Time>) {
         let shown = self.hosts[host].clock.shows(self.ctx.now);
         let deadline = deadline.unwrap_or(shown.after(std::time::Duration::from_nanos(PATIENCE)));
         let waiting = Waiting { request: ToLeader::new(request, deadline), step: 0, pause: None };

@@ -143,7 +143,7 @@ impl System<'_> {
     pub(crate) fn client_asks(&mut self, host: usize, op: u64, attempt: u32) {
         match self.clients.request(&mut self.ctx, &mut self.hosts[host], op, attempt) {
             Some(Request::Step(input)) => self.step(host, input),
-            Some(Request::ToLeader { token, request, deadline }) => self.to_leader(host, token, request, deadline),
+            Some(Request::ToLeader { token, request, deadline }) => self.ask_leader(host, token, request, deadline),
             Some(Request::ReadAtOnce { known }) => self.reply(host, (op, attempt, known), Ok(Bytes::new())),
             None => {}
         }
@@ -153,7 +153,7 @@ impl System<'_> {
     pub(crate) fn keeper_asks(&mut self, host: usize, call: (usize, u64, Ask)) {
         match self.keepers.asked(&mut self.ctx, &mut self.network, &mut self.hosts[host], call) {
             Some(Request::Step(input)) => self.step(host, input),
-            Some(Request::ToLeader { token, request, deadline }) => self.to_leader(host, token, request, deadline),
+            Some(Request::ToLeader { token, request, deadline }) => self.ask_leader(host, token, request, deadline),
             Some(Request::ReadAtOnce { .. }) | None => {}
         }
     }

@@ -27,7 +27,7 @@ impl System<'_> {
                 Some(Asker::Client { .. } | Asker::Keeper { .. } | Asker::Member { .. })
             )
         {
-            return self.to_leader(host, *token, LeaderRequest::Write(command.clone()), *deadline);
+            return self.ask_leader(host, *token, LeaderRequest::Write(command.clone()), *deadline);
         }
         let refused = self.hosts[host].whole().and_then(|member| member.put(input));
         if let Some((token, failure)) = refused {
