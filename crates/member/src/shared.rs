@@ -1,5 +1,6 @@
 //! What the workers of a member share: the state machine, numbers about it, and new states that are to replace it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
@@ -35,8 +36,9 @@ pub struct Shared<D: StateDisk> {
     log_room: AtomicBool,
     /// A restored state, until the core accepts or discards it.
     restored: Mutex<Option<Restored<D>>>,
-    /// An accepted state, until it is installed.
-    accepted: Mutex<Option<Restored<D>>>,
+    /// The accepted states, the oldest first, until one of them or a later one is installed. Until then nobody knows
+    /// after which of them the log on the disk begins.
+    accepted: Mutex<VecDeque<Restored<D>>>,
     /// A rewrite that has ended, until the worker of the state takes it.
     rewritten: Mutex<Option<Result<Rewriting<D>, GivenUp>>>,
 }
@@ -141,12 +143,26 @@ impl<D: StateDisk> Shared<D> {
 
     pub(crate) fn accept(&self, header: &SnapshotHeader) {
         let restored = locked(&self.restored).take().filter(|restored| restored.header == *header);
-        *locked(&self.accepted) = Some(restored.expect("the core takes what has just arrived"));
+        let mut restored = restored.expect("the core takes what has just arrived");
+        restored.state.keep();
+        locked(&self.accepted).push_back(restored);
+    }
+
+    /// How many accepted states are not installed yet.
+    pub(crate) fn accepted(&self) -> usize {
+        locked(&self.accepted).len()
     }
 
     pub(crate) fn take_accepted(&self, header: &SnapshotHeader) -> Restored<D> {
-        let accepted = locked(&self.accepted).take().filter(|accepted| accepted.header == *header);
-        accepted.expect("the core installs what it has decided for")
+        let mut accepted = locked(&self.accepted);
+        let at = accepted.iter().position(|accepted| accepted.header == *header);
+        let at = at.expect("the core installs what it has decided for");
+        let mut up_to_it: Vec<Restored<D>> = accepted.drain(..=at).collect();
+        drop(accepted);
+        let installed = up_to_it.pop().expect("it is the last of them");
+        // The log begins after a later state now, so these are of no use any more.
+        up_to_it.into_iter().for_each(|earlier| earlier.state.discard());
+        installed
     }
 }
 
@@ -154,3 +170,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is complete before the lock is released, even after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

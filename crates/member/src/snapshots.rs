@@ -22,6 +22,9 @@ use crate::rewriting::Rewriting;
 use crate::shared::{Restored, Shared};
 use crate::state_files::StateFiles;
 
+/// So many accepted states may wait for the log. Each of them is a whole file.
+const MAX_ACCEPTED: usize = 2;
+
 /// A job for the worker.
 pub enum SnapshotJob {
     /// Write this dump to a file, and keep the file ready for sending.
@@ -223,7 +226,8 @@ impl<D: StateDisk> SnapshotWorker<D> {
         let current = self.arriving.as_ref().is_some_and(|arriving| *arriving.arrival() == arrival);
         if !current || chunk.offset == 0 {
             self.arriving = None;
-            if chunk.offset > 0 {
+            // The leader sends the first piece again later. No snapshot is of use before the log has caught up.
+            if chunk.offset > 0 || self.shared.accepted() >= MAX_ACCEPTED {
                 return Ok(0);
             }
             self.arriving = Some(self.snapshots.begin_arriving(arrival)?);

@@ -1,10 +1,12 @@
 //! The files of the state: the one in use, and new ones that are to replace it.
 //!
 //! `state.redb` is in use. A leader's snapshot is restored into `state-<number>.new`, which is renamed to `state.redb`
-//! once the log begins after the snapshot. If much of the file in use is free, its contents are rewritten to such a new
-//! file, which is renamed as soon as it is complete. A crash before that leaves both files: the next start takes the
-//! one that fits the log (if both do, the one in use) and removes the other. An incomplete file has no label, so it
-//! never fits. A file in use that can't be read is kept as `state.damaged`, for people to look at.
+//! once the log begins after the snapshot. On a slow disk of the log there may be several by then. Each of them stays
+//! until the log begins after a later one, because a crash may leave a log that begins after any of them. If much of the
+//! file in use is free, its contents are rewritten to such a new file, which is renamed as soon as it is complete. A crash
+//! before that leaves all these files: the next start takes the one that fits the log (if several do, the one in use, or
+//! else the oldest) and removes the others. An incomplete file has no label, so it never fits. A file in use that can't be
+//! read is kept as `state.damaged`, for people to look at.
 
 use std::fmt;
 use std::io::Read;
@@ -37,7 +39,7 @@ impl<D> fmt::Debug for StateFiles<D> {
     }
 }
 
-/// A new file beside the one in use. It is removed on drop unless it has replaced that.
+/// A new file beside the one in use. It is removed on drop unless it has replaced that, or the log may need it.
 pub struct NewFile<D: StateDisk> {
     disk: D,
     path: String,
@@ -85,7 +87,7 @@ impl<D: StateDisk> NewFile<D> {
     }
 }
 
-/// A state in a new file, which is removed on drop unless the state is installed.
+/// A state in a new file, which is removed on drop unless the state is kept or installed.
 #[derive(Debug)]
 pub struct NewState<D: StateDisk> {
     machine: KvMachine,
@@ -93,6 +95,16 @@ pub struct NewState<D: StateDisk> {
 }
 
 impl<D: StateDisk> NewState<D> {
+    /// From now on the log on the disk may begin after this state, so its file stays, even if the process ends.
+    pub(crate) fn keep(&mut self) {
+        self.file.stays = true;
+    }
+
+    /// Removes a kept state. The log begins after a later one.
+    pub(crate) fn discard(mut self) {
+        self.file.stays = false;
+    }
+
     /// Replaces the state in use with this one, durably.
     ///
     /// # Errors
@@ -217,7 +229,10 @@ impl<D: StateDisk> StateFiles<D> {
     }
 
     fn new_ones(&self) -> Result<Vec<String>, DiskError> {
-        Ok(self.disk.list("")?.into_iter().filter(|name| is_new(name)).collect())
+        let mut names: Vec<String> = self.disk.list("")?.into_iter().filter(|name| is_new(name)).collect();
+        // By number: the oldest first.
+        names.sort_by(|one, two| (one.len(), one).cmp(&(two.len(), two)));
+        Ok(names)
     }
 
     fn remove_new_ones(&self) -> Result<(), DiskError> {

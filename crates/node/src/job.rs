@@ -109,7 +109,8 @@ pub enum Job {
         /// As in [`Report::Restored`].
         transfer: SnapshotTransfer,
     },
-    /// The core has accepted the restored snapshot: keep it for [`Job::Install`], unless a later one is accepted first.
+    /// The core has accepted the restored snapshot: keep it until [`Job::Install`] of this one or of a later one. If a
+    /// later one is accepted first, this one may never be installed, but a crash may leave a log that begins after it.
     /// It must be durable before the [`Write::Snapshot`] that follows; then report
     /// [`NodeInput::SnapshotStored`](crate::NodeInput::SnapshotStored).
     Accept {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_raft::{Index, Membership, NodeId, Position, Recovered, SnapshotHeader};
+use bowline_raft::{Index, Membership, NodeId, Position, Recovered, SnapshotHeader, Term};
 
 use crate::disk::{Disk, DiskError};
 use crate::hard_state::{self, HARD_STATE_FILE, Slot};
@@ -271,8 +271,8 @@ pub fn open<D: Disk>(disk: &D, cluster: ClusterId, replica: NodeId, options: &Op
 }
 
 /// As [`open`], for a host that keeps the state machine's state itself: `states` finds its states, after the
-/// folder was locked. The first one that fits the log is used. If a state can't be read for now, `states` must fail,
-/// not leave it out: without it, the log might be given up.
+/// folder was locked. The first one that fits the log is used: it ends at an entry of the log, or where the log
+/// begins. If a state can't be read for now, `states` must fail, not leave it out: without it, the log might be given up.
 ///
 /// # Errors
 /// As [`open`], or the error of `states`.
@@ -354,7 +354,14 @@ fn choose_snapshot<D: Disk>(
     }
     let base = replay.state.base.clone();
     let base_position = base.as_ref().map_or(Position::ORIGIN, |base| base.position);
-    let reaches = |kept: &KeptState| kept.applied == base_position.index || replay.term_at(kept.applied).is_some();
+    // A leader's snapshot that the log does not know may end where the log has an entry that was never committed.
+    let agrees = |kept: &KeptState, term: Term| {
+        let end = kept.header.as_ref().filter(|header| header.position.index == kept.applied);
+        end.is_none_or(|header| header.position.term == term)
+    };
+    let reaches = |kept: &KeptState| {
+        kept.applied == base_position.index || replay.term_at(kept.applied).is_some_and(|term| agrees(kept, term))
+    };
     if let Some(number) = kept.iter().position(reaches) {
         // The replica keeps the log from its base on, for followers.
         let recovery = recovery_of(&replay, base, kept[number].applied, findings);

@@ -54,12 +54,19 @@ fn compacted() -> SimDisk {
 #[test]
 fn a_state_that_the_log_reaches_is_gone_on_from() {
     let disk = compacted();
+    // From the snapshot of a later leader. The log does not know it, and holds an entry there that was never committed.
+    let mut of_another = kept(15);
+    of_another.header.iter_mut().for_each(|header| header.position.term = Term(2));
+    // A header from before the state's last entry says nothing of that.
+    let flushed = KeptState { applied: Index(16), ..kept(15) };
     for (states, chosen, applied) in [
         (vec![kept(10)], 0, 10),
         (vec![kept(15)], 0, 15),
         // One that is too old, or from another log: a later one may fit.
         (vec![kept(9), kept(12)], 1, 12),
         (vec![kept(21), kept(20)], 1, 20),
+        (vec![of_another, kept(10)], 1, 10),
+        (vec![flushed], 0, 16),
     ] {
         let recovery = start(&disk, &states).recovery;
         assert_eq!((recovery.kept, recovery.suspect), (Some(chosen), None), "{states:?}");
