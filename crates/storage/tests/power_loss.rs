@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use bowline_raft::{HardState, Index, Random, SnapshotHeader, Write};
-use bowline_storage::{Crash, Disk, DiskError, File, SimDisk, SimFile, SimLock};
+use bowline_storage::{Crash, Disk, DiskError, File, SECTOR, SimDisk, SimFile, SimLock};
 use common::{Model, Step, draw, make, options, reopen, split};
 
 const SEGMENT: u64 = 4096;
@@ -285,6 +285,23 @@ fn power_loss_at_every_point_loses_nothing_acknowledged() {
     let (points, images, nested) = run(1, operations);
     println!("{operations} operations: {points} points, {images} images, {nested} more of interrupted recoveries");
     assert!(points > operations && images > 5 * points && nested > 0);
+}
+
+/// Of the simulated disk itself: the write that bits flip in was not synced.
+#[test]
+fn rot_stays_when_the_power_fails_afterwards() {
+    let disk = SimDisk::new();
+    disk.put("file", vec![0; SECTOR]);
+    disk.open("file").and_then(|mut file| file.write_at(0, &[1; SECTOR])).expect("the disk works");
+    disk.flip("file", 0);
+    let rotten = disk.content("file").expect("it is there");
+    assert!(!disk.is_dirty());
+    for crash in Crash::ALL {
+        for seed in 0..10 {
+            let found = disk.crash(crash, &mut Random::new(seed)).content("file").expect("it is there");
+            assert!(found == rotten, "{crash:?} undoes the rot");
+        }
+    }
 }
 
 #[test]

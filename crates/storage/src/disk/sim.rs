@@ -433,7 +433,8 @@ impl SimDisk {
         Some(state.inodes.get(state.names.get(path)?)?.now.to_vec())
     }
 
-    /// Changes the content of a file directly and durably, without counting it as an operation.
+    /// Changes the content of a file directly and durably, without counting it as an operation. Its unsynced writes reach
+    /// the disk before that: otherwise they could undo the change at a power failure.
     ///
     /// # Panics
     /// If there is no such file.
@@ -444,6 +445,7 @@ impl SimDisk {
         let bytes = Arc::make_mut(&mut inode.now);
         change(bytes);
         inode.durable = Arc::clone(&inode.now);
+        inode.pending.clear();
     }
 
     /// Flips one bit of a file, counted from its start.
