@@ -22,6 +22,7 @@
 //! ```
 
 mod alarms;
+mod auth;
 mod backend;
 mod backup;
 mod check;
@@ -62,6 +63,11 @@ use std::sync::OnceLock;
 
 use bowline_node::raft::Index;
 
+pub use auth::{
+    AuthBook, AuthChange, AuthListRequest, AuthRequest, AuthResponse, AuthStatusRequest, Authorized, Check, Guarded,
+    Issued, LeaseRenewal, LoggedIn, Login, Need, NewPassword, Permission, PermissionKind, Principal, ROOT, Role,
+    RoleGetRequest, RoleOfUser, RolePermission, Submission, Task, User, UserGetRequest,
+};
 pub use backend::OnDisk;
 pub use backup::{BACKUP_VERSION, Backup, BackupError, BackupOrigin, BackupPlan, BackupSummary};
 pub use check::{Limits, MAX_TXN_DEPTH};
@@ -78,7 +84,7 @@ pub use lessor::{Lessor, Renewal, Renewed};
 pub use members::Members;
 pub use memory::{MemoryEngine, MemoryRecords};
 pub use operations::Operations;
-pub use query::Query;
+pub use query::{Found, Query};
 pub use record::Record;
 pub use reply::{Change, Reply, Response, decode_reply, decode_reply_to, encode_reply, is_good_reply};
 pub use rewrite::{Part, Rewrite, RewriteError, Rewritten};
@@ -117,6 +123,8 @@ pub struct Store<E> {
     begun: usize,
     /// The operations of the last command.
     operations: Operations,
+    /// The token that the last command issued.
+    issued: Option<Issued>,
     /// The writes since the last [`Store::take_writes`], if they are noted.
     noted: Option<Vec<(Revision, Record)>>,
     /// The note in the engine.
@@ -170,7 +178,7 @@ impl<E: Engine> Store<E> {
     fn of(engine: E, rebuild: Rebuild, meta: Meta) -> Result<Store<E>, EngineError> {
         let (index, book) = rebuild.finish()?;
         let (pending, pending_bytes, pending_leases) = (Vec::new(), 0, Vec::new());
-        let (lease_changes, begun, operations) = (Vec::new(), 0, Operations::default());
+        let (lease_changes, begun, operations, issued) = (Vec::new(), 0, Operations::default(), None);
         let (flushed, hashing) = (meta.clone(), None);
         let (tee, noted, fault) = (Tee::default(), None, OnceLock::new());
         let store = Store {
@@ -185,6 +193,7 @@ impl<E: Engine> Store<E> {
             lease_changes,
             begun,
             operations,
+            issued,
             noted,
             flushed,
             hashing,
@@ -248,9 +257,34 @@ impl<E: Engine> Store<E> {
     /// Why the command is refused, the same on every replica; [`KvError::Stopped`] if there is a
     /// [`Store::fault`], which concerns this replica only.
     pub fn apply_command(&mut self, index: Index, command: &Command) -> Reply {
+        self.apply_by(index, &Principal::Anonymous, command)
+    }
+
+    /// As [`Store::apply_command`]; who gives the command must be permitted to do so.
+    ///
+    /// # Errors
+    /// As [`Store::apply_command`].
+    pub fn apply_by(&mut self, index: Index, by: &Principal, command: &Command) -> Reply {
         self.begin(index)?;
-        let outcome = match command {
-            _ if let Err(error) = self.refuse_alarmed(command) => Err(error.into()),
+        let outcome = match self.authorize(by, command) {
+            Ok(command) => self.execute(index, command),
+            Err(error) => Err(error.into()),
+        };
+        let reply = self.settle(outcome);
+        if !matches!(command, Command::Compare(_)) {
+            self.take_effects(index, reply.is_err());
+        }
+        if matches!(command, Command::Auth(_)) {
+            self.meta.comparison.take_auth(&self.meta.auth);
+        }
+        self.finish(index)?;
+        reply
+    }
+
+    fn execute(&mut self, index: Index, command: Authorized<&Command>) -> Result<Response, Failure> {
+        let command = command.into_inner();
+        self.refuse_alarmed(command)?;
+        match command {
             Command::Put(put) => self.write(|txn| txn.put(put)).map(Response::Put),
             Command::DeleteRange(delete) => self.write(|txn| txn.delete_range(delete)).map(Response::DeleteRange),
             Command::Txn(txn) => self.write(|write| write.txn(txn)).map(Response::Txn),
@@ -262,13 +296,8 @@ impl<E: Engine> Store<E> {
             Command::Alarm(alarm) => self.change_alarm(alarm).map(Response::Alarm),
             Command::Member(request) => self.change_member(request).map(Response::Member),
             Command::Compare(request) => self.compare(index, request).map(Response::Compare),
-        };
-        let reply = self.settle(outcome);
-        if !matches!(command, Command::Compare(_)) {
-            self.take_effects(index, reply.is_err());
+            Command::Auth(request) => self.change_auth(index, request).map(Response::Auth),
         }
-        self.finish(index)?;
-        reply
     }
 
     fn raise_cluster_version(&mut self, raise: &ClusterVersionRequest) -> ClusterVersionResponse {
@@ -296,7 +325,7 @@ impl<E: Engine> Store<E> {
 
     fn begin(&mut self, index: Index) -> Result<(), KvError> {
         self.lease_changes.clear();
-        self.operations = Operations::default();
+        (self.operations, self.issued) = (Operations::default(), None);
         self.begun = self.pending.len();
         self.refuse_fault()?;
         if index.0 <= self.meta.applied { Err(KvError::AlreadyApplied) } else { Ok(()) }

@@ -21,6 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use event::End;
 pub use event::{Event, EventKind, History, KeyRange, Portion, PortionLimits};
 pub use hub::{Delivery, Hub, StreamId, Taken, WatchCounts};
 pub use stream::{Body, Message, Stream, WatchRequest};

@@ -180,9 +180,9 @@ impl<D: StateDisk, R> ApplyWorker<D, R> {
             return Err(fault.clone().into());
         }
         machine.check_version(self.version).map_err(Fatal)?;
-        let (facts, members) = (machine.facts(), machine.members());
+        let published = machine.published();
         drop(machine);
-        outlet.applied(&applied, facts.revision)?;
+        outlet.applied(&applied, &published)?;
         let mut responses = Vec::with_capacity(applied.len());
         let (mut leases, mut operations) = (Vec::new(), Operations::default());
         for AppliedEntry { index, response, leases: changes, operations: did, .. } in applied {
@@ -190,7 +190,7 @@ impl<D: StateDisk, R> ApplyWorker<D, R> {
             leases.extend(changes);
             operations += did;
         }
-        self.shared.publish(facts, members);
+        self.shared.publish(published);
         self.instruments.did(&operations);
         // Before the report, so that the consensus knows the changes of leases when it hears of the entries.
         if !leases.is_empty() {
@@ -206,12 +206,12 @@ impl<D: StateDisk, R> ApplyWorker<D, R> {
         let mut machine = machine.map_err(|error| Fatal(format!("can't install a snapshot: {error}")))?;
         machine.flush_at(self.flush_records);
         machine.check_version(self.version).map_err(Fatal)?;
-        let (facts, members, leases) = (machine.facts(), machine.members(), machine.leases());
+        let (published, leases) = (machine.published(), machine.leases());
         // The old file is removed already. Free its memory after the lock is released.
         let old = std::mem::replace(&mut *self.shared.write(), machine);
         drop(old);
-        outlet.replaced(facts.revision);
-        self.shared.publish(facts, members);
+        outlet.replaced(&published);
+        self.shared.publish(published);
         let index = header.position.index;
         outlet.event(Event::LeasesReset(leases));
         outlet.event(Event::Report(Report::Applied { index, responses: Vec::new() }));

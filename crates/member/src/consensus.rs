@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bowline_kv::store::Command;
+use bowline_kv::store::{Command, Principal};
 use bowline_node::raft::{Body, ConfigError, Fault, Message, NodeId, ReadKind, Recovered, Time, Token, Write};
 use bowline_node::{
     Conductor, ConductorEffect, Failure, Incoming, Job, NodeConfig, NodeInput, NodeMessage, NotDone, Response, Unknown,
@@ -20,7 +20,7 @@ use crate::log::{LogJob, LogStep};
 use crate::queue::{Event, Request, RequestBody};
 use crate::shared::Shared;
 use crate::snapshots::SnapshotJob;
-use crate::status::Status;
+use crate::status::{Published, Status};
 
 /// Maximum number of committed entries that are not applied yet; above it, writes are refused, as in etcd.
 const MAX_UNAPPLIED: u64 = 5_000;
@@ -257,7 +257,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
         let blocked = self.write_refusal().is_some() || self.shared.facts().alarms.corrupt;
         if let Some(request) = self.leases.expired(now, token, blocked) {
             self.next_token = token.0;
-            let command = Command::LeaseExpire(request).to_bytes();
+            let command = Command::LeaseExpire(request).to_bytes_by(&Principal::Member);
             self.conductor.handle(now, NodeInput::Write { token, command, deadline: None }, &mut self.effects);
         }
     }
@@ -334,7 +334,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
     /// The status before the first round.
     #[must_use]
     pub fn first_status(&self) -> Status {
-        let (raft, (facts, members)) = (self.conductor.raft(), self.shared.published());
+        let (raft, Published { facts, members, auth }) = (self.conductor.raft(), self.shared.published());
         Status {
             term: raft.term().0,
             leader: None,
@@ -345,6 +345,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
             leader_contact: None,
             membership: Arc::new(raft.membership().clone()),
             members,
+            auth,
             waiting: 0,
             facts,
             fault: None,
@@ -353,7 +354,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
 
     /// Brings the status up to date after a round. Returns whether it has changed in what others wait for.
     pub fn update(&self, status: &mut Status, fault: Option<&Fault>) -> bool {
-        let (raft, (facts, members)) = (self.conductor.raft(), self.shared.published());
+        let (raft, Published { facts, members, auth }) = (self.conductor.raft(), self.shared.published());
         let before = (status.term, status.leader, status.applied_index, status.commit_index);
         let (old_facts, had_leader) = (status.facts, status.leader);
         let old_members = (Arc::clone(&status.membership), Arc::clone(&status.members));
@@ -366,7 +367,7 @@ impl<D: StateDisk, R> Consensus<D, R> {
         status.leader_contact = raft.leader_contact();
         status.waiting = self.conductor.waiting();
         status.facts = facts;
-        status.members = members;
+        (status.members, status.auth) = (members, auth);
         status.fault = fault.map(ToString::to_string);
         if *status.membership != *raft.membership() {
             status.membership = Arc::new(raft.membership().clone());

@@ -49,5 +49,5 @@ pub use queue::{Event, MAX_REQUESTS, Portion, Queue, Request, RequestBody, entri
 pub use shared::Shared;
 pub use snapshots::{SnapshotJob, SnapshotWorker};
 pub use state_files::{FoundState, NewFile, NewState, StateFiles};
-pub use status::{AlarmFacts, ComparisonFacts, Facts, Status};
+pub use status::{AlarmFacts, ComparisonFacts, Facts, Published, Status};
 pub use workers::{Settings, Workers};

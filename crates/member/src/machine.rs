@@ -4,8 +4,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bowline_kv::store::{
-    AlarmKind, Command, Dump, Engine, EngineError, KvError, Lease, LeaseChange, Members, Operations, Part, Query,
-    Record, RedbEngine, RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store, is_good_reply,
+    AlarmKind, Command, Dump, Engine, EngineError, Issued, KvError, Lease, LeaseChange, Members, Operations, Part,
+    Principal, Query, Record, RedbEngine, RedbRecords, RestoreError, Revision, Rewrite, RewriteError, Rewritten, Store,
+    is_good_reply,
 };
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_node::Recall;
@@ -14,7 +15,7 @@ use bowline_storage::{Identity, Label};
 use bytes::Bytes;
 
 use crate::instruments::Instruments;
-use crate::status::{AlarmFacts, ComparisonFacts, Facts};
+use crate::status::{AlarmFacts, ComparisonFacts, Facts, Published};
 
 /// What a command did.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct AppliedEntry {
     pub operations: Operations,
     /// The records that were written, for watchers.
     pub writes: Vec<(Revision, Record)>,
+    /// The token that was issued.
+    pub issued: Option<Issued>,
 }
 
 /// The store of a member.
@@ -128,7 +131,8 @@ impl KvMachine {
                     }
                     let (leases, operations) = (self.store.lease_changes().to_vec(), self.store.operations());
                     let writes = self.store.take_writes();
-                    applied.push(AppliedEntry { index, response, leases, operations, writes });
+                    let issued = self.store.issued().cloned();
+                    applied.push(AppliedEntry { index, response, leases, operations, writes, issued });
                     if self.check_version(program).is_err() {
                         break;
                     }
@@ -153,13 +157,19 @@ impl KvMachine {
     }
 
     /// The records of the members.
-    pub fn members(&self) -> Arc<Members> {
-        Arc::clone(self.store.members())
+    pub fn members(&self) -> &Arc<Members> {
+        self.store.members()
     }
 
-    /// Answers a query, and returns the operations that it took.
-    pub fn ask<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
-        self.store.ask_counting(query)
+    /// What is published of the state.
+    pub fn published(&self) -> Published {
+        let (members, auth) = (Arc::clone(self.store.members()), Arc::clone(self.store.auth()));
+        Published { facts: self.facts(), members, auth }
+    }
+
+    /// Answers a query, if who asks it may do so, and returns the operations that it took.
+    pub fn ask<Q: Query>(&self, by: &Principal, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
+        self.store.ask_by(by, query)
     }
 
     /// What became of a command that the core lost track of: the store does not record which command wrote what.

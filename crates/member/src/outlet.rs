@@ -7,6 +7,7 @@ use bowline_node::raft::NodeId;
 use crate::machine::AppliedEntry;
 use crate::queue::Event;
 use crate::snapshots::SnapshotJob;
+use crate::status::Published;
 
 /// Why something can't be made durable or read any more. Writes may be lost, and the contents of the disk are no longer
 /// known. The process must stop, and read the disk when it starts again.
@@ -31,13 +32,13 @@ pub trait Outlet<R> {
     /// A message to another member.
     fn send(&mut self, to: NodeId, message: NodeMessage);
 
-    /// The state has applied these commands, and has this revision now. Nobody has heard of that yet: a client that
+    /// The state has applied these commands, and this is published of it now. Nobody has heard of that yet: a client that
     /// creates a watcher afterwards gets only later events.
     ///
     /// # Errors
     /// A record that was written is damaged.
-    fn applied(&mut self, applied: &[AppliedEntry], revision: i64) -> Result<(), EngineError>;
+    fn applied(&mut self, applied: &[AppliedEntry], published: &Published) -> Result<(), EngineError>;
 
-    /// Another state, which has this revision, has replaced the store.
-    fn replaced(&mut self, revision: i64);
+    /// Another state, of which this is published, has replaced the store.
+    fn replaced(&mut self, published: &Published);
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use bowline_kv::store::Members;
+use bowline_kv::store::AuthBook;
 use bowline_node::SnapshotTransfer;
 use bowline_node::raft::SnapshotHeader;
 
@@ -12,7 +12,7 @@ use crate::disk::StateDisk;
 use crate::machine::KvMachine;
 use crate::rewriting::{GivenUp, Rewriting};
 use crate::state_files::NewState;
-use crate::status::Facts;
+use crate::status::{Facts, Published};
 
 /// A state machine that was restored from a leader's snapshot, durably, in a file beside the one in use.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Restored<D: StateDisk> {
 #[derive(Debug)]
 pub struct Shared<D: StateDisk> {
     machine: RwLock<KvMachine>,
-    facts: Mutex<(Facts, Arc<Members>)>,
+    published: Mutex<Published>,
     /// Whether the state machine's disk has room.
     room: AtomicBool,
     /// Whether the log's disk has room for entries.
@@ -47,11 +47,10 @@ impl<D: StateDisk> Shared<D> {
     /// For the state of a member that starts.
     #[must_use]
     pub fn new(machine: KvMachine) -> Shared<D> {
-        let (facts, members) = (machine.facts(), machine.members());
-        let facts = Mutex::new((facts, members));
+        let published = Mutex::new(machine.published());
         Shared {
             machine: RwLock::new(machine),
-            facts,
+            published,
             room: AtomicBool::new(true),
             log_room: AtomicBool::new(true),
             restored: Mutex::default(),
@@ -104,21 +103,26 @@ impl<D: StateDisk> Shared<D> {
 
     /// Numbers about the state machine.
     pub fn facts(&self) -> Facts {
-        locked(&self.facts).0
+        locked(&self.published).facts
     }
 
-    /// For a change that leaves the members as they are.
+    /// For a change that leaves the members, users and roles as they are.
     pub(crate) fn set_facts(&self, facts: Facts) {
-        locked(&self.facts).0 = facts;
+        locked(&self.published).facts = facts;
     }
 
-    /// The facts, and the records of the members at the same moment.
-    pub fn published(&self) -> (Facts, Arc<Members>) {
-        locked(&self.facts).clone()
+    /// What is published of the state machine.
+    pub fn published(&self) -> Published {
+        locked(&self.published).clone()
     }
 
-    pub(crate) fn publish(&self, facts: Facts, members: Arc<Members>) {
-        *locked(&self.facts) = (facts, members);
+    /// The users and roles.
+    pub fn auth(&self) -> Arc<AuthBook> {
+        Arc::clone(&locked(&self.published).auth)
+    }
+
+    pub(crate) fn publish(&self, published: Published) {
+        *locked(&self.published) = published;
     }
 
     pub(crate) fn put_restored(&self, restored: Option<Restored<D>>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_kv::store::{CompareStep, Members};
+use bowline_kv::store::{AuthBook, CompareStep, Members};
 use bowline_node::raft::{Membership, NodeId, Time};
 
 /// Numbers about a state machine.
@@ -26,6 +26,17 @@ pub struct Facts {
     pub alarms: AlarmFacts,
     /// The comparison of the members' states.
     pub comparison: ComparisonFacts,
+}
+
+/// What is published of the state machine, all as of one moment.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Numbers about it.
+    pub facts: Facts,
+    /// The records of the members.
+    pub members: Arc<Members>,
+    /// The users and roles.
+    pub auth: Arc<AuthBook>,
 }
 
 /// How far the comparison of the members' states is.
@@ -75,6 +86,8 @@ pub struct Status {
     pub membership: Arc<Membership>,
     /// The records of the members.
     pub members: Arc<Members>,
+    /// The users and roles.
+    pub auth: Arc<AuthBook>,
     /// Number of requests that wait for an answer.
     pub waiting: usize,
     /// Numbers about its state machine.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bowline_tls::{FirstBytes, Keeper, Stream};
+use bowline_tls::{Facts, FirstBytes, Keeper, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
+use crate::client_connection::CertifiedName;
 use crate::secure::{Door, Handshake, Handshakes};
 
 /// Pause after the system refused a connection, mostly for lack of descriptors.
@@ -155,6 +156,14 @@ pub(crate) struct Arrived {
     /// Dropping it makes room for another connection.
     pub(crate) place: OwnedSemaphorePermit,
     pub(crate) door: Door,
+}
+
+impl Arrived {
+    /// The name in the certificate of the other side, if it had to show one.
+    pub(crate) fn certified_name(&self) -> Option<CertifiedName> {
+        let name = Facts::of(&self.stream.other_certificate()?)?.common_name?;
+        (!name.is_empty()).then(|| CertifiedName(name.into()))
+    }
 }
 
 /// A client's connection. It ends if the client sends nothing for some time after connecting.

@@ -3,9 +3,10 @@
 //! hyper serves them instead of tonic's own server. That one answers an expired deadline with CANCELLED, outside of all
 //! layers that could answer as etcd does (see [`crate::grpc::attend`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -25,6 +26,11 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Interval of pings to a silent HTTP/2 client, and the time limit of the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
+/// The common name of the certificate by which a client has proved who it is. Only the connection says that, never a
+/// field of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct CertifiedName(pub(crate) Arc<str>);
+
 /// Serves connections until the server stops and their last requests are answered. Each may have `max_streams` requests
 /// open. `open` counts the connections.
 pub(crate) async fn serve(
@@ -34,14 +40,13 @@ pub(crate) async fn serve(
     open: Gauge,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (builder, service, graceful) =
-        (builder(max_streams), TowerToHyperService::new(router), GracefulShutdown::new());
+    let (builder, graceful) = (builder(max_streams), GracefulShutdown::new());
     loop {
         let accepted = tokio::select! {
             _ = stopped.wait_for(|stopping| *stopping) => break,
             accepted = clients.accept() => accepted,
         };
-        let (builder, service, watcher) = (builder.clone(), service.clone(), graceful.watcher());
+        let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
         let (open, mut stopping) = (open.clone(), stopped.clone());
         // A handshake must not delay other clients.
         tokio::spawn(async move {
@@ -50,6 +55,11 @@ pub(crate) async fn serve(
                 _ = stopping.wait_for(|stopping| *stopping) => None,
             };
             let Some(arrived) = arrived else { return };
+            let router = match arrived.certified_name() {
+                Some(name) => router.layer(Extension(name)),
+                None => router,
+            };
+            let service = TowerToHyperService::new(router);
             let stream = TokioIo::new(Mended::new(Connection::from(arrived)));
             open.inc();
             // A client that disconnects, or speaks another protocol, is not worth logging.

@@ -1,7 +1,7 @@
 //! The host's monotonic clock, as the core's time.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bowline_node::raft::Time;
 
@@ -29,6 +29,11 @@ impl Clock {
     pub fn until(self, deadline: Time) -> Option<Duration> {
         (deadline != Time::NEVER).then(|| deadline.since(self.now()))
     }
+}
+
+/// The system's time in seconds since 1970, for what is exchanged with others; 0 if it is set to a time before.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The reading of a stopwatch that runs as long as the process: for measurements, and for nothing that decides.

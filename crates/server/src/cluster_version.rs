@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_kv::store::{ClusterVersionRequest, Command};
+use bowline_kv::store::{ClusterVersionRequest, Command, Principal};
 
 use crate::peer::{Directory, Outbox, raised};
 use crate::replica::{Replica, Status};
@@ -29,7 +29,7 @@ pub(crate) fn keep(replica: Replica, directory: Directory, outbox: Arc<Outbox>) 
             if let Some(version) = later {
                 let raise = Command::ClusterVersion(ClusterVersionRequest { version });
                 // If this fails, or its outcome is unknown, the next round tries again.
-                let _ = replica.write(raise.to_bytes()).await;
+                let _ = replica.write(raise.to_bytes_by(&Principal::Member)).await;
             }
             // A member that connects may speak another version, and there is no event for that.
             let changed = status.changed();

@@ -1,7 +1,7 @@
 //! Automatic compaction: the leader gives up old revisions at intervals, by the rules of [`bowline_kv::compaction`].
 
 use bowline_kv::compaction::{Retention, Schedule};
-use bowline_kv::store::{Command, CompactionRequest, KvError, decode_reply_to};
+use bowline_kv::store::{Command, CompactionRequest, KvError, Principal, decode_reply_to};
 
 use crate::clock::Clock;
 use crate::replica::Replica;
@@ -43,7 +43,7 @@ async fn lead(replica: &Replica, clock: Clock, retention: Retention) {
 
 async fn compact(replica: &Replica, revision: i64) -> Result<(), String> {
     let command = Command::Compact(CompactionRequest { revision, physical: false });
-    let reply = replica.write(command.to_bytes()).await.map_err(|failure| failure.to_string())?;
+    let reply = replica.write(command.to_bytes_by(&Principal::Member)).await.map_err(|failure| failure.to_string())?;
     match decode_reply_to::<CompactionRequest>(reply).map_err(|error| error.to_string())? {
         // A client may have compacted more.
         Ok(_) | Err(KvError::Compacted) => Ok(()),

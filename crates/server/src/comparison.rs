@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline_kv::store::{Command, CompareRequest, CompareStep, Reports};
+use bowline_kv::store::{Command, CompareRequest, CompareStep, Principal, Reports};
 
 use crate::peer::Protocol;
 use crate::replica::{Replica, Status};
@@ -50,7 +50,7 @@ async fn report(replica: Replica) {
 /// Returns whether there was an answer.
 async fn write(replica: &Replica, step: CompareStep) -> bool {
     let command = Command::Compare(CompareRequest { step: Some(step) });
-    let answer = replica.write(command.to_bytes()).await;
+    let answer = replica.write(command.to_bytes_by(&Principal::Member)).await;
     if let Err(failure) = &answer {
         tracing::debug!(?step, %failure, "a step of the comparison of the members failed; trying again");
     }

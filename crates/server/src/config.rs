@@ -8,6 +8,7 @@ use bowline_node::NodeConfig;
 use bowline_node::raft::{Config, MAX_MEMBERS, NodeId, ReadKind};
 use bowline_tls::Settings as TlsSettings;
 
+use crate::auth::TokenKind;
 use crate::founding;
 use crate::peer::Protocol;
 pub use bowline_kv::compaction::Retention;
@@ -130,6 +131,8 @@ pub struct ServerConfig {
     pub client_tls: Option<TlsSettings>,
     /// TLS between members; `None`: they talk in plain text.
     pub peer_tls: Option<TlsSettings>,
+    /// Which tokens clients get for their passwords.
+    pub tokens: TokenKind,
     /// How reads are made linearizable.
     pub read_kind: ReadKind,
     /// The format of the log.

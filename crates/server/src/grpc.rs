@@ -1,8 +1,10 @@
 //! The etcd v3 API over gRPC.
 //!
-//! Requests to services that do not exist yet (Auth, Lock, Election) are answered with `Unimplemented`.
+//! Requests to services that do not exist yet (Lock, Election) are answered with `Unimplemented`.
 
+mod auth;
 mod call;
+mod caller;
 mod cluster;
 mod convert;
 mod counts;
@@ -16,6 +18,7 @@ mod snapshot;
 mod stream;
 mod watches;
 
+pub(crate) use auth::AuthService;
 pub(crate) use call::{Gate, attend};
 pub(crate) use cluster::ClusterService;
 pub(crate) use counts::Counts;
@@ -31,12 +34,11 @@ pub(crate) use watches::WatchService;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
-use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest};
-use bowline_kv::store::{Change, Command, KvError, Limits, Query, RangeRequest, RangeResponse, decode_reply_to};
+use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, KvError, Limits, Principal};
 use bowline_node::{Failure, Unknown};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -44,8 +46,9 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::peer::Protocol;
-use crate::quota::{self, Quota};
+use crate::quota::Quota;
 use crate::replica::Replica;
+use crate::sessions::Sessions;
 
 /// Size in bytes of answers that are compressed if the client accepts that. Compression gains little on smaller
 /// answers, but clients of gRPC's C core accept it with every call. On larger ones, it would delay all other calls of
@@ -71,6 +74,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) quota: Quota,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) sessions: Arc<Sessions>,
     /// Whether this member is a learner, until an operator promotes it.
     pub(crate) learner: Arc<AtomicBool>,
     /// Whether the server is stopping, which ends streams.
@@ -103,7 +107,7 @@ impl Context {
             return Ok(Vec::new());
         }
         let all = AlarmListRequest { kind: AlarmKind::None.into() };
-        Ok(self.read(all, true).await?.alarms)
+        Ok(self.on_behalf_of(Principal::Member).read(all, true).await?.alarms)
     }
 
     /// As in etcd, a learner reads only its own state.
@@ -139,31 +143,6 @@ impl Context {
         errors::of_request(Unknown::Stopped.into())
     }
 
-    /// Writes a change through the log, then waits until this member's own state contains it, so that the client's next
-    /// read here does not see an older state.
-    async fn write<C: Change>(&self, change: C) -> Result<C::Response, Status> {
-        let Context { replica, limits, quota, .. } = self;
-        let command: Command = change.into();
-        command.check(limits).map_err(errors::of_store)?;
-        if !quota.admits(&replica.status().facts, command.cost()) {
-            quota::raise(replica, *quota).await;
-            return Err(errors::of_store(KvError::NoSpace));
-        }
-        let written = replica.write(self.extended(command.to_bytes())).await;
-        if written.is_err() {
-            replica.metrics().proposals_failed.inc();
-        }
-        let reply = decode_reply_to::<C>(written.map_err(errors::of_request)?);
-        let reply = reply.map_err(|error| Status::data_loss(format!("bowline: {error}")))?;
-        let (response, revision) = reply.map_err(errors::of_store)?;
-        if !replica.reaches(|facts| facts.revision >= revision).await {
-            return Err(Status::unavailable(
-                "etcdserver: request timed out, waiting for the applied index took too long",
-            ));
-        }
-        Ok(response)
-    }
-
     /// Adds the extension of this program to a command: see [`Protocol::extension`].
     fn extended(&self, command: Bytes) -> Bytes {
         let Protocol { version, extension, .. } = self.protocol;
@@ -171,31 +150,5 @@ impl Context {
             return command;
         }
         [&command, extension].concat().into()
-    }
-
-    /// Checks a query, and waits until this member's state is recent enough to answer it.
-    async fn admit(&self, query: &impl Query, serializable: bool) -> Result<(), Status> {
-        query.check(&self.limits).map_err(errors::of_store)?;
-        if serializable { Ok(()) } else { self.replica.confirm().await.map_err(errors::of_request) }
-    }
-
-    /// Reads from the latest state, or from this member's own (`serializable`).
-    async fn read<Q>(&self, query: Q, serializable: bool) -> Result<Q::Answer, Status>
-    where
-        Q: Query + Send + 'static,
-        Q::Answer: Send + 'static,
-    {
-        self.admit(&query, serializable).await?;
-        self.replica.look(query).await.map_err(errors::of_request)?.map_err(errors::of_store)
-    }
-
-    /// Reads a range, and measures how long reading the state takes.
-    async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
-        self.refuse_for_learner(serializable)?;
-        self.admit(&range, serializable).await?;
-        let began = Instant::now();
-        let found = self.replica.look(range).await.map_err(errors::of_request)?;
-        self.replica.metrics().ranged(found.is_ok(), began.elapsed());
-        found.map_err(errors::of_store)
     }
 }

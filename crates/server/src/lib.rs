@@ -4,6 +4,7 @@
 //! ([`peer`]), and the API for clients.
 
 mod accept;
+pub mod auth;
 mod authority;
 mod client_connection;
 mod clock;
@@ -28,8 +29,10 @@ pub mod restore;
 pub mod salvage;
 mod secure;
 mod server;
+mod sessions;
 mod watches;
 
+pub use auth::fuzz_tokens;
 pub use authority::fuzz_authority;
 pub use bowline_member::{KvMachine, StateFiles};
 pub use clock::Clock;

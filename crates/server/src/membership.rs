@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bowline_kv::membership::{Attempts, Next, RETRY, SINCE_VERSION, Step, must_publish, next, takes_steps};
-use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, decode_reply_to};
+use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, Principal, decode_reply_to};
 use bowline_node::Failure;
 use bowline_node::raft::MembershipChange;
 use tracing::{debug, error, info};
@@ -141,7 +141,8 @@ async fn publish(replica: Replica, own: Member) {
 
 async fn write(replica: &Replica, change: MemberChange) -> Result<(), String> {
     let command = Command::Member(MemberRequest { change: Some(change) });
-    let reply = replica.write(command.to_bytes()).await.map_err(|failure: Failure| failure.to_string())?;
+    let reply =
+        replica.write(command.to_bytes_by(&Principal::Member)).await.map_err(|failure: Failure| failure.to_string())?;
     let reply = decode_reply_to::<MemberRequest>(reply).map_err(|error| error.to_string())?;
     reply.map(|_| ()).map_err(|error| error.to_string())
 }

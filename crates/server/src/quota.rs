@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bowline_kv::store::{AlarmKind, AlarmRequest, Command, decode_reply_to};
+use bowline_kv::store::{AlarmKind, AlarmRequest, Command, Principal, decode_reply_to};
 
 use crate::peer::Protocol;
 use crate::replica::{AlarmFacts, Facts, Replica};
@@ -104,7 +104,7 @@ fn log(before: AlarmFacts, now: AlarmFacts) {
 async fn set(replica: &Replica, active: bool) -> Result<(), ()> {
     let (member, kind) = (replica.id().0, AlarmKind::NoSpace.into());
     let command = Command::Alarm(AlarmRequest { member, kind, automatic: true, active });
-    let reply = replica.write(command.to_bytes()).await;
+    let reply = replica.write(command.to_bytes_by(&Principal::Member)).await;
     let done = match &reply {
         Ok(reply) => decode_reply_to::<AlarmRequest>(reply.clone()).is_ok_and(|reply| reply.is_ok()),
         Err(_) => false,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_kv::store::{Dump, KvError, Query, RedbRecords};
+use bowline_kv::store::{AuthBook, Authorized, Dump, KvError, LeaseRenewal, Principal, Query, RedbRecords, Task};
 use bowline_kv::watch::{PortionLimits, Stream};
 use bowline_member::{
     Attempt, Instruments, LeaderRequest, LeaseTime, Request, RequestBody, Settings, Shared, State, ToLeader, Workers,
@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::peer::{Forwarder, Outbox};
+use crate::sessions::Sessions;
 use crate::watches::Watches;
 use threads::Surroundings;
 
@@ -89,19 +90,20 @@ impl Replica {
     pub fn start<L: Disk>(
         start: Start<L>,
         clock: Clock,
-        outbox: Arc<Outbox>,
-        forwarder: Forwarder,
+        (outbox, forwarder): (Arc<Outbox>, Forwarder),
+        sessions: Arc<Sessions>,
         patience: Duration,
         on_failure: impl Fn(String) + Send + Clone + 'static,
     ) -> Result<(Replica, Threads), ConfigError> {
         let Start { config, settings, recovered, log, state } = start;
-        let (own, watches) = (config.raft.id, Arc::new(Watches::new(state.machine.facts().revision)));
+        let (own, published) = (config.raft.id, state.machine.published());
+        let watches = Arc::new(Watches::new(published.facts.revision, &published.auth));
         let metrics = Arc::<Metrics>::default();
         let instruments = Arc::clone(&metrics) as Arc<dyn Instruments>;
         let workers = Workers::new(config, &settings, recovered, log, state, &instruments, clock.now())?;
         let (status, status_seen) = watch::channel(workers.consensus.first_status());
         let (inbox, shared) = (Arc::<Inbox>::default(), Arc::clone(&workers.shared));
-        let around = Surroundings { clock, inbox: Arc::clone(&inbox), outbox, watches: Arc::clone(&watches) };
+        let around = Surroundings { clock, inbox: Arc::clone(&inbox), outbox, watches: Arc::clone(&watches), sessions };
         let threads = Threads::start(workers, &around, status, on_failure);
         let replica = Replica { own, clock, inbox, status: status_seen, shared, watches, forwarder, metrics, patience };
         Ok((replica, threads))
@@ -123,6 +125,12 @@ impl Replica {
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// The users and roles that it knows.
+    #[must_use]
+    pub fn auth(&self) -> Arc<AuthBook> {
+        self.shared.auth()
     }
 
     /// Its metrics.
@@ -149,12 +157,24 @@ impl Replica {
         self.run(LeaderRequest::Write(command)).await
     }
 
-    /// Asks the leader for the remaining time of a lease, or renews the lease. `None` if there is no such lease. This
-    /// is safe to do twice, so it is repeated where a write would not be.
+    /// Asks the leader for the remaining time of a lease. `None` if there is no such lease.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn lease_time(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, Failure> {
+    pub async fn lease_time(&self, _: &Authorized<Task>, id: i64) -> Result<Option<LeaseTime>, Failure> {
+        self.lease(id, false).await
+    }
+
+    /// Renews a lease, at the leader. `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn renew_lease(&self, renewal: &Authorized<LeaseRenewal>) -> Result<Option<LeaseTime>, Failure> {
+        self.lease(renewal.get().id, true).await
+    }
+
+    /// Both are safe to do twice, so they are repeated where a write would not be.
+    async fn lease(&self, id: i64, renew: bool) -> Result<Option<LeaseTime>, Failure> {
         let told = self.run(LeaderRequest::Lease { id, renew }).await?;
         // All members that can connect use this format, so an answer that can't be decoded is not valid.
         LeaseTime::decode(told).map_err(Failure::refused)
@@ -209,11 +229,11 @@ impl Replica {
         }
     }
 
-    /// Queries this replica's own state, which may be behind. Only changes of the state have to wait for this.
+    /// Queries this replica's own state, which may be behind, if who asks may do so. Only changes of the state have to wait for this.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn look<Q>(&self, query: Q) -> Result<Result<Q::Answer, KvError>, Failure>
+    pub async fn look<Q>(&self, by: &Principal, query: Q) -> Result<Result<Q::Answer, KvError>, Failure>
     where
         Q: Query + Send + 'static,
         Q::Answer: Send + 'static,
@@ -222,12 +242,13 @@ impl Replica {
             return Err(Unknown::Stopped.into());
         }
         // If a long read or a change has locked the state, a quick read must not block the tasks of the network.
-        let at_once = if query.is_quick() { self.shared.try_read().map(|machine| machine.ask(&query)) } else { None };
+        let at_once =
+            if query.is_quick() { self.shared.try_read().map(|machine| machine.ask(by, &query)) } else { None };
         let (answer, operations) = match at_once {
             Some(found) => found,
             None => {
-                let shared = Arc::clone(&self.shared);
-                let looked = tokio::task::spawn_blocking(move || shared.read().ask(&query));
+                let (shared, by) = (Arc::clone(&self.shared), by.clone());
+                let looked = tokio::task::spawn_blocking(move || shared.read().ask(&by, &query));
                 looked.await.map_err(|_| Unknown::Stopped)?
             }
         };
@@ -239,7 +260,7 @@ impl Replica {
     ///
     /// # Errors
     /// The replica has stopped, or its state is broken.
-    pub(crate) async fn dump(&self) -> Result<Dump<RedbRecords>, Failure> {
+    pub(crate) async fn dump(&self, _: &Authorized<Task>) -> Result<Dump<RedbRecords>, Failure> {
         if self.inbox.is_closed() {
             return Err(Unknown::Stopped.into());
         }
@@ -265,6 +286,14 @@ impl Replica {
         // History may be read from the disk; the tasks of the network must not wait for that.
         let advanced = tokio::task::block_in_place(|| self.shared.read().advance(stream, limits));
         advanced.map_err(|error| Failure::refused(error.to_string()))
+    }
+
+    /// Transfers the leadership to a member, if this replica leads, because an operator wants that.
+    ///
+    /// # Errors
+    /// As [`Replica::transfer`].
+    pub(crate) async fn move_leader(&self, _: &Authorized<Task>, to: NodeId) -> Result<(), Failure> {
+        self.transfer(Some(to)).await
     }
 
     /// Transfers the leadership, if this replica leads.
@@ -293,7 +322,7 @@ impl Replica {
     ///
     /// # Errors
     /// See [`Failure`]. It is refused as long as the learner has not caught up.
-    pub(crate) async fn promote(&self, id: NodeId) -> Result<(), Failure> {
+    pub(crate) async fn promote(&self, _: &Authorized<Task>, id: NodeId) -> Result<(), Failure> {
         self.run(LeaderRequest::Promote(id)).await.map(|_| ())
     }
 
@@ -302,7 +331,7 @@ impl Replica {
     ///
     /// # Errors
     /// The rewrite was given up, for example because the disk is full. Nothing has changed then.
-    pub async fn shrink(&self) -> Result<(), Failure> {
+    pub async fn shrink(&self, _: &Authorized<Task>) -> Result<(), Failure> {
         let deadline = self.deadline(SHRINK_PATIENCE);
         self.ask(RequestBody::Shrink, deadline).await.map(|_| ())
     }
@@ -312,6 +341,13 @@ impl Replica {
         let mut status = self.status.clone();
         let reached = status.wait_for(|status| state(&status.facts));
         tokio::time::timeout(self.patience, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// Waits until this replica's state contains the log entry at an index. Returns whether it does in time.
+    pub(crate) async fn has_applied(&self, index: u64) -> bool {
+        let mut status = self.status.clone();
+        let applied = status.wait_for(|status| status.applied_index >= index);
+        tokio::time::timeout(self.patience, applied).await.is_ok_and(|applied| applied.is_ok())
     }
 
     fn deadline(&self, patience: Duration) -> Time {

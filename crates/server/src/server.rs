@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::header;
 use axum::response::Response;
+use bowline_api::etcdserverpb::auth_server::AuthServer;
 use bowline_api::etcdserverpb::cluster_server::ClusterServer;
 use bowline_api::etcdserverpb::kv_server::KvServer;
 use bowline_api::etcdserverpb::lease_server::LeaseServer;
@@ -36,8 +37,8 @@ use crate::comparison;
 use crate::config::{ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
 use crate::grpc::{
-    ClusterService, Context, Counts, Gate, HealthService, KvService, LeaseService, MaintenanceService, SnapshotSender,
-    WatchService, attend,
+    AuthService, ClusterService, Context, Counts, Gate, HealthService, KvService, LeaseService, MaintenanceService,
+    SnapshotSender, WatchService, attend,
 };
 use crate::http;
 use crate::instruments::Gauge;
@@ -47,6 +48,7 @@ use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{Replica, Start, StopReason, Threads};
 use crate::secure::{Door, Tls, answer_client};
+use crate::sessions::Sessions;
 
 /// Bytes that a message may have beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
@@ -194,6 +196,7 @@ impl Server {
         let Disk { known, recovered, log, state, .. } = disk;
         let directory = Directory::new(identity, config.protocol, introduction, known, tls.members.clone());
         let (outbox, forwarder) = (Arc::new(Outbox::new()), Forwarder::new(clock));
+        let sessions = Arc::new(Sessions::new(&config.tokens, clock));
         let node = config.node(own, random());
         directory.set_cluster_version(state.machine.facts().cluster_version);
         let (read_kind, shrink_bytes) = (config.read_kind, config.shrink_bytes as u64);
@@ -202,8 +205,14 @@ impl Server {
             Settings { read_kind, version, shrink_bytes, flush_records: PENDING_RECORDS, tidy_records: TIDY_RECORDS };
         let start = Start { config: node, settings, recovered, log, state };
         let patience = config.patience();
-        let (replica, threads) =
-            Replica::start(start, clock, Arc::clone(&outbox), forwarder.clone(), patience, on_failure)?;
+        let (replica, threads) = Replica::start(
+            start,
+            clock,
+            (Arc::clone(&outbox), forwarder.clone()),
+            Arc::clone(&sessions),
+            patience,
+            on_failure,
+        )?;
 
         let (peer, clients) = (listening(listeners.peer, tls.members.as_ref())?, tls.clients.as_ref());
         let client = all_listening(listeners.client, &config.listen_client, clients)?;
@@ -233,8 +242,17 @@ impl Server {
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
         let known = directory.clone();
         let quota = Quota(config.quota_backend_bytes);
-        let context =
-            Context { replica: replica.clone(), cluster_id, protocol, limits, quota, counts, learner, stopping };
+        let context = Context {
+            replica: replica.clone(),
+            cluster_id,
+            protocol,
+            limits,
+            quota,
+            counts,
+            sessions,
+            learner,
+            stopping,
+        };
         cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
         quota::keep(replica.clone(), quota);
         comparison::keep(&replica, config.compare_interval);
@@ -344,6 +362,7 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         .add_service(service!(WatchServer, watch))
         .add_service(service!(ClusterServer, cluster))
         .add_service(service!(MaintenanceServer, maintenance))
+        .add_service(service!(AuthServer, AuthService { context: context.clone() }))
         // Not compressed: its answers have two bytes.
         .add_service(
             HealthServer::new(HealthService { context: context.clone() })

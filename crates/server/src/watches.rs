@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bowline_kv::store::{EngineError, Record, Revision};
+use bowline_kv::store::{AuthBook, EngineError, Record, Revision};
 use bowline_kv::watch::{Hub, Stream, StreamId};
 use tokio::sync::Notify;
 
@@ -24,9 +24,10 @@ struct Inner {
 }
 
 impl Watches {
-    /// For a store that has this revision.
-    pub(crate) fn new(revision: i64) -> Watches {
-        Watches(Mutex::new(Inner { hub: Hub::new(revision, MAILBOX_BYTES, random()), wakers: BTreeMap::new() }))
+    /// For a store that has this revision, and these users and roles.
+    pub(crate) fn new(revision: i64, auth: &Arc<AuthBook>) -> Watches {
+        let hub = Hub::new(revision, auth, MAILBOX_BYTES, random());
+        Watches(Mutex::new(Inner { hub, wakers: BTreeMap::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -55,7 +56,7 @@ impl Watches {
         change(&mut self.lock().hub)
     }
 
-    /// Distributes the writes of a batch, which has raised the store to `revision`. To be called before anybody hears
+    /// Distributes the writes of a batch, which has raised the store to `revision` and left these users and roles. To be called before anybody hears
     /// that the batch was applied: a client that then creates a watcher gets only later events.
     ///
     /// # Errors
@@ -64,17 +65,18 @@ impl Watches {
         &self,
         writes: impl IntoIterator<Item = &'a (Revision, Record)>,
         revision: i64,
+        auth: &Arc<AuthBook>,
     ) -> Result<(), EngineError> {
         let mut inner = self.lock();
-        let woken = inner.hub.applied(writes, revision)?;
+        let woken = inner.hub.applied(writes, revision, auth)?;
         inner.wake(&woken);
         Ok(())
     }
 
-    /// A snapshot has replaced the store, which has this revision now.
-    pub(crate) fn replaced(&self, revision: i64) {
+    /// A snapshot has replaced the store, which has this revision and these users and roles now.
+    pub(crate) fn replaced(&self, revision: i64, auth: &Arc<AuthBook>) {
         let mut inner = self.lock();
-        let woken = inner.hub.replaced(revision);
+        let woken = inner.hub.replaced(revision, auth);
         inner.wake(&woken);
     }
 }

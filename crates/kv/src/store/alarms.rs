@@ -128,7 +128,8 @@ impl Command {
             | Command::ClusterVersion(_)
             | Command::Alarm(_)
             | Command::Member(_)
-            | Command::Compare(_) => 0,
+            | Command::Compare(_)
+            | Command::Auth(_) => 0,
         }
     }
 }
@@ -176,10 +177,14 @@ impl<E: Engine> Store<E> {
     /// # Errors
     /// An alarm forbids the command.
     pub(crate) fn refuse_alarmed(&self, command: &Command) -> Result<(), KvError> {
-        // A corrupt member must be replaced.
+        // A corrupt member must be replaced, by whoever may do that.
         let concerns_members = matches!(
             command,
-            Command::Alarm(_) | Command::ClusterVersion(_) | Command::Member(_) | Command::Compare(_)
+            Command::Alarm(_)
+                | Command::ClusterVersion(_)
+                | Command::Member(_)
+                | Command::Compare(_)
+                | Command::Auth(_)
         );
         if !concerns_members {
             self.refuse_corrupt()?;

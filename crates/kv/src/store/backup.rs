@@ -6,7 +6,8 @@
 //! | `lease` | the leases |
 //! | `alarm` | the active alarms |
 //! | `meta` | the index and term of the last applied entry, who votes, and the compacted revision |
-//! | `auth`, `authRoles`, `authUsers`, `cluster`, `members`, `members_removed` | nothing: whoever restores the file names the new members |
+//! | `auth`, `authRoles`, `authUsers` | the users and roles |
+//! | `cluster`, `members`, `members_removed` | nothing: whoever restores the file names the new members |
 
 use std::io::{self, Seek, Write};
 use std::ops::ControlFlow;
@@ -14,6 +15,7 @@ use std::ops::ControlFlow;
 use bowline_bolt::Writer;
 use prost::Message;
 
+use super::auth::User;
 use super::engine::{Records, Revision};
 use super::leases::Lease;
 use super::record::{Record, bucket_key};
@@ -30,8 +32,13 @@ pub const BACKUP_VERSION: &str = "3.5.0";
 /// Bytes of a page, as etcd's database has them on most machines.
 const PAGE_BYTES: usize = 4096;
 
-/// The names of the buckets that have content, and of the keys in `meta`.
+/// The names of the buckets that have content, and of the keys in `auth` and `meta`.
 const ALARM: &[u8] = b"alarm";
+const AUTH: &[u8] = b"auth";
+const ENABLED: &[u8] = b"authEnabled";
+const AUTH_REVISION: &[u8] = b"authRevision";
+const ROLES: &[u8] = b"authRoles";
+const USERS: &[u8] = b"authUsers";
 const KEY: &[u8] = b"key";
 const LEASE: &[u8] = b"lease";
 const META: &[u8] = b"meta";
@@ -45,6 +52,41 @@ struct StoredLease {
     id: i64,
     #[prost(int64, tag = "2")]
     ttl: i64,
+}
+
+/// A user in etcd's database.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct StoredUser {
+    #[prost(string, tag = "1")]
+    name: String,
+    /// The hash of its password.
+    #[prost(string, tag = "2")]
+    password: String,
+    #[prost(string, repeated, tag = "3")]
+    roles: Vec<String>,
+    #[prost(message, optional, tag = "4")]
+    options: Option<StoredOptions>,
+}
+
+/// The options of a user there.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct StoredOptions {
+    #[prost(bool, tag = "1")]
+    no_password: bool,
+}
+
+impl StoredUser {
+    fn of(user: &User) -> StoredUser {
+        let options = Some(StoredOptions { no_password: user.password_hash.is_empty() });
+        let User { name, password_hash, roles, .. } = user.clone();
+        StoredUser { name, password: password_hash, roles, options }
+    }
+
+    fn user(self) -> User {
+        let StoredUser { name, password, roles, options } = self;
+        let no_password = options.is_some_and(|options| options.no_password);
+        User { name, password_hash: if no_password { String::new() } else { password }, roles, since: 0 }
+    }
 }
 
 /// What a backup says about the cluster that it was taken from.
@@ -82,9 +124,8 @@ impl<V: Records> Dump<V> {
         alarms.sort();
         alarms.dedup();
         alarms.iter().try_for_each(|alarm| writer.put(alarm, b""))?;
-        for empty in [&b"auth"[..], b"authRoles", b"authUsers", b"cluster"] {
-            writer.bucket(empty)?;
-        }
+        self.write_users(&mut writer)?;
+        writer.bucket(b"cluster")?;
         writer.bucket(KEY)?;
         self.each_record(&mut |at, record| {
             let (key, length) = bucket_key(at, record.is_tombstone());
@@ -109,6 +150,25 @@ impl<V: Records> Dump<V> {
         }
         writer.put(b"term", &origin.term.to_be_bytes())?;
         writer.finish()
+    }
+
+    fn write_users<W: Write + Seek>(&self, writer: &mut Writer<W>) -> io::Result<()> {
+        let auth = &self.meta.auth;
+        writer.bucket(AUTH)?;
+        if !auth.is_new() {
+            writer.put(ENABLED, &[auth.is_enabled().into()])?;
+            writer.put(AUTH_REVISION, &auth.revision().to_be_bytes())?;
+        }
+        writer.bucket(ROLES)?;
+        for role in auth.roles() {
+            // The fields are etcd's.
+            writer.put(role.name.as_bytes(), &role.encode_to_vec())?;
+        }
+        writer.bucket(USERS)?;
+        for user in auth.users() {
+            writer.put(user.name.as_bytes(), &StoredUser::of(user).encode_to_vec())?;
+        }
+        Ok(())
     }
 
     /// Visits the records that no compaction gave up.

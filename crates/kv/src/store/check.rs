@@ -45,6 +45,7 @@ impl Command {
             Command::LeaseGrant(grant) => grant.check()?,
             Command::Alarm(alarm) => alarm.check()?,
             Command::Member(request) => request.check()?,
+            Command::Auth(request) => request.check()?,
             Command::Compact(_)
             | Command::LeaseRevoke(_)
             | Command::LeaseExpire(_)

@@ -20,6 +20,7 @@ use bowline_node::raft::Index;
 use bytes::Bytes;
 use prost::Message;
 
+use super::auth::AuthBook;
 use super::engine::{Engine, Revision};
 use super::leases::LeaseChange;
 use super::members::{MAX_MEMBERS, Members};
@@ -77,6 +78,13 @@ impl Comparison {
     /// Whether there never was a mark.
     pub(crate) fn is_empty(&self) -> bool {
         self.mark.at == 0
+    }
+
+    /// Adds the users and roles that a command has left.
+    pub(crate) fn take_auth(&mut self, auth: &AuthBook) {
+        if !self.is_empty() {
+            self.effects = crc32c::crc32c_append(self.effects, &auth.encode());
+        }
     }
 
     /// Adds the effects of a command, which was refused or not.

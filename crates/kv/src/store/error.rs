@@ -19,6 +19,10 @@ pub enum Code {
     DataLoss,
     /// Etcd gives one of its errors this code.
     Unknown,
+    /// The user is not permitted to do this.
+    PermissionDenied,
+    /// Nobody has proved to be the user.
+    Unauthenticated,
 }
 
 impl Code {
@@ -29,16 +33,18 @@ impl Code {
             Code::Unknown => 2,
             Code::InvalidArgument => 3,
             Code::NotFound => 5,
+            Code::PermissionDenied => 7,
             Code::ResourceExhausted => 8,
             Code::FailedPrecondition => 9,
             Code::OutOfRange => 11,
             Code::Unavailable => 14,
             Code::DataLoss => 15,
+            Code::Unauthenticated => 16,
         }
     }
 }
 
-/// Why a request is refused. The texts are exactly etcd's, but for four. The numbers go over the wire, and never change.
+/// Why a request is refused. The texts are exactly etcd's, but for six. The numbers go over the wire, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration, thiserror::Error)]
 #[repr(i32)]
 pub enum KvError {
@@ -124,6 +130,63 @@ pub enum KvError {
     /// this answer.
     #[error("etcdserver: member has another data folder")]
     OtherFolder = 27,
+    /// There is no user root.
+    #[error("etcdserver: root user does not exist")]
+    RootUserMissing = 28,
+    /// The user root does not have the role root.
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleMissing = 29,
+    /// There is a user of this name.
+    #[error("etcdserver: user name already exists")]
+    UserExists = 30,
+    /// Nobody has logged in, or the name of a user is missing.
+    #[error("etcdserver: user name is empty")]
+    UserEmpty = 31,
+    /// There is no user of this name.
+    #[error("etcdserver: user name not found")]
+    UserNotFound = 32,
+    /// There is a role of this name.
+    #[error("etcdserver: role name already exists")]
+    RoleExists = 33,
+    /// There is no role of this name.
+    #[error("etcdserver: role name not found")]
+    RoleNotFound = 34,
+    /// The name of a role is missing.
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty = 35,
+    /// The user does not exist, has no password, or has another one.
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthenticationFailed = 36,
+    /// A permission is missing in the request.
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven = 37,
+    /// The user is not permitted to do this.
+    #[error("etcdserver: permission denied")]
+    PermissionDenied = 38,
+    /// The user does not have the role.
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted = 39,
+    /// The role does not have the permission.
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted = 40,
+    /// Nobody has to log in.
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled = 41,
+    /// The token is unknown, has expired, or is older than the user's password.
+    #[error("etcdserver: invalid auth token")]
+    InvalidAuthToken = 42,
+    /// Without root, nobody could change anything any more; or a permission is for no key.
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthManagement = 43,
+    /// Users or roles were changed meanwhile.
+    #[error("etcdserver: revision of auth store is old")]
+    AuthRevisionOld = 44,
+    /// The users and roles would take more than a mebibyte. Etcd has no such bound, and so no such text.
+    #[error("etcdserver: too many users and roles")]
+    TooManyUsers = 45,
+    /// The name of a user or role has more than 255 bytes. Etcd has no such bound, and so no such text.
+    #[error("etcdserver: user or role name is too long")]
+    NameTooLong = 46,
 }
 
 impl KvError {
@@ -140,6 +203,13 @@ impl KvError {
             | KvError::InvalidSortOption
             | KvError::RequestTooLarge
             | KvError::BadMemberUrls
+            | KvError::UserEmpty
+            | KvError::RoleEmpty
+            | KvError::AuthenticationFailed
+            | KvError::PermissionNotGiven
+            | KvError::InvalidAuthManagement
+            | KvError::AuthRevisionOld
+            | KvError::NameTooLong
             | KvError::Unreadable => Code::InvalidArgument,
             KvError::Compacted | KvError::FutureRevision | KvError::LeaseTtlTooLarge => Code::OutOfRange,
             KvError::LeaseNotFound | KvError::MemberNotFound => Code::NotFound,
@@ -150,11 +220,22 @@ impl KvError {
             | KvError::NotLearner
             | KvError::TooManyLearners
             | KvError::TooManyMembers
-            | KvError::OtherFolder => Code::FailedPrecondition,
+            | KvError::OtherFolder
+            | KvError::RootUserMissing
+            | KvError::RootRoleMissing
+            | KvError::UserExists
+            | KvError::UserNotFound
+            | KvError::RoleExists
+            | KvError::RoleNotFound
+            | KvError::RoleNotGranted
+            | KvError::PermissionNotGranted
+            | KvError::AuthNotEnabled => Code::FailedPrecondition,
             KvError::TooFewStarted => Code::Unknown,
-            KvError::NoSpace => Code::ResourceExhausted,
+            KvError::NoSpace | KvError::TooManyUsers => Code::ResourceExhausted,
             KvError::Stopped => Code::Unavailable,
             KvError::Corrupt => Code::DataLoss,
+            KvError::PermissionDenied => Code::PermissionDenied,
+            KvError::InvalidAuthToken => Code::Unauthenticated,
         }
     }
 }

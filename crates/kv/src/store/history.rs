@@ -1,10 +1,11 @@
 //! The history as watchers read it: by revision.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::engine::{Engine, EngineError, Revision};
 use super::types::KeyValue;
-use super::{Record, Store};
+use super::{AuthBook, Record, Store};
 use crate::watch::{Event, History, Portion, PortionLimits};
 
 impl<E: Engine> Store<E> {
@@ -26,6 +27,10 @@ impl<E: Engine> History for Store<E> {
 
     fn compacted_revision(&self) -> i64 {
         Store::compacted_revision(self)
+    }
+
+    fn auth(&self) -> Arc<AuthBook> {
+        Arc::clone(Store::auth(self))
     }
 
     fn events(

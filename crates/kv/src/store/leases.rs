@@ -61,7 +61,7 @@ pub enum LeaseChange {
 
 /// The leases, and which keys are attached to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeaseBook {
+pub struct LeaseBook {
     leases: BTreeMap<i64, Held>,
     /// The lease of each attached key.
     attached: BTreeMap<Box<[u8]>, i64>,
@@ -95,7 +95,7 @@ impl LeaseBook {
     }
 
     /// The keys of a lease, in order.
-    fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
         self.leases.get(&id).into_iter().flat_map(|held| held.keys.iter().map(AsRef::as_ref))
     }
 

@@ -5,7 +5,7 @@ use bowline_node::{InvalidSnapshot, Recall, StateMachine};
 use bytes::Bytes;
 
 use super::Store;
-use super::command::Command;
+use super::auth::Submission;
 use super::engine::Engine;
 use super::reply::encode_reply;
 
@@ -13,8 +13,8 @@ impl<E: Engine> Store<E> {
     /// Applies the command of the log entry at `index`, as bytes; every replica refuses the same bytes
     /// in the same way.
     pub fn apply_bytes(&mut self, index: Index, command: &[u8]) -> Bytes {
-        encode_reply(&match Command::from_bytes(command) {
-            Ok(command) => self.apply_command(index, &command),
+        encode_reply(&match Submission::from_bytes(command) {
+            Ok(Submission { by, command }) => self.apply_by(index, &by, &command),
             Err(_) => self.apply_unreadable(index),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::alarms::Alarms;
+use super::auth::AuthBook;
 use super::codec::{CodecError, Sink, Source};
 use super::comparison::Comparison;
 use super::engine::{EngineError, Revision};
@@ -13,8 +14,10 @@ use super::members::Members;
 use super::types::Alarm;
 
 /// First byte of the note. Version 1 had no checksums of compactions, 2 no version of the cluster, 3 no alarms,
-/// 4 no members, 5 no comparison of the members' states.
-const VERSION: u8 = 6;
+/// 4 no members, 5 no comparison of the members' states, 6 no users and roles.
+const VERSION: u8 = 7;
+/// The version of a note without users and roles, so that the program before can be started again while there are none.
+const WITHOUT_USERS: u8 = 6;
 /// The version of a note without a comparison, so that the program before can be started again while there is none.
 const WITHOUT_COMPARISON: u8 = 5;
 /// The version of a note without members, so that the program before can be started again while there are none.
@@ -45,6 +48,8 @@ pub(crate) struct Meta {
     pub(crate) members: Arc<Members>,
     /// The comparison of the members' states.
     pub(crate) comparison: Comparison,
+    /// The users and roles.
+    pub(crate) auth: Arc<AuthBook>,
 }
 
 /// The parts of a note that is not checked yet.
@@ -54,6 +59,7 @@ struct Noted {
     alarms: Vec<Alarm>,
     members: Bytes,
     comparison: Option<Bytes>,
+    auth: Option<Bytes>,
 }
 
 impl Default for Meta {
@@ -71,6 +77,7 @@ impl Default for Meta {
             alarms,
             members,
             comparison,
+            auth: Arc::default(),
         }
     }
 }
@@ -78,7 +85,8 @@ impl Default for Meta {
 impl Meta {
     pub(crate) fn encode(&self) -> Bytes {
         let version = match (self.comparison.is_empty(), self.members.is_empty(), self.alarms.is_empty()) {
-            (false, _, _) => VERSION,
+            _ if !self.auth.is_new() => VERSION,
+            (false, _, _) => WITHOUT_USERS,
             (true, false, _) => WITHOUT_COMPARISON,
             (true, true, false) => WITHOUT_MEMBERS,
             (true, true, true) => WITHOUT_ALARMS,
@@ -103,6 +111,9 @@ impl Meta {
         if version > WITHOUT_COMPARISON {
             out.bytes(&self.comparison.encode());
         }
+        if version > WITHOUT_USERS {
+            out.bytes(&self.auth.encode());
+        }
         out.into()
     }
 
@@ -112,11 +123,14 @@ impl Meta {
             return Ok(None);
         }
         let failed = |error: &dyn std::fmt::Display| EngineError::new("read the store's note", error);
-        let Noted { mut meta, kept, alarms, members, comparison } =
+        let Noted { mut meta, kept, alarms, members, comparison, auth } =
             Meta::read(bytes).map_err(|error| failed(&error))?;
         meta.members = Arc::new(Members::decode(&members).map_err(|error| failed(&error))?);
         if let Some(comparison) = comparison {
             meta.comparison = Comparison::decode(&comparison).map_err(|error| failed(&error))?;
+        }
+        if let Some(auth) = auth {
+            meta.auth = Arc::new(AuthBook::decode(&auth).map_err(|error| failed(&error))?);
         }
         alarms.into_iter().try_for_each(|alarm| meta.alarms.restore(alarm)).map_err(|error| failed(&error))?;
         kept.into_iter().try_for_each(|kept| meta.hashes.restore(kept)).map_err(|error| failed(&error))?;
@@ -145,7 +159,8 @@ impl Meta {
         let alarms = if version < 4 { Vec::new() } else { source.list("alarms", Alarm::read)? };
         let members = if version < 5 { Bytes::new() } else { source.bytes("members")? };
         let comparison = if version < 6 { None } else { Some(source.bytes("comparison")?) };
+        let auth = if version < 7 { None } else { Some(source.bytes("users and roles")?) };
         source.end()?;
-        Ok(Noted { meta, kept, alarms, members, comparison })
+        Ok(Noted { meta, kept, alarms, members, comparison, auth })
     }
 }

@@ -1,7 +1,13 @@
 //! Queries of the store, each with the type of its answer. They never leave the process, so they have no encoding.
 
+use std::sync::Arc;
+
 use prost::Message;
 
+use super::auth::{
+    AuthBook, AuthListRequest, AuthStatusRequest, Authorized, Check, Guarded, Principal, Role, RoleGetRequest, User,
+    UserGetRequest,
+};
 use super::check::{Limits, check_size};
 use super::types::{
     AlarmListRequest, AlarmResponse, HashKv, HashKvRequest, LeaseListRequest, LeaseListResponse, LeaseTimeToLive,
@@ -10,7 +16,7 @@ use super::types::{
 use super::{Engine, KvError, Operations, Store};
 
 /// A query of the store.
-pub trait Query {
+pub trait Query: Guarded + Sized {
     /// The type of its answer.
     type Answer;
 
@@ -31,7 +37,7 @@ pub trait Query {
     ///
     /// # Errors
     /// As [`Store::ask`].
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(Self::Answer, u64), KvError>;
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(Self::Answer, u64), KvError>;
 }
 
 impl Query for RangeRequest {
@@ -46,8 +52,10 @@ impl Query for RangeRequest {
         self.range_end.is_empty()
     }
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(RangeResponse, u64), KvError> {
-        store.range(self).map(|found| (found, 1))
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(RangeResponse, u64), KvError> {
+        store.refuse_corrupt()?;
+        query.get().check_fields()?;
+        store.settle(store.view().range(query.get())).map(|found| (found, 1))
     }
 }
 
@@ -60,18 +68,17 @@ impl Query for TxnRequest {
         check_size(self.encoded_len(), limits)
     }
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(TxnResponse, u64), KvError> {
-        store.refuse_fault()?;
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(TxnResponse, u64), KvError> {
         store.refuse_corrupt()?;
-        store.settle(store.read_txn(self))
+        store.settle(store.read_txn(query.get()))
     }
 }
 
 impl Query for HashKvRequest {
     type Answer = HashKv;
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(HashKv, u64), KvError> {
-        store.hash_kv(self.revision).map(|hash| (hash, 0))
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(HashKv, u64), KvError> {
+        store.hash_kv(query.get().revision).map(|hash| (hash, 0))
     }
 }
 
@@ -82,7 +89,7 @@ impl Query for StoreStatusRequest {
         true
     }
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(StoreStatus, u64), KvError> {
+    fn answer<E: Engine>(_: Authorized<&Self>, store: &Store<E>) -> Result<(StoreStatus, u64), KvError> {
         Ok((store.status(), 0))
     }
 }
@@ -94,20 +101,18 @@ impl Query for LeaseTimeToLiveRequest {
         !self.keys
     }
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(LeaseTimeToLive, u64), KvError> {
-        store.refuse_fault()?;
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(LeaseTimeToLive, u64), KvError> {
         store.refuse_corrupt()?;
-        Ok((store.time_to_live(self), 0))
+        Ok((store.time_to_live(query.get()), 0))
     }
 }
 
 impl Query for LeaseListRequest {
     type Answer = LeaseListResponse;
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(LeaseListResponse, u64), KvError> {
-        store.refuse_fault()?;
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(LeaseListResponse, u64), KvError> {
         store.refuse_corrupt()?;
-        Ok((store.list_leases(self), 0))
+        Ok((store.list_leases(query.get()), 0))
     }
 }
 
@@ -118,36 +123,114 @@ impl Query for AlarmListRequest {
         true
     }
 
-    fn answer<E: Engine>(&self, store: &Store<E>) -> Result<(AlarmResponse, u64), KvError> {
-        Ok((store.list_alarms(self.kind), 0))
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(AlarmResponse, u64), KvError> {
+        Ok((store.list_alarms(query.get().kind), 0))
     }
 }
 
+impl<T: Guarded + Clone> Query for Check<T> {
+    type Answer = Authorized<T>;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(query: Authorized<&Self>, _: &Store<E>) -> Result<(Self::Answer, u64), KvError> {
+        Ok((query.checked(), 0))
+    }
+}
+
+impl Query for AuthStatusRequest {
+    /// The users and roles, from which everybody may be told whether authentication is enabled.
+    type Answer = Found<Arc<AuthBook>>;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(_: Authorized<&Self>, store: &Store<E>) -> Result<(Self::Answer, u64), KvError> {
+        Ok((store.found(Arc::clone(store.auth())), 0))
+    }
+}
+
+impl Query for AuthListRequest {
+    /// The users and roles.
+    type Answer = Found<Arc<AuthBook>>;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(_: Authorized<&Self>, store: &Store<E>) -> Result<(Self::Answer, u64), KvError> {
+        Ok((store.found(Arc::clone(store.auth())), 0))
+    }
+}
+
+impl Query for UserGetRequest {
+    type Answer = Found<User>;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(Self::Answer, u64), KvError> {
+        let user = store.auth().user(&query.get().name).ok_or(KvError::UserNotFound)?;
+        Ok((store.found(user.clone()), 0))
+    }
+}
+
+impl Query for RoleGetRequest {
+    type Answer = Found<Role>;
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn answer<E: Engine>(query: Authorized<&Self>, store: &Store<E>) -> Result<(Self::Answer, u64), KvError> {
+        let role = store.auth().role(&query.get().name).ok_or(KvError::RoleNotFound)?;
+        Ok((store.found(role.clone()), 0))
+    }
+}
+
+/// What was found, and the revision for the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The header's revision: the store's.
+    pub revision: i64,
+    /// What was found.
+    pub found: T,
+}
+
 impl<E: Engine> Store<E> {
-    /// Answers a query.
+    fn found<T>(&self, found: T) -> Found<T> {
+        Found { revision: self.revision(), found }
+    }
+
+    /// Answers a query, if nobody in particular may ask it.
     ///
     /// # Errors
     /// Why it is refused; [`KvError::Stopped`] if there is a [`Store::fault`].
     pub fn ask<Q: Query>(&self, query: &Q) -> Result<Q::Answer, KvError> {
-        self.ask_counting(query).0
+        self.ask_by(&Principal::Anonymous, query).0
     }
 
-    /// As [`Store::ask`]; also returns the operations that the answer took.
-    pub fn ask_counting<Q: Query>(&self, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
-        match query.answer(self) {
+    /// Answers a query, if who asks it may do so; also returns the operations that the answer took.
+    pub fn ask_by<Q: Query>(&self, by: &Principal, query: &Q) -> (Result<Q::Answer, KvError>, Operations) {
+        let answer = || {
+            self.refuse_fault()?;
+            Q::answer(self.authorize(by, query)?, self)
+        };
+        match answer() {
             Ok((answer, reads)) => (Ok(answer), Operations::of_ranges(reads).as_txn()),
             Err(error) => (Err(error), Operations::default()),
         }
     }
 
-    /// Reads keys.
+    /// Reads keys, if nobody in particular may read them.
     ///
     /// # Errors
     /// As [`Store::ask`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
-        self.refuse_fault()?;
-        self.refuse_corrupt()?;
-        request.check_fields()?;
-        self.settle(self.view().range(request))
+        self.ask(request)
     }
 }

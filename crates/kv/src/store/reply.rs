@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 use prost::Message;
 
+use super::auth::{AuthRequest, AuthResponse};
 use super::codec::CodecError;
 use super::types::{
     AlarmRequest, AlarmResponse, ClusterVersionRequest, ClusterVersionResponse, CompactionRequest, CompactionResponse,
@@ -51,12 +52,15 @@ pub enum Response {
     /// For a comparison of the members' states.
     #[prost(message, tag = "11")]
     Compare(CompareResponse),
+    /// For users and roles.
+    #[prost(message, tag = "12")]
+    Auth(AuthResponse),
 }
 
 /// The encoding of a reply: exactly one of the two fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     response: Option<Response>,
     #[prost(enumeration = "KvError", optional, tag = "15")]
     error: Option<i32>,
@@ -115,6 +119,7 @@ changes! {
     Alarm: AlarmRequest => AlarmResponse,
     Member: MemberRequest => MemberResponse,
     Compare: CompareRequest => CompareResponse,
+    Auth: AuthRequest => AuthResponse,
 }
 
 /// Whether a reply is a success, from its first byte alone.

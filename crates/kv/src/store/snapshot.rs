@@ -2,10 +2,11 @@
 //!
 //! A snapshot begins with a head: a mark with the format's version, the index, the revisions, and the cluster's
 //! version. Blocks follow: they hold the leases in the order of their identities, the records in the order of their
-//! revisions, the checksums of the latest compactions, oldest first, the alarms, the records of the members, and the
-//! comparison of their states. The end holds the number of all these items and a checksum over all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where
-//! damage is. All numbers are little-endian. Records that a compaction gave up are omitted, removed or not, so that
-//! replicas with the same state write the same bytes.
+//! revisions, the checksums of the latest compactions, oldest first, the alarms, the records of the members, the
+//! comparison of their states, and the users and roles. The end holds the number of all these items and a checksum over
+//! all blocks. Head, blocks and end each carry a CRC32C of their own, which shows where damage is. All numbers are
+//! little-endian. Records that a compaction gave up are omitted, removed or not, so that replicas with the same state
+//! write the same bytes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::alarms::Alarms;
+use super::auth::AuthBook;
 use super::codec::{CodecError, Sink, Source};
 use super::comparison::Comparison;
 use super::engine::{Batch, Engine, EngineError, Records, Revision};
@@ -29,22 +31,25 @@ use super::types::Alarm;
 use super::{MAX_FIELD_BYTES, Store};
 
 /// The first bytes; the format's version follows. Version 1 had no leases, 2 no checksums of
-/// compactions, 3 no version of the cluster, 4 no alarms, 5 no members, 6 no comparison of their states.
+/// compactions, 3 no version of the cluster, 4 no alarms, 5 no members, 6 no comparison of their states, 7 no users and roles.
 const MARK: [u8; 9] = *b"BOWLINEKV";
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
+/// The version of a snapshot without users and roles, likewise.
+const WITHOUT_USERS: u8 = 7;
 /// The version of a snapshot without a comparison, likewise.
 const WITHOUT_COMPARISON: u8 = 6;
 /// The version of a snapshot without members, likewise.
 const WITHOUT_MEMBERS: u8 = 5;
 /// The version of a snapshot without alarms, which the program before can read, too.
 const WITHOUT_ALARMS: u8 = 4;
-/// Leases, checksums of compactions, alarms, members and their comparison have these in place of a record's revision. No record has such a
-/// revision.
+/// Leases, checksums of compactions, alarms, members, their comparison, and users and roles have these in place of a
+/// record's revision. No record has such a revision.
 const LEASES: Revision = Revision::start_of(1);
 const HASHES: Revision = Revision { main: 1, sub: 1 };
 const ALARMS: Revision = Revision { main: 1, sub: 2 };
 const MEMBERS: Revision = Revision { main: 1, sub: 3 };
 const COMPARISON: Revision = Revision { main: 1, sub: 4 };
+const USERS: Revision = Revision { main: 1, sub: 5 };
 /// Bytes of a head before its checksum, in versions 1 to 3; later versions have four more.
 const HEAD_BYTES: usize = MARK.len() + 1 + 8 + 8 + 8;
 /// Bytes of an end, after the zero in place of a block's length.
@@ -124,7 +129,7 @@ impl<E: Engine> Store<E> {
             return Err(invalid("its checksums are not those of its compactions"));
         }
         (meta.hashes, meta.alarms, meta.members) = (found.hashes, found.alarms, Arc::new(found.members));
-        meta.comparison = found.comparison;
+        (meta.comparison, meta.auth) = (found.comparison, Arc::new(found.auth));
         let mut store = Store::of(engine, rebuild, meta).map_err(|error| RestoreError::Invalid(error.to_string()))?;
         store.write_batch(&Batch::default())?;
         Ok(store)
@@ -181,6 +186,7 @@ impl<V: Records> Dump<V> {
         if !self.meta.comparison.is_empty() {
             writer.item(COMPARISON, &self.meta.comparison.encode())?;
         }
+        writer.users(&self.meta.auth)?;
         writer.end()
     }
 }
@@ -221,7 +227,8 @@ impl<W: Write> BlockWriter<'_, W> {
     pub(super) fn head(&mut self, meta: &Meta) -> io::Result<()> {
         let mut head = Vec::from(MARK);
         head.u8(match (meta.comparison.is_empty(), meta.members.is_empty(), meta.alarms.is_empty()) {
-            (false, _, _) => VERSION,
+            _ if !meta.auth.is_new() => VERSION,
+            (false, _, _) => WITHOUT_USERS,
             (true, false, _) => WITHOUT_COMPARISON,
             (true, true, false) => WITHOUT_MEMBERS,
             (true, true, true) => WITHOUT_ALARMS,
@@ -232,6 +239,11 @@ impl<W: Write> BlockWriter<'_, W> {
         head.u32(meta.cluster_version);
         head.u32(crc32c::crc32c(&head));
         self.write(&head)
+    }
+
+    /// After everything else.
+    pub(super) fn users(&mut self, auth: &AuthBook) -> io::Result<()> {
+        if auth.is_new() { Ok(()) } else { self.item(USERS, &auth.encode()) }
     }
 
     pub(super) fn lease(&mut self, lease: &Lease) -> io::Result<()> {
@@ -353,6 +365,7 @@ pub(super) struct Found {
     alarms: Alarms,
     members: Members,
     comparison: Comparison,
+    auth: AuthBook,
 }
 
 /// The content of a block.
@@ -372,6 +385,13 @@ impl Found {
             let length = source.u32("record")? as usize;
             let bytes = source.raw(length, "record")?;
             self.count += 1;
+            if !self.auth.is_new() {
+                return Err(invalid("something follows its users and roles"));
+            }
+            if at == USERS {
+                self.auth = AuthBook::decode(bytes).map_err(RestoreError::Invalid)?;
+                continue;
+            }
             if !self.comparison.is_empty() {
                 return Err(invalid("something follows the comparison of its members"));
             }

@@ -1,8 +1,10 @@
 //! Events, the keys that are watched, and the interface to the history.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::store::{EngineError, KeyValue, Record, Revision};
+use crate::store::{AuthBook, EngineError, KeyValue, Record, Revision};
 
 /// Whether a key was set or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +131,9 @@ pub trait History {
 
     /// The oldest readable revision; -1 before the first compaction.
     fn compacted_revision(&self) -> i64;
+
+    /// The users and roles after the latest command.
+    fn auth(&self) -> Arc<AuthBook>;
 
     /// The events from the revision `from` on, of keys that have watchers. `watchers` says how many a key has: an event
     /// counts towards the limit of bytes for each of them.

@@ -7,7 +7,7 @@ use bowline_node::raft::Random;
 
 use super::event::{Event, KeyRange};
 use super::interest::Interest;
-use crate::store::{EngineError, Record, Revision};
+use crate::store::{AuthBook, EngineError, Record, Revision};
 
 /// What a delivery takes in a mailbox, in bytes, beside its events.
 const OVERHEAD: usize = 64;
@@ -47,6 +47,8 @@ pub struct Taken {
     pub(crate) dropped: BTreeMap<Serial, i64>,
     /// The revision of the hub.
     pub(crate) revision: i64,
+    /// The users and roles at that time.
+    pub(crate) auth: Arc<AuthBook>,
 }
 
 /// How many watches there are, and what they are at.
@@ -98,16 +100,19 @@ pub struct Hub {
     seeds: Random,
     /// The events in messages so far.
     sent: u64,
+    /// The users and roles: who may watch what.
+    auth: Arc<AuthBook>,
 }
 
 impl Hub {
-    /// A hub for a store that has this revision. A mailbox holds at most `mailbox_bytes`, but always one delivery.
+    /// A hub for a store that has this revision, and these users and roles. A mailbox holds at most `mailbox_bytes`, but always one delivery.
     /// Clients must not know the seed, which balances the trees of the ranges that they choose.
     #[must_use]
-    pub fn new(revision: i64, mailbox_bytes: usize, seed: u64) -> Hub {
+    pub fn new(revision: i64, auth: &Arc<AuthBook>, mailbox_bytes: usize, seed: u64) -> Hub {
         let mut seeds = Random::new(seed);
         let (interest, mailboxes, awaited) = (Interest::new(seeds.next_u64()), BTreeMap::new(), BTreeSet::new());
-        Hub { revision, interest, mailboxes, awaited, next_stream: 0, mailbox_bytes, seeds, sent: 0 }
+        let auth = Arc::clone(auth);
+        Hub { revision, interest, mailboxes, awaited, next_stream: 0, mailbox_bytes, seeds, sent: 0, auth }
     }
 
     /// A seed for a tree of ranges.
@@ -119,6 +124,11 @@ impl Hub {
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.revision
+    }
+
+    /// The users and roles.
+    pub(crate) fn auth(&self) -> &Arc<AuthBook> {
+        &self.auth
     }
 
     /// Whether no watcher is live.
@@ -165,8 +175,9 @@ impl Hub {
         }
     }
 
-    /// Distributes the writes of a batch that has raised the store to `revision`. Returns the streams that have something
-    /// to take now.
+    /// Distributes the writes of a batch that has raised the store to `revision` and left these users and roles. Returns
+    /// the streams that have something to take now. No watcher gets an event of the batch if its user may not read the
+    /// keys after the batch.
     ///
     /// # Errors
     /// A record is damaged.
@@ -174,9 +185,15 @@ impl Hub {
         &mut self,
         writes: impl IntoIterator<Item = &'a (Revision, Record)>,
         revision: i64,
+        auth: &Arc<AuthBook>,
     ) -> Result<Vec<StreamId>, EngineError> {
         self.revision = self.revision.max(revision);
         let mut woken = self.reached();
+        if !Arc::ptr_eq(&self.auth, auth) {
+            self.auth = Arc::clone(auth);
+            // Each stream looks which of its watchers may go on.
+            woken.extend(self.mailboxes.keys());
+        }
         let mut writes = writes.into_iter().peekable();
         if writes.peek().is_none() || self.interest.is_empty() {
             return Ok(woken.into_iter().collect());
@@ -224,9 +241,10 @@ impl Hub {
         mailbox.deliveries.push_back(delivery);
     }
 
-    /// The store was replaced by a snapshot that has this revision: the events in between can only be read from it.
+    /// The store was replaced by a snapshot that has this revision, and these users and roles: the events in between can only be read from it.
     /// Returns all streams: each of them may have something to read.
-    pub fn replaced(&mut self, revision: i64) -> Vec<StreamId> {
+    pub fn replaced(&mut self, revision: i64, auth: &Arc<AuthBook>) -> Vec<StreamId> {
+        self.auth = Arc::clone(auth);
         self.revision = self.revision.max(revision);
         self.awaited.clear();
         let streams: Vec<StreamId> = self.mailboxes.keys().copied().collect();
@@ -247,11 +265,12 @@ impl Hub {
     /// Takes what is in the mailbox of a stream.
     pub fn take(&mut self, stream: StreamId) -> Taken {
         let Some(mailbox) = self.mailboxes.get_mut(&stream) else {
-            return Taken { deliveries: VecDeque::new(), dropped: BTreeMap::new(), revision: self.revision };
+            let (deliveries, dropped) = (VecDeque::new(), BTreeMap::new());
+            return Taken { deliveries, dropped, revision: self.revision, auth: Arc::clone(&self.auth) };
         };
         mailbox.bytes = 0;
         let (deliveries, dropped) = (std::mem::take(&mut mailbox.deliveries), std::mem::take(&mut mailbox.dropped));
-        Taken { deliveries, dropped, revision: self.revision }
+        Taken { deliveries, dropped, revision: self.revision, auth: Arc::clone(&self.auth) }
     }
 
     /// Makes a watcher live: it gets events from the revision `from` on, which must be later than the hub's.

@@ -1,13 +1,14 @@
 //! One stream of watch requests: its watchers, and the messages for its client.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::event::{Event, EventKind, History, KeyRange, PortionLimits};
 use super::hub::{Delivery, Hub, Serial, StreamId, Taken};
 use super::interest::Interest;
-use crate::store::EngineError;
+use crate::store::{AuthBook, EngineError, KvError, Principal};
 
 /// A request for a watcher.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,10 @@ pub enum Body {
     Created,
     /// No watcher was created, for this reason, in etcd's words.
     Refused(&'static str),
+    /// No watcher was created, because who asked for it may not read the keys.
+    Denied(KvError),
+    /// The watcher was cancelled, because who asked for it may not read the keys any more.
+    Revoked(KvError),
     /// The request was of a kind that is not known. Nothing has changed.
     Unknown,
     /// The watcher was cancelled, as its client asked.
@@ -101,6 +106,8 @@ const MAX_WATCHERS: usize = 100_000;
 #[derive(Debug)]
 struct Watcher {
     serial: Serial,
+    /// Who has asked for it.
+    by: Principal,
     request: WatchRequest,
     range: KeyRange,
     /// All events before this revision were made messages.
@@ -133,6 +140,8 @@ pub struct Stream {
     progress_wanted: bool,
     /// The events in messages that the hub was not told of.
     sent: u64,
+    /// The users and roles by which all watchers were checked last.
+    auth: Arc<AuthBook>,
 }
 
 impl Stream {
@@ -152,6 +161,7 @@ impl Stream {
             messages: VecDeque::new(),
             progress_wanted: false,
             sent: 0,
+            auth: Arc::clone(hub.auth()),
         }
     }
 
@@ -195,9 +205,12 @@ impl Stream {
     }
 
     /// Creates a watcher, or says why not.
-    pub fn create(&mut self, hub: &mut Hub, request: WatchRequest) {
+    pub fn create(&mut self, hub: &mut Hub, by: &Principal, request: WatchRequest) {
         let now = hub.revision();
         let refused = |reason| Body::Refused(reason);
+        if let Err(error) = hub.auth().authorize_watch(by, &request) {
+            return self.say(NO_WATCHER, now, Body::Denied(error));
+        }
         let Some(range) = KeyRange::of(&request.key, &request.range_end) else {
             return self.say(NO_WATCHER, now, refused(EMPTY_RANGE));
         };
@@ -222,7 +235,8 @@ impl Stream {
             hub.watch(self.id, serial, &range, next);
         }
         self.ids.insert(serial, id);
-        self.watchers.insert(id, Watcher { serial, request, range, next, is_lagging, is_quiet: true });
+        let by = by.clone();
+        self.watchers.insert(id, Watcher { serial, by, request, range, next, is_lagging, is_quiet: true });
         self.say(id, now, Body::Created);
         self.report(hub);
     }
@@ -289,7 +303,7 @@ impl Stream {
 
     /// Takes the content of the stream's mailbox.
     pub fn take(&mut self, hub: &mut Hub) {
-        let Taken { deliveries, dropped, revision } = hub.take(self.id);
+        let Taken { deliveries, dropped, revision, auth } = hub.take(self.id);
         self.deliveries.extend(deliveries);
         for (serial, through) in dropped {
             let Some(id) = self.ids.get(&serial) else { continue };
@@ -301,6 +315,20 @@ impl Stream {
             self.lagging_count += 1;
         }
         self.taken_through = revision;
+        if !Arc::ptr_eq(&self.auth, &auth) {
+            self.auth = auth;
+            for (id, error) in self.forbidden(&self.auth, |_| true) {
+                self.remove(hub, id);
+                self.say(id, revision, Body::Revoked(error));
+            }
+        }
+    }
+
+    /// The watchers of a kind whose users may not read the keys any more.
+    fn forbidden(&self, auth: &AuthBook, kind: impl Fn(&Watcher) -> bool) -> Vec<(i64, KvError)> {
+        let asked = self.watchers.iter().filter(|(_, watcher)| kind(watcher));
+        let refused = asked.map(|(id, watcher)| (*id, auth.authorize_watch(&watcher.by, &watcher.request)));
+        refused.filter_map(|(id, authorized)| Some((id, authorized.err()?))).collect()
     }
 
     /// Makes messages of what was taken, and of one portion of history if watchers are lagging.
@@ -316,6 +344,7 @@ impl Stream {
             }
         }
         self.refuse_compacted(history);
+        self.refuse_forbidden(history);
         self.read(history, limits)
     }
 
@@ -352,12 +381,29 @@ impl Stream {
         let is_lost = |watcher: &Watcher| watcher.is_lagging && watcher.next < compact_revision;
         let lost = self.watchers.iter().filter(|(_, watcher)| is_lost(watcher)).map(|(id, _)| *id);
         for id in lost.collect::<Vec<_>>() {
-            let watcher = self.watchers.remove(&id).expect("it was just found");
-            self.ids.remove(&watcher.serial);
-            self.lagging.remove(&watcher.range, id);
-            self.lagging_count -= 1;
+            self.forget_lagging(id);
             self.messages.push_back(Message { watch_id: id, revision: 0, body: Body::Compacted { compact_revision } });
         }
+    }
+
+    /// Cancels the lagging watchers whose users may not read the keys any more: the history may be later than what was
+    /// taken from the hub.
+    fn refuse_forbidden(&mut self, history: &impl History) {
+        let auth = history.auth();
+        if Arc::ptr_eq(&self.auth, &auth) {
+            return;
+        }
+        for (id, error) in self.forbidden(&auth, |watcher| watcher.is_lagging) {
+            self.forget_lagging(id);
+            self.say(id, self.taken_through, Body::Revoked(error));
+        }
+    }
+
+    fn forget_lagging(&mut self, id: i64) {
+        let watcher = self.watchers.remove(&id).expect("it was just found");
+        self.ids.remove(&watcher.serial);
+        self.lagging.remove(&watcher.range, id);
+        self.lagging_count -= 1;
     }
 
     fn read(&mut self, history: &impl History, limits: &PortionLimits) -> Result<(), EngineError> {

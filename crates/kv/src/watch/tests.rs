@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::store::{
-    Command, CompactionRequest, DeleteRangeRequest, KeyValue, MemoryEngine, Operation, PutRequest, Record, RequestOp,
-    Revision, Store, TxnRequest,
+    Command, CompactionRequest, DeleteRangeRequest, KeyValue, MemoryEngine, Operation, Principal, PutRequest, Record,
+    RequestOp, Revision, Store, TxnRequest,
 };
 
 /// What one watcher has been sent, and what it should be sent.
@@ -60,7 +60,7 @@ impl Harness {
     fn new(seed: u64) -> Harness {
         let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
         store.note_writes();
-        let mut hub = Hub::new(store.revision(), 1_500, seed);
+        let mut hub = Hub::new(store.revision(), store.auth(), 1_500, seed);
         let clients = (0..3).map(|_| Client {
             stream: Stream::open(&mut hub),
             watchers: BTreeMap::new(),
@@ -142,9 +142,9 @@ impl Harness {
         let writes = std::mem::take(&mut self.held);
         if self.below(40) == 0 {
             // As if a snapshot had brought them.
-            self.hub.replaced(self.store.revision());
+            self.hub.replaced(self.store.revision(), self.store.auth());
         } else {
-            self.hub.applied(&writes, self.store.revision()).expect("they are whole");
+            self.hub.applied(&writes, self.store.revision(), self.store.auth()).expect("they are whole");
         }
     }
 
@@ -170,7 +170,7 @@ impl Harness {
         };
         let Client { stream, watchers, .. } = &mut self.clients[client];
         let existed = request.watch_id != 0 && watchers.contains_key(&request.watch_id);
-        stream.create(&mut self.hub, request.clone());
+        stream.create(&mut self.hub, &Principal::Anonymous, request.clone());
         let range = KeyRange::of(&request.key, &request.range_end);
         let Some(Message { watch_id, body, .. }) = stream.messages().back().cloned() else { panic!("no answer") };
         match range {
@@ -201,7 +201,8 @@ impl Harness {
             *header = revision;
         }
         match body {
-            Body::Created | Body::Refused(_) | Body::Unknown | Body::Cancelled => {}
+            Body::Created | Body::Refused(_) | Body::Denied(_) | Body::Revoked(_) | Body::Unknown | Body::Cancelled => {
+            }
             Body::Compacted { compact_revision } => {
                 self.compacted += 1;
                 let seen = watchers.remove(&watch_id).expect("it was there");

@@ -211,10 +211,14 @@ fn what_can_not_be_restored_is_refused_with_the_reason() {
         refused(&buckets)
     };
     let one = |key: &[u8], value: &[u8]| vec![(key.to_vec(), value.to_vec())];
-    for (name, pairs) in
-        [("authUsers", one(b"root", b"")), ("authRoles", one(b"root", b"")), ("auth", one(b"authEnabled", b"\x01"))]
-    {
-        assert!(with(name, pairs).starts_with("it has users or roles, which don't exist here yet"), "{name}");
+    for (name, pairs) in [
+        ("authUsers", one(b"root", b"\xff")),
+        ("authUsers", one(b"ann", b"\x0a\x03ann\x1a\x04none")),
+        ("authRoles", one(b"r", b"")),
+        ("auth", one(b"authRevision", b"\0")),
+    ] {
+        let error = with(name, pairs);
+        assert!(error.contains("user") || error.contains("role"), "{name}: {error}");
     }
     let place = [&2_i64.to_be_bytes()[..], b"_", &0_u64.to_be_bytes()].concat();
     let wrong = [&2_i64.to_be_bytes()[..], b"-", &0_u64.to_be_bytes()].concat();
@@ -287,4 +291,32 @@ proptest! {
         prop_assert_eq!(raised.range(&everything()).map(|found| found.kvs), store.range(&everything()).map(|found| found.kvs));
         prop_assert_eq!(raised.revision(), store.revision() + raise.unwrap_or(0));
     }
+}
+
+#[test]
+fn users_and_roles_come_back() {
+    let mut kv = example();
+    let permission = Permission { kind: PermissionKind::ReadWrite.into(), key: "k".into(), range_end: "l".into() };
+    for change in [
+        AuthChange::AddUser(NewPassword { user: ROOT.to_owned(), password_hash: "a hash".to_owned(), since: 0 }),
+        AuthChange::AddUser(NewPassword { user: "cert".to_owned(), ..NewPassword::default() }),
+        AuthChange::AddRole("r".to_owned()),
+        AuthChange::GrantPermission(RolePermission { role: "r".to_owned(), permission: Some(permission) }),
+        AuthChange::GrantRole(RoleOfUser { user: "cert".to_owned(), role: "r".to_owned() }),
+        AuthChange::GrantRole(RoleOfUser { user: ROOT.to_owned(), role: ROOT.to_owned() }),
+        AuthChange::Enable(()),
+    ] {
+        kv.change(AuthRequest { change: Some(change) }).expect("allowed");
+    }
+    let store = restored(&backup_of(&kv.store), None).expect("it is good");
+    let (before, after) = (kv.store.auth(), store.auth());
+    assert_eq!((after.is_enabled(), after.revision()), (true, before.revision()));
+    assert_eq!(before.roles().collect::<Vec<_>>(), after.roles().collect::<Vec<_>>());
+    let users = |auth: &AuthBook| -> Vec<User> { auth.users().map(|user| User { since: 0, ..user.clone() }).collect() };
+    assert_eq!(users(before), users(after));
+    let everybody = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+    let by = |at| Principal::User(LoggedIn { user: "cert".into(), at });
+    assert_eq!(store.ask(&everybody), Err(KvError::UserEmpty));
+    assert_eq!(store.ask_by(&by(1), &everybody).0, Err(KvError::InvalidAuthToken), "everybody has to log in again");
+    assert!(store.ask_by(&by(after.revision()), &everybody).0.is_ok());
 }

@@ -346,6 +346,7 @@ fn replies_keep_their_bytes() {
         })),
         Ok(Response::Member(MemberResponse { revision: 1, members: vec![Member { id: 2, ..Member::default() }] })),
         Ok(Response::Compare(CompareResponse { revision: 1 })),
+        Ok(Response::Auth(AuthResponse { revision: 1, auth_revision: 2, index: 3 })),
     ];
     let errors = (1..).map_while(|number| KvError::try_from(number).ok()).map(Err);
     let lines: String = replies.into_iter().chain(errors).map(|reply| hex(&encode_reply(&reply))).collect();

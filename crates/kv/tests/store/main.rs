@@ -19,3 +19,4 @@ mod replicas;
 mod rewrites;
 mod room;
 mod txns;
+mod users;

@@ -260,7 +260,7 @@ impl Model {
                 return Ok(Response::ClusterVersion(ClusterVersionResponse { revision, version }));
             }
             Command::Alarm(alarm) => return Ok(self.alarm(alarm)),
-            Command::Member(_) | Command::Compare(_) => unreachable!("their tests are apart"),
+            Command::Member(_) | Command::Compare(_) | Command::Auth(_) => unreachable!("their tests are apart"),
         };
         if draft.written {
             self.maps.push((draft.next, draft.map));

@@ -10,6 +10,7 @@ use crate::outlet::Outlet;
 use crate::queue::Event;
 use crate::snapshots::{SnapshotJob, SnapshotWorker};
 use crate::state_files::StateFiles;
+use crate::status::Published;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(1), replica: NodeId(1), incarnation: 7 };
 
@@ -58,11 +59,11 @@ impl Outlet<()> for Reports {
 
     fn send(&mut self, _: NodeId, _: NodeMessage) {}
 
-    fn applied(&mut self, _: &[AppliedEntry], _: i64) -> Result<(), EngineError> {
+    fn applied(&mut self, _: &[AppliedEntry], _: &Published) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn replaced(&mut self, _: i64) {}
+    fn replaced(&mut self, _: &Published) {}
 }
 
 /// What a start finds after the process has died: where each state ends, in the order in which they are tried.

@@ -1,7 +1,7 @@
 //! A rewrite that ends at any of its steps: what the next start finds.
 
 use bowline_kv::store::{
-    Command, CompactionRequest, DeleteRangeRequest, EngineError, HashKv, HashKvRequest, PutRequest,
+    Command, CompactionRequest, DeleteRangeRequest, EngineError, HashKv, HashKvRequest, Principal, PutRequest,
 };
 use bowline_node::NodeMessage;
 use bowline_node::raft::{Entry, Group, Index, Membership, NodeId, Payload, Position, SnapshotHeader, Term};
@@ -10,6 +10,7 @@ use bowline_storage::{ClusterId, Disk as _, Identity, SimDisk};
 use super::*;
 use crate::machine::{AppliedEntry, KvMachine};
 use crate::state_files::StateFiles;
+use crate::status::Published;
 
 /// Keeps the jobs for the worker of the snapshots.
 #[derive(Default)]
@@ -24,11 +25,11 @@ impl Outlet<()> for Jobs {
 
     fn send(&mut self, _: NodeId, _: NodeMessage) {}
 
-    fn applied(&mut self, _: &[AppliedEntry], _: i64) -> Result<(), EngineError> {
+    fn applied(&mut self, _: &[AppliedEntry], _: &Published) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn replaced(&mut self, _: i64) {}
+    fn replaced(&mut self, _: &Published) {}
 }
 
 fn identity() -> Identity {
@@ -76,7 +77,7 @@ fn checkpoint(machine: &mut KvMachine) {
 }
 
 fn hash(machine: &KvMachine) -> HashKv {
-    machine.ask(&HashKvRequest { revision: 0 }).0.expect("the disk works")
+    machine.ask(&Principal::Member, &HashKvRequest { revision: 0 }).0.expect("the disk works")
 }
 
 /// What a log leads to, in a file of its own.

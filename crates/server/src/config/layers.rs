@@ -11,6 +11,7 @@ use tracing::Level;
 use super::tls::SWITCHES;
 use super::values::{Url, parse_duration, parse_size};
 use super::{ConfigError, Founder, LogFormat, Retention, ServerConfig};
+use crate::auth::{Jwt, JwtError, TokenKind};
 use crate::founding;
 use crate::peer::Protocol;
 use crate::quota::DEFAULT_BYTES as DEFAULT_QUOTA;
@@ -41,7 +42,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 43] = [
+pub const SETTINGS: [Setting; 45] = [
     Setting {
         key: "id",
         flag: "id",
@@ -232,6 +233,19 @@ pub const SETTINGS: [Setting; 43] = [
         help: "Oldest version of TLS that is allowed: TLS1.2 or TLS1.3 [default: TLS1.2]",
     },
     Setting {
+        key: "auth_token",
+        flag: "auth-token",
+        help: "Tokens that clients get for their passwords: simple, random ones, which this member remembers; or jwt, \
+               signed ones: jwt,sign-method=EdDSA,pub-key=FILE,priv-key=FILE,ttl=10m with an Ed25519 key, or \
+               jwt,sign-method=HS256,priv-key=FILE,ttl=10m with a shared secret; the same for all members \
+               [default: simple]",
+    },
+    Setting {
+        key: "auth_token_ttl",
+        flag: "auth-token-ttl",
+        help: "Seconds that a simple token lives after its last use [default: 300]",
+    },
+    Setting {
         key: "reads",
         flag: "reads",
         help: "How reads are made linearizable: quorum asks a majority; lease is faster, but relies on clocks that run \
@@ -400,6 +414,7 @@ impl Layers {
             quota_backend_bytes: self.quota()?,
             watch_progress_interval: self.interval("watch_progress_interval", 600)?,
             compare_interval: self.interval("compare_interval", 10)?,
+            tokens: self.tokens()?,
             read_kind: self.choice("reads", &READS)?.unwrap_or(ReadKind::Quorum),
             log_format: self.choice("log_format", &LOG_FORMATS)?.unwrap_or_default(),
             log_level: self.choice("log_level", &LOG_LEVELS)?.unwrap_or(Level::INFO),
@@ -488,6 +503,20 @@ impl Layers {
         let bytes = self.parse("quota_backend_bytes", allowed, parse)?;
         // As in etcd, 0 means the default.
         Ok(bytes.filter(|bytes| *bytes != 0).unwrap_or(DEFAULT_QUOTA))
+    }
+
+    fn tokens(&self) -> Result<TokenKind, ConfigError> {
+        let seconds: u32 = self.count("auth_token_ttl", 365 * 86_400)?.unwrap_or(300);
+        let simple = || Ok(TokenKind::Simple { ttl: Duration::from_secs(seconds.into()) });
+        let kind = |text: &str| match text.split_once(',').unwrap_or((text, "")) {
+            ("simple", "") => Some(simple()),
+            ("jwt", options) => Some(Jwt::from_options(options).map(TokenKind::Jwt)),
+            _ => None,
+        };
+        let kind = self.parse("auth_token", "simple, or jwt,sign-method=METHOD,priv-key=FILE,...", kind)?;
+        let name = || self.values.get("auth_token").map_or("--auth-token", |raw| raw.name.as_str());
+        let wrong = |error: JwtError| ConfigError::Together(format!("{} has a bad jwt: {error}", name()));
+        kind.unwrap_or_else(simple).map_err(wrong)
     }
 
     fn auto_compaction(&self) -> Result<Option<Retention>, ConfigError> {

@@ -61,7 +61,9 @@ fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
 fn nothing_impossible_is_taken() {
     let long = "x".repeat(100_000);
     let crowd: Vec<String> = (1..=65).map(|id| format!("{id}=h{id}:1")).collect();
-    let cases: [(&str, &[&str]); 15] = [
+    let cases: [(&str, &[&str]); 17] = [
+        ("auth_token", &["", "Simple", "none", "simple,ttl=5m", "jwt.io", ",jwt"]),
+        ("auth_token_ttl", &["", "0", "-1", "300s", "1.5", "31536001", "99999999999999999999"]),
         ("id", &["", "0", "-1", "1.5", "1e3", "18446744073709551616", "one", "\0"]),
         ("name", &["", &long]),
         ("data_dir", &[""]),
@@ -119,6 +121,31 @@ fn a_quota_is_a_size_or_negative() {
     assert_eq!(minimal().check().expect("it is enough").quota_backend_bytes, 2 << 30);
     for (value, expected) in [("0", 2 << 30), ("16MiB", 16 << 20), ("1000", 1_000), ("-1", -1), ("-7", -7)] {
         assert_eq!(quota(value), expected, "{value}");
+    }
+}
+
+#[test]
+fn tokens_are_simple_or_signed() {
+    let tokens = |key, value| with(key, value).expect(value).tokens;
+    let simple = |seconds| TokenKind::Simple { ttl: Duration::from_secs(seconds) };
+    assert_eq!(minimal().check().expect("it is enough").tokens, simple(300));
+    assert_eq!([tokens("auth_token", "simple"), tokens("auth_token", "simple,")], [simple(300), simple(300)]);
+    assert_eq!(
+        [tokens("auth_token_ttl", "1"), tokens("auth_token_ttl", "31536000")],
+        [simple(1), simple(365 * 86_400)]
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret");
+    std::fs::write(&file, [7; 32]).expect("written");
+    let options = format!("jwt,sign-method=HS256,priv-key={}", file.display());
+    let TokenKind::Jwt(jwt) = tokens("auth_token", &options) else { panic!("it is one") };
+    assert!(jwt.can_sign());
+    for (value, told) in [
+        ("jwt", "--auth-token has a bad jwt: sign-method is missing: EdDSA, with an Ed25519 key, or HS256, with a"),
+        ("jwt,sign-method=RS256", "--auth-token has a bad jwt: sign-method is \"RS256\"; allowed: EdDSA, with an"),
+    ] {
+        let error = with("auth_token", value).expect_err(value).to_string();
+        assert!(error.starts_with(told), "{error}");
     }
 }
 

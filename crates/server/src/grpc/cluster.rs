@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{KvError, Member, MemberChange, MemberRequest, MemberUrls};
+use bowline_kv::store::{Authorized, KvError, Member, MemberChange, MemberRequest, MemberUrls, Task};
 use bowline_node::raft::{MembershipError, NodeId};
 use bowline_node::{Failure, NotDone};
 use pb::cluster_server::Cluster;
 use tonic::{Code, Request, Response, Status};
 
+use super::caller::Caller;
 use super::{Context, answer, errors};
 use crate::config::Url;
 use crate::peer::{Directory, Outbox, Protocol};
@@ -104,13 +105,14 @@ impl ClusterService {
         if healthy { Ok(()) } else { Err(Status::unavailable("etcdserver: unhealthy cluster")) }
     }
 
-    async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
-        let response = self.context.write(MemberRequest { change: Some(change) }).await?;
+    async fn change(&self, caller: &Caller<'_>, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
+        let response = caller.write(MemberRequest { change: Some(change) }).await?;
         Ok(response.members.iter().map(|record| self.listed(record)).collect())
     }
 
     /// Promotes a learner. Returns the members.
-    async fn promote(&self, id: u64) -> Result<Vec<pb::Member>, Status> {
+    async fn promote(&self, caller: &Caller<'_>, id: u64) -> Result<Vec<pb::Member>, Status> {
+        let permit = caller.may(Task::ChangeMembers)?;
         self.ready().await?;
         self.context.replica.confirm().await.map_err(errors::of_request)?;
         let status = self.context.replica.status();
@@ -119,8 +121,8 @@ impl ClusterService {
             Some(record) if !record.is_learner => return Err(errors::of_store(KvError::NotLearner)),
             Some(_) => {}
         }
-        self.promote_voter(NodeId(id)).await?;
-        match self.change(MemberChange::Promote(id)).await {
+        self.promote_voter(&permit, NodeId(id)).await?;
+        match self.change(caller, MemberChange::Promote(id)).await {
             // The leader was faster.
             Err(status) if status.message() == KvError::NotLearner.to_string() => Ok(self.members()),
             changed => changed,
@@ -128,11 +130,11 @@ impl ClusterService {
     }
 
     /// Promotes a learner in the configuration.
-    async fn promote_voter(&self, id: NodeId) -> Result<(), Status> {
+    async fn promote_voter(&self, permit: &Authorized<Task>, id: NodeId) -> Result<(), Status> {
         let replica = &self.context.replica;
         let until = Instant::now() + replica.patience();
         loop {
-            let refused = match replica.promote(id).await {
+            let refused = match replica.promote(permit, id).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::NotDone(NotDone::Refused { reason })) => reason,
                 Err(failure) => return Err(errors::of_request(failure)),
@@ -175,10 +177,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let caller = self.context.caller(&request).await?;
         if request.into_inner().linearizable {
             // After a linearizable read, the records are recent, too.
             self.context.replica.confirm().await.map_err(errors::of_request)?;
         }
+        caller.may(Task::MemberList)?;
         let header = Some(self.context.header(0));
         Ok(answer(pb::MemberListResponse { header, members: self.members() }))
     }
@@ -187,6 +191,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let caller = &self.context.caller(&request).await?;
+        caller.may(Task::ChangeMembers)?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let peer_urls = checked(peer_ur_ls)?;
         self.ready().await?;
@@ -195,7 +201,7 @@ impl Cluster for ClusterService {
         }
         // Zero means "no member".
         let member = Member { id: random().max(1), peer_urls, is_learner, ..Member::default() };
-        let members = self.change(MemberChange::Add(member.clone())).await?;
+        let members = self.change(caller, MemberChange::Add(member.clone())).await?;
         let header = Some(self.context.header(0));
         Ok(answer(pb::MemberAddResponse { header, member: Some(self.listed(&member)), members }))
     }
@@ -204,10 +210,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let caller = &self.context.caller(&request).await?;
+        caller.may(Task::ChangeMembers)?;
         let id = NodeId(request.into_inner().id);
         self.ready().await?;
         self.refuse_unhealthy(Some(id))?;
-        let members = self.change(MemberChange::Remove(id.0)).await?;
+        let members = self.change(caller, MemberChange::Remove(id.0)).await?;
         // The leader removes it from the configuration now.
         let replica = &self.context.replica;
         let mut status = replica.watch_status();
@@ -223,10 +231,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let caller = &self.context.caller(&request).await?;
+        caller.may(Task::ChangeMembers)?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let peer_urls = checked(peer_ur_ls)?;
         self.ready().await?;
-        let members = self.change(MemberChange::Update(MemberUrls { id, peer_urls })).await?;
+        let members = self.change(caller, MemberChange::Update(MemberUrls { id, peer_urls })).await?;
         Ok(answer(pb::MemberUpdateResponse { header: Some(self.context.header(0)), members }))
     }
 
@@ -234,7 +244,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let promoted = self.promote(request.into_inner().id).await;
+        let caller = &self.context.caller(&request).await?;
+        let promoted = self.promote(caller, request.into_inner().id).await;
         let counts = &self.context.counts;
         match &promoted {
             Ok(_) => _ = counts.promotions.inc(),

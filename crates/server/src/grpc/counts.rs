@@ -45,18 +45,36 @@ const LEASE: &str = "etcdserverpb.Lease";
 const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 const WATCH: &str = "etcdserverpb.Watch";
+const AUTH: &str = "etcdserverpb.Auth";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const OLD_REFLECTION: &str = "grpc.reflection.v1alpha.ServerReflection";
 
-const METHODS: [Method; 30] = [
+const METHODS: [Method; 47] = [
     method(KV, "Range"),
     stream(KV, "RangeStream", SERVER_STREAM),
     method(KV, "Put"),
     method(KV, "DeleteRange"),
     method(KV, "Txn"),
     method(KV, "Compact"),
+    method(AUTH, "AuthEnable"),
+    method(AUTH, "AuthDisable"),
+    method(AUTH, "AuthStatus"),
+    method(AUTH, "Authenticate"),
+    method(AUTH, "UserAdd"),
+    method(AUTH, "UserGet"),
+    method(AUTH, "UserList"),
+    method(AUTH, "UserDelete"),
+    method(AUTH, "UserChangePassword"),
+    method(AUTH, "UserGrantRole"),
+    method(AUTH, "UserRevokeRole"),
+    method(AUTH, "RoleAdd"),
+    method(AUTH, "RoleGet"),
+    method(AUTH, "RoleList"),
+    method(AUTH, "RoleDelete"),
+    method(AUTH, "RoleGrantPermission"),
+    method(AUTH, "RoleRevokePermission"),
     stream(WATCH, "Watch", BIDI_STREAM),
     method(LEASE, "LeaseGrant"),
     method(LEASE, "LeaseRevoke"),

@@ -16,6 +16,8 @@ pub(super) fn of_store(error: KvError) -> Status {
         StoreCode::Unavailable => Code::Unavailable,
         StoreCode::DataLoss => Code::DataLoss,
         StoreCode::Unknown => Code::Unknown,
+        StoreCode::PermissionDenied => Code::PermissionDenied,
+        StoreCode::Unauthenticated => Code::Unauthenticated,
     };
     Status::new(code, error.to_string())
 }
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     /// The errors of the store in the order of their numbers, with etcd's codes and texts without their beginning.
-    const STORE: [(Code, &str); 27] = [
+    const STORE: [(Code, &str); 46] = [
         (Code::InvalidArgument, "key is not provided"),
         (Code::InvalidArgument, "key not found"),
         (Code::InvalidArgument, "value is provided"),
@@ -114,6 +116,26 @@ mod tests {
         // etcd does not have these two.
         (Code::FailedPrecondition, "too many members in cluster"),
         (Code::FailedPrecondition, "member has another data folder"),
+        (Code::FailedPrecondition, "root user does not exist"),
+        (Code::FailedPrecondition, "root user does not have root role"),
+        (Code::FailedPrecondition, "user name already exists"),
+        (Code::InvalidArgument, "user name is empty"),
+        (Code::FailedPrecondition, "user name not found"),
+        (Code::FailedPrecondition, "role name already exists"),
+        (Code::FailedPrecondition, "role name not found"),
+        (Code::InvalidArgument, "role name is empty"),
+        (Code::InvalidArgument, "authentication failed, invalid user ID or password"),
+        (Code::InvalidArgument, "permission not given"),
+        (Code::PermissionDenied, "permission denied"),
+        (Code::FailedPrecondition, "role is not granted to the user"),
+        (Code::FailedPrecondition, "permission is not granted to the role"),
+        (Code::FailedPrecondition, "authentication is not enabled"),
+        (Code::Unauthenticated, "invalid auth token"),
+        (Code::InvalidArgument, "invalid auth management"),
+        (Code::InvalidArgument, "revision of auth store is old"),
+        // etcd does not have these two.
+        (Code::ResourceExhausted, "too many users and roles"),
+        (Code::InvalidArgument, "user or role name is too long"),
     ];
 
     #[test]
@@ -139,6 +161,6 @@ mod tests {
         for (status, code, text) in requests.chain(store) {
             assert_eq!((status.code(), status.message()), (code, format!("etcdserver: {text}").as_str()));
         }
-        assert!(KvError::try_from(28).is_err(), "the table has them all");
+        assert!(KvError::try_from(47).is_err(), "the table has them all");
     }
 }

@@ -17,10 +17,10 @@ pub(crate) struct KvService {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         let range = convert::range(request.into_inner());
         let serializable = range.serializable;
-        let found = self.context.range(range, serializable).await?;
+        let found = caller.range(range, serializable).await?;
         let header = self.context.header(found.revision);
         Ok(answer(convert::range_response(header, found)))
     }
@@ -28,13 +28,13 @@ impl Kv for KvService {
     type RangeStreamStream = RangeChunks;
 
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<RangeChunks>, Status> {
-        self.context.require_leader(request.metadata())?;
-        Ok(Response::new(stream_range(self.context.clone(), request.into_inner())?))
+        let caller = self.context.caller(&request).await?;
+        Ok(Response::new(stream_range(self.context.clone(), caller.principal(), request.into_inner())?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
-        let response = self.context.write(convert::put(request.into_inner())).await?;
+        let caller = self.context.caller(&request).await?;
+        let response = caller.write(convert::put(request.into_inner())).await?;
         let header = self.context.header(response.revision);
         Ok(answer(convert::put_response(header, response)))
     }
@@ -43,19 +43,19 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
-        let response = self.context.write(convert::delete_range(request.into_inner())).await?;
+        let caller = self.context.caller(&request).await?;
+        let response = caller.write(convert::delete_range(request.into_inner())).await?;
         let header = self.context.header(response.revision);
         Ok(answer(convert::delete_response(header, response)))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         let txn = convert::txn(request.into_inner())?;
         let serializable = txn.is_serializable();
         let response = match txn.is_read_only() {
-            true => self.context.read(txn, serializable).await?,
-            false => self.context.write(txn).await?,
+            true => caller.read(txn, serializable).await?,
+            false => caller.write(txn).await?,
         };
         let header = self.context.header(response.revision);
         Ok(answer(convert::txn_response(header, response)))
@@ -65,9 +65,9 @@ impl Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
-        let response = self.context.write(CompactionRequest { revision, physical }).await?;
+        let response = caller.write(CompactionRequest { revision, physical }).await?;
         // A compaction has no revision of its own to wait for, so wait for its effect on this member.
         let compacted = |facts: &Facts| facts.compact_revision >= revision;
         let removed = |facts: &Facts| !physical || facts.scrubbed_revision >= revision;

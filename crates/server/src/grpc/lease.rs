@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{
-    KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MAX_LEASE_TTL,
+    KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRenewal, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    MAX_LEASE_TTL, Task,
 };
 use pb::lease_server::Lease as LeaseApi;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller::Caller;
 use super::{Context, answer, errors};
 use crate::random::random;
 
@@ -38,8 +40,8 @@ pub(crate) struct LeaseService {
 }
 
 impl LeaseService {
-    async fn grant(&self, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let granted = self.context.write(LeaseGrantRequest { id, ttl }).await?;
+    async fn grant(&self, caller: &Caller<'_>, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let granted = caller.write(LeaseGrantRequest { id, ttl }).await?;
         Ok(answer(pb::LeaseGrantResponse {
             header: Some(self.context.header(granted.revision)),
             id: granted.id,
@@ -48,12 +50,13 @@ impl LeaseService {
         }))
     }
 
-    async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(&self, caller: &Caller<'_>, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let replica = &self.context.replica;
         self.context.refuse_corrupt()?;
         // The revision from before the renewal: at a later one, the lease may be gone.
         let header = Some(self.context.header(replica.status().facts.revision));
-        let renewed = replica.lease_time(id, true).await.map_err(errors::of_request)?;
+        let renewal = caller.check(LeaseRenewal { id }).await?;
+        let renewed = replica.renew_lease(&renewal).await.map_err(errors::of_request)?;
         // A missing lease is not an error: the stream may serve other leases, too.
         Ok(pb::LeaseKeepAliveResponse { header, id, ttl: renewed.map_or(0, |lease| lease.granted) })
     }
@@ -61,6 +64,7 @@ impl LeaseService {
     /// Answers the requests of a stream one by one, until the client or the server ends it.
     async fn keep_alives(
         &self,
+        caller: &Caller<'_>,
         mut requests: Streaming<pb::LeaseKeepAliveRequest>,
         answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
     ) -> Result<(), Status> {
@@ -69,7 +73,7 @@ impl LeaseService {
                 self.context.counts.stream_failures[0].inc();
             });
             let Some(request) = received? else { return Ok(()) };
-            if answers.send(Ok(self.keep_alive(request.id).await?)).await.is_err() {
+            if answers.send(Ok(self.keep_alive(caller, request.id).await?)).await.is_err() {
                 return Ok(());
             }
         }
@@ -82,22 +86,22 @@ impl LeaseApi for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
         if ttl > MAX_LEASE_TTL {
             return Err(errors::of_store(KvError::LeaseTtlTooLarge));
         }
         let ttl = ttl.max(self.min_ttl);
         if id != 0 {
-            return self.grant(id, ttl).await;
+            return self.grant(&caller, id, ttl).await;
         }
         let taken = KvError::LeaseExists.to_string();
-        let mut granted = self.grant(random_id(), ttl).await;
+        let mut granted = self.grant(&caller, random_id(), ttl).await;
         for _ in 1..PICKS {
             if !granted.as_ref().is_err_and(|status| status.message() == taken) {
                 break;
             }
-            granted = self.grant(random_id(), ttl).await;
+            granted = self.grant(&caller, random_id(), ttl).await;
         }
         granted
     }
@@ -106,9 +110,9 @@ impl LeaseApi for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         let id = request.into_inner().id;
-        let revoked = self.context.write(LeaseRevokeRequest { id }).await?;
+        let revoked = caller.write(LeaseRevokeRequest { id }).await?;
         Ok(answer(pb::LeaseRevokeResponse { header: Some(self.context.header(revoked.revision)) }))
     }
 
@@ -118,14 +122,15 @@ impl LeaseApi for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let by = self.context.caller(&request).await?.principal();
         let insists = self.context.insists_on_leader(request.metadata());
         let (answers, stream) = mpsc::channel(AHEAD);
         let service = self.clone();
         tokio::spawn(async move {
             let context = &service.context;
+            let caller = context.on_behalf_of(by);
             let ended = tokio::select! {
-                ended = service.keep_alives(request.into_inner(), &answers) => ended,
+                ended = service.keep_alives(&caller, request.into_inner(), &answers) => ended,
                 status = context.lost_leader(service.leaderless), if insists => Err(status),
                 status = context.stopped() => Err(status),
                 () = answers.closed() => Ok(()),
@@ -142,14 +147,15 @@ impl LeaseApi for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         self.context.refuse_corrupt()?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let replica = &self.context.replica;
-        let mut found = replica.lease_time(id, false).await.map_err(errors::of_request)?;
+        let permit = caller.may(Task::LeaseTime)?;
+        let mut found = replica.lease_time(&permit, id).await.map_err(errors::of_request)?;
         let (mut revision, mut named) = (replica.status().facts.revision, Vec::new());
         if keys && found.is_some() {
-            let attached = self.context.read(LeaseTimeToLiveRequest { id, keys: true }, false).await?;
+            let attached = caller.read(LeaseTimeToLiveRequest { id, keys: true }, false).await?;
             // The lease may have ended meanwhile.
             found = found.filter(|_| attached.lease.is_some());
             (revision, named) = (attached.revision, attached.keys);
@@ -168,13 +174,13 @@ impl LeaseApi for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let caller = self.context.caller(&request).await?;
         // As in etcd, a member lists the leases that it knows, even without a quorum.
         let mut list = LeaseListRequest { from: i64::MIN, limit: PAGE };
         let mut leases: Vec<pb::LeaseStatus> = Vec::new();
         loop {
             // Pages may differ in time, but a lease that exists throughout is on one of them.
-            let page = self.context.read(list, true).await?;
+            let page = caller.read(list, true).await?;
             leases.extend(page.leases.iter().map(|Lease { id, .. }| pb::LeaseStatus { id: *id }));
             match page.leases.last() {
                 Some(last) if page.more => list.from = last.id.saturating_add(1),

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, AlarmRequest, AlarmResponse, HashKvRequest};
+use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, AlarmRequest, AlarmResponse, HashKvRequest, Task};
 use bowline_node::raft::NodeId;
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
 use pb::maintenance_server::Maintenance;
 use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
 use super::snapshot::Blobs;
 use super::{Context, SnapshotSender, answer, errors};
 use crate::peer::Protocol;
@@ -28,7 +29,8 @@ pub(crate) struct MaintenanceService {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        self.context.caller(&request).await?.may(Task::Status)?;
         let status = self.context.replica.status();
         let size = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
@@ -52,8 +54,9 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        let caller = self.context.caller(&request).await?;
         let began = Instant::now();
-        let hash = self.context.read(HashKvRequest { revision: request.into_inner().revision }, true).await;
+        let hash = caller.read(HashKvRequest { revision: request.into_inner().revision }, true).await;
         self.context.replica.metrics().hashes.observe(began.elapsed().as_secs_f64());
         let hash = hash?;
         Ok(answer(pb::HashKvResponse {
@@ -66,10 +69,11 @@ impl Maintenance for MaintenanceService {
 
     /// As in etcd, where each of them goes through the log, all actions wait for a quorum.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let caller = self.context.caller(&request).await?;
         let pb::AlarmRequest { action, member_id, alarm: kind } = request.into_inner();
         let told = match AlarmAction::try_from(action) {
-            Ok(AlarmAction::Get) => self.context.read(AlarmListRequest { kind }, false).await?,
-            Ok(action) => self.change_alarm(member_id, kind, action == AlarmAction::Activate).await?,
+            Ok(AlarmAction::Get) => caller.read(AlarmListRequest { kind }, false).await?,
+            Ok(action) => self.change_alarm(&caller, member_id, kind, action == AlarmAction::Activate).await?,
             Err(_) => {
                 let text = format!("bowline: action is {action}; allowed: GET, ACTIVATE, DEACTIVATE");
                 return Err(Status::invalid_argument(text));
@@ -83,9 +87,10 @@ impl Maintenance for MaintenanceService {
     /// Rewrites this member's file and waits for the end. Unlike in etcd, the member serves meanwhile.
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.context.replica.shrink().await.map_err(errors::of_request)?;
+        let permit = self.context.caller(&request).await?.may(Task::Defragment)?;
+        self.context.replica.shrink(&permit).await.map_err(errors::of_request)?;
         Ok(answer(pb::DefragmentResponse { header: None }))
     }
 
@@ -93,6 +98,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let permit = self.context.caller(&request).await?.may(Task::MoveLeader)?;
         let target = NodeId(request.into_inner().target_id);
         let status = self.context.replica.status();
         if !status.is_leader {
@@ -101,19 +107,21 @@ impl Maintenance for MaintenanceService {
         if !status.membership.is_voter(target) {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
-        self.context.replica.transfer(Some(target)).await.map_err(errors::of_request)?;
+        self.context.replica.move_leader(&permit, target).await.map_err(errors::of_request)?;
         Ok(answer(pb::MoveLeaderResponse { header: None }))
     }
 
-    async fn hash(&self, _request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        self.context.caller(&request).await?.may(Task::Hash)?;
         Err(Status::unimplemented("bowline: Hash depends on etcd's own files; use HashKV"))
     }
 
     type SnapshotStream = Blobs;
 
     /// As in etcd, the snapshot is of this member's own state, and any member has one.
-    async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Blobs>, Status> {
-        let mut response = Response::new(self.snapshots.start(self.context.clone()));
+    async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Blobs>, Status> {
+        let permit = self.context.caller(&request).await?.may(Task::Snapshot)?;
+        let mut response = Response::new(self.snapshots.start(self.context.clone(), permit));
         // Compressing gigabytes would delay other calls.
         response.disable_compression();
         Ok(response)
@@ -125,6 +133,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        self.context.caller(&request).await?.may(Task::Downgrade)?;
         let pb::DowngradeRequest { action, version } = request.into_inner();
         let action = DowngradeAction::try_from(action).map_err(|_| {
             Status::invalid_argument(format!("bowline: action is {action}; allowed: VALIDATE, ENABLE, CANCEL"))
@@ -149,10 +158,17 @@ impl Maintenance for MaintenanceService {
 }
 
 impl MaintenanceService {
-    async fn change_alarm(&self, member: u64, kind: i32, active: bool) -> Result<AlarmResponse, Status> {
+    async fn change_alarm(
+        &self,
+        caller: &Caller<'_>,
+        member: u64,
+        kind: i32,
+        active: bool,
+    ) -> Result<AlarmResponse, Status> {
         let Ok(alarm) = AlarmKind::try_from(kind) else {
             return Err(Status::invalid_argument(format!("bowline: alarm is {kind}; allowed: NONE, NOSPACE, CORRUPT")));
         };
+        let request = caller.check(AlarmRequest { member, kind, automatic: false, active }).await?.into_inner();
         let replica = &self.context.replica;
         // From now on the facts are recent.
         replica.confirm().await.map_err(errors::of_request)?;
@@ -180,7 +196,7 @@ impl MaintenanceService {
             let text = format!("bowline: there are {} alarms already; deactivate some of them", facts.alarms.count);
             return Err(Status::resource_exhausted(text));
         }
-        let changed = self.context.write(AlarmRequest { member, kind, automatic: false, active }).await?;
+        let changed = caller.write(request).await?;
         // It has no revision of its own to wait for. This member tells of the alarm from now on.
         replica.confirm().await.map_err(errors::of_request)?;
         Ok(changed)

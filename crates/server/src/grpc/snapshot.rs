@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bowline_api::etcdserverpb::SnapshotResponse;
-use bowline_kv::store::{BACKUP_VERSION, BackupOrigin, Dump, RedbRecords};
+use bowline_kv::store::{Authorized, BACKUP_VERSION, BackupOrigin, Dump, RedbRecords, Task};
 use bowline_storage::private_options;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -74,12 +74,12 @@ impl SnapshotSender {
     }
 
     /// Starts the stream.
-    pub(super) fn start(&self, context: Context) -> Blobs {
+    pub(super) fn start(&self, context: Context, permit: Authorized<Task>) -> Blobs {
         let (blobs, stream) = mpsc::channel(AHEAD);
         let sender = self.clone();
         tokio::spawn(async move {
             let sent = tokio::select! {
-                sent = sender.send(&context, &blobs) => sent,
+                sent = sender.send(&context, &permit, &blobs) => sent,
                 () = blobs.closed() => return,
                 status = context.stopped() => Err(status),
             };
@@ -94,10 +94,11 @@ impl SnapshotSender {
     async fn send(
         &self,
         context: &Context,
+        permit: &Authorized<Task>,
         blobs: &mpsc::Sender<Result<SnapshotResponse, Status>>,
     ) -> Result<(), Status> {
         let turn = Arc::clone(&self.turns).acquire_owned().await.expect("it is never closed");
-        let (mut file, turn) = self.write(context, turn).await?;
+        let (mut file, turn) = self.write(context, permit, turn).await?;
         let (mut hash, mut left) = (Sha256::new(), file.metadata().map_err(failed)?.len());
         let send = |remaining_bytes, blob| async move {
             let version = BACKUP_VERSION.to_owned();
@@ -123,10 +124,11 @@ impl SnapshotSender {
     async fn write(
         &self,
         context: &Context,
+        permit: &Authorized<Task>,
         turn: OwnedSemaphorePermit,
     ) -> Result<(File, OwnedSemaphorePermit), Status> {
         self.refuse_full_disk(context.replica.status().facts.db_size_in_use)?;
-        let dump = context.replica.dump().await.map_err(errors::of_request)?;
+        let dump = context.replica.dump(permit).await.map_err(errors::of_request)?;
         let status = context.replica.status();
         let voters = status.membership.voters();
         let learners = status.membership.members().difference(&voters).map(|id| id.0).collect();

@@ -4,12 +4,13 @@
 //! Merged, they are the answer to the same Range.
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{Query, RangeRequest, RangeResponse};
+use bowline_kv::store::{Principal, Query, RangeRequest, RangeResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::caller::Caller;
 use super::{Context, convert, errors};
 
 pub(super) type RangeChunks = ReceiverStream<Result<pb::RangeStreamResponse, Status>>;
@@ -27,7 +28,7 @@ const MAX_KEYS: i64 = 8_192;
 const AHEAD: usize = 2;
 
 /// Starts the stream.
-pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Result<RangeChunks, Status> {
+pub(super) fn stream_range(context: Context, by: Principal, request: pb::RangeRequest) -> Result<RangeChunks, Status> {
     let sorted = request.sort_target != 0 || request.sort_order == pb::range_request::SortOrder::Descend as i32;
     if sorted {
         return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
@@ -41,7 +42,7 @@ pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Resul
     range.check(&context.limits).map_err(errors::of_store)?;
     let (pieces, stream) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        if let Err(status) = send_pieces(&context, range, &pieces).await {
+        if let Err(status) = send_pieces(&context.on_behalf_of(by), range, &pieces).await {
             // The client may be gone.
             let _ = pieces.send(Err(status)).await;
         }
@@ -50,7 +51,7 @@ pub(super) fn stream_range(context: Context, request: pb::RangeRequest) -> Resul
 }
 
 async fn send_pieces(
-    context: &Context,
+    caller: &Caller<'_>,
     mut range: RangeRequest,
     pieces: &mpsc::Sender<Result<pb::RangeStreamResponse, Status>>,
 ) -> Result<(), Status> {
@@ -60,7 +61,7 @@ async fn send_pieces(
     loop {
         range.limit = if range.count_only { 0 } else { keys.min(left) };
         // Only the first piece must read the latest state. The others have its revision, which this member has.
-        let found = context.range(range.clone(), range.serializable || count.is_some()).await?;
+        let found = caller.range(range.clone(), range.serializable || count.is_some()).await?;
         // Only the first piece covers, and so counts, the whole range.
         let count = *count.get_or_insert(found.count);
         left -= i64::try_from(found.kvs.len()).unwrap_or(i64::MAX);
@@ -71,7 +72,7 @@ async fn send_pieces(
             range.revision = found.revision;
         }
         let revision = found.revision;
-        let mut piece = convert::range_response(context.header(revision), found);
+        let mut piece = convert::range_response(caller.context.header(revision), found);
         if last {
             piece.count = count;
         } else {

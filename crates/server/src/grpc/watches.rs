@@ -9,6 +9,7 @@ use std::time::Duration;
 use bowline_api::Message as _;
 use bowline_api::etcdserverpb as pb;
 use bowline_api::mvccpb;
+use bowline_kv::store::{KvError, Principal};
 use bowline_kv::watch::{Body, Event, EventKind, Message, PortionLimits, Stream, WatchRequest};
 use pb::watch_create_request::FilterType;
 use pb::watch_request::RequestUnion;
@@ -46,6 +47,8 @@ pub(crate) struct WatchService {
 /// A stream in its task. Dropping it closes it.
 struct Serving {
     context: Context,
+    /// Who has opened the stream.
+    by: Principal,
     stream: Stream,
     waker: Arc<Notify>,
     /// Fragments of a message that is being sent.
@@ -59,16 +62,16 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    fn new(context: Context) -> Serving {
+    fn new(context: Context, by: Principal) -> Serving {
         let (stream, waker) = context.replica.watches().open();
-        Serving { context, stream, waker, fragments: std::collections::VecDeque::new() }
+        Serving { context, by, stream, waker, fragments: std::collections::VecDeque::new() }
     }
 
     fn handle(&mut self, request: pb::WatchRequest) {
         let replica = self.context.replica.clone();
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
-                replica.watches().with(|hub| self.stream.create(hub, watch_request(request)));
+                replica.watches().with(|hub| self.stream.create(hub, &self.by, watch_request(request)));
             }
             Some(RequestUnion::CancelRequest(request)) => {
                 replica.watches().with(|hub| self.stream.cancel(hub, request.watch_id));
@@ -134,6 +137,10 @@ fn response(context: &Context, message: Message) -> pb::WatchResponse {
         Body::Refused(reason) => {
             pb::WatchResponse { created: true, canceled: true, cancel_reason: reason.to_owned(), ..response }
         }
+        Body::Denied(error) => {
+            pb::WatchResponse { created: true, canceled: true, cancel_reason: in_words(error), ..response }
+        }
+        Body::Revoked(error) => pb::WatchResponse { canceled: true, cancel_reason: in_words(error), ..response },
         Body::Unknown => pb::WatchResponse { canceled: true, cancel_reason: UNKNOWN.to_owned(), ..response },
         Body::Cancelled => pb::WatchResponse { canceled: true, ..response },
         Body::Compacted { compact_revision } => pb::WatchResponse { canceled: true, compact_revision, ..response },
@@ -142,6 +149,11 @@ fn response(context: &Context, message: Message) -> pb::WatchResponse {
         }
         Body::Progress => response,
     }
+}
+
+/// As Go's gRPC library shows a status.
+fn in_words(error: KvError) -> String {
+    format!("rpc error: code = {:?} desc = {error}", error.code())
 }
 
 fn event(event: Event) -> mvccpb::Event {
@@ -180,10 +192,11 @@ fn fragments(response: pb::WatchResponse, limit: usize) -> Vec<pb::WatchResponse
 impl WatchService {
     async fn serve(
         &self,
+        by: Principal,
         mut requests: Streaming<pb::WatchRequest>,
         responses: &mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Result<(), Status> {
-        let mut serving = Serving::new(self.context.clone());
+        let mut serving = Serving::new(self.context.clone(), by);
         let (waker, mut next) = (Arc::clone(&serving.waker), None);
         // Not all streams at the same time.
         let tenth = self.progress_interval / 10;
@@ -220,14 +233,14 @@ impl WatchApi for WatchService {
     type WatchStream = Responses;
 
     async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Responses>, Status> {
-        self.context.require_leader(request.metadata())?;
+        let by = self.context.caller(&request).await?.principal();
         let insists = self.context.insists_on_leader(request.metadata());
         let (responses, stream) = mpsc::channel(AHEAD);
         let service = self.clone();
         tokio::spawn(async move {
             let context = &service.context;
             let ended = tokio::select! {
-                ended = service.serve(request.into_inner(), &responses) => ended,
+                ended = service.serve(by, request.into_inner(), &responses) => ended,
                 status = context.lost_leader(service.leaderless), if insists => Err(status),
                 status = context.stopped() => Err(status),
                 () = responses.closed() => Ok(()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bowline_kv::store::StoreStatusRequest;
+use bowline_kv::store::{Principal, StoreStatusRequest};
 use bowline_node::{Failure, Unknown};
 use percent_encoding::percent_decode_str;
 use prometheus_client::metrics::counter::Counter;
@@ -215,7 +215,7 @@ fn values<'a>(query: Option<&'a str>, key: &'a str) -> impl Iterator<Item = Stri
 }
 
 async fn read_local(context: &Context) -> Result<(), String> {
-    context.replica.look(StoreStatusRequest).await.map(|_| ()).map_err(told)
+    context.replica.look(&Principal::Member, StoreStatusRequest).await.map(|_| ()).map_err(told)
 }
 
 /// Reads the latest state. Fails at once if the leader is lost meanwhile.

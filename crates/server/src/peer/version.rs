@@ -19,8 +19,8 @@ pub struct Protocol {
 
 impl Protocol {
     /// The protocol of this program. Version 4 was the first one in protobuf, version 5 introduced alarms, version 6
-    /// changes of the members, version 7 the comparison of their states.
-    pub const CURRENT: Protocol = Protocol { version: 7, oldest_version: 6, extension: &[] };
+    /// changes of the members, version 7 the comparison of their states, version 8 users and roles.
+    pub const CURRENT: Protocol = Protocol { version: 8, oldest_version: 7, extension: &[] };
 
     /// The version that introduced the command for alarms.
     pub const ALARMS: u32 = 5;
@@ -30,6 +30,9 @@ impl Protocol {
 
     /// The version that introduced the command that compares the members' states.
     pub const COMPARISON: u32 = 7;
+
+    /// The version that introduced the commands for users and roles.
+    pub const USERS: u32 = 8;
 }
 
 /// The version to which the leader can raise the cluster; `None` if it can't. `members`: the version of each member;

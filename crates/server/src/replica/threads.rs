@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bowline_kv::store::EngineError;
 use bowline_member::{
-    AppliedEntry, ApplyJob, ApplyWorker, Consensus, Event, Fatal, LogJob, LogWorker, MAX_JOBS, Outlet, Shared,
-    SnapshotJob, SnapshotWorker, Status, Workers,
+    AppliedEntry, ApplyJob, ApplyWorker, Consensus, Event, Fatal, LogJob, LogWorker, MAX_JOBS, Outlet, Published,
+    Shared, SnapshotJob, SnapshotWorker, Status, Workers,
 };
 use bowline_node::NodeMessage;
 use bowline_node::raft::{Fault, NodeId};
@@ -23,6 +23,7 @@ use super::StopReason;
 use super::inbox::{Inbox, Reply};
 use crate::clock::Clock;
 use crate::peer::Outbox;
+use crate::sessions::Sessions;
 use crate::watches::Watches;
 
 /// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.
@@ -45,6 +46,7 @@ pub(super) struct Surroundings {
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) watches: Arc<Watches>,
+    pub(super) sessions: Arc<Sessions>,
 }
 
 /// The threads of a running replica.
@@ -165,12 +167,14 @@ impl Outlet<Reply> for Wires {
         self.around.outbox.send(to, message);
     }
 
-    fn applied(&mut self, applied: &[AppliedEntry], revision: i64) -> Result<(), EngineError> {
-        self.around.watches.applied(applied.iter().flat_map(|applied| &applied.writes), revision)
+    fn applied(&mut self, applied: &[AppliedEntry], published: &Published) -> Result<(), EngineError> {
+        applied.iter().filter_map(|applied| applied.issued.as_ref()).for_each(|it| self.around.sessions.applied(it));
+        let writes = applied.iter().flat_map(|applied| &applied.writes);
+        self.around.watches.applied(writes, published.facts.revision, &published.auth)
     }
 
-    fn replaced(&mut self, revision: i64) {
-        self.around.watches.replaced(revision);
+    fn replaced(&mut self, published: &Published) {
+        self.around.watches.replaced(published.facts.revision, &published.auth);
     }
 }
 

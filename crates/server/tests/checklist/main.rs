@@ -7,6 +7,7 @@
 //! - `BOWLINE_CHECKLIST_ENDPOINT=http://127.0.0.1:2379`: a server that runs already. Lines that need a store of
 //!   their own are skipped, unless the other variable is there too.
 
+mod a;
 mod c;
 mod e;
 mod etcd;
@@ -36,8 +37,9 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 12] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 13] {
     [
+        ("a", 15, a::lines()),
         ("h", 13, h::lines()),
         ("r", 21, r::lines()),
         ("p", 8, p::lines()),

@@ -13,6 +13,7 @@ mod leases;
 mod malformed;
 mod members;
 mod metrics;
+mod permissions;
 mod raw;
 mod reflection;
 mod service;

@@ -42,7 +42,8 @@ macro_rules! asks {
     }};
 }
 
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
+    "etcdserverpb.Auth",
     "etcdserverpb.Cluster",
     "etcdserverpb.KV",
     "etcdserverpb.Lease",

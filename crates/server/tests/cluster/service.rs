@@ -1,7 +1,6 @@
 //! What clients are served.
 
 use bowline_api::etcdserverpb as pb;
-use pb::auth_client::AuthClient;
 use pb::cluster_client::ClusterClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::Code;
@@ -148,8 +147,12 @@ async fn what_is_not_there_yet_says_so() {
     let cluster = Cluster::start(1, &[]);
     let leader = cluster.leader().await;
     let url = format!("http://{}", cluster.server(leader).client_address());
-    let mut auth = AuthClient::connect(url).await.expect("it listens");
-    let error = auth.auth_status(pb::AuthStatusRequest {}).await.expect_err("not yet");
+    let channel = tonic::transport::Channel::from_shared(url).expect("an address").connect().await.expect("it listens");
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.expect("it is connected");
+    let codec = tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/v3lockpb.Lock/Lock");
+    let error = client.unary(tonic::Request::new(get("k")), path, codec).await.expect_err("not yet");
     assert_eq!(error.code(), Code::Unimplemented);
 }
 

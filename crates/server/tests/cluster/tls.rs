@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bowline_client::{Client, ClientError, ClientFiles, Op};
+use bowline_client::{Access, Client, ClientError, ClientFiles, Keys, Op, Permission};
 use bowline_server::peer::Protocol;
 use bowline_tls::issue::{Ca, Order, Pair, Role, Span, write};
 use bowline_tls::{ClientTls, Facts, Protocol as Http, SPEAKS_TLS};
@@ -171,6 +171,40 @@ async fn a_client_needs_a_certificate_that_is_valid() {
 }
 
 /// A client refuses to load a certificate that has expired, so these come from a pair that it takes for another one.
+/// A7: and no field of a request says who somebody is (CVE-2018-16886).
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_name_in_the_certificate_is_the_user() {
+    let files = Files::new("ca");
+    files.issue("m", Role::Member, ALWAYS);
+    for name in ["root", "ann", "stranger"] {
+        files.issue(name, Role::Client, ALWAYS);
+    }
+    let cluster = Cluster::start_each(1, Protocol::CURRENT, |_| files.for_clients("m"));
+    cluster.leader().await;
+    let [mut root, mut ann, mut stranger] =
+        ["root", "ann", "stranger"].map(|it| client(&cluster, &[1], &files.client(it)));
+    root.user_add("root", None).await.expect("nobody has to log in yet");
+    root.user_grant_role("root", "root").await.expect("it exists");
+    root.user_add("ann", None).await.expect("it is new");
+    root.role_add("r").await.expect("it is new");
+    let permission = Permission { access: Access::ReadWrite, keys: Keys::Prefix("ann/".into()) };
+    root.role_grant_permission("r", permission).await.expect("a good one");
+    root.user_grant_role("ann", "r").await.expect("both exist");
+    root.auth_enable().await.expect("there is root");
+    ann.put("ann/1", "v").await.expect("ann may");
+    let refused = |outcome: Result<_, ClientError>| {
+        let error = outcome.expect_err("it is not permitted");
+        assert!(matches!(error, ClientError::PermissionDenied { .. }), "{error:?}");
+    };
+    refused(ann.put("other", "v").await.map(|_| ()));
+    refused(stranger.get("ann/1").await.map(|_| ()));
+    root.put("other", "v").await.expect("root may");
+    // A token counts more than the certificate.
+    root.user_add("ben", Some("a password".into())).await.expect("root may");
+    let mut ben = client(&cluster, &[1], &files.client("root")).with_user("ben", "a password");
+    refused(ben.get("other").await.map(|_| ()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn expired_and_early_certificates_are_refused_with_the_date() {
     let files = Files::new("ca");

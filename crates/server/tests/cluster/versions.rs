@@ -99,7 +99,7 @@ async fn alarms_wait_until_every_member_knows_them() {
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, told.as_str()));
     let full = cluster.client(1).await.put(put("k", "v")).await.expect_err("it is over its quota");
     assert_eq!(full.code(), Code::ResourceExhausted);
-    assert_eq!(alarms(&cluster).await, []);
+    assert_eq!(alarms(&cluster).await, [0_u64; 0]);
 
     cluster.kill(1);
     config(&mut cluster).protocol = Protocol::CURRENT;

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bowline_kv::store::{
-    Alarm, CompareStep, Engine, HashKv, Lease, LeaseChange, Members, MemoryEngine, Record, Response, Revision, Store,
-    TxnRequest, encode_reply,
+    Alarm, CompareStep, Engine, HashKv, Lease, LeaseChange, Members, MemoryEngine, Principal, Record, Response,
+    Revision, Store, TxnRequest, encode_reply,
 };
 use bowline_kv::watch::History;
 use bowline_lan::map::{Command, Map};
@@ -202,7 +202,7 @@ impl Machine {
         match &self.state {
             State::Map(_) => None,
             State::Store(store) => Some(Arc::clone(store.members())),
-            State::OnDisk(store) => Some(store.read().members()),
+            State::OnDisk(store) => Some(Arc::clone(store.read().members())),
         }
     }
 
@@ -261,7 +261,7 @@ impl Machine {
         match &self.state {
             State::Map(map) => Bytes::copy_from_slice(map.get(key).as_bytes()),
             State::Store(store) => encode_reply(&store.ask(query).map(Response::Txn)),
-            State::OnDisk(store) => encode_reply(&store.read().ask(query).0.map(Response::Txn)),
+            State::OnDisk(store) => encode_reply(&store.read().ask(&Principal::Anonymous, query).0.map(Response::Txn)),
         }
     }
 }

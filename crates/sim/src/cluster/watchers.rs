@@ -5,8 +5,9 @@
 //! Watchers only look on: they take their turns after the steps of replicas, and change nothing for anybody else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bowline_kv::store::{EngineError, KeyValue, MemoryEngine, Record, Revision, Store};
+use bowline_kv::store::{AuthBook, EngineError, KeyValue, MemoryEngine, Principal, Record, Revision, Store};
 use bowline_kv::watch::{
     Body, Event, EventKind, History, Hub, KeyRange, Message, Portion, PortionLimits, Stream, WatchRequest,
 };
@@ -227,15 +228,15 @@ impl Watchers {
     ) {
         let Some(node) = it.node.as_ref().filter(|_| !self.clients.is_empty()) else { return };
         let machine = node.machine();
-        let revision = machine.revision();
+        let (revision, auth) = (machine.revision(), machine.auth());
         let (host, run) = (it.at(), it.run);
-        let hub = it.hub.get_or_insert_with(|| Hub::new(revision, MAILBOX_BYTES, run.into()));
+        let hub = it.hub.get_or_insert_with(|| Hub::new(revision, &auth, MAILBOX_BYTES, run.into()));
         if replaced {
             if !hub.is_idle() {
                 hit(Probe::WatchedStateReplaced);
             }
-            hub.replaced(revision);
-        } else if hub.applied(writes, revision).is_err() {
+            hub.replaced(revision, &auth);
+        } else if hub.applied(writes, revision, &auth).is_err() {
             return ctx.judge(Err((Rule::WatchesAreComplete, "a record of an applied command is damaged".to_owned())));
         }
         for (number, client) in self.clients.iter_mut().enumerate() {
@@ -327,7 +328,7 @@ impl Client {
             if watch.resume > hub.revision() + 1 {
                 hit(Probe::WatchAhead);
             }
-            stream.create(hub, watch.resuming());
+            stream.create(hub, &Principal::Anonymous, watch.resuming());
         }
         self.connection = Some(Connection { host, run, stream, phase: Phase::Take, header: 0 });
     }
@@ -355,7 +356,7 @@ impl Client {
         let id = 1 + self.dice.below(MOST_WATCHES) as i64;
         let Some(connection) = self.connection.as_mut().filter(|_| !self.watches.contains_key(&id)) else { return };
         let watch = Watch::drawn(&mut self.dice, id, keys, hub.revision());
-        connection.stream.create(hub, watch.request.clone());
+        connection.stream.create(hub, &Principal::Anonymous, watch.request.clone());
         self.watches.insert(id, watch);
     }
 
@@ -406,7 +407,7 @@ impl Client {
         if let Body::Compacted { compact_revision } = body {
             let watch = self.watches.get_mut(&watch_id).ok_or("a watch that nobody has is compacted")?;
             watch.lost(truth, compact_revision)?;
-            connection.stream.create(hub, watch.resuming());
+            connection.stream.create(hub, &Principal::Anonymous, watch.resuming());
             return Ok(());
         }
         if revision < connection.header || revision > machine.revision() {
@@ -435,6 +436,7 @@ impl Client {
             }
             Body::Unknown => Err("a request is not known".to_owned()),
             Body::Refused(why) => Err(format!("a watch is refused: {why}")),
+            Body::Denied(error) | Body::Revoked(error) => Err(format!("a watch is not permitted: {error}")),
             Body::Compacted { .. } => Ok(()),
         }
     }
@@ -447,6 +449,10 @@ impl History for Machine {
 
     fn compacted_revision(&self) -> i64 {
         Machine::compacted_revision(self)
+    }
+
+    fn auth(&self) -> Arc<AuthBook> {
+        self.with_history(|it| it.auth()).unwrap_or_default()
     }
 
     fn events(

@@ -5,13 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use bowline_bolt::{Bolt, BoltError, Bucket, Source};
 use bowline_node::raft::Index;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{FINISHED, KEY, LEASE, META, SCHEDULED, StoredLease};
+use super::{
+    AUTH, AUTH_REVISION, ENABLED, FINISHED, KEY, LEASE, META, ROLES, SCHEDULED, StoredLease, StoredUser, USERS,
+};
+use crate::store::auth::{AuthBook, Role};
 use crate::store::engine::Revision;
 use crate::store::leases::Lease;
 use crate::store::meta::Meta;
@@ -166,9 +170,9 @@ impl<S: Source> Backup<S> {
     /// everything before it counts as compacted, so that whoever watches or has read the old cluster notices.
     ///
     /// # Errors
-    /// It is damaged, has users or roles, or the raised revision is too high.
+    /// It is damaged, or the raised revision is too high.
     pub fn plan(&self, raise: Option<i64>) -> Result<BackupPlan, BackupError> {
-        self.refuse_users()?;
+        self.auth()?;
         let mut revision = self.compacted.max(1);
         let (mut latest, mut exists) = (BTreeMap::new(), BTreeMap::new());
         self.each_record(|at, record| {
@@ -191,13 +195,13 @@ impl<S: Source> Backup<S> {
     }
 
     /// Writes the restored store as a snapshot that ends at log index `at`, and returns its number of bytes. The store
-    /// has the leases, each with its full time to live, but no alarms.
+    /// has the leases, each with its full time to live, and the users and roles, but no alarms.
     ///
     /// # Errors
     /// It is damaged, or the bytes can't be written.
     pub fn write_snapshot(&self, plan: &BackupPlan, at: Index, out: &mut impl Write) -> Result<u64, BackupError> {
         let BackupPlan { revision, compacted, ref latest, .. } = *plan;
-        let meta = Meta { applied: at.0, revision, compacted, ..Meta::default() };
+        let meta = Meta { applied: at.0, revision, compacted, auth: Arc::new(self.auth()?), ..Meta::default() };
         let (mut found, mut rebuild, mut writer) = (Found::default(), Rebuild::default(), BlockWriter::new(out));
         writer.head(&meta)?;
         for lease in self.leases(at)? {
@@ -221,6 +225,7 @@ impl<S: Source> Backup<S> {
             Ok(writer.record(at, &record)?)
         })?;
         rebuild.finish().map_err(|error| BackupError::Invalid(error.to_string()))?;
+        writer.users(&meta.auth)?;
         Ok(writer.end()?)
     }
 
@@ -257,24 +262,39 @@ impl<S: Source> Backup<S> {
         Ok(leases)
     }
 
-    fn refuse_users(&self) -> Result<(), BackupError> {
-        let has = |name: &str, key: Option<&[u8]>| -> Result<bool, BackupError> {
-            let Some(bucket) = self.bolt.bucket(name.as_bytes())? else { return Ok(false) };
-            let mut cursor = self.bolt.cursor(&bucket);
-            while let Some(entry) = cursor.next()? {
-                let is_on = entry.value.is_some_and(|value| value.first() == Some(&1));
-                if key.is_none_or(|key| entry.key == key && is_on) {
-                    return Ok(true);
-                }
+    /// The users and roles.
+    fn auth(&self) -> Result<AuthBook, BackupError> {
+        let (mut enabled, mut revision, mut users, mut roles) = (false, 1, Vec::new(), Vec::new());
+        self.each_pair(AUTH, |key, value| {
+            match key {
+                ENABLED => enabled = value.first() == Some(&1),
+                AUTH_REVISION => revision = value.try_into().map_or(0, u64::from_be_bytes),
+                _ => {}
             }
-            Ok(false)
-        };
-        if has("authUsers", None)? || has("authRoles", None)? || has("auth", Some(b"authEnabled"))? {
-            return invalid(
-                "it has users or roles, which don't exist here yet: whoever relies on them would find every key \
-                 readable and writable. In the old cluster, disable authentication, delete users and roles, and take \
-                 another snapshot",
-            );
+            Ok(())
+        })?;
+        let unread = |what: &str, error| BackupError::Invalid(format!("{what} can't be read: {error}"));
+        self.each_pair(ROLES, |_, value| {
+            roles.push(Role::decode(value).map_err(|error| unread("a role", error))?);
+            Ok(())
+        })?;
+        self.each_pair(USERS, |_, value| {
+            users.push(StoredUser::decode(value).map_err(|error| unread("a user", error))?.user());
+            Ok(())
+        })?;
+        AuthBook::restored(enabled, revision, users, roles).map_err(BackupError::Invalid)
+    }
+
+    /// Visits the pairs of a bucket, if it is there.
+    fn each_pair(
+        &self,
+        bucket: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), BackupError>,
+    ) -> Result<(), BackupError> {
+        let Some(bucket) = self.bolt.bucket(bucket)? else { return Ok(()) };
+        let mut cursor = self.bolt.cursor(&bucket);
+        while let Some(entry) = cursor.next()? {
+            visit(entry.key, entry.value.unwrap_or_default())?;
         }
         Ok(())
     }

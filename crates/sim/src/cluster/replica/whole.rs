@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bowline_kv::store::EngineError;
 use bowline_member::{
-    AppliedEntry, ApplyJob, Event, Fatal, Instruments, LogJob, LogStep, MAX_JOBS, OpenedMember, Outlet, Portion, Queue,
-    Request, RequestBody, Round, Settings, SnapshotJob, Workers,
+    AppliedEntry, ApplyJob, Event, Fatal, Instruments, LogJob, LogStep, MAX_JOBS, OpenedMember, Outlet, Portion,
+    Published, Queue, Request, RequestBody, Round, Settings, SnapshotJob, Workers,
 };
 use bowline_node::{ConductorEffect, Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Response, Witness};
 use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, SnapshotHeader, Time, Token, Write};
@@ -81,12 +81,12 @@ impl Outlet<Token> for Output {
         self.messages.push((to, message));
     }
 
-    fn applied(&mut self, applied: &[AppliedEntry], _: i64) -> Result<(), EngineError> {
+    fn applied(&mut self, applied: &[AppliedEntry], _: &Published) -> Result<(), EngineError> {
         self.applied.extend_from_slice(applied);
         Ok(())
     }
 
-    fn replaced(&mut self, _: i64) {
+    fn replaced(&mut self, _: &Published) {
         self.replaced = true;
     }
 }
