@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
-use bowline_client::{Client, ClientError};
+use bowline_client::{Channel, Client, ClientError};
 use pb::kv_client::KvClient;
 use pb::request_op::Request;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::measure::{Gathered, Recorder, quantile};
 use crate::phase::Phase;

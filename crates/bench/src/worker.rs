@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
+use bowline_client::Channel;
 use bowline_raft::Random;
 use bytes::Bytes;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -13,7 +14,6 @@ use pb::request_op::Request;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::keys::{Keys, Picker, Values};
 use crate::measure::{Failed, Recorder};

@@ -1,5 +1,5 @@
 //! The client commands: `bowline put`, `get`, `del`, `txn`, `watch`, `lease`, `lock`, `elect`, `compact`, `alarm`,
-//! `member`, `move-leader`, `hashkv`, `status`, `snapshot`, `mirror` and `shell`.
+//! `member`, `move-leader`, `hashkv`, `status`, `snapshot`, `mirror`, `user`, `role`, `auth` and `shell`.
 //!
 //! Each request has its own arguments ([`PutArgs`], [`RangeArgs`], ...), which the command line, the shell and
 //! transactions share.
@@ -17,6 +17,7 @@ use crate::out::Out;
 use output::OutputArgs;
 
 mod alarm;
+mod auth;
 mod compact;
 mod completion;
 mod del;
@@ -27,12 +28,14 @@ mod hold;
 mod lease;
 mod lines;
 mod lock;
+mod login;
 mod member;
 mod mirror;
 mod notation;
 mod output;
 mod put;
 mod range;
+mod roles;
 mod shell;
 mod snapshot;
 mod status;
@@ -40,10 +43,12 @@ mod table;
 mod tls;
 mod txn;
 mod txn_text;
+mod users;
 mod watch;
 mod words;
 
 pub(crate) use alarm::{AlarmCommand, AlarmListArgs, DisarmArgs};
+pub(crate) use auth::{AuthCommand, AuthDisableArgs, AuthEnableArgs, AuthStatusArgs};
 pub(crate) use compact::CompactArgs;
 pub(crate) use del::DelArgs;
 pub(crate) use elect::ElectArgs;
@@ -51,6 +56,7 @@ pub(crate) use get::GetArgs;
 pub(crate) use hashkv::HashKvArgs;
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, ListArgs, RevokeArgs, TimeToLiveArgs};
 pub(crate) use lock::LockArgs;
+pub(crate) use login::LoginArgs;
 pub(crate) use member::{
     MemberAddArgs, MemberCommand, MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs,
     MemberUpdateArgs, MoveLeaderArgs, find, hex, peer_url,
@@ -60,12 +66,19 @@ pub(crate) use notation::Notation;
 pub(crate) use output::human_size;
 pub(crate) use put::PutArgs;
 pub(crate) use range::RangeArgs;
+pub(crate) use roles::{
+    GrantPermissionArgs, RevokePermissionArgs, RoleAddArgs, RoleCommand, RoleDeleteArgs, RoleGetArgs, RoleListArgs,
+};
 pub(crate) use shell::ShellCommand;
 pub(crate) use snapshot::SnapshotCommand;
 pub(crate) use status::StatusArgs;
 pub(crate) use table::Table;
 pub(crate) use tls::TlsArgs;
 pub(crate) use txn::TxnArgs;
+pub(crate) use users::{
+    UserAddArgs, UserCommand, UserDeleteArgs, UserGetArgs, UserGrantRoleArgs, UserListArgs, UserPasswdArgs,
+    UserRevokeRoleArgs,
+};
 pub(crate) use watch::WatchArgs;
 
 /// The default endpoint.
@@ -83,6 +96,8 @@ pub(crate) struct Cluster {
     timeout: u64,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    login: LoginArgs,
 }
 
 impl Cluster {
@@ -112,7 +127,8 @@ impl Cluster {
 
     /// The same, with other endpoints.
     pub(crate) fn client_of(&self, endpoints: &[String]) -> anyhow::Result<Client> {
-        self.tls.client(endpoints, self.patience())
+        let client = self.tls.client(endpoints, self.patience())?;
+        Ok(self.login.credentials()?.apply(client))
     }
 }
 

@@ -128,7 +128,9 @@ fn client_is_to_blame(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } | ClientError::Unknown { .. } | ClientError::Compacted { .. } => false,
         ClientError::InUse { .. } | ClientError::NotHeld { .. } => false,
+        ClientError::PermissionDenied { .. } => false,
         ClientError::Refused { status, .. } => status.code() == tonic::Code::InvalidArgument,
+        ClientError::WrongPassword { .. } => true,
         ClientError::Endpoint(_) | ClientError::NoTls(_) | ClientError::NoEndpoint | ClientError::NoName => true,
     }
 }
@@ -178,19 +180,46 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         ClientError::Unknown { .. } => {
             Some("`bowline get` shows whether it was done, and `bowline status` the state of the members")
         }
-        ClientError::Refused { status, .. } if status.message().contains("no leader") => {
-            Some("a majority of the members must run and reach each other; `bowline status` shows their state")
-        }
-        ClientError::Refused { status, .. } if status.message().contains("compacted") => {
-            Some("the history before the last compaction is removed; read without --rev, or at a later revision")
-        }
+        ClientError::PermissionDenied { user: Some(_), .. } => Some(
+            "`bowline user get NAME --detail` shows what a user may do; `bowline role grant-permission` and `bowline user \
+             grant-role` allow more; only users with the role root manage the cluster",
+        ),
+        ClientError::PermissionDenied { user: None, .. } => Some(LOG_IN),
+        ClientError::WrongPassword { .. } => Some(
+            "check --user, and --password-file or BOWLINE_PASSWORD; root sets a password with `bowline user passwd`",
+        ),
+        ClientError::Refused { status, .. } => refused(status),
         ClientError::Compacted { .. } => Some("watch from that revision on, or without --rev"),
-        ClientError::Refused { status, .. } if status.message() == "no answer in time" => {
-            Some("`bowline status` shows the state of the members; --timeout allows more time")
-        }
         _ => None,
     }
 }
+
+/// What to do about a refusal.
+fn refused(status: &tonic::Status) -> Option<&'static str> {
+    let message = status.message();
+    Some(match message.strip_prefix("etcdserver: ").unwrap_or(message) {
+        "user name is empty" => LOG_IN,
+        "root user does not exist" => {
+            "`bowline user add root` adds it, and `bowline user grant-role root root` gives it the role root"
+        }
+        "root user does not have root role" => {
+            "`bowline user grant-role root root` gives it that role; without the user, begin with `bowline user add root`"
+        }
+        "authentication is not enabled" => "`bowline auth enable` enables it",
+        _ if message.contains("no leader") => {
+            "a majority of the members must run and reach each other; `bowline status` shows their state"
+        }
+        _ if message.contains("compacted") => {
+            "the history before the last compaction is removed; read without --rev, or at a later revision"
+        }
+        "no answer in time" => "`bowline status` shows the state of the members; --timeout allows more time",
+        _ if status.code() == tonic::Code::Unimplemented => "the server has no such request; is it an older version?",
+        _ => return None,
+    })
+}
+
+/// What to do where a user is needed.
+const LOG_IN: &str = "the cluster wants to know who asks: --user NAME, or BOWLINE_USER with BOWLINE_PASSWORD";
 
 #[cfg(test)]
 mod tests {

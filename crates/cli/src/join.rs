@@ -11,7 +11,7 @@ use bowline_server::{Listeners, Server, folder};
 use clap::Args;
 use tracing::{info, warn};
 
-use crate::client::{TlsArgs, find, hex, peer_url};
+use crate::client::{LoginArgs, TlsArgs, find, hex, peer_url};
 use crate::exit::{Exit, NotDone};
 use crate::serve::{ServeCommand, run_member};
 
@@ -59,13 +59,15 @@ pub(crate) struct JoinCommand {
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
+    login: LoginArgs,
+    #[command(flatten)]
     settings: ServeCommand,
 }
 
 impl JoinCommand {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut client = self.tls.client(&self.members, PATIENCE)?;
+        let mut client = self.login.credentials()?.apply(self.tls.client(&self.members, PATIENCE)?);
         let listed = runtime.block_on(client.member_list(true))?;
         let (cluster, members) = (listed.header.map_or(0, |header| header.cluster_id), listed.members);
         let replaced = match &self.replace {

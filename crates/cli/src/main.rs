@@ -43,6 +43,7 @@ const EXAMPLES: &str = "Examples:
   bowline bench mixed --reads 90      measure them under load
   bowline lock backup -- ./backup.sh  run a command while a lock is held
   bowline shell                       enter commands line by line
+  bowline user add root               users and roles; then bowline auth enable
   bowline snapshot save backup.db     save the state in a file
   bowline serve --config member.toml  one member of a cluster
   bowline cert --hosts 10.0.0.1       certificates for a cluster with TLS
@@ -111,6 +112,15 @@ enum Command {
     Snapshot(client::SnapshotCommand),
     /// Keeps a part of another cluster equal to a part of this one.
     Mirror(client::MirrorCommand),
+    /// Manages users.
+    #[command(subcommand)]
+    User(client::UserCommand),
+    /// Manages roles: what users may do.
+    #[command(subcommand)]
+    Role(client::RoleCommand),
+    /// Enables and disables the users of a cluster.
+    #[command(subcommand)]
+    Auth(client::AuthCommand),
     /// Shows a cluster live: load, latencies, sizes and lag of each member.
     Top(top::TopCommand),
     /// Measures how fast a cluster, of Bowline or etcd, is under load, or compares two.
@@ -166,6 +176,9 @@ fn main() -> ExitCode {
         Command::HashKv(command) => command.run(),
         Command::Snapshot(command) => command.run(),
         Command::Mirror(command) => command.run(),
+        Command::User(command) => command.run(),
+        Command::Role(command) => command.run(),
+        Command::Auth(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Top(command) => command.run(),

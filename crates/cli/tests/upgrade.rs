@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
-use bowline_kv::store::{ClusterVersionRequest, Command as StoreCommand};
+use bowline_kv::store::{ClusterVersionRequest, Command as StoreCommand, Principal};
 use bowline_raft::{Entry, Payload};
 use bowline_server::config::Layers;
 use bowline_server::peer::Protocol;
@@ -320,7 +320,8 @@ fn check_logs(logs: [Vec<Entry>; 3]) {
         };
         assert!(part(&first) == part(&other), "the logs differ between {from} and {to}");
     }
-    let raise = StoreCommand::ClusterVersion(ClusterVersionRequest { version: NEXT.version }).to_bytes();
+    let raise = StoreCommand::ClusterVersion(ClusterVersionRequest { version: NEXT.version });
+    let raise = raise.to_bytes_by(&Principal::Member);
     let raised = first.iter().position(|(_, command)| *command == raise).expect("it was raised");
     let extended = |log: &[(u64, bytes::Bytes)]| log.iter().filter(|(_, it)| it.ends_with(NEXT.extension)).count();
     assert_eq!(extended(&first[..raised]), 0, "not every member knew the field yet");

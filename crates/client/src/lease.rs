@@ -9,10 +9,9 @@ use bytes::Bytes;
 use pb::lease_client::LeaseClient;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::{Client, ClientError, MAX_RESPONSE};
+use super::{Channel, Client, ClientError, MAX_RESPONSE};
 
 mod keeper;
 

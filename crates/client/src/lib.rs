@@ -8,6 +8,7 @@
 //! | have keys deleted when this program dies | [`Client::lease`] | `lease` |
 //! | let only one program work at a time | [`Lock`] | `lock` |
 //! | choose a leader that everybody knows | [`Election`] | `election` |
+//! | log in, and manage users and roles | [`Client::with_user`], [`Client::user_add`], [`Client::role_add`] | - |
 //!
 //! The examples are in the folder `examples`: `cargo run -p bowline-client --example lock -- 127.0.0.1:2379`.
 //!
@@ -64,24 +65,36 @@
 //! # }
 //! ```
 //!
-//! It needs a Tokio runtime. Users and passwords are not there yet.
+//! # Users
+//!
+//! [`Client::with_user`] makes a client that logs in as a user: at its first call, and again when its token has expired or
+//! is outdated. A call that was refused because of its token was not done, so it is repeated, once. Calls that fail
+//! together share one login. If the cluster has no users, or they are not enabled, the client works without a token.
+//!
+//! A wrong password is [`ClientError::WrongPassword`]. It is not tried again: later calls of the client and its clones fail
+//! in the same way. Without TLS, passwords and tokens cross the network in plain text.
+//!
+//! The client needs a Tokio runtime.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
 /// A key with its value and its revisions.
 pub use bowline_api::mvccpb::KeyValue;
 pub use bytes::Bytes;
+use login::{Login, with_login};
 use pb::alarm_request::AlarmAction;
 use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use transport::Place;
 
+mod auth;
 mod election;
 mod lease;
 mod lock;
+mod login;
 mod members;
 mod op;
 mod queue;
@@ -90,6 +103,7 @@ mod transport;
 mod txn;
 mod watch;
 
+pub use auth::{Access, AuthStatus, Keys, Permission};
 /// The requests and responses of the API, for what [`Op`] can't express.
 pub use bowline_api::etcdserverpb;
 /// The TLS of a client, and the files from which it is made.
@@ -97,6 +111,7 @@ pub use bowline_tls::{ClientFiles, ClientTls, TlsError};
 pub use election::{Election, Leadership, Observer};
 pub use lease::{Lease, LeaseEnd, LeaseStatus};
 pub use lock::{Lock, LockGuard};
+pub use login::{Channel, Password};
 pub use op::{Delete, Get, Op, OpResponse, Put, SortBy};
 pub use snapshot::Snapshot;
 pub use txn::{Branches, Compare, Operand, Txn, TxnResponse};
@@ -145,6 +160,26 @@ pub enum ClientError {
         /// Its answer.
         status: Box<Status>,
     },
+    /// The user, or a client without one, has no permission for the request.
+    #[error(
+        "{endpoint} refuses this to {}: permission denied; {}",
+        match user { Some(user) => format!("the user {user}"), None => "a client without a user".to_owned() },
+        if user.is_some() { "a role of this user must grant it" } else { "log in as a user whose role grants it" },
+    )]
+    PermissionDenied {
+        /// The server's endpoint.
+        endpoint: String,
+        /// The user of [`Client::with_user`].
+        user: Option<String>,
+    },
+    /// The user does not exist, or has another password.
+    #[error("{endpoint} does not let the user {user} in: there is no such user, or the password is wrong")]
+    WrongPassword {
+        /// The server's endpoint.
+        endpoint: String,
+        /// The user of [`Client::with_user`].
+        user: String,
+    },
     /// The connection was lost after a write was sent, or the answer took too long: the write may or may not have taken
     /// effect.
     #[error("{endpoint}: the write may or may not have taken effect: {why}")]
@@ -187,6 +222,7 @@ pub struct Client {
     endpoints: Vec<Place>,
     patience: Duration,
     tls: Option<ClientTls>,
+    login: Option<Arc<Login>>,
     /// The connection in use, and the place of its endpoint.
     connected: Option<(usize, Channel)>,
 }
@@ -219,15 +255,36 @@ impl Client {
         if endpoints.is_empty() {
             return Err(ClientError::NoEndpoint);
         }
-        Ok(Client { endpoints, patience, tls: tls.cloned(), connected: None })
+        Ok(Client { endpoints, patience, tls: tls.cloned(), login: None, connected: None })
     }
 
-    /// A client of other endpoints with the same TLS, if there is one.
+    /// The same client, but one that logs in as this user. It logs in when it is used. Clones share the login.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use bowline_client::Client;
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let password = std::fs::read_to_string("password.txt")?;
+    /// let client = Client::new(&["127.0.0.1:2379"], Duration::from_secs(5))?;
+    /// let mut client = client.with_user("alice", password.trim_end());
+    /// client.put("app/greeting", "hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_user(self, user: impl Into<String>, password: impl Into<Password>) -> Client {
+        let login = Some(Arc::new(Login::new(user.into(), password.into())));
+        Client { login, connected: None, ..self }
+    }
+
+    /// A client of other endpoints of the same cluster, with the same TLS and user, if there are any.
     ///
     /// # Errors
     /// There is no endpoint, or one is not an address.
     pub fn elsewhere<S: AsRef<str>>(&self, endpoints: &[S], patience: Duration) -> Result<Client, ClientError> {
-        Client::of(endpoints, patience, self.tls.as_ref())
+        let login = self.login.clone();
+        Ok(Client { login, ..Client::of(endpoints, patience, self.tls.as_ref())? })
     }
 
     /// The TLS of the client, if there is one.
@@ -241,7 +298,7 @@ impl Client {
     /// # Errors
     /// It is not an address.
     pub fn lazy_channel(&self, endpoint: &str) -> Result<Channel, ClientError> {
-        Ok(Place::new(endpoint, self.tls.as_ref())?.lazy())
+        Ok(self.with_token(Place::new(endpoint, self.tls.as_ref())?.lazy()))
     }
 
     /// The endpoints, beginning with the one that is used next.
@@ -394,10 +451,13 @@ impl Client {
     pub async fn move_leader(&mut self, target_id: u64) -> Result<(), ClientError> {
         let (endpoint, channel) = self.channel().await?;
         let request = pb::MoveLeaderRequest { target_id };
-        let mut maintenance = MaintenanceClient::new(channel);
-        let moved = tokio::time::timeout(self.patience, maintenance.move_leader(request)).await;
+        let ask = || {
+            let mut maintenance = MaintenanceClient::new(channel.clone());
+            async move { maintenance.move_leader(request).await }
+        };
+        let moved = tokio::time::timeout(self.patience, with_login(self.login.as_deref(), ask)).await;
         let moved = moved.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-        moved.map(|_| ()).map_err(|status| ClientError::Refused { endpoint, status: Box::new(status) })
+        moved.map(|_| ()).map_err(|status| self.refused(endpoint, status))
     }
 
     /// Makes so many connections, in turn to each of the endpoints, for requests of the API that need connections of their
@@ -409,7 +469,7 @@ impl Client {
         let mut channels = Vec::new();
         for place in self.endpoints.iter().cycle().take(count) {
             let unreachable = |error| ClientError::Unreachable { tried: place.url.clone(), why: cause(&error) };
-            channels.push(place.connect().await.map_err(unreachable)?);
+            channels.push(self.with_token(place.connect().await.map_err(unreachable)?));
         }
         Ok(channels)
     }
@@ -418,15 +478,16 @@ impl Client {
     async fn each<T, F, A>(&self, patience: Duration, ask: F) -> Vec<(String, Result<T, String>)>
     where
         T: Send + 'static,
-        F: Fn(Channel) -> A,
+        F: Fn(Channel) -> A + Clone + Send + 'static,
         A: Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
     {
         let mut asked = Vec::new();
         for place in &self.endpoints {
             // This connects on use, so the time limit covers connecting, too.
-            let (answer, place) = (ask(place.lazy()), place.clone());
-            let url = place.url.clone();
+            let (channel, place) = (self.with_token(place.lazy()), place.clone());
+            let (url, login, ask) = (place.url.clone(), self.login.clone(), ask.clone());
             let task = async move {
+                let answer = with_login(login.as_deref(), move || ask(channel.clone()));
                 match tokio::time::timeout(patience, answer).await {
                     Ok(Ok(response)) => Ok(response.into_inner()),
                     Ok(Err(status)) => Err(place.refusal().unwrap_or_else(|| reason(&status))),
@@ -453,7 +514,8 @@ impl Client {
         loop {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
-            let status = match tokio::time::timeout(left.min(share), ask(channel)).await {
+            let answer = with_login(self.login.as_deref(), || ask(channel.clone()));
+            let status = match tokio::time::timeout(left.min(share), answer).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
@@ -465,7 +527,7 @@ impl Client {
             }
             if !is_worth_another_read(status.code()) || Instant::now() + PAUSE >= until {
                 self.try_next_after(&status);
-                return Err(ClientError::Refused { endpoint, status: Box::new(status) });
+                return Err(self.refused(endpoint, status));
             }
             self.try_next();
             tokio::time::sleep(PAUSE).await;
@@ -495,7 +557,8 @@ impl Client {
         loop {
             let (endpoint, channel) = self.channel().await?;
             let left = until.saturating_duration_since(Instant::now());
-            let Ok(answer) = tokio::time::timeout(left, send(channel)).await else {
+            let answer = with_login(self.login.as_deref(), || send(channel.clone()));
+            let Ok(answer) = tokio::time::timeout(left, answer).await else {
                 // A silent endpoint may stay silent: the next request goes to another one.
                 self.try_next();
                 return Err(ClientError::Unknown { endpoint, why: "no answer in time".to_owned() });
@@ -509,15 +572,16 @@ impl Client {
                 self.after_refusal(why, refusals)?;
                 continue;
             }
-            let nothing_done = status.message() == "etcdserver: no leader";
+            let refused = is_refusal(status.code());
+            let nothing_done = !refused && (status.message() == "etcdserver: no leader" || login::has_failed(&status));
             if nothing_done && Instant::now() + PAUSE < until {
                 self.try_next();
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
             self.try_next_after(&status);
-            return Err(if nothing_done || is_refusal(status.code()) {
-                ClientError::Refused { endpoint, status: Box::new(status) }
+            return Err(if nothing_done || refused {
+                self.refused(endpoint, status)
             } else {
                 ClientError::Unknown { endpoint, why: reason(&status) }
             });
@@ -545,6 +609,7 @@ impl Client {
         for place in (0..self.endpoints.len()).map(|offset| (first + offset) % self.endpoints.len()) {
             match self.endpoints[place].connect().await {
                 Ok(channel) => {
+                    let channel = self.with_token(channel);
                     self.connected = Some((place, channel.clone()));
                     return Ok((self.endpoints[place].url.clone(), channel));
                 }
@@ -552,6 +617,24 @@ impl Client {
             }
         }
         Err(self.unreachable(why))
+    }
+
+    /// A connection whose calls carry the token of this client's user, if it has one.
+    fn with_token(&self, channel: tonic::transport::Channel) -> Channel {
+        Channel::new(channel, self.login.clone())
+    }
+
+    /// The error of a call that a server has refused.
+    fn refused(&self, endpoint: String, status: Status) -> ClientError {
+        login::refused(self.login.as_deref(), endpoint, status)
+    }
+
+    /// The same error, in the terms of [`Client::refused`].
+    fn clarified(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Refused { endpoint, status } => self.refused(endpoint, *status),
+            other => other,
+        }
     }
 
     fn unreachable(&self, why: String) -> ClientError {
@@ -594,7 +677,8 @@ impl Client {
             let tested = place.endpoint.clone().http2_keep_alive_interval(KEEP_ALIVE);
             place.endpoint = tested.keep_alive_timeout(KEEP_ALIVE_PATIENCE);
         }
-        Client { endpoints, patience: self.patience, tls: self.tls.clone(), connected: None }
+        let (tls, login) = (self.tls.clone(), self.login.clone());
+        Client { endpoints, patience: self.patience, tls, login, connected: None }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Fetching a snapshot of a member's state.
 
+use std::sync::Arc;
+
 use bowline_api::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::{Status, Streaming};
 
+use super::login::{self, Login, with_login};
 use super::{Client, ClientError, MAX_RESPONSE, kv};
 
 /// A snapshot that is being fetched.
@@ -13,6 +16,7 @@ pub struct Snapshot {
     endpoint: String,
     is_recent: bool,
     stream: Streaming<pb::SnapshotResponse>,
+    login: Option<Arc<Login>>,
 }
 
 impl Client {
@@ -27,16 +31,22 @@ impl Client {
         let (endpoint, channel) = client.channel().await?;
         let key = Bytes::from_static(&[0]);
         let read = pb::RangeRequest { key, count_only: true, ..pb::RangeRequest::default() };
-        let mut member = kv(channel.clone());
-        let read = tokio::time::timeout(self.patience, member.range(read)).await;
+        let ask = || {
+            let (mut member, read) = (kv(channel.clone()), read.clone());
+            async move { member.range(read).await }
+        };
+        let read = tokio::time::timeout(self.patience, with_login(self.login.as_deref(), ask)).await;
         let is_recent = read.is_ok_and(|answer| answer.is_ok());
-        let mut member = MaintenanceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
         let refused = |status| match client.refusal(&endpoint, &status) {
             Some(why) => client.unreachable(why),
-            None => ClientError::Refused { endpoint: endpoint.clone(), status: Box::new(status) },
+            None => client.refused(endpoint.clone(), status),
         };
-        let stream = member.snapshot(pb::SnapshotRequest {}).await.map_err(refused)?.into_inner();
-        Ok(Snapshot { endpoint, is_recent, stream })
+        let ask = || {
+            let mut member = MaintenanceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE);
+            async move { member.snapshot(pb::SnapshotRequest {}).await }
+        };
+        let stream = with_login(self.login.as_deref(), ask).await.map_err(refused)?.into_inner();
+        Ok(Snapshot { endpoint, is_recent, stream, login: client.login })
     }
 }
 
@@ -59,8 +69,7 @@ impl Snapshot {
     /// # Errors
     /// The connection is lost, or the member gives up.
     pub async fn next(&mut self) -> Result<Option<pb::SnapshotResponse>, ClientError> {
-        let failed =
-            |status: Status| ClientError::Refused { endpoint: self.endpoint.clone(), status: Box::new(status) };
+        let failed = |status: Status| login::refused(self.login.as_deref(), self.endpoint.clone(), status);
         self.stream.message().await.map_err(failed)
     }
 }

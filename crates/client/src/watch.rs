@@ -19,11 +19,10 @@ use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::op::prefix_end;
-use super::{Client, ClientError, MAX_RESPONSE, PAUSE, is_refusal, reason};
+use super::{Channel, Client, ClientError, MAX_RESPONSE, PAUSE, is_refusal, login, reason};
 
 mod cursor;
 
@@ -280,6 +279,11 @@ pub(crate) fn is_final(error: &ClientError) -> bool {
     }
 }
 
+/// Whether a member refuses it for lack of a permission.
+fn is_denial(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status, .. } if status.code() == Code::PermissionDenied)
+}
+
 /// What went wrong, without what every error of this kind has in common.
 fn why(error: &ClientError) -> String {
     match error {
@@ -327,8 +331,8 @@ impl Task {
                 Err(error) => error,
             };
             let lost = WatchItem::Lost { why: why(&error) };
-            if is_final(&error) {
-                return self.end(error).await;
+            if is_final(&error) && !self.needs_login(&error) {
+                return self.end(self.client.clarified(error)).await;
             }
             self.report(lost).await;
             self.client.try_next();
@@ -394,8 +398,29 @@ impl Task {
         }
     }
 
-    /// Creates the watch at one member. If that fails, the next attempt is made at another one.
+    /// Whether the member has ended the watch because of the token, so that it may serve it after another login.
+    fn needs_login(&self, error: &ClientError) -> bool {
+        let refused = |status: &Status| login::is_outdated(status);
+        self.client.login.is_some() && matches!(error, ClientError::Refused { status, .. } if refused(status))
+    }
+
+    /// Creates the watch at one member, after another login if the member refuses the token.
     async fn open(&mut self) -> Result<Opened, ClientError> {
+        let login = self.client.login.clone();
+        let session = login.as_ref().map_or(0, |login| login.number());
+        let opened = match (self.try_to_open().await, login) {
+            // etcd 3.4 says that permission is denied if it does not know the token.
+            (Err(error), Some(login)) if self.needs_login(&error) || is_denial(&error) => {
+                login.forget(session);
+                self.try_to_open().await
+            }
+            (opened, _) => opened,
+        };
+        opened.map_err(|error| self.client.clarified(error))
+    }
+
+    /// Creates the watch at one member. If that fails, the next attempt is made at another one.
+    async fn try_to_open(&mut self) -> Result<Opened, ClientError> {
         let (endpoint, channel) = self.client.channel().await?;
         let share = self.client.share();
         let opened = tokio::time::timeout(share, self.create(endpoint.clone(), channel)).await;

@@ -1,4 +1,4 @@
-//! Tab completion of commands, their flags, and keys of the server.
+//! Tab completion of commands, their flags, and keys, users and roles of the server.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,6 +21,13 @@ const MAX_KEYS: i64 = 100;
 
 /// Time limit of the server's answer, because the user waits for it.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Names that the server knows.
+#[derive(Clone, Copy, Debug)]
+enum Names {
+    Users,
+    Roles,
+}
 
 /// Completes lines of the shell.
 pub(super) struct Helper {
@@ -59,22 +66,55 @@ impl Helper {
         self.keys(&start).iter().map(|key| notation::to_hex(key)).collect()
     }
 
+    /// The users, or the roles; none if the server does not answer in time, or does not tell them to this user.
+    fn names(&self, what: Names) -> Vec<String> {
+        let Ok(mut session) = self.session.try_borrow_mut() else { return Vec::new() };
+        let Session { runtime, client, .. } = &mut *session;
+        let found = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, async {
+                match what {
+                    Names::Users => client.user_list().await,
+                    Names::Roles => client.role_list().await,
+                }
+            })
+            .await
+        });
+        let names = found.ok().and_then(Result::ok).unwrap_or_default();
+        names.iter().map(|name| words::as_word(name.as_bytes())).collect()
+    }
+
+    /// The words that may follow `words`, in the commands for users and roles.
+    fn of_users_and_roles(&self, words: &[&str]) -> Vec<String> {
+        match words {
+            ["user", "get" | "delete" | "passwd" | "grant-role" | "revoke-role"] => self.names(Names::Users),
+            ["user", "grant-role" | "revoke-role", _] => self.names(Names::Roles),
+            ["role", "get" | "delete" | "grant-permission" | "revoke-permission"] => self.names(Names::Roles),
+            ["role", "grant-permission", _] => ["read", "write", "readwrite"].map(str::to_owned).to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Where the word being typed begins, and its possible completions.
     fn candidates(&self, line: &str) -> (usize, Vec<String>) {
         let (start, word) = words::last(line.as_bytes());
-        let mut before = line[..start].split_whitespace();
+        let all: Vec<&str> = line[..start].split_whitespace().collect();
+        let mut before = all.iter().copied();
         let starting =
             |names: Vec<String>| names.into_iter().filter(|name| name.as_bytes().starts_with(&word)).collect();
         let candidates = match before.next() {
             None => starting(shell::commands()),
             Some("help") => starting(shell::commands()),
             Some("mode") => starting(["plain", "table", "json", "raw"].map(str::to_owned).to_vec()),
-            Some(command) if word.starts_with(b"-") => starting(shell::flags(command)),
+            Some(command) if word.starts_with(b"-") => starting(shell::flags(command, before.next())),
             Some("get" | "put" | "del" | "watch") if before.any(|word| word == "--hex") => {
                 starting(self.keys_in_hex(&word))
             }
             Some("get" | "put" | "del" | "watch") => self.keys(&word).iter().map(|key| words::as_word(key)).collect(),
-            Some(_) => Vec::new(),
+            Some("role") if matches!(all[1..], ["grant-permission", _, _] | ["revoke-permission", _]) => {
+                self.keys(&word).iter().map(|key| words::as_word(key)).collect()
+            }
+            Some(group) if all.len() == 1 => starting(shell::subcommands(group)),
+            Some(_) => starting(self.of_users_and_roles(&all)),
         };
         (start, candidates)
     }

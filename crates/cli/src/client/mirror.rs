@@ -17,6 +17,7 @@ use anyhow::bail;
 use bowline_client::{ClientError, WatchEvent, WatchItem, WatchRequest, Watcher};
 use clap::Args;
 
+use super::login::{DestLoginArgs, LoginArgs};
 use super::tls::{DestTlsArgs, TlsArgs};
 use super::{runtime, words};
 use crate::exit::{Exit, NotDone};
@@ -90,6 +91,10 @@ pub(crate) struct MirrorCommand {
     tls: TlsArgs,
     #[command(flatten)]
     dest_tls: DestTlsArgs,
+    #[command(flatten)]
+    login: LoginArgs,
+    #[command(flatten)]
+    dest_login: DestLoginArgs,
 }
 
 impl MirrorCommand {
@@ -98,14 +103,16 @@ impl MirrorCommand {
             let endpoints: Vec<String> = endpoints.split(',').map(str::to_owned).collect();
             tls.client(&endpoints, Duration::from_secs(self.timeout))
         };
-        // The same files, unless others are given.
+        // The same files and the same user, unless others are given.
         let dest_tls = self.dest_tls.clone().over(&self.tls);
+        let login = self.login.credentials()?;
+        let dest_login = self.dest_login.over(&login)?;
         let prefix = self.prefix.clone().into_vec();
         let dest = self.dest_prefix.clone().map_or_else(|| prefix.clone(), OsString::into_vec);
         let mapping = Mapping::new(prefix.into(), dest.into());
         let remarks = Remarks { json: self.json };
-        let (source, destination) =
-            (Source::new(client(&self.source, &self.tls)?, remarks), client(&self.destination, &dest_tls)?);
+        let source = Source::new(login.apply(client(&self.source, &self.tls)?), remarks);
+        let destination = dest_login.apply(client(&self.destination, &dest_tls)?);
         runtime()?.block_on(async {
             let destination = Destination::open(destination, remarks, &mapping).await?;
             let mut mirror = Mirror { source, destination, mapping, remarks, report: Report::new(remarks) };

@@ -26,7 +26,12 @@ use super::{
     MemberListArgs, MemberPromoteArgs, MemberRemoveArgs, MemberReplaceArgs, MemberUpdateArgs, MoveLeaderArgs, Notation,
     PutArgs, Request, StatusArgs, TxnArgs,
 };
+use super::{AuthDisableArgs, AuthEnableArgs, AuthStatusArgs};
 use super::{GrantArgs, KeepAliveArgs, ListArgs, RevokeArgs, TimeToLiveArgs, WatchArgs, words};
+use super::{GrantPermissionArgs, RevokePermissionArgs, RoleAddArgs, RoleDeleteArgs, RoleGetArgs, RoleListArgs};
+use super::{
+    UserAddArgs, UserDeleteArgs, UserGetArgs, UserGrantRoleArgs, UserListArgs, UserPasswdArgs, UserRevokeRoleArgs,
+};
 use crate::exit::{self, Exit};
 use crate::out::{self, Out, Unprinted, remark, tell};
 
@@ -41,7 +46,7 @@ const HISTORY: usize = 2_000;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Commands: get, put, del, txn, watch, lease, lock, elect, compact, alarm, member, move-leader, \
-hashkv, status, mode, help and exit, with the options of the command line; `help get` lists those of get. Ctrl-C ends \
+hashkv, status, user, role, auth, mode, help and exit, with the options of the command line; `help get` lists those of get. Ctrl-C ends \
 watch, lock, elect and lease keep-alive. Text in quotes may contain line breaks. In double quotes, \\n, \\r, \\t, \\0, \
 \\\\, \\\" and \\xNN are escapes. A line that begins with # is a comment. Tab completes commands and keys. The history \
 is kept in $BOWLINE_HISTORY, or else ~/.bowline_history.
@@ -115,6 +120,15 @@ enum Simple {
     Hashkv(HashKvArgs),
     /// Shows the state of each member.
     Status(StatusArgs),
+    /// Manages users.
+    #[command(subcommand)]
+    User(User),
+    /// Manages roles: what users may do.
+    #[command(subcommand)]
+    Role(Role),
+    /// Enables and disables the users of the cluster.
+    #[command(subcommand)]
+    Auth(Auth),
     /// Sets the output format.
     Mode {
         /// The format.
@@ -165,6 +179,53 @@ enum Member {
     Update(MemberUpdateArgs),
     /// Adds a member, waits until it votes, and removes another one.
     Replace(MemberReplaceArgs),
+}
+
+/// The commands for users.
+#[derive(Subcommand)]
+enum User {
+    /// Adds a user.
+    Add(UserAddArgs),
+    /// Shows the roles of a user.
+    Get(UserGetArgs),
+    /// Lists the users.
+    List(UserListArgs),
+    /// Deletes a user.
+    Delete(UserDeleteArgs),
+    /// Changes the password of a user.
+    Passwd(UserPasswdArgs),
+    /// Gives a role to a user.
+    GrantRole(UserGrantRoleArgs),
+    /// Takes a role from a user.
+    RevokeRole(UserRevokeRoleArgs),
+}
+
+/// The commands for roles.
+#[derive(Subcommand)]
+enum Role {
+    /// Adds a role, without permissions.
+    Add(RoleAddArgs),
+    /// Shows the permissions of a role.
+    Get(RoleGetArgs),
+    /// Lists the roles.
+    List(RoleListArgs),
+    /// Deletes a role, and takes it from all users.
+    Delete(RoleDeleteArgs),
+    /// Allows a role to read or write keys.
+    GrantPermission(GrantPermissionArgs),
+    /// Takes a permission from a role.
+    RevokePermission(RevokePermissionArgs),
+}
+
+/// The commands that enable and disable the users.
+#[derive(Subcommand)]
+enum Auth {
+    /// Enables the users: each command needs one then.
+    Enable(AuthEnableArgs),
+    /// Disables the users: everybody may do everything. Users and roles are kept.
+    Disable(AuthDisableArgs),
+    /// Says whether the users are enabled.
+    Status(AuthStatusArgs),
 }
 
 /// The state that the lines of a shell share.
@@ -359,11 +420,39 @@ impl Session {
             Simple::MoveLeader(to) => self.ask(&to),
             Simple::Hashkv(hashkv) => self.ask(&hashkv),
             Simple::Status(status) => self.ask(&status),
+            Simple::User(user) => self.obey_user(&user),
+            Simple::Role(role) => self.obey_role(&role),
+            Simple::Auth(Auth::Enable(enable)) => self.ask(&enable),
+            Simple::Auth(Auth::Disable(disable)) => self.ask(&disable),
+            Simple::Auth(Auth::Status(status)) => self.ask(&status),
             Simple::Mode { form } => {
                 self.output = OutputArgs::of(form);
                 Ok(Ended::Line(Exit::Passed))
             }
             Simple::Exit => Ok(Ended::Shell),
+        }
+    }
+
+    fn obey_user(&mut self, command: &User) -> anyhow::Result<Ended> {
+        match command {
+            User::Add(add) => self.ask(add),
+            User::Get(get) => self.ask(get),
+            User::List(list) => self.ask(list),
+            User::Delete(delete) => self.ask(delete),
+            User::Passwd(passwd) => self.ask(passwd),
+            User::GrantRole(grant) => self.ask(grant),
+            User::RevokeRole(revoke) => self.ask(revoke),
+        }
+    }
+
+    fn obey_role(&mut self, command: &Role) -> anyhow::Result<Ended> {
+        match command {
+            Role::Add(add) => self.ask(add),
+            Role::Get(get) => self.ask(get),
+            Role::List(list) => self.ask(list),
+            Role::Delete(delete) => self.ask(delete),
+            Role::GrantPermission(grant) => self.ask(grant),
+            Role::RevokePermission(revoke) => self.ask(revoke),
         }
     }
 
@@ -423,10 +512,18 @@ pub(super) fn commands() -> Vec<String> {
     names
 }
 
-/// The long flags of a command.
-pub(super) fn flags(command: &str) -> Vec<String> {
+/// The names of the commands of a group, such as `lease`.
+pub(super) fn subcommands(group: &str) -> Vec<String> {
     let shell = CommandLine::command();
-    let Some(command) = shell.find_subcommand(command) else { return Vec::new() };
+    let group = shell.find_subcommand(group).into_iter();
+    group.flat_map(clap::Command::get_subcommands).map(|command| command.get_name().to_owned()).collect()
+}
+
+/// The long flags of a command; `second` is its second word, if it belongs to a group.
+pub(super) fn flags(first: &str, second: Option<&str>) -> Vec<String> {
+    let shell = CommandLine::command();
+    let Some(command) = shell.find_subcommand(first) else { return Vec::new() };
+    let command = second.and_then(|second| command.find_subcommand(second)).unwrap_or(command);
     let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
     visible.filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")).collect()
 }

@@ -54,7 +54,7 @@ impl TlsArgs {
 }
 
 /// The value of `BOWLINE_NAME`, or of `ETCDCTL_NAME`.
-fn variable(name: &str) -> Option<std::ffi::OsString> {
+pub(super) fn variable(name: &str) -> Option<std::ffi::OsString> {
     let told = |prefix: &str| std::env::var_os(format!("{prefix}_{name}")).filter(|value| !value.is_empty());
     told("BOWLINE").or_else(|| told("ETCDCTL"))
 }

@@ -55,7 +55,7 @@ const VALIDITY: &str = "a certificate that is made is valid for a year, and made
 const CIPHERS: &str = "there are only cipher suites with forward secrecy and authenticated encryption";
 const DISCOVERY: &str = "there is no discovery: name all members in --initial-cluster";
 const WITHOUT_DISCOVERY: &str = "there is no discovery";
-const USERS: &str = "there are no users yet: use a network that you trust";
+const ARGON2: &str = "passwords are hashed with Argon2id, and hashes of bcrypt are made anew when they are used";
 const TRACING: &str = "there is no distributed tracing: use /metrics";
 const PROXY: &str = "there is no v2 proxy: use a TCP load balancer";
 const ETCDS_FILES: &str = "it tunes files that only etcd has";
@@ -317,9 +317,23 @@ const SECURITY: &[Flag] = &[
 ];
 
 const AUTH: &[Flag] = &[
-    flag("auth-token", Text, "simple", Only(&[""], USERS)),
-    flag("bcrypt-cost", Number, "10", NoEffect(USERS)),
-    flag("auth-token-ttl", Number, "300", NoEffect(USERS)),
+    flag(
+        "auth-token",
+        Text,
+        "simple",
+        Setting(
+            "auth_token",
+            "simple, or jwt,sign-method=EdDSA,pub-key=FILE,priv-key=FILE,ttl=10m; sign-method may be HS256 instead, with \
+             a secret in priv-key.",
+        ),
+    ),
+    flag("bcrypt-cost", Number, "10", NoEffect(ARGON2)),
+    flag(
+        "auth-token-ttl",
+        Number,
+        "300",
+        Setting("auth_token_ttl", "Seconds that a simple token lives after its last use, from 1 to 31536000."),
+    ),
 ];
 
 const MONITORING: &[Flag] = &[

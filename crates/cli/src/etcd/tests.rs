@@ -130,6 +130,9 @@ fn s02_flags_are_mapped_to_the_settings_of_serve() {
     changed(&["--log-format=console", "--log-level=panic"], |config| {
         (config.log_format, config.log_level) = (LogFormat::Text, tracing::Level::ERROR);
     });
+    changed(&["--auth-token-ttl=60"], |config| {
+        config.tokens = bowline_server::auth::TokenKind::Simple { ttl: Duration::from_secs(60) };
+    });
     changed(&["--auto-compaction-mode=revision", "--auto-compaction-retention=5"], |config| {
         config.auto_compaction = Some(bowline_server::config::Retention::Revisions(5));
     });
@@ -192,6 +195,11 @@ fn s02_values_that_contradict_each_other_are_refused_as_in_etcd() {
     refuses(&["--cert-file=c"], "--key-file is missing: a certificate is used with its private key");
     refuses(&["--initial-cluster-state=old"], "--initial-cluster-state is \"old\"; allowed: new, existing");
     refuses(&["--log-level=loud"], "--log-level is \"loud\"; allowed: debug, info, warn, error");
+    refuses(&["--auth-token=other"], "--auth-token is \"other\"; allowed: simple, or jwt,sign-method=METHOD,");
+    refuses(
+        &["--auth-token", "jwt,pub-key=a.pub,priv-key=a.key,sign-method=RS512"],
+        "--auth-token has a bad jwt: sign-method is \"RS512\"; allowed: EdDSA, with an Ed25519 key, or HS256",
+    );
     refuses(
         &["--log-outputs=stdout"],
         "--log-outputs is \"stdout\"; allowed: \"default\", \"stderr\"; the log goes to",

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bowline_api::etcdserverpb as pb;
-use bowline_client::{Client, ClientTls};
+use bowline_client::{Channel, Client, ClientTls};
 use pb::cluster_client::ClusterClient;
 use pb::maintenance_client::MaintenanceClient;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::figures::{Answer, Sample, Told};
 use super::metrics::Metrics;

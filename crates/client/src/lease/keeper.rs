@@ -10,7 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::LeaseEnd;
-use crate::{Client, PAUSE};
+use crate::login::with_login;
+use crate::{Channel, Client, PAUSE};
 
 /// Time to live that no machine survives, so that a moment after it can be computed.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -64,6 +65,21 @@ impl Term {
 struct Renewals {
     requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
     answers: Streaming<pb::LeaseKeepAliveResponse>,
+}
+
+impl Renewals {
+    /// Opens a stream with a first renewal. Also returns its answer: the time to live in seconds.
+    async fn open(
+        mut member: LeaseClient<Channel>,
+        request: pb::LeaseKeepAliveRequest,
+    ) -> Result<(Renewals, i64), Status> {
+        let (requests, waiting) = mpsc::channel(1);
+        // A server may send nothing before the first request.
+        requests.try_send(request).expect("a new channel has room for one");
+        let mut answers = member.lease_keep_alive(ReceiverStream::new(waiting)).await?.into_inner();
+        let first = answers.message().await?.ok_or_else(ended)?;
+        Ok((Renewals { requests, answers }, first.ttl))
+    }
 }
 
 /// The task.
@@ -123,13 +139,10 @@ impl Keeper {
             return answers.message().await?.map(|answer| answer.ttl).ok_or_else(ended);
         }
         let (_, channel) = self.client.channel().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let (requests, waiting) = mpsc::channel(1);
-        // A server may send nothing before the first request.
-        requests.try_send(self.request).expect("a new channel has room for one");
-        let mut answers = LeaseClient::new(channel).lease_keep_alive(ReceiverStream::new(waiting)).await?.into_inner();
-        let first = answers.message().await?.ok_or_else(ended)?;
-        self.renewals = Some(Renewals { requests, answers });
-        Ok(first.ttl)
+        let open = || Renewals::open(LeaseClient::new(channel.clone()), self.request);
+        let (renewals, ttl) = with_login(self.client.login.as_deref(), open).await?;
+        self.renewals = Some(renewals);
+        Ok(ttl)
     }
 }
 
