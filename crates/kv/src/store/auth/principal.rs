@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::super::Command;
 use super::super::codec::CodecError;
 
@@ -55,11 +53,5 @@ impl Submission {
     /// As [`Command::from_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Submission, CodecError> {
         Command::read(bytes).map(|(command, by)| Submission { by, command })
-    }
-
-    /// The bytes that go into the log.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        self.command.to_bytes_by(&self.by)
     }
 }
