@@ -346,8 +346,7 @@ fn a15_the_revision_counts_changes() {
     }
     assert_eq!(kv.set(grant_role(ROOT, ROOT)), Ok(12), "what is there changes nothing");
     assert_eq!(kv.store.revision(), 1, "keys have revisions of their own");
-    let twice = |kv: &mut Shop, change: AuthChange| kv.set(change);
-    assert_eq!(twice(&mut kv, add_user(ROOT)), Err(KvError::UserExists));
+    assert_eq!(kv.set(add_user(ROOT)), Err(KvError::UserExists));
     assert_eq!(kv.set(AuthChange::AddRole(String::new())), Err(KvError::RoleEmpty));
     assert_eq!(kv.set(add_user("")), Err(KvError::UserEmpty));
     assert_eq!(kv.set(add_user(&"x".repeat(256))), Err(KvError::NameTooLong));
@@ -375,47 +374,41 @@ fn users_and_roles_have_a_bound() {
 fn members_that_restart_or_restore_a_snapshot_judge_alike() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
-        let mut kv = Drawn { shop: Shop::new() };
+        let mut kv = Shop::new();
         let mut other = Shop::new();
         for _ in 0..300 {
-            let (by, command) = kv.draw(&mut random);
+            let (by, command) = drawn(&kv, &mut random);
             let (bytes, index) = (command.to_bytes_by(&by), Index(other.index + 1));
             other.index += 1;
-            let one = kv.shop.store.apply(index, &bytes);
-            kv.shop.index = index.0;
+            let one = kv.store.apply(index, &bytes);
+            kv.index = index.0;
             assert_eq!(other.store.apply(index, &bytes), one, "seed {seed}: {by} {command:?}");
             if random.chance(0.05) {
                 let snapshot = other.store.snapshot();
-                assert_eq!(kv.shop.store.snapshot(), snapshot, "seed {seed}");
+                assert_eq!(kv.store.snapshot(), snapshot, "seed {seed}");
                 other.store = Store::restore(&snapshot).expect("it is one");
             }
         }
-        assert_eq!(kv.shop.store.auth(), other.store.auth());
-        assert_eq!(kv.shop.store.hash_kv(0), other.store.hash_kv(0));
+        assert_eq!(kv.store.auth(), other.store.auth());
+        assert_eq!(kv.store.hash_kv(0), other.store.hash_kv(0));
     }
-}
-
-/// A store with drawn changes.
-struct Drawn {
-    shop: Shop,
 }
 
 const USERS: [&str; 3] = ["ann", "ben", "cay"];
 const ROLES: [&str; 3] = ["r", "s", "t"];
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-impl Drawn {
-    fn draw(&self, random: &mut Random) -> (Principal, Command) {
-        let name = |random: &mut Random| USERS[random.below(3) as usize];
-        let by = match random.below(8) {
-            0 => Principal::Anonymous,
-            1..=3 => user(ROOT, &self.shop),
-            4 => Principal::User(LoggedIn { user: name(random).into(), at: random.below(30) }),
-            _ => user(name(random), &self.shop),
-        };
-        let command = if random.chance(0.5) { change(random).into() } else { request(random) };
-        (by, command)
-    }
+/// A command, and who gives it.
+fn drawn(kv: &Shop, random: &mut Random) -> (Principal, Command) {
+    let name = |random: &mut Random| USERS[random.below(3) as usize];
+    let by = match random.below(8) {
+        0 => Principal::Anonymous,
+        1..=3 => user(ROOT, kv),
+        4 => Principal::User(LoggedIn { user: name(random).into(), at: random.below(30) }),
+        _ => user(name(random), kv),
+    };
+    let command = if random.chance(0.5) { change(random).into() } else { request(random) };
+    (by, command)
 }
 
 fn change(random: &mut Random) -> AuthRequest {
@@ -526,26 +519,26 @@ fn what_is_permitted_is_what_a_naive_model_permits() {
     let (mut permitted, mut refused) = (0, 0);
     for seed in 0..600 {
         let mut random = Random::new(1_000 + seed);
-        let mut kv = Drawn { shop: Shop::new() };
+        let mut kv = Shop::new();
         // Whoever logged in before authentication was disabled has to do it again.
         let mut valid_from = 0;
         for _ in 0..200 {
-            let (by, command) = kv.draw(&mut random);
+            let (by, command) = drawn(&kv, &mut random);
             if command.check(&Limits::default()).is_err() {
                 continue;
             }
-            let expected = model(&kv.shop.store, &by, valid_from, &command);
-            let enabled = kv.shop.store.auth().is_enabled();
-            let reply = kv.shop.apply(&by, command.clone());
-            if enabled && !kv.shop.store.auth().is_enabled() {
-                valid_from = kv.shop.store.auth().revision();
+            let expected = model(&kv.store, &by, valid_from, &command);
+            let enabled = kv.store.auth().is_enabled();
+            let reply = kv.apply(&by, command.clone());
+            if enabled && !kv.store.auth().is_enabled() {
+                valid_from = kv.store.auth().revision();
             }
             let denials = [KvError::PermissionDenied, KvError::UserEmpty, KvError::InvalidAuthToken];
             let found = match &reply {
                 Err(error) if denials.contains(error) => Err(*error),
                 _ => Ok(()),
             };
-            assert_eq!(found, expected, "seed {seed}: {by}: {command:?}, {:?}", kv.shop.store.auth());
+            assert_eq!(found, expected, "seed {seed}: {by}: {command:?}, {:?}", kv.store.auth());
             permitted += u32::from(enabled && found.is_ok());
             refused += u32::from(found.is_err());
         }
