@@ -42,11 +42,11 @@ impl Context {
             return Ok(Principal::Anonymous);
         }
         if let Some(token) = token(request.metadata()) {
-            let issued_at = self.sessions.issued_at(token);
-            if issued_at.is_some_and(|index| index > self.replica.status().applied_index) {
+            if let Some(index) = self.sessions.issued_at(token)
+                && index > self.replica.status().applied_index
+            {
                 // If it never comes, the token is not valid.
-                let applied = self.replica.has_applied(issued_at.unwrap_or(0));
-                let _ = tokio::time::timeout(TOKEN_PATIENCE, applied).await;
+                let _ = tokio::time::timeout(TOKEN_PATIENCE, self.replica.has_applied(index)).await;
             }
             return self.sessions.check(token, &self.replica.auth()).map(Principal::User);
         }
