@@ -51,4 +51,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn damaged_requests_get_through() {
+        let text = br#"{"compare":[{"target":"VALUE","value":"YQ=="}],"key":"YQ==","ID":"1","filters":[1,"NOPUT"]} {}"#;
+        for method in 0..48 {
+            for place in 0..text.len() {
+                for byte in [b'"', b'{', b'}', b'[', b']', b'\\', b'-', b'9', 0xff] {
+                    let mut damaged = [&[method, 200], &text[..]].concat();
+                    damaged[place + 2] = byte;
+                    fuzz_gateway(&damaged);
+                }
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ use bowline_kv::store::{
 use bowline_kv::watch::{Body, WatchRequest};
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::caller::Caller;
 use super::lease::grant_new;
@@ -181,13 +181,20 @@ impl Place {
         let put = PutRequest { key: key.clone(), value: value.clone(), lease: self.lease, ..PutRequest::default() };
         let own = RangeRequest { key: key.clone(), ..RangeRequest::default() };
         let first = || Operation::Range(RangeRequest { keys_only: true, ..first(name) }).into();
-        let answer = caller
-            .write(TxnRequest {
-                compare: vec![is(key, 0)],
-                success: vec![Operation::Put(put).into(), first()],
-                failure: vec![Operation::Range(own).into(), first()],
-            })
-            .await?;
+        let enter = TxnRequest {
+            compare: vec![is(key, 0)],
+            success: vec![Operation::Put(put).into(), first()],
+            failure: vec![Operation::Range(own).into(), first()],
+        };
+        let mut before = true;
+        let answer = match caller.write(enter.clone()).await {
+            // Perhaps the leader is gone, and perhaps it has created the key: that would be found now.
+            Err(status) if status.code() == Code::Unavailable => {
+                before = false;
+                caller.write(enter).await?
+            }
+            written => written?,
+        };
         let own = if answer.succeeded { None } else { kv_of(&answer, 0) };
         let created = own.map_or(answer.revision, |kv| kv.create_revision);
         if own.is_some_and(|kv| kv.value != value) {
@@ -199,7 +206,7 @@ impl Place {
         }
         let is_first = kv_of(&answer, 1).is_some_and(|kv| kv.create_revision == created);
         let revision = answer.revision;
-        Ok((created, if is_first { At::First { before: own.is_some(), revision } } else { At::Behind }))
+        Ok((created, if is_first { At::First { before: before && own.is_some(), revision } } else { At::Behind }))
     }
 
     fn caller(&self) -> Caller<'_> {

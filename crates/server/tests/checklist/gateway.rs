@@ -57,6 +57,20 @@ fn put(site: &Site, name: &str, value: &str) -> String {
     format!(r#"{{"key":"{}","value":"{}"}}"#, base64(&site.key(name)), base64(value))
 }
 
+/// What is refused, and so exists.
+const REFUSED: [(&str, u16); 10] = [
+    ("/v3/cluster/member/add", 400),
+    ("/v3/cluster/member/remove", 404),
+    ("/v3/cluster/member/update", 400),
+    ("/v3/cluster/member/promote", 404),
+    ("/v3/maintenance/transfer-leadership", 400),
+    ("/v3/auth/enable", 400),
+    ("/v3/auth/authenticate", 400),
+    ("/v3/lease/revoke", 404),
+    ("/v3/election/proclaim", 500),
+    ("/v3/election/resign", 500),
+];
+
 async fn g05_every_method_has_its_path(site: Site) {
     let url = site.url();
     let leased = good(url, "/v3/lease/grant", r#"{"TTL":"600","ID":77}"#).await;
@@ -100,20 +114,7 @@ async fn g05_every_method_has_its_path(site: Site) {
     for (path, body) in calls {
         good(url, path, body).await;
     }
-    // These are refused, and so they exist.
-    let refusals = [
-        ("/v3/cluster/member/add", 400),
-        ("/v3/cluster/member/remove", 404),
-        ("/v3/cluster/member/update", 400),
-        ("/v3/cluster/member/promote", 404),
-        ("/v3/maintenance/transfer-leadership", 400),
-        ("/v3/auth/enable", 400),
-        ("/v3/auth/authenticate", 400),
-        ("/v3/lease/revoke", 404),
-        ("/v3/election/proclaim", 500),
-        ("/v3/election/resign", 500),
-    ];
-    for (path, status) in refusals {
+    for (path, status) in REFUSED {
         let reply = post(url, path, "{}").await;
         // An older one has other statuses for some codes.
         assert!((reply.status == status || site.is_3_4()) && reply.body.contains("\"code\":"), "{path}: {reply:?}");
