@@ -22,6 +22,18 @@ pub mod etcdserverpb {
     include!("../generated/etcdserverpb.rs");
 }
 
+/// Locks that the server keeps.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
+pub mod v3lockpb {
+    include!("../generated/v3lockpb.rs");
+}
+
+/// Elections that the server keeps.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
+pub mod v3electionpb {
+    include!("../generated/v3electionpb.rs");
+}
+
 /// gRPC's health service.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, reason = "generated")]
 pub mod healthpb {

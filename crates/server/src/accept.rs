@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
 use crate::client_connection::CertifiedName;
+use crate::instruments::Gauge;
 use crate::secure::{Door, Handshake, Handshakes};
 
 /// Pause after the system refused a connection, mostly for lack of descriptors.
@@ -172,6 +173,24 @@ pub(crate) struct Connection {
     /// Until the client sends something.
     silence: Option<Silence>,
     _place: OwnedSemaphorePermit,
+    _open: Option<Open>,
+}
+
+impl Connection {
+    /// Counts it as long as it is open, also after it has become a web socket.
+    pub(crate) fn counted(self, open: Gauge) -> Connection {
+        open.inc();
+        Connection { _open: Some(Open(open)), ..self }
+    }
+}
+
+/// Counts a connection.
+struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// A client has not sent anything yet.
@@ -185,7 +204,7 @@ impl From<Arrived> for Connection {
     fn from(arrived: Arrived) -> Connection {
         let Arrived { stream, address, place, door } = arrived;
         let silence = Silence { limit: Box::pin(sleep(SILENCE)), address, door };
-        Connection { stream, silence: Some(silence), _place: place }
+        Connection { stream, silence: Some(silence), _place: place, _open: None }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
+use bowline_tls::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -32,9 +33,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 pub(crate) struct CertifiedName(pub(crate) Arc<str>);
 
 /// Serves connections until the server stops and their last requests are answered. Each may have `max_streams` requests
-/// open. `open` counts the connections.
+/// open. `open` counts the connections. The first router is for connections without TLS.
 pub(crate) async fn serve(
-    router: Router,
+    (plain, secure): (Router, Router),
     mut clients: Acceptor,
     max_streams: u32,
     open: Gauge,
@@ -46,7 +47,8 @@ pub(crate) async fn serve(
             _ = stopped.wait_for(|stopping| *stopping) => break,
             accepted = clients.accept() => accepted,
         };
-        let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        let (plain, secure) = (plain.clone(), secure.clone());
         let (open, mut stopping) = (open.clone(), stopped.clone());
         // A handshake must not delay other clients.
         tokio::spawn(async move {
@@ -55,16 +57,15 @@ pub(crate) async fn serve(
                 _ = stopping.wait_for(|stopping| *stopping) => None,
             };
             let Some(arrived) = arrived else { return };
+            let router = if matches!(arrived.stream, Stream::Plain(_)) { plain } else { secure };
             let router = match arrived.certified_name() {
                 Some(name) => router.layer(Extension(name)),
                 None => router,
             };
             let service = TowerToHyperService::new(router);
-            let stream = TokioIo::new(Mended::new(Connection::from(arrived)));
-            open.inc();
+            let stream = TokioIo::new(Mended::new(Connection::from(arrived).counted(open)));
             // A client that disconnects, or speaks another protocol, is not worth logging.
-            let _ = watcher.watch(builder.serve_connection(stream, service).into_owned()).await;
-            open.dec();
+            let _ = watcher.watch(builder.serve_connection_with_upgrades(stream, service).into_owned()).await;
         });
     }
     // Accept no connection while the others end.

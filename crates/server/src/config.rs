@@ -18,7 +18,7 @@ mod tls;
 mod values;
 
 pub use layers::{Layers, SETTINGS, Setting};
-pub use values::{Url, parse_duration, parse_size};
+pub use values::{Allowed, Url, parse_duration, parse_size};
 
 /// An error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +133,12 @@ pub struct ServerConfig {
     pub peer_tls: Option<TlsSettings>,
     /// Which tokens clients get for their passwords.
     pub tokens: TokenKind,
+    /// Whether the API is served over JSON and HTTP too.
+    pub gateway: bool,
+    /// The origins of the web pages that may use the server.
+    pub cors: Allowed,
+    /// The host names under which requests over HTTP without TLS are answered.
+    pub host_whitelist: Allowed,
     /// How reads are made linearizable.
     pub read_kind: ReadKind,
     /// The format of the log.

@@ -1,6 +1,4 @@
 //! The etcd v3 API over gRPC.
-//!
-//! Requests to services that do not exist yet (Lock, Election) are answered with `Unimplemented`.
 
 mod auth;
 mod call;
@@ -8,12 +6,15 @@ mod caller;
 mod cluster;
 mod convert;
 mod counts;
+mod election;
 mod errors;
 mod fuzz;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 mod snapshot;
 mod stream;
 mod watches;
@@ -22,11 +23,13 @@ pub(crate) use auth::AuthService;
 pub(crate) use call::{Gate, attend};
 pub(crate) use cluster::ClusterService;
 pub(crate) use counts::Counts;
+pub(crate) use election::ElectionService;
 pub(crate) use errors::of_request;
 pub use fuzz::fuzz_requests;
 pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
+pub(crate) use lock::LockService;
 pub use maintenance::API_VERSION;
 pub(crate) use maintenance::MaintenanceService;
 pub(crate) use snapshot::SnapshotSender;

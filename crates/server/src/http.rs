@@ -69,7 +69,7 @@ pub(crate) fn not_found() -> Response {
 }
 
 /// An error page with a line of text.
-fn refusal(status: StatusCode, text: &str) -> Response {
+pub(crate) fn refusal(status: StatusCode, text: &str) -> Response {
     (status, PLAIN, NO_SNIFF, format!("{text}\n")).into_response()
 }
 

@@ -17,28 +17,32 @@ use bowline_api::etcdserverpb::lease_server::LeaseServer;
 use bowline_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
+use bowline_api::v3electionpb::election_server::ElectionServer;
+use bowline_api::v3lockpb::lock_server::LockServer;
 use bowline_kv::store::{Limits, Member, PENDING_RECORDS};
 use bowline_member::{Settings, State};
 use bowline_node::raft::{NodeId, Recovered};
 use bowline_storage::{Log, RealDisk};
 use bowline_tls::{Keeper, TlsError};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::accept::{Acceptor, Listener};
+use crate::browsers::Browsers;
 use crate::client_connection;
 use crate::clock::Clock;
 use crate::cluster_version;
 use crate::compaction;
 use crate::comparison;
-use crate::config::{ConfigError, ServerConfig, Url};
+use crate::config::{Allowed, ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
+use crate::gateway;
 use crate::grpc::{
-    AuthService, ClusterService, Context, Counts, Gate, HealthService, KvService, LeaseService, MaintenanceService,
-    SnapshotSender, WatchService, attend,
+    AuthService, ClusterService, Context, Counts, ElectionService, Gate, HealthService, KvService, LeaseService,
+    LockService, MaintenanceService, SnapshotSender, WatchService, attend,
 };
 use crate::http;
 use crate::instruments::Gauge;
@@ -259,11 +263,15 @@ impl Server {
         if let Some(retention) = config.auto_compaction {
             compaction::keep(replica.clone(), clock, retention);
         }
-        let (router, pages) = routes(context, directory, outbox, config);
+        let (sockets, mut all_closed) = mpsc::channel(1);
+        let (routers, pages) = routes(context, directory, outbox, config, sockets);
         let streams = config.max_concurrent_streams;
         let served = tokio::spawn(async move {
+            let pages = (pages.clone(), pages);
             let readers = client_connection::serve(pages, readers, streams, Gauge::default(), stopped.clone());
-            tokio::join!(client_connection::serve(router, clients, streams, open, stopped), readers);
+            tokio::join!(client_connection::serve(routers, clients, streams, open, stopped), readers);
+            // Web sockets outlive their connections.
+            let _ = all_closed.recv().await;
         });
         log_leaders(&replica);
         drop(entered);
@@ -338,8 +346,14 @@ fn all_listening(
     all.map(|(socket, url)| listening(socket, tls.filter(|_| url.is_https()))).collect()
 }
 
-/// What clients are served, and the pages alone.
-fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &ServerConfig) -> (Router, Router) {
+/// What clients are served without and with TLS, and the pages alone. Each open web socket has a copy of `sockets`.
+fn routes(
+    context: Context,
+    directory: Directory,
+    outbox: Arc<Outbox>,
+    config: &ServerConfig,
+    sockets: mpsc::Sender<()>,
+) -> ((Router, Router), Router) {
     // The limit applies to the decompressed message.
     let limit = context.limits.max_request_bytes + OVERHEAD_BYTES;
     // As in etcd: three election timeouts.
@@ -350,7 +364,9 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
     let lease = LeaseService { context: context.clone(), min_ttl: config.min_lease_ttl(), leaderless };
     let (known, queues) = (directory.clone(), Arc::clone(&outbox));
     let cluster = ClusterService { context: context.clone(), directory: known, outbox: queues };
-    let gate = Gate { counts: Arc::clone(&context.counts), learner: Arc::clone(&context.learner) };
+    let browsers = Browsers { origins: config.cors.clone(), hosts: config.host_whitelist.clone() };
+    let (counts, learner) = (Arc::clone(&context.counts), Arc::clone(&context.learner));
+    let gate = Gate { counts, learner, browsers };
     /// Settings that all services share.
     macro_rules! service {
         ($server:ident, $service:expr) => {
@@ -363,6 +379,8 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         .add_service(service!(ClusterServer, cluster))
         .add_service(service!(MaintenanceServer, maintenance))
         .add_service(service!(AuthServer, AuthService { context: context.clone() }))
+        .add_service(service!(LockServer, LockService { context: context.clone(), leaderless }))
+        .add_service(service!(ElectionServer, ElectionService { context: context.clone(), leaderless }))
         // Not compressed: its answers have two bytes.
         .add_service(
             HealthServer::new(HealthService { context: context.clone() })
@@ -372,10 +390,17 @@ fn routes(context: Context, directory: Directory, outbox: Arc<Outbox>, config: &
         .add_service(reflection().build_v1().expect(OWN_DESCRIPTORS))
         .add_service(reflection().build_v1alpha().expect(OWN_DESCRIPTORS))
         .prepare();
-    let attended = axum::middleware::from_fn_with_state(Arc::new(gate), attend);
-    let pages = http::router(context, directory, outbox);
-    let router = grpc.into_axum_router().merge(pages.clone()).fallback(unknown).layer(attended);
-    (router, pages.fallback(async || http::not_found()))
+    let attended = |gate: Gate| axum::middleware::from_fn_with_state(Arc::new(gate), attend);
+    let (api, pages) = (grpc.into_axum_router(), http::router(context, directory, outbox));
+    let mut all = api.clone().merge(pages.clone()).fallback(unknown);
+    if config.gateway {
+        // It calls the services behind the same layer as clients do.
+        all = all.merge(gateway::router(api.layer(attended(gate.clone())), limit, sockets));
+    }
+    // A page can't pretend to be a server with a certificate.
+    let secure = Gate { browsers: Browsers { hosts: Allowed::All, ..gate.browsers.clone() }, ..gate.clone() };
+    let routers = (all.clone().layer(attended(gate)), all.layer(attended(secure)));
+    (routers, pages.fallback(async || http::not_found()))
 }
 
 const OWN_DESCRIPTORS: &str = "the descriptors are generated, and a test asks for them";

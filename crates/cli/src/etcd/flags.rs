@@ -135,7 +135,12 @@ const MEMBER: &[Flag] = &[
         "4294967295",
         Converted("Maximum number of open requests on one connection, at most 1000000; the default means 10000."),
     ),
-    flag("enable-grpc-gateway", Bool, "true", NoEffect("there is no JSON gateway yet: use gRPC")),
+    flag(
+        "enable-grpc-gateway",
+        Bool,
+        "true",
+        Setting("enable_grpc_gateway", "Whether the API is served over JSON and HTTP, too, under /v3/."),
+    ),
     flag("grpc-keepalive-min-time", Time, "5s", NoEffect("a client may ping as often as it likes")),
     flag("grpc-keepalive-interval", Time, "2h", NoEffect(PINGS)),
     flag("grpc-keepalive-timeout", Time, "20s", NoEffect(PINGS)),
@@ -312,8 +317,16 @@ const SECURITY: &[Flag] = &[
         Setting("tls_min_version", "Oldest version of TLS that is allowed: TLS1.2 or TLS1.3."),
     ),
     flag("tls-max-version", Text, "", Only(&["TLS1.3"], "TLS 1.3 is always allowed")),
-    flag("cors", Text, "*", Only(&[""], "there is no JSON gateway yet that a browser could use")),
-    flag("host-whitelist", Text, "*", Only(&[""], "host names are not checked: let a proxy do that")),
+    flag("cors", Text, "*", Setting("cors", "Origins of web pages that may use the API, separated by commas; *: all.")),
+    flag(
+        "host-whitelist",
+        Text,
+        "*",
+        Setting(
+            "host_whitelist",
+            "Host names under which requests without TLS are answered, separated by commas; *: all.",
+        ),
+    ),
 ];
 
 const AUTH: &[Flag] = &[

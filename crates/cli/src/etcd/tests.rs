@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bowline_server::config::{LogFormat, ServerConfig};
+use bowline_server::config::{Allowed, LogFormat, ServerConfig};
 
 use super::flags::{Flag, GATES, Kind, Meaning, all};
 use super::given::Given;
@@ -123,6 +123,12 @@ fn s02_flags_are_mapped_to_the_settings_of_serve() {
         (config.max_txn_ops, config.max_request_bytes) = (512, 2 << 20);
     });
     changed(&["--max-concurrent-streams=9"], |config| config.max_concurrent_streams = 9);
+    changed(&["--enable-grpc-gateway=false"], |config| config.gateway = false);
+    changed(&["--cors=http://a:1, http://b:2"], |config| {
+        config.cors = Allowed::Only(vec!["http://a:1".to_owned(), "http://b:2".to_owned()]);
+    });
+    changed(&["--host-whitelist=a,*"], |config| config.host_whitelist = Allowed::All);
+    changed(&["--cors="], |config| config.cors = Allowed::All);
     changed(&["--initial-cluster-state", "existing"], |config| config.may_found = false);
     for name in ["watch-progress-notify-interval", "experimental-watch-progress-notify-interval"] {
         changed(&[&format!("--{name}=1m30s")], |config| config.watch_progress_interval = Duration::from_secs(90));

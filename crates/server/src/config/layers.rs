@@ -9,7 +9,7 @@ use bowline_node::raft::{NodeId, ReadKind};
 use tracing::Level;
 
 use super::tls::SWITCHES;
-use super::values::{Url, parse_duration, parse_size};
+use super::values::{Allowed, Url, parse_duration, parse_size};
 use super::{ConfigError, Founder, LogFormat, Retention, ServerConfig};
 use crate::auth::{Jwt, JwtError, TokenKind};
 use crate::founding;
@@ -42,7 +42,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 45] = [
+pub const SETTINGS: [Setting; 48] = [
     Setting {
         key: "id",
         flag: "id",
@@ -246,6 +246,23 @@ pub const SETTINGS: [Setting; 45] = [
         help: "Seconds that a simple token lives after its last use [default: 300]",
     },
     Setting {
+        key: "enable_grpc_gateway",
+        flag: "enable-grpc-gateway",
+        help: "Whether the API is served over JSON and HTTP, too, under /v3/ [default: true]",
+    },
+    Setting {
+        key: "cors",
+        flag: "cors",
+        help: "Origins of web pages that may use the API, such as https://example.com, separated by commas; *: all \
+               [default: *]",
+    },
+    Setting {
+        key: "host_whitelist",
+        flag: "host-whitelist",
+        help: "Host names under which requests over HTTP are answered that are without TLS, separated by commas; *: all \
+               [default: *]",
+    },
+    Setting {
         key: "reads",
         flag: "reads",
         help: "How reads are made linearizable: quorum asks a majority; lease is faster, but relies on clocks that run \
@@ -415,6 +432,9 @@ impl Layers {
             watch_progress_interval: self.interval("watch_progress_interval", 600)?,
             compare_interval: self.interval("compare_interval", 10)?,
             tokens: self.tokens()?,
+            gateway: self.choice("enable_grpc_gateway", &[("true", true), ("false", false)])?.unwrap_or(true),
+            cors: self.parse("cors", ALLOWED, Allowed::parse)?.unwrap_or_default(),
+            host_whitelist: self.parse("host_whitelist", ALLOWED, Allowed::parse)?.unwrap_or_default(),
             read_kind: self.choice("reads", &READS)?.unwrap_or(ReadKind::Quorum),
             log_format: self.choice("log_format", &LOG_FORMATS)?.unwrap_or_default(),
             log_level: self.choice("log_level", &LOG_LEVELS)?.unwrap_or(Level::INFO),
@@ -549,6 +569,8 @@ impl Layers {
         Ok(usize::try_from(size.unwrap_or(default)).unwrap_or(usize::MAX))
     }
 }
+
+const ALLOWED: &str = "*, or names, separated by commas";
 
 const READS: [(&str, ReadKind); 2] = [("quorum", ReadKind::Quorum), ("lease", ReadKind::Lease)];
 

@@ -275,6 +275,21 @@ fn limits_of_requests_have_bounds() {
     assert!(with("max_concurrent_streams", "4294967295").is_err());
 }
 
+#[test]
+fn the_gateway_is_on_and_for_everybody_unless_told_otherwise() {
+    let config = minimal().check().expect("good");
+    assert_eq!((config.gateway, config.cors, config.host_whitelist), (true, Allowed::All, Allowed::All));
+    assert_eq!(with("enable_grpc_gateway", "false").map(|config| config.gateway), Ok(false));
+    for all in ["", "*", "a,*"] {
+        assert_eq!(with("cors", all).map(|config| config.cors), Ok(Allowed::All), "{all:?}");
+    }
+    let only = with("host_whitelist", "a.example, B").expect("good").host_whitelist;
+    let admitted = ["a.example", "A.EXAMPLE", "b", "", "a", "a.example.b"].map(|name| only.admits(name));
+    assert_eq!(admitted, [true, true, true, false, false, false]);
+    let error = with("cors", "a,,b").expect_err("one is empty").to_string();
+    assert_eq!(error, "--cors is \"a,,b\"; allowed: *, or names, separated by commas");
+}
+
 /// The settings with these values, a member alone if they have no other members.
 fn tls(values: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
     let mut layers = Layers::new();

@@ -51,7 +51,8 @@ const VERSIONS: [(&str, Version); 2] = [("TLS1.2", Version::Tls12), ("TLS1.3", V
 const SWITCH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 /// The settings that are true or false; a flag without a value is true.
-pub(super) const SWITCHES: [&str; 4] = [CLIENTS.auto, CLIENTS.cert_auth, MEMBERS.auto, MEMBERS.cert_auth];
+pub(super) const SWITCHES: [&str; 5] =
+    [CLIENTS.auto, CLIENTS.cert_auth, MEMBERS.auto, MEMBERS.cert_auth, "enable_grpc_gateway"];
 
 impl Layers {
     /// Whether these addresses use TLS unless they say otherwise: for clients, and for members.

@@ -39,6 +39,37 @@ fn parse_number(text: &str) -> Option<f64> {
     plain.then(|| text.parse().ok())?
 }
 
+/// Which names are allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Allowed {
+    /// Every name.
+    #[default]
+    All,
+    /// These, in upper or lower case.
+    Only(Vec<String>),
+}
+
+impl Allowed {
+    /// Parses `*`, or names that are separated by commas. As in etcd, nothing means every name, too.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Allowed> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if text.is_empty() || names.iter().any(|name| name == "*") {
+            return Some(Allowed::All);
+        }
+        names.iter().all(|name| (1..=256).contains(&name.len())).then_some(Allowed::Only(names))
+    }
+
+    /// Whether a name is allowed.
+    #[must_use]
+    pub fn admits(&self, name: &str) -> bool {
+        match self {
+            Allowed::All => true,
+            Allowed::Only(names) => names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)),
+        }
+    }
+}
+
 /// An address: `http://host:port`, `https://host:port` or `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {

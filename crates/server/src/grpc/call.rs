@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 
 use super::counts::Counts;
 use super::errors::in_etcds_words;
+use crate::browsers::Browsers;
 
 /// Bytes before each message: the compression flag and the length.
 const PREFIX: usize = 5;
@@ -29,7 +30,7 @@ pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, 
     let began = Instant::now();
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return next.run(request).await;
+        return gate.browsers.pass(request, next).await;
     }
     let path = request.uri().path();
     let call = Arc::new(Call::begin(Arc::clone(&gate.counts), path, began));
@@ -60,11 +61,13 @@ pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, 
 }
 
 /// What every call passes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) counts: Arc<Counts>,
     /// Whether this member is a learner, until an operator promotes it.
     pub(crate) learner: Arc<AtomicBool>,
+    /// What requests pass that are no calls.
+    pub(crate) browsers: Browsers,
 }
 
 impl Gate {
@@ -77,7 +80,8 @@ impl Gate {
             "/etcdserverpb.Maintenance/Status",
             "/etcdserverpb.Maintenance/Snapshot",
         ];
-        let refused = self.learner.load(Relaxed) && path.starts_with("/etcdserverpb.") && !SERVED.contains(&path);
+        let of_etcd = ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb."].iter().any(|start| path.starts_with(start));
+        let refused = self.learner.load(Relaxed) && of_etcd && !SERVED.contains(&path);
         if refused { Err(not_for_learners()) } else { Ok(()) }
     }
 }

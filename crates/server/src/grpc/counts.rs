@@ -46,12 +46,14 @@ const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 const WATCH: &str = "etcdserverpb.Watch";
 const AUTH: &str = "etcdserverpb.Auth";
+const LOCK: &str = "v3lockpb.Lock";
+const ELECTION: &str = "v3electionpb.Election";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const OLD_REFLECTION: &str = "grpc.reflection.v1alpha.ServerReflection";
 
-const METHODS: [Method; 47] = [
+const METHODS: [Method; 54] = [
     method(KV, "Range"),
     stream(KV, "RangeStream", SERVER_STREAM),
     method(KV, "Put"),
@@ -94,6 +96,13 @@ const METHODS: [Method; 47] = [
     stream(MAINTENANCE, "Snapshot", SERVER_STREAM),
     method(MAINTENANCE, "MoveLeader"),
     method(MAINTENANCE, "Downgrade"),
+    method(LOCK, "Lock"),
+    method(LOCK, "Unlock"),
+    method(ELECTION, "Campaign"),
+    method(ELECTION, "Proclaim"),
+    method(ELECTION, "Leader"),
+    stream(ELECTION, "Observe", SERVER_STREAM),
+    method(ELECTION, "Resign"),
     method(HEALTH, "Check"),
     method(HEALTH, "List"),
     stream(HEALTH, "Watch", SERVER_STREAM),

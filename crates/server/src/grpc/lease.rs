@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{
-    KvError, Lease, LeaseGrantRequest, LeaseListRequest, LeaseRenewal, LeaseRevokeRequest, LeaseTimeToLiveRequest,
-    MAX_LEASE_TTL, Task,
+    KvError, Lease, LeaseGrantRequest, LeaseGrantResponse as Granted, LeaseListRequest, LeaseRenewal,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, MAX_LEASE_TTL, Task,
 };
 use pb::lease_server::Lease as LeaseApi;
 use tokio::sync::mpsc;
@@ -40,14 +40,13 @@ pub(crate) struct LeaseService {
 }
 
 impl LeaseService {
-    async fn grant(&self, caller: &Caller<'_>, id: i64, ttl: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let granted = caller.write(LeaseGrantRequest { id, ttl }).await?;
-        Ok(answer(pb::LeaseGrantResponse {
+    fn granted(&self, granted: Granted) -> Response<pb::LeaseGrantResponse> {
+        answer(pb::LeaseGrantResponse {
             header: Some(self.context.header(granted.revision)),
             id: granted.id,
             ttl: granted.ttl,
             error: String::new(),
-        }))
+        })
     }
 
     async fn keep_alive(&self, caller: &Caller<'_>, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
@@ -93,17 +92,10 @@ impl LeaseApi for LeaseService {
         }
         let ttl = ttl.max(self.min_ttl);
         if id != 0 {
-            return self.grant(&caller, id, ttl).await;
+            return Ok(self.granted(caller.write(LeaseGrantRequest { id, ttl }).await?));
         }
-        let taken = KvError::LeaseExists.to_string();
-        let mut granted = self.grant(&caller, random_id(), ttl).await;
-        for _ in 1..PICKS {
-            if !granted.as_ref().is_err_and(|status| status.message() == taken) {
-                break;
-            }
-            granted = self.grant(&caller, random_id(), ttl).await;
-        }
-        granted
+        let granted = grant_new(&caller, ttl).await?;
+        Ok(self.granted(granted))
     }
 
     async fn lease_revoke(
@@ -191,6 +183,19 @@ impl LeaseApi for LeaseService {
             }
         }
     }
+}
+
+/// Grants a lease with an id that is not in use.
+pub(super) async fn grant_new(caller: &Caller<'_>, ttl: i64) -> Result<Granted, Status> {
+    let taken = KvError::LeaseExists.to_string();
+    let mut granted = caller.write(LeaseGrantRequest { id: random_id(), ttl }).await;
+    for _ in 1..PICKS {
+        if !granted.as_ref().is_err_and(|status| status.message() == taken) {
+            break;
+        }
+        granted = caller.write(LeaseGrantRequest { id: random_id(), ttl }).await;
+    }
+    granted
 }
 
 /// A random id for a lease: positive, and very probably unused.

@@ -45,7 +45,7 @@ pub(crate) struct WatchService {
 }
 
 /// A stream in its task. Dropping it closes it.
-struct Serving {
+pub(super) struct Serving {
     context: Context,
     /// Who has opened the stream.
     by: Principal,
@@ -62,7 +62,7 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    fn new(context: Context, by: Principal) -> Serving {
+    pub(super) fn new(context: Context, by: Principal) -> Serving {
         let (stream, waker) = context.replica.watches().open();
         Serving { context, by, stream, waker, fragments: std::collections::VecDeque::new() }
     }
@@ -70,9 +70,7 @@ impl Serving {
     fn handle(&mut self, request: pb::WatchRequest) {
         let replica = self.context.replica.clone();
         match request.request_union {
-            Some(RequestUnion::CreateRequest(request)) => {
-                replica.watches().with(|hub| self.stream.create(hub, &self.by, watch_request(request)));
-            }
+            Some(RequestUnion::CreateRequest(request)) => self.create(watch_request(request)),
             Some(RequestUnion::CancelRequest(request)) => {
                 replica.watches().with(|hub| self.stream.cancel(hub, request.watch_id));
             }
@@ -81,6 +79,24 @@ impl Serving {
         }
         // There may be history to read, or progress to tell.
         self.waker.notify_one();
+    }
+
+    /// Creates a watcher, or has a message that says why not.
+    pub(super) fn create(&mut self, request: WatchRequest) {
+        self.context.replica.watches().with(|hub| self.stream.create(hub, &self.by, request));
+        // There may be history to read.
+        self.waker.notify_one();
+    }
+
+    /// Waits for the next message.
+    pub(super) async fn message(&mut self) -> Result<Message, Status> {
+        loop {
+            if let Some(message) = self.stream.next_message() {
+                return Ok(message);
+            }
+            self.waker.notified().await;
+            self.advance().await?;
+        }
     }
 
     /// Takes what there is for the stream, and reads a portion of history.
@@ -203,6 +219,8 @@ impl WatchService {
         let mut ticks =
             tokio::time::interval(self.progress_interval + tenth.mul_f64(random() as f64 / u64::MAX as f64));
         ticks.tick().await;
+        // As in etcd, a client that has sent its last request still gets the events.
+        let mut asking = true;
         loop {
             next = next.or_else(|| serving.next_response());
             let ready = next.is_none();
@@ -211,9 +229,9 @@ impl WatchService {
                     Ok(permit) => permit.send(Ok(next.take().expect("there is one"))),
                     Err(_) => return Ok(()),
                 },
-                request = requests.message(), if serving.stream.unsent() < UNSENT => match request? {
+                request = requests.message(), if asking && serving.stream.unsent() < UNSENT => match request? {
                     Some(request) => serving.handle(request),
-                    None => return Ok(()),
+                    None => asking = false,
                 },
                 () = waker.notified(), if ready => serving.advance().await?,
                 _ = ticks.tick() => {

@@ -1,4 +1,4 @@
-//! Plain HTTP on the client port.
+//! Plain HTTP on the client port. The lines of the JSON gateway are in `gateway.rs`.
 
 use bowline_api::{etcdserverpb as pb, healthpb};
 use healthpb::health_check_response::ServingStatus;
@@ -13,10 +13,8 @@ use crate::line::{Line, line};
 use crate::requests::*;
 use crate::site::{Site, bytes, refused, revision};
 
-const NO_GATEWAY: &str = "there is no JSON gateway yet";
-
 pub(crate) fn lines() -> Vec<Line> {
-    vec![
+    let mut lines = vec![
         line!(Shared, g01_grpc_and_http_share_the_port),
         line!(Shared, g02_health_is_told),
         line!(Shared, g02_health_over_grpc_is_told),
@@ -28,16 +26,12 @@ pub(crate) fn lines() -> Vec<Line> {
         line!(Shared, g04_the_version_is_told),
         line!(Shared, g04_variables_are_told),
         line!(Shared, g04_there_is_no_profiler),
-        Line::untested("g05_gateway_methods", NO_GATEWAY),
-        Line::untested("g06_gateway_values", NO_GATEWAY),
-        Line::untested("g07_gateway_errors", NO_GATEWAY),
-        Line::untested("g08_gateway_streams", NO_GATEWAY),
-        Line::untested("g09_gateway_cors", NO_GATEWAY),
-        Line::untested("g10_host_whitelist", "there is no --host-whitelist yet, and etcd's default is to allow all"),
         line!(Shared, g11_metrics_have_the_names_that_dashboards_know),
         line!(Fresh, g11_metrics_move_when_they_should),
         line!(Fresh, g11_metrics_count_the_operations_that_were_applied),
-    ]
+    ];
+    lines.extend(crate::gateway::lines());
+    lines
 }
 
 /// What a request is answered, head and body.

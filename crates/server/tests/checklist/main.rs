@@ -12,7 +12,9 @@ mod c;
 mod e;
 mod etcd;
 mod g;
+mod gateway;
 mod h;
+mod k;
 mod l;
 mod line;
 mod m;
@@ -23,6 +25,7 @@ mod s;
 mod site;
 mod t;
 mod w;
+mod web;
 mod x;
 
 #[path = "../cluster/harness.rs"]
@@ -37,7 +40,7 @@ use line::Line;
 use site::Target;
 
 /// The sections, and how many lines each has.
-fn sections() -> [(&'static str, usize, Vec<Line>); 13] {
+fn sections() -> [(&'static str, usize, Vec<Line>); 14] {
     [
         ("a", 15, a::lines()),
         ("h", 13, h::lines()),
@@ -48,6 +51,7 @@ fn sections() -> [(&'static str, usize, Vec<Line>); 13] {
         ("e", 7, e::lines()),
         ("g", 11, g::lines()),
         ("s", 2, s::lines()),
+        ("k", 9, k::lines()),
         ("l", 11, l::lines()),
         ("m", 6, m::lines()),
         ("w", 23, w::lines()),

@@ -6,10 +6,12 @@ mod compression;
 mod deadlines;
 mod failures;
 mod full_disk;
+mod gateway;
 mod harness;
 mod health;
 mod hostile;
 mod leases;
+mod locks;
 mod malformed;
 mod members;
 mod metrics;
@@ -22,3 +24,7 @@ mod state;
 mod tls;
 mod versions;
 mod watches;
+
+#[path = "../checklist/web.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod web;

@@ -1,15 +1,18 @@
-//! Each method of the API, with each kind of range, by each kind of user. The methods come from the API's description:
-//! a new one without a rule here fails.
+//! Each method of the API, with each kind of range, by each kind of user, over gRPC and over JSON. The methods come from
+//! the API's description: a new one without a rule here fails.
 
 use bowline_api::authpb::permission::Type as Kind;
 use bowline_api::authpb::{Permission, UserAddOptions};
 use bowline_api::etcdserverpb as pb;
-use bowline_api::{DESCRIPTORS, Message};
+use bowline_api::{DESCRIPTORS, Message, v3electionpb as elections, v3lockpb as locks};
+use bowline_server::gateway_path;
 use bytes::{Buf, BufMut};
 use pb::auth_client::AuthClient;
+use pb::kv_client::KvClient;
 use pb::request_op::Request as Op;
-use prost_types::FileDescriptorSet;
-use tokio_stream::StreamExt;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
@@ -68,15 +71,22 @@ enum Rule {
         read: bool,
         write: bool,
     },
-    /// To read and to write its first key.
+    /// To read and to write its first key, or the keys that begin with it and a slash.
     Key {
         read: bool,
+        write: bool,
     },
 }
 
 const READ: Rule = Rule::Range { read: true, write: false };
 const WRITE: Rule = Rule::Range { read: false, write: true };
 const BOTH: Rule = Rule::Range { read: true, write: true };
+const READ_KEY: Rule = Rule::Key { read: true, write: false };
+const WRITE_KEY: Rule = Rule::Key { read: false, write: true };
+const BOTH_KEY: Rule = Rule::Key { read: true, write: true };
+
+/// A lease that there is not.
+const NO_LEASE: i64 = 4_711;
 
 /// Whoever asks: the name, and whether it may read and write the keys from `b` up to `e`.
 const VISITORS: [(&str, bool, bool); 6] = [
@@ -108,7 +118,7 @@ fn expected(rule: Rule, (name, reads, writes): (&str, bool, bool), (key, _, insi
         Rule::User => return name != "nobody",
         Rule::Root => return name == "root",
         Rule::Range { read, write } => (read, write, inside),
-        Rule::Key { read } => (read, true, ("b".."e").contains(&key)),
+        Rule::Key { read, write } => (read, write, ("b".."e").contains(&key)),
     };
     // Nothing is to be read or written in a range without keys, but whoever asks must be somebody.
     let empty = key == "d" && inside && matches!(rule, Rule::Range { .. });
@@ -116,8 +126,28 @@ fn expected(rule: Rule, (name, reads, writes): (&str, bool, bool), (key, _, insi
     name == "root" || name != "nobody" && (granted || empty)
 }
 
+/// The requests of the services for locks and elections. Without a lease, nobody gets a key.
+fn queue_requests(method: &str, key: &str) -> Option<(Vec<u8>, Rule)> {
+    let name = bytes::Bytes::from(key.to_owned());
+    let (lease, value) = (NO_LEASE, name.clone());
+    let leader = Some(elections::LeaderKey { name: name.clone(), key: name.clone(), rev: 1, lease });
+    Some(match method {
+        "Lock/Lock" => (locks::LockRequest { name, lease }.encode_to_vec(), BOTH_KEY),
+        "Lock/Unlock" => (locks::UnlockRequest { key: name }.encode_to_vec(), WRITE_KEY),
+        "Election/Campaign" => (elections::CampaignRequest { name, lease, value }.encode_to_vec(), BOTH_KEY),
+        "Election/Proclaim" => (elections::ProclaimRequest { leader, value }.encode_to_vec(), BOTH_KEY),
+        "Election/Resign" => (elections::ResignRequest { leader }.encode_to_vec(), BOTH_KEY),
+        "Election/Leader" | "Election/Observe" => (elections::LeaderRequest { name }.encode_to_vec(), READ_KEY),
+        _ => return None,
+    })
+}
+
 /// The requests of a method for a range, and what each needs.
 fn requests(method: &str, key: &str, end: &str) -> Vec<(Vec<u8>, Rule)> {
+    let method = method.split_once('.').expect("it is in a package").1;
+    if let Some(request) = queue_requests(method, key) {
+        return vec![request];
+    }
     let (key, range_end) = (key.as_bytes().to_vec(), end.as_bytes().to_vec());
     let range = pb::RangeRequest { key: key.clone().into(), range_end: range_end.clone().into(), ..Default::default() };
     let put = |prev_kv| pb::PutRequest { key: key.clone().into(), prev_kv, ..Default::default() };
@@ -138,10 +168,7 @@ fn requests(method: &str, key: &str, end: &str) -> Vec<(Vec<u8>, Rule)> {
     match method {
         "KV/Range" | "KV/RangeStream" => vec![(range.encode_to_vec(), READ)],
         "KV/Put" => {
-            vec![
-                (put(false).encode_to_vec(), Rule::Key { read: false }),
-                (put(true).encode_to_vec(), Rule::Key { read: true }),
-            ]
+            vec![(put(false).encode_to_vec(), WRITE_KEY), (put(true).encode_to_vec(), BOTH_KEY)]
         }
         "KV/DeleteRange" => vec![(delete(false).encode_to_vec(), WRITE), (delete(true).encode_to_vec(), BOTH)],
         "KV/Txn" => {
@@ -150,10 +177,7 @@ fn requests(method: &str, key: &str, end: &str) -> Vec<(Vec<u8>, Rule)> {
             vec![
                 (txn(vec![compare], Vec::new(), Vec::new()).encode_to_vec(), READ),
                 (txn(Vec::new(), vec![op(Op::RequestRange(range))], Vec::new()).encode_to_vec(), READ),
-                (
-                    txn(Vec::new(), Vec::new(), vec![op(Op::RequestPut(put(true)))]).encode_to_vec(),
-                    Rule::Key { read: true },
-                ),
+                (txn(Vec::new(), Vec::new(), vec![op(Op::RequestPut(put(true)))]).encode_to_vec(), BOTH_KEY),
                 (nested.encode_to_vec(), WRITE),
                 (Vec::new(), Rule::User),
             ]
@@ -162,7 +186,7 @@ fn requests(method: &str, key: &str, end: &str) -> Vec<(Vec<u8>, Rule)> {
         "Lease/LeaseGrant" => vec![(pb::LeaseGrantRequest { ttl: 600, id: 0 }.encode_to_vec(), Rule::User)],
         // Nothing is attached to the lease, so no keys count.
         "Lease/LeaseRevoke" | "Lease/LeaseKeepAlive" | "Lease/LeaseTimeToLive" | "Lease/LeaseLeases" => {
-            vec![(pb::LeaseRevokeRequest { id: 4_711 }.encode_to_vec(), Rule::User)]
+            vec![(pb::LeaseRevokeRequest { id: NO_LEASE }.encode_to_vec(), Rule::User)]
         }
         "KV/Compact" => vec![(pb::CompactionRequest { revision: 1, physical: false }.encode_to_vec(), Rule::Root)],
         "Cluster/MemberList" | "Maintenance/Status" => one(Rule::User),
@@ -206,30 +230,59 @@ fn requests(method: &str, key: &str, end: &str) -> Vec<(Vec<u8>, Rule)> {
     }
 }
 
-/// Every method of the API, as `Service/Method`.
-fn methods() -> Vec<String> {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).expect("they are generated");
-    let files = set.file.into_iter().filter(|file| file.package() == "etcdserverpb");
-    let services = files.flat_map(|file| file.service);
-    let named = |service: prost_types::ServiceDescriptorProto| {
-        let name = service.name().to_owned();
-        service.method.into_iter().map(move |method| format!("{name}/{}", method.name()))
+/// Every method of the API, as `package.Service/Method`, but those of gRPC's own services.
+fn methods(pool: &DescriptorPool) -> Vec<String> {
+    let services = pool.services().filter(|service| !service.full_name().starts_with("grpc."));
+    let named = |service: prost_reflect::ServiceDescriptor| {
+        let name = service.full_name().to_owned();
+        service.methods().map(|method| format!("{name}/{}", method.name())).collect::<Vec<_>>()
     };
     services.flat_map(named).collect()
+}
+
+/// Whether the gateway lets a request through, if it has the method. What else may be wrong with it does not matter.
+async fn is_permitted_over_json(
+    cluster: &Cluster,
+    pool: &DescriptorPool,
+    token: Option<&str>,
+    method: &str,
+    message: &[u8],
+) -> Option<bool> {
+    let path = gateway_path(method)?;
+    let (service, name) = method.split_once('/').expect("it is in a service");
+    let service = pool.get_service_by_name(service).expect("there is one");
+    let input = service.methods().find(|it| it.name() == name).expect("there is one").input();
+    let body = DynamicMessage::decode(input, message).expect("it is a request");
+    let body = serde_json::to_string(&body).expect("it can be written");
+    let length = body.len();
+    let token = token.map(|token| format!("Authorization: {token}\r\n")).unwrap_or_default();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n");
+    let mut stream = TcpStream::connect(cluster.server(1).client_address()).await.expect("it listens");
+    stream.write_all(format!("{head}{token}\r\n{body}").as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    // A stream goes on after its first line.
+    while !answer.contains("}\n") {
+        let mut buffer = [0; 4_096];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("in time").expect("answered");
+        if read == 0 {
+            break;
+        }
+        answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    assert!(answer.starts_with("HTTP/1.1 ") && answer.contains('{'), "{method}: {answer}");
+    let denials = ["etcdserver: permission denied", "etcdserver: user name is empty"];
+    Some(!denials.iter().any(|denial| answer.contains(denial)))
 }
 
 /// Whether a request is let through. What else may be wrong with it does not matter.
 async fn is_permitted(channel: &Channel, token: Option<&str>, method: &str, message: Vec<u8>) -> bool {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.expect("it is connected");
-    // A watch ends with the client's last request, even before the answer to it.
-    let open = if method == "Watch/Watch" { usize::MAX } else { 0 };
-    let rest = tokio_stream::pending::<Vec<u8>>().take(open);
-    let mut request = Request::new(tokio_stream::iter([message]).chain(rest));
+    let mut request = Request::new(tokio_stream::iter([message]));
     if let Some(token) = token {
         request.metadata_mut().insert("token", token.parse().expect("it is text"));
     }
-    let path = format!("/etcdserverpb.{method}").parse().expect("it is a path");
+    let path = format!("/{method}").parse().expect("it is a path");
     let answers = tokio::time::timeout(PATIENCE, client.streaming(request, path, Raw)).await.expect("in time");
     let first = match answers {
         Ok(answers) => tokio::time::timeout(PATIENCE, answers.into_inner().message()).await.expect("in time"),
@@ -241,7 +294,7 @@ async fn is_permitted(channel: &Channel, token: Option<&str>, method: &str, mess
     };
     match first {
         Err(status) => !denial(status.code(), status.message()),
-        Ok(Some(message)) if method == "Watch/Watch" => {
+        Ok(Some(message)) if method == "etcdserverpb.Watch/Watch" => {
             let reason = pb::WatchResponse::decode(&message[..]).expect("a response").cancel_reason;
             !["etcdserver: permission denied", "etcdserver: user name is empty"].iter().any(|it| reason.ends_with(it))
         }
@@ -279,6 +332,13 @@ async fn set_up(channel: &Channel) -> Vec<Option<String>> {
     tokens
 }
 
+/// Makes a leader of the election with this name.
+async fn lead(channel: &Channel, root: Option<&str>, name: &str) {
+    let mut request = Request::new(crate::harness::put(&format!("{name}/1"), "v"));
+    request.metadata_mut().insert("token", root.expect("root has logged in").parse().expect("it is text"));
+    KvClient::new(channel.clone()).put(request).await.expect("root may");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_method_is_for_those_for_whom_it_is_meant() {
     let cluster = Cluster::start(1, &[]);
@@ -286,16 +346,26 @@ async fn every_method_is_for_those_for_whom_it_is_meant() {
     let address = format!("http://{}", cluster.server(1).client_address());
     let channel = Channel::from_shared(address).expect("an address").connect().await.expect("it serves");
     let tokens = set_up(&channel).await;
-    let (mut permitted, mut denied) = (0, 0);
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect("they are generated");
+    let (mut permitted, mut denied, mut over_json) = (0, 0, 0);
     // Whoever disables authentication comes last.
-    let (last, first): (Vec<String>, Vec<String>) = methods().into_iter().partition(|it| it == "Auth/AuthDisable");
-    assert_eq!((last.len(), first.len()), (1, 41));
+    let (last, first): (Vec<String>, Vec<String>) =
+        methods(&pool).into_iter().partition(|it| it == "etcdserverpb.Auth/AuthDisable");
+    assert_eq!((last.len(), first.len()), (1, 48));
     for method in first.iter().chain(&last) {
         for range in RANGES {
             let (key, end, _) = range;
+            if method.starts_with("v3electionpb.") {
+                // Otherwise, an observer would wait.
+                lead(&channel, tokens.last().and_then(Option::as_deref), key).await;
+            }
             for (message, rule) in requests(method, key, end) {
                 for (visitor, token) in VISITORS.into_iter().zip(&tokens) {
                     let expected = expected(rule, visitor, range);
+                    let found = is_permitted_over_json(&cluster, &pool, token.as_deref(), method, &message).await;
+                    over_json += usize::from(found.is_some());
+                    let told = format!("{method} of {key:?} to {end:?} by {}, over JSON: {rule:?}", visitor.0);
+                    assert_eq!(found.unwrap_or(expected), expected, "{told}");
                     let found = is_permitted(&channel, token.as_deref(), method, message.clone()).await;
                     assert_eq!(found, expected, "{method} of {key:?} to {end:?} by {}: {rule:?}", visitor.0);
                     *(if found { &mut permitted } else { &mut denied }) += 1;
@@ -308,4 +378,5 @@ async fn every_method_is_for_those_for_whom_it_is_meant() {
         }
     }
     assert!(permitted > 200 && denied > 200, "{permitted} permitted, {denied} denied");
+    assert!(over_json > 400, "{over_json} over JSON");
 }

@@ -42,7 +42,7 @@ macro_rules! asks {
     }};
 }
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 11] = [
     "etcdserverpb.Auth",
     "etcdserverpb.Cluster",
     "etcdserverpb.KV",
@@ -52,6 +52,8 @@ const SERVICES: [&str; 9] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "v3electionpb.Election",
+    "v3lockpb.Lock",
 ];
 
 fn is_kv(files: &[Vec<u8>]) {

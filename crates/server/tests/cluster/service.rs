@@ -151,7 +151,7 @@ async fn what_is_not_there_yet_says_so() {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.expect("it is connected");
     let codec = tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/v3lockpb.Lock/Lock");
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/etcdserverpb.New/New");
     let error = client.unary(tonic::Request::new(get("k")), path, codec).await.expect_err("not yet");
     assert_eq!(error.code(), Code::Unimplemented);
 }

@@ -203,6 +203,41 @@ async fn the_name_in_the_certificate_is_the_user() {
     root.user_add("ben", Some("a password".into())).await.expect("root may");
     let mut ben = client(&cluster, &[1], &files.client("root")).with_user("ben", "a password");
     refused(ben.get("other").await.map(|_| ()));
+    spoofed(&cluster, &files.client("root")).await;
+}
+
+/// S9 and A7: over JSON, neither the name in the certificate nor any header says who somebody is.
+async fn spoofed(cluster: &Cluster, tls: &ClientTls) {
+    let names = [
+        "X-Nothing",
+        "Grpc-Metadata-Username",
+        "Grpc-Metadata-Grpcgateway-Authorization",
+        "Grpc-Metadata-Common-Name",
+        "Grpcgateway-Authorization",
+        "X-Forwarded-User",
+        "X-Forwarded-Client-Cert",
+        "X-SSL-Client-CN",
+        "Token",
+        "User",
+    ];
+    for name in names {
+        for path in ["/v3/kv/range", "/v3/watch", "/v3/lease/keepalive", "/v3/auth/user/list"] {
+            let stream = TcpStream::connect(cluster.server(1).client_address()).await.expect("it listens");
+            let mut stream = tls.connect("127.0.0.1", stream, Http::Http1).await.expect("welcome");
+            let body = r#"{"key":"YQ==","create_request":{"key":"YQ=="},"ID":1}"#;
+            let head = format!("POST {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{name}: root\r\n");
+            let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            stream.flush().await.expect("sent");
+            let mut answer = String::new();
+            while !answer.contains("user name is empty") {
+                let mut buffer = [0; 1_024];
+                let read = stream.read(&mut buffer).await.expect("answered");
+                assert!(read > 0, "{path} with {name}: {answer}");
+                answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
