@@ -11,8 +11,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Number of rounds in the time between two compactions by time.
 const ROUNDS: u32 = 10;
 
-/// Interval of the rounds that keep a number of revisions.
-const REVISIONS_PAUSE: Duration = Duration::from_secs(300);
+/// Interval of the rounds that keep a number of revisions, as in etcd.
+pub const REVISIONS_PAUSE: Duration = Duration::from_secs(300);
 
 /// How much history automatic compaction keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Retention {
 #[derive(Debug)]
 pub struct Schedule {
     retention: Retention,
+    revisions_pause: Duration,
     /// The revisions of the latest rounds, oldest first.
     seen: VecDeque<i64>,
     /// The last revision that was compacted.
@@ -36,14 +37,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Begins the first interval at this time and revision.
+    /// Begins the first interval at this time and revision. `revisions_pause`: the interval of the rounds that keep a
+    /// number of revisions ([`REVISIONS_PAUSE`]).
     #[must_use]
-    pub fn new(retention: Retention, now: Time, revision: i64) -> Schedule {
+    pub fn new(retention: Retention, revisions_pause: Duration, now: Time, revision: i64) -> Schedule {
         let not_before = match retention {
             Retention::Time(time) => now.after(time),
             Retention::Revisions(_) => now,
         };
-        Schedule { retention, seen: VecDeque::from([revision]), compacted: 0, not_before }
+        Schedule { retention, revisions_pause, seen: VecDeque::from([revision]), compacted: 0, not_before }
     }
 
     /// Time between two rounds.
@@ -51,7 +53,7 @@ impl Schedule {
     pub fn interval(&self) -> Duration {
         match self.retention {
             Retention::Time(time) => time.min(HOUR) / ROUNDS,
-            Retention::Revisions(_) => REVISIONS_PAUSE,
+            Retention::Revisions(_) => self.revisions_pause,
         }
     }
 
@@ -90,7 +92,7 @@ mod tests {
     /// The compactions of so many rounds, each with its round and revision. One revision is written every second.
     /// Compactions in the rounds `failing` fail.
     fn run(retention: Retention, rounds: u32, failing: std::ops::Range<u32>) -> Vec<(u32, i64)> {
-        let mut schedule = Schedule::new(retention, Time::ZERO, 1);
+        let mut schedule = Schedule::new(retention, REVISIONS_PAUSE, Time::ZERO, 1);
         let mut compacted = Vec::new();
         for round in 1..=rounds {
             let passed = schedule.interval() * round;
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_compacted_is_not_compacted_again() {
         for retention in [Retention::Time(Duration::from_secs(10)), Retention::Revisions(3)] {
-            let mut schedule = Schedule::new(retention, Time::ZERO, 7);
+            let mut schedule = Schedule::new(retention, REVISIONS_PAUSE, Time::ZERO, 7);
             let later = Time::ZERO.after(HOUR);
             let due = schedule.round(later, 7).expect("it is due");
             schedule.done(later, due);

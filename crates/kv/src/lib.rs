@@ -7,4 +7,5 @@ pub mod compaction;
 pub mod membership;
 pub mod store;
 pub mod tokens;
+pub mod versions;
 pub mod watch;

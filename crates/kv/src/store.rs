@@ -230,6 +230,12 @@ impl<E: Engine> Store<E> {
         Index(self.meta.applied)
     }
 
+    /// The last log entry whose writes the engine has.
+    #[must_use]
+    pub fn written(&self) -> Index {
+        Index(self.flushed.applied)
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -18,6 +18,7 @@
 mod apply;
 mod consensus;
 mod disk;
+mod duties;
 mod forwarding;
 mod instruments;
 mod lease_time;
@@ -38,6 +39,7 @@ mod workers;
 pub use apply::{ApplyJob, ApplyWorker};
 pub use consensus::{Consensus, Round};
 pub use disk::StateDisk;
+pub use duties::{Action, Duties, Duty, DutySettings, Peers, Quota, View, own_alarm};
 pub use forwarding::{Arrived, Attempt, Calls, LeaderRequest, ToLeader, encode_answer, fuzz_message, pause, receive};
 pub use instruments::Instruments;
 pub use lease_time::LeaseTime;

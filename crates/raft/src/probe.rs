@@ -90,6 +90,7 @@ probes! {
     Recalled: "the state machine knew what became of a write",
     StateBehindLog: "a state was found in its file, older than the end of its log",
     StateCheckpointed: "a state was made durable in its file, and the log before it could go",
+    StateRewritten: "a state moved to a new file without free space",
     StateDamaged: "a state's file was found damaged",
     StateFetched: "a state came from a leader in place of one that was damaged or gone",
     LeaseExpired: "the end of leases that nobody renewed was proposed",

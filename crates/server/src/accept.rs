@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_tls::{Facts, FirstBytes, Keeper, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
 use crate::client_connection::CertifiedName;
+use crate::clock::stopwatch;
 use crate::instruments::Gauge;
 use crate::secure::{Door, Handshake, Handshakes};
 
@@ -38,7 +39,7 @@ pub(crate) struct Acceptor {
     /// For the warning: whose connections they are, and where the limit comes from.
     whose: &'static str,
     bound: String,
-    said: Option<Instant>,
+    said: Option<Duration>,
     door: Door,
     handshakes: Handshakes,
     /// What a stranger is told who does not speak TLS where it is needed.
@@ -116,9 +117,10 @@ impl Acceptor {
     }
 
     fn may_warn(&mut self) -> bool {
-        let may = self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
+        let now = stopwatch();
+        let may = self.said.is_none_or(|said| now.saturating_sub(said) >= SAY_AGAIN);
         if may {
-            self.said = Some(Instant::now());
+            self.said = Some(now);
         }
         may
     }

@@ -36,9 +36,14 @@ pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The reading of a stopwatch that runs as long as the process: for measurements, and for nothing that decides.
+/// The reading of a stopwatch that runs as long as the process.
 #[must_use]
 pub(crate) fn stopwatch() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
+}
+
+/// Now, as the timers of tokio count.
+pub(crate) fn timer_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
 }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use bowline_api::Message;
 use bowline_api::etcdserverpb::ResponseHeader;
 use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, KvError, Limits, Principal};
+use bowline_member::Quota;
 use bowline_node::{Failure, Unknown};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -49,7 +50,6 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::peer::Protocol;
-use crate::quota::Quota;
 use crate::replica::Replica;
 use crate::sessions::Sessions;
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
 use prometheus_client::registry::Registry;
 
+use crate::files;
 use crate::grpc::{API_VERSION, Context};
 use crate::peer::{Directory, Outbox};
 
@@ -86,7 +87,7 @@ async fn variables(State(pages): State<Pages>) -> Response {
         (false, Some(_)) => "StateFollower",
         (false, None) => "StateCandidate",
     };
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limits = files::text("/proc/self/limits").unwrap_or_default();
     let files = process::limit(&limits, "Max open files").unwrap_or(0.0);
     let words: Vec<String> = std::env::args_os().map(|word| json_text(&word.to_string_lossy())).collect();
     let body = format!(

@@ -1,7 +1,7 @@
 //! How a new member finds its cluster, and how a member finds it again that joined and knows nothing else yet.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_kv::store::{Command, MemberChange, MemberRequest, MemberUrls};
 use bowline_node::raft::{Entry, NodeId, Payload};
@@ -10,8 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::clock::stopwatch;
 use crate::config::{ServerConfig, Url};
 use crate::peer::{ClusterInfo, HandshakeError, Introduction, MemberInfo, discover, secure};
+use crate::threads;
 
 /// Time limit for connecting to one member.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -91,18 +93,18 @@ pub enum JoinError {
 pub(crate) fn find(config: &ServerConfig) -> Result<Joined, JoinError> {
     let own = config.advertise_peer.authority();
     let is_own = |member: &&MemberInfo| addresses(member).any(|address| address == own);
-    let until = Instant::now() + LAG;
+    let until = stopwatch() + LAG;
     let (info, member) = loop {
         let info = ask_all(config, |info| info.members.iter().any(|member| is_own(&member)))?;
         if let Some(member) = info.members.iter().find(is_own).cloned() {
             break (info, member);
         }
-        if Instant::now() >= until {
+        if stopwatch() >= until {
             let members: Vec<String> = info.members.iter().flat_map(addresses).collect();
             let (cluster, address, members) = (info.cluster, own.to_owned(), members.join(", "));
             return Err(JoinError::Unknown { cluster, address, members });
         }
-        std::thread::sleep(PAUSE);
+        threads::pause(PAUSE);
     };
     if member.has_started {
         let folder = config.data_dir.display().to_string();
@@ -162,12 +164,9 @@ fn ask_all(config: &ServerConfig, is_good: impl Fn(&ClusterInfo) -> bool) -> Res
     let (mut last, mut reasons) = (None, Vec::new());
     for address in others {
         // A runtime must not be started or dropped where another one may be running.
-        let asked = std::thread::scope(|scope| {
-            let asking = || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.map(|runtime| runtime.block_on(ask(address, connector.as_ref(), &introduction)))
-            };
-            scope.spawn(asking).join().expect("asking does not panic")
+        let asked = threads::apart(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(ask(address, connector.as_ref(), &introduction)))
         });
         match asked? {
             Ok(info) if is_good(&info) => return Ok(info),

@@ -32,7 +32,6 @@ pub use outbound::Outbox;
 pub(crate) use outbound::secure;
 pub use traffic::Traffic;
 pub use version::Protocol;
-pub(crate) use version::raised;
 
 /// Longest frame between replicas, in bytes. It has room for an entry with the largest command, or for many small ones.
 pub const MAX_FRAME: u32 = 16 << 20;

@@ -12,8 +12,8 @@ use bowline_node::raft::{Group, Index, Membership, Position, SnapshotHeader, Ter
 use bowline_storage::{ClusterId, Identity, OpenError, RealDisk, SnapshotWriter, create_with_snapshot};
 
 use crate::config::ServerConfig;
-use crate::folder;
 use crate::random::random;
+use crate::{files, folder};
 
 /// The place of the restored state in the log.
 const START: Position = Position { index: Index(1), term: Term(1) };
@@ -60,7 +60,7 @@ pub fn from_backup<S: Source>(
     let made = make(config, backup, plan);
     if made.is_err() {
         // If this fails, too, `serve` refuses the folder, because it is incomplete.
-        let _ = empty(&config.data_dir);
+        let _ = files::empty(&config.data_dir);
     }
     made
 }
@@ -83,18 +83,6 @@ fn make<S: Source>(config: &ServerConfig, backup: &Backup<S>, plan: &BackupPlan)
 /// See [`BackupError`].
 pub fn rehearse<S: Source>(backup: &Backup<S>, plan: &BackupPlan) -> Result<(), BackupError> {
     backup.write_snapshot(plan, START.index, &mut io::sink()).map(|_| ())
-}
-
-fn empty(folder: &Path) -> io::Result<()> {
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(path)?;
-        } else {
-            std::fs::remove_file(path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes to a snapshot's file.

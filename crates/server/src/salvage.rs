@@ -3,7 +3,6 @@
 //! The log of the member is applied to its end. Nobody can tell any more which of the last entries were committed, so all
 //! count as committed. What only other members had is lost.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use bowline_kv::store::{Backup, BackupError, BackupOrigin, EngineError};
 use bowline_node::raft::{Index, Position};
 
 use crate::config::{ConfigError, Layers};
+use crate::files::{self, File};
 use crate::folder::{self, FolderError};
 use crate::peer::{Identity, Protocol};
 
@@ -82,7 +82,7 @@ pub fn save(survivor: &Survivor, workshop: &Path) -> Result<Backup<File>, Salvag
         move |why: io::Error| SalvageError::Refused { path, why }
     };
     let copy = workshop.join("member");
-    copy_all(&survivor.folder, &copy).map_err(refused(&survivor.folder))?;
+    files::copy_all(&survivor.folder, &copy).map_err(refused(&survivor.folder))?;
     let mut disk = open(&copy)?;
     let applied = disk.state.machine.applied();
     let rest: Vec<_> = disk.recovered.entries.into_iter().filter(|entry| entry.index > applied).collect();
@@ -93,7 +93,7 @@ pub fn save(survivor: &Survivor, workshop: &Path) -> Result<Backup<File>, Salvag
     let origin =
         BackupOrigin { term: survivor.last.term.0, voters: vec![survivor.identity.replica.0], learners: Vec::new() };
     let path = workshop.join("backup.db");
-    let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(refused(&path))?;
+    let file = files::create(&path).map_err(refused(&path))?;
     let file = disk.state.machine.dump()?.write_backup(&origin, file).map_err(refused(&path))?;
     Ok(Backup::open(file)?)
 }
@@ -103,18 +103,4 @@ fn open(folder: &Path) -> Result<crate::Disk<bowline_storage::RealDisk>, Salvage
     layers.add_flag("data_dir", folder.display().to_string());
     layers.add_flag("initial_cluster_state", "existing".to_owned());
     Ok(folder::open(&layers.check()?)?)
-}
-
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in from.read_dir()? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_tls::issue::{DAY, Order, Role, Span, now, self_signed};
 use bowline_tls::{FirstBytes, Keeper, SPEAKS_TLS, Settings, Stream, TlsError, Use, date, first_bytes, hang_up, words};
@@ -14,7 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::clock::stopwatch;
 use crate::config::ServerConfig;
+use crate::files;
 
 /// Time limit of a handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,9 +94,7 @@ fn make(settings: &Settings, config: &ServerConfig) -> Result<(), TlsError> {
     let folder = settings.cert.parent().unwrap_or(Path::new("."));
     let failed =
         |why: io::Error| TlsError { file: folder.display().to_string(), what: format!("can't be made: {why}") };
-    std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-        .create(folder)
-        .map_err(failed)?;
+    files::create_private_folder(folder).map_err(failed)?;
     self_signed(&order)?.write(&settings.cert, &settings.key)?;
     info!(file = %settings.cert.display(), "made a certificate, which nobody can check");
     Ok(())
@@ -137,7 +137,7 @@ const DAY_LONG: Duration = Duration::from_secs(86_400);
 
 /// Lines for the log that strangers can cause: each at most once a minute, and not too many different ones.
 #[derive(Debug, Default)]
-pub(crate) struct Complaints(BTreeMap<String, Instant>);
+pub(crate) struct Complaints(BTreeMap<String, Duration>);
 
 impl Complaints {
     fn say(&mut self, text: &str, log: impl FnOnce(&str)) {
@@ -145,12 +145,12 @@ impl Complaints {
     }
 
     fn say_each(&mut self, interval: Duration, text: &str, log: impl FnOnce(&str)) {
-        let now = Instant::now();
-        if self.0.get(text).is_some_and(|said| now - *said < interval) {
+        let now = stopwatch();
+        if self.0.get(text).is_some_and(|said| now.saturating_sub(*said) < interval) {
             return;
         }
         if self.0.len() >= MOST_LINES {
-            self.0.retain(|_, said| now - *said < SAY_AGAIN);
+            self.0.retain(|_, said| now.saturating_sub(*said) < SAY_AGAIN);
         }
         if self.0.len() < MOST_LINES {
             self.0.insert(text.to_owned(), now);

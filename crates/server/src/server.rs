@@ -19,8 +19,9 @@ use bowline_api::etcdserverpb::watch_server::WatchServer;
 use bowline_api::healthpb::health_server::HealthServer;
 use bowline_api::v3electionpb::election_server::ElectionServer;
 use bowline_api::v3lockpb::lock_server::LockServer;
+use bowline_kv::compaction::REVISIONS_PAUSE;
 use bowline_kv::store::{Limits, Member, PENDING_RECORDS};
-use bowline_member::{Settings, State};
+use bowline_member::{DutySettings, Quota, Settings, State};
 use bowline_node::raft::{NodeId, Recovered};
 use bowline_storage::{Log, RealDisk};
 use bowline_tls::{Keeper, TlsError};
@@ -34,11 +35,9 @@ use crate::accept::{Acceptor, Listener};
 use crate::browsers::Browsers;
 use crate::client_connection;
 use crate::clock::Clock;
-use crate::cluster_version;
-use crate::compaction;
-use crate::comparison;
 use crate::config::{Allowed, ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
+use crate::duties;
 use crate::gateway;
 use crate::grpc::{
     AuthService, ClusterService, Context, Counts, ElectionService, Gate, HealthService, KvService, LeaseService,
@@ -46,9 +45,7 @@ use crate::grpc::{
 };
 use crate::http;
 use crate::instruments::Gauge;
-use crate::membership;
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, answer_member, hex};
-use crate::quota::{self, Quota};
 use crate::random::random;
 use crate::replica::{Replica, Start, StopReason, Threads};
 use crate::secure::{Door, Tls, answer_client};
@@ -223,7 +220,16 @@ impl Server {
         let metrics = all_listening(listeners.metrics, &config.listen_metrics, clients)?;
         tls.follow();
         let learner = Arc::<AtomicBool>::default();
-        membership::keep(&replica, (&directory, &outbox, &forwarder), record, Arc::clone(&learner));
+        let quota = Quota(config.quota_backend_bytes);
+        let duties = DutySettings {
+            own: Some(record),
+            version,
+            comparison: Some(config.compare_interval),
+            quota,
+            retention: config.auto_compaction,
+            revisions_pause: REVISIONS_PAUSE,
+        };
+        duties::keep(&replica, duties, clock, (&directory, &outbox, &forwarder), Arc::clone(&learner));
         let inbound = Inbound { directory: directory.clone(), inbox: Arc::clone(replica.inbox()), clock };
         let bound = format!("{limit} open files");
         let door = (Door::new("member"), answer_member as fn(_) -> _);
@@ -245,7 +251,6 @@ impl Server {
         let stopped = stopping.clone();
         let (cluster_id, protocol) = (identity.cluster, config.protocol);
         let known = directory.clone();
-        let quota = Quota(config.quota_backend_bytes);
         let context = Context {
             replica: replica.clone(),
             cluster_id,
@@ -257,12 +262,6 @@ impl Server {
             learner,
             stopping,
         };
-        cluster_version::keep(replica.clone(), directory.clone(), Arc::clone(&outbox));
-        quota::keep(replica.clone(), quota);
-        comparison::keep(&replica, config.compare_interval);
-        if let Some(retention) = config.auto_compaction {
-            compaction::keep(replica.clone(), clock, retention);
-        }
         let (sockets, mut all_closed) = mpsc::channel(1);
         let (routers, pages) = routes(context, directory, outbox, config, sockets);
         let streams = config.max_concurrent_streams;

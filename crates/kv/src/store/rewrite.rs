@@ -215,6 +215,12 @@ impl<E: Engine> Store<E> {
         Ok(Part { changes, view: self.engine.view()? })
     }
 
+    /// Whether batches are noted for a rewrite.
+    #[must_use]
+    pub fn is_rewriting(&self) -> bool {
+        !matches!(*self.tee.noted(), Noted::Nothing)
+    }
+
     /// Stops noting batches, which cancels a rewrite.
     pub fn forget_rewrite(&self) {
         *self.tee.noted() = Noted::Nothing;

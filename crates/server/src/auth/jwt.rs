@@ -5,7 +5,6 @@
 //! whoever sends the token.
 
 use std::fmt;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 
 use crate::config::parse_duration;
+use crate::files;
 
 #[cfg(test)]
 mod tests;
@@ -304,10 +304,8 @@ fn read_public(path: &str) -> Result<Vec<u8>, JwtError> {
 
 /// The bytes of the file that an option names.
 fn read(option: &'static str, path: &str) -> Result<Vec<u8>, JwtError> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-    match read {
-        Ok(length) if length as u64 <= MAX_FILE_BYTES => Ok(bytes),
+    match files::beginning(path, MAX_FILE_BYTES + 1) {
+        Ok(bytes) if bytes.len() as u64 <= MAX_FILE_BYTES => Ok(bytes),
         Ok(_) => Err(unusable(option, path, &format!("it is larger than {MAX_FILE_BYTES} bytes, so it is no key"))),
         Err(error) => Err(unusable(option, path, &format!("{error}; give a file that the member can read"))),
     }

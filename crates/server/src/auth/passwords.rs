@@ -1,6 +1,7 @@
 //! Hashes of passwords. To make or to check one takes much time and memory, so that nobody who gets the hashes can try
 //! many passwords. That work must not stop the member: it has its own threads, and a bound.
 
+use crate::threads;
 use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -78,7 +79,7 @@ impl Passwords {
     /// Takes as long as it takes to hash a password.
     #[must_use]
     pub fn new() -> Passwords {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = threads::cores();
         let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("OWASP's parameters are allowed");
         Passwords::with(params, (cores / 2).max(1))
     }

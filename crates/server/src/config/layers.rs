@@ -12,9 +12,10 @@ use super::tls::SWITCHES;
 use super::values::{Allowed, Url, parse_duration, parse_size};
 use super::{ConfigError, Founder, LogFormat, Retention, ServerConfig};
 use crate::auth::{Jwt, JwtError, TokenKind};
+use crate::files;
 use crate::founding;
 use crate::peer::Protocol;
-use crate::quota::DEFAULT_BYTES as DEFAULT_QUOTA;
+use bowline_member::Quota;
 
 /// A setting. It can be given as a flag, as an environment variable, or as a key in the file.
 #[derive(Debug, Clone, Copy)]
@@ -307,7 +308,7 @@ impl Layers {
     /// The file can't be read, or has a key that is not a setting.
     pub fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |why: String| ConfigError::File { path: path.display().to_string(), why };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = files::text(path).map_err(|error| wrong(error.to_string()))?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
         for (key, value) in table {
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
@@ -522,7 +523,7 @@ impl Layers {
         let allowed = "a size such as 2GiB, 0 for the default, or a negative number for no quota";
         let bytes = self.parse("quota_backend_bytes", allowed, parse)?;
         // As in etcd, 0 means the default.
-        Ok(bytes.filter(|bytes| *bytes != 0).unwrap_or(DEFAULT_QUOTA))
+        Ok(bytes.filter(|bytes| *bytes != 0).unwrap_or(Quota::DEFAULT.0))
     }
 
     fn tokens(&self) -> Result<TokenKind, ConfigError> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::files;
 
 fn minimal() -> Layers {
     let mut layers = Layers::new();
@@ -28,7 +29,7 @@ fn little_is_needed() {
 fn a_flag_beats_the_environment_and_that_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bowline.toml");
-    std::fs::write(&file, "name = \"file\"\ncluster_token = \"file\"\nheartbeat = \"50ms\"\n").expect("written");
+    files::write(&file, "name = \"file\"\ncluster_token = \"file\"\nheartbeat = \"50ms\"\n").expect("written");
     let mut layers = Layers::new();
     layers.add_file(&file).expect("a good file");
     layers.add_environment(|name| match name {
@@ -136,7 +137,7 @@ fn tokens_are_simple_or_signed() {
     );
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("secret");
-    std::fs::write(&file, [7; 32]).expect("written");
+    files::write(&file, [7; 32]).expect("written");
     let options = format!("jwt,sign-method=HS256,priv-key={}", file.display());
     let TokenKind::Jwt(jwt) = tokens("auth_token", &options) else { panic!("it is one") };
     assert!(jwt.can_sign());
@@ -209,7 +210,7 @@ fn members_have_names_and_get_ids_from_their_addresses() {
 fn an_unknown_key_of_a_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bowline.toml");
-    std::fs::write(&file, "heart_beat = \"50ms\"\n").expect("written");
+    files::write(&file, "heart_beat = \"50ms\"\n").expect("written");
     let error = Layers::new().add_file(&file).expect_err("no such setting").to_string();
     assert!(error.contains("unknown setting heart_beat; allowed: id, name, data_dir"), "{error}");
 }
@@ -394,11 +395,11 @@ fn settings_of_tls_that_contradict_each_other_are_refused() {
 fn a_switch_may_be_true_in_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bowline.toml");
-    std::fs::write(&file, "auto_tls = true\n").expect("written");
+    files::write(&file, "auto_tls = true\n").expect("written");
     let mut layers = Layers::new();
     layers.add_file(&file).expect("a good file");
     assert!(layers.check().expect("good").client_tls.is_some_and(|settings| settings.auto));
-    std::fs::write(&file, "heartbeat = true\n").expect("written");
+    files::write(&file, "heartbeat = true\n").expect("written");
     let error = Layers::new().add_file(&file).expect_err("it is no switch").to_string();
     assert!(error.ends_with("heartbeat is true; allowed: a string or a whole number"), "{error}");
 }

@@ -11,13 +11,13 @@ use bowline_kv::store::{
     PermissionKind, Principal, ROOT, RoleGetRequest, RoleOfUser, RolePermission, User, UserGetRequest,
 };
 use bowline_kv::tokens;
+use bowline_kv::versions;
 use pb::auth_server::Auth;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::{Context, answer, errors};
 use crate::auth::{Refusal, Verdict, is_hash};
-use crate::peer::Protocol;
 use crate::sessions::Token;
 
 /// How often a login is tried whose user changes meanwhile.
@@ -47,13 +47,13 @@ impl AuthService {
         // A new cluster agrees on its version as soon as all members know each other. If they don't, this waits in vain.
         let _ = replica.reaches(|facts| facts.cluster_version > 0).await;
         let version = replica.status().facts.cluster_version;
-        if version >= Protocol::USERS {
+        if version >= versions::USERS {
             return Ok(());
         }
         Err(Status::failed_precondition(format!(
             "bowline: users and roles need version {} of the peer protocol, but the cluster has version {version}: \
              start a newer program on every member",
-            Protocol::USERS
+            versions::USERS
         )))
     }
 

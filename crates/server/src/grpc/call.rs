@@ -1,5 +1,6 @@
 //! The common part of all calls: deadlines, counters, and etcd's status texts.
 
+use crate::clock::timer_now;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -27,7 +28,7 @@ const PREFIX: usize = 5;
 /// A call whose deadline expires ends with DEADLINE_EXCEEDED at any point: before its request is complete, before the
 /// first answer, or in the middle of a stream. No other layer reads `grpc-timeout`.
 pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
+    let began = timer_now();
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         return gate.browsers.pass(request, next).await;

@@ -1,6 +1,6 @@
 //! Who makes a request, and what it may do: the only way of the services to the data.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_kv::store::{
     AuthRequest, AuthResponse, Authorized, Change, Check, Command, Guarded, KvError, LoggedIn, Principal, Query,
@@ -11,7 +11,8 @@ use tonic::{Request, Status};
 
 use super::{Context, errors};
 use crate::client_connection::CertifiedName;
-use crate::quota;
+use crate::clock::stopwatch;
+use crate::duties;
 
 /// How long a request waits until this member knows the token that another one has issued.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl Caller<'_> {
         command.check(limits).map_err(errors::of_store)?;
         self.precheck(&command).await?;
         if !quota.admits(&replica.status().facts, command.cost()) {
-            quota::raise(replica, *quota).await;
+            duties::raise_alarm(replica, *quota).await;
             return Err(errors::of_store(KvError::NoSpace));
         }
         let written = replica.write(self.context.extended(command.to_bytes_by(&self.by))).await;
@@ -150,9 +151,9 @@ impl Caller<'_> {
     pub(super) async fn range(&self, range: RangeRequest, serializable: bool) -> Result<RangeResponse, Status> {
         self.context.refuse_for_learner(serializable)?;
         self.admit(&range, serializable).await?;
-        let began = Instant::now();
+        let began = stopwatch();
         let found = self.context.replica.look(&self.by, range).await.map_err(errors::of_request)?;
-        self.context.replica.metrics().ranged(found.is_ok(), began.elapsed());
+        self.context.replica.metrics().ranged(found.is_ok(), stopwatch() - began);
         found.map_err(errors::of_store)
     }
 }

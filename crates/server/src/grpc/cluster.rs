@@ -1,7 +1,7 @@
 //! The Cluster service: lists the members, and changes them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Authorized, KvError, Member, MemberChange, MemberRequest, MemberUrls, Task};
@@ -12,10 +12,12 @@ use tonic::{Code, Request, Response, Status};
 
 use super::caller::Caller;
 use super::{Context, answer, errors};
+use crate::clock::stopwatch;
 use crate::config::Url;
-use crate::peer::{Directory, Outbox, Protocol};
+use crate::peer::{Directory, Outbox};
 use crate::random::random;
 use crate::replica;
+use bowline_kv::versions;
 
 /// Pause before a promotion that another change delays is tried again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -75,7 +77,7 @@ impl ClusterService {
         let recorded =
             |status: &replica::Status| status.membership.members().into_iter().all(|id| published(status, id));
         let mut status = replica.watch_status();
-        let ready = status.wait_for(|status| status.facts.cluster_version >= Protocol::MEMBERS && recorded(status));
+        let ready = status.wait_for(|status| status.facts.cluster_version >= versions::MEMBERS && recorded(status));
         match tokio::time::timeout(replica.patience(), ready).await {
             Ok(Ok(_)) => Ok(()),
             _ if replica.status().leader.is_none() => Err(errors::of_request(Failure::not_leader(None))),
@@ -132,7 +134,7 @@ impl ClusterService {
     /// Promotes a learner in the configuration.
     async fn promote_voter(&self, permit: &Authorized<Task>, id: NodeId) -> Result<(), Status> {
         let replica = &self.context.replica;
-        let until = Instant::now() + replica.patience();
+        let until = stopwatch() + replica.patience();
         loop {
             let refused = match replica.promote(permit, id).await {
                 Ok(()) => return Ok(()),
@@ -143,7 +145,7 @@ impl ClusterService {
                 return Ok(());
             }
             let passing = [MembershipError::ChangeUnderWay, MembershipError::TermNotCommitted];
-            if !passing.iter().any(|error| error.to_string() == refused) || Instant::now() >= until {
+            if !passing.iter().any(|error| error.to_string() == refused) || stopwatch() >= until {
                 return Err(Status::failed_precondition(
                     "etcdserver: can only promote a learner member which is in sync with leader",
                 ));

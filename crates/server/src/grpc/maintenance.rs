@@ -1,7 +1,5 @@
 //! The Maintenance service.
 
-use std::time::Instant;
-
 use bowline_api::etcdserverpb as pb;
 use bowline_kv::store::{Alarm, AlarmKind, AlarmListRequest, AlarmRequest, AlarmResponse, HashKvRequest, Task};
 use bowline_node::raft::NodeId;
@@ -13,7 +11,8 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::snapshot::Blobs;
 use super::{Context, SnapshotSender, answer, errors};
-use crate::peer::Protocol;
+use crate::clock::stopwatch;
+use bowline_kv::versions;
 
 /// Maximum number of alarms. They are written with every batch of the state.
 const MAX_ALARMS: usize = 1_000;
@@ -55,9 +54,9 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let caller = self.context.caller(&request).await?;
-        let began = Instant::now();
+        let began = stopwatch();
         let hash = caller.read(HashKvRequest { revision: request.into_inner().revision }, true).await;
-        self.context.replica.metrics().hashes.observe(began.elapsed().as_secs_f64());
+        self.context.replica.metrics().hashes.observe((stopwatch() - began).as_secs_f64());
         let hash = hash?;
         Ok(answer(pb::HashKvResponse {
             header: Some(self.context.header(hash.revision)),
@@ -178,7 +177,7 @@ impl MaintenanceService {
             let _ = replica.reaches(|facts| facts.cluster_version > 0).await;
         }
         let facts = replica.status().facts;
-        let known = facts.cluster_version >= Protocol::ALARMS;
+        let known = facts.cluster_version >= versions::ALARMS;
         if alarm == AlarmKind::None || !known && !active {
             // Nothing changes.
             return Ok(AlarmResponse { revision: facts.revision, alarms: Vec::new() });
@@ -187,7 +186,7 @@ impl MaintenanceService {
             let text = format!(
                 "bowline: alarms need version {} of the peer protocol, but the cluster has version {}: start a newer \
                  program on every member",
-                Protocol::ALARMS,
+                versions::ALARMS,
                 facts.cluster_version
             );
             return Err(Status::failed_precondition(text));

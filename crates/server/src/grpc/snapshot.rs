@@ -5,7 +5,6 @@
 //! if the process is killed. There is one such file at a time; further calls wait. A client that takes nothing for a minute
 //! loses its turn.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use bowline_api::etcdserverpb::SnapshotResponse;
 use bowline_kv::store::{Authorized, BACKUP_VERSION, BackupOrigin, Dump, RedbRecords, Task};
-use bowline_storage::private_options;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,6 +21,7 @@ use tonic::Status;
 use tracing::info;
 
 use super::{Context, errors};
+use crate::files::{self, File};
 
 pub(super) type Blobs = ReceiverStream<Result<SnapshotResponse, Status>>;
 
@@ -67,7 +66,7 @@ impl SnapshotSender {
         // A killed process may have left a file whose name it had not removed yet.
         for entry in folder.read_dir().into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(NAME) {
-                let _ = fs::remove_file(entry.path());
+                let _ = files::remove(&entry.path());
             }
         }
         SnapshotSender { folder: folder.to_owned(), turns: Arc::new(Semaphore::new(1)) }
@@ -162,8 +161,8 @@ impl SnapshotSender {
 fn write(folder: &Path, dump: &Dump<RedbRecords>, origin: &BackupOrigin, stopped: Arc<AtomicBool>) -> io::Result<File> {
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let path = folder.join(format!("{NAME}{}-{number}", std::process::id()));
-    let file = private_options().read(true).write(true).create_new(true).open(&path)?;
-    fs::remove_file(&path)?;
+    let file = files::create(&path)?;
+    files::remove(&path)?;
     let out = BufWriter::with_capacity(1 << 20, Until { file, stopped });
     let mut file = dump.write_backup(origin, out)?.into_inner().map_err(io::IntoInnerError::into_error)?.file;
     file.seek(SeekFrom::Start(0))?;

@@ -1,6 +1,6 @@
 //! What the system knows of this process.
 
-use std::fs;
+use crate::files;
 
 /// Ticks of a second in `/proc`: a constant of Linux's interface on every machine that we run on.
 const TICKS: f64 = 100.0;
@@ -11,12 +11,12 @@ type Figure = (&'static str, &'static str, Option<f64>);
 
 /// The figures as they are now.
 pub(super) fn figures() -> [Figure; 11] {
-    let read = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+    let read = |file: &str| files::text(format!("/proc/self/{file}")).unwrap_or_default();
     let (limits, network, status, stat) = (read("limits"), read("net/netstat"), read("status"), read("stat"));
     // The name, in parentheses, may hold anything; the fields behind it are numbers, the state the third.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-    let files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+    let files = files::count("/proc/self/fd").ok().map(|count| count as f64);
     let max_files = limit(&limits, "Max open files");
     let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS);
     let start = field(22).zip(boot_seconds()).map(|(ticks, boot)| boot + ticks / TICKS);
@@ -58,7 +58,7 @@ fn resident_bytes(status: &str) -> Option<f64> {
 }
 
 fn boot_seconds() -> Option<f64> {
-    let text = fs::read_to_string("/proc/stat").ok()?;
+    let text = files::text("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 

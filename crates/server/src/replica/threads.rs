@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
 use bowline_kv::store::EngineError;
@@ -24,6 +23,7 @@ use super::inbox::{Inbox, Reply};
 use crate::clock::Clock;
 use crate::peer::Outbox;
 use crate::sessions::Sessions;
+use crate::threads::{Thread, pause, spawn, try_spawn};
 use crate::watches::Watches;
 
 /// Maximum number of jobs that wait for the log thread; at the limit, the raft thread waits, too.
@@ -54,10 +54,10 @@ pub(super) struct Surroundings {
 pub struct Threads {
     inbox: Arc<Inbox>,
     ending: Arc<AtomicBool>,
-    raft: JoinHandle<Ending>,
-    log: JoinHandle<Result<(), Fatal>>,
-    apply: JoinHandle<Result<(), Fatal>>,
-    snapshots: JoinHandle<Result<(), Fatal>>,
+    raft: Thread<Ending>,
+    log: Thread<Result<(), Fatal>>,
+    apply: Thread<Result<(), Fatal>>,
+    snapshots: Thread<Result<(), Fatal>>,
 }
 
 /// Why the raft thread ended.
@@ -138,10 +138,6 @@ impl Threads {
             _ => StopReason::Failed("a thread of the replica panicked".to_owned()),
         }
     }
-}
-
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().name(name.to_owned()).spawn(work).expect("the system has room for four more threads")
 }
 
 /// Where the output of a worker goes.
@@ -270,7 +266,7 @@ fn write_log<L: Disk>(
                 worker.take(job);
                 jobs.try_iter().take(MAX_JOBS - 1).for_each(|job| worker.take(job));
                 while !worker.work(&mut wires)? {
-                    sleep(LOG_PAUSE);
+                    pause(LOG_PAUSE);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -284,7 +280,7 @@ fn write_log<L: Disk>(
 /// Has the next segment of the log prepared in the background.
 fn prepare<L: Disk>(
     worker: &mut LogWorker<L>,
-    segment: &mut Option<JoinHandle<Result<(), DiskError>>>,
+    segment: &mut Option<Thread<Result<(), DiskError>>>,
 ) -> Result<(), Fatal> {
     if let Some(ended) = segment.take_if(|segment| segment.is_finished()) {
         match ended.join() {
@@ -293,7 +289,7 @@ fn prepare<L: Disk>(
         }
     }
     if let Some(job) = worker.tend()? {
-        match Builder::new().name("segment".to_owned()).spawn(move || job.run()) {
+        match try_spawn("segment", move || job.run()) {
             Ok(started) => *segment = Some(started),
             Err(error) => worker.not_prepared(&format!("can't start a thread: {error}")),
         }

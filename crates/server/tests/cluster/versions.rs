@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use bowline_kv::versions;
 use bowline_node::raft::Index;
 use bowline_server::Server;
 use bowline_server::config::ServerConfig;
@@ -84,7 +85,7 @@ async fn an_older_program_stops_where_its_log_raises_the_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alarms_wait_until_every_member_knows_them() {
-    let old = Protocol { version: Protocol::ALARMS - 1, oldest_version: Protocol::ALARMS - 1, ..Protocol::CURRENT };
+    let old = Protocol { version: versions::ALARMS - 1, oldest_version: versions::ALARMS - 1, ..Protocol::CURRENT };
     let mut cluster = Cluster::start_with(1, &[("quota_backend_bytes", "1")], old);
     cluster.leader().await;
     let activate =
@@ -93,7 +94,7 @@ async fn alarms_wait_until_every_member_knows_them() {
     let told = format!(
         "bowline: alarms need version {} of the peer protocol, but the cluster has version {}: start a newer program on \
          every member",
-        Protocol::ALARMS,
+        versions::ALARMS,
         old.version
     );
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, told.as_str()));

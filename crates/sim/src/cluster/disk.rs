@@ -205,6 +205,12 @@ impl Disk {
         Some(index)
     }
 
+    /// A new file holds the state, durably up to this index.
+    pub(crate) fn rewritten(&mut self, index: Index) {
+        self.checkpoint = Some(index);
+        hit(Probe::StateRewritten);
+    }
+
     /// A leader's snapshot has replaced the state's file, durably.
     pub(crate) fn installed(&mut self, index: Index) {
         self.checkpoint = Some(index);
@@ -232,13 +238,15 @@ impl Disk {
         let mut never_begun = self.pending.len();
         self.pending.clear();
         let storing: Vec<StoredSnapshot> = self.storing.drain(..).collect();
-        let mut reaches = None;
+        let mut reaches = Vec::new();
         self.folder.begin_to_die(dice);
         if let Some((member, now)) = member {
+            let rewrites = member.machine().is_rewriting();
             let (steps, left) = member.die_amid(now, !self.folder.has_forgotten(), dice);
             underway.extend(steps.into_iter().map(Item::from));
             never_begun += left;
-            reaches = Some(member.machine().applied());
+            reaches.push(member.machine().applied());
+            reaches.extend(member.machine().written().filter(|_| rewrites));
         } else {
             self.folder.die_amid(&underway, std::mem::take(&mut self.taken), &storing, dice);
         }
@@ -246,7 +254,7 @@ impl Disk {
         if power {
             self.folder.lose_power(dice);
         }
-        let mut damage = self.settle(underway, reaches, dice)?;
+        let mut damage = self.settle(underway, &reaches, dice)?;
         damage.lost += never_begun;
         Ok(damage)
     }
@@ -284,9 +292,9 @@ impl Disk {
         if let Some(told) = self.last_told.filter(|_| where_to == Rot::Vote) {
             let rehearsed = std::mem::replace(&mut self.durable.hard_state, told);
             let item = Item::Write(PersistId(0), Write::HardState(rehearsed));
-            return Ok(Some((path, self.settle(vec![item], None, dice)?)));
+            return Ok(Some((path, self.settle(vec![item], &[], dice)?)));
         }
-        let damage = self.settle(Vec::new(), None, dice)?;
+        let damage = self.settle(Vec::new(), &[], dice)?;
         Ok(Some((path, damage)))
     }
 
@@ -318,8 +326,8 @@ impl Disk {
     }
 
     /// Compares what the next start will find with what must be there: everything that was synced, and a prefix of
-    /// `underway`. The state must be the one last made durable, or the one up to `reaches` that was being made durable.
-    fn settle(&mut self, underway: Vec<Item>, reaches: Option<Index>, dice: &mut Dice) -> Result<Damage, String> {
+    /// `underway`. The state must be the one last made durable, or one that was being made durable: up to one of `reaches`.
+    fn settle(&mut self, underway: Vec<Item>, reaches: &[Index], dice: &mut Dice) -> Result<Damage, String> {
         let mut damage = Damage::default();
         let found = match self.folder.rehearse(dice)? {
             Ok(found) => found,
@@ -376,10 +384,10 @@ impl Disk {
     /// Compares the applied index of the state with what was promised: the last durable state, or a leader's snapshot
     /// in its place once the log begins there. After bit rot an older state or none is allowed. Its content is judged
     /// when it is used.
-    fn settle_state(&mut self, found: Index, reaches: Option<Index>) -> Result<(), String> {
+    fn settle_state(&mut self, found: Index, reaches: &[Index]) -> Result<(), String> {
         let Some(durable) = self.checkpoint else { return Ok(()) };
         let base = self.durable.base().index;
-        let promised = found == durable || Some(found) == reaches || (found == base && base > durable);
+        let promised = found == durable || reaches.contains(&found) || (found == base && base > durable);
         if !promised && !self.folder.damaged {
             return Err(format!("its state holds what was applied up to {found}, but was durable up to {durable}"));
         }

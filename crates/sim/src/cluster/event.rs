@@ -1,6 +1,6 @@
 //! The events of a simulated cluster, and what each adds to the trace hash.
 
-use bowline_kv::store::CompareStep;
+use bowline_member::Duty;
 use bowline_node::{Failure, NodeMessage, NotDone, Response};
 use bowline_raft::{AppendOutcome, Body, Entry, Token};
 use bytes::Bytes;
@@ -116,32 +116,17 @@ pub(crate) enum Event {
     MemberTries {
         call: u64,
     },
-    /// A host looks what it has to do about the members.
-    Duty {
+    /// A host looks what it has to do on its own.
+    Duties {
         host: usize,
         run: u32,
     },
-    /// A host looks what it has to do for the comparison of the members' states.
-    Compare {
+    /// What a host has asked another one to do was answered, or not.
+    DutyEnded {
         host: usize,
         run: u32,
-    },
-    /// A host's step of the comparison has ended a while ago.
-    Compared {
-        host: usize,
-        run: u32,
-        answered: Option<CompareStep>,
-    },
-    /// The publication of a host's record has ended a while ago.
-    Published {
-        host: usize,
-        run: u32,
-    },
-    /// The next round of automatic compaction.
-    Compact {
-        host: usize,
-        run: u32,
-        term: u64,
+        duty: Duty,
+        answer: Response,
     },
     Strike(Fault),
     /// A fault takes its next step, or is repaired.
@@ -163,15 +148,7 @@ impl Event {
             Event::Resume { host, .. } => at(6, *host, 0),
             Event::Request { host, op, attempt } => mix(at(7, *host, *op), u64::from(*attempt)),
             Event::Answer { op, attempt, response } => {
-                let said = match response {
-                    Ok(bytes) => digest(bytes),
-                    Err(Failure::NotDone(NotDone::NotLeader { leader })) => leader.map_or(1, |leader| leader.0 + 100),
-                    Err(Failure::NotDone(NotDone::Overloaded { .. })) => 2,
-                    Err(Failure::NotDone(NotDone::Superseded)) => 3,
-                    Err(Failure::Unknown(_)) => 4,
-                    Err(Failure::NotDone(_)) => 5,
-                };
-                mix(at(8, *attempt as usize, *op), said)
+                mix(at(8, *attempt as usize, *op), response_fingerprint(response))
             }
             Event::GiveUp { op, attempt } => at(9, *attempt as usize, *op),
             Event::Try { op } => at(10, 0, *op),
@@ -185,16 +162,26 @@ impl Event {
             Event::MemberAsks { host, call, number } => mix(at(18, *host, *call), *number),
             Event::MemberHears { call, number, said } => mix(mix(at(19, 0, *call), *number), said_fingerprint(said)),
             Event::MemberTries { call } => at(20, 0, *call),
-            Event::Duty { host, run } => at(21, *host, u64::from(*run)),
-            Event::Published { host, run } => at(22, *host, u64::from(*run)),
-            Event::Compare { host, run } => at(24, *host, u64::from(*run)),
-            Event::Compared { host, run, answered } => mix(at(25, *host, u64::from(*run)), answered.is_some().into()),
+            Event::Duties { host, run } => at(21, *host, u64::from(*run)),
+            Event::DutyEnded { host, run, duty, answer } => {
+                mix(at(22, *host, u64::from(*run) << 8 | *duty as u64), response_fingerprint(answer))
+            }
             Event::Attempt { host, token, step, .. } => mix(at(27, *host, token.0), *step),
             Event::Forwarded { line, body } => mix(at(28, line.asking, line.number), digest(body)),
             Event::ForwardAnswered { line, body } => mix(at(29, line.asking, line.number), digest(body)),
             Event::LineLost { line } => at(30, line.asking, line.number),
-            Event::Compact { host, run, term } => mix(at(23, *host, u64::from(*run)), *term),
         }
+    }
+}
+
+fn response_fingerprint(response: &Response) -> u64 {
+    match response {
+        Ok(bytes) => digest(bytes),
+        Err(Failure::NotDone(NotDone::NotLeader { leader })) => leader.map_or(1, |leader| leader.0 + 100),
+        Err(Failure::NotDone(NotDone::Overloaded { .. })) => 2,
+        Err(Failure::NotDone(NotDone::Superseded)) => 3,
+        Err(Failure::Unknown(_)) => 4,
+        Err(Failure::NotDone(_)) => 5,
     }
 }
 

@@ -147,6 +147,8 @@ faults! {
     CrashInChange: "P7", "crash during a change of the membership", often(16, processes::crash_in_change);
     Terminate: "P12", "process told to stop (SIGTERM), with all that it had taken in made durable",
         strikes(Rhythm::Own { purpose: 19, percent: 60, low: 2, high: 30 }, processes::terminate);
+    Rewrite: "P13", "state's file rewritten without its free space",
+        strikes(Rhythm::Own { purpose: 20, percent: 60, low: 2, high: 20 }, processes::rewrite);
     SlowApply: "P8", "slow apply", seldom(32, processes::slow_apply);
     Handover: "P10", "transfer of the leadership", often(17, |system| system.hand_over());
     CutHandover: "P10", "leader cut off while it hands over", often(31, processes::cut_handover);

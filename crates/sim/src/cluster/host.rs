@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bowline_kv::store::{Lessor, Renewal};
 use bowline_kv::watch::Hub;
+use bowline_member::Duty;
 use bowline_node::NodeMessage;
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, Membership, NodeId, PersistId, Time, Token};
@@ -12,7 +13,7 @@ use bowline_raft::{Index, Membership, NodeId, PersistId, Time, Token};
 use crate::cluster::clock::{Clock, Moment};
 use crate::cluster::context::Context;
 use crate::cluster::disk::{Disk, Start};
-use crate::cluster::duties::Duty;
+use crate::cluster::duties::OwnDuties;
 use crate::cluster::event::Event;
 use crate::cluster::forwarding::Line;
 use crate::cluster::keepers::Ask;
@@ -53,22 +54,17 @@ pub(crate) enum Asker {
         begun: Moment,
         renewal: Option<Renewal>,
     },
-    /// An operator, or a member that publishes its record: a request about the members.
+    /// An operator, or a member that has something to do: a request about the members.
     Member {
         call: u64,
         /// Of the command.
         number: u64,
     },
-    /// The leader itself, which makes the configuration follow the records.
-    Step {
-        /// Of the command, if it writes a record.
+    /// The replica itself, which does what it has to do on its own.
+    Duty {
+        duty: Duty,
+        /// Of the command, if it writes one.
         number: Option<u64>,
-    },
-    /// The leader itself, which compacts.
-    Compactor {
-        number: u64,
-        term: u64,
-        due: i64,
     },
     /// The replica itself, which proposes the end of leases.
     Lessor {
@@ -118,8 +114,8 @@ pub(crate) struct Host {
     pub(crate) lessor: Lessor,
     /// Gives its writes to watchers; made when the first one looks.
     pub(crate) hub: Option<Hub>,
-    /// What it does about the members and old revisions.
-    pub(crate) duty: Duty,
+    /// What it does on its own.
+    pub(crate) duties: OwnDuties,
     /// The match indices that it had for its peers, while it leads.
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
@@ -160,7 +156,7 @@ impl Host {
             busy_until: 0,
             lessor: Lessor::default(),
             hub: None,
-            duty: Duty::default(),
+            duties: OwnDuties::default(),
             matches: Matches::default(),
             image: None,
             lacks_state: false,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bowline_kv::membership::SINCE_VERSION;
+use bowline_kv::versions;
 use bowline_raft::{NodeId, Raft};
 
 use crate::cluster::clock::Moment;
@@ -264,7 +264,7 @@ impl Cluster<'_> {
         let Some(node) = &system.hosts[leader].node else { return Err("the leader is down".to_owned()) };
         let (membership, machine) = (node.raft().membership(), node.machine());
         let Some(records) = machine.members() else { return Ok(()) };
-        if machine.cluster_version() < SINCE_VERSION {
+        if machine.cluster_version() < versions::MEMBERS {
             return Ok(());
         }
         if membership.is_joint() {

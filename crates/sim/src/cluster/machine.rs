@@ -251,6 +251,19 @@ impl Machine {
         }
     }
 
+    /// The last command that its file holds, maybe not durably; `None` if the state is in memory.
+    pub(crate) fn written(&self) -> Option<Index> {
+        match &self.state {
+            State::OnDisk(store) => Some(store.read().store().written()),
+            State::Map(_) | State::Store(_) => None,
+        }
+    }
+
+    /// Whether its file is being rewritten.
+    pub(crate) fn is_rewriting(&self) -> bool {
+        matches!(&self.state, State::OnDisk(store) if store.read().store().is_rewriting())
+    }
+
     /// Whether its file can't be read or written any more.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(&self.state, State::OnDisk(store) if store.read().fault().is_some())

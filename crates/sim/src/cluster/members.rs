@@ -7,9 +7,10 @@ mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bowline_kv::membership::SINCE_VERSION;
-use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest, Response as StoreResponse};
-use bowline_node::{Failure, NodeInput, NotDone, Response};
+use bowline_kv::store::{Command, KvError, Member, MemberChange, MemberRequest};
+use bowline_kv::versions;
+use bowline_member::Duty;
+use bowline_node::{Failure, NodeInput, NotDone, Response, Unknown};
 use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Index, NodeId};
 
@@ -37,8 +38,8 @@ const MOST_TRIES: u32 = 12;
 /// A request that waits for its answer.
 #[derive(Debug)]
 struct Call {
-    /// The host that publishes its own record, and the run of its process; `None` if an operator asks.
-    from: Option<(usize, u32)>,
+    /// The host that asks, the run of its process, and what it does; `None` if an operator asks.
+    from: Option<(usize, u32, Duty)>,
     command: Command,
     guess: usize,
     /// The number of the command in its latest try.
@@ -152,12 +153,12 @@ impl Members {
 
 /// Requests, on the side of who makes them.
 impl Members {
-    /// Makes a request: an operator asks any host; a host that publishes asks the leader that it knows.
+    /// Makes a request: an operator asks any host; a host that has something to do asks the leader that it knows.
     pub(crate) fn ask(
         &mut self,
         ctx: &mut Context<'_>,
         network: &mut Network,
-        from: Option<(usize, u32)>,
+        from: Option<(usize, u32, Duty)>,
         guess: usize,
         command: Command,
     ) {
@@ -176,8 +177,8 @@ impl Members {
             only if only.contains(&it.guess) || only.is_empty() => it.guess,
             only => only[self.dice.index(only.len())],
         };
-        ctx.trace(it.from.map(|(host, _)| host), || format!("asks n{}: {:?}", host + 1, it.command));
-        let cut = it.from.is_some_and(|(from, _)| network.is_cut(from, host));
+        ctx.trace(it.from.map(|(host, ..)| host), || format!("asks n{}: {:?}", host + 1, it.command));
+        let cut = it.from.is_some_and(|(from, ..)| network.is_cut(from, host));
         if let Some(at) = network.client_way(ctx.now, host, &mut self.dice).filter(|_| !cut) {
             ctx.queue.push(at, Event::MemberAsks { host, call, number });
         }
@@ -207,19 +208,14 @@ impl Members {
             let pause = self.dice.between(MILLI, ctx.plan.settings.heartbeat);
             return ctx.after(pause, Event::MemberTries { call });
         }
-        let comparison = match &it.command {
-            Command::Compare(compare) => Some(compare.step.filter(|_| matches!(said, Said::Done(_)))),
-            _ => None,
-        };
         let ended = self.calls.remove(&call);
-        // A server looks again after a while.
-        if let Some((host, run)) = ended.and_then(|call| call.from) {
-            let pause = crate::cluster::duties::retry();
-            let event = match comparison {
-                Some(answered) => Event::Compared { host, run, answered },
-                None => Event::Published { host, run },
+        if let Some((host, run, duty)) = ended.and_then(|call| call.from) {
+            let answer = match said {
+                Said::Done(bytes) => Ok(bytes.clone()),
+                Said::Elsewhere(leader) => Err(Failure::not_leader(*leader)),
+                Said::Unknown | Said::Alive | Said::Gone => Err(Unknown::Expired.into()),
             };
-            ctx.after(pause, event);
+            ctx.after(0, Event::DutyEnded { host, run, duty, answer });
         }
     }
 }
@@ -291,12 +287,6 @@ impl Members {
 
     /// The version that an operator's cluster needs before its members can change.
     pub(crate) fn needs_version(&self) -> bool {
-        self.version < SINCE_VERSION
+        self.version < versions::MEMBERS
     }
-}
-
-/// Whether a reply says that a change was made.
-pub(crate) fn is_done(response: &Response) -> bool {
-    let reply = response.as_deref().ok().and_then(reply_of);
-    matches!(reply, Some(Ok(StoreResponse::Member(_))))
 }

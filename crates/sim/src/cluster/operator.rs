@@ -1,8 +1,8 @@
 //! The operator: adds newcomers, and replaces members whose disk is lost. It knows which replicas are lost for good, as
 //! a person would. It asks the core for each change, or, in clusters with records of their members, writes records.
 
-use bowline_kv::membership::SINCE_VERSION;
 use bowline_kv::store::{AlarmKind, AlarmRequest, ClusterVersionRequest, Command, Member, MemberChange, MemberUrls};
+use bowline_kv::versions;
 use bowline_raft::{Index, MembershipChange, NodeId};
 
 use crate::cluster::context::Context;
@@ -104,8 +104,9 @@ impl System<'_> {
             return;
         }
         let mut dice = Dice::new(self.members.dice.word(), 0);
-        if self.members.needs_version() {
-            let version = ClusterVersionRequest { version: SINCE_VERSION };
+        if self.members.needs_version() && self.hosts.iter().any(|host| host.lost) {
+            // The leader waits for ever for what the lost member speaks, so the change would never be possible.
+            let version = ClusterVersionRequest { version: versions::MEMBERS };
             return self.request(&mut dice, Command::ClusterVersion(version));
         }
         if let Some(command) = self.due_alarm(&mut dice) {

@@ -475,7 +475,7 @@ impl System<'_> {
     }
 
     /// I16: a snapshot that replaces the log must equal a replay of the log.
-    fn judge_stored(&self, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
+    fn judge_stored(&mut self, snapshot: &StoredSnapshot) -> Result<(), (Rule, String)> {
         self.clients.judge_snapshot(snapshot)
     }
 
@@ -494,8 +494,7 @@ impl System<'_> {
             Some(Asker::Member { call, number }) => {
                 self.members.answered(&mut self.ctx, &mut self.network, host, (call, number), response);
             }
-            Some(Asker::Step { number }) => self.step_ended(host, number, &response),
-            Some(Asker::Compactor { number, term, due }) => self.compacted(host, (number, term, due), &response),
+            Some(Asker::Duty { duty, number }) => self.own_duty_ended(host, duty, number, response),
             Some(Asker::Attempt { token }) => self.attempted(host, token, response),
             Some(Asker::Forwarded { line, id }) => self.answer_forwarded(line, id, &response),
             Some(Asker::Operator) => {

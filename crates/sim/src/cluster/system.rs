@@ -10,7 +10,7 @@ use crate::cluster::clients::Clients;
 use crate::cluster::clock::Moment;
 use crate::cluster::context::Context;
 use crate::cluster::disk::{Damage, Ended, Rot, Start};
-use crate::cluster::duties::Duty;
+use crate::cluster::duties::OwnDuties;
 use crate::cluster::event::Event;
 use crate::cluster::faults::{Fault, Restored};
 use crate::cluster::forwarding::Forwarding;
@@ -155,7 +155,7 @@ impl<'a> System<'a> {
         it.tokens.clear();
         it.lessor = Lessor::default();
         it.hub = None;
-        it.duty = Duty::default();
+        it.duties = OwnDuties::default();
         self.hosts.leads_no_more(host);
         self.forwarding.died(&mut self.ctx, host);
         let it = &mut self.hosts[host];

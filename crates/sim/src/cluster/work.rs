@@ -1,6 +1,6 @@
 //! The work of whole members: the host plans when each worker works, and hands on what comes out.
 
-use bowline_member::{ApplyJob, Fatal, LeaderRequest, LogStep};
+use bowline_member::{ApplyJob, Fatal, LeaderRequest, LogStep, RequestBody};
 use bowline_node::{Job, NodeEffect, NodeInput};
 use bowline_raft::{Time, Token};
 
@@ -24,7 +24,7 @@ impl System<'_> {
         if let NodeInput::Write { token, command, deadline } = &input
             && matches!(
                 self.hosts[host].tokens.get(token),
-                Some(Asker::Client { .. } | Asker::Keeper { .. } | Asker::Member { .. })
+                Some(Asker::Client { .. } | Asker::Keeper { .. } | Asker::Member { .. } | Asker::Duty { .. })
             )
         {
             return self.ask_leader(host, *token, LeaderRequest::Write(command.clone()), *deadline);
@@ -39,6 +39,16 @@ impl System<'_> {
     /// A request comes into a whole member's queue that only the leader can serve.
     pub(crate) fn request_whole(&mut self, host: usize, token: Token, request: LeaderRequest, deadline: Time) {
         let refused = self.hosts[host].whole().and_then(|member| member.request(request.into(), Some(deadline), token));
+        if let Some((token, failure)) = refused {
+            self.respond(host, token, Err(failure));
+        }
+        self.plan_work(host);
+    }
+
+    /// A whole member is asked to rewrite its state's file.
+    pub(crate) fn rewrite_state(&mut self, host: usize) {
+        let token = self.hosts[host].token(Asker::Operator);
+        let refused = self.hosts[host].whole().and_then(|member| member.request(RequestBody::Shrink, None, token));
         if let Some((token, failure)) = refused {
             self.respond(host, token, Err(failure));
         }
@@ -202,6 +212,12 @@ impl System<'_> {
             }
             it.installed(applied);
         }
+        if output.rewritten
+            && let Some(written) = self.hosts[host].whole().and_then(|member| member.machine().written())
+        {
+            self.hosts[host].disk.rewritten(written);
+            self.ctx.trace(Some(host), || format!("has rewritten its state's file, up to {written}"));
+        }
         // The oracle must know all that was applied before it judges the state.
         self.inspect(host);
         for header in &output.stored {
@@ -209,7 +225,7 @@ impl System<'_> {
             self.hosts[host].disk.checkpointed(applied);
             self.ctx.trace(Some(host), || format!("has stored its state up to {position}"));
             if let Some(node) = &self.hosts[host].node {
-                let judged = self.clients.judge_state(node.machine());
+                let judged = self.clients.judge_stored_state(node.machine());
                 let judged = judged.map_err(|what| (Rule::StatesAreEqual, format!("n{}: {what}", host + 1)));
                 self.ctx.judge(judged);
             }

@@ -6,6 +6,7 @@
 
 mod disks;
 mod durability;
+mod duties;
 mod elections;
 mod forwarding;
 mod members;
@@ -77,7 +78,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 12] = [
+const AREAS: [&[Mutant]; 13] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -90,6 +91,7 @@ const AREAS: [&[Mutant]; 12] = [
     records::MUTANTS,
     members::MUTANTS,
     forwarding::MUTANTS,
+    duties::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.

@@ -169,7 +169,7 @@ fn hostile_text_is_no_token() {
 /// Writes files and makes options of them: `FOLDER` in the options stands for where they are.
 fn with_files(options: &str) -> Result<Jwt, String> {
     let folder = tempfile::tempdir().expect("a folder");
-    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("written");
+    let write = |name: &str, bytes: &[u8]| files::write(folder.path().join(name), bytes).expect("written");
     write("private", PRIVATE.as_bytes());
     write("public", PUBLIC.as_bytes());
     write("other", PUBLIC.replace("Gb9E", "Gb9F").as_bytes());

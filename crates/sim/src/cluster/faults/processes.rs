@@ -83,6 +83,17 @@ pub(super) fn terminate(system: &mut System<'_>) -> bool {
     true
 }
 
+/// A whole member is asked to rewrite its state's file (Defragment). Returns whether it was asked.
+pub(super) fn rewrite(system: &mut System<'_>) -> bool {
+    let host = victim(system);
+    if system.hosts[host].node.as_ref().is_none_or(|node| node.whole().is_none()) {
+        return false;
+    }
+    system.ctx.trace(Some(host), || "is asked to rewrite its state's file".to_owned());
+    system.rewrite_state(host);
+    true
+}
+
 /// A member stops in good order, unless its process has died meanwhile.
 pub(super) fn stop(system: &mut System<'_>, host: usize, run: u32) {
     if system.hosts[host].run != run {

@@ -87,10 +87,9 @@ fn the_same_seed_gives_the_same_page_and_the_recorder_changes_nothing() {
 
 #[test]
 fn a_run_that_passes_has_a_page_too_of_a_bounded_size() {
-    let plan = Plan::drawn(5);
-    let recording = record(&plan);
+    let recording = (1..20).map(|seed| record(&Plan::drawn(seed))).find(|recording| recording.since > 0);
+    let recording = recording.expect("one of the seeds has more messages than are shown");
     assert_eq!(recording.outcome.violation, None);
-    assert!(recording.since > 0, "seed 5 has more messages than are shown");
     let (from, until) = (recording.since, recording.until());
     assert!(recording.messages.len() <= 3 * MOST_MESSAGES && recording.messages.iter().all(|sent| sent.at >= from));
     assert!(recording.changes.iter().all(|change| change.at >= from && change.at <= until));

@@ -55,6 +55,8 @@ pub(crate) struct Output {
     pub(crate) stored: Vec<SnapshotHeader>,
     /// Another state has replaced the one in use.
     pub(crate) replaced: bool,
+    /// A new file holds the state.
+    pub(crate) rewritten: bool,
     applied: Vec<AppliedEntry>,
     events: Vec<Event<Token>>,
     snapshot_jobs: Vec<SnapshotJob>,
@@ -74,6 +76,7 @@ impl Outlet<Token> for Output {
     }
 
     fn snapshot_job(&mut self, job: SnapshotJob) {
+        self.rewritten |= matches!(job, SnapshotJob::Drop(_));
         self.snapshot_jobs.push(job);
     }
 

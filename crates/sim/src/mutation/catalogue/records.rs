@@ -84,7 +84,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "FollowerTakesSteps",
         origin: "records",
         breaks: "A member that leads no more goes on changing the configuration.",
-        edits: &[replace(STEPS, "", "leads && cluster_version >= SINCE_VERSION", "cluster_version >= SINCE_VERSION")],
+        edits: &[replace(
+            STEPS,
+            "",
+            "leads && cluster_version >= versions::MEMBERS",
+            "cluster_version >= versions::MEMBERS",
+        )],
     },
     Mutant {
         name: "PromotedBeforeItStarted",
@@ -96,7 +101,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "RemovedWithoutMajority",
         origin: "records",
         breaks: "A leader removes a voter although no majority of the others can be reached.",
-        edits: &[replace(STEPS, "if learners.contains(&id) || ", "reached > count / 2", "true")],
+        edits: &[replace(STEPS, "let survives = learners.contains(&id) || ", "reached > count / 2", "true")],
     },
     Mutant {
         name: "SilentVotersDecide",
