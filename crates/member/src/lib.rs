@@ -47,7 +47,7 @@ pub use log::{LogJob, LogStep, LogWorker, MAX_JOBS};
 pub use machine::{AppliedEntry, KvMachine, check_version};
 pub use open::{OpenedMember, State, open};
 pub use outlet::{Fatal, Outlet};
-pub use queue::{Event, MAX_REQUESTS, Portion, Queue, Request, RequestBody, entries_bytes, weight};
+pub use queue::{Event, MAX_REQUESTS, Portion, Queue, QueueBytes, Request, RequestBody, entries_bytes, weight};
 pub use shared::Shared;
 pub use snapshots::{SnapshotJob, SnapshotWorker};
 pub use state_files::{FoundState, NewFile, NewState, StateFiles};

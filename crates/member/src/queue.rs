@@ -14,14 +14,8 @@ use bytes::Bytes;
 /// Maximum number of waiting messages of peers.
 const MAX_PEER_MESSAGES: usize = 16_384;
 
-/// Maximum bytes of those.
-const MAX_PEER_BYTES: usize = 64 << 20;
-
 /// Maximum number of waiting requests; further ones are refused.
 pub const MAX_REQUESTS: usize = 8_192;
-
-/// Maximum bytes of those.
-const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// Maximum number of peers' messages and of requests in a portion, so that each kind gets its turn.
 const PORTION: usize = 512;
@@ -106,9 +100,26 @@ pub struct Portion<R> {
     pub closed: bool,
 }
 
+/// How many bytes may wait. One message or request is always let in, however large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueBytes {
+    /// Of messages of peers.
+    pub peers: usize,
+    /// Of requests.
+    pub requests: usize,
+}
+
+impl Default for QueueBytes {
+    /// 64 MiB of each.
+    fn default() -> QueueBytes {
+        QueueBytes { peers: 64 << 20, requests: 64 << 20 }
+    }
+}
+
 /// The queues.
 #[derive(Debug)]
 pub struct Queue<R> {
+    most: QueueBytes,
     events: VecDeque<Event<R>>,
     peers: VecDeque<(NodeId, NodeMessage)>,
     peer_bytes: usize,
@@ -119,7 +130,16 @@ pub struct Queue<R> {
 
 impl<R> Default for Queue<R> {
     fn default() -> Queue<R> {
+        Queue::with_room(QueueBytes::default())
+    }
+}
+
+impl<R> Queue<R> {
+    /// Empty queues with this room.
+    #[must_use]
+    pub fn with_room(most: QueueBytes) -> Queue<R> {
         Queue {
+            most,
             events: VecDeque::new(),
             peers: VecDeque::new(),
             peer_bytes: 0,
@@ -128,9 +148,7 @@ impl<R> Default for Queue<R> {
             closed: false,
         }
     }
-}
 
-impl<R> Queue<R> {
     /// Adds an event of another worker.
     pub fn push_event(&mut self, event: Event<R>) {
         self.events.push_back(event);
@@ -139,8 +157,8 @@ impl<R> Queue<R> {
     /// Adds a peer's message, or returns it if there is no room now.
     pub fn push_peer(&mut self, from: NodeId, message: NodeMessage) -> Option<NodeMessage> {
         let weight = weight(&message);
-        let full =
-            self.peers.len() >= MAX_PEER_MESSAGES || (self.peer_bytes > 0 && self.peer_bytes + weight > MAX_PEER_BYTES);
+        let full = self.peers.len() >= MAX_PEER_MESSAGES
+            || (self.peer_bytes > 0 && self.peer_bytes + weight > self.most.peers);
         if full {
             return Some(message);
         }
@@ -153,7 +171,7 @@ impl<R> Queue<R> {
     pub fn push_request(&mut self, request: Request<R>) -> Result<(), (R, Failure)> {
         let weight = request.body.weight();
         let full = self.requests.len() >= MAX_REQUESTS
-            || (self.request_bytes > 0 && self.request_bytes + weight > MAX_REQUEST_BYTES);
+            || (self.request_bytes > 0 && self.request_bytes + weight > self.most.requests);
         if self.closed {
             return Err((request.reply, Unknown::Stopped.into()));
         }
@@ -248,7 +266,7 @@ mod tests {
     #[test]
     fn bytes_count_too_but_one_large_request_is_let_in() {
         let mut queue = Queue::default();
-        assert_eq!(queue.push_request(request(MAX_REQUEST_BYTES + 1)), Ok(()));
+        assert_eq!(queue.push_request(request(QueueBytes::default().requests + 1)), Ok(()));
         assert!(overloaded(queue.push_request(request(1))));
         assert_eq!(queue.take().requests.len(), 1);
         assert_eq!(queue.push_request(request(1)), Ok(()), "what was taken no longer counts");

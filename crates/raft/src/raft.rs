@@ -185,7 +185,9 @@ impl Raft {
     }
 
     fn on_deadline(&mut self, out: &mut Effects) {
-        self.requests.expire(self.now, out);
+        if self.requests.expire(self.now, out) && self.membership().is_joint() {
+            probe!(TransferFailedInJoint);
+        }
         self.retry_relays(out);
         self.on_return_deadline(out);
         match &self.role {

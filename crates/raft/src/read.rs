@@ -114,6 +114,9 @@ impl Raft {
         if let Some(leader) = self.leader_mut() {
             leader.reads.round = Round(leader.reads.round.0 + 1);
         }
+        if self.membership().is_joint() {
+            probe!(ReadInJoint);
+        }
         self.heartbeat_all(out);
         self.confirm_reads(out);
     }

@@ -83,8 +83,8 @@ impl Requests {
         self.deadlines.first().map(|(deadline, _)| *deadline).into_iter().chain(transfer).min()
     }
 
-    /// Gives up on the requests whose time has come.
-    pub(crate) fn expire(&mut self, now: Time, out: &mut Effects) {
+    /// Gives up on the requests whose time has come. Returns whether a transfer of the leadership was one of them.
+    pub(crate) fn expire(&mut self, now: Time, out: &mut Effects) -> bool {
         while let Some((deadline, token)) = self.deadlines.first().copied() {
             if deadline > now {
                 break;
@@ -92,10 +92,12 @@ impl Requests {
             probe!(RequestExpired);
             self.answer(token, Outcome::Expired, out);
         }
-        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.deadline <= now) {
+        let transfer = self.transfer.take_if(|transfer| transfer.deadline <= now);
+        if let Some(transfer) = transfer {
             probe!(TransferFailed);
             self.answer(transfer.token, Outcome::Expired, out);
         }
+        transfer.is_some()
     }
 
     /// Notes which entry carries a proposal.

@@ -16,15 +16,12 @@ use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
 use crate::client_connection::CertifiedName;
-use crate::clock::stopwatch;
+use crate::complaints::Complaints;
 use crate::instruments::Gauge;
 use crate::secure::{Door, Handshake, Handshakes};
 
 /// Pause after the system refused a connection, mostly for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Shortest interval between warnings.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long a new connection may be silent: it takes the place of another one.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -39,7 +36,7 @@ pub(crate) struct Acceptor {
     /// For the warning: whose connections they are, and where the limit comes from.
     whose: &'static str,
     bound: String,
-    said: Option<Duration>,
+    complaints: Complaints,
     door: Door,
     handshakes: Handshakes,
     /// What a stranger is told who does not speak TLS where it is needed.
@@ -64,7 +61,18 @@ impl Acceptor {
         let room = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         // The others are for those who have finished theirs.
         let handshakes = Handshakes::new((most / 2).max(1));
-        Acceptor { listeners, first: 0, room, most, whose, bound, said: None, door, handshakes, answer }
+        Acceptor {
+            listeners,
+            first: 0,
+            room,
+            most,
+            whose,
+            bound,
+            complaints: Complaints::default(),
+            door,
+            handshakes,
+            answer,
+        }
     }
 
     /// Waits for the next connection. At the limit, new connections wait in the system's queue.
@@ -72,10 +80,10 @@ impl Acceptor {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                if self.may_warn() {
-                    let (most, whose) = (self.most, self.whose);
-                    warn!(limit = self.bound, "all {most} connections of {whose} are in use; new ones wait");
-                }
+                let (most, whose) = (self.most, self.whose);
+                self.complaints.say("full", |more| {
+                    warn!(limit = self.bound, more, "all {most} connections of {whose} are in use; new ones wait");
+                });
                 Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
             }
         };
@@ -94,9 +102,10 @@ impl Acceptor {
                 // The client has given up already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if self.may_warn() {
-                        warn!(%error, "can't accept a connection of {}", self.whose);
-                    }
+                    let text = error.to_string();
+                    self.complaints.say(&text, |more| {
+                        warn!(%error, more, "can't accept a connection of {}", self.whose);
+                    });
                     sleep(PAUSE).await;
                 }
             }
@@ -114,15 +123,6 @@ impl Acceptor {
             }
         }
         Poll::Pending
-    }
-
-    fn may_warn(&mut self) -> bool {
-        let now = stopwatch();
-        let may = self.said.is_none_or(|said| now.saturating_sub(said) >= SAY_AGAIN);
-        if may {
-            self.said = Some(now);
-        }
-        may
     }
 }
 

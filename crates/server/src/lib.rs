@@ -9,6 +9,7 @@ mod authority;
 mod browsers;
 mod client_connection;
 mod clock;
+mod complaints;
 pub mod config;
 mod descriptors;
 mod duties;

@@ -1,10 +1,10 @@
 //! TLS at the ports of a member: the handshakes of those who connect, and clear words for whoever speaks something else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_tls::issue::{DAY, Order, Role, Span, now, self_signed};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::clock::stopwatch;
+use crate::complaints::Complaints;
 use crate::config::ServerConfig;
 use crate::files;
 
@@ -23,12 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the files are read again.
 const REFRESH: Duration = Duration::from_secs(1);
-
-/// Shortest interval between two lines in the log that say the same.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// Most different lines in the log within that time.
-const MOST_LINES: usize = 64;
 
 /// From how many days before its end a certificate is complained of.
 const WARN_DAYS: i64 = 14;
@@ -101,12 +95,12 @@ fn make(settings: &Settings, config: &ServerConfig) -> Result<(), TlsError> {
 }
 
 async fn follow(keeper: Arc<Keeper>, whose: &'static str) {
-    let mut complaints = Complaints::default();
+    let complaints = Complaints::default();
     loop {
         let left = keeper.facts().not_after - now();
         if left < WARN_DAYS * DAY {
             let text = format!("the certificate for {whose} expires on {}: renew it", date(keeper.facts().not_after));
-            complaints.say_each(DAY_LONG, &text, |text| warn!("{text}"));
+            complaints.say_each(DAY_LONG, &text, |_| warn!("{text}"));
         }
         tokio::time::sleep(REFRESH).await;
         let reading = Arc::clone(&keeper);
@@ -115,7 +109,7 @@ async fn follow(keeper: Arc<Keeper>, whose: &'static str) {
         match read {
             Ok(false) => {}
             Ok(true) => {
-                complaints = Complaints::default();
+                complaints.clear();
                 let facts = keeper.facts();
                 info!(
                     certificate = facts.owner(),
@@ -127,7 +121,7 @@ async fn follow(keeper: Arc<Keeper>, whose: &'static str) {
             Err(error) => {
                 let text =
                     format!("the TLS files for {whose} can't be used; what was used before stays in use: {error}");
-                complaints.say(&text, |text| warn!("{text}"));
+                complaints.say(&text, |_| warn!("{text}"));
             }
         }
     }
@@ -135,36 +129,12 @@ async fn follow(keeper: Arc<Keeper>, whose: &'static str) {
 
 const DAY_LONG: Duration = Duration::from_secs(86_400);
 
-/// Lines for the log that strangers can cause: each at most once a minute, and not too many different ones.
-#[derive(Debug, Default)]
-pub(crate) struct Complaints(BTreeMap<String, Duration>);
-
-impl Complaints {
-    fn say(&mut self, text: &str, log: impl FnOnce(&str)) {
-        self.say_each(SAY_AGAIN, text, log);
-    }
-
-    fn say_each(&mut self, interval: Duration, text: &str, log: impl FnOnce(&str)) {
-        let now = stopwatch();
-        if self.0.get(text).is_some_and(|said| now.saturating_sub(*said) < interval) {
-            return;
-        }
-        if self.0.len() >= MOST_LINES {
-            self.0.retain(|_, said| now.saturating_sub(*said) < SAY_AGAIN);
-        }
-        if self.0.len() < MOST_LINES {
-            self.0.insert(text.to_owned(), now);
-            log(text);
-        }
-    }
-}
-
 /// A port's lines for the log. Copies share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
     /// Who comes here: "client" or "member".
     other: &'static str,
-    complaints: Arc<Mutex<Complaints>>,
+    complaints: Arc<Complaints>,
 }
 
 impl Door {
@@ -174,8 +144,7 @@ impl Door {
 
     /// Says why a connection was closed.
     pub(crate) fn complain(&self, address: SocketAddr, why: &str) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.say(why, |why| warn!(%address, "closed a connection of a {}: {why}", self.other));
+        self.complaints.say(why, |more| warn!(%address, more, "closed a connection of a {}: {why}", self.other));
     }
 
     /// Says that somebody speaks TLS at a port without.
@@ -307,19 +276,5 @@ mod tests {
         for open in [&mut third, &mut fourth] {
             assert!(open.try_recv() == Err(oneshot::error::TryRecvError::Empty), "one was done");
         }
-    }
-
-    #[test]
-    fn a_line_is_repeated_after_its_interval_only_and_there_are_not_too_many() {
-        let (mut complaints, mut said) = (Complaints::default(), 0);
-        for _ in 0..3 {
-            complaints.say("the same", |_| said += 1);
-        }
-        complaints.say_each(Duration::ZERO, "the same", |_| said += 1);
-        assert_eq!(said, 2);
-        for number in 0..1_000 {
-            complaints.say(&number.to_string(), |_| said += 1);
-        }
-        assert_eq!(said, 1 + MOST_LINES);
     }
 }

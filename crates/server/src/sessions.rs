@@ -7,6 +7,7 @@ use bowline_kv::tokens::{self, RANDOM_BYTES, Tokens};
 
 use crate::auth::{Jwt, Passwords, TokenKind};
 use crate::clock::{Clock, unix_seconds};
+use crate::complaints::Complaints;
 
 /// Most simple tokens that a member remembers. Beyond it, the one that expires first goes.
 const MAX_TOKENS: usize = 100_000;
@@ -16,6 +17,8 @@ const MAX_TOKENS: usize = 100_000;
 pub struct Sessions {
     kind: Kind,
     pub(crate) passwords: Passwords,
+    /// Of logins that were refused.
+    pub(crate) complaints: Complaints,
     clock: Clock,
 }
 
@@ -41,7 +44,7 @@ impl Sessions {
             TokenKind::Simple { ttl } => Kind::Simple(Mutex::new(Tokens::new(*ttl, MAX_TOKENS))),
             TokenKind::Jwt(jwt) => Kind::Jwt(jwt.clone()),
         };
-        Sessions { kind, passwords: Passwords::new(), clock }
+        Sessions { kind, passwords: Passwords::new(), complaints: Complaints::default(), clock }
     }
 
     /// The index of the log entry that issued a simple token.

@@ -20,6 +20,9 @@ use super::{Context, answer, errors};
 use crate::auth::{Refusal, Verdict, is_hash};
 use crate::sessions::Token;
 
+/// Characters of an unknown user's name that the log shows.
+const SHOWN_CHARACTERS: usize = 64;
+
 /// How often a login is tried whose user changes meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -93,7 +96,10 @@ impl AuthService {
             let hash = user.map(|user| user.password_hash.as_str()).filter(|hash| !hash.is_empty());
             let verdict = sessions.passwords.verify(password.to_owned(), hash).await.map_err(of_passwords)?;
             let Some(user) = user.filter(|_| verdict != Verdict::Wrong) else {
-                tracing::warn!(user = name, "a login was refused: the user or the password is wrong");
+                let shown: String = name.chars().take(SHOWN_CHARACTERS).collect();
+                sessions.complaints.say(&shown, |more| {
+                    tracing::warn!(user = shown, more, "a login was refused: the user or the password is wrong");
+                });
                 return Err(errors::of_store(KvError::AuthenticationFailed));
             };
             if verdict == Verdict::Old {

@@ -188,6 +188,11 @@ impl Host {
         self.node.as_ref().is_some_and(|node| node.raft().is_leader())
     }
 
+    /// Whether it leads, and its lease lasts.
+    pub(crate) fn holds_lease(&self, now: Moment) -> bool {
+        self.node.as_ref().is_some_and(|node| node.raft().holds_lease(self.clock.shows(now)))
+    }
+
     /// Keeps an event for a paused process.
     pub(crate) fn wait(&mut self, event: Event) {
         // Events of its own disk are never lost.

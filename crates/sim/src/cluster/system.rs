@@ -4,6 +4,7 @@
 
 use bowline_kv::store::Lessor;
 use bowline_node::{Node, NodeConfig, NodeEffect};
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{ConfigError, Membership, NodeId, PersistId, ReadKind, Time};
 
 use crate::cluster::clients::Clients;
@@ -132,6 +133,9 @@ impl<'a> System<'a> {
                     Some(last) => format!("starts in {term} with entries up to {last}"),
                     None => format!("starts in {term} without entries"),
                 });
+                if self.hosts.iter().any(|host| host.holds_lease(self.ctx.now)) {
+                    hit(Probe::RestartInLease);
+                }
                 self.inspect(host);
                 self.hosts[host].reschedule(&mut self.ctx);
             }

@@ -6,6 +6,8 @@
 //! leader before anyone else. Then the core must notice the loss. If the leader's process dies before it was asked,
 //! nobody knows of the loss any more, and the operator gives up the disk.
 
+use bowline_raft::probe::{Probe, hit};
+
 use crate::cluster::disk::Rot;
 use crate::cluster::faults::{FollowUp, later, span, victim};
 use crate::cluster::system::System;
@@ -123,6 +125,9 @@ fn restore(system: &mut System<'_>, victim: usize, witness: usize) {
     let Some(image) = it.image.take() else { return };
     let newer = std::mem::replace(&mut it.disk, *image);
     it.disk.is_older_than(&newer);
+    if newer.hard_state().voted_for.is_some() && newer.hard_state() != it.disk.hard_state() {
+        hit(Probe::OldImageLacksVote);
+    }
     let (id, term, last) = (it.id, it.disk.hard_state().term, it.disk.last());
     system.ctx.oracle.promises.rolled_back(id);
     system.model.rolled_back(id);

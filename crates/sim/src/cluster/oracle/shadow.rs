@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Entry, Index, Membership, Payload, Position, Raft, SnapshotHeader, Term, Write};
 
 use crate::cluster::oracle::{Judged, Links, Rule};
@@ -16,6 +17,8 @@ pub(crate) struct Shadow {
     pub(crate) commit: Index,
     pub(crate) term: Term,
     pub(crate) leads: Option<Term>,
+    /// The term in which it was repaired.
+    repaired_in: Option<Term>,
     /// The configuration may have changed since it was last compared.
     membership_dirty: bool,
 }
@@ -59,6 +62,9 @@ impl Shadow {
                     return Err((Rule::TermNeverDecreases, format!("{id} goes from {} to {}", self.term, state.term)));
                 }
                 self.term = state.term;
+                if state.voted_for.is_some() && self.repaired_in == Some(state.term) {
+                    hit(Probe::VoteAfterRepair);
+                }
             }
             Write::Truncate { from } => {
                 if *from <= self.commit {
@@ -74,7 +80,8 @@ impl Shadow {
                 self.membership_dirty = true;
             }
             Write::Append(entries) => return self.append(raft, entries, links),
-            Write::Repaired | Write::Suspect { .. } => {}
+            Write::Repaired => self.repaired_in = Some(raft.term()),
+            Write::Suspect { .. } => {}
             Write::Snapshot(header) => {
                 self.terms.clear();
                 self.memberships.clear();
@@ -151,6 +158,11 @@ impl Shadow {
 
     /// I16: a snapshot has the configuration that the log has at its index.
     pub(crate) fn judge_header(&self, header: &SnapshotHeader) -> Judged {
+        let after = header.position.index.distance_from(self.base.index);
+        let next = usize::try_from(after).ok().and_then(|after| self.terms.get(after));
+        if next.is_some_and(|term| *term != header.position.term) {
+            hit(Probe::SnapshotEndsTerm);
+        }
         let as_of = self.memberships_since(header.position.index).next();
         match as_of {
             Some(membership) if *membership != header.membership => {

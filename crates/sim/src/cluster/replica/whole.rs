@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bowline_kv::store::EngineError;
 use bowline_member::{
     AppliedEntry, ApplyJob, Event, Fatal, Instruments, LogJob, LogStep, MAX_JOBS, OpenedMember, Outlet, Portion,
-    Published, Queue, Request, RequestBody, Round, Settings, SnapshotJob, Workers,
+    Published, Queue, QueueBytes, Request, RequestBody, Round, Settings, SnapshotJob, Workers,
 };
 use bowline_node::{ConductorEffect, Failure, Job, NodeConfig, NodeInput, NodeMessage, Report, Response, Witness};
 use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, SnapshotHeader, Time, Token, Write};
@@ -20,7 +20,10 @@ use crate::cluster::plan::SECOND;
 /// The version of the peer protocol of all simulated programs.
 const PROGRAM: u32 = u32::MAX;
 
-/// The state's file is not rewritten.
+/// How many bytes may wait in its queues: so few that much more than that goes through one life of a process.
+const QUEUE_BYTES: QueueBytes = QueueBytes { peers: 64 << 10, requests: 16 << 10 };
+
+/// The state's file is rewritten only if somebody asks for it.
 const NEVER_SHRINKS: u64 = u64::MAX;
 
 /// After so many records and leases, a store writes to its file what waits.
@@ -145,7 +148,7 @@ impl Whole {
         Ok(Whole {
             machine: Machine::on_disk(Arc::clone(&workers.shared), witness),
             workers,
-            queue: Queue::default(),
+            queue: Queue::with_room(QUEUE_BYTES),
             log_jobs: VecDeque::new(),
             logging: Vec::new(),
             apply_jobs: VecDeque::new(),

@@ -6,6 +6,7 @@ const APPLY: &str = "crates/member/src/apply.rs";
 const CONSENSUS: &str = "crates/member/src/consensus.rs";
 const LOG: &str = "crates/member/src/log.rs";
 const OPEN: &str = "crates/member/src/open.rs";
+const QUEUE: &str = "crates/member/src/queue.rs";
 const SHARED: &str = "crates/member/src/shared.rs";
 const SNAPSHOTS: &str = "crates/member/src/snapshots.rs";
 const STATE_FILES: &str = "crates/member/src/state_files.rs";
@@ -110,5 +111,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "members",
         breaks: "Of the states of a leader's snapshots that wait for the log, only the latest is kept.",
         edits: &[insert(SHARED, "restored.state.keep();\n        ", "locked(&self.accepted).clear();")],
+    },
+    Mutant {
+        name: "PeerBytesKept",
+        origin: "members",
+        breaks: "What peers have sent counts for the bound of their queue for ever.",
+        edits: &[remove(
+            QUEUE,
+            "",
+            "self.peer_bytes -= peers.iter().map(|(_, message)| weight(message)).sum::<usize>();",
+        )],
+    },
+    Mutant {
+        name: "RequestBytesKept",
+        origin: "members",
+        breaks: "What clients have asked counts for the bound of their queue for ever.",
+        edits: &[remove(
+            QUEUE,
+            "",
+            "self.request_bytes -= requests.iter().map(|request| request.body.weight()).sum::<usize>();",
+        )],
     },
 ];
