@@ -10,6 +10,7 @@ use crate::log::{Entry, Log, Payload};
 use crate::membership::{Membership, MembershipHistory};
 use crate::message::{Body, Found, Message, SnapshotHeader};
 use crate::persistence::Persistence;
+use crate::probe::probe;
 use crate::quorum::Quorum;
 use crate::random::Random;
 use crate::read::Relay;

@@ -419,7 +419,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 async fn unknown(request: axum::extract::Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        let text = format!("bowline: {} is not implemented yet", request.uri().path());
+        let text = format!("bowline: there is no method {}", request.uri().path());
         return tonic::Status::unimplemented(text).into_http();
     }
     http::not_found()

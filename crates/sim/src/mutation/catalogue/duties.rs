@@ -5,7 +5,6 @@ use super::{Mutant, remove, replace};
 const ATTEMPT: &str = "crates/member/src/duties/attempt.rs";
 const COMPACTOR: &str = "crates/member/src/duties/compactor.rs";
 const CONFIGURATION: &str = "crates/member/src/duties/configuration.rs";
-const MARKS: &str = "crates/member/src/duties/marks.rs";
 const REWRITE: &str = "crates/kv/src/store/rewrite.rs";
 const SHRINK: &str = "crates/member/src/shrink.rs";
 
@@ -32,12 +31,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "duties",
         breaks: "A member that does not lead compacts automatically.",
         edits: &[replace(COMPACTOR, "if ", "!view.is_leader", "false")],
-    },
-    Mutant {
-        name: "OneMark",
-        origin: "duties",
-        breaks: "After the first mark the states are never compared again.",
-        edits: &[remove(MARKS, "pub(super) fn ended(&mut self) {\n        ", "self.is_under_way = false;")],
     },
     Mutant {
         name: "RewrittenWithoutLabel",

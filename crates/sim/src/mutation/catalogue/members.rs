@@ -1,15 +1,12 @@
 //! What the workers of a member decide: its queue, log, state, snapshots, files and leases.
 
-use super::{Mutant, insert, remove, replace};
+use super::{Mutant, remove, replace};
 
 const APPLY: &str = "crates/member/src/apply.rs";
 const CONSENSUS: &str = "crates/member/src/consensus.rs";
 const LOG: &str = "crates/member/src/log.rs";
 const OPEN: &str = "crates/member/src/open.rs";
 const QUEUE: &str = "crates/member/src/queue.rs";
-const SHARED: &str = "crates/member/src/shared.rs";
-const SNAPSHOTS: &str = "crates/member/src/snapshots.rs";
-const STATE_FILES: &str = "crates/member/src/state_files.rs";
 
 /// The mutants. None but the first is from the list, which knows no threads.
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -78,39 +75,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
                     round.apply.push(ApplyJob::Of(apply))
                 }",
         )],
-    },
-    Mutant {
-        name: "NewStateNameNotSynced",
-        origin: "members",
-        breaks: "The name of a restored state is not made durable before the log begins after it.",
-        edits: &[remove(
-            STATE_FILES,
-            "// The name must survive a crash, too.\n        ",
-            "file.sync_name().map_err(refused)?;",
-        )],
-    },
-    Mutant {
-        name: "PiecesOfTwoSnapshots",
-        origin: "members",
-        breaks: "A piece of one snapshot is added to another one.",
-        edits: &[replace(
-            SNAPSHOTS,
-            "let current = ",
-            "self.arriving.as_ref().is_some_and(|arriving| *arriving.arrival() == arrival)",
-            "self.arriving.is_some()",
-        )],
-    },
-    Mutant {
-        name: "FullDiskAnswers",
-        origin: "members",
-        breaks: "A member whose disk is full answers messages whose entries it has dropped.",
-        edits: &[remove(CONSENSUS, "if left {\n            ", "forget_replies(&mut self.effects, before);")],
-    },
-    Mutant {
-        name: "LatestAcceptedOnly",
-        origin: "members",
-        breaks: "Of the states of a leader's snapshots that wait for the log, only the latest is kept.",
-        edits: &[insert(SHARED, "restored.state.keep();\n        ", "locked(&self.accepted).clear();")],
     },
     Mutant {
         name: "PeerBytesKept",
