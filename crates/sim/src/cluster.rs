@@ -37,6 +37,7 @@ mod queue;
 mod reduction;
 mod replica;
 mod run;
+mod schedule;
 mod shape;
 mod shrink;
 mod steps;
@@ -57,6 +58,7 @@ pub use oracle::{Rule, Violation};
 pub use page::{Recording, record};
 pub use plan::{Plan, Sabotage};
 pub use reduction::{Reduction, Start, Strike, parse_list, parse_seconds};
+pub use schedule::{Schedule, scheduled};
 pub use shrink::{Shrinking, shrink, shrink_while};
 pub use trace::Line;
 

@@ -170,7 +170,7 @@ fn a_vote_that_is_forgotten_in_a_restart_is_found() {
 fn stale_reads_are_found_and_the_run_is_made_smaller() {
     let (seed, plan, outcome) = found(Sabotage::StaleReads, 20);
     let violation = outcome.violation.expect("just found");
-    let (reduction, smaller) = shrink(&plan, &violation, 30);
+    let (reduction, smaller) = shrink(&plan, &Reduction::default(), &violation, 30);
     assert_eq!(smaller.rule, violation.rule);
     assert!(!reduction.is_empty(), "something of seed {seed} can be left out");
     let mut plan = plan;
@@ -265,7 +265,7 @@ fn a_failing_run_is_made_so_small_that_a_line_can_name_it() {
     let (_, plan, outcome) = found(Sabotage::StaleReads, 20);
     let violation = outcome.violation.expect("just found");
     let mut runs = 0;
-    let (reduction, smaller) = shrink_while(&plan, &violation, 300, &mut |step| {
+    let (reduction, smaller) = shrink_while(&plan, &Reduction::default(), &violation, 300, &mut |step| {
         assert!(step.runs == runs + 1 && step.runs <= 300, "each run is counted: {step:?}");
         runs = step.runs;
         true
@@ -294,7 +294,7 @@ fn making_a_run_smaller_ends_when_it_is_told_to() {
     let (_, plan, outcome) = found(Sabotage::StaleReads, 20);
     let violation = outcome.violation.expect("just found");
     let mut runs = 0;
-    let (_, smaller) = shrink_while(&plan, &violation, 300, &mut |_| {
+    let (_, smaller) = shrink_while(&plan, &Reduction::default(), &violation, 300, &mut |_| {
         runs += 1;
         runs < 4
     });

@@ -206,7 +206,9 @@ impl Search {
             ));
             began.elapsed() < SHRINK_AT_MOST
         };
-        on_its_own(seed, ", made smaller", || shrink_while(plan, violation, self.shrink, &mut go_on))
+        on_its_own(seed, ", made smaller", || {
+            shrink_while(plan, &Reduction::default(), violation, self.shrink, &mut go_on)
+        })
     }
 }
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use bowline_sim::cluster::{Fault, Line, Plan, Reduction, Start, Strike, parse_list, parse_seconds, record, run};
+use bowline_sim::cluster::{
+    Fault, Line, Plan, Reduction, Schedule, Start, Strike, parse_list, parse_seconds, record, run, shrink,
+};
 use bowline_sim::mutation::Mutant;
 use clap::Args;
 
@@ -35,6 +37,9 @@ pub(crate) struct ReplayCommand {
     /// Print only what happens from this second on.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     since: f64,
+    /// If a rule is violated, leave out as much as possible in at most so many runs, and print what replays the rest.
+    #[arg(long, value_name = "RUNS", default_value_t = 0)]
+    shrink: usize,
     /// Print only the result.
     #[arg(long, short)]
     quiet: bool,
@@ -73,6 +78,9 @@ pub(crate) struct Left {
     /// Run no liveness phase.
     #[arg(long)]
     safety_only: bool,
+    /// What happens out of turn, instead of faults that the seed draws: bytes as hexadecimal digits, from the fuzzer.
+    #[arg(long, value_name = "BYTES")]
+    schedule: Option<Schedule>,
 }
 
 impl Left {
@@ -87,6 +95,7 @@ impl Left {
             luck: self.luck,
             end: self.seconds,
             safety_only: self.safety_only,
+            schedule: self.schedule,
         };
         reduction.checked().map_err(|why| anyhow!(why))
     }
@@ -130,7 +139,14 @@ impl ReplayCommand {
             outcome.trace_hash,
         )?;
         match &outcome.violation {
-            Some(violation) => tell!("VIOLATED: {violation}")?,
+            Some(violation) => {
+                tell!("VIOLATED: {violation}")?;
+                if self.shrink > 0 {
+                    let smaller = || shrink(&plan, &reduction, violation, self.shrink);
+                    let (reduction, violation) = on_its_own(self.seed, ", made smaller", smaller);
+                    tell!("made smaller: {violation}\n  {}", replay_command(self.seed, &reduction))?;
+                }
+            }
             None => tell!("nothing was violated")?,
         }
         if let Some(file) = &self.html {

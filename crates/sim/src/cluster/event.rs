@@ -135,6 +135,16 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// Whether it may happen later than planned, because nothing says how long it takes. `in_order`: whether messages
+    /// of one direction keep their order.
+    pub(crate) fn may_wait(&self, in_order: bool) -> bool {
+        match self {
+            Event::Message { .. } => !in_order,
+            Event::Work { .. } | Event::Request { .. } | Event::Answer { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The number that goes into the trace hash.
     pub(crate) fn fingerprint(&self) -> u64 {
         let at = |kind: u64, host: usize, more: u64| mix(kind << 32 | host as u64, more);

@@ -333,7 +333,10 @@ pub(crate) fn strike(system: &mut System<'_>, fault: Fault) {
     }
     let mean = ctx.plan.faults.iter().find(|(kind, _)| *kind == fault).map_or(SECOND, |(_, mean)| *mean);
     let (mut dice, strikes) = ctx.script.next_strike(fault);
-    ctx.after(MILLI + dice.waiting(mean), Event::Strike(fault));
+    let next = MILLI + dice.waiting(mean);
+    if ctx.plan.schedule.is_none() {
+        ctx.after(next, Event::Strike(fault));
+    }
     if strikes {
         // Each strike has its own dice, so that leaving it out changes no other.
         let usual = std::mem::replace(&mut ctx.chances.faults, dice);

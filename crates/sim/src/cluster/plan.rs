@@ -13,6 +13,7 @@ use crate::cluster::dice::Dice;
 use crate::cluster::duties;
 use crate::cluster::faults::{self, Fault};
 use crate::cluster::reduction::{Start, Strike};
+use crate::cluster::schedule::Scheduled;
 
 /// A microsecond.
 pub(crate) const MICRO: Moment = 1_000;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub(crate) strikes: Option<BTreeSet<Strike>>,
     /// Only these operations, in the order of their moments; `None` means all.
     pub(crate) operations: Option<Vec<Start>>,
+    /// Decides which events are postponed and which faults strike; `None` means that the seed decides.
+    pub(crate) schedule: Option<Scheduled>,
 }
 
 /// A defect of the simulator, to test that its checks find it.
@@ -233,6 +236,7 @@ impl Plan {
             luck: 0,
             strikes: None,
             operations: None,
+            schedule: None,
         }
     }
 
@@ -308,6 +312,7 @@ impl Plan {
             luck: 0,
             strikes: None,
             operations: None,
+            schedule: None,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::cluster::clock::Moment;
 use crate::cluster::dice::Dice;
 use crate::cluster::faults::Fault;
 use crate::cluster::plan::{Plan, SECOND};
+use crate::cluster::schedule::{Schedule, Scheduled};
 
 /// Maximum number of strikes or operations that can be named.
 const MOST_NAMED: usize = 10_000;
@@ -56,11 +57,16 @@ pub struct Reduction {
     pub end: Option<u64>,
     /// No liveness phase follows.
     pub safety_only: bool,
+    /// Decides what happens out of turn.
+    pub schedule: Option<Schedule>,
 }
 
 impl Reduction {
     /// Reduces a plan.
     pub fn apply(&self, plan: &mut Plan) {
+        if let Some(schedule) = &self.schedule {
+            plan.schedule = Some(Scheduled::new(schedule.clone(), plan));
+        }
         self.without.iter().for_each(|fault| plan.without(*fault));
         plan.voters = plan.voters.min(self.members.unwrap_or(plan.voters)).max(1);
         plan.learners = plan.learners.min(self.learners.unwrap_or(plan.learners));
@@ -135,6 +141,9 @@ impl fmt::Display for Reduction {
         }
         if self.safety_only {
             write!(f, " --safety-only")?;
+        }
+        if let Some(schedule) = &self.schedule {
+            write!(f, " --schedule {schedule}")?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::cluster::event::Event;
 use crate::cluster::faults::{self, Fault};
 use crate::cluster::operator::Operator;
 use crate::cluster::oracle::Rule;
+use crate::cluster::schedule::{self, Choice};
 use crate::cluster::system::System;
 
 /// Maximum number of events at one moment. More would mean an endless loop.
@@ -21,12 +22,23 @@ pub(crate) struct Cluster<'a> {
     hash: TraceHash,
     events: u64,
     at_once: u32,
+    /// How many choices of the schedule were made, and how many events happen in turn before the next.
+    chosen: usize,
+    in_turn: u32,
 }
 
 impl<'a> Cluster<'a> {
     pub(crate) fn new(ctx: Context<'a>) -> Cluster<'a> {
         let operator = Operator::default();
-        let mut cluster = Cluster { system: System::new(ctx), operator, hash: TraceHash::new(), events: 0, at_once: 0 };
+        let mut cluster = Cluster {
+            system: System::new(ctx),
+            operator,
+            hash: TraceHash::new(),
+            events: 0,
+            at_once: 0,
+            chosen: 0,
+            in_turn: 0,
+        };
         cluster.populate();
         cluster.look();
         cluster
@@ -52,7 +64,8 @@ impl<'a> Cluster<'a> {
             }
         }
         self.system.keepers.begin(ctx);
-        for (fault, mean) in plan.faults {
+        let by_themselves = if plan.schedule.is_none() { plan.faults } else { Vec::new() };
+        for (fault, mean) in by_themselves {
             if let Some(mut dice) = ctx.script.first_strike(fault) {
                 ctx.queue.push(dice.waiting(mean), Event::Strike(fault));
             }
@@ -82,6 +95,9 @@ impl<'a> Cluster<'a> {
     /// Handles all events up to `end`.
     pub(crate) fn run_until(&mut self, end: Moment) {
         while !self.is_violated() && self.system.ctx.queue.next_at().is_some_and(|at| at <= end) {
+            if self.choose() {
+                continue;
+            }
             let ctx = &mut self.system.ctx;
             let Some((at, event)) = ctx.queue.pop() else { break };
             self.at_once = if at == ctx.now { self.at_once + 1 } else { 0 };
@@ -99,6 +115,35 @@ impl<'a> Cluster<'a> {
         if !self.is_violated() {
             self.system.ctx.now = self.now().max(end);
         }
+    }
+
+    /// Does what the schedule says before the next event, if there is a schedule. Returns whether that may have changed
+    /// which event is the next one.
+    fn choose(&mut self) -> bool {
+        let ctx = &mut self.system.ctx;
+        if self.in_turn > 0 || ctx.healed {
+            self.in_turn = self.in_turn.saturating_sub(1);
+            return false;
+        }
+        let Some(choice) = ctx.plan.schedule.as_ref().and_then(|schedule| schedule.choice(self.chosen)) else {
+            return false;
+        };
+        self.chosen += 1;
+        match choice {
+            Choice::InTurn(count) => self.in_turn = count,
+            Choice::Strike(kind) => {
+                if ctx.plan.faults.iter().any(|(fault, _)| *fault == kind) {
+                    ctx.queue.push(ctx.now, Event::Strike(kind));
+                }
+            }
+            Choice::Postpone(doublings) => {
+                let Some((at, event)) = ctx.queue.pop() else { return false };
+                let may_wait = event.may_wait(ctx.plan.network.in_order);
+                let wait = if may_wait { schedule::wait(doublings, ctx.plan.settings.election_max) } else { 0 };
+                ctx.queue.push(at + wait, event);
+            }
+        }
+        true
     }
 
     /// Hands an event to its actor.

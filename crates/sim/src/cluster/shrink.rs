@@ -6,6 +6,7 @@ use crate::cluster::oracle::{Rule, Violation};
 use crate::cluster::plan::{MICRO, MILLI, Plan};
 use crate::cluster::reduction::{Happened, Reduction, Start};
 use crate::cluster::run_scripted;
+use crate::cluster::schedule::Schedule;
 
 /// Shortest safety phase that is tried, in nanoseconds.
 const SHORTEST: u64 = 50 * MILLI;
@@ -34,16 +35,18 @@ pub struct Shrinking {
     pub left: (usize, usize),
 }
 
-/// Leaves out as much as possible, in at most `tries` runs. Returns the reduction and its violation.
+/// Leaves out as much as possible of a plan that is reduced already, in at most `tries` runs. Returns the reduction and
+/// its violation.
 #[must_use]
-pub fn shrink(plan: &Plan, violation: &Violation, tries: usize) -> (Reduction, Violation) {
-    shrink_while(plan, violation, tries, &mut |_| true)
+pub fn shrink(plan: &Plan, reduction: &Reduction, violation: &Violation, tries: usize) -> (Reduction, Violation) {
+    shrink_while(plan, reduction, violation, tries, &mut |_| true)
 }
 
 /// Like [`shrink`], but stops when `go_on` returns false after a run.
 #[must_use]
 pub fn shrink_while(
     plan: &Plan,
+    reduction: &Reduction,
     violation: &Violation,
     tries: usize,
     go_on: &mut dyn FnMut(Shrinking) -> bool,
@@ -51,7 +54,7 @@ pub fn shrink_while(
     let mut search = Search {
         plan,
         rule: violation.rule,
-        best: Reduction::default(),
+        best: reduction.clone(),
         found: violation.clone(),
         happened: Happened::default(),
         runs: 0,
@@ -61,12 +64,13 @@ pub fn shrink_while(
         go_on,
     };
     // Run it unchanged first, to know its strikes and operations.
-    if !search.fails(Reduction::default()) {
-        return (Reduction::default(), violation.clone());
+    if !search.fails(reduction.clone()) {
+        return (reduction.clone(), violation.clone());
     }
     for _ in 0..MOST_ROUNDS {
         let before = search.best.clone();
         search.come_earlier();
+        search.shorten_schedule();
         search.shorten();
         search.leave_out_kinds();
         search.leave_out_members();
@@ -208,6 +212,14 @@ impl Search<'_> {
                 self.fails(tried)
             });
         }
+    }
+
+    fn shorten_schedule(&mut self) {
+        self.leaving_out = "parts of the schedule";
+        let bytes = self.best.schedule.as_ref().map_or(Vec::new(), |schedule| schedule.bytes().to_vec());
+        minimal(self, &bytes, &mut |search, kept| {
+            search.fails(Reduction { schedule: Some(Schedule::new(kept)), ..search.best.clone() })
+        });
     }
 
     fn leave_out_strikes(&mut self) {

@@ -17,8 +17,8 @@ pub(crate) struct Shadow {
     pub(crate) commit: Index,
     pub(crate) term: Term,
     pub(crate) leads: Option<Term>,
-    /// The term in which it was repaired.
-    repaired_in: Option<Term>,
+    /// The term in which it started with a log or a vote that was repaired from a copy.
+    pub(crate) repaired_in: Option<Term>,
     /// The configuration may have changed since it was last compared.
     membership_dirty: bool,
 }
@@ -80,8 +80,7 @@ impl Shadow {
                 self.membership_dirty = true;
             }
             Write::Append(entries) => return self.append(raft, entries, links),
-            Write::Repaired => self.repaired_in = Some(raft.term()),
-            Write::Suspect { .. } => {}
+            Write::Repaired | Write::Suspect { .. } => {}
             Write::Snapshot(header) => {
                 self.terms.clear();
                 self.memberships.clear();

@@ -1,10 +1,8 @@
 //! The state that a leader sends: any bytes, with and without right checksums.
-#![no_main]
 
 use bowline_kv::store::{Command, LeaseGrantRequest, MemoryEngine, PutRequest, Store, fuzz_restore};
 use bowline_node::StateMachine;
 use bowline_raft::Index;
-use libfuzzer_sys::fuzz_target;
 
 /// Of a snapshot's head, and of what stands before a block.
 const HEAD_BYTES: usize = 38;
@@ -12,12 +10,11 @@ const BEFORE_BLOCK: usize = 8;
 /// Of what stands behind the last block.
 const END_BYTES: usize = 20;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_restore(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_restore(data);
+}
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut store = Store::open(MemoryEngine::default()).expect("it is empty");
     let grant = Command::LeaseGrant(LeaseGrantRequest { id: 1, ttl: 10 });
     let _ = store.apply_command(Index(1), &grant);

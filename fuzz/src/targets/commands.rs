@@ -1,18 +1,15 @@
 //! What stands in the log: the store's own commands, in any bytes.
-#![no_main]
 
 use bowline_kv::store::{
     Command, CompactionRequest, DeleteRangeRequest, ExpiredLease, LeaseExpireRequest, LeaseGrantRequest,
     LeaseRevokeRequest, Operation, PutRequest, RangeRequest, TxnRequest, fuzz_commands,
 };
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_commands(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_commands(data);
+}
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let put = PutRequest { key: "k".into(), value: "v".into(), prev_kv: true, ..PutRequest::default() };
     let range = RangeRequest { key: "a".into(), range_end: "z".into(), ..RangeRequest::default() };
     let delete = DeleteRangeRequest { key: "a".into(), range_end: "\0".into(), prev_kv: true };

@@ -1,15 +1,12 @@
 //! What a client sends over gRPC, on its whole way to the store and back.
-#![no_main]
 
 use bowline_api::{Message, etcdserverpb as pb};
 use bowline_server::fuzz_requests;
-use libfuzzer_sys::fuzz_target;
 use pb::request_op::Request;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_requests(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_requests(data);
+}
 
 fn piece(method: u8, message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
@@ -17,7 +14,7 @@ fn piece(method: u8, message: &impl Message) -> Vec<u8> {
     [&[method, length[0], length[1]], &bytes[..]].concat()
 }
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let put = pb::PutRequest { key: "k".into(), value: "v".into(), prev_kv: true, ..Default::default() };
     let range = pb::RangeRequest {
         key: "a".into(),

@@ -1,27 +1,28 @@
 //! Messages that no replica would send, to the core: it may refuse them, or halt with a typed fault, but it must
 //! not panic, and it answers each request once.
-#![no_main]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bowline_fuzz::Source;
+use crate::source::Source;
 use bowline_raft::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Body, Config, Effect, Effects, Entry, Found, Group, HardState,
     Index, Input, InstallSnapshot, Membership, MembershipChange, Message, NodeId, Payload, PersistId, Position, Raft,
     ReadKind, Recovered, Round, Session, SnapshotHeader, Term, Time, Token,
 };
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed([
+pub(crate) fn run(data: &[u8]) {
+    Host::new(data).run();
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    vec![
         // Wake up twice, be elected, propose.
         vec![8, 8, 1, 2, 1, 0, 3, 0, 1, 2, 1, 0, 3, 0, 10, 11, 11],
         (0..200).collect(),
         (0..200).map(|byte: u8| byte.wrapping_mul(37)).collect(),
-    ]),
-    |data: &[u8]| Host::new(data).run()
-);
+    ]
+}
 
 struct Host<'a> {
     source: Source<'a>,

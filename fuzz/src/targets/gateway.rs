@@ -1,15 +1,12 @@
 //! What a client sends as JSON, in pieces, to each method.
-#![no_main]
 
 use bowline_server::fuzz_gateway;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_gateway(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_gateway(data);
+}
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let bodies = [
         r#"{"key":"YQ==","range_end":"Yg==","limit":"7","sort_order":"DESCEND","sortTarget":4,"keys_only":true}"#,
         r#"{"compare":[{"result":"EQUAL","target":"VALUE","key":"YQ==","value":"Yg=="}],"success":[{"request_put":{}}]}"#,

@@ -1,20 +1,17 @@
 //! The frames and headers of a client, whose authority may be no host.
-#![no_main]
 
 use bowline_server::fuzz_authority;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_authority(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_authority(data);
+}
 
 fn frame(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags, 0, 0, 0, 1], body].concat()
 }
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     // Fields by the place of their name, by their name, compressed, and indexed.
     let raw = [&[0x83, 0x86, 0x41, 8][..], b"#a:1,b:2"].concat();
     let named = [&[0x83, 0x00, 10][..], b":authority", &[2], b"/a", &[0xbe]].concat();

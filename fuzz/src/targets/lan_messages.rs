@@ -1,19 +1,13 @@
 //! Datagrams of the LAN: what anybody on it may send to a replica.
-#![no_main]
 
 use bowline_lan::message::Envelope;
 use bowline_lan::profile::Profile;
 use bowline_lan::replica::LanReplica;
 use bowline_lan::{LanId, wire};
 use bowline_raft::Time;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| run(data)
-);
 
-fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let ids: Vec<LanId> = ["0000", "0001", "0002"].map(|text| text.parse().expect("it is an id")).to_vec();
     let configure = |id| Profile::Frugal.config(id, 7);
     let mut replica = LanReplica::new(ids[0], &ids[1..], configure, Time(0)).expect("a good configuration");
@@ -41,7 +35,7 @@ fn run(data: &[u8]) {
     }
 }
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let head = |from: &str, kind: &str| format!(r#"{{"src":"{from}","dst":"0000","leader":"FFFF","type":"{kind}""#);
     let mut lines = vec![
         head("00A0", "get") + r#","MID":"m1","key":"k"}"#,

@@ -1,15 +1,12 @@
 //! What a client gives as its token: a simple one, or a JSON web token, and the claims of one that is signed.
-#![no_main]
 
 use bowline_server::fuzz_tokens;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_tokens(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_tokens(data);
+}
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     // The signed examples of RFC 8037 (appendix A.4) and RFC 7515 (appendix A.1.1).
     let ed_dsa = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWb\
                   hijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";

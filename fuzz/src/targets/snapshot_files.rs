@@ -1,19 +1,17 @@
 //! The file of a snapshot, whole and damaged: what is loaded is what was stored, or an error.
-#![no_main]
 
-use bowline_fuzz::Source;
+use crate::source::Source;
 use bowline_raft::{Group, Index, Membership, NodeId, Position, SnapshotHeader, Term};
 use bowline_storage::{ClusterId, Identity, Options, SimDisk, Snapshots, create, open};
-use libfuzzer_sys::fuzz_target;
 
 const NAME: &str = "snap/0000000000000005-0000000000000003.snap";
 
-fuzz_target!(
-    init: bowline_fuzz::seed([vec![0; 8], vec![1, 1, 200, 7, 7, 7, 7], vec![2, 3, 9, 9, 9, 9]]),
-    |data: &[u8]| run(Source::new(data))
-);
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    vec![vec![0; 8], vec![1, 1, 200, 7, 7, 7, 7], vec![2, 3, 9, 9, 9, 9]]
+}
 
-fn run(mut source: Source) {
+pub(crate) fn run(data: &[u8]) {
+    let mut source = Source::new(data);
     let disk = SimDisk::new();
     let identity = Identity { cluster: ClusterId(1), replica: NodeId(2), incarnation: 3 };
     let options = Options { segment_bytes: 4096, reserve_bytes: 512, max_spares: 1 };

@@ -1,5 +1,4 @@
 //! What another member, or somebody who says so, sends to the peer port.
-#![no_main]
 
 use bowline_node::raft::{
     AppendEntries, Body, Entry, Group, Index, Membership, Message, NodeId, Payload, Position, Round, Session, Term,
@@ -10,14 +9,12 @@ use bowline_node::{NodeMessage, SnapshotChunk};
 use bowline_raft::SnapshotHeader;
 use bowline_server::peer::{framed, fuzz_frames};
 use bytes::BytesMut;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    init: bowline_fuzz::seed(seeds()),
-    |data: &[u8]| fuzz_frames(data)
-);
+pub(crate) fn run(data: &[u8]) {
+    fuzz_frames(data);
+}
 
-fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let position = Position::new(Index(4), Term(2));
     let membership = Membership::simple(Group::of_voters([NodeId(1), NodeId(2), NodeId(3)]));
     let entry = |index, payload| Entry { index: Index(index), term: Term(2), payload };
