@@ -18,6 +18,7 @@ use crate::live::Live;
 use members::Members;
 use nemesis::Nemesis;
 use network::Network;
+use once::Puts;
 use plan::Plan;
 use report::Report;
 use watcher::Watcher;
@@ -25,9 +26,11 @@ use workload::Record;
 
 mod backups;
 mod disk;
+mod large;
 mod members;
 mod nemesis;
 mod network;
+mod once;
 mod plan;
 mod report;
 mod watcher;
@@ -50,10 +53,11 @@ const LOOK: Duration = Duration::from_millis(200);
   bowline chaos --minutes 1 --history h.jsonl && bowline check h.jsonl
 
 Members are real processes in a temporary folder, and a proxy carries their traffic. Faults \
-strike alone or together: kill -9 of one or all members, SIGSTOP, flipped bits in the logs of a \
+strike alone or together: kill -9 of one or all members, SIGTERM, SIGSTOP, flipped bits in the logs of a \
 minority, network partitions, slow and corrupting links, a full disk (where a small one can be \
-mounted), members that lose their data and are replaced, leadership transfers. The run passes if all histories are linearizable, revisions \
-follow real time, no acknowledged write is lost, all members are equal at the end, and backups that \
+mounted), members that lose their data and are replaced, also just after the leadership has moved, leadership \
+transfers, large values. The run passes if all histories are linearizable, revisions \
+follow real time, no acknowledged write is lost, none is done twice, all members are equal at the end, and backups that \
 were taken meanwhile can be restored, the last one with the members' checksum. After a \
 failure, the folder and the history are kept.
 
@@ -131,7 +135,9 @@ impl ChaosCommand {
         members.founded();
         let record = Arc::new(Record::new());
         let done = Arc::new(AtomicBool::new(false));
-        let clients = workload::start(&endpoints, seed, &record, &done)?;
+        let mut clients = workload::start(&endpoints, seed, &record, &done)?;
+        let puts = Arc::new(Puts::default());
+        clients.extend(puts.start(&endpoints, &done)?);
         let backups = backups::start(folder, &endpoints, &done);
         let said = (live, self.verbose);
         let mut nemesis = Nemesis::new(members, network, watcher.clone(), Arc::clone(&record), small_disk, seed, said);
@@ -141,7 +147,7 @@ impl ChaosCommand {
             () = tell(live, &watcher, &record) => Ok(()),
         };
         failures.extend(struck.err().map(|error| format!("{error:#}")));
-        let healed = finish(&mut nemesis, &endpoints, &record, &done, clients).await;
+        let healed = finish(&mut nemesis, &endpoints, (&record, &puts), &done, clients).await;
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
         let backups = backups.await.context("the backups' task panicked")?;
         if let Some(equal) = equal {
@@ -182,6 +188,9 @@ impl ChaosCommand {
     ) -> anyhow::Result<()> {
         let until = Duration::from_secs_f64(self.minutes * 60.0);
         nemesis.wait_until_it_serves().await?;
+        if self.only.is_empty() && self.minutes >= 1.0 {
+            nemesis.write_large(seed).await?;
+        }
         for strike in Plan::new(seed, &self.only) {
             if record.now() >= until || stop.load(Ordering::Relaxed) {
                 break;
@@ -243,7 +252,7 @@ async fn tell(live: &Live, watcher: &Watcher, record: &Record) {
 async fn finish(
     nemesis: &mut Nemesis<'_>,
     endpoints: &[String],
-    record: &Record,
+    (record, puts): (&Record, &Puts),
     done: &AtomicBool,
     clients: Vec<tokio::task::JoinHandle<()>>,
 ) -> anyhow::Result<(i64, u32)> {
@@ -256,6 +265,7 @@ async fn finish(
     }
     served?;
     workload::read_all(endpoints, record).await.context("can't read a key at the end")?;
+    puts.check(&endpoints[0]).await?;
     nemesis.wait_until_equal().await
 }
 

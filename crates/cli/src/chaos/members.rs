@@ -5,12 +5,20 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Log size at which members make a snapshot; small, so that they make many.
 const SNAPSHOT_BYTES: &str = "512KiB";
+
+/// What a member says that stops because its disk is full.
+const NO_SPACE: &str = "No space left on device";
+
+/// Time limit for a member to stop in good order, and the interval between looks.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A member.
 pub(super) struct Member {
@@ -25,6 +33,8 @@ pub(super) struct Member {
     log: PathBuf,
     child: Option<Child>,
     paused: bool,
+    /// It was told to stop in good order.
+    stopping: bool,
 }
 
 impl Member {
@@ -43,16 +53,51 @@ impl Member {
     /// Kills the process. Returns whether it was running.
     pub(super) fn kill(&mut self) -> bool {
         self.signal(Signal::KILL);
-        self.paused = false;
+        (self.paused, self.stopping) = (false, false);
         match self.child.take() {
             Some(mut child) => child.wait().is_ok(),
             None => false,
         }
     }
 
+    /// Tells the process to stop in good order, with SIGTERM. Returns whether it was running.
+    pub(super) fn stop(&mut self) -> bool {
+        let runs = self.is_running() && !self.paused && !self.stopping;
+        if runs {
+            self.signal(Signal::TERM);
+            self.stopping = true;
+        }
+        runs
+    }
+
+    /// Waits until a process that was told to stop has ended, which must be without an error.
+    fn wait_for_stop(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + STOP_PATIENCE;
+        while self.stopping {
+            self.look_whether_it_stopped()?;
+            if Instant::now() >= until {
+                bail!("member {} does not stop within {} s after SIGTERM", self.id, STOP_PATIENCE.as_secs());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Takes note that a process has ended that was told to stop.
+    fn look_whether_it_stopped(&mut self) -> anyhow::Result<()> {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let Some(status) = ended.filter(|_| self.stopping) else { return Ok(()) };
+        (self.child, self.stopping) = (None, false);
+        let words = self.last_words();
+        if !status.success() && !words.contains(NO_SPACE) {
+            bail!("member {} failed when it was told to stop ({status}):\n  {words}", self.id);
+        }
+        Ok(())
+    }
+
     /// Stops the process with SIGSTOP. Returns whether it was running.
     pub(super) fn pause(&mut self) -> bool {
-        let runs = self.is_running() && !self.paused;
+        let runs = self.is_running() && !self.paused && !self.stopping;
         if runs {
             self.signal(Signal::STOP);
             self.paused = true;
@@ -106,6 +151,7 @@ impl Members {
                 log: folder.join(format!("member-{id}.log")),
                 child: None,
                 paused: false,
+                stopping: false,
             });
             entries.push(entry);
             held.extend([client, peer]);
@@ -137,6 +183,7 @@ impl Members {
     /// Starts a member unless it is running.
     pub(super) fn start(&mut self, place: usize) -> anyhow::Result<()> {
         let member = &mut self.all[place];
+        member.wait_for_stop()?;
         if member.is_running() {
             return Ok(());
         }
@@ -177,11 +224,12 @@ impl Members {
     pub(super) fn check(&mut self, full: Option<usize>) -> anyhow::Result<Vec<String>> {
         let mut stopped = Vec::new();
         for (place, member) in self.all.iter_mut().enumerate() {
+            member.look_whether_it_stopped()?;
             let ended = member.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             let Some(status) = ended else { continue };
-            member.child = None;
+            (member.child, member.stopping) = (None, false);
             let words = member.last_words();
-            if Some(place) != full || !words.contains("No space left on device") {
+            if Some(place) != full || !words.contains(NO_SPACE) {
                 bail!("member {} ended unexpectedly ({status}):\n  {words}", member.id);
             }
             stopped.push(words);

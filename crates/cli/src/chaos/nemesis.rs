@@ -10,6 +10,7 @@ use bowline_client::Client;
 use bowline_emulator::Random;
 
 use super::disk::{SmallDisk, flip_bits};
+use super::large;
 use super::members::Members;
 use super::network::Network;
 use super::plan::{Cut, Fault, Strike, Way, Whom};
@@ -20,11 +21,18 @@ use crate::live::Live;
 /// Time limit for a healed cluster to serve.
 const RECOVERY: Duration = Duration::from_secs(30);
 
+/// Time limit of large writes while other faults may last.
+const LARGE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time limit of large writes while nothing is wrong.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Time limit of a leadership transfer.
 const MOVE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Size of the small disk: room for the log's segments, those in reserve, and snapshots.
-const SMALL_DISK: u64 = 128 << 20;
+/// Size of the small disk: room for the log's segments, those in reserve, snapshots, and a state with large values and
+/// their history.
+const SMALL_DISK: u64 = 768 << 20;
 
 /// Interval between checks whether the cluster serves again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -103,6 +111,19 @@ impl<'a> Nemesis<'a> {
         }
     }
 
+    /// Large values pass through a member while nothing is wrong: all of them must be written, unless time is up.
+    pub(super) async fn write_large(&mut self, draw: u64) -> anyhow::Result<()> {
+        let endpoint = self.members.endpoints().swap_remove(self.find(Whom::Follower(draw)));
+        let (written, failure) = large::write(&endpoint, QUIET_PATIENCE).await;
+        match failure {
+            Some(error) => Err(error).context(format!("large values fail after {written} bytes, and nothing is wrong")),
+            None => {
+                self.record.count_fault("large values");
+                Ok(())
+            }
+        }
+    }
+
     /// Carries out a strike and heals it.
     pub(super) async fn strike(&mut self, strike: &Strike) -> anyhow::Result<()> {
         let at = self.record.now();
@@ -147,6 +168,10 @@ impl<'a> Nemesis<'a> {
             Fault::Kill(whom) => {
                 let place = self.find(whom);
                 self.members.all[place].kill().then(|| format!("{kind} {}", place + 1))
+            }
+            Fault::Stop(whom) => {
+                let place = self.find(whom);
+                self.members.all[place].stop().then(|| format!("{kind} {}", place + 1))
             }
             Fault::KillAll => {
                 let killed = self.members.all.iter_mut().map(|member| u64::from(member.kill())).sum::<u64>();
@@ -194,6 +219,18 @@ impl<'a> Nemesis<'a> {
                 None => None,
             },
             Fault::Replace(whom) => return self.wipe(self.find(whom)),
+            Fault::ReplaceMoved(draw) => {
+                let former = self.find(Whom::Leader);
+                let Some(moved) = self.move_leader(draw).await else { return Ok(None) };
+                let wiped = self.wipe(former)?;
+                return Ok(wiped
+                    .map(|(done, what)| (if done == "replaced" { kind } else { done }, format!("{moved}, {what}"))));
+            }
+            Fault::Large(whom) => {
+                let endpoint = self.members.endpoints().swap_remove(self.find(whom));
+                let (written, _) = large::write(&endpoint, LARGE_PATIENCE).await;
+                (written >= large::AT_LEAST).then(|| format!("{kind}, {} MiB by {endpoint}", written >> 20))
+            }
             Fault::MoveLeader(draw) => self.move_leader(draw).await,
         };
         Ok(what.map(|what| (kind, what)))

@@ -39,6 +39,8 @@ pub(super) enum Way {
 pub(super) enum Fault {
     /// kill -9.
     Kill(Whom),
+    /// SIGTERM: it stops in good order, and is started again when everything is healed.
+    Stop(Whom),
     /// kill -9 of all at once.
     KillAll,
     /// SIGSTOP, and SIGCONT when it is over.
@@ -59,14 +61,20 @@ pub(super) enum Fault {
     FillDisk,
     /// kill -9, the data is deleted, and when everything is healed, a new member takes the place.
     Replace(Whom),
+    /// The leadership is transferred, and at once the data of the former leader is deleted, as in [`Fault::Replace`].
+    ReplaceMoved(u64),
     /// The leadership is transferred.
     MoveLeader(u64),
+    /// A member passes on large values.
+    Large(Whom),
 }
 
 /// The names of the faults, in the order of the report.
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 17] = [
     "kill leader",
     "kill",
+    "stop leader",
+    "stop",
     "kill all",
     "pause",
     "damaged log",
@@ -78,6 +86,8 @@ pub(super) const KINDS: [&str; 13] = [
     "corrupt bytes",
     "full disk",
     "replaced",
+    "replaced after a move",
+    "large values",
 ];
 
 /// The name of the graceful fault.
@@ -88,6 +98,8 @@ impl Fault {
         match self {
             Fault::Kill(Whom::Leader) => "kill leader",
             Fault::Kill(Whom::Follower(_)) => "kill",
+            Fault::Stop(Whom::Leader) => "stop leader",
+            Fault::Stop(Whom::Follower(_)) => "stop",
             Fault::KillAll => "kill all",
             Fault::Pause(_) => "pause",
             Fault::Damage { .. } => "damaged log",
@@ -99,6 +111,8 @@ impl Fault {
             Fault::Corrupt { .. } => "corrupt bytes",
             Fault::FillDisk => "full disk",
             Fault::Replace(_) => "replaced",
+            Fault::ReplaceMoved(_) => "replaced after a move",
+            Fault::Large(_) => "large values",
             Fault::MoveLeader(_) => MOVE,
         }
     }
@@ -163,8 +177,10 @@ impl Plan {
     fn fault(&mut self) -> Fault {
         let draw = self.random.next_u64();
         match self.random.below(100) {
-            0..20 => Fault::Kill(Whom::Leader),
-            20..30 => Fault::Kill(Whom::Follower(draw)),
+            0..14 => Fault::Kill(Whom::Leader),
+            14..21 => Fault::Kill(Whom::Follower(draw)),
+            21..27 => Fault::Stop(Whom::Leader),
+            27..30 => Fault::Stop(Whom::Follower(draw)),
             30..35 => Fault::KillAll,
             35..47 => Fault::Pause(self.whom()),
             47..55 => Fault::Damage { whom: self.whom(), bits: 1 + self.random.below(3), draw },
@@ -178,7 +194,9 @@ impl Plan {
             78..84 => Fault::Slow { whom: self.whom(), millis: 20 + self.random.below(400) },
             84..89 => Fault::Corrupt { whom: self.whom() },
             89..92 => Fault::FillDisk,
-            92..96 => Fault::Replace(self.whom()),
+            92..94 => Fault::Replace(self.whom()),
+            94..96 => Fault::ReplaceMoved(draw),
+            96..98 => Fault::Large(self.whom()),
             _ => Fault::MoveLeader(draw),
         }
     }
