@@ -14,6 +14,7 @@ mod membership;
 mod reads;
 mod records;
 mod replication;
+mod situations;
 mod snapshots;
 mod upgrades;
 mod watches;
@@ -78,7 +79,7 @@ const fn patch(file: &'static str, after: &'static str, original: &'static str, 
 }
 
 /// The mutants of each area.
-const AREAS: [&[Mutant]; 13] = [
+const AREAS: [&[Mutant]; 14] = [
     elections::MUTANTS,
     replication::MUTANTS,
     durability::MUTANTS,
@@ -92,6 +93,7 @@ const AREAS: [&[Mutant]; 13] = [
     members::MUTANTS,
     forwarding::MUTANTS,
     duties::MUTANTS,
+    situations::MUTANTS,
 ];
 
 /// All mutants, in the order of the catalogue.
