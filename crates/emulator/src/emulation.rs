@@ -58,8 +58,8 @@ pub struct Emulation {
     network: Network,
     leadership: Leadership,
     random: Random,
-    /// The index of the attempt with each `MID`.
-    by_mid: BTreeMap<String, usize>,
+    /// The index of the attempt with each `MID`, by client.
+    by_mid: BTreeMap<String, BTreeMap<usize, usize>>,
     extra: ExtraFaults,
     now: Duration,
     counters: Counters,
@@ -364,13 +364,13 @@ impl Emulation {
             }
         };
         let about = || format!("MID {:?}", shorten(&mid));
-        let Some(&attempt) = self.by_mid.get(&mid) else {
+        let Some(attempts) = self.by_mid.get(&mid) else {
             return self.bad(from, Bad::UnknownMid, about, out);
         };
-        let asked = &self.record.attempts[attempt];
-        if self.record.requests[asked.request].client != client {
+        let Some(&attempt) = attempts.get(&client) else {
             return self.bad(from, Bad::WrongClient, about, out);
-        }
+        };
+        let asked = &self.record.attempts[attempt];
         if asked.answer.is_some() {
             return self.bad(from, Bad::Duplicate, about, out);
         }
@@ -499,8 +499,8 @@ impl Emulation {
         let known = self.clients.leader(request.client, &self.alive);
         let to = self.clients.target(request.client, &self.alive);
         let mid = loop {
-            let mid = self.clients.new_mid();
-            if !self.by_mid.contains_key(&mid) {
+            let mid = self.clients.new_mid(request.client, self.extra.same_mids);
+            if self.extra.same_mids || !self.by_mid.contains_key(&mid) {
                 break mid;
             }
         };
@@ -519,7 +519,7 @@ impl Emulation {
             };
             out.push(Action::Deliver { to, bytes: envelope.encode().into(), from_client: true });
         }
-        self.by_mid.insert(mid.clone(), self.record.attempts.len());
+        self.by_mid.entry(mid.clone()).or_default().insert(request.client, self.record.attempts.len());
         self.record.attempts.push(Attempt { mid, request: index, to, sent: self.now, answer: None });
     }
 

@@ -23,7 +23,7 @@ pub struct Mixture {
 }
 
 /// A random mixture of LAN faults: 3 to 9 replicas, losses of up to a half, duplicated and overtaken
-/// messages, up to five cuts of all shapes, including one-way cuts, and up to a minority of replicas
+/// messages, clients that use the same `MID`s, up to five cuts of all shapes, including one-way cuts, and up to a minority of replicas
 /// killed. The network heals before the end, with time left to answer all requests.
 #[must_use]
 pub fn mixture(seed: u64) -> Mixture {
@@ -49,7 +49,8 @@ pub fn mixture(seed: u64) -> Mixture {
         delay_max: Duration::from_micros(60 + random.below(20_000)),
         ..Links::default()
     };
-    let faults = draw_faults(&mut random, replicas, end);
+    let mut faults = draw_faults(&mut random, replicas, end);
+    faults.same_mids = Random::stream(seed, 201).chance(0.25);
     let retained_bytes = random.chance(0.3).then(|| 256 << random.below(6));
     let profile = if random.chance(0.5) { Profile::Frugal } else { Profile::Paper };
     Mixture { scenario, options: VirtualOptions { seed, profile, links, faults, retained_bytes } }

@@ -23,6 +23,8 @@ pub(super) struct Clients {
 struct Client {
     /// The leader that its last reply named.
     leader: Option<usize>,
+    /// How many `MID`s it has counted.
+    mids: u64,
     /// Every key that it has ever asked to write.
     own: Vec<String>,
     /// The keys in `acknowledged`, in the order in which they came.
@@ -62,9 +64,11 @@ impl Clients {
         Request { client: index, operation, key, value, created: now, bounces: 0, done: None, expected: None }
     }
 
-    /// A `MID` of 64 random bits. The caller must check that it is new.
-    pub(super) fn new_mid(&mut self) -> String {
-        format!("{:016X}", self.random.next_u64())
+    /// A `MID`: 64 random bits, which the caller must check to be new, or the next number of the client.
+    pub(super) fn new_mid(&mut self, client: usize, counted: bool) -> String {
+        let client = &mut self.clients[client];
+        client.mids += u64::from(counted);
+        format!("{:016X}", if counted { client.mids } else { self.random.next_u64() })
     }
 
     /// The leader that this client knows, if that replica lives.

@@ -15,6 +15,8 @@ pub struct ExtraFaults {
     pub kills: Vec<(Duration, usize)>,
     /// The time from which the network loses no messages by chance, if any.
     pub lossless_from: Option<Duration>,
+    /// Each client counts its `MID`s from 1, so that all clients use the same ones.
+    pub same_mids: bool,
 }
 
 /// A cut of single, directed links for some time. When it begins, clients forget their leader, as in

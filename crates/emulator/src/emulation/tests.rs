@@ -117,6 +117,17 @@ fn a_redirect_sends_the_same_request_again_at_once_under_a_new_mid() {
 }
 
 #[test]
+fn clients_may_use_the_same_mids() {
+    let extra = ExtraFaults { same_mids: true, ..ExtraFaults::default() };
+    let mut leader = perfect();
+    let record = run(Emulation::new(scenario("{}"), 1, extra), &mut |seen| leader(seen));
+    assert!(record.requests.iter().all(|request| request.done.is_some()));
+    assert_eq!(record.misbehaviour, Misbehaviour::default());
+    let mids: BTreeSet<_> = record.attempts.iter().map(|attempt| &attempt.mid).collect();
+    assert!(mids.len() < record.attempts.len() / 2, "{} of {}", mids.len(), record.attempts.len());
+}
+
+#[test]
 fn a_fail_is_tried_again_too() {
     let mut inner = perfect();
     let mut count = 0;
@@ -514,7 +525,7 @@ fn extra_faults_cut_links_and_kill() {
     let extra = ExtraFaults {
         partitions: vec![cut],
         kills: vec![(secs(9), 4), (secs(9), 4), (secs(9), 77)],
-        lossless_from: None,
+        ..ExtraFaults::default()
     };
     let scenario = scenario(r#"{"mix":0,"requests":1000}"#);
     let mut leader = perfect();
