@@ -189,7 +189,7 @@ impl ChaosCommand {
         let until = Duration::from_secs_f64(self.minutes * 60.0);
         nemesis.wait_until_it_serves().await?;
         if self.only.is_empty() && self.minutes >= 1.0 {
-            nemesis.write_large(seed).await?;
+            nemesis.write_large(seed).await;
         }
         for strike in Plan::new(seed, &self.only) {
             if record.now() >= until || stop.load(Ordering::Relaxed) {
