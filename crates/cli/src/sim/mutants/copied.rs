@@ -127,8 +127,18 @@ fn changed(files: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<BTreeMap<PathBu
         ],
     )?;
     change("crates/sim/Cargo.toml", &[("[dependencies]\n", "[dependencies]\ngoldenscript.workspace = true\n")])?;
-    // Code that a mutant makes unreachable is no error in the copy.
-    change("Cargo.toml", &[("[workspace.lints.rust]\n", "[workspace.lints.rust]\nwarnings = \"allow\"\n")])?;
+    let profiles = ["bowline", "bowline-bench", "bowline-client", "bowline-server"]
+        .map(|package| format!("[profile.release.package.{package}]\nopt-level = 0\n"))
+        .concat();
+    change(
+        "Cargo.toml",
+        &[
+            // Code that a mutant makes unreachable is no error in the copy.
+            ("[workspace.lints.rust]\n", "[workspace.lints.rust]\nwarnings = \"allow\"\n"),
+            // What takes no part in a simulation need not be fast.
+            ("[profile.dist]\n", &format!("{profiles}[profile.dist]\n")),
+        ],
+    )?;
     changed.insert("crates/raft/src/switch.rs".into(), CORE_SWITCH.to_owned());
     changed.insert("crates/sim/src/mutation/switch.rs".into(), SIM_SWITCH.to_owned());
     Ok(changed)
