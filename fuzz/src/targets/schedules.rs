@@ -32,9 +32,14 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let kept = include_str!("../../corpus/schedules.txt").lines().filter(|line| !line.starts_with('#'));
+    let kept = kept.map(|line| {
+        let schedule: cluster::Schedule = line.parse().expect("the file has schedules");
+        schedule.bytes().to_vec()
+    });
     let schedule = |seed: u8| {
         let step = |place: u8| [0x20 + place % 0x20, 0x40 + place % 12, 0x80 + place.wrapping_mul(seed | 1) % 0x80];
         [0, seed].into_iter().chain((0..24).flat_map(step)).collect()
     };
-    (0..16).map(|number| schedule(number * 5)).collect()
+    kept.chain((0..16).map(|number| schedule(number * 5))).collect()
 }
