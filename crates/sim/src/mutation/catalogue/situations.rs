@@ -1,51 +1,13 @@
 //! Bugs that show in one rare situation only. For each situation there is a probe, which the simulator must hit, and a
 //! directed test; these mutants show that the simulator would notice the bug without that test.
 
-use super::{Mutant, insert, remove, replace};
+use super::{Mutant, insert, replace};
 
-const DAMAGE: &str = "crates/raft/src/damage.rs";
 const LOG: &str = "crates/raft/src/log.rs";
 const RAFT: &str = "crates/raft/src/raft.rs";
-const READ: &str = "crates/raft/src/read.rs";
-const RETURNING: &str = "crates/raft/src/returning.rs";
-const TRANSFER: &str = "crates/raft/src/leadership_transfer.rs";
-const RECOVERY: &str = "crates/storage/src/recovery.rs";
 
 /// The mutants; the origin is the probe.
 pub(super) const MUTANTS: &[Mutant] = &[
-    Mutant {
-        name: "VotesBeforeAnswers",
-        origin: "OldImageLacksVote",
-        breaks: "A replica that comes back votes before its peers have told it what it promised.",
-        edits: &[replace(
-            RETURNING,
-            "let confirmed = ",
-            "self.returning.as_ref().is_none_or(|returning| returning.confirmed)",
-            "true",
-        )],
-    },
-    Mutant {
-        name: "RepairForgetsDamage",
-        origin: "VoteAfterRepair",
-        breaks: "A start writes the copy of term and vote anew before the log has its record again.",
-        edits: &[insert(RECOVERY, "copy.version < version);\n    ", "replay.copy_is_stale = true;")],
-    },
-    Mutant {
-        name: "FailedTransferStaysJoint",
-        origin: "TransferFailedInJoint",
-        breaks: "A leader whose transfer of the leadership fails never leaves the joint configuration.",
-        edits: &[remove(
-            TRANSFER,
-            "during the transfer has not been left yet.\n            ",
-            "self.advance_membership(out);",
-        )],
-    },
-    Mutant {
-        name: "VoidedStillCounted",
-        origin: "AcknowledgementsVoided",
-        breaks: "What a peer acknowledged before its disk lost entries counts on.",
-        edits: &[remove(DAMAGE, "", "progress.lost_after(agreed);")],
-    },
     Mutant {
         name: "RestartForgetsLease",
         origin: "RestartInLease",
@@ -55,18 +17,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
             "let leader_contact = ",
             "(recovered.hard_state.term > Term(0)).then_some(now)",
             "None",
-        )],
-    },
-    Mutant {
-        name: "ReadsByIncoming",
-        origin: "ReadInJoint",
-        breaks: "In a joint configuration the incoming group alone confirms reads.",
-        edits: &[replace(
-            READ,
-            "let Some(confirmed) = ",
-            "self.membership.current().quorum()",
-            r"static NOBODY: std::collections::BTreeSet<NodeId> = std::collections::BTreeSet::new();
-            crate::quorum::Quorum::new(&self.membership.current().incoming().voters, &NOBODY)",
         )],
     },
     Mutant {
