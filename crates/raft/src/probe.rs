@@ -90,7 +90,6 @@ probes! {
     OldImageNoticed: "a replica heard that its peers remember more than its disk",
     OldImageLacksVote: "an old image of a disk lacked the last vote of its replica",
     Repaired: "a replica whose disk had lost entries was repaired",
-    VoteAfterRepair: "a replica voted in the term in which it started with what a copy had repaired",
     RestartInLease: "a replica started while a leader held a lease",
     SnapshotEndsTerm: "a snapshot ended exactly where the entries of a term did",
     Recalled: "the state machine knew what became of a write",

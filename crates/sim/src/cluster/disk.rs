@@ -99,8 +99,6 @@ pub(crate) struct Disk {
     /// Between a crash and the next start: the term and vote that the process had promised.
     last_told: Option<HardState>,
     losses: u32,
-    /// The next start finds something that is known from its copy.
-    pub(crate) repaired: bool,
     /// Sabotage, to test the simulator: this bit of the snapshot is flipped when it is read, and no check notices.
     trusted_rot: Option<u64>,
 }
@@ -121,7 +119,6 @@ impl Disk {
             expected: None,
             last_told: None,
             losses: 0,
-            repaired: false,
             trusted_rot: None,
         }
     }
@@ -341,7 +338,6 @@ impl Disk {
             Err(error) => return Err(format!("it can't be opened: {error}")),
         };
         damage.torn = found.torn;
-        self.repaired = found.repaired;
         let Found { recovered, .. } = found;
         let mut votes = vec![self.durable.hard_state];
         votes.extend(underway.iter().filter_map(|item| match item {
@@ -448,7 +444,6 @@ impl Disk {
             expected: None,
             last_told: None,
             losses: self.losses,
-            repaired: self.repaired,
             trusted_rot: None,
         }
     }

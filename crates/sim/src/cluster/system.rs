@@ -127,7 +127,6 @@ impl<'a> System<'a> {
                 let it = &mut self.hosts[host];
                 it.run += 1;
                 it.shadow = Shadow::of(node.raft());
-                it.shadow.repaired_in = it.disk.repaired.then_some(term);
                 it.durable = PersistId(0);
                 it.node = Some(node);
                 self.ctx.trace(Some(host), || match last {

@@ -8,7 +8,7 @@ use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::{Membership, NodeId, Position, Random, Recovered, Write};
 use bowline_storage::{
     ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
-    Severity, SimDisk, SnapshotError, Snapshots, create, open,
+    SimDisk, SnapshotError, Snapshots, create, open,
 };
 
 use super::Item;
@@ -56,15 +56,12 @@ impl From<SnapshotError> for Trouble {
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) torn: bool,
-    /// Something was damaged, and is known from its copy.
-    pub(super) repaired: bool,
 }
 
 impl Found {
     fn of(recovery: Recovery) -> Found {
         let torn = recovery.findings.iter().any(Finding::is_torn_write);
-        let repaired = recovery.findings.iter().any(|finding| finding.severity == Severity::Repaired);
-        Found { recovered: recovery.recovered, torn, repaired }
+        Found { recovered: recovery.recovered, torn }
     }
 }
 
