@@ -3,6 +3,7 @@
 //! A read waits until the state is recent enough, then reads it without these threads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bowline_kv::store::{AuthBook, Authorized, Dump, KvError, LeaseRenewal, Principal, Query, RedbRecords, Task};
@@ -79,6 +80,8 @@ pub struct Replica {
     forwarder: Forwarder,
     metrics: Arc<Metrics>,
     patience: Duration,
+    /// Whether its state was known to be recent once since the start.
+    caught_up: Arc<AtomicBool>,
 }
 
 impl Replica {
@@ -105,7 +108,8 @@ impl Replica {
         let (inbox, shared) = (Arc::<Inbox>::default(), Arc::clone(&workers.shared));
         let around = Surroundings { clock, inbox: Arc::clone(&inbox), outbox, watches: Arc::clone(&watches), sessions };
         let threads = Threads::start(workers, &around, status, on_failure);
-        let replica = Replica { own, clock, inbox, status: status_seen, shared, watches, forwarder, metrics, patience };
+        let (status, caught_up) = (status_seen, Arc::default());
+        let replica = Replica { own, clock, inbox, status, shared, watches, forwarder, metrics, patience, caught_up };
         Ok((replica, threads))
     }
 
@@ -208,11 +212,22 @@ impl Replica {
     /// # Errors
     /// See [`Failure`].
     pub async fn confirm(&self) -> Result<(), Failure> {
-        self.try_confirm().await.inspect_err(|error| {
+        let confirmed = self.try_confirm().await;
+        self.caught_up.fetch_or(confirmed.is_ok(), Relaxed);
+        confirmed.inspect_err(|error| {
             let late = *error == Failure::Unknown(Unknown::Expired);
             let counter = if late { &self.metrics.slow_reads } else { &self.metrics.failed_reads };
             counter.inc();
         })
+    }
+
+    /// Waits for at most `patience`, unless it was once confirmed since the start that its state is recent. Until then,
+    /// the state may be that of long ago.
+    pub(crate) async fn catch_up(&self, patience: Duration) {
+        if !self.caught_up.load(Relaxed) {
+            // If it fails, what is known must do.
+            let _ = tokio::time::timeout(patience, self.confirm()).await;
+        }
     }
 
     async fn try_confirm(&self) -> Result<(), Failure> {

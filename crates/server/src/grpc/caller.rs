@@ -38,11 +38,17 @@ impl Context {
     }
 
     async fn identify<T>(&self, request: &Request<T>) -> Result<Principal, KvError> {
+        let token = token(request.metadata());
+        let certified = request.extensions().get::<CertifiedName>();
+        if !self.replica.auth().is_enabled() && (token.is_some() || certified.is_some()) {
+            // It has just started, perhaps, and does not know yet that there are users.
+            self.replica.catch_up(TOKEN_PATIENCE).await;
+        }
         let auth = self.replica.auth();
         if !auth.is_enabled() {
             return Ok(Principal::Anonymous);
         }
-        if let Some(token) = token(request.metadata()) {
+        if let Some(token) = token {
             if let Some(index) = self.sessions.issued_at(token)
                 && index > self.replica.status().applied_index
             {
@@ -51,7 +57,6 @@ impl Context {
             }
             return self.sessions.check(token, &self.replica.auth()).map(Principal::User);
         }
-        let certified = request.extensions().get::<CertifiedName>();
         Ok(certified.map_or(Principal::Anonymous, |CertifiedName(name)| {
             Principal::User(LoggedIn { user: name.clone(), at: auth.revision() })
         }))

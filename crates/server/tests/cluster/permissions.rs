@@ -339,6 +339,24 @@ async fn lead(channel: &Channel, root: Option<&str>, name: &str) {
     KvClient::new(channel.clone()).put(request).await.expect("root may");
 }
 
+/// It was away when authentication was enabled. It took whoever asked at once for nobody, and refused that later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_comes_back_knows_who_asks() {
+    let mut cluster = Cluster::start(3, &[]);
+    let (leader, follower) = (cluster.leader_of_all().await, cluster.follower().await);
+    cluster.stop(follower);
+    let tokens = set_up(&cluster.channel(leader).await).await;
+    cluster.restart(follower);
+    let mut kv = cluster.client(follower).await;
+    let (mut read, mut write) = (Request::new(crate::harness::get("b")), Request::new(crate::harness::put("b", "v")));
+    for metadata in [read.metadata_mut(), write.metadata_mut()] {
+        let both = tokens[4].as_deref().expect("both has logged in");
+        metadata.insert("token", both.parse().expect("it is text"));
+    }
+    kv.range(read).await.expect("both may read");
+    kv.put(write).await.expect("both may write");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_method_is_for_those_for_whom_it_is_meant() {
     let cluster = Cluster::start(1, &[]);
