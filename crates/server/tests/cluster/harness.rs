@@ -162,6 +162,13 @@ impl Cluster {
         assert!(matches!(lost, Ok(Ok(_))), "member {id} still believes in a leader");
     }
 
+    /// Waits until a member knows that the cluster has the version of this program.
+    pub(crate) async fn raised(&self, id: u64, program: Protocol) {
+        let mut status = self.server(id).replica().watch_status();
+        let raised = status.wait_for(|status| status.facts.cluster_version == program.version);
+        drop(tokio::time::timeout(PATIENCE, raised).await.expect("in time").expect("it runs"));
+    }
+
     /// A member that follows.
     pub(crate) async fn follower(&self) -> u64 {
         let leader = self.leader().await;

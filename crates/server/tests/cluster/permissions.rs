@@ -6,6 +6,7 @@ use bowline_api::authpb::{Permission, UserAddOptions};
 use bowline_api::etcdserverpb as pb;
 use bowline_api::{DESCRIPTORS, Message, v3electionpb as elections, v3lockpb as locks};
 use bowline_server::gateway_path;
+use bowline_server::peer::Protocol;
 use bytes::{Buf, BufMut};
 use pb::auth_client::AuthClient;
 use pb::kv_client::KvClient;
@@ -344,6 +345,8 @@ async fn lead(channel: &Channel, root: Option<&str>, name: &str) {
 async fn a_member_that_comes_back_knows_who_asks() {
     let mut cluster = Cluster::start(3, &[]);
     let (leader, follower) = (cluster.leader_of_all().await, cluster.follower().await);
+    // Without all members, the version of the cluster is never raised, so there can be no users.
+    cluster.raised(leader, Protocol::CURRENT).await;
     cluster.stop(follower);
     let tokens = set_up(&cluster.channel(leader).await).await;
     cluster.restart(follower);

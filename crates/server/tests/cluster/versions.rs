@@ -26,9 +26,7 @@ async fn of_the_next_version() -> Cluster {
     cluster.kill(1);
     config(&mut cluster).protocol = NEXT;
     cluster.restart(1);
-    let mut status = cluster.server(1).replica().watch_status();
-    let raised = status.wait_for(|status| status.facts.cluster_version == NEXT.version);
-    drop(tokio::time::timeout(PATIENCE, raised).await.expect("in time").expect("it runs"));
+    cluster.raised(1, NEXT).await;
     cluster
 }
 
@@ -105,9 +103,7 @@ async fn alarms_wait_until_every_member_knows_them() {
     cluster.kill(1);
     config(&mut cluster).protocol = Protocol::CURRENT;
     cluster.restart(1);
-    let mut status = cluster.server(1).replica().watch_status();
-    let raised = status.wait_for(|status| status.facts.cluster_version == Protocol::CURRENT.version);
-    drop(tokio::time::timeout(PATIENCE, raised).await.expect("in time").expect("it runs"));
+    cluster.raised(1, Protocol::CURRENT).await;
     cluster.client(1).await.put(put("k", "v")).await.expect_err("it is over its quota");
     assert_eq!(alarms(&cluster).await, [1], "the first refused write raises the alarm");
     cluster.maintenance(1).await.alarm(activate).await.expect("known by now");
