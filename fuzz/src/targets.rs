@@ -1,5 +1,5 @@
-//! What reads hostile bytes, and the seeds of each: good input to begin with, made of the code itself, so that none can
-//! be out of date.
+//! What reads hostile bytes, and the seeds of each: good input to begin with. They are made of the code itself, so that
+//! none can be out of date; only of the schedules, a file keeps those that reached most.
 
 /// A target.
 pub(crate) struct Target {

@@ -23,8 +23,8 @@ pub struct Mixture {
 }
 
 /// A random mixture of LAN faults: 3 to 9 replicas, losses of up to a half, duplicated and overtaken
-/// messages, clients that use the same `MID`s, up to five cuts of all shapes, including one-way cuts, and up to a minority of replicas
-/// killed. The network heals before the end, with time left to answer all requests.
+/// messages, clients that use the same `MID`s, up to five cuts of all shapes, including one-way cuts,
+/// and up to a minority of replicas killed. The network heals before the end, with time left to answer all requests.
 #[must_use]
 pub fn mixture(seed: u64) -> Mixture {
     let mut random = Random::stream(seed, 200);

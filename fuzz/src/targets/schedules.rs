@@ -34,7 +34,7 @@ pub(crate) fn run(data: &[u8]) {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let kept = include_str!("../../corpus/schedules.txt").lines().filter(|line| !line.starts_with('#'));
     let kept = kept.map(|line| {
-        let schedule: cluster::Schedule = line.parse().expect("the file has schedules");
+        let schedule: cluster::Schedule = line.parse().expect("the file has comments and inputs only");
         schedule.bytes().to_vec()
     });
     let schedule = |seed: u8| {

@@ -213,13 +213,12 @@ impl<'a> Nemesis<'a> {
                 }
                 None => None,
             },
-            Fault::Replace(whom) => return self.wipe(self.find(whom)),
+            Fault::Replace(whom) => return self.wipe(self.find(whom), kind),
             Fault::ReplaceMoved(draw) => {
                 let former = self.find(Whom::Leader);
                 let Some(moved) = self.move_leader(draw).await else { return Ok(None) };
-                let wiped = self.wipe(former)?;
-                return Ok(wiped
-                    .map(|(done, what)| (if done == "replaced" { kind } else { done }, format!("{moved}, {what}"))));
+                let done = self.wipe(former, kind)?;
+                return Ok(done.map(|(done, what)| (done, format!("{moved}, {what}"))));
             }
             Fault::Large(whom) => {
                 let endpoint = self.members.endpoints().swap_remove(self.find(whom));
@@ -277,8 +276,8 @@ impl<'a> Nemesis<'a> {
         Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
     }
 
-    /// Kills a member, and deletes its data if those of all others are whole.
-    fn wipe(&mut self, place: usize) -> anyhow::Result<Option<(&'static str, String)>> {
+    /// Kills a member, and deletes its data if those of all others are whole. Returns what was done: `kind`, or a kill.
+    fn wipe(&mut self, place: usize, kind: &'static str) -> anyhow::Result<Option<(&'static str, String)>> {
         self.forget_repaired();
         if !self.members.all[place].kill() {
             return Ok(None);
@@ -288,7 +287,7 @@ impl<'a> Nemesis<'a> {
         }
         self.members.wipe(place)?;
         self.wiped = Some(place);
-        Ok(Some(("replaced", format!("deleted the data of {}", place + 1))))
+        Ok(Some((kind, format!("deleted the data of {}", place + 1))))
     }
 
     /// Puts a new member into the place of the one whose data was deleted, and waits until it votes.

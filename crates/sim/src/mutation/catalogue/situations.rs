@@ -1,5 +1,5 @@
-//! Bugs that show in one rare situation only. For each situation there is a probe, which the simulator must hit, and a
-//! directed test; these mutants show that the simulator would notice the bug without that test.
+//! Bugs that show in one rare situation only, which a probe marks. The simulator notices these mutants without the
+//! directed tests of those situations.
 
 use super::{Mutant, insert, replace};
 
