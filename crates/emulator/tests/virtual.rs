@@ -188,6 +188,8 @@ fn what_must_not_happen_in_a_mixture_is_seen() {
 #[test]
 fn mixtures_differ_and_stay_within_their_bounds() {
     let drawn: Vec<Mixture> = (1..=200).map(mixture).collect();
+    let with_same_mids = drawn.iter().filter(|mixture| mixture.options.faults.same_mids).count();
+    assert!((25..75).contains(&with_same_mids), "{with_same_mids} of 200, instead of a quarter");
     for Mixture { scenario, options } in &drawn {
         assert!((3..=9).contains(&scenario.replicas));
         assert!(options.faults.kills.len() < scenario.replicas.div_ceil(2), "a majority lives");
