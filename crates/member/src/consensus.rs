@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bowline_kv::store::{Command, Principal};
+use bowline_node::raft::probe::{Probe, hit};
 use bowline_node::raft::{Body, ConfigError, Fault, Message, NodeId, ReadKind, Recovered, Time, Token, Write};
 use bowline_node::{
     Conductor, ConductorEffect, Failure, Incoming, Job, NodeConfig, NodeInput, NodeMessage, NotDone, Response, Unknown,
@@ -264,7 +265,11 @@ impl<D: StateDisk, R> Consensus<D, R> {
 
     /// Whether the disks of the log and of the state have room.
     fn has_room(&self) -> bool {
-        self.shared.log_has_room() && self.shared.has_room()
+        let (log, state) = (self.shared.log_has_room(), self.shared.has_room());
+        if log && !state {
+            hit(Probe::StateDiskFull);
+        }
+        log && state
     }
 
     /// Why this request must be refused now; `None` if it need not be.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bowline_kv::store::{Dump, RedbEngine, RedbRecords, RestoreError};
+use bowline_node::raft::probe::{Probe, hit};
 use bowline_node::raft::{Index, NodeId, Position, SnapshotHeader};
 use bowline_node::{Job, NodeMessage, Piece, Report, SnapshotChunk, SnapshotTransfer};
 use bowline_storage::{Arrival, Arriving, Disk, DiskError, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
@@ -187,7 +188,10 @@ impl<D: StateDisk> SnapshotWorker<D> {
                 outlet.send(to, NodeMessage::Chunk(piece.filled(Bytes::from(data))));
                 return None;
             }
-            Some(Err(error)) => error!(snapshot = %piece.header.position, %error, "can't send a snapshot"),
+            Some(Err(error)) => {
+                hit(Probe::SnapshotUnreadable);
+                error!(snapshot = %piece.header.position, %error, "can't send a snapshot");
+            }
             // A received snapshot is not kept ready. The core asks for a new one.
             None => {}
         }

@@ -86,6 +86,12 @@ impl Raft {
         self.send_now(to, Body::TimeoutNow, out);
     }
 
+    /// Whether this replica leads and hands the leadership over.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.leader_ref().is_some_and(|leader| leader.transfer.is_some())
+    }
+
     pub(crate) fn is_transfer_target(&self, id: NodeId) -> bool {
         self.leader_ref().and_then(|leader| leader.transfer).is_some_and(|transfer| transfer.to == id)
     }

@@ -17,7 +17,7 @@ use crate::read::Relay;
 use crate::requests::Requests;
 use crate::returning::{Memory, Returning};
 use crate::role::{Follower, Leader, Role};
-use crate::types::{Index, NodeId, PersistId, Position, Term, Time, Token};
+use crate::types::{Index, NodeId, PersistId, Position, Session, Term, Time, Token};
 
 /// What a replica finds on its disk when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -447,6 +447,13 @@ impl Raft {
     #[must_use]
     pub fn match_index(&self, peer: NodeId) -> Option<Index> {
         self.leader_ref()?.progress.get(&peer).map(|progress| progress.match_index)
+    }
+
+    /// The session in which the answers of `peer` count, if this replica leads and `peer` is a member. For the checks of
+    /// the simulator.
+    #[must_use]
+    pub fn session(&self, peer: NodeId) -> Option<Session> {
+        self.leader_ref()?.progress.get(&peer).map(|progress| progress.session)
     }
 
     /// The configuration that it was started with.

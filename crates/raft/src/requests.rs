@@ -120,6 +120,7 @@ impl Requests {
         if applied >= index {
             self.answer(token, Outcome::Readable { index }, out);
         } else {
+            probe!(ReadBeforeApply);
             self.reads.entry(index).or_default().push(token);
         }
     }

@@ -45,7 +45,7 @@ pub(crate) struct Returning {
     ask_at: Time,
     /// The last peer that answered as leader, with its term and the end of its log.
     leader: Option<(NodeId, Term, Position)>,
-    /// Its own disk has reported a loss, and a bound on it: the peers' answers can add nothing.
+    /// Its own disk has reported a loss, and a bound on it: no peer's memory can add to it.
     knows: bool,
 }
 
@@ -235,14 +235,14 @@ impl Raft {
     }
 
     /// Limits what this suspect replica must get back. The leader of the last promise's term, or of a later one, has
-    /// every entry that was committed with this replica's help, so that leader's log is enough. And since that leader
-    /// is elected, a vote for it in this term does no harm, whatever the lost vote was.
+    /// every entry that was committed with this replica's help, so that leader's log is enough. A disk knows only how
+    /// much its damaged part may have held, which may be more than that leader will ever have. And since that leader is
+    /// elected, a vote for it in this term does no harm, whatever the lost vote was.
     fn bound_by_leader(&mut self, out: &mut Effects) {
-        let told = self.returning.as_ref().filter(|returning| !returning.knows);
-        let leader = told.and_then(|returning| returning.leader);
+        let leader = self.returning.as_ref().and_then(|returning| returning.leader);
         let Some((leader, term, last)) = leader.filter(|(_, term, _)| *term == self.term) else { return };
         let Some(suspect) = self.suspect.as_mut().filter(|suspect| suspect.last_possible.term <= term) else { return };
-        if suspect.last_possible != last {
+        if last < suspect.last_possible {
             suspect.last_possible = last;
             self.write_suspicion(out);
         }
@@ -270,6 +270,13 @@ impl Raft {
         if !self.has_met(from) {
             self.ask(from, out);
         }
+    }
+
+    /// The term of the latest vote for this replica that `peer` has told it of. For the checks of the simulator.
+    #[must_use]
+    pub fn promised_vote(&self, peer: NodeId) -> Option<Term> {
+        let (term, candidate) = self.memories.get(&peer)?.vote?;
+        (candidate == self.config.id).then_some(term)
     }
 
     /// Notes what a message from a member promises.

@@ -202,3 +202,28 @@ fn a_disk_that_knows_its_own_loss_needs_no_telling() {
     remembered(&mut bench, N2, 2, Some(2), None);
     assert_eq!(bench.raft.suspect(), Some(last_possible), "and not the whole of term 2");
 }
+
+/// Its disk could only say that 40 entries may have been there, and the leader stopped at the third: nobody could repair
+/// the replica any more, and when the leader was removed, the two that were left could not elect another one (simulated
+/// cluster, seed 627).
+#[test]
+fn a_leader_tells_how_little_a_damaged_disk_may_have_lost() {
+    let setup = one_of_three().log(&[1]).term(2).voted_for(N2).suspect(position(40, 2));
+    let mut bench = setup.with(|config| config.return_check = true).restart();
+    bench.wait(ms(10));
+    let last = position(3, 2);
+    let effects = remembered(&mut bench, N2, 2, None, Some(last));
+    assert_eq!(writes(&effects), [&Write::Suspect { last_possible: last }]);
+    let effects = bench.append(N2, 2, append(position(1, 1), entries(2, &[2, 2]), 1));
+    assert!(writes(&effects).contains(&&Write::Repaired));
+}
+
+#[test]
+fn a_leader_with_a_longer_log_raises_no_bound() {
+    let last_possible = position(3, 2);
+    let setup = one_of_three().log(&[1]).term(2).voted_for(N2).suspect(last_possible);
+    let mut bench = setup.with(|config| config.return_check = true).restart();
+    bench.wait(ms(10));
+    remembered(&mut bench, N2, 2, None, Some(position(9, 2)));
+    assert_eq!(bench.raft.suspect(), Some(last_possible));
+}

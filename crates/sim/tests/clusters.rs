@@ -77,7 +77,7 @@ fn what_was_found_once_stays_fixed() {
 #[test]
 fn members_join_leave_and_are_replaced_through_their_records() {
     let mut coverage = Coverage::default();
-    for plan in (1..).map(Plan::drawn).filter(Plan::has_records).take(18) {
+    for plan in (1..).map(Plan::drawn).filter(Plan::has_records).take(30) {
         let outcome = flawless(plan.seed);
         if plan.seed < 10 {
             assert_eq!(run(&plan, None), outcome, "seed {}", plan.seed);

@@ -99,6 +99,8 @@ pub(crate) struct Disk {
     /// Between a crash and the next start: the term and vote that the process had promised.
     last_told: Option<HardState>,
     losses: u32,
+    /// The next start finds something that is known from its copy.
+    pub(crate) repaired: bool,
     /// Sabotage, to test the simulator: this bit of the snapshot is flipped when it is read, and no check notices.
     trusted_rot: Option<u64>,
 }
@@ -119,6 +121,7 @@ impl Disk {
             expected: None,
             last_told: None,
             losses: 0,
+            repaired: false,
             trusted_rot: None,
         }
     }
@@ -269,6 +272,11 @@ impl Disk {
         self.folder.fail_soon(dice);
     }
 
+    /// Does some work in which a read may fail. Returns whether one did.
+    pub(crate) fn failing_to_read<T>(&self, skip: u64, work: impl FnOnce() -> T) -> (T, bool) {
+        self.folder.failing_to_read(skip, work)
+    }
+
     /// What was written but not synced stays readable, but will never reach the disk.
     pub(crate) fn forget_dirty(&mut self) {
         self.folder.forget_dirty();
@@ -282,11 +290,11 @@ impl Disk {
     /// The next process would find damaged data without noticing.
     pub(crate) fn rot(&mut self, where_to: Rot, dice: &mut Dice) -> Result<Option<(String, Damage)>, String> {
         let is_meant = |path: &str| match where_to {
-            Rot::Log => path.ends_with(".seg"),
+            Rot::Log | Rot::LogEnd => path.ends_with(".seg"),
             Rot::Snapshot => path.ends_with(".snap") || path == STATE_FILE,
             Rot::Vote => path == "hard-state" || path == "identity",
         };
-        let Some(path) = self.folder.rot(is_meant, dice) else { return Ok(None) };
+        let Some(path) = self.folder.rot(is_meant, where_to == Rot::LogEnd, dice) else { return Ok(None) };
         // A later term or vote that the crash left was told to nobody, because no process has started with it. Its copy
         // may rot as long as the log has what was told.
         if let Some(told) = self.last_told.filter(|_| where_to == Rot::Vote) {
@@ -308,10 +316,10 @@ impl Disk {
         self.folder.refuses_nothing()
     }
 
-    /// Limits the disk to `more` further bytes. `None` lifts the limit and cancels planned failures.
-    pub(crate) fn limit(&mut self, more: Option<u64>) -> Ended<()> {
-        self.folder.limit(more);
-        if more.is_none() {
+    /// Limits the disk. `None` lifts the limit and cancels planned failures.
+    pub(crate) fn limit(&mut self, room: Option<Room>) -> Ended<()> {
+        self.folder.limit(room);
+        if room.is_none() {
             self.folder.calm();
         }
         match self.folder.tend() {
@@ -338,6 +346,7 @@ impl Disk {
             Err(error) => return Err(format!("it can't be opened: {error}")),
         };
         damage.torn = found.torn;
+        self.repaired = found.repaired;
         let Found { recovered, .. } = found;
         let mut votes = vec![self.durable.hard_state];
         votes.extend(underway.iter().filter_map(|item| match item {
@@ -444,6 +453,7 @@ impl Disk {
             expected: None,
             last_told: None,
             losses: self.losses,
+            repaired: self.repaired,
             trusted_rot: None,
         }
     }
@@ -525,10 +535,21 @@ impl Disk {
     }
 }
 
+/// How much more a disk takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// In bytes.
+    pub(crate) more: u64,
+    /// The log is on another disk, which has room.
+    pub(crate) only_state: bool,
+}
+
 /// The files in which bits flip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rot {
     Log,
+    /// The last sector of the log.
+    LogEnd,
     Snapshot,
     Vote,
 }

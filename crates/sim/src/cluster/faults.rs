@@ -4,19 +4,22 @@
 //! A new fault needs a row of the table and a function.
 
 mod disks;
+mod elections;
 mod membership;
 mod network;
 mod processes;
 
+use bowline_raft::NodeId;
+
 use crate::cluster::clock::Moment;
 use crate::cluster::dice::Dice;
 use crate::cluster::event::Event;
-use crate::cluster::host::Host;
 use crate::cluster::network::Link;
 use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
 use crate::cluster::system::System;
 
 pub(crate) use disks::Restored;
+pub(crate) use elections::{AmidVote, has_voted, has_won};
 use network::Succession;
 
 /// The row of a kind of fault.
@@ -126,6 +129,8 @@ faults! {
     OneWay: "N6", "replica deaf or mute", often(1, network::one_way);
     Bridge: "N7", "cluster split, with or without a bridge", often(2, network::bridge);
     Links: "N7", "single links cut", often(3, network::links);
+    SplitGroups: "N7", "cluster split between the two groups of a joint configuration",
+        strikes(Rhythm::Own { purpose: 21, percent: 50, low: 2, high: 20 }, network::split_groups);
     Succession: "N5", "leaders isolated one after the other", often(29, network::succession);
     Flap: "N8", "link flapping", often(4, network::flap);
     Swizzle: "N9", "replicas cut one by one, back in another order", seldom(5, network::swizzle);
@@ -159,13 +164,21 @@ faults! {
     RottenSnapshot: "D5", "bit rot in a stored snapshot or state, found at the start",
         seldom(34, disks::rotten_snapshot);
     RottenVote: "D6", "bit rot in term and vote, or in the identity", seldom(36, disks::rotten_vote);
+    RottenInElection: "D3/D6", "bit rot in the log or the vote of a voter that crashes during an election",
+        strikes(Rhythm::Own { purpose: 22, percent: 50, low: 2, high: 20 }, elections::rotten_in_election);
     SyncError: "D9", "sync failed, process stopped", often(18, disks::sync_error);
     DiskFull: "D10", "disk full, writes refused until there is room", seldom(19, disks::disk_full);
+    StateDiskFull: "D10", "state's disk full, with room on the log's disk",
+        strikes(Rhythm::Own { purpose: 23, percent: 40, low: 5, high: 40 }, disks::state_disk_full);
     SlowDisk: "D11", "slow disk", often(20, disks::slow_disk);
     ReadError: "D12", "disk not readable at the start", often(35, disks::read_error);
+    UnreadableSnapshot: "D12", "snapshot not readable when a follower needs it",
+        strikes(Rhythm::Own { purpose: 24, percent: 60, low: 2, high: 20 }, disks::unreadable_snapshot);
     Wipe: "D13", "disk lost, replaced by a new member", seldom(21, disks::wipe);
     OldImage: "D14", "disk restored from an old image",
         strikes(Rhythm::Own { purpose: 11, percent: 40, low: 2, high: 30 }, disks::old_image);
+    ImageWithoutVote: "D14", "disk restored from an image that lacks nothing but the last vote",
+        strikes(Rhythm::Own { purpose: 25, percent: 50, low: 1, high: 8 }, elections::image_without_vote);
     Drift: "C1", "clocks at the ends of their bound",
         strikes(Rhythm::WithClocks(Clocks::Drifting, 3 * SECOND), processes::drift)
             .and(|plan| plan.clocks != Clocks::True, |plan| plan.clocks = Clocks::True);
@@ -313,14 +326,19 @@ pub(crate) enum FollowUp {
         host: usize,
         run: u32,
     },
-    /// Looks for a replica to crash midway, `left` more times.
-    Midway {
-        fault: Fault,
-        is_midway: fn(&Host) -> bool,
-        left: u32,
-    },
+    /// A fault waits for its occasion.
+    Wait(Wait),
     /// There is room on the disk again.
     Room(usize),
+    /// A replica whose vote is on its way to its disk is hit.
+    AmidVote {
+        host: usize,
+        run: u32,
+    },
+    /// An image that lacks only the vote for the new leader is restored.
+    RestoreVoteless {
+        witness: NodeId,
+    },
     /// The operator takes back a change.
     Regret,
 }
@@ -368,10 +386,41 @@ pub(crate) fn follow_up(system: &mut System<'_>, next: FollowUp) {
         FollowUp::Flap { link, cut, until } => network::flap_on(system, link, cut, until),
         FollowUp::Succession(succession) => network::succeed(system, succession),
         FollowUp::CrashAgain { host, left } => processes::crash_again(system, host, left),
-        FollowUp::Midway { fault, is_midway, left } => processes::look_midway(system, fault, is_midway, left),
+        FollowUp::Wait(wait) => look(system, wait),
         FollowUp::Room(host) => system.limit_disk(host, None),
+        FollowUp::AmidVote { host, run } => elections::amid_vote(system, host, run),
+        FollowUp::RestoreVoteless { witness } => elections::restore_voteless(system, witness),
         FollowUp::Regret => membership::regret(system),
     }
+}
+
+/// A fault that waits for a situation that is seldom there when it strikes.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    fault: Fault,
+    /// Looks whether the situation is there, and takes effect if it is.
+    attempt: Strike,
+    /// The time between two looks.
+    every: Moment,
+    /// The number of looks that are left.
+    left: u32,
+}
+
+/// Looks once.
+fn look(system: &mut System<'_>, wait: Wait) {
+    if (wait.attempt)(system) {
+        system.ctx.coverage.struck(wait.fault);
+    } else if wait.left > 0 {
+        later(system, wait.every, FollowUp::Wait(Wait { left: wait.left - 1, ..wait }));
+    }
+}
+
+/// Has a fault wait for its occasion, a few heartbeats long. `per_heartbeat` looks are made in each of them.
+fn wait_for(system: &mut System<'_>, fault: Fault, per_heartbeat: u64, attempt: Strike) {
+    /// How long it waits, in heartbeats.
+    const PATIENCE: u32 = 10;
+    let every = system.ctx.plan.settings.heartbeat / per_heartbeat;
+    later(system, 0, FollowUp::Wait(Wait { fault, attempt, every, left: PATIENCE * per_heartbeat as u32 }));
 }
 
 /// Picks a replica: in half of the cases the leader, else any.

@@ -15,6 +15,7 @@ use crate::cluster::context::Context;
 use crate::cluster::disk::{Disk, Start};
 use crate::cluster::duties::OwnDuties;
 use crate::cluster::event::Event;
+use crate::cluster::faults::AmidVote;
 use crate::cluster::forwarding::Line;
 use crate::cluster::keepers::Ask;
 use crate::cluster::leader_rules::Matches;
@@ -106,6 +107,8 @@ pub(crate) struct Host {
     pub(crate) own_ways: bool,
     /// It stays down; nothing starts it.
     pub(crate) stays_down: bool,
+    /// A part of the next snapshot that is sent or received can't be read.
+    pub(crate) unreadable_snapshot: bool,
     /// How many more starts find the disk unreadable.
     pub(crate) unreadable: usize,
     /// Its state machine is slow until then.
@@ -120,8 +123,14 @@ pub(crate) struct Host {
     pub(crate) matches: Matches,
     /// Its disk at an earlier time, if such a copy was made.
     pub(crate) image: Option<Box<Disk>>,
+    /// That copy lacks only the vote for this candidate, and is restored when the candidate leads.
+    pub(crate) image_awaits: Option<NodeId>,
+    /// What happens to it while its next vote is on its way to its disk.
+    pub(crate) amid_vote: Option<AmidVote>,
     /// Its state was damaged or missing. Its log is useless without it, so it waits for a leader's snapshot.
     lacks_state: bool,
+    /// This run of the process has got a leader's snapshot as its state.
+    pub(crate) has_fetched_state: bool,
 }
 
 impl Host {
@@ -152,6 +161,7 @@ impl Host {
             left_entries: false,
             own_ways: false,
             stays_down: false,
+            unreadable_snapshot: false,
             unreadable: 0,
             busy_until: 0,
             lessor: Lessor::default(),
@@ -159,7 +169,10 @@ impl Host {
             duties: OwnDuties::default(),
             matches: Matches::default(),
             image: None,
+            image_awaits: None,
+            amid_vote: None,
             lacks_state: false,
+            has_fetched_state: false,
         }
     }
 
@@ -215,6 +228,7 @@ impl Host {
 impl Host {
     /// Notes what it will start with.
     pub(crate) fn looks_at_state(&mut self, start: &Start) {
+        self.has_fetched_state = false;
         let Some(member) = &start.member else { return };
         let (recovered, applied) = (&start.found.raft, member.state.machine.applied());
         if member.state.files.was_damaged() {
@@ -230,6 +244,7 @@ impl Host {
     /// A leader's snapshot has replaced its state.
     pub(crate) fn installed(&mut self, index: Index) {
         self.disk.installed(index);
+        self.has_fetched_state = true;
         if std::mem::take(&mut self.lacks_state) {
             hit(Probe::StateFetched);
         }

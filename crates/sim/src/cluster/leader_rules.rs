@@ -1,6 +1,6 @@
 //! Rules for leaders and for messages to them, checked after each step. They need more than one replica's log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bowline_node::{NodeInput, NodeMessage};
 use bowline_raft::{AppendOutcome, Body, Entry, Index, Message, NodeId, Payload, Position, Raft, Term, Write};
@@ -16,6 +16,33 @@ pub(crate) struct Matches {
     by_peer: BTreeMap<NodeId, Index>,
     /// By peer: how often its disk had lost entries, as of the last decrease.
     losses: BTreeMap<NodeId, u32>,
+    /// The losses that peers have told of.
+    told: BTreeSet<(NodeId, u64)>,
+}
+
+/// A message of the core, as far as the rules for leaders need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    from: NodeId,
+    /// The number of a loss of which it tells the leader, and where the sender's log ends.
+    loss: Option<(u64, Position)>,
+}
+
+impl Heard {
+    /// A message to `raft`, which has not handled it yet.
+    pub(crate) fn of(from: NodeId, message: &NodeMessage, raft: &Raft) -> Option<Heard> {
+        let NodeMessage::Raft(Message { term, body }) = message else { return None };
+        let loss = match body {
+            Body::AppendEntriesReply(reply) if *term == raft.term() && Some(reply.session) == raft.session(from) => {
+                match reply.outcome {
+                    AppendOutcome::Damaged { hint, loss_id, .. } => Some((loss_id, hint)),
+                    AppendOutcome::Accepted { .. } | AppendOutcome::Rejected { .. } => None,
+                }
+            }
+            _ => None,
+        };
+        Some(Heard { from, loss })
+    }
 }
 
 impl Matches {
@@ -27,13 +54,21 @@ impl Matches {
 
     /// I11: a match index never decreases and never lies beyond the leader's log. It may decrease if the peer's disk
     /// has lost entries since; `losses` says how often it has.
-    pub(crate) fn observe(&mut self, raft: &Raft, peer: NodeId, losses: u32) -> Judged {
+    pub(crate) fn observe(&mut self, raft: &Raft, heard: Heard, losses: u32) -> Judged {
         if self.term != raft.term() {
             let losses = std::mem::take(&mut self.losses);
-            *self = Matches { term: raft.term(), by_peer: BTreeMap::new(), losses };
+            *self = Matches { term: raft.term(), losses, ..Matches::default() };
         }
-        let (id, last) = (raft.id(), raft.log().last());
+        let (id, last, peer) = (raft.id(), raft.log().last(), heard.from);
         let Some(index) = raft.match_index(peer) else { return Ok(()) };
+        if let Some((loss, hint)) = heard.loss
+            && self.told.insert((peer, loss))
+            && index > hint.index
+        {
+            let what =
+                format!("{id} counts {peer} as far as {index}, though it has heard that only {hint} is left there");
+            return Err((Rule::MatchNeverDecreases, what));
+        }
         let known = std::mem::replace(self.by_peer.entry(peer).or_default(), index);
         if index < known && self.losses.insert(peer, losses).unwrap_or(0) == losses {
             let what = format!("{id} lowers its match index of {peer} from {known} to {index}");
@@ -49,10 +84,10 @@ impl Matches {
     }
 }
 
-/// The sender of a message.
-pub(crate) fn speaker(input: &NodeInput) -> Option<NodeId> {
+/// The message in an input to `raft`.
+pub(crate) fn heard_in(input: &NodeInput, raft: &Raft) -> Option<Heard> {
     match input {
-        NodeInput::Receive { from, message: NodeMessage::Raft(_) } => Some(*from),
+        NodeInput::Receive { from, message } => Heard::of(*from, message, raft),
         _ => None,
     }
 }
@@ -74,20 +109,26 @@ pub(crate) fn takes_no_more_than_it_may(raft: &Raft, write: &Write) -> Judged {
 
 /// Rules over several hosts, checked after a step of `host`.
 impl Hosts {
-    /// Checks a leader that has just received a message from `from`.
-    pub(crate) fn judge_leader(&mut self, host: usize, from: Option<NodeId>) -> Judged {
-        let losses = from.and_then(|peer| self.get(peer.0 as usize - 1)).map_or(0, |it| it.disk.losses());
+    /// Checks a leader that has just received a message.
+    pub(crate) fn judge_leader(&mut self, host: usize, heard: Option<Heard>) -> Judged {
+        let from = heard.and_then(|heard| self.get(heard.from.0 as usize - 1));
+        let losses = from.map_or(0, |it| it.disk.losses());
         let it = &mut self[host];
         let Some(raft) = it.node.as_ref().map(|node| node.raft()).filter(|raft| raft.is_leader()) else {
             return Ok(());
         };
-        from.map_or(Ok(()), |peer| it.matches.observe(raft, peer, losses))?;
+        heard.map_or(Ok(()), |heard| it.matches.observe(raft, heard, losses))?;
         let membership = raft.membership();
-        let stays = it.shadow.membership_is_committed() && !membership.is_joint() && !membership.is_voter(raft.id());
         let of_term = raft.log().term_at(raft.commit_index()) == Some(raft.term());
+        if !of_term || !it.shadow.membership_is_committed() {
+            return Ok(());
+        }
         // Its predecessor may have removed it; it must step down once it has committed in its term.
-        if stays && of_term {
+        if !membership.is_joint() && !membership.is_voter(raft.id()) {
             return Err((Rule::Membership, format!("{} still leads, but is not a voter of {membership}", raft.id())));
+        }
+        if membership.is_joint() && !raft.is_handing_over() {
+            return Err((Rule::Membership, format!("{} does not leave {membership}, which is committed", raft.id())));
         }
         Ok(())
     }

@@ -2,17 +2,18 @@
 
 use bowline_kv::store::{Command, TxnRequest};
 use bowline_node::{NodeEffect, NodeInput, NodeMessage, Response, StoredSnapshot};
-use bowline_raft::{Body, Index, MembershipChange, NodeId, Token, Write};
+use bowline_raft::probe::{Probe, hit};
+use bowline_raft::{Body, HardState, Index, MembershipChange, NodeId, Token, Write};
 use bytes::Bytes;
 
 use crate::cluster::clients::Request;
 use crate::cluster::clock::Moment;
 use crate::cluster::disk::{Ended, Item};
 use crate::cluster::event::Event;
-use crate::cluster::faults::{Fault, FollowUp};
+use crate::cluster::faults::{Fault, FollowUp, has_voted, has_won};
 use crate::cluster::host::Asker;
 use crate::cluster::keepers::{Ask, LEASE_OPS};
-use crate::cluster::leader_rules::{speaker, takes_no_more_than_it_may};
+use crate::cluster::leader_rules::{heard_in, takes_no_more_than_it_may};
 use crate::cluster::machine::Applied;
 use crate::cluster::members::MEMBER_OPS;
 use crate::cluster::oracle::{Judged, Rule};
@@ -212,7 +213,7 @@ impl System<'_> {
             Some(Replica::InMemory(node)) => node,
         };
         let mut effects = std::mem::take(&mut self.effects);
-        let (from, before) = (speaker(&input), node.raft().last_applied());
+        let (heard, before) = (heard_in(&input, node.raft()), node.raft().last_applied());
         node.handle(it.clock.shows(self.ctx.now), input, &mut effects);
         let applied = node.raft().last_applied() > before;
         if node.unrestored_snapshots() > 0 {
@@ -229,7 +230,7 @@ impl System<'_> {
             }
         }
         self.inspect(host);
-        self.ctx.judge(self.hosts.judge_leader(host, from));
+        self.ctx.judge(self.hosts.judge_leader(host, heard));
         // The model comes after the invariants, because a broken invariant says more.
         self.ctx.judge(self.model.judged());
         self.carry_out(host, &mut effects);
@@ -259,6 +260,11 @@ impl System<'_> {
     }
 
     pub(crate) fn observe_write(&mut self, host: usize, write: &Write) {
+        if let Write::HardState(HardState { voted_for: Some(candidate), .. }) = write
+            && *candidate != self.hosts[host].id
+        {
+            has_voted(self, host);
+        }
         let it = &mut self.hosts[host];
         let Some(node) = &it.node else { return };
         let judged = it.shadow.written(node.raft(), write, &mut self.ctx.oracle.links);
@@ -339,6 +345,7 @@ impl System<'_> {
             let judged = self.ctx.oracle.leads(id, term).and_then(|()| self.ctx.oracle.commits.led_by(raft));
             self.ctx.judge(judged);
             self.hosts.leads(host, self.ctx.now);
+            has_won(self, id);
             self.ctx.trace(Some(host), || format!("LEADS in {term}"));
         } else {
             self.ctx.trace(Some(host), || "leads no more".to_owned());
@@ -540,6 +547,9 @@ impl System<'_> {
             self.ctx.judge(self.hosts.judge_claims(from, to, message));
         }
         let to = to.0 as usize - 1;
+        if matches!(message, NodeMessage::Chunk(_)) && self.hosts[from].has_fetched_state {
+            hit(Probe::SnapshotPassedOn);
+        }
         let kept_back = self.restored.is_some_and(|restored| restored.keeps_apart(from, to));
         if to < self.hosts.len() && !kept_back {
             self.network.send(&mut self.ctx, from, to, message);

@@ -10,7 +10,7 @@ use bowline_raft::{ConfigError, Membership, NodeId, PersistId, ReadKind, Time};
 use crate::cluster::clients::Clients;
 use crate::cluster::clock::Moment;
 use crate::cluster::context::Context;
-use crate::cluster::disk::{Damage, Ended, Rot, Start};
+use crate::cluster::disk::{Damage, Ended, Room, Rot, Start};
 use crate::cluster::duties::OwnDuties;
 use crate::cluster::event::Event;
 use crate::cluster::faults::{Fault, Restored};
@@ -127,6 +127,7 @@ impl<'a> System<'a> {
                 let it = &mut self.hosts[host];
                 it.run += 1;
                 it.shadow = Shadow::of(node.raft());
+                it.shadow.repaired_in = it.disk.repaired.then_some(term);
                 it.durable = PersistId(0);
                 it.node = Some(node);
                 self.ctx.trace(Some(host), || match last {
@@ -337,9 +338,9 @@ impl System<'_> {
         }
     }
 
-    /// Limits a disk to `more` further bytes; `None` lifts the limit.
-    pub(crate) fn limit_disk(&mut self, host: usize, more: Option<u64>) {
-        if let Ended::Failed(why) = self.hosts[host].disk.limit(more)
+    /// Limits a disk; `None` lifts the limit.
+    pub(crate) fn limit_disk(&mut self, host: usize, room: Option<Room>) {
+        if let Ended::Failed(why) = self.hosts[host].disk.limit(room)
             && self.hosts[host].is_up()
         {
             self.stop_for(host, &why);

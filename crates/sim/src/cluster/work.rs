@@ -2,10 +2,12 @@
 
 use bowline_member::{ApplyJob, Fatal, LeaderRequest, LogStep, RequestBody};
 use bowline_node::{Job, NodeEffect, NodeInput};
+use bowline_raft::probe::{Probe, hit};
 use bowline_raft::{Time, Token};
 
 use crate::cluster::Sabotage;
 use crate::cluster::event::Event;
+use crate::cluster::faults::Fault;
 use crate::cluster::host::{Asker, Host};
 use crate::cluster::oracle::Rule;
 use crate::cluster::plan::MILLI;
@@ -162,11 +164,29 @@ impl System<'_> {
                 self.handed_on(host, done);
             }
             Worker::Snapshots => {
-                let done = member.work_on_snapshots();
-                self.handed_on(host, done);
+                let done = self.work_on_snapshots(host);
+                done.into_iter().for_each(|done| self.handed_on(host, done));
             }
         }
         true
+    }
+
+    /// The snapshots' worker does its next work. A read of it may fail.
+    fn work_on_snapshots(&mut self, host: usize) -> Option<Result<Output, Fatal>> {
+        let Host { disk, node, unreadable_snapshot, .. } = &mut self.hosts[host];
+        let member = node.as_mut().and_then(Replica::whole_mut)?;
+        let Some(reads_all) = member.reads_next().filter(|_| *unreadable_snapshot) else {
+            return Some(member.work_on_snapshots());
+        };
+        // A piece is read at once; a whole state, or what was received of one, in many parts.
+        let skip = if reads_all { self.ctx.chances.disk.magnitude(1, 64) - 1 } else { 0 };
+        let (done, failed) = disk.failing_to_read(skip, || member.work_on_snapshots());
+        if failed {
+            *unreadable_snapshot = false;
+            self.ctx.coverage.struck(Fault::UnreadableSnapshot);
+            self.ctx.trace(Some(host), || "can't read a snapshot".to_owned());
+        }
+        Some(done)
     }
 
     /// The log has ended its work. Returns whether there was room for it.
@@ -243,19 +263,23 @@ impl System<'_> {
         let dice = &mut self.ctx.chances.hosts;
         let most = if dice.percent(50) { 1 } else { dice.between(1, 64) as usize };
         let Some(member) = it.whole() else { return true };
-        let before = member.raft().last_applied();
+        let (before, led, mut lease_asked) = (member.raft().last_applied(), member.raft().is_leader(), false);
         let mut portion = member.begin_round(now, most);
         let mut observed = 0;
         // Each input is judged as if it were alone: what was right after it may not be right any more after the next one.
         while let Some(taken) = self.hosts[host].whole().and_then(|member| member.take_input(now, &mut portion)) {
             observed += taken.writes.len();
+            lease_asked |= taken.asks_lease;
             taken.writes.iter().for_each(|write| self.observe_write(host, write));
             self.watch_core(host);
-            self.ctx.judge(self.hosts.judge_leader(host, taken.from));
+            self.ctx.judge(self.hosts.judge_leader(host, taken.heard));
         }
         let Some(member) = self.hosts[host].whole() else { return true };
         let mut round = member.finish_round(now);
         let applied = member.raft().last_applied() > before;
+        if lease_asked && led && !member.raft().is_leader() {
+            hit(Probe::LeaseAskedAtEnd);
+        }
         let writes = round.log.steps.iter().filter_map(|step| match step {
             LogStep::Write(_, write) => Some(write),
             LogStep::Compact(_) => None,

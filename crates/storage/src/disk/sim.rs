@@ -119,6 +119,8 @@ struct State {
     pending_names: Vec<NameChange>,
     locked: BTreeSet<String>,
     capacity: Option<u64>,
+    /// A folder that `capacity` doesn't concern, because it lies on another disk.
+    apart: Option<&'static str>,
     counts: BTreeMap<Operation, u64>,
     injections: Vec<Planned>,
     /// The process that used it is dead: every operation fails.
@@ -274,12 +276,22 @@ impl State {
         Ok(())
     }
 
+    fn is_apart(&self, path: &str) -> bool {
+        self.apart.is_some_and(|apart| folder_of(path) == apart)
+    }
+
     fn used(&self) -> u64 {
-        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.now.len() as u64).sum()
+        let counted = self.names.iter().filter(|(path, _)| !self.is_apart(path));
+        counted.filter_map(|(_, inode)| self.inodes.get(inode)).map(|inode| inode.now.len() as u64).sum()
     }
 
     fn free(&self) -> u64 {
         self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+
+    /// Free bytes for a file.
+    fn free_for(&self, path: &str) -> u64 {
+        if self.is_apart(path) { u64::MAX } else { self.free() }
     }
 
     fn inode(&mut self, inode: u64, verb: &'static str, path: &str) -> Result<&mut Inode, DiskError> {
@@ -350,6 +362,7 @@ impl SimDisk {
             durable_names: names.clone(),
             names,
             capacity: state.capacity,
+            apart: state.apart,
             lies: state.lies,
             forgets: state.forgets,
             ..State::default()
@@ -357,12 +370,18 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(crashed)) }
     }
 
-    /// Limits the bytes of all files together; `None` removes the limit.
+    /// Limits the bytes of all files together, without those of the folder [`SimDisk::set_apart`]; `None` removes the
+    /// limit.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.state().capacity = capacity;
     }
 
-    /// Bytes of all files.
+    /// Puts a folder on a disk of its own, without a limit. `None`: all files share one disk.
+    pub fn set_apart(&self, folder: Option<&'static str>) {
+        self.state().apart = folder;
+    }
+
+    /// Bytes of all files that share the limit.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.state().used()
@@ -399,6 +418,14 @@ impl SimDisk {
     pub fn calm(&self) {
         let mut state = self.state();
         (state.injections, state.dead) = (Vec::new(), false);
+    }
+
+    /// Cancels the planned faults of a kind of operation. Returns whether there were any.
+    pub fn cancel(&self, operation: Operation) -> bool {
+        let mut state = self.state();
+        let before = state.injections.len();
+        state.injections.retain(|planned| planned.operation != operation);
+        state.injections.len() < before
     }
 
     /// Switches whether every sync of a file reports success without syncing.
@@ -678,7 +705,7 @@ impl File for SimFile {
         };
         let size = state.inode(self.inode, "write", &self.path)?.now.len() as u64;
         let growth = (offset + data.len() as u64).saturating_sub(size);
-        let free = state.free();
+        let free = state.free_for(&self.path);
         let fits = growth <= free;
         // A full disk writes the part that fits.
         let cut = data.len() as u64 - if fits { 0 } else { (growth - free).min(data.len() as u64) };
@@ -693,7 +720,7 @@ impl File for SimFile {
         let mut state = self.state();
         state.attempt(Operation::Write, "resize", &self.path)?;
         let size = state.inode(self.inode, "resize", &self.path)?.now.len() as u64;
-        if bytes.saturating_sub(size) > state.free() {
+        if bytes.saturating_sub(size) > state.free_for(&self.path) {
             return Err(error("resize", &self.path, DiskErrorKind::NoSpace, "no space left"));
         }
         let bytes = usize::try_from(bytes).expect("a simulated file fits into memory");

@@ -8,14 +8,16 @@ use bowline_node::{RecoveredNode, StoredSnapshot};
 use bowline_raft::{Membership, NodeId, Position, Random, Recovered, Write};
 use bowline_storage::{
     ClusterId, Crash, Finding, Identity, Injection, Log, LogError, OpenError, Opened, Operation, Options, Recovery,
-    SimDisk, SnapshotError, Snapshots, create, open,
+    Severity, SimDisk, SnapshotError, Snapshots, create, open,
 };
 
-use super::Item;
+use super::{Item, Room};
 use crate::cluster::dice::Dice;
 
 /// The file of the state in use.
 pub(super) const STATE_FILE: &str = "state.redb";
+/// The folder of the log.
+const LOG: &str = "log";
 /// The cache of that file is small, so that much is written before a sync.
 const CACHE_BYTES: usize = 64 << 10;
 /// Names the disk, in messages.
@@ -56,12 +58,15 @@ impl From<SnapshotError> for Trouble {
 pub(super) struct Found {
     pub(super) recovered: Recovered,
     pub(super) torn: bool,
+    /// Something was damaged, and is known from its copy.
+    pub(super) repaired: bool,
 }
 
 impl Found {
     fn of(recovery: Recovery) -> Found {
         let torn = recovery.findings.iter().any(Finding::is_torn_write);
-        Found { recovered: recovery.recovered, torn }
+        let repaired = recovery.findings.iter().any(|finding| finding.severity == Severity::Repaired);
+        Found { recovered: recovery.recovered, torn, repaired }
     }
 }
 
@@ -139,7 +144,9 @@ impl Folder {
         let Ok(found) = &first else { return Ok(first) };
         let again = look(&disk).map(Found::of);
         agree(found, again, "twice")?;
-        if dice.percent(25) && !self.disk.is_dirty() {
+        // A start that repairs something may be interrupted at many points.
+        let interrupted = if found.repaired { 8 } else { u32::from(dice.percent(25)) };
+        for _ in 0..if self.disk.is_dirty() { 0 } else { interrupted } {
             let disk = self.disk.fork();
             disk.set_capacity(None);
             plan_death(&disk, dice);
@@ -254,9 +261,10 @@ impl Folder {
         !self.full || self.opened.as_ref().is_some_and(admits)
     }
 
-    /// Limits the disk to `more` further bytes; `None` lifts the limit.
-    pub(super) fn limit(&self, more: Option<u64>) {
-        self.disk.set_capacity(more.map(|more| self.disk.used() + more));
+    /// Limits the disk; `None` lifts the limit.
+    pub(super) fn limit(&self, room: Option<Room>) {
+        self.disk.set_apart(room.filter(|room| room.only_state).map(|_| LOG));
+        self.disk.set_capacity(room.map(|room| self.disk.used() + room.more));
     }
 
     /// Mostly, the process dies in the middle of one of its next operations.
@@ -327,16 +335,23 @@ impl Folder {
         self.disk.inject(Injection::Fail { operation: Operation::Read, skip });
     }
 
+    /// Does some work. The read after `skip` others fails. Returns whether there was such a read.
+    pub(super) fn failing_to_read<T>(&self, skip: u64, work: impl FnOnce() -> T) -> (T, bool) {
+        self.disk.inject(Injection::Fail { operation: Operation::Read, skip });
+        let done = work();
+        (done, !self.disk.cancel(Operation::Read))
+    }
+
     pub(super) fn calm(&self) {
         self.disk.calm();
     }
 
-    /// Flips bits in a file whose name `is_meant`, mostly the newest one; the state's file may be lost altogether.
-    /// Returns the name.
-    pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, dice: &mut Dice) -> Option<String> {
+    /// Flips bits in a file whose name `is_meant`, mostly the newest one; the state's file may be lost altogether. `end`:
+    /// in the last sector of the newest one. Returns the name.
+    pub(super) fn rot(&mut self, is_meant: impl Fn(&str) -> bool, end: bool, dice: &mut Dice) -> Option<String> {
         let files = self.disk.files();
         let mut meant = files.iter().rev().filter(|(path, size)| is_meant(path) && *size > 0);
-        let pick = if dice.percent(80) { 0 } else { dice.index(3) };
+        let pick = if end || dice.percent(80) { 0 } else { dice.index(3) };
         let (path, size) =
             meant.nth(pick).or_else(|| files.iter().rev().find(|(path, size)| is_meant(path) && *size > 0))?;
         if path == STATE_FILE && dice.percent(15) {
@@ -346,9 +361,13 @@ impl Folder {
         }
         let content = self.disk.content(path)?;
         // Only the part with data counts: the rest of a segment is zeros.
-        let end = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
-        let from = if dice.percent(50) { end.saturating_sub(4 * 512) } else { 0 };
-        let mut byte = dice.between(from, end - 1);
+        let until = content.iter().rposition(|byte| *byte != 0).map_or(*size, |last| last as u64 + 1);
+        let from = match end {
+            true => (until - 1) / 512 * 512,
+            false if dice.percent(50) => until.saturating_sub(4 * 512),
+            false => 0,
+        };
+        let mut byte = dice.between(from, until - 1);
         if path == STATE_FILE {
             // Most of this file is free pages, so skip to a byte with data.
             let written = content[byte as usize..].iter().position(|byte| *byte != 0);

@@ -6,9 +6,9 @@
 //! leader before anyone else. Then the core must notice the loss. If the leader's process dies before it was asked,
 //! nobody knows of the loss any more, and the operator gives up the disk.
 
-use bowline_raft::probe::{Probe, hit};
+use bowline_raft::NodeId;
 
-use crate::cluster::disk::Rot;
+use crate::cluster::disk::{Disk, Room, Rot};
 use crate::cluster::faults::{FollowUp, later, span, victim};
 use crate::cluster::system::System;
 
@@ -22,10 +22,34 @@ pub(super) fn disk_full(system: &mut System<'_>) -> bool {
     let victim = victim(system);
     let more = system.ctx.chances.faults.below(system.ctx.plan.storage.segment_bytes * 2);
     system.ctx.trace(Some(victim), || format!("its disk takes {more} more bytes until it is full"));
-    system.limit_disk(victim, Some(more));
-    let span = span(system);
-    later(system, span, FollowUp::Room(victim));
+    fill(system, victim, more, false);
     true
+}
+
+/// On a server the log and the state may be on different disks.
+pub(super) fn state_disk_full(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    if !system.ctx.plan.disk.holds_state {
+        return false;
+    }
+    let more = system.ctx.chances.faults.magnitude(1, 1 << 20);
+    system.ctx.trace(Some(victim), || format!("its state's disk takes {more} more bytes until it is full"));
+    fill(system, victim, more, true);
+    true
+}
+
+/// Limits a disk for a while.
+fn fill(system: &mut System<'_>, host: usize, more: u64, only_state: bool) {
+    system.limit_disk(host, Some(Room { more, only_state }));
+    let span = span(system);
+    later(system, span, FollowUp::Room(host));
+}
+
+/// The next piece of a snapshot that a follower needs can't be read, or the state for it, or what a follower received.
+pub(super) fn unreadable_snapshot(system: &mut System<'_>) -> bool {
+    let victim = victim(system);
+    system.hosts[victim].unreadable_snapshot = true;
+    false
 }
 
 pub(super) fn slow_disk(system: &mut System<'_>) -> bool {
@@ -89,6 +113,7 @@ pub(super) fn old_image(system: &mut System<'_>) -> bool {
     if it.image.is_none() || renewed {
         if !it.lost && it.is_idle() && !it.disk.is_suspect() {
             it.image = Some(Box::new(it.disk.image()));
+            it.image_awaits = None;
         }
         return false;
     }
@@ -113,21 +138,22 @@ fn witness_of(system: &System<'_>, victim: usize) -> Option<usize> {
     let on_disk = it.is_idle() && raft.log().last() == last;
     let knows = on_disk && leads.match_index(it.id) == Some(last.index);
     let is_older = image.hard_state().term < raft.term() || image.last().index < last.index;
-    // A replica that takes itself for the only voter asks nobody, so nobody can tell it.
-    let memberships = image.memberships_since(image.last().index);
-    let alone = memberships.last().is_some_and(|members| members.quorum().is_reached_by(|id| id == it.id));
-    (is_heard && follows && knows && is_older && !alone).then_some(witness)
+    (is_heard && follows && knows && is_older && !is_alone(image, it.id)).then_some(witness)
 }
 
-fn restore(system: &mut System<'_>, victim: usize, witness: usize) {
+/// Whether a replica with this disk takes itself for the only voter. Then it asks nobody, so nobody can tell it what is
+/// missing.
+pub(super) fn is_alone(disk: &Disk, id: NodeId) -> bool {
+    let memberships = disk.memberships_since(disk.last().index);
+    memberships.last().is_some_and(|members| members.quorum().is_reached_by(|voter| voter == id))
+}
+
+pub(super) fn restore(system: &mut System<'_>, victim: usize, witness: usize) {
     system.crash(victim, true);
     let it = &mut system.hosts[victim];
     let Some(image) = it.image.take() else { return };
     let newer = std::mem::replace(&mut it.disk, *image);
     it.disk.is_older_than(&newer);
-    if newer.hard_state().voted_for.is_some() && newer.hard_state() != it.disk.hard_state() {
-        hit(Probe::OldImageLacksVote);
-    }
     let (id, term, last) = (it.id, it.disk.hard_state().term, it.disk.last());
     system.ctx.oracle.promises.rolled_back(id);
     system.model.rolled_back(id);

@@ -1,9 +1,9 @@
 //! Cuts of the network. Each heals after a while.
 
 use crate::cluster::dice::Dice;
-use crate::cluster::faults::{Fault, FollowUp, later, list, span, victim};
+use crate::cluster::faults::{Fault, FollowUp, later, list, span, victim, wait_for};
 use crate::cluster::network::Link;
-use crate::cluster::plan::{MILLI, SECOND};
+use crate::cluster::plan::{Clocks, MILLI, SECOND};
 use crate::cluster::system::System;
 
 /// The random choices for a cut of links.
@@ -51,6 +51,43 @@ pub(super) fn bridge(system: &mut System<'_>) -> bool {
 
 pub(super) fn links(system: &mut System<'_>) -> bool {
     cut(system, Fault::Links, |_, _, dice| dice.percent(25))
+}
+
+/// Waits until a leader has begun to change the voters, and leaves it alone with voters of one group.
+pub(super) fn split_groups(system: &mut System<'_>) -> bool {
+    wait_for(system, Fault::SplitGroups, 16, split_now);
+    false
+}
+
+/// The leader keeps the voters that only one of the groups has, mostly the incoming one, and a few of those that both
+/// have. The others may elect another leader if they have not heard of the change.
+fn split_now(system: &mut System<'_>) -> bool {
+    let Some(leader) = system.hosts.running_leader() else { return false };
+    let Some(membership) = system.hosts.raft(leader).map(|raft| raft.membership().clone()) else { return false };
+    let Some(outgoing) = membership.outgoing() else { return false };
+    let dice = &mut system.ctx.chances.faults;
+    let (mut kept, mut left) = (&membership.incoming().voters, &outgoing.voters);
+    if dice.percent(25) {
+        std::mem::swap(&mut kept, &mut left);
+    }
+    let stays = |host: usize, dice: &mut Dice| {
+        let id = system.hosts[host].id;
+        host == leader || if left.contains(&id) { kept.contains(&id) && dice.percent(30) } else { kept.contains(&id) }
+    };
+    let side: Vec<bool> = (0..system.hosts.len()).map(|host| stays(host, dice)).collect();
+    let all = (0..side.len()).flat_map(|from| (0..side.len()).map(move |to| (from, to)));
+    let links: Vec<Link> = all.filter(|(from, to)| side[*from] != side[*to]).collect();
+    let span = span(system);
+    if system.ctx.plan.clocks == Clocks::Wild {
+        // It is slow to notice that most of the voters are gone.
+        let now = system.ctx.now;
+        system.hosts[leader].clock.retune(now, -400_000);
+        system.hosts[leader].reschedule_anew(&mut system.ctx);
+    }
+    system.ctx.trace(Some(leader), || format!("its groups are CUT apart: {}", list(&links)));
+    system.network.cut(&links);
+    later(system, span, FollowUp::Heal(links));
+    true
 }
 
 /// Picks a victim, another replica, and how long the fault lasts.

@@ -4,7 +4,7 @@
 use bowline_node::{NodeInput, NodeMessage};
 use bowline_raft::{Body, Index, Message, NodeId, Position, Raft, Term};
 
-use crate::cluster::faults::{Fault, FollowUp, later, span, victim};
+use crate::cluster::faults::{Fault, FollowUp, later, span, victim, wait_for};
 use crate::cluster::host::{Asker, Host};
 use crate::cluster::oracle::Rule;
 use crate::cluster::plan::{Clocks, MILLI, SECOND, Sabotage};
@@ -108,19 +108,21 @@ pub(super) fn stop(system: &mut System<'_>, host: usize, run: u32) {
 }
 
 pub(super) fn crash_in_transfer(system: &mut System<'_>) -> bool {
-    let is_midway = |it: &Host| it.disk.is_storing() || it.node.as_ref().is_some_and(|node| node.is_in_transfer());
-    later(system, 0, FollowUp::Midway { fault: Fault::CrashInTransfer, is_midway, left: 40 });
+    wait_for(system, Fault::CrashInTransfer, 4, |system| {
+        crash_midway(system, |it| it.disk.is_storing() || it.node.as_ref().is_some_and(|node| node.is_in_transfer()))
+    });
     false
 }
 
 pub(super) fn crash_in_change(system: &mut System<'_>) -> bool {
-    let is_midway = |it: &Host| it.node.as_ref().is_some_and(|node| node.raft().membership().is_joint());
-    later(system, 0, FollowUp::Midway { fault: Fault::CrashInChange, is_midway, left: 40 });
+    wait_for(system, Fault::CrashInChange, 4, |system| {
+        crash_midway(system, |it| it.node.as_ref().is_some_and(|node| node.raft().membership().is_joint()))
+    });
     false
 }
 
-/// Looks repeatedly for a replica to crash while a snapshot is transferred or stored, or while the membership changes.
-pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&Host) -> bool, left: u32) {
+/// Crashes one of the replicas that are in the midst of something. Returns whether there was one.
+fn crash_midway(system: &mut System<'_>, is_midway: fn(&Host) -> bool) -> bool {
     let is_midway_and_up = |host: &usize| system.hosts[*host].is_up() && is_midway(&system.hosts[*host]);
     let midway: Vec<usize> = (0..system.hosts.len()).filter(is_midway_and_up).collect();
     let dice = &mut system.ctx.chances.faults;
@@ -131,15 +133,9 @@ pub(super) fn look_midway(system: &mut System<'_>, fault: Fault, is_midway: fn(&
             system.crash(host, true);
             system.restart_soon(host);
         }
-        None => {
-            if left > 0 {
-                let after = system.ctx.plan.settings.heartbeat / 4;
-                later(system, after, FollowUp::Midway { fault, is_midway, left: left - 1 });
-            }
-            return;
-        }
+        None => return false,
     }
-    system.ctx.coverage.struck(fault);
+    true
 }
 
 /// Pauses a replica. Returns whether it ran.

@@ -17,6 +17,8 @@ pub(crate) struct Shadow {
     pub(crate) commit: Index,
     pub(crate) term: Term,
     pub(crate) leads: Option<Term>,
+    /// The term in which it started with a log or a vote that was repaired from a copy.
+    pub(crate) repaired_in: Option<Term>,
     /// The configuration may have changed since it was last compared.
     membership_dirty: bool,
 }
@@ -60,6 +62,9 @@ impl Shadow {
                     return Err((Rule::TermNeverDecreases, format!("{id} goes from {} to {}", self.term, state.term)));
                 }
                 self.term = state.term;
+                if state.voted_for.is_some() && self.repaired_in == Some(state.term) {
+                    hit(Probe::VoteAfterRepair);
+                }
             }
             Write::Truncate { from } => {
                 if *from <= self.commit {

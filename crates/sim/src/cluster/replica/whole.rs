@@ -14,6 +14,7 @@ use bowline_raft::{ConfigError, Entry, Index, NodeId, Payload, Raft, ReadKind, S
 use bowline_storage::{DiskError, SimDisk, SpareJob};
 
 use crate::cluster::dice::Dice;
+use crate::cluster::leader_rules::Heard;
 use crate::cluster::machine::{Machine, SCRUB_BUDGET, number_of};
 use crate::cluster::plan::SECOND;
 
@@ -100,8 +101,10 @@ impl Outlet<Token> for Output {
 /// An input that the consensus has taken.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    /// Whose message it was, if it was one of the core.
-    pub(crate) from: Option<NodeId>,
+    /// The message, if it was one of the core.
+    pub(crate) heard: Option<Heard>,
+    /// It asks for the time of a lease, or keeps one alive.
+    pub(crate) asks_lease: bool,
     /// What is written because of it.
     pub(crate) writes: Vec<Write>,
 }
@@ -287,21 +290,23 @@ impl Whole {
 
     /// Takes the next input of the portion; `None` if there is none left.
     pub(crate) fn take_input(&mut self, now: Time, portion: &mut Portion<Token>) -> Option<Taken> {
-        let (consensus, mut from) = (&mut self.workers.consensus, None);
+        let (consensus, mut heard, mut asks_lease) = (&mut self.workers.consensus, None, false);
         let before = consensus.effects().len();
         if let Some(event) = portion.events.pop_front() {
             consensus.take_event(now, event);
         } else if let Some((peer, message)) = portion.peers.pop_front() {
-            from = matches!(message, NodeMessage::Raft(_)).then_some(peer);
+            heard = Heard::of(peer, &message, consensus.conductor().raft());
             consensus.take_message(now, peer, message);
         } else {
-            consensus.take_request(now, portion.requests.pop_front()?);
+            let request = portion.requests.pop_front()?;
+            asks_lease = matches!(request.body, RequestBody::Lease { .. });
+            consensus.take_request(now, request);
         }
         let write = |effect: &ConductorEffect| match effect {
             ConductorEffect::Persist { write, .. } => Some(write.clone()),
             _ => None,
         };
-        Some(Taken { from, writes: consensus.effects()[before..].iter().filter_map(write).collect() })
+        Some(Taken { heard, asks_lease, writes: consensus.effects()[before..].iter().filter_map(write).collect() })
     }
 
     pub(crate) fn finish_round(&mut self, now: Time) -> Round<Token> {
@@ -382,6 +387,15 @@ impl Whole {
         }
         self.settle(&mut output);
         Ok(output)
+    }
+
+    /// Whether the next job of the snapshots reads a whole state; `None` if it reads nothing.
+    pub(crate) fn reads_next(&self) -> Option<bool> {
+        match self.snapshot_jobs.front()? {
+            SnapshotJob::Dump(..) | SnapshotJob::Other(Job::Restore { .. }) => Some(true),
+            SnapshotJob::Other(Job::Send { .. }) => Some(false),
+            SnapshotJob::Other(_) | SnapshotJob::Rewrite | SnapshotJob::Drop(_) => None,
+        }
     }
 
     /// Does the next job of the snapshots.
