@@ -1,0 +1,178 @@
+//! Loses the power: undoes what was not synced, and does a random choice of it again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bowline_raft::Random;
+use bowline_storage::{Chooser, Crash, Keep, pieces};
+
+use crate::entry::{Change, ChangeKind};
+use crate::names::{Redo, drop_homeless, establish, locate, read};
+use crate::record::Record;
+use crate::{Place, PowerError, refused};
+
+/// What a loss of power did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What was to survive.
+    pub crash: Crash,
+    /// How many unsynced writes and resizes there were.
+    pub writes: usize,
+    /// How many of them were lost, in whole or in part.
+    pub lost_writes: usize,
+    /// How many unsynced changes of names there were.
+    pub names: usize,
+    /// How many of them were lost.
+    pub lost_names: usize,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lost { crash, writes, lost_writes, names, lost_names } = self;
+        write!(f, "{crash:?}: {lost_writes} of {writes} unsynced writes lost, {lost_names} of {names} names")
+    }
+}
+
+/// A change of a file's content that can be done again.
+enum Done {
+    Write { offset: u64, data: Vec<u8> },
+    Resize { bytes: usize },
+}
+
+/// Puts the folder of a dead process into a state in which a loss of power may leave it: what was synced is there; of what
+/// was not, `crash` and `random` decide what survives. What is there then is durable, so the record is empty. Without a
+/// record, nothing is lost.
+///
+/// # Errors
+/// The record is damaged, the folder was changed by a call that was not recorded, or the system refuses. The folder is
+/// then of no use.
+pub fn lose(place: &Place, crash: Crash, random: &mut Random) -> Result<Lost, PowerError> {
+    let record = Record::open(place)?;
+    let (changes, files) = record.into_changes()?;
+    let now = read(&place.folder)?;
+    let places = locate(place, &now, &changes);
+
+    let mut names = now.clone();
+    let mut redo: Vec<Redo<'_>> = changes.iter().rev().filter_map(|change| Redo::undo(change, &mut names)).collect();
+    redo.reverse();
+    let writes: usize = files.iter().map(|(_, changes)| changes.len()).sum();
+    let mut chooser = Chooser::new(crash, writes, redo.len(), random);
+    let mut lost = Lost { crash, writes, lost_writes: 0, names: redo.len(), lost_names: 0 };
+    for change in &redo {
+        if chooser.keeps_name() {
+            change.apply(&mut names);
+        } else {
+            lost.lost_names += 1;
+        }
+    }
+    drop_homeless(&mut names);
+
+    // In the order of all changes, so that a prefix is one in time, across files.
+    let mut order: Vec<&Change> = files.iter().flat_map(|(_, changes)| changes).collect();
+    order.sort_by_key(|change| change.number);
+    let keeps: BTreeMap<u64, Keep> =
+        order.iter().map(|change| (change.number, chooser.begin_write(sectors(change.kind)))).collect();
+    for (inode, changes) in &files {
+        // A file without a name is gone with its process.
+        if let Some(path) = places.get(inode) {
+            lost.lost_writes += forget(path, changes, &keeps, &mut chooser)?;
+        }
+    }
+    establish(place, &now, &names, &places)?;
+    Record::open(place)?.clear()?;
+    Ok(lost)
+}
+
+/// How many sectors a change touches: each may survive on its own.
+fn sectors(kind: ChangeKind) -> usize {
+    let sector = bowline_storage::SECTOR as u64;
+    match kind {
+        ChangeKind::Write { offset, length } => {
+            usize::try_from((offset + length).div_ceil(sector) - offset / sector).expect("a write fits into memory")
+        }
+        ChangeKind::Resize { .. } => 1,
+    }
+}
+
+/// Undoes all unsynced changes of a file's content, and does those again that survive. Returns how many did not, or not
+/// as a whole.
+fn forget(
+    path: &Path,
+    changes: &[Change],
+    keeps: &BTreeMap<u64, Keep>,
+    chooser: &mut Chooser<'_>,
+) -> Result<usize, PowerError> {
+    let written = fs::read(path).map_err(refused("read", path))?;
+    let mut bytes = written.clone();
+    let mut redo = Vec::with_capacity(changes.len());
+    for change in changes.iter().rev() {
+        redo.push((change.number, undo(path, change, &mut bytes)?));
+    }
+    let mut lost = 0;
+    for (number, change) in redo.into_iter().rev() {
+        let keep = keeps[&number];
+        let kept = match change {
+            Done::Write { offset, data } => {
+                pieces(offset, &data).enumerate().fold(true, |whole, (at, (offset, piece))| {
+                    let kept = keep.sector(at, chooser);
+                    if kept {
+                        overwrite(&mut bytes, offset, piece);
+                    }
+                    whole && kept
+                })
+            }
+            Done::Resize { bytes: size } => {
+                let kept = keep.sector(0, chooser);
+                if kept {
+                    bytes.resize(size, 0);
+                }
+                kept
+            }
+        };
+        lost += usize::from(!kept);
+    }
+    if bytes != written {
+        put(path, &bytes).map_err(refused("restore", path))?;
+    }
+    Ok(lost)
+}
+
+/// Undoes a change. What it wrote is what stands in its place until then.
+fn undo(path: &Path, change: &Change, bytes: &mut Vec<u8>) -> Result<Done, PowerError> {
+    if bytes.len() as u64 > change.before.max(change.kind.after(change.before)) {
+        return Err(PowerError::Unrecorded { path: path.to_owned(), bytes: bytes.len() as u64 });
+    }
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    let redo = match change.kind {
+        ChangeKind::Write { offset, length } => {
+            let (from, until) = (at(offset).min(bytes.len()), at(offset + length).min(bytes.len()));
+            Done::Write { offset, data: bytes[from..until].to_vec() }
+        }
+        ChangeKind::Resize { .. } => Done::Resize { bytes: bytes.len() },
+    };
+    bytes.resize(at(change.before), 0);
+    let (from, _) = change.kind.replaces(change.before);
+    overwrite(bytes, from, &change.old);
+    Ok(redo)
+}
+
+fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    let start = usize::try_from(offset).expect("the file was in memory");
+    bytes.resize(bytes.len().max(start + data.len()), 0);
+    bytes[start..start + data.len()].copy_from_slice(data);
+}
+
+fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_len(bytes.len() as u64)?;
+    file.write_all_at(bytes, 0)
+}
+
+#[cfg(test)]
+mod tests;
