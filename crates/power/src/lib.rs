@@ -55,9 +55,11 @@ impl Place {
     /// files are kept beside `folder`, on the same disk.
     #[must_use]
     pub fn new(folder: &Path, record: &Path) -> Place {
-        let mut removed = folder.as_os_str().to_owned();
+        // Without a slash at its end.
+        let folder: PathBuf = folder.components().collect();
+        let mut removed = folder.clone().into_os_string();
         removed.push("-removed");
-        Place { folder: folder.to_owned(), record: record.to_owned(), removed: removed.into() }
+        Place { folder, record: record.to_owned(), removed: removed.into() }
     }
 
     /// The folder whose changes are recorded.
