@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -39,7 +40,7 @@ impl fmt::Display for Lost {
 /// A change of a file's content that can be done again.
 enum Done {
     Write { offset: u64, data: Vec<u8> },
-    Resize { bytes: usize },
+    Resize { bytes: u64 },
 }
 
 /// Puts the folder of a dead process into a state in which a loss of power may leave it: what was synced is there; of what
@@ -105,73 +106,61 @@ fn forget(
     keeps: &BTreeMap<u64, Keep>,
     chooser: &mut Chooser<'_>,
 ) -> Result<usize, PowerError> {
-    let written = fs::read(path).map_err(refused("read", path))?;
-    let mut bytes = written.clone();
+    let file = File::options().read(true).write(true).open(path).map_err(refused("open", path))?;
     let mut redo = Vec::with_capacity(changes.len());
     for change in changes.iter().rev() {
-        redo.push((change.number, undo(path, change, &mut bytes)?));
+        let bytes = file.metadata().map_err(refused("read", path))?.len();
+        if bytes > change.before.max(change.kind.after(change.before)) {
+            return Err(PowerError::Unrecorded { path: path.to_owned(), bytes });
+        }
+        redo.push((change.number, undo(&file, bytes, change).map_err(refused("restore", path))?));
     }
     let mut lost = 0;
     for (number, change) in redo.into_iter().rev() {
-        let keep = keeps[&number];
-        let kept = match change {
-            Done::Write { offset, data } => {
-                pieces(offset, &data).enumerate().fold(true, |whole, (at, (offset, piece))| {
-                    let kept = keep.sector(at, chooser);
-                    if kept {
-                        overwrite(&mut bytes, offset, piece);
-                    }
-                    whole && kept
-                })
-            }
-            Done::Resize { bytes: size } => {
-                let kept = keep.sector(0, chooser);
-                if kept {
-                    bytes.resize(size, 0);
-                }
-                kept
-            }
-        };
-        lost += usize::from(!kept);
-    }
-    if bytes != written {
-        put(path, &bytes).map_err(refused("restore", path))?;
+        let whole = again(&file, &change, keeps[&number], chooser).map_err(refused("restore", path))?;
+        lost += usize::from(!whole);
     }
     Ok(lost)
 }
 
-/// Undoes a change. What it wrote is what stands in its place until then.
-fn undo(path: &Path, change: &Change, bytes: &mut Vec<u8>) -> Result<Done, PowerError> {
-    if bytes.len() as u64 > change.before.max(change.kind.after(change.before)) {
-        return Err(PowerError::Unrecorded { path: path.to_owned(), bytes: bytes.len() as u64 });
-    }
-    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-    let redo = match change.kind {
+/// Undoes a change of a file, which has `bytes` now. What it wrote is what stands in its place until then.
+fn undo(file: &File, bytes: u64, change: &Change) -> io::Result<Done> {
+    let done = match change.kind {
         ChangeKind::Write { offset, length } => {
-            let (from, until) = (at(offset).min(bytes.len()), at(offset + length).min(bytes.len()));
-            Done::Write { offset, data: bytes[from..until].to_vec() }
+            let length = bytes.min(offset + length).saturating_sub(offset);
+            let mut data = vec![0; usize::try_from(length).expect("a write fits into memory")];
+            file.read_exact_at(&mut data, offset)?;
+            Done::Write { offset, data }
         }
-        ChangeKind::Resize { .. } => Done::Resize { bytes: bytes.len() },
+        ChangeKind::Resize { .. } => Done::Resize { bytes },
     };
-    bytes.resize(at(change.before), 0);
+    file.set_len(change.before)?;
     let (from, _) = change.kind.replaces(change.before);
-    overwrite(bytes, from, &change.old);
-    Ok(redo)
+    file.write_all_at(&change.old, from)?;
+    Ok(done)
 }
 
-fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
-    if data.is_empty() {
-        return;
+/// Does a change again, as far as it survives. Returns whether that is all of it.
+fn again(file: &File, change: &Done, keep: Keep, chooser: &mut Chooser<'_>) -> io::Result<bool> {
+    let mut whole = true;
+    match change {
+        Done::Write { offset, data } => {
+            for (at, (offset, piece)) in pieces(*offset, data).enumerate() {
+                if keep.sector(at, chooser) {
+                    file.write_all_at(piece, offset)?;
+                } else {
+                    whole = false;
+                }
+            }
+        }
+        Done::Resize { bytes } => {
+            whole = keep.sector(0, chooser);
+            if whole {
+                file.set_len(*bytes)?;
+            }
+        }
     }
-    let start = usize::try_from(offset).expect("the file was in memory");
-    bytes.resize(bytes.len().max(start + data.len()), 0);
-    bytes[start..start + data.len()].copy_from_slice(data);
-}
-
-fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let file = File::options().write(true).open(path)?;
-    file.set_len(bytes.len() as u64)?;
-    file.write_all_at(bytes, 0)
+    Ok(whole)
 }
 
 #[cfg(test)]
