@@ -240,13 +240,13 @@ calls! {
 
     fn write(fd: c_int, data: *const c_void, length: size_t) -> ssize_t = |real| write_with(fd, length, None, real);
     fn pwrite(fd: c_int, data: *const c_void, length: size_t, offset: off_t) -> ssize_t =
-        |real| write_with(fd, length, Some(offset.into()), real);
+        |real| write_with(fd, length, Some(offset), real);
     fn pwrite64(fd: c_int, data: *const c_void, length: size_t, offset: off64_t) -> ssize_t =
         |real| write_with(fd, length, Some(offset), real);
     fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t =
         |real| write_with(fd, total(pieces, count), None, real);
     fn pwritev(fd: c_int, pieces: *const iovec, count: c_int, offset: off_t) -> ssize_t =
-        |real| write_with(fd, total(pieces, count), Some(offset.into()), real);
+        |real| write_with(fd, total(pieces, count), Some(offset), real);
     fn pwritev64(fd: c_int, pieces: *const iovec, count: c_int, offset: off64_t) -> ssize_t =
         |real| write_with(fd, total(pieces, count), Some(offset), real);
 
@@ -254,14 +254,14 @@ calls! {
         |real| resize_with(fd, |before| u64::try_from(bytes).unwrap_or(before), real);
     fn ftruncate64(fd: c_int, bytes: off64_t) -> c_int =
         |real| resize_with(fd, |before| u64::try_from(bytes).unwrap_or(before), real);
-    fn truncate(path: *const c_char, bytes: off_t) -> c_int = |real| truncate_with(path, bytes.into(), real);
+    fn truncate(path: *const c_char, bytes: off_t) -> c_int = |real| truncate_with(path, bytes, real);
     fn truncate64(path: *const c_char, bytes: off64_t) -> c_int = |real| truncate_with(path, bytes, real);
     fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int =
-        |real| allocate_with(fd, mode, offset.saturating_add(length).into(), real);
+        |real| allocate_with(fd, mode, offset.saturating_add(length), real);
     fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int =
         |real| allocate_with(fd, mode, offset.saturating_add(length), real);
     fn posix_fallocate(fd: c_int, offset: off_t, length: off_t) -> c_int =
-        |real| allocate_with(fd, 0, offset.saturating_add(length).into(), real);
+        |real| allocate_with(fd, 0, offset.saturating_add(length), real);
     fn posix_fallocate64(fd: c_int, offset: off64_t, length: off64_t) -> c_int =
         |real| allocate_with(fd, 0, offset.saturating_add(length), real);
 

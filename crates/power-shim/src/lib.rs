@@ -19,7 +19,7 @@
 //!
 //! If the record can't be written, the process ends, and says why.
 
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
 mod calls;
 mod descriptors;

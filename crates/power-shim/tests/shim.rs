@@ -2,7 +2,7 @@
 //!
 //! The process is this test's own program once more: the test `child` does what a variable names.
 
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
@@ -183,7 +183,8 @@ fn every_call() {
     fs::create_dir_all("a/b").expect("made");
     let mut file = File::options().create(true).append(true).open("a/b/appended").expect("made");
     file.write_all(b"one ").expect("written");
-    file.write_vectored(&[std::io::IoSlice::new(b"two "), std::io::IoSlice::new(b"three")]).expect("written");
+    let pieces = [b"two ".as_slice(), b"three"].map(std::io::IoSlice::new);
+    assert_eq!(file.write_vectored(&pieces).expect("written"), 9);
     let mut file = File::create("a/streamed").expect("made");
     file.write_all(b"0123456789").expect("written");
     file.seek(std::io::SeekFrom::Start(3)).expect("moved");

@@ -59,7 +59,7 @@ pub fn lose(place: &Place, crash: Crash, random: &mut Random) -> Result<Lost, Po
     let mut names = now.clone();
     let mut redo: Vec<Redo<'_>> = changes.iter().rev().filter_map(|change| Redo::undo(change, &mut names)).collect();
     redo.reverse();
-    let writes: usize = files.iter().map(|(_, changes)| changes.len()).sum();
+    let writes: usize = files.values().map(Vec::len).sum();
     let mut chooser = Chooser::new(crash, writes, redo.len(), random);
     let mut lost = Lost { crash, writes, lost_writes: 0, names: redo.len(), lost_names: 0 };
     for change in &redo {
@@ -72,7 +72,7 @@ pub fn lose(place: &Place, crash: Crash, random: &mut Random) -> Result<Lost, Po
     drop_homeless(&mut names);
 
     // In the order of all changes, so that a prefix is one in time, across files.
-    let mut order: Vec<&Change> = files.iter().flat_map(|(_, changes)| changes).collect();
+    let mut order: Vec<&Change> = files.values().flatten().collect();
     order.sort_by_key(|change| change.number);
     let keeps: BTreeMap<u64, Keep> =
         order.iter().map(|change| (change.number, chooser.begin_write(sectors(change.kind)))).collect();

@@ -20,6 +20,9 @@ pub struct Record {
     files: BTreeMap<u64, Part>,
 }
 
+/// The changes of each file's content, by its inode.
+pub(crate) type FileChanges = BTreeMap<u64, Vec<Change>>;
+
 /// A file of the record.
 #[derive(Debug)]
 struct Part {
@@ -256,7 +259,7 @@ impl Record {
     }
 
     /// The changes of names, and those of each file.
-    pub(crate) fn into_changes(self) -> Result<(Vec<NameChange>, Vec<(u64, Vec<Change>)>), PowerError> {
+    pub(crate) fn into_changes(self) -> Result<(Vec<NameChange>, FileChanges), PowerError> {
         let files = self.files.into_iter();
         let files = files.map(|(inode, part)| Ok((inode, part.read()?))).collect::<Result<_, PowerError>>()?;
         Ok((self.names, files))

@@ -25,8 +25,10 @@ pub(super) fn library(only: &[String], live: &Live) -> Option<PathBuf> {
 }
 
 fn find() -> anyhow::Result<PathBuf> {
-    if !cfg!(all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static"))) {
-        anyhow::bail!("only the dynamic linker of glibc loads a library into a member");
+    let (glibc, dynamic) =
+        (cfg!(all(target_os = "linux", target_env = "gnu")), cfg!(not(target_feature = "crt-static")));
+    if !(glibc && dynamic && cfg!(target_pointer_width = "64")) {
+        anyhow::bail!("only glibc on Linux, on a machine with 64 bits, loads the library that it takes");
     }
     let program = std::env::current_exe().context("can't find the path of this program")?;
     let library = program.with_file_name(LIBRARY);
