@@ -155,6 +155,8 @@ impl ChaosCommand {
         };
         failures.extend(struck.err().map(|error| format!("{error:#}")));
         let healed = finish(&mut nemesis, &endpoints, (&record, &puts), &done, clients).await;
+        // Where healing fails, nobody has told the backups yet that it is over.
+        done.store(true, Ordering::Relaxed);
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
         let backups = backups.await.context("the backups' task panicked")?;
         if let Some(equal) = equal {

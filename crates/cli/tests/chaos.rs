@@ -56,13 +56,13 @@ fn a_cluster_keeps_its_promises_for_a_few_seconds() {
     let folder = tempfile::tempdir().expect("a folder");
     let history = folder.path().join("history.jsonl");
     let mut chaos = Command::new(env!("CARGO_BIN_EXE_bowline"));
-    chaos.args(["chaos", "--minutes", "0.1", "--seed", "1", "--json", "--history"]).arg(&history);
+    chaos.args(["chaos", "--minutes", "0.1", "--seed", "4", "--json", "--history"]).arg(&history);
     let said = run(&mut chaos, b"");
     let report: Value = serde_json::from_slice(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
     assert_eq!((said.code, &report["passed"]), (Some(0), &true.into()), "{report:#}");
     assert!(report["operations"].as_u64().expect("a number") > 100, "{report:#}");
     assert!(report["faults"].as_object().is_some_and(|faults| faults.len() > 1), "{report:#}");
-    assert!(report["hash"].is_string() && report["seed"] == 1, "{report:#}");
+    assert!(report["hash"].is_string() && report["seed"] == 4, "{report:#}");
 
     let check = || {
         let mut check = Command::new(env!("CARGO_BIN_EXE_bowline"));
