@@ -32,6 +32,7 @@ mod nemesis;
 mod network;
 mod once;
 mod plan;
+mod power;
 mod report;
 mod watcher;
 mod workload;
@@ -53,7 +54,8 @@ const LOOK: Duration = Duration::from_millis(200);
   bowline chaos --minutes 1 --history h.jsonl && bowline check h.jsonl
 
 Members are real processes in a temporary folder, and a proxy carries their traffic. Faults \
-strike alone or together: kill -9 of one or all members, SIGTERM, SIGSTOP, flipped bits in the logs of a \
+strike alone or together: kill -9 of one or all members, loss of power of one or all (on Linux with glibc: what was not \
+synced is lost), SIGTERM, SIGSTOP, flipped bits in the logs of a \
 minority, network partitions, slow and corrupting links, a full disk (where a small one can be \
 mounted), members that lose their data and are replaced, also just after the leadership has moved, leadership \
 transfers, large values. The run passes if all histories are linearizable, revisions \
@@ -123,7 +125,9 @@ impl ChaosCommand {
         stop: &AtomicBool,
     ) -> anyhow::Result<(Report, Vec<Operation>)> {
         let small_disk = nemesis::small_disk(folder, self.nodes, live);
-        let (mut members, entries) = Members::new(self.nodes, folder, format!("chaos-{seed}"))?;
+        let library = power::library(&self.only, live);
+        let token = format!("chaos-{seed}");
+        let (mut members, entries) = Members::new(self.nodes, folder, token, library.as_deref())?;
         let endpoints = members.endpoints();
         let ports: Vec<u16> = members.all.iter().map(|member| member.peer_port).collect();
         let network = Network::start(entries, &ports, seed)?;
@@ -133,6 +137,9 @@ impl ChaosCommand {
         let watcher = Watcher::start(&endpoints)?;
         wait_until_ready(&mut members, &watcher).await?;
         members.founded();
+        if library.is_some() && !members.can_lose_power() {
+            live.say("no power will be lost: the members have not loaded the library that it takes");
+        }
         let record = Arc::new(Record::new());
         let done = Arc::new(AtomicBool::new(false));
         let mut clients = workload::start(&endpoints, seed, &record, &done)?;
@@ -148,6 +155,8 @@ impl ChaosCommand {
         };
         failures.extend(struck.err().map(|error| format!("{error:#}")));
         let healed = finish(&mut nemesis, &endpoints, (&record, &puts), &done, clients).await;
+        // Where healing fails, nobody has told the backups yet that it is over.
+        done.store(true, Ordering::Relaxed);
         let equal = healed.map_err(|error| failures.push(format!("{error:#}"))).ok();
         let backups = backups.await.context("the backups' task panicked")?;
         if let Some(equal) = equal {

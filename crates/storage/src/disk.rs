@@ -5,9 +5,11 @@
 
 mod real;
 mod sim;
+mod survival;
 
 pub use real::{RealDisk, RealFile, RealLock, is_passing, private_options, wait_out};
-pub use sim::{Crash, Injection, Operation, SimDisk, SimFile, SimLock};
+pub use sim::{Injection, Operation, SimDisk, SimFile, SimLock};
+pub use survival::{Chooser, Crash, Keep, pieces};
 
 /// Bytes that the disk writes whole or not at all; the unit of everything in this crate. A disk
 /// with larger sectors keeps this promise too.

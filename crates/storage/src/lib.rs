@@ -135,8 +135,8 @@ mod store;
 
 pub use arriving::{Arrival, Arriving, Pieces};
 pub use disk::{
-    Crash, Disk, DiskError, DiskErrorKind, File, Injection, Operation, RealDisk, RealFile, RealLock, SECTOR, SimDisk,
-    SimFile, SimLock, is_passing, private_options, wait_out,
+    Chooser, Crash, Disk, DiskError, DiskErrorKind, File, Injection, Keep, Operation, RealDisk, RealFile, RealLock,
+    SECTOR, SimDisk, SimFile, SimLock, is_passing, pieces, private_options, wait_out,
 };
 pub use fuzz::fuzz_recovery;
 pub use identity::{ClusterId, FORMAT_VERSION, Identity};

@@ -8,7 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bowline_emulator::Random;
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::power::Unsynced;
 
 /// Log size at which members make a snapshot; small, so that they make many.
 const SNAPSHOT_BYTES: &str = "512KiB";
@@ -31,6 +34,8 @@ pub(super) struct Member {
     /// Whether it is a founding member, and not one that took the place of another.
     founding: bool,
     log: PathBuf,
+    /// `None` if no power can be lost.
+    unsynced: Option<Unsynced>,
     child: Option<Child>,
     paused: bool,
     /// It was told to stop in good order.
@@ -112,6 +117,19 @@ impl Member {
         }
     }
 
+    /// Loses the power of a member whose process was killed. Returns what it lost; `None` if that can't be done.
+    pub(super) fn lose_power(&self, random: &mut Random) -> anyhow::Result<Option<String>> {
+        let Some(unsynced) = &self.unsynced else { return Ok(None) };
+        let lost = unsynced.lose(random).with_context(|| format!("can't lose the power of member {}", self.id))?;
+        Ok(Some(lost.to_string()))
+    }
+
+    /// Takes for durable what a member has written whose process was killed: its disk is about to be changed by another
+    /// hand, and a loss of power would otherwise undo parts of that.
+    pub(super) fn settle(&self) -> anyhow::Result<()> {
+        self.unsynced.as_ref().map_or(Ok(()), Unsynced::settle)
+    }
+
     /// The last lines of its log.
     fn last_words(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -132,7 +150,13 @@ pub(super) struct Members {
 
 impl Members {
     /// Makes members with their own ports, not started yet, and the proxy's listeners, one for each member.
-    pub(super) fn new(count: u64, folder: &Path, token: String) -> anyhow::Result<(Members, Vec<TcpListener>)> {
+    /// `library`: what records their unsynced writes.
+    pub(super) fn new(
+        count: u64,
+        folder: &Path,
+        token: String,
+        library: Option<&Path>,
+    ) -> anyhow::Result<(Members, Vec<TcpListener>)> {
         let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free");
         let port = |listener: &TcpListener| Ok::<u16, anyhow::Error>(listener.local_addr()?.port());
         // The listeners stay open until all ports are chosen, so that no port is chosen twice.
@@ -141,11 +165,14 @@ impl Members {
             let (entry, client, peer) = (listen()?, listen()?, listen()?);
             let peer_url = format!("http://127.0.0.1:{}", port(&entry)?);
             cluster.push(format!("{id}={peer_url}"));
+            let data = folder.join(format!("member-{id}")).join("data");
+            let record = folder.join(format!("member-{id}-unsynced"));
             all.push(Member {
                 id,
                 client_port: port(&client)?,
                 peer_port: port(&peer)?,
-                folder: folder.join(format!("member-{id}")).join("data"),
+                unsynced: library.map(|library| Unsynced::new(library, &data, record)),
+                folder: data,
                 peer_url,
                 founding: true,
                 log: folder.join(format!("member-{id}.log")),
@@ -168,8 +195,14 @@ impl Members {
         self.founded = true;
     }
 
+    /// Whether the power of members can be lost, now that all of them have started.
+    pub(super) fn can_lose_power(&self) -> bool {
+        self.all.iter().all(|member| member.unsynced.as_ref().is_some_and(Unsynced::is_recorded))
+    }
+
     /// Deletes the data of a member that does not run.
     pub(super) fn wipe(&self, place: usize) -> anyhow::Result<()> {
+        self.all[place].settle()?;
         let folder = &self.all[place].folder;
         fs::remove_dir_all(folder).with_context(|| format!("can't delete {}", folder.display()))
     }
@@ -205,6 +238,9 @@ impl Members {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log);
+        if let Some(unsynced) = &member.unsynced {
+            unsynced.record(&mut command);
+        }
         if member.founding {
             command.args(["--id", &member.id.to_string(), "--initial-cluster", &self.cluster]);
         } else {

@@ -50,7 +50,9 @@ pub(super) struct Nemesis<'a> {
     random: Random,
     /// The disk of the last member.
     small_disk: Option<SmallDisk>,
-    /// Whether it was filled since the last healing.
+    /// Whether the power of the members can be lost.
+    loses_power: bool,
+    /// Whether the small disk was filled since the last healing.
     is_full: bool,
     /// How often that member stopped because of a full disk.
     pub(super) stopped_when_full: u64,
@@ -91,6 +93,7 @@ impl<'a> Nemesis<'a> {
         (live, verbose): (&'a Live, bool),
     ) -> Nemesis<'a> {
         Nemesis {
+            loses_power: members.can_lose_power(),
             members,
             network,
             watcher,
@@ -172,6 +175,11 @@ impl<'a> Nemesis<'a> {
                 let killed = self.members.all.iter_mut().map(|member| u64::from(member.kill())).sum::<u64>();
                 (killed > 0).then(|| kind.to_owned())
             }
+            Fault::PowerLoss { whom, draw } => {
+                let place = self.find(whom);
+                return self.lose_power(&[place], kind, draw);
+            }
+            Fault::PowerLossOfAll { draw } => return self.lose_power(&(0..count).collect::<Vec<_>>(), kind, draw),
             Fault::Pause(whom) => {
                 let place = self.find(whom);
                 self.members.all[place].pause().then(|| format!("{kind} {}", place + 1))
@@ -270,10 +278,38 @@ impl<'a> Nemesis<'a> {
         if others + 1 > (count - 1) / 2 {
             return Ok(Some(("kill", format!("kill {}", place + 1))));
         }
+        self.members.all[place].settle()?;
         let mut random = Random::stream(draw, self.random.next_u64());
         let places = flip_bits(&self.members.all[place].folder, bits, self.checkpoint, &mut random)?;
         self.damaged.insert(place, None);
         Ok(Some(("damaged log", format!("damaged log of {}: {places}", place + 1))))
+    }
+
+    /// Kills members, and loses what they have not synced. Returns what was done, if one of them was running.
+    fn lose_power(
+        &mut self,
+        places: &[usize],
+        kind: &'static str,
+        draw: u64,
+    ) -> anyhow::Result<Option<(&'static str, String)>> {
+        if !self.loses_power {
+            return Ok(None);
+        }
+        let killed = places.iter().filter(|place| self.members.all[**place].kill()).count();
+        if killed == 0 {
+            return Ok(None);
+        }
+        let mut random = Random::stream(draw, self.random.next_u64());
+        // What comes back may need room.
+        let full = self.small_disk.as_ref().filter(|_| self.is_full);
+        full.inspect(|disk| disk.clear());
+        let mut lost = Vec::new();
+        for place in places {
+            let what = self.members.all[*place].lose_power(&mut random)?;
+            lost.extend(what.map(|what| format!("{} ({what})", place + 1)));
+        }
+        full.map_or(Ok(()), SmallDisk::fill)?;
+        Ok(Some((kind, format!("{kind}: {}", lost.join(", ")))))
     }
 
     /// Kills a member, and deletes its data if those of all others are whole. Returns what was done: `kind`, or a kill.

@@ -43,6 +43,10 @@ pub(super) enum Fault {
     Stop(Whom),
     /// kill -9 of all at once.
     KillAll,
+    /// kill -9, and what was not synced is lost, in whole or in part.
+    PowerLoss { whom: Whom, draw: u64 },
+    /// The same of all at once.
+    PowerLossOfAll { draw: u64 },
     /// SIGSTOP, and SIGCONT when it is over.
     Pause(Whom),
     /// kill -9, then `bits` of its log are flipped.
@@ -70,12 +74,14 @@ pub(super) enum Fault {
 }
 
 /// The names of the faults, in the order of the report.
-pub(super) const KINDS: [&str; 17] = [
+pub(super) const KINDS: [&str; 19] = [
     "kill leader",
     "kill",
     "stop leader",
     "stop",
     "kill all",
+    "power loss",
+    "power loss of all",
     "pause",
     "damaged log",
     "one-way cut",
@@ -101,6 +107,8 @@ impl Fault {
             Fault::Stop(Whom::Leader) => "stop leader",
             Fault::Stop(Whom::Follower(_)) => "stop",
             Fault::KillAll => "kill all",
+            Fault::PowerLoss { .. } => "power loss",
+            Fault::PowerLossOfAll { .. } => "power loss of all",
             Fault::Pause(_) => "pause",
             Fault::Damage { .. } => "damaged log",
             Fault::Isolate { way: Way::Both, .. } => "isolation",
@@ -177,13 +185,15 @@ impl Plan {
     fn fault(&mut self) -> Fault {
         let draw = self.random.next_u64();
         match self.random.below(100) {
-            0..14 => Fault::Kill(Whom::Leader),
-            14..21 => Fault::Kill(Whom::Follower(draw)),
-            21..27 => Fault::Stop(Whom::Leader),
-            27..30 => Fault::Stop(Whom::Follower(draw)),
-            30..35 => Fault::KillAll,
-            35..47 => Fault::Pause(self.whom()),
-            47..55 => Fault::Damage { whom: self.whom(), bits: 1 + self.random.below(3), draw },
+            0..11 => Fault::Kill(Whom::Leader),
+            11..15 => Fault::Kill(Whom::Follower(draw)),
+            15..21 => Fault::Stop(Whom::Leader),
+            21..24 => Fault::Stop(Whom::Follower(draw)),
+            24..28 => Fault::KillAll,
+            28..34 => Fault::PowerLoss { whom: self.whom(), draw },
+            34..39 => Fault::PowerLossOfAll { draw },
+            39..48 => Fault::Pause(self.whom()),
+            48..55 => Fault::Damage { whom: self.whom(), bits: 1 + self.random.below(3), draw },
             55..62 => {
                 let way = if self.random.chance(0.5) { Way::In } else { Way::Out };
                 Fault::Isolate { whom: self.whom(), way, cut: self.cut() }

@@ -16,6 +16,9 @@ use bowline_storage::{is_passing, private_options, wait_out};
 /// Bytes to reserve: more than a batch and the pages around it take.
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 
+/// How the temporary file names begin.
+const NAME: &str = "reserve-";
+
 /// Makes the temporary file names of one process unique.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
@@ -36,8 +39,17 @@ enum Held {
 }
 
 impl Reserve {
-    /// A reserve on the disk of this folder. Nothing is reserved yet.
+    /// A reserve on the disk of this folder, which no other process uses. Nothing is reserved yet.
     pub(super) fn new(folder: PathBuf) -> Reserve {
+        // A loss of power may have brought names back that had been removed. Those of this process are in use.
+        let own = prefix();
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(NAME) && !name.starts_with(&own) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Reserve { folder, held: Mutex::new(Held::Nothing) }
     }
 
@@ -65,8 +77,9 @@ impl Reserve {
 
     fn make(&self) -> io::Result<File> {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("reserve-{}-{number}", std::process::id()));
-        let file = private_options().write(true).create_new(true).open(&path)?;
+        let path = self.folder.join(format!("{}{number}", prefix()));
+        // An earlier process with the same id may have left it.
+        let file = private_options().write(true).create(true).truncate(true).open(&path)?;
         fs::remove_file(&path)?;
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
         Ok(file)
@@ -89,6 +102,11 @@ impl Reserve {
             outcome => outcome,
         }
     }
+}
+
+/// How the names of this process's files begin.
+fn prefix() -> String {
+    format!("{NAME}{}-", std::process::id())
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -120,6 +138,19 @@ mod tests {
         assert_eq!((tries.get(), reserve.missing()), (2, RESERVE_BYTES));
         assert!(reserve.with(|| Err::<(), _>(full())).is_err(), "there is nothing more to let go");
         assert!(reserve.hold());
+    }
+
+    #[test]
+    fn what_a_loss_of_power_brought_back_does_no_harm() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = |number: u64| folder.path().join(format!("{}{number}", prefix()));
+        let next = MADE.load(Ordering::Relaxed);
+        for path in [folder.path().join("reserve-0-7")].into_iter().chain((next..next + 50).map(own)) {
+            fs::write(path, "left over").expect("written");
+        }
+        let reserve = Reserve::new(folder.path().to_owned());
+        assert!(!folder.path().join("reserve-0-7").exists(), "another process's is removed");
+        assert!(reserve.hold() && matches!(*reserve.held(), Held::By(_)), "a name of this process is used again");
     }
 
     #[test]

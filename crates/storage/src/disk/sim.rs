@@ -3,12 +3,12 @@
 //! It uses no clock and no global random source: a crash takes its randomness from the
 //! caller, so the same run gives the same disk, byte for byte.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bowline_raft::Random;
 
+use super::survival::{Chooser, Crash, pieces};
 use super::{Disk, DiskError, DiskErrorKind, File, SECTOR};
 
 /// A simulated disk. A clone is another handle to the same one; [`SimDisk::fork`] is a copy.
@@ -85,29 +85,6 @@ pub enum Injection {
         /// How many honest syncs come before.
         skip: u64,
     },
-}
-
-/// What survives of the unsynced writes and names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    /// Nothing.
-    KeepNone,
-    /// All of it.
-    KeepAll,
-    /// All but one sector of one write.
-    AllButOneSector,
-    /// A prefix of the writes, the last of them torn, and a prefix of the names.
-    Prefix,
-    /// A random choice of the writes and names, each whole.
-    SomeWrites,
-    /// A random choice of the sectors, whatever write they belong to, and of the names.
-    SomeSectors,
-}
-
-impl Crash {
-    /// All kinds.
-    pub const ALL: [Crash; 6] =
-        [Crash::KeepNone, Crash::KeepAll, Crash::AllButOneSector, Crash::Prefix, Crash::SomeWrites, Crash::SomeSectors];
 }
 
 #[derive(Clone, Debug, Default)]
@@ -215,19 +192,6 @@ impl NameChange {
 
 fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Cuts a write at the sector boundaries.
-fn pieces(mut offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut rest = data;
-    std::iter::from_fn(move || {
-        let room = SECTOR - usize::try_from(offset % SECTOR as u64).expect("a sector is small");
-        let (piece, after) = rest.split_at(room.min(rest.len()));
-        let at = offset;
-        offset += piece.len() as u64;
-        rest = after;
-        (!piece.is_empty()).then_some((at, piece))
-    })
 }
 
 fn overwrite(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
@@ -510,86 +474,6 @@ impl SimDisk {
         state.inodes.insert(inode, Inode { now: Arc::clone(&bytes), durable: bytes, pending: Vec::new() });
         state.names.insert(path.to_owned(), inode);
         state.durable_names.insert(path.to_owned(), inode);
-    }
-}
-
-/// Decides what survives a crash.
-struct Chooser<'a> {
-    crash: Crash,
-    random: &'a mut Random,
-    /// The write that [`Crash::Prefix`] tears, or that loses a sector by [`Crash::AllButOneSector`].
-    chosen: usize,
-    kept_names: usize,
-    write: usize,
-    name: usize,
-}
-
-/// Which part of one write survives.
-#[derive(Clone, Copy)]
-enum Keep {
-    Nothing,
-    Everything,
-    /// This many sectors.
-    First(usize),
-    AllBut(usize),
-    Any,
-}
-
-impl<'a> Chooser<'a> {
-    fn new(crash: Crash, writes: usize, names: usize, random: &'a mut Random) -> Chooser<'a> {
-        let mut chooser = Chooser { crash, random, chosen: 0, kept_names: 0, write: 0, name: 0 };
-        chooser.chosen = chooser.below(writes.max(1));
-        chooser.kept_names = chooser.below(names + 1);
-        chooser
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.random.next_u64() % (bound as u64)).expect("it is below the bound")
-    }
-
-    fn coin(&mut self) -> bool {
-        self.random.next_u64() & (1 << 40) != 0
-    }
-
-    fn keeps_name(&mut self) -> bool {
-        let name = self.name;
-        self.name += 1;
-        match self.crash {
-            Crash::KeepNone => false,
-            Crash::KeepAll | Crash::AllButOneSector => true,
-            Crash::Prefix => name < self.kept_names,
-            Crash::SomeWrites | Crash::SomeSectors => self.coin(),
-        }
-    }
-
-    fn begin_write(&mut self, sectors: usize) -> Keep {
-        let write = self.write;
-        self.write += 1;
-        match self.crash {
-            Crash::KeepNone => Keep::Nothing,
-            Crash::KeepAll => Keep::Everything,
-            Crash::AllButOneSector if write != self.chosen => Keep::Everything,
-            Crash::AllButOneSector => Keep::AllBut(self.below(sectors.max(1))),
-            Crash::Prefix => match write.cmp(&self.chosen) {
-                Ordering::Less => Keep::Everything,
-                Ordering::Equal => Keep::First(self.below(sectors + 1)),
-                Ordering::Greater => Keep::Nothing,
-            },
-            Crash::SomeWrites => [Keep::Nothing, Keep::Everything][usize::from(self.coin())],
-            Crash::SomeSectors => Keep::Any,
-        }
-    }
-}
-
-impl Keep {
-    fn sector(self, at: usize, chooser: &mut Chooser<'_>) -> bool {
-        match self {
-            Keep::Nothing => false,
-            Keep::Everything => true,
-            Keep::First(count) => at < count,
-            Keep::AllBut(lost) => at != lost,
-            Keep::Any => chooser.coin(),
-        }
     }
 }
 
