@@ -269,6 +269,21 @@ impl Keepers {
         }
     }
 
+    /// A message arrives that ends the leadership of this host. Often a keeper's request to it arrives at the same moment:
+    /// the host may take both in one round.
+    pub(crate) fn ask_at_once(&mut self, ctx: &mut Context<'_>, host: usize) {
+        let keeps = |it: &Keeper| it.step == Step::Keeping && it.left > 0 && it.guess == host && !it.again;
+        let Some(keeper) = self.keepers.iter().position(keeps).filter(|_| self.stopped.is_none()) else { return };
+        if self.dice.percent(50) {
+            self.wait(ctx, keeper, ctx.plan.workload.timeout);
+            let it = &mut self.keepers[keeper];
+            it.ask = Ask::Renew(it.lease);
+            let (call, ask) = (it.call, it.ask);
+            ctx.trace(None, || format!("keeper {keeper} asks n{} at once: {ask:?}", host + 1));
+            ctx.queue.push(ctx.now, Event::KeeperAsks { host, keeper, call, ask });
+        }
+    }
+
     fn write(&mut self, ctx: &mut Context<'_>, network: &mut Network, keeper: usize, step: Step, command: Command) {
         let number = self.commands.number(command);
         let it = &mut self.keepers[keeper];

@@ -36,6 +36,14 @@ impl System<'_> {
             return it.wait(Event::Message { from, to, message });
         }
         let Some(mut message) = arrived(from, &message) else { return };
+        if let NodeMessage::Raft(message) = &message
+            && it.node.as_ref().is_some_and(|node| {
+                node.whole().is_some() && node.raft().is_leader() && message.term > node.raft().term()
+            })
+        {
+            self.keepers.ask_at_once(&mut self.ctx, to);
+        }
+        let it = &mut self.hosts[to];
         // A whole member leaves them by itself.
         let leaves = it.node.as_ref().is_some_and(|node| node.whole().is_none()) && !it.disk.has_room();
         it.left_entries = leaves && leave_entries(&mut message);
