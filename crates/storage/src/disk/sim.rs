@@ -646,3 +646,37 @@ impl File for SimFile {
         Ok(self.state().inode(self.inode, "measure", &self.path)?.now.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_on_a_disk_of_its_own_has_room_when_the_rest_is_full() {
+        let disk = SimDisk::new();
+        let [mut log, mut state] = ["log/1", "state"].map(|path| disk.create(path).expect("created"));
+        disk.set_apart(Some("log"));
+        log.write_at(0, &[1; 100]).expect("there is no limit");
+        assert_eq!(disk.used(), 0, "it does not count");
+        disk.set_capacity(Some(10));
+        log.write_at(100, &[1; 100]).expect("its own disk has room");
+        log.set_size(1_000).expect("its own disk has room");
+        assert_eq!(state.write_at(0, &[1; 11]).map_err(|error| error.kind), Err(DiskErrorKind::NoSpace));
+        disk.set_apart(None);
+        assert!(disk.used() > 1_000 && disk.free() == 0, "now they share the disk");
+    }
+
+    #[test]
+    fn a_planned_fault_is_cancelled_once_and_only_those_of_its_kind() {
+        let disk = SimDisk::new();
+        let mut file = disk.create("file").expect("created");
+        file.write_at(0, b"bytes").expect("written");
+        for operation in [Operation::Read, Operation::Sync] {
+            disk.inject(Injection::Fail { operation, skip: 0 });
+        }
+        assert!(disk.cancel(Operation::Read) && !disk.cancel(Operation::Read));
+        file.read_at(0, &mut [0; 5]).expect("it does not fail any more");
+        file.sync_data().expect_err("this still fails");
+        assert!(!disk.cancel(Operation::Sync), "it has happened");
+    }
+}

@@ -146,7 +146,8 @@ impl Folder {
         agree(found, again, "twice")?;
         // A start that repairs something may be interrupted at many points.
         let interrupted = if found.repaired { 8 } else { u32::from(dice.percent(25)) };
-        for _ in 0..if self.disk.is_dirty() { 0 } else { interrupted } {
+        let interrupted = if self.disk.is_dirty() { 0 } else { interrupted };
+        for _ in 0..interrupted {
             let disk = self.disk.fork();
             disk.set_capacity(None);
             plan_death(&disk, dice);
