@@ -192,7 +192,7 @@ impl<D: StateDisk> SnapshotWorker<D> {
                 hit(Probe::SnapshotUnreadable);
                 error!(snapshot = %piece.header.position, %error, "can't send a snapshot");
             }
-            // A received snapshot is not kept ready. The core asks for a new one.
+            // It is not kept ready any more. The core asks for another one.
             None => {}
         }
         Some(Report::Unreadable { index })

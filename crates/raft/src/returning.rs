@@ -218,6 +218,14 @@ impl Raft {
         if self.log.term_at(self.commit_index).is_some_and(|committed| committed > term) {
             return;
         }
+        // Or a leader of that term, see `bound_by_leader`. Without this, a late answer would take the vote of a replica
+        // that is repaired already, until a leader repairs it again; but it may be needed to elect one.
+        if let Some((leader, led, last)) = returning.leader
+            && (term <= led && self.suspect.is_none())
+            && (last.index <= self.commit_index || self.log.term_at(last.index) == Some(last.term))
+        {
+            return self.keep_vote_for(leader, led, out);
+        }
         let last_possible = Position::new(Index(u64::MAX), term);
         match &mut self.suspect {
             Some(suspect) if suspect.last_possible >= last_possible => return,
@@ -246,7 +254,12 @@ impl Raft {
             suspect.last_possible = last;
             self.write_suspicion(out);
         }
-        if self.voted_for.is_none() {
+        self.keep_vote_for(leader, term, out);
+    }
+
+    /// This replica may have voted for the leader of this term, and have lost that vote: it must vote for nobody else.
+    fn keep_vote_for(&mut self, leader: NodeId, term: Term, out: &mut Effects) {
+        if term == self.term && self.voted_for.is_none() {
             self.voted_for = Some(leader);
             self.persist_hard_state(out);
         }

@@ -227,3 +227,40 @@ fn a_leader_with_a_longer_log_raises_no_bound() {
     remembered(&mut bench, N2, 2, None, Some(position(9, 2)));
     assert_eq!(bench.raft.suspect(), Some(last_possible));
 }
+
+/// A replica was repaired by its leader, and heard only then from another peer how much it had once promised. Suspect
+/// again, it refused its vote; the leader had died, and no majority was left without it (simulated cluster, seed 651).
+#[test]
+fn a_late_answer_takes_no_vote_from_a_replica_that_its_leader_has_repaired() {
+    let mut bench = returned(&[1]);
+    bench.wait(ms(10));
+    let last = position(3, 2);
+    remembered(&mut bench, N2, 2, Some(2), Some(last));
+    let effects = bench.append(N2, 2, append(position(1, 1), entries(2, &[2, 2]), 1));
+    assert!(writes(&effects).contains(&&Write::Repaired));
+    remembered(&mut bench, N3, 2, Some(2), None);
+    assert_eq!(bench.raft.suspect(), None);
+}
+
+#[test]
+fn a_late_answer_counts_if_the_leader_has_more_than_the_replica() {
+    let mut bench = returned(&[1]);
+    bench.wait(ms(10));
+    remembered(&mut bench, N2, 2, None, Some(position(3, 2)));
+    bench.append(N2, 2, append(position(1, 1), entries(2, &[2]), 1));
+    remembered(&mut bench, N3, 2, Some(2), None);
+    assert_eq!(bench.raft.suspect(), Some(position(3, 2)));
+}
+
+/// The lost vote may have been for the leader.
+#[test]
+fn a_replica_whose_leader_needs_to_tell_nothing_keeps_the_vote_for_it() {
+    let mut bench = returned(&[1]);
+    bench.wait(ms(10));
+    remembered(&mut bench, N2, 2, None, Some(position(1, 1)));
+    bench.append(N2, 2, append(position(1, 1), entries(2, &[2]), 1));
+    let effects = remembered(&mut bench, N3, 2, Some(2), None);
+    assert_eq!(bench.raft.suspect(), None);
+    let state = HardState { term: Term(2), voted_for: Some(N2) };
+    assert_eq!(writes(&effects), [&Write::HardState(state)]);
+}

@@ -19,8 +19,9 @@ use crate::cluster::plan::{Clocks, MILLI, Plan, SECOND};
 use crate::cluster::system::System;
 
 pub(crate) use disks::Restored;
-pub(crate) use elections::{AmidVote, has_voted, has_won};
+pub(crate) use elections::{AmidVote, asks_for_votes, has_voted, has_won};
 use network::Succession;
+pub(crate) use network::has_become_joint;
 
 /// The row of a kind of fault.
 #[derive(Clone, Copy)]
@@ -177,6 +178,8 @@ faults! {
     Wipe: "D13", "disk lost, replaced by a new member", seldom(21, disks::wipe);
     OldImage: "D14", "disk restored from an old image",
         strikes(Rhythm::Own { purpose: 11, percent: 40, low: 2, high: 30 }, disks::old_image);
+    RestartInLease: "P14", "restart of all other voters while a leader holds a lease and a candidate asks for votes",
+        strikes(Rhythm::Own { purpose: 26, percent: 60, low: 2, high: 15 }, elections::restart_in_lease);
     ImageWithoutVote: "D14", "disk restored from an image that lacks nothing but the last vote",
         strikes(Rhythm::Own { purpose: 25, percent: 50, low: 1, high: 8 }, elections::image_without_vote);
     Drift: "C1", "clocks at the ends of their bound",
@@ -339,6 +342,15 @@ pub(crate) enum FollowUp {
     RestoreVoteless {
         witness: NodeId,
     },
+    /// A voter asks for votes while a leader may hold a lease: the leader is cut off, and the other voters start again.
+    RestartVoters {
+        candidate: usize,
+        leader: usize,
+    },
+    /// The groups of a leader's joint configuration are cut apart.
+    Split {
+        leader: usize,
+    },
     /// The operator takes back a change.
     Regret,
 }
@@ -390,6 +402,8 @@ pub(crate) fn follow_up(system: &mut System<'_>, next: FollowUp) {
         FollowUp::Room(host) => system.limit_disk(host, None),
         FollowUp::AmidVote { host, run } => elections::amid_vote(system, host, run),
         FollowUp::RestoreVoteless { witness } => elections::restore_voteless(system, witness),
+        FollowUp::RestartVoters { candidate, leader } => elections::restart_voters(system, candidate, leader),
+        FollowUp::Split { leader } => network::split_now(system, leader),
         FollowUp::Regret => membership::regret(system),
     }
 }

@@ -109,6 +109,8 @@ pub(crate) struct Host {
     pub(crate) stays_down: bool,
     /// A part of the next snapshot that is sent or received can't be read.
     pub(crate) unreadable_snapshot: bool,
+    /// The file of the snapshot that it sends has a bad sector.
+    pub(crate) unreadable_pieces: bool,
     /// How many more starts find the disk unreadable.
     pub(crate) unreadable: usize,
     /// Its state machine is slow until then.
@@ -127,6 +129,9 @@ pub(crate) struct Host {
     pub(crate) image_awaits: Option<NodeId>,
     /// What happens to it while its next vote is on its way to its disk.
     pub(crate) amid_vote: Option<AmidVote>,
+    /// It no longer hears this leader, which holds a lease. What happens when it asks for votes is in
+    /// `faults/elections.rs`.
+    pub(crate) left_by: Option<usize>,
     /// Its state was damaged or missing. Its log is useless without it, so it waits for a leader's snapshot.
     lacks_state: bool,
     /// This run of the process has got a leader's snapshot as its state.
@@ -162,6 +167,7 @@ impl Host {
             own_ways: false,
             stays_down: false,
             unreadable_snapshot: false,
+            unreadable_pieces: false,
             unreadable: 0,
             busy_until: 0,
             lessor: Lessor::default(),
@@ -171,6 +177,7 @@ impl Host {
             image: None,
             image_awaits: None,
             amid_vote: None,
+            left_by: None,
             lacks_state: false,
             has_fetched_state: false,
         }

@@ -185,16 +185,16 @@ impl Hosts {
         Err((Rule::CommittedIsDurableOnQuorum, what))
     }
 
-    /// I21: no two leaders would serve a read under their leases.
+    /// I21: while a leader would serve a read under its lease, nobody leads in a later term.
     pub(crate) fn judge_leases(&self, now: Moment) -> Judged {
-        let holds = |host: &&usize| {
-            let it = &self[**host];
-            it.node.as_ref().is_some_and(|node| node.raft().holds_lease(it.clock.shows(now)))
-        };
-        let holders: Vec<usize> = self.leading().iter().filter(holds).copied().collect();
-        if let [one, other, ..] = holders[..] {
-            return Err((Rule::OneLease, format!("n{} and n{} both hold a lease", one + 1, other + 1)));
+        let terms = || self.leading().iter().filter_map(|host| Some((self.raft(*host)?.term(), *host)));
+        let Some((latest, newest)) = terms().max() else { return Ok(()) };
+        match terms().find(|(term, host)| *term < latest && self[*host].holds_lease(now)) {
+            None => Ok(()),
+            Some((term, holder)) => {
+                let what = format!("n{} holds a lease in {term}, but n{} leads in {latest}", holder + 1, newest + 1);
+                Err((Rule::OneLease, what))
+            }
         }
-        Ok(())
     }
 }

@@ -60,7 +60,7 @@ rules! {
     RestartKeepsPromises: "a restart keeps every promise (I18)";
     ExactlyOnce: "a command takes effect once (I19)";
     ReadsSeeWhatWasCommitted: "a read sees what was committed before it (I20)";
-    OneLease: "leases never overlap (I21)";
+    OneLease: "nobody else leads while a lease lasts (I21)";
     AnswersAreTrue: "what is answered is true (I22)";
     RevisionsCount: "each change is one revision, and answers say which (I23)";
     WatchesAreComplete: "a watch gets each event once, in order (I24)";

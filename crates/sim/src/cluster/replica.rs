@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::cluster::machine::Machine;
 
-pub(crate) use whole::{Output, Whole, Worker};
+pub(crate) use whole::{Output, Reads, Whole, Worker};
 
 /// A replica's process.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::cluster::clients::Request;
 use crate::cluster::clock::Moment;
 use crate::cluster::disk::{Ended, Item};
 use crate::cluster::event::Event;
-use crate::cluster::faults::{Fault, FollowUp, has_voted, has_won};
+use crate::cluster::faults::{Fault, FollowUp, asks_for_votes, has_become_joint, has_voted, has_won};
 use crate::cluster::host::Asker;
 use crate::cluster::keepers::{Ask, LEASE_OPS};
 use crate::cluster::leader_rules::{heard_in, takes_no_more_than_it_may};
@@ -273,18 +273,23 @@ impl System<'_> {
         {
             has_voted(self, host);
         }
+        let mut becomes_joint = false;
         let it = &mut self.hosts[host];
         let Some(node) = &it.node else { return };
         let judged = it.shadow.written(node.raft(), write, &mut self.ctx.oracle.links);
         let judged = match judged {
             Ok(true) => {
                 it.matches.forget();
+                becomes_joint = node.raft().is_leader() && it.shadow.membership().is_joint();
                 it.shadow.change_is_sound(node.raft())
             }
             Ok(false) => takes_no_more_than_it_may(node.raft(), write),
             Err(violation) => Err(violation),
         };
         self.ctx.judge(judged);
+        if becomes_joint {
+            has_become_joint(self, host);
+        }
     }
 
     /// Checks a replica after its step.
@@ -553,6 +558,9 @@ impl System<'_> {
             let judged = self.ctx.oracle.promises.sent(it.id, to, message, &it.disk);
             self.ctx.judge(judged);
             self.ctx.judge(self.hosts.judge_claims(from, to, message));
+            if matches!(message.body, Body::PreVote { .. }) {
+                asks_for_votes(self, from);
+            }
         }
         let to = to.0 as usize - 1;
         if matches!(message, NodeMessage::Chunk(_)) && self.hosts[from].has_fetched_state {

@@ -41,6 +41,8 @@ pub(crate) struct System<'a> {
     pub(crate) model: Model,
     /// The replica that came back with an old image and doesn't know it yet.
     pub(crate) restored: Option<Restored>,
+    /// The groups of the next joint configuration are cut apart.
+    pub(crate) splits_groups: bool,
     /// Disks that were lost since the operator last looked.
     pub(crate) losses: Vec<Loss>,
     /// Buffers for the effects and the news of a step; empty between steps.
@@ -79,6 +81,7 @@ impl<'a> System<'a> {
             forwarding: Forwarding::new(&ctx.plan),
             model: Model::new(ctx.plan.watched),
             restored: None,
+            splits_groups: false,
             losses: Vec::new(),
             effects: Vec::new(),
             news: Vec::new(),

@@ -11,7 +11,7 @@ use crate::cluster::faults::Fault;
 use crate::cluster::host::{Asker, Host};
 use crate::cluster::oracle::Rule;
 use crate::cluster::plan::MILLI;
-use crate::cluster::replica::{Output, Replica, Whole, Worker};
+use crate::cluster::replica::{Output, Reads, Replica, Whole, Worker};
 use crate::cluster::system::System;
 
 impl Host {
@@ -173,16 +173,22 @@ impl System<'_> {
 
     /// The snapshots' worker does its next work. A read of it may fail.
     fn work_on_snapshots(&mut self, host: usize) -> Option<Result<Output, Fatal>> {
-        let Host { disk, node, unreadable_snapshot, .. } = &mut self.hosts[host];
+        let Host { disk, node, unreadable_snapshot, unreadable_pieces, .. } = &mut self.hosts[host];
         let member = node.as_mut().and_then(Replica::whole_mut)?;
-        let Some(reads_all) = member.reads_next().filter(|_| *unreadable_snapshot) else {
+        let reads = member.reads_next();
+        // Another snapshot replaces the one with the bad sector.
+        *unreadable_pieces &= reads != Some(Reads::State);
+        let Some(reads) = reads.filter(|reads| *unreadable_snapshot || *unreadable_pieces && *reads == Reads::Piece)
+        else {
             return Some(member.work_on_snapshots());
         };
+        let dice = &mut self.ctx.chances.disk;
         // A piece is read at once; a whole state, or what was received of one, in many parts.
-        let skip = if reads_all { self.ctx.chances.disk.magnitude(1, 64) - 1 } else { 0 };
+        let skip = if reads == Reads::Piece { 0 } else { dice.magnitude(1, 64) - 1 };
         let (done, failed) = disk.failing_to_read(skip, || member.work_on_snapshots());
         if failed {
             *unreadable_snapshot = false;
+            *unreadable_pieces |= reads == Reads::Piece && dice.percent(50);
             self.ctx.coverage.struck(Fault::UnreadableSnapshot);
             self.ctx.trace(Some(host), || "can't read a snapshot".to_owned());
         }

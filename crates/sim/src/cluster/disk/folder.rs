@@ -144,8 +144,8 @@ impl Folder {
         let Ok(found) = &first else { return Ok(first) };
         let again = look(&disk).map(Found::of);
         agree(found, again, "twice")?;
-        // A start that repairs something may be interrupted at many points.
-        let interrupted = if found.repaired { 8 } else { u32::from(dice.percent(25)) };
+        // A start that repairs something may be interrupted at many points. Opening a state's file takes long.
+        let interrupted = if found.repaired && !self.keeps { 8 } else { u32::from(dice.percent(25)) };
         let interrupted = if self.disk.is_dirty() { 0 } else { interrupted };
         for _ in 0..interrupted {
             let disk = self.disk.fork();

@@ -1,11 +1,13 @@
-//! Faults in the midst of an election: while a replica's vote is on its way to its disk.
+//! Faults in the midst of an election.
 //!
-//! A strike marks all replicas, and has the leader hand over in half of the cases. The next replica that votes for
-//! another one is hit a little later.
+//! [`AmidVote`]: while a replica's vote is on its way to its disk. A strike marks all replicas, and has the leader hand
+//! over in half of the cases. The next replica that votes for another one is hit a little later. Only where replicas
+//! that start ask their peers, as on a server. Otherwise nobody can tell a replica how little its damaged disk may have
+//! lost, so it may be without a vote until the leader has appended as much. If an operator removes another voter
+//! meanwhile, the rest can elect no leader.
 //!
-//! Only where replicas that start ask their peers, as on a server. Otherwise nobody can tell a replica how little its
-//! damaged disk may have lost, so it may be without a vote until the leader has appended as much. If an operator removes
-//! another voter meanwhile, the rest can elect no leader.
+//! [`restart_in_lease`]: a voter no longer hears a leader that holds a lease. As soon as the voter asks for votes, the
+//! leader is cut off, and the other voters start again. They must remember that the leader may rely on them.
 
 use bowline_raft::NodeId;
 use bowline_raft::probe::{Probe, hit};
@@ -125,5 +127,52 @@ pub(super) fn restore_voteless(system: &mut System<'_>, witness: NodeId) {
         hit(Probe::OldImageLacksVote);
         system.ctx.coverage.struck(Fault::ImageWithoutVote);
         disks::restore(system, host, leader);
+    }
+}
+
+/// Cuts a voter off from a leader that holds a lease. Meanwhile no client writes there: the voter's log must not fall
+/// behind, or nobody would vote for it.
+pub(super) fn restart_in_lease(system: &mut System<'_>) -> bool {
+    let (now, hosts) = (system.ctx.now, &system.hosts);
+    let Some(leader) = hosts.running_leader().filter(|leader| hosts[*leader].holds_lease(now)) else { return false };
+    let Some(raft) = hosts.raft(leader) else { return false };
+    let is_abreast = |id: &NodeId| *id != raft.id() && raft.match_index(*id) == Some(raft.log().last().index);
+    let voters: Vec<NodeId> = raft.membership().voters().into_iter().filter(is_abreast).collect();
+    let Some(candidate) = system.ctx.chances.faults.pick(&voters) else { return false };
+    let candidate = candidate.0 as usize - 1;
+    let links = vec![(leader, candidate), (candidate, leader)];
+    let span = system.ctx.plan.settings.election_max * 2;
+    system.ctx.trace(Some(leader), || format!("is CUT from n{} and from all clients", candidate + 1));
+    system.network.cut(&links);
+    system.network.cut_clients(leader, true);
+    later(system, span, FollowUp::Heal(links));
+    later(system, span, FollowUp::HealClients(leader));
+    system.hosts[candidate].left_by = Some(leader);
+    false
+}
+
+/// A replica asks for votes.
+pub(crate) fn asks_for_votes(system: &mut System<'_>, candidate: usize) {
+    if let Some(leader) = system.hosts[candidate].left_by.take() {
+        later(system, 0, FollowUp::RestartVoters { candidate, leader });
+    }
+}
+
+/// The leader is cut off if it holds a lease, and the other voters start again.
+pub(super) fn restart_voters(system: &mut System<'_>, candidate: usize, leader: usize) {
+    if system.hosts[leader].paused || !system.hosts[leader].holds_lease(system.ctx.now) {
+        return;
+    }
+    let voters = system.hosts.raft(leader).map(|raft| raft.membership().voters()).unwrap_or_default();
+    let links = system.network.around(leader);
+    system.ctx.trace(Some(leader), || format!("is CUT off, as n{} asks for votes", candidate + 1));
+    system.ctx.coverage.struck(Fault::RestartInLease);
+    system.network.cut(&links);
+    let span = system.ctx.plan.settings.election_max;
+    later(system, span, FollowUp::Heal(links));
+    for host in voters.into_iter().map(|id| id.0 as usize - 1).filter(|host| ![leader, candidate].contains(host)) {
+        system.crash(host, false);
+        let after = system.ctx.chances.faults.magnitude(1, MILLI);
+        system.ctx.after(after, Event::Start { host });
     }
 }

@@ -1,9 +1,9 @@
 //! Cuts of the network. Each heals after a while.
 
 use crate::cluster::dice::Dice;
-use crate::cluster::faults::{Fault, FollowUp, later, list, span, victim, wait_for};
+use crate::cluster::faults::{Fault, FollowUp, later, list, span, victim};
 use crate::cluster::network::Link;
-use crate::cluster::plan::{Clocks, MILLI, SECOND};
+use crate::cluster::plan::{Clocks, MICRO, MILLI, SECOND};
 use crate::cluster::system::System;
 
 /// The random choices for a cut of links.
@@ -53,18 +53,31 @@ pub(super) fn links(system: &mut System<'_>) -> bool {
     cut(system, Fault::Links, |_, _, dice| dice.percent(25))
 }
 
-/// Waits until a leader has begun to change the voters, and leaves it alone with voters of one group.
+/// The next leader that begins to change the voters is left alone with voters of one group.
 pub(super) fn split_groups(system: &mut System<'_>) -> bool {
-    wait_for(system, Fault::SplitGroups, 16, split_now);
+    system.splits_groups = true;
     false
+}
+
+/// A leader appends a joint configuration. In most cases it is cut off before anybody else has heard of it.
+pub(crate) fn has_become_joint(system: &mut System<'_>, leader: usize) {
+    if system.ctx.healed || !std::mem::take(&mut system.splits_groups) {
+        return;
+    }
+    if system.ctx.chances.faults.percent(75) {
+        split_now(system, leader);
+    } else {
+        let after = system.ctx.chances.faults.magnitude(MICRO, system.ctx.plan.settings.heartbeat);
+        later(system, after, FollowUp::Split { leader });
+    }
 }
 
 /// The leader keeps the voters that only one of the groups has, mostly the incoming one, and a few of those that both
 /// have. The others may elect another leader if they have not heard of the change.
-fn split_now(system: &mut System<'_>) -> bool {
-    let Some(leader) = system.hosts.running_leader() else { return false };
-    let Some(membership) = system.hosts.raft(leader).map(|raft| raft.membership().clone()) else { return false };
-    let Some(outgoing) = membership.outgoing() else { return false };
+pub(super) fn split_now(system: &mut System<'_>, leader: usize) {
+    let raft = system.hosts.raft(leader).filter(|raft| raft.is_leader());
+    let Some(membership) = raft.map(|raft| raft.membership().clone()) else { return };
+    let Some(outgoing) = membership.outgoing() else { return };
     let dice = &mut system.ctx.chances.faults;
     let (mut kept, mut left) = (&membership.incoming().voters, &outgoing.voters);
     if dice.percent(25) {
@@ -85,9 +98,9 @@ fn split_now(system: &mut System<'_>) -> bool {
         system.hosts[leader].reschedule_anew(&mut system.ctx);
     }
     system.ctx.trace(Some(leader), || format!("its groups are CUT apart: {}", list(&links)));
+    system.ctx.coverage.struck(Fault::SplitGroups);
     system.network.cut(&links);
     later(system, span, FollowUp::Heal(links));
-    true
 }
 
 /// Picks a victim, another replica, and how long the fault lasts.

@@ -49,6 +49,17 @@ impl Worker {
         [Worker::Consensus, Worker::Log, Worker::Segment, Worker::Apply, Worker::Snapshots];
 }
 
+/// What a job of the snapshots reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// The state, for a new snapshot.
+    State,
+    /// A piece of a snapshot, for a follower.
+    Piece,
+    /// What has arrived of a leader's snapshot.
+    Received,
+}
+
 /// What came out of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -389,11 +400,12 @@ impl Whole {
         Ok(output)
     }
 
-    /// Whether the next job of the snapshots reads a whole state; `None` if it reads nothing.
-    pub(crate) fn reads_next(&self) -> Option<bool> {
+    /// What the next job of the snapshots reads; `None` if it reads nothing.
+    pub(crate) fn reads_next(&self) -> Option<Reads> {
         match self.snapshot_jobs.front()? {
-            SnapshotJob::Dump(..) | SnapshotJob::Other(Job::Restore { .. }) => Some(true),
-            SnapshotJob::Other(Job::Send { .. }) => Some(false),
+            SnapshotJob::Dump(..) => Some(Reads::State),
+            SnapshotJob::Other(Job::Restore { .. }) => Some(Reads::Received),
+            SnapshotJob::Other(Job::Send { .. }) => Some(Reads::Piece),
             SnapshotJob::Other(_) | SnapshotJob::Rewrite | SnapshotJob::Drop(_) => None,
         }
     }

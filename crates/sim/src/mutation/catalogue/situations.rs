@@ -5,6 +5,8 @@ use super::{Mutant, insert, remove, replace};
 
 const DAMAGE: &str = "crates/raft/src/damage.rs";
 const LOG: &str = "crates/raft/src/log.rs";
+const RAFT: &str = "crates/raft/src/raft.rs";
+const READ: &str = "crates/raft/src/read.rs";
 const RECOVERY: &str = "crates/storage/src/recovery.rs";
 const RETURNING: &str = "crates/raft/src/returning.rs";
 const TRANSFER: &str = "crates/raft/src/leadership_transfer.rs";
@@ -38,6 +40,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
         origin: "AcknowledgementsVoided",
         breaks: "What a peer acknowledged before its disk lost entries counts on.",
         edits: &[remove(DAMAGE, "", "progress.lost_after(agreed);")],
+    },
+    Mutant {
+        name: "RestartForgetsLease",
+        origin: "RestartInLease",
+        breaks: "A replica that starts votes at once, though a leader may rely on a lease.",
+        edits: &[replace(
+            RAFT,
+            "let leader_contact = ",
+            "(recovered.hard_state.term > Term(0)).then_some(now)",
+            "None",
+        )],
+    },
+    Mutant {
+        name: "ReadsByIncoming",
+        origin: "ReadInJoint",
+        breaks: "In a joint configuration the incoming group alone confirms a read.",
+        edits: &[replace(
+            READ,
+            "let Some(confirmed) = ",
+            "self.membership.current().quorum()",
+            "self.membership.current().left().quorum()",
+        )],
     },
     Mutant {
         name: "BaseTermOfNext",
