@@ -274,6 +274,9 @@ fn limits_of_requests_have_bounds() {
     let error = with("max_txn_ops", "0").expect_err("too few").to_string();
     assert_eq!(error, "--max-txn-ops is \"0\"; allowed: a whole number from 1 to 65536");
     assert!(with("max_concurrent_streams", "4294967295").is_err());
+    assert_eq!(config.max_connections_per_address, None);
+    assert_eq!(with("max_connections_per_address", "7").map(|config| config.max_connections_per_address), Ok(Some(7)));
+    assert!(with("max_connections_per_address", "0").is_err());
 }
 
 #[test]
