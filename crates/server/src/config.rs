@@ -115,6 +115,8 @@ pub struct ServerConfig {
     pub max_connections: Option<usize>,
     /// Maximum number of client connections from one address; `None`: half of all, and at least 16.
     pub max_connections_per_address: Option<usize>,
+    /// Most bytes of the headers of a request.
+    pub max_header_bytes: usize,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
     /// Most operations, or comparisons, of a transaction.

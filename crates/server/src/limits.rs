@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::extract::Request;
 use prometheus_client::metrics::counter::Counter;
 use tracing::warn;
 
@@ -18,17 +19,20 @@ pub(crate) enum Limit {
     Connections,
     /// Connections of one address. More are closed.
     ConnectionsPerAddress,
+    /// Bytes of the headers of one request. A request with more is refused.
+    HeaderBytes,
 }
 
 impl Limit {
     /// In the order of their declaration.
-    const ALL: [Limit; 2] = [Limit::Connections, Limit::ConnectionsPerAddress];
+    const ALL: [Limit; 3] = [Limit::Connections, Limit::ConnectionsPerAddress, Limit::HeaderBytes];
 
     /// Its name as a label of the metric.
     const fn label(self) -> &'static str {
         match self {
             Limit::Connections => "connections",
             Limit::ConnectionsPerAddress => "connections_per_address",
+            Limit::HeaderBytes => "header_bytes",
         }
     }
 
@@ -37,6 +41,7 @@ impl Limit {
         match self {
             Limit::Connections => "--max-connections",
             Limit::ConnectionsPerAddress => "--max-connections-per-address",
+            Limit::HeaderBytes => "--max-header-bytes",
         }
     }
 }
@@ -66,6 +71,15 @@ impl Reached {
         self.counts[limit as usize].inc();
     }
 
+    /// Counts it, and logs that a request was refused, unless that was logged less than a minute ago.
+    fn refused(&self, limit: Limit, value: usize) {
+        self.count(limit);
+        let (label, flag) = (limit.label(), limit.flag());
+        self.complaints.say(label, |more| {
+            warn!(more, "refused a request of a client: the limit {label} is {value}; {flag} sets it");
+        });
+    }
+
     /// Counts it, and logs whose connection was closed, unless that was logged less than a minute ago.
     pub(crate) fn closed(&self, limit: Limit, value: usize, address: IpAddr) {
         self.count(limit);
@@ -73,6 +87,35 @@ impl Reached {
         self.complaints.say(label, |more| {
             warn!(%address, more, "closed a connection of a client: the limit {label} is {value}; {flag} sets it");
         });
+    }
+}
+
+/// Most bytes that the headers of one request may have.
+#[derive(Clone, Debug)]
+pub(crate) struct HeaderLimit {
+    most: usize,
+    reached: Reached,
+}
+
+impl HeaderLimit {
+    pub(crate) fn new(most: usize, reached: Reached) -> HeaderLimit {
+        HeaderLimit { most, reached }
+    }
+
+    /// Checks the path and the headers of a request, each header with the 32 bytes that HTTP/2 adds (RFC 9113, 6.5.2).
+    ///
+    /// # Errors
+    /// They have too many bytes. The text says how many are allowed, and what sets that.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), String> {
+        let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+        let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        let bytes = path + headers.sum::<usize>();
+        if bytes <= self.most {
+            return Ok(());
+        }
+        self.reached.refused(Limit::HeaderBytes, self.most);
+        let (most, flag) = (self.most, Limit::HeaderBytes.flag());
+        Err(format!("the headers of the request have {bytes} bytes; allowed: {most}, which {flag} sets"))
     }
 }
 
@@ -142,6 +185,8 @@ impl Drop for AddressPlace {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     #[test]
@@ -153,6 +198,16 @@ mod tests {
             let row = row.unwrap_or_else(|| panic!("docs/limits.md lacks {}", limit.label()));
             assert!(row.contains(&format!("`{}`", limit.flag())), "{row}");
         }
+    }
+
+    #[test]
+    fn headers_are_measured_with_their_names_and_the_path() {
+        let limit = HeaderLimit::new(2 + 1 + 3 + 32, Reached::new(limit_counts()));
+        let request = |value: &str| Request::get("/k").header("a", value).body(Body::empty()).expect("a good request");
+        assert_eq!(limit.check(&request("123")), Ok(()));
+        let told = "the headers of the request have 39 bytes; allowed: 38, which --max-header-bytes sets";
+        assert_eq!(limit.check(&request("1234")), Err(told.to_owned()));
+        assert_eq!(limit.reached.counts[Limit::HeaderBytes as usize].get(), 1);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::accept::{Acceptor, Listener};
 use crate::browsers::Browsers;
-use crate::client_connection;
+use crate::client_connection::{self, Bounds};
 use crate::clock::Clock;
 use crate::config::{Allowed, ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
@@ -45,7 +45,7 @@ use crate::grpc::{
 };
 use crate::http;
 use crate::instruments::Gauge;
-use crate::limits::{Addresses, Reached};
+use crate::limits::{Addresses, HeaderLimit, Reached};
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, answer_member, hex};
 use crate::random::random;
 use crate::replica::{Replica, Start, StopReason, Threads};
@@ -271,11 +271,11 @@ impl Server {
         };
         let (sockets, mut all_closed) = mpsc::channel(1);
         let (routers, pages) = routes(context, directory, outbox, config, sockets);
-        let streams = config.max_concurrent_streams;
+        let bounds = Bounds { streams: config.max_concurrent_streams, header_bytes: config.max_header_bytes };
         let served = tokio::spawn(async move {
             let pages = (pages.clone(), pages);
-            let readers = client_connection::serve(pages, readers, streams, Gauge::default(), stopped.clone());
-            tokio::join!(client_connection::serve(routers, clients, streams, open, stopped), readers);
+            let readers = client_connection::serve(pages, readers, bounds, Gauge::default(), stopped.clone());
+            tokio::join!(client_connection::serve(routers, clients, bounds, open, stopped), readers);
             // Web sockets outlive their connections.
             let _ = all_closed.recv().await;
         });
@@ -372,7 +372,8 @@ fn routes(
     let cluster = ClusterService { context: context.clone(), directory: known, outbox: queues };
     let browsers = Browsers { origins: config.cors.clone(), hosts: config.host_whitelist.clone() };
     let (counts, learner) = (Arc::clone(&context.counts), Arc::clone(&context.learner));
-    let gate = Gate { counts, learner, browsers };
+    let headers = HeaderLimit::new(config.max_header_bytes, Reached::new(counts.limits.clone()));
+    let gate = Gate { counts, learner, headers, browsers };
     /// Settings that all services share.
     macro_rules! service {
         ($server:ident, $service:expr) => {

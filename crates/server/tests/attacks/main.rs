@@ -2,7 +2,13 @@
 
 mod beside;
 mod connections;
+mod headers;
+mod resets;
 
 #[path = "../cluster/harness.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod harness;
+
+#[path = "../cluster/raw.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod raw;
