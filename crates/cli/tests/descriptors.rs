@@ -27,6 +27,9 @@ fn idle(members: &Members, id: usize, count: usize) -> Vec<TcpStream> {
     (0..count).map_while(|_| connect()).collect()
 }
 
+/// All clients of these tests have one address.
+const ONE_ADDRESS: &str = "export BOWLINE_MAX_CONNECTIONS_PER_ADDRESS=1000";
+
 fn pauses(member: &Process) -> usize {
     member.said().matches("are in use; new ones wait").count()
 }
@@ -34,7 +37,7 @@ fn pauses(member: &Process) -> usize {
 #[tokio::test]
 async fn a_member_with_64_descriptors_and_50_idle_clients_goes_on_writing() {
     let members = Members::new(1);
-    let mut member = members.start(1, "ulimit -n 64");
+    let mut member = members.start(1, &format!("ulimit -n 64; {ONE_ADDRESS}"));
     member.says("ready to serve client requests");
     let mut earlier = client(&members, 1).await;
     let idle = idle(&members, 1, 50);
@@ -54,8 +57,8 @@ async fn a_member_with_64_descriptors_and_50_idle_clients_goes_on_writing() {
 async fn three_members_with_256_descriptors_and_300_idle_clients_each_keep_their_leader() {
     let members = Members::new(3);
     // Timeouts that a busy machine keeps: an election here would have another cause.
-    let setup = "ulimit -n 256; export BOWLINE_ELECTION_MIN=2s BOWLINE_ELECTION_MAX=4s";
-    let mut all: Vec<Process> = (1..=3).map(|id| members.start(id, setup)).collect();
+    let setup = format!("ulimit -n 256; export BOWLINE_ELECTION_MIN=2s BOWLINE_ELECTION_MAX=4s; {ONE_ADDRESS}");
+    let mut all: Vec<Process> = (1..=3).map(|id| members.start(id, &setup)).collect();
     all.iter_mut().for_each(|member| member.says("ready to serve client requests"));
     let mut earlier = Vec::new();
     for id in 1..=3 {

@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::client_connection::CertifiedName;
 use crate::complaints::Complaints;
 use crate::instruments::Gauge;
+use crate::limits::{AddressPlace, Addresses, Limit};
 use crate::secure::{Door, Handshake, Handshakes};
 
 /// Pause after the system refused a connection, mostly for lack of descriptors.
@@ -37,6 +38,8 @@ pub(crate) struct Acceptor {
     whose: &'static str,
     bound: String,
     complaints: Complaints,
+    /// Bounds the connections of each address, if there is such a bound.
+    addresses: Option<Addresses>,
     door: Door,
     handshakes: Handshakes,
     /// What a stranger is told who does not speak TLS where it is needed.
@@ -69,18 +72,28 @@ impl Acceptor {
             whose,
             bound,
             complaints: Complaints::default(),
+            addresses: None,
             door,
             handshakes,
             answer,
         }
     }
 
-    /// Waits for the next connection. At the limit, new connections wait in the system's queue.
+    /// Also bounds the connections of each address.
+    pub(crate) fn with_addresses(self, addresses: Addresses) -> Acceptor {
+        Acceptor { addresses: Some(addresses), ..self }
+    }
+
+    /// Waits for the next connection. At the limit, new connections wait in the system's queue. One whose address has
+    /// too many is closed.
     pub(crate) async fn accept(&mut self) -> Accepted {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
                 let (most, whose) = (self.most, self.whose);
+                if let Some(addresses) = &self.addresses {
+                    addresses.reached().count(Limit::Connections);
+                }
                 self.complaints.say("full", |more| {
                     warn!(limit = self.bound, more, "all {most} connections of {whose} are in use; new ones wait");
                 });
@@ -90,6 +103,14 @@ impl Acceptor {
         loop {
             match poll_fn(|context| self.poll_accept(context)).await {
                 Ok((stream, address, tls)) => {
+                    let of_address = match &self.addresses {
+                        None => None,
+                        Some(addresses) => match addresses.enter(address.ip()) {
+                            None => continue,
+                            place => place,
+                        },
+                    };
+                    let place = Place { _of_all: permit, _of_address: of_address };
                     // Without it, each answer may wait 40 ms for an acknowledgement. A failure shows up later.
                     let _ = stream.set_nodelay(true);
                     let (door, answer) = (self.door.clone(), self.answer);
@@ -97,7 +118,7 @@ impl Acceptor {
                         let ended = self.handshakes.begin();
                         Handshake { keeper, ended, door: door.clone(), answer }
                     });
-                    return Accepted { stream, address, place: permit, handshake, door };
+                    return Accepted { stream, address, place, handshake, door };
                 }
                 // The client has given up already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -129,12 +150,18 @@ impl Acceptor {
 /// What came to a port, from where, and the TLS of the port.
 type Arrival = (TcpStream, SocketAddr, Option<Arc<Keeper>>);
 
+/// The place of a connection among all, and among those of its address. Dropping it makes room for another connection.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_address: Option<AddressPlace>,
+}
+
 /// A connection that was accepted.
 pub(crate) struct Accepted {
     stream: TcpStream,
     pub(crate) address: SocketAddr,
-    /// Dropping it makes room for another connection.
-    place: OwnedSemaphorePermit,
+    place: Place,
     /// What is to be done before anything else.
     handshake: Option<Handshake>,
     door: Door,
@@ -156,8 +183,7 @@ impl Accepted {
 pub(crate) struct Arrived {
     pub(crate) stream: Stream,
     pub(crate) address: SocketAddr,
-    /// Dropping it makes room for another connection.
-    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) place: Place,
     pub(crate) door: Door,
 }
 
@@ -174,7 +200,7 @@ pub(crate) struct Connection {
     stream: Stream,
     /// Until the client sends something.
     silence: Option<Silence>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     _open: Option<Open>,
 }
 
@@ -263,9 +289,13 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
 
     use super::*;
+    use crate::limits::{Reached, limit_counts};
     use crate::secure::answer_client;
 
     async fn accepted(acceptor: &mut Acceptor) -> Connection {
@@ -287,6 +317,26 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), acceptor.accept()).await.is_err(), "there is no room");
         drop(first);
         acceptor.accept().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_of_an_address_is_closed_and_keeps_nobody_waiting() {
+        let (acceptor, address) = acceptor(3).await;
+        let mut acceptor = acceptor.with_addresses(Addresses::new(1, Reached::new(limit_counts())));
+        let connect = async |from: [u8; 4]| {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(SocketAddr::from((from, 0))).expect("all of 127.0.0.0/8 is loopback");
+            socket.connect(address).await.expect("it listens")
+        };
+        let _first = connect([127, 0, 0, 1]).await;
+        let place = acceptor.accept().await;
+        let mut second = connect([127, 0, 0, 1]).await;
+        let _third = connect([127, 0, 0, 2]).await;
+        assert_eq!(acceptor.accept().await.address.ip(), IpAddr::from([127, 0, 0, 2]));
+        assert_eq!(second.read(&mut [0; 8]).await.expect("it is closed in good order"), 0);
+        drop(place);
+        let _fourth = connect([127, 0, 0, 1]).await;
+        assert_eq!(acceptor.accept().await.address.ip(), IpAddr::from([127, 0, 0, 1]));
     }
 
     // Time passes by itself whenever nothing else can happen.

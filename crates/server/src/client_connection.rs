@@ -32,16 +32,35 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 #[derive(Clone, Debug)]
 pub(crate) struct CertifiedName(pub(crate) Arc<str>);
 
-/// Serves connections until the server stops and their last requests are answered. Each may have `max_streams` requests
-/// open. `open` counts the connections. The first router is for connections without TLS.
+/// What is bounded of each connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Most requests that are open at a time.
+    pub(crate) streams: u32,
+    /// Most bytes of the headers of a request that are answered in words. Up to [`HARD`] times as many are read.
+    pub(crate) header_bytes: usize,
+}
+
+/// How many times more bytes of headers the HTTP library reads than are allowed, so that whoever sends a few too many is
+/// told the limit. For more, the library answers 431, or closes the connection.
+const HARD: usize = 2;
+
+/// Most streams that a client may have reset before the server has looked at them. Beyond it, its connection is closed
+/// (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+
+/// Most streams that the server may have reset because of errors of the client. Beyond it, the connection is closed.
+const ERROR_RESETS: usize = 1_024;
+
+/// Serves connections until the server stops and their last requests are answered. `open` counts the connections. The first router is for connections without TLS.
 pub(crate) async fn serve(
     (plain, secure): (Router, Router),
     mut clients: Acceptor,
-    max_streams: u32,
+    bounds: Bounds,
     open: Gauge,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (builder, graceful) = (builder(max_streams), GracefulShutdown::new());
+    let (builder, graceful) = (builder(bounds), GracefulShutdown::new());
     loop {
         let accepted = tokio::select! {
             _ = stopped.wait_for(|stopping| *stopping) => break,
@@ -73,16 +92,20 @@ pub(crate) async fn serve(
     graceful.shutdown().await;
 }
 
-fn builder(max_streams: u32) -> Builder<TokioExecutor> {
+fn builder(Bounds { streams, header_bytes }: Bounds) -> Builder<TokioExecutor> {
+    let header_bytes = header_bytes.saturating_mul(HARD);
     let mut builder = Builder::new(TokioExecutor::new());
     // The timer ends requests whose headers never end.
-    builder.http1().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).max_buf_size(header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(max_streams)
+        .max_concurrent_streams(streams)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     builder

@@ -113,6 +113,10 @@ pub struct ServerConfig {
     pub shrink_bytes: usize,
     /// Maximum number of client connections; `None`: as many as the limit of open files allows.
     pub max_connections: Option<usize>,
+    /// Maximum number of client connections from one address; `None`: half of all, and at least 16.
+    pub max_connections_per_address: Option<usize>,
+    /// Most bytes of the headers of a request.
+    pub max_header_bytes: usize,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
     /// Most operations, or comparisons, of a transaction.

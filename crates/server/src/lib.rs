@@ -21,6 +21,7 @@ mod grpc;
 mod http;
 mod instruments;
 mod join;
+mod limits;
 pub mod paste;
 pub mod peer;
 mod random;

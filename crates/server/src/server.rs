@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::accept::{Acceptor, Listener};
 use crate::browsers::Browsers;
-use crate::client_connection;
+use crate::client_connection::{self, Bounds};
 use crate::clock::Clock;
 use crate::config::{Allowed, ConfigError, ServerConfig, Url};
 use crate::descriptors::{self, TooFew};
@@ -45,6 +45,7 @@ use crate::grpc::{
 };
 use crate::http;
 use crate::instruments::Gauge;
+use crate::limits::{Addresses, HeaderLimit, Reached};
 use crate::peer::{Directory, Forwarder, Identity, Inbound, Introduction, Outbox, answer_member, hex};
 use crate::random::random;
 use crate::replica::{Replica, Start, StopReason, Threads};
@@ -56,6 +57,9 @@ const OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Connections to the addresses that are for metrics only.
 const READERS: usize = 16;
+
+/// Connections that one address may have at least, unless a setting says otherwise.
+const FEW_PER_ADDRESS: usize = 16;
 
 /// Records that one step of removing compacted revisions looks at.
 const TIDY_RECORDS: usize = 1_024;
@@ -242,10 +246,13 @@ impl Server {
         // Whoever reads metrics must not be kept out by clients.
         let readers = if metrics.is_empty() { 0 } else { READERS.min(shares.clients / 2) };
         let door = || (Door::new("client"), answer_client as fn(_) -> _);
-        let clients = Acceptor::new(client, shares.clients - readers, ("clients", bound.clone()), door());
+        let counts = Arc::<Counts>::default();
+        let most = shares.clients - readers;
+        let of_address = config.max_connections_per_address.unwrap_or((most / 2).max(FEW_PER_ADDRESS));
+        let addresses = Addresses::new(of_address, Reached::new(counts.limits.clone()));
+        let clients = Acceptor::new(client, most, ("clients", bound.clone()), door()).with_addresses(addresses);
         let readers = Acceptor::new(metrics, readers.max(1), ("--listen-metrics", bound), door());
         let limits = Limits { max_request_bytes: config.max_request_bytes, max_txn_ops: config.max_txn_ops };
-        let counts = Arc::<Counts>::default();
         let open = counts.connections.clone();
         let (stop_serving, stopping) = watch::channel(false);
         let stopped = stopping.clone();
@@ -264,11 +271,11 @@ impl Server {
         };
         let (sockets, mut all_closed) = mpsc::channel(1);
         let (routers, pages) = routes(context, directory, outbox, config, sockets);
-        let streams = config.max_concurrent_streams;
+        let bounds = Bounds { streams: config.max_concurrent_streams, header_bytes: config.max_header_bytes };
         let served = tokio::spawn(async move {
             let pages = (pages.clone(), pages);
-            let readers = client_connection::serve(pages, readers, streams, Gauge::default(), stopped.clone());
-            tokio::join!(client_connection::serve(routers, clients, streams, open, stopped), readers);
+            let readers = client_connection::serve(pages, readers, bounds, Gauge::default(), stopped.clone());
+            tokio::join!(client_connection::serve(routers, clients, bounds, open, stopped), readers);
             // Web sockets outlive their connections.
             let _ = all_closed.recv().await;
         });
@@ -365,7 +372,8 @@ fn routes(
     let cluster = ClusterService { context: context.clone(), directory: known, outbox: queues };
     let browsers = Browsers { origins: config.cors.clone(), hosts: config.host_whitelist.clone() };
     let (counts, learner) = (Arc::clone(&context.counts), Arc::clone(&context.learner));
-    let gate = Gate { counts, learner, browsers };
+    let headers = HeaderLimit::new(config.max_header_bytes, Reached::new(counts.limits.clone()));
+    let gate = Gate { counts, learner, headers, browsers };
     /// Settings that all services share.
     macro_rules! service {
         ($server:ident, $service:expr) => {

@@ -43,7 +43,7 @@ impl Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 48] = [
+pub const SETTINGS: [Setting; 50] = [
     Setting {
         key: "id",
         flag: "id",
@@ -116,6 +116,17 @@ pub const SETTINGS: [Setting; 48] = [
         key: "max_connections",
         flag: "max-connections",
         help: "Maximum number of client connections [default: as many as the limit of open files allows]",
+    },
+    Setting {
+        key: "max_connections_per_address",
+        flag: "max-connections-per-address",
+        help: "Maximum number of client connections from one address; raise it if all clients come through one proxy \
+               [default: half of the client connections, but at least 16]",
+    },
+    Setting {
+        key: "max_header_bytes",
+        flag: "max-header-bytes",
+        help: "Maximum size of the path and all headers of a client's request [default: 64KiB]",
     },
     Setting {
         key: "max_request_bytes",
@@ -425,6 +436,8 @@ impl Layers {
             snapshot_bytes: self.size("snapshot_bytes", 64 << 20, (64 << 10)..=(16 << 30))?,
             shrink_bytes: self.size("shrink_bytes", 64 << 20, (1 << 20)..=(1 << 50))?,
             max_connections: self.count("max_connections", 1_000_000)?,
+            max_connections_per_address: self.count("max_connections_per_address", 1_000_000)?,
+            max_header_bytes: self.size("max_header_bytes", 64 << 10, (8 << 10)..=(1 << 20))?,
             max_request_bytes: self.size("max_request_bytes", 3 << 19, (1 << 10)..=(8 << 20))?,
             max_txn_ops: self.count("max_txn_ops", 65_536)?.unwrap_or(Limits::default().max_txn_ops),
             max_concurrent_streams: self.count("max_concurrent_streams", 1_000_000)?.unwrap_or(10_000),

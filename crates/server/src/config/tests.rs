@@ -274,6 +274,14 @@ fn limits_of_requests_have_bounds() {
     let error = with("max_txn_ops", "0").expect_err("too few").to_string();
     assert_eq!(error, "--max-txn-ops is \"0\"; allowed: a whole number from 1 to 65536");
     assert!(with("max_concurrent_streams", "4294967295").is_err());
+    assert_eq!(config.max_header_bytes, 65_536);
+    assert_eq!(with("max_header_bytes", "1MiB").map(|config| config.max_header_bytes), Ok(1 << 20));
+    let error = with("max_header_bytes", "8191").expect_err("too few").to_string();
+    let allowed = "a size from 8192 to 1048576 bytes, such as 64MiB";
+    assert_eq!(error, format!("--max-header-bytes is \"8191\"; allowed: {allowed}"));
+    assert_eq!(config.max_connections_per_address, None);
+    assert_eq!(with("max_connections_per_address", "7").map(|config| config.max_connections_per_address), Ok(Some(7)));
+    assert!(with("max_connections_per_address", "0").is_err());
 }
 
 #[test]

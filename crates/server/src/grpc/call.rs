@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
@@ -19,6 +19,8 @@ use tonic::{Code, Status};
 use super::counts::Counts;
 use super::errors::in_etcds_words;
 use crate::browsers::Browsers;
+use crate::http::refusal;
+use crate::limits::HeaderLimit;
 
 /// Bytes before each message: the compression flag and the length.
 const PREFIX: usize = 5;
@@ -31,10 +33,16 @@ pub(crate) async fn attend(State(gate): State<Arc<Gate>>, mut request: Request, 
     let began = timer_now();
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return gate.browsers.pass(request, next).await;
+        return match gate.headers.check(&request) {
+            Ok(()) => gate.browsers.pass(request, next).await,
+            Err(text) => refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text),
+        };
     }
     let path = request.uri().path();
     let call = Arc::new(Call::begin(Arc::clone(&gate.counts), path, began));
+    if let Err(text) = gate.headers.check(&request) {
+        return call.refuse(&Status::resource_exhausted(text));
+    }
     let deadline = match call.admit(request.headers(), began).and_then(|deadline| gate.admit(path).map(|()| deadline)) {
         Ok(deadline) => deadline,
         Err(status) => return call.refuse(&status),
@@ -67,6 +75,8 @@ pub(crate) struct Gate {
     pub(crate) counts: Arc<Counts>,
     /// Whether this member is a learner, until an operator promotes it.
     pub(crate) learner: Arc<AtomicBool>,
+    /// Bounds the headers of every request.
+    pub(crate) headers: HeaderLimit,
     /// What requests pass that are no calls.
     pub(crate) browsers: Browsers,
 }

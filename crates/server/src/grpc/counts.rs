@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::instruments::{Fixed, Gauge, Labels, Unsuffixed, instruments};
+use crate::limits::{LimitCounts, limit_counts};
 
 /// A method that is served, as labels. What is counted is bounded by this list, not by what clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EncodeLabelSet)]
@@ -155,6 +156,8 @@ instruments! {
             "etcd_network_server_stream_failures_total";
         /// Open connections of clients.
         connections: Gauge, "bowline_client_connections";
+        /// How often clients reached a limit of this member.
+        limits: LimitCounts = limit_counts(), "bowline_limit_reached_total";
         /// Questions for the health with a good answer.
         health_success: Unsuffixed, "etcd_server_health_success";
         /// Questions for the health with a bad one.

@@ -347,7 +347,9 @@ async fn tls_at_a_port_with_plain_text_is_told_so() {
 async fn stalled_handshakes_keep_nobody_out() {
     let files = Files::new("ca");
     files.issue("m", Role::Member, ALWAYS);
-    let cluster = alone([files.for_clients("m"), vec![set("max_connections", "20")]].concat());
+    let cluster = alone(
+        [files.for_clients("m"), vec![set("max_connections", "20"), set("max_connections_per_address", "20")]].concat(),
+    );
     cluster.leader().await;
     let address = cluster.server(1).client_address();
     let mut stalled = Vec::new();
