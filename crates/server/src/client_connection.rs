@@ -52,7 +52,8 @@ const PENDING_RESETS: usize = 20;
 /// Most streams that the server may have reset because of errors of the client. Beyond it, the connection is closed.
 const ERROR_RESETS: usize = 1_024;
 
-/// Serves connections until the server stops and their last requests are answered. `open` counts the connections. The first router is for connections without TLS.
+/// Serves connections until the server stops and their last requests are answered. `open` counts the connections. The
+/// first router is for connections without TLS.
 pub(crate) async fn serve(
     (plain, secure): (Router, Router),
     mut clients: Acceptor,

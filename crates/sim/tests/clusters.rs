@@ -127,8 +127,13 @@ fn the_same_seed_gives_the_same_run_traced_or_not() {
 
 /// The first violation that `sabotage` leads to within `seeds` seeds.
 fn found(sabotage: Sabotage, seeds: u64) -> (u64, Plan, Summary) {
+    // Where no lease is kept alive, nothing of leases can break.
+    let of_leases = matches!(sabotage, Sabotage::HastyRenewals | Sabotage::LocalLessors);
     for seed in 1..=seeds {
         let mut plan = Plan::drawn(seed);
+        if of_leases && !plan.kinds().contains(&Fault::LeaseMoves) {
+            continue;
+        }
         plan.sabotage = Some(sabotage);
         // The simulator's own judges are under test here.
         plan.watched = false;
@@ -229,7 +234,7 @@ fn a_leader_that_does_not_stay_is_found() {
 
 #[test]
 fn a_leader_that_keeps_leases_alive_without_leading_is_found() {
-    assert_eq!(broken_by(Sabotage::HastyRenewals, 400), Rule::LeasesAreKept);
+    assert_eq!(broken_by(Sabotage::HastyRenewals, 1_000), Rule::LeasesAreKept);
 }
 
 #[test]
