@@ -60,7 +60,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
             READ,
             "let Some(confirmed) = ",
             "self.membership.current().quorum()",
-            "self.membership.current().left().quorum()",
+            r"static NOBODY: std::collections::BTreeSet<NodeId> = std::collections::BTreeSet::new();
+            crate::quorum::Quorum::new(&self.membership.current().incoming().voters, &NOBODY)",
         )],
     },
     Mutant {
